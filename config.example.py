@@ -1,0 +1,69 @@
+"""Every setting of MirrorChat with its default. Copy this file to config.py and change what you need.
+
+Names may be in upper or lower case. A name that is not listed here stops the server at its start, with a message.
+Another place for the file: the environment variable MIRRORCHAT_CONFIG.
+"""
+
+# The chat APIs, tried in this order: when one fails, the next answers. None: a parrot says the question back.
+# url: the full chat-completions endpoint, or a base URL that ends in /v1.
+# Optional in each entry, with the defaults:
+#   model                   "gpt-4o-mini"
+#   timeout_s               10   seconds to connect, and for each silence within the answer
+#   first_token_timeout_s   20   seconds until the first piece of the answer
+#   total_timeout_s         60   seconds for the whole answer
+#   temperature, max_tokens      not sent unless given
+#   headers                      further HTTP headers
+chatgpt_apis: list[dict[str, object]] = [
+    # OpenAI:
+    # {"url": "https://api.openai.com/v1", "key": "sk-...", "model": "gpt-4o-mini"},
+    # DeepSeek:
+    # {"url": "https://api.deepseek.com/v1", "key": "sk-...", "model": "deepseek-chat"},
+    # Ollama on this machine (ollama serve; ollama pull qwen2.5):
+    # {"url": "http://127.0.0.1:11434/v1", "key": "", "model": "qwen2.5", "first_token_timeout_s": 60},
+    # vLLM on another machine (vllm serve Qwen/Qwen2.5-7B-Instruct --api-key ...):
+    # {"url": "http://192.0.2.10:8000/v1/chat/completions", "key": "...", "model": "Qwen/Qwen2.5-7B-Instruct"},
+]
+
+# An API that failed is tried last for so many seconds, so that a dead first API does not cost every question its wait.
+chat_cooldown_s = 30.0
+
+# What the chat API is told before the question. {language} becomes Chinese or English.
+system_prompt = (
+    "You answer questions that were asked aloud, and your answer is spoken aloud. Answer in {language}, in one to three"
+    " short sentences of plain words: no lists, no markdown, no emoji, no links."
+)
+
+# Which engine hears and which one speaks each language. auto: the real one when its weights are in models_dir, else the
+# embedded one. A name (recognizer: wenet, embedded; synthesizer: xtts, embedded) must start, or the server refuses to.
+recognizer = {"chinese": "auto", "english": "auto"}
+synthesizer = {"chinese": "auto", "english": "auto"}
+
+# One folder per model: wenet-zh/ and wenet-en/ (final.zip, units.txt), xtts-v2/ (config.json, vocab.json,
+# model.safetensors or model.pth).
+models_dir = "~/.cache/mirrorchat"
+
+# Where XTTS runs: auto (the GPU when torch can use one), cpu, cuda or cuda:N. WeNet's released files run on the CPU.
+device = "auto"
+
+# CPU threads of each engine, 1 to 256. Default: the machine's cores, at most 4.
+# threads = 4
+
+# Limits of one request: megabytes of upload, seconds of question (60 at most), seconds until it ends with 504. Keep the
+# last one under nginx's proxy_read_timeout, and the first one equal to its client_max_body_size.
+upload_limit_mb = 12
+question_limit_s = 60.0
+turn_deadline_s = 100.0
+
+# How many questions are answered at once, 1 to 64; the next caller gets 503 with Retry-After.
+max_turns = 4
+
+# Where the server listens. A host that other machines reach needs api_keys. MIRRORCHAT_HOST and MIRRORCHAT_PORT stand
+# above these two; scripts/serve --host --port sets them.
+host = "127.0.0.1"
+port = 9990
+
+# Who may ask: callers send one of these as 'Authorization: Bearer KEY'. At least 16 characters each; empty: everybody.
+api_keys: list[str] = []
+
+# Where the voice's chance starts: the same question with the same seed gives the same samples.
+seed = 0

@@ -1,0 +1,60 @@
+"""gunicorn: one worker, so that the models are loaded once; threads, since a turn mostly waits for native code."""
+
+import logging
+import threading
+from types import FrameType
+from typing import Any
+
+from mirrorchat.errors import ConfigurationError
+from mirrorchat.settings import load_settings
+
+try:
+    _settings = load_settings()
+except ConfigurationError as error:
+    raise SystemExit(f"mirrorchat: {error.message}") from None
+
+bind = f"{_settings.host}:{_settings.port}"
+wsgi_app = "wsgi:app"
+workers = 1
+worker_class = "gthread"
+threads = 32
+timeout = 120
+graceful_timeout = 30
+keepalive = 75  # longer than nginx keeps a connection unused, so that nginx is the one to close it
+TURN_GRACE_S = 25.0  # under graceful_timeout: what still runs then ends with our error, not with a cut connection
+
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {
+        "mirrorchat": {"level": "INFO"},
+        "gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True},
+        "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+    },
+}
+
+
+def post_worker_init(worker: Any) -> None:
+    """Give running turns TURN_GRACE_S after SIGTERM."""
+    import signal
+
+    runtime = worker.app.callable.extensions["mirrorchat"]
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        logging.getLogger("mirrorchat").info("stopping: %d turns may finish", runtime.scheduler.running)
+        timer = threading.Timer(TURN_GRACE_S, runtime.end_turns)
+        timer.daemon = True
+        timer.start()
+        worker.handle_exit(signum, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Free the engines (and end eSpeak NG's process) when the worker leaves."""
+    app = getattr(worker.app, "callable", None)
+    if app is not None:
+        app.extensions["mirrorchat"].close()

@@ -1,0 +1,337 @@
+"""The server: an application factory, one error handler, `/process_audio`, health, and the page."""
+
+import base64
+import hmac
+import logging
+import os
+import threading
+import time
+import uuid
+from io import BytesIO
+from typing import IO, cast
+from urllib.parse import quote
+
+from flask import Blueprint, Flask, Request, Response, current_app, g, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from mirrorchat.audio import decode, encode_wav, require_speakable
+from mirrorchat.engines import Deadline, EngineInfo, Language, build_engines
+from mirrorchat.errors import (
+    ConfigurationError,
+    InvalidField,
+    InvalidKey,
+    InvalidRequest,
+    MethodNotAllowed,
+    MirrorChatError,
+    MissingField,
+    ModelNotInstalled,
+    NotFound,
+    NotReady,
+    ShuttingDown,
+    UploadTooLarge,
+    log_unexpected,
+)
+from mirrorchat.pipeline import Answer, Pipeline, Question, Stopwatch
+from mirrorchat.scheduler import Scheduler
+from mirrorchat.settings import Settings, load_settings
+from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
+
+HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
+TEXT_LIMIT_CHARS = 4000  # of the form field `text`
+FORM_PARTS = 16
+LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
+TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognised" a question whose words came with it
+OPEN_ENDPOINTS = ("main.healthz", "main.readyz")
+
+_log = logging.getLogger(__name__)
+main = Blueprint("main", __name__)
+
+
+class Runtime:
+    """What one server process holds: its settings, who may enter, and the engines once they are loaded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.scheduler = Scheduler(settings.max_turns)
+        self._pipeline: Pipeline | None = None
+        self._loaded = threading.Event()
+        threading.Thread(target=self._load, name="load-engines", daemon=True).start()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Return the pipeline. Raises NotReady until every engine is loaded."""
+        if self._pipeline is None:
+            raise NotReady("the engines are still loading", retry_after_s=5)
+        return self._pipeline
+
+    def wait_until_loaded(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` seconds; return whether every engine is loaded."""
+        return self._loaded.wait(timeout_s)
+
+    def end_turns(self) -> None:
+        """Admit nobody any more and end each running turn with an error of ours."""
+        self.scheduler.end_all(ShuttingDown("the server is being stopped; ask again in a moment", retry_after_s=10))
+
+    def close(self) -> None:
+        """End what runs and free the engines."""
+        self.end_turns()
+        if self._pipeline is not None:
+            self._pipeline.close()
+
+    def _load(self) -> None:
+        started = time.monotonic()
+        try:
+            engines = build_engines(self.settings)
+        except (ConfigurationError, ModelNotInstalled) as error:
+            _log.critical("the server cannot start: %s", error.message)
+            os._exit(LOAD_FAILED_STATUS)
+        except Exception as error:
+            log_unexpected(error)
+            _log.critical("the server cannot start: an engine failed to load")
+            os._exit(LOAD_FAILED_STATUS)
+        settings = self.settings
+        self._pipeline = Pipeline(
+            engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=settings.max_turns
+        )
+        for stage, info in engines.infos().items():
+            _log.info("%-14s %s (%s)", stage, _describe(info), info.reason)
+        _log.info("ready after %.1f s", time.monotonic() - started)
+        self._loaded.set()
+
+
+class InMemoryRequest(Request):
+    """A request whose uploads never touch the disk: Werkzeug would spool parts over 500 kB to temporary files."""
+
+    max_form_parts = FORM_PARTS
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        return BytesIO()  # its size is bounded by MAX_CONTENT_LENGTH, which counts the whole body
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the server. Engines load in a background thread; until then all but the health routes answer 503.
+
+    Raises ConfigurationError for bad settings (read from config.py when none are given).
+    """
+    settings = settings or load_settings()
+    app = Flask(__name__, static_folder=None)
+    app.request_class = InMemoryRequest
+    app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit_bytes
+    app.extensions["mirrorchat"] = Runtime(settings)
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(Exception, _error_response)
+    app.register_blueprint(main)
+    return app
+
+
+def _runtime() -> Runtime:
+    return cast(Runtime, current_app.extensions["mirrorchat"])
+
+
+def _begin() -> None:
+    g.request_id = uuid.uuid4().hex
+    g.started = time.monotonic()
+    if request.endpoint in OPEN_ENDPOINTS:
+        return
+    _check_key(request.headers.get("Authorization", ""))
+    _runtime().pipeline  # noqa: B018 - raises NotReady
+
+
+def _check_key(authorization: str) -> None:
+    keys = _runtime().settings.api_keys
+    scheme, _, given = authorization.partition(" ")
+    given = given.strip() if scheme.lower() == "bearer" else ""
+    # every key is compared, each in constant time, so that the time taken tells nothing
+    matches = [hmac.compare_digest(key.encode(), given.encode()) for key in keys]
+    if keys and not any(matches):
+        raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
+
+
+def _finish(response: Response) -> Response:
+    if response.status_code >= 400:
+        discard_body(request.environ)
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+    _log.info(
+        "%s %s %s %d %.0f ms in=%d out=%d",
+        g.request_id,
+        request.method,
+        request.endpoint,
+        response.status_code,
+        1000 * (time.monotonic() - g.started),
+        request.content_length or 0,
+        response.content_length or 0,
+    )
+    return response
+
+
+def _error_response(error: Exception) -> Response:
+    """Turn any exception into our JSON: the only place where an error becomes a response."""
+    known = _as_ours(error)
+    response = jsonify(known.body())
+    response.status_code = known.status
+    if known.retry_after_s is not None:
+        response.headers["Retry-After"] = str(known.retry_after_s)
+    if known.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, HTTPException) and error.code == 405:
+        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
+    return response
+
+
+def _as_ours(error: Exception) -> MirrorChatError:
+    if isinstance(error, MirrorChatError) and type(error) is not MirrorChatError:
+        return error
+    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
+        return _from_http(error)
+    if not isinstance(error, MirrorChatError):
+        log_unexpected(error)
+    return MirrorChatError(f"something went wrong inside the server; its log has more under {g.request_id}")
+
+
+def _from_http(error: HTTPException) -> MirrorChatError:
+    match error.code:
+        case 404:
+            return NotFound(f"there is nothing at {request.path[:200]}")
+        case 405:
+            return MethodNotAllowed(f"{request.method} is not what {request.path[:200]} takes")
+        case 413:
+            return UploadTooLarge(f"the upload is larger than {_runtime().settings.upload_limit_mb} MB", param="audio")
+        case _:
+            return InvalidRequest("the request could not be read: send multipart/form-data")
+
+
+@main.get("/healthz")
+def healthz() -> Response:
+    """Say that the process is alive."""
+    return jsonify(status="alive")
+
+
+@main.get("/readyz")
+def readyz() -> Response:
+    """Say which engines answer: 200 once all are loaded, 503 until then."""
+    infos = _runtime().pipeline.engines.infos()
+    return jsonify(status="ready", engines={stage: vars(info) for stage, info in infos.items()})
+
+
+@main.get("/")
+def index() -> str:
+    """Say what this is and how to call it."""
+    return render_template("index.html", infos=_runtime().pipeline.engines.infos(), host=request.host_url)
+
+
+@main.post("/process_audio")
+def process_audio() -> Response:
+    """Answer a spoken question: multipart `audio`, `language`, optional `reply_language` and `text`; a wav or JSON."""
+    runtime = _runtime()
+    watch = Stopwatch()
+    deadline = Deadline.after(runtime.settings.turn_deadline_s)
+    with upload_deadline(request.environ):
+        data = _audio_field()
+    language = _language("language")
+    reply_language = _language("reply_language") if "reply_language" in request.form else language
+    text = _text_field()
+    with runtime.scheduler.enter(deadline) as place:
+        with watch.time("decode"):
+            audio = decode(data, limit_s=runtime.settings.question_limit_s)
+            require_speakable(audio)
+        question = Question(audio, language, reply_language, text)
+        answer = runtime.pipeline.answer(question, place, watch=watch, caller_gone=hung_up(request.environ))
+    return _serialise(question, answer)
+
+
+def _audio_field() -> bytes:
+    if "audio" in request.files:
+        return request.files["audio"].read()
+    if "audio" in request.form:
+        raise InvalidField("audio must be sent as a file (curl: -F audio=@question.wav)", param="audio")
+    raise MissingField("the field audio is missing: send a recording as a file (multipart/form-data)", param="audio")
+
+
+def _language(name: str) -> Language:
+    value = request.form.get(name)
+    if value is None:
+        raise MissingField(f"the field {name} is missing; choose chinese or english", param=name)
+    try:
+        return Language.parse(value)
+    except ValueError as error:
+        raise InvalidField(f"{name}: {error}", param=name) from None
+
+
+def _text_field() -> str | None:
+    """Return what was said, when the caller wrote it; a blank field counts as absent."""
+    text = request.form.get("text", "").strip()
+    if len(text) > TEXT_LIMIT_CHARS:
+        raise InvalidField(f"text is longer than {TEXT_LIMIT_CHARS} characters", param="text")
+    return text or None
+
+
+def _serialise(question: Question, answer: Answer) -> Response:
+    wav = encode_wav(answer.audio)
+    infos = _runtime().pipeline.engines.infos()
+    used = {
+        "recognizer": TEXT_GIVEN if question.text else infos[f"recognizer.{question.language.code}"],
+        "chat": infos["chat"],
+        "synthesizer": infos[f"synthesizer.{question.reply_language.code}"],
+    }
+    wants_json = request.accept_mimetypes.best_match(["audio/wav", "application/json"], "audio/wav") != "audio/wav"
+    response = jsonify(_json_answer(answer, wav, used)) if wants_json else Response(wav, mimetype="audio/wav")
+    if not wants_json:
+        response.headers["Content-Disposition"] = "attachment; filename=response.wav"
+    _describe_in_headers(response, answer, used)
+    return response
+
+
+def _json_answer(answer: Answer, wav: bytes, used: dict[str, EngineInfo]) -> dict[str, object]:
+    return {
+        "transcript": answer.transcript,
+        "reply": answer.reply,
+        "audio": base64.b64encode(wav).decode(),
+        "voice": {"kind": answer.voice.kind, "reason": answer.voice.reason},
+        "engines": {stage: {"name": info.name, "model": info.model} for stage, info in used.items()},
+        "timings": {f"{stage}_s": round(seconds, 4) for stage, seconds in answer.timings.seconds.items()},
+    }
+
+
+def _describe_in_headers(response: Response, answer: Answer, used: dict[str, EngineInfo]) -> None:
+    response.headers["X-MirrorChat-Engines"] = ", ".join(f"{stage}={_describe(info)}" for stage, info in used.items())
+    response.headers["X-MirrorChat-Voice"] = f"{answer.voice.kind}; {answer.voice.reason}"
+    response.headers["Server-Timing"] = ", ".join(
+        f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in answer.timings.seconds.items()
+    )
+    cut = []
+    for name, text in (("Transcript", answer.transcript), ("Reply", answer.reply)):
+        encoded = _encode_for_header(text)
+        response.headers[f"X-MirrorChat-{name}"] = encoded
+        if len(encoded) < len(quote(text, safe="")):
+            cut.append(name.lower())
+    if cut:
+        response.headers["X-MirrorChat-Cut"] = ", ".join(cut)
+
+
+def _encode_for_header(text: str) -> str:
+    """Return `text` percent-encoded, cut after a whole character to HEADER_TEXT_BYTES."""
+    encoded: list[str] = []
+    size = 0
+    for character in text:
+        piece = quote(character, safe="")
+        size += len(piece)
+        if size > HEADER_TEXT_BYTES:
+            break
+        encoded.append(piece)
+    return "".join(encoded)
+
+
+def _describe(info: EngineInfo) -> str:
+    """Return `name/model on device`, or less where a part says nothing."""
+    return f"{info.name}/{info.model}" + (f" on {info.device}" if info.device else "")
+
+

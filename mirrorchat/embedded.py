@@ -1,0 +1,278 @@
+"""The engines that need no downloaded weights, no GPU and no torch: what answers on a fresh machine.
+
+English is recognised by pocketsphinx (word error rate 21 % on short human recordings), speech is eSpeak NG's, coloured
+toward the asker where pyworld is installed ("voice tint": sex, pitch and colour; not a clone), and a parrot chats.
+Nothing here recognises Chinese.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from mirrorchat.audio import Audio, to_pcm16
+from mirrorchat.child_process import ChildFailed, WarmChildren
+from mirrorchat.engines import (
+    Cancel,
+    Deadline,
+    EngineInfo,
+    Language,
+    Message,
+    Priority,
+    Transcript,
+    Voice,
+    VoiceKind,
+)
+from mirrorchat.errors import ChatFailure, ConfigurationError, MirrorChatError, ModelNotInstalled, SynthesisFailed
+from mirrorchat.espeak import Espeak
+from mirrorchat.pocketsphinx_child import SAMPLE_RATE_HZ
+from mirrorchat.text import spoken_form, split_text
+from mirrorchat.vad import find_speech, trim_to_speech
+from mirrorchat.voice_tint import Profile, TintVoice, VoiceTint
+
+_MIN_WORD_S = 0.1  # speech for less than this (three frames) is a click that the detector fell for
+_RECOGNITION_PEAK = 0.3
+
+_MIN_REFERENCE_S = 1.0
+_MAX_REFERENCE_S = 20.0  # 2 s tell nearly all; more than this only costs time
+# Some 6 s of speech a piece: native calls stay short, a cancel is obeyed soon, and the first piece comes early.
+_PIECE_CHARS = {Language.ENGLISH: 100, Language.CHINESE: 30}
+_SPEECH_LEVEL = 0.1  # root mean square of the loud frames, -20 dB of full scale
+_PEAK_LIMIT = 0.95
+_LEVEL_FRAME_S = 0.02
+
+# What the synthetic speaker is like is measured on these: all vowels and most consonants of each language.
+_CALIBRATION = {
+    Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while the children played with five yellow balls. "
+    "Their teacher usually thanks each of them, and she enjoys good books about food, sugar and the weather.",
+    Language.CHINESE: "早上我和朋友去公园散步，看见湖边有许多红色的花。女儿问老师，为什么春天会下雨？"
+    "他们坐车回家，吃了热的米饭、鱼和青菜，准备再喝一杯茶。",
+}
+
+
+class EmbeddedRecognizer:
+    """English speech to text by pocketsphinx, in warm processes of its own, behind a speech gate.
+
+    Thread-safe and deterministic; each of `processes` (about 120 MB) answers one caller at a time. Raises
+    ConfigurationError when pocketsphinx cannot be loaded.
+    """
+
+    def __init__(self, processes: int = 1, reason: str = "") -> None:
+        self._children = WarmChildren("mirrorchat.pocketsphinx_child", processes)
+        _warm_up(self._children, "pocketsphinx")
+        self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu", reason)
+
+    def recognize(
+        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
+    ) -> Transcript:
+        """Return what is said in `audio` (any rate); `hotwords` are not used.
+
+        The text is empty when there is no speech in it: pocketsphinx by itself hears words in noise and in silence.
+        Raises ValueError for any language but English.
+        """
+        if language is not Language.ENGLISH:
+            raise ValueError("pocketsphinx recognises English only")
+        span = find_speech(audio)
+        cancel.check()
+        if span.speech_s < _MIN_WORD_S:
+            return Transcript("", language)
+        speech = trim_to_speech(audio, span).resample(SAMPLE_RATE_HZ)
+        samples = speech.samples * (_RECOGNITION_PEAK / max(float(np.abs(speech.samples).max(initial=0.0)), 1e-6))
+        limit_s = 20.0 + 3.0 * speech.duration_s  # it takes a fifth of the duration on a free core
+        try:
+            heard = self._children.request(
+                to_pcm16(samples).astype("<i2").tobytes(), limit_s=limit_s, deadline=None, cancel=cancel
+            )
+        except ChildFailed as error:
+            raise MirrorChatError(f"the question could not be recognised: pocketsphinx: {error}") from None
+        return Transcript(sentence_case(heard.decode(errors="replace")), language)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._children.close()
+
+
+class NoChineseRecognizer:
+    """Stands where a Chinese recogniser would: says how to install one. `folder` is where WeNet's files belong."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.info = EngineInfo("none", "no model for Chinese", "cpu", f"WeNet's files are not in {folder}")
+
+    def recognize(
+        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
+    ) -> Transcript:
+        """Raise ModelNotInstalled with the folder, the files and the command."""
+        folder = self._folder
+        raise ModelNotInstalled(
+            f"Chinese speech cannot be recognised without WeNet: put final.zip and units.txt of its runtime model "
+            f"wenetspeech_u2pp_conformer (or aishell_u2pp_conformer) into {folder} and start again, for example: "
+            f"mkdir -p {folder} && tar -xzf wenetspeech_u2pp_conformer_libtorch.tar.gz --strip-components=1 "
+            f"-C {folder} (or send what was said in the form field 'text')",
+            param="language",
+        )
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class EmbeddedSynthesizer:
+    """Speech by eSpeak NG in a process of its own, coloured toward the asker by WORLD.
+
+    Thread-safe and deterministic: the seed changes nothing, the same text and voice always sound the same. Without
+    pyworld every voice is neutral. Raises ConfigurationError when eSpeak NG cannot be loaded.
+    """
+
+    sample_rate = 24_000
+
+    def __init__(self, reason: str = "") -> None:
+        self._espeak = Espeak()
+        _warm_up(self._espeak, "eSpeak NG")
+        self._tint: VoiceTint | None = None
+        self._sources: dict[Language, Profile] = {}
+        model = "eSpeak NG klatt4"
+        try:
+            self._tint = VoiceTint()
+            self._sources = {language: self._measure_source(self._tint, language) for language in Language}
+            model += " with WORLD voice tint"
+        except ImportError:
+            reason = "; ".join(filter(None, (reason, "pyworld is not installed: the voice is not tinted")))
+        self.info = EngineInfo("embedded", model, "cpu", reason)
+
+    def voice(self, references: Sequence[Audio]) -> TintVoice:
+        """Return the voice heard in `references` (any rates), or a neutral one that says why it is neutral.
+
+        At most 20 s of speech are used, from the first reference on; under 1 s of speech is not enough.
+        """
+        if self._tint is None:
+            return TintVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
+        speech, speech_s = _gather_speech(references)
+        if speech_s < _MIN_REFERENCE_S:
+            heard = math.floor(speech_s * 10) / 10
+            return TintVoice(VoiceKind.NEUTRAL, f"{heard:.1f} s of speech, {_MIN_REFERENCE_S:.0f} s is needed")
+        profile = self._tint.profile(speech)
+        if profile is None:
+            return TintVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
+        return TintVoice(VoiceKind.TINT, "coloured toward the speaker", profile)
+
+    def speak(
+        self,
+        text: str,
+        voice: Voice,
+        language: Language,
+        *,
+        seed: int,
+        priority: Priority,
+        deadline: Deadline,
+        cancel: Cancel,
+    ) -> Iterator[Audio]:
+        """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
+
+        `seed` and `priority` change nothing. Text without letters or digits yields nothing. Raises SynthesisFailed
+        when eSpeak NG fails (the next sentence gets a new process), DeadlineExceeded, and the reason of `cancel`.
+        """
+        profile = voice.profile if isinstance(voice, TintVoice) else None
+        for piece in split_text(spoken_form(text, language), language, _PIECE_CHARS[language]):
+            speech = self._espeak.speak(piece, language, deadline=deadline, cancel=cancel).audio
+            if not len(speech.samples):
+                _check_unspeakable(piece)
+                continue
+            if profile is not None and self._tint is not None:
+                speech = self._tint.apply(speech, self._sources[language], profile)
+            cancel.check()
+            yield _at_level(speech.resample(self.sample_rate))
+
+    def close(self) -> None:
+        """End the eSpeak NG process."""
+        self._espeak.close()
+
+    def _measure_source(self, tint: VoiceTint, language: Language) -> Profile:
+        speech = self._espeak.speak(_CALIBRATION[language], language, deadline=None, cancel=Cancel()).audio
+        profile = tint.profile(speech, clean=True)
+        if profile is None:
+            raise ConfigurationError("eSpeak NG's speech cannot be measured: it is not voiced")
+        return profile
+
+
+class ParrotChat:
+    """Answers when no chat API is set: says so, and says the question back, so that the whole way can be heard."""
+
+    info = EngineInfo("parrot", "says the question back", "cpu", "no chat API is set")
+
+    def stream(
+        self, messages: Sequence[Message], *, deadline: Deadline, cancel: Cancel, failed: Sequence[ChatFailure] = ()
+    ) -> Iterator[str]:
+        """Yield one sentence that says that no chat API is set, then the last user message, in its language."""
+        question = next((message.content.strip() for message in reversed(messages) if message.role == "user"), "")
+        cancel.check()
+        if re.search(r"[\u3400-\u9fff]", question):
+            yield "还没有设置聊天接口，我只能把您的话重复一遍。"
+            said_back = f"您说的是：{question}"
+            full_stop = "。"
+        else:
+            yield "No chat API is set, so I can only repeat what you say. "
+            said_back = f"You said: {question}" if question else ""
+            full_stop = "."
+        cancel.check()
+        if said_back:
+            yield said_back if said_back[-1] in "。！？.!?" else said_back + full_stop
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def sentence_case(words: str) -> str:
+    """Return recognised lower-case English as a person writes it: first letter and the word "I" in capitals.
+
+    Marks of pocketsphinx's dictionary are taken out: "the(2)" is "the" said another way, "<sil>" and "[NOISE]" are
+    no words.
+    """
+    kept = [re.sub(r"\(\d+\)$", "", word) for word in words.split() if word[0] not in "<[+"]
+    text = re.sub(r"\bi\b", "I", " ".join(kept))
+    return text[:1].upper() + text[1:]
+
+
+def _warm_up(child: WarmChildren | Espeak, name: str) -> None:
+    try:
+        child.warm_up()
+    except ChildFailed as error:
+        child.close()
+        raise ConfigurationError(f"{name} cannot be loaded: {error}") from error
+
+
+def _gather_speech(references: Sequence[Audio]) -> tuple[Audio, float]:
+    """Return the speech in `references` as one recording (16 kHz), and how many seconds of speech it holds."""
+    parts = [np.zeros(0, np.float32)]
+    speech_s = 0.0
+    for reference in references:
+        room_s = _MAX_REFERENCE_S - speech_s
+        span = find_speech(reference)
+        if room_s <= 0 or not span.speech_s:
+            continue
+        speech = trim_to_speech(reference.resample(SAMPLE_RATE_HZ), span)
+        share = min(1.0, room_s / span.speech_s)
+        parts.append(speech.samples[: int(len(speech.samples) * share)])
+        speech_s += span.speech_s * share
+    return Audio(np.concatenate(parts), SAMPLE_RATE_HZ), speech_s
+
+
+def _at_level(audio: Audio) -> Audio:
+    """Return `audio` with its loud frames at one level, so that sentences and voices are equally loud."""
+    length = int(_LEVEL_FRAME_S * audio.sample_rate)
+    frames = np.pad(audio.samples, (0, -len(audio.samples) % length)).reshape(-1, length)
+    power = (frames.astype(np.float64) ** 2).mean(axis=1)
+    loud = power[power > power.max() * 1e-3]
+    peak = float(np.abs(audio.samples).max())
+    if not len(loud):
+        return audio
+    gain = min(_SPEECH_LEVEL / math.sqrt(float(loud.mean())), _PEAK_LIMIT / peak)
+    return Audio((audio.samples * gain).astype(np.float32), audio.sample_rate)
+
+
+def _check_unspeakable(piece: str) -> None:
+    """Raise SynthesisFailed when words were lost; punctuation alone is silent rightly."""
+    if any(character.isalnum() for character in piece):
+        raise SynthesisFailed("the sentence is in letters that eSpeak NG cannot read")

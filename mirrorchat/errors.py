@@ -1,0 +1,215 @@
+"""Every failure that a caller can meet, each class with its HTTP status, OpenAI error type and code.
+
+    MirrorChatError                  500 server_error
+    ├── InvalidRequest               400 invalid_request_error
+    │   ├── MissingField             400 missing_field
+    │   ├── InvalidField             400 invalid_value
+    │   ├── InvalidKey               401 invalid_api_key
+    │   ├── NotFound                 404 not_found
+    │   ├── MethodNotAllowed         405 method_not_allowed
+    │   ├── UploadTimeout            408 upload_timeout
+    │   ├── UploadTooLarge           413 upload_too_large
+    │   ├── AudioTooLong             413 audio_too_long
+    │   ├── UnsupportedAudio         415 unsupported_audio
+    │   └── UnusableAudio            422
+    │       ├── AudioTooShort        422 audio_too_short
+    │       ├── SilentAudio          422 silent_audio
+    │       ├── NonFiniteAudio       422 non_finite_audio
+    │       └── NoWords              422 no_words
+    ├── ClientGone                   499 client_gone        (counted; nobody is left to read it)
+    ├── SynthesisFailed              500 synthesis_failed
+    ├── ChatError                    502 upstream_error
+    │   ├── NoChatApi                502 no_chat_api
+    │   └── ChatInterrupted          502 chat_interrupted
+    ├── Unavailable                  503 unavailable_error  (may carry Retry-After)
+    │   ├── NotReady                 503 not_ready
+    │   ├── ServerBusy               503 server_busy
+    │   ├── ShuttingDown             503 shutting_down
+    │   └── ModelNotInstalled        503 model_not_installed
+    ├── DeadlineExceeded             504 deadline_exceeded
+    └── ConfigurationError           (startup only: the server refuses to start)
+
+The message of each is written for the caller: it never holds a key, a path outside the models folder, or a traceback.
+"""
+
+import logging
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+_log = logging.getLogger(__name__)
+
+
+class MirrorChatError(Exception):
+    """Base of the tree. `param` names the request field at fault; `retry_after_s` becomes `Retry-After`."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """Return the JSON body that every route answers with: OpenAI's error shape."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class InvalidRequest(MirrorChatError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class MissingField(InvalidRequest):
+    code = "missing_field"
+
+
+class InvalidField(InvalidRequest):
+    code = "invalid_value"
+
+
+class InvalidKey(InvalidRequest):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class NotFound(InvalidRequest):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(InvalidRequest):
+    status = 405
+    code = "method_not_allowed"
+
+
+class UploadTimeout(InvalidRequest):
+    status = 408
+    code = "upload_timeout"
+
+
+class UploadTooLarge(InvalidRequest):
+    status = 413
+    code = "upload_too_large"
+
+
+class AudioTooLong(InvalidRequest):
+    status = 413
+    code = "audio_too_long"
+
+
+class UnsupportedAudio(InvalidRequest):
+    status = 415
+    code = "unsupported_audio"
+
+
+class UnusableAudio(InvalidRequest):
+    status = 422
+    code = "unusable_audio"
+
+
+class AudioTooShort(UnusableAudio):
+    code = "audio_too_short"
+
+
+class SilentAudio(UnusableAudio):
+    code = "silent_audio"
+
+
+class NonFiniteAudio(UnusableAudio):
+    code = "non_finite_audio"
+
+
+class NoWords(UnusableAudio):
+    code = "no_words"
+
+
+class ClientGone(MirrorChatError):
+    """The caller hung up: everything of its turn is dropped."""
+
+    status = 499
+    code = "client_gone"
+
+
+class SynthesisFailed(MirrorChatError):
+    code = "synthesis_failed"
+
+
+@dataclass(frozen=True)
+class ChatFailure:
+    """Why one chat API of the ordered list gave no answer. `api` is its masked name (position and host, no key)."""
+
+    index: int
+    api: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.api}: {self.reason}"
+
+
+class ChatError(MirrorChatError):
+    """No whole answer came. `failures` holds one entry for each API tried in this turn."""
+
+    status = 502
+    type = "upstream_error"
+    code = "chat_error"
+
+    def __init__(self, message: str, failures: Sequence[ChatFailure]) -> None:
+        super().__init__(message)
+        self.failures = tuple(failures)
+
+
+class NoChatApi(ChatError):
+    code = "no_chat_api"
+
+
+class ChatInterrupted(ChatError):
+    """A stream broke after some of it had been passed on."""
+
+    code = "chat_interrupted"
+
+
+class Unavailable(MirrorChatError):
+    status = 503
+    type = "unavailable_error"
+    code = "unavailable"
+
+
+class NotReady(Unavailable):
+    code = "not_ready"
+
+
+class ServerBusy(Unavailable):
+    code = "server_busy"
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
+
+
+class ModelNotInstalled(Unavailable):
+    code = "model_not_installed"
+
+
+class DeadlineExceeded(MirrorChatError):
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"
+
+
+class ConfigurationError(MirrorChatError):
+    """A setting, a weight file or a package stops the server from starting; the message says what fixes it."""
+
+    code = "configuration_error"
+
+
+def log_unexpected(error: Exception) -> None:
+    """Log where an error of ours arose: its kind and frames, never its message, which can hold a caller's words."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("unexpected %s\n%s", type(error).__qualname__, frames)

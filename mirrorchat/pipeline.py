@@ -1,0 +1,391 @@
+"""One turn as a generator of events: recognise and compute the voice at once, ask, speak each sentence as it comes.
+
+    question ──┬─ recogniser ── transcript ── chat ── sentences ──┐
+               └─ voice ──────────────────────────────────────────┴─ synthesiser ── audio
+
+Helpers run in one bounded pool; the request's thread only waits for their events, so that a deadline, a shutdown or a
+caller who hangs up ends the turn while a native call still runs (its result is thrown away).
+"""
+
+import queue
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from mirrorchat.audio import Audio, Samples
+from mirrorchat.engines import Cancel, Engines, Language, Message, Priority, Transcript, Voice
+from mirrorchat.errors import (
+    ChatFailure,
+    ChatInterrupted,
+    ClientGone,
+    MirrorChatError,
+    NoWords,
+    SynthesisFailed,
+    log_unexpected,
+)
+from mirrorchat.llm import build_messages
+from mirrorchat.scheduler import Place
+from mirrorchat.text import SentenceCutter
+
+POLL_S = 0.05  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
+HELPERS_PER_TURN = 4  # recogniser, voice, chat, speech
+EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
+
+TURN_OVER = ClientGone("the turn is over")  # what a helper that outlives its turn is stopped with; nobody sees it
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a caller sent. `text` (what was said) skips recognition; the voice comes from `audio` all the same."""
+
+    audio: Audio
+    language: Language
+    reply_language: Language
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """A further piece of the answer's text, as the chat API sent it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class SpokenAudio:
+    """A further piece of sentence `index` (from 0), spoken."""
+
+    index: int
+    audio: Audio
+
+
+@dataclass(frozen=True)
+class SentenceFailed:
+    """Sentence `index` could not be spoken; the others are not affected."""
+
+    index: int
+    reason: MirrorChatError
+
+
+@dataclass(frozen=True)
+class StartedOver:
+    """The answer broke off before the caller had anything of it: forget every TextDelta and audio so far."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds spent in each stage. Stages overlap, so they do not add up to `total`."""
+
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The whole answer is out, spoken in `voice`."""
+
+    voice: Voice
+
+
+@dataclass(frozen=True)
+class Error:
+    """The turn ended with `reason`; nothing follows."""
+
+    reason: MirrorChatError
+
+
+Event = Transcript | TextDelta | SpokenAudio | SentenceFailed | StartedOver | Timings | Done | Error
+
+
+class Stopwatch:
+    """Adds up the seconds of named stages from several threads (each stage is timed by one thread at a time)."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.monotonic() - started
+
+    def timings(self) -> Timings:
+        return Timings({**self._seconds, "total": time.monotonic() - self._started})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole turn, collected."""
+
+    transcript: str
+    reply: str
+    audio: Audio
+    voice: Voice
+    timings: Timings
+
+
+class Pipeline:
+    """Runs turns on the loaded engines. Thread-safe; a turn's state lives in the turn alone."""
+
+    def __init__(self, engines: Engines, *, system_prompt: str, seed: int, max_turns: int) -> None:
+        self.engines = engines
+        self.system_prompt = system_prompt
+        self.seed = seed
+        self._pool = ThreadPoolExecutor(HELPERS_PER_TURN * max_turns, thread_name_prefix="turn")
+
+    def run_turn(
+        self,
+        question: Question,
+        place: Place,
+        *,
+        watch: Stopwatch,
+        collected: bool,
+        caller_gone: Callable[[], bool] = lambda: False,
+    ) -> Generator[Event]:
+        """Yield the events of one turn: Transcript, TextDelta and audio as they come, Timings, Done; or Error, last.
+
+        With `collected` the caller hears nothing before the end, so an answer that breaks off is started over with
+        the next API (StartedOver). Closing the generator cancels whatever still runs for it.
+        """
+        turn = _Turn(self, question, place, watch, caller_gone)
+        try:
+            yield from turn.run(collected)
+        except MirrorChatError as error:
+            yield Error(error)
+        except Exception as error:
+            log_unexpected(error)
+            yield Error(MirrorChatError("something went wrong inside the server"))
+        finally:
+            turn.cancel.set(TURN_OVER)
+
+    def answer(
+        self, question: Question, place: Place, *, watch: Stopwatch, caller_gone: Callable[[], bool] = lambda: False
+    ) -> Answer:
+        """Return a whole turn, collected from `run_turn`. Raises what ended it, a sentence that failed included."""
+        events = self.run_turn(question, place, watch=watch, collected=True, caller_gone=caller_gone)
+        return _collect(events, self.engines.synthesizers[question.reply_language].sample_rate)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.engines.close()
+
+    def submit(self, place: Place, call: Callable[[], Result]) -> "Future[Result]":
+        """Run `call` in the pool; `place` is held until it has ended, however long a native call takes."""
+        place.hold()
+        try:
+            future = self._pool.submit(call)
+        except BaseException:
+            place.release()
+            raise
+        future.add_done_callback(lambda _: place.release())
+        return future
+
+
+@dataclass
+class _Turn:
+    """The state of one turn, driven by the request's thread."""
+
+    pipeline: Pipeline
+    question: Question
+    place: Place
+    watch: Stopwatch
+    caller_gone: Callable[[], bool]
+    cancel: Cancel = field(default_factory=Cancel)
+
+    def run(self, collected: bool) -> Iterator[Event]:
+        voice = self.pipeline.submit(self.place, self._compute_voice)
+        transcript = self._transcript()
+        if not transcript.text:
+            raise NoWords("no words were recognised in the audio", param="audio")
+        yield transcript
+        yield from self._answer(transcript.text, voice, collected)
+        yield self.watch.timings()
+        yield Done(voice.result())
+
+    def _transcript(self) -> Transcript:
+        if self.question.text is not None:
+            return Transcript(self.question.text, self.question.language)
+        heard = self.pipeline.submit(self.place, self._recognize)
+        while not heard.done():
+            self._check()
+            wait([heard], timeout=POLL_S)
+        return heard.result()
+
+    def _answer(self, text: str, voice: "Future[Voice]", collected: bool) -> Iterator[Event]:
+        """Yield the answer, started over with the next API as long as one breaks off and nobody has heard of it."""
+        messages = build_messages(self.pipeline.system_prompt, self.question.reply_language, text)
+        failed: Sequence[ChatFailure] = ()
+        while True:
+            attempt = _Attempt(self, messages, voice, failed)
+            try:
+                yield from attempt.run()
+                return
+            except ChatInterrupted as error:
+                if not collected:
+                    raise
+                failed = error.failures
+            yield StartedOver()
+
+    def _check(self) -> None:
+        """Raise what ends the turn from outside: a shutdown, its deadline, or a caller who hung up."""
+        self.place.cancel.check()
+        self.place.deadline.check()
+        if self.caller_gone():
+            raise ClientGone("the caller hung up")
+
+    def _recognize(self) -> Transcript:
+        question = self.question
+        recognizer = self.pipeline.engines.recognizers[question.language]
+        with self.watch.time("recognise"):
+            return recognizer.recognize(question.audio, question.language, cancel=self.cancel)
+
+    def _compute_voice(self) -> Voice:
+        synthesizer = self.pipeline.engines.synthesizers[self.question.reply_language]
+        with self.watch.time("voice"):
+            return synthesizer.voice([self.question.audio])
+
+
+class _Attempt:
+    """One try at an answer: a helper reads the chat and cuts sentences, another speaks them."""
+
+    def __init__(
+        self, turn: _Turn, messages: Sequence[Message], voice: "Future[Voice]", failed: Sequence[ChatFailure]
+    ) -> None:
+        self._turn = turn
+        self._messages = messages
+        self._voice = voice
+        self._failed = failed
+        self._cancel = Cancel()
+        self._sentences: queue.Queue[str | None] = queue.Queue(EVENT_LIMIT)  # None: no more
+        self._events: queue.Queue[Event | Exception | None] = queue.Queue(EVENT_LIMIT)  # None: all is spoken
+
+    def run(self) -> Iterator[Event]:
+        """Yield TextDelta, SpokenAudio and SentenceFailed until the answer is out. Raises what a helper raised."""
+        try:
+            for helper in (self._read_chat, self._speak_sentences):
+                self._turn.pipeline.submit(self._turn.place, partial(self._report, helper))
+            while (event := self._next_event()) is not None:
+                yield event
+        finally:
+            self._cancel.set(TURN_OVER)
+
+    def _next_event(self) -> Event | None:
+        while True:
+            self._turn._check()
+            with suppress(queue.Empty):
+                event = self._events.get(timeout=POLL_S)
+                if isinstance(event, Exception):
+                    raise event
+                return event
+
+    def _report(self, helper: Callable[[], None]) -> None:
+        try:
+            helper()
+        except Exception as error:
+            self._events.put_nowait(error)
+
+    def _read_chat(self) -> None:
+        turn = self._turn
+        cutter = SentenceCutter(turn.question.reply_language)
+        with turn.watch.time("answer"):
+            for piece in turn.pipeline.engines.chat.stream(
+                self._messages, deadline=turn.place.deadline, cancel=self._cancel, failed=self._failed
+            ):
+                self._events.put_nowait(TextDelta(piece))
+                self._queue_sentences(cutter.feed(piece))
+        self._queue_sentences(cutter.flush())
+        self._sentences.put_nowait(None)
+
+    def _queue_sentences(self, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            self._sentences.put_nowait(sentence)
+
+    def _speak_sentences(self) -> None:
+        voice = self._voice.result()
+        index = 0
+        while (sentence := self._next_sentence()) is not None:
+            self._speak(index, sentence, voice)
+            index += 1
+        if index == 0:
+            raise SynthesisFailed("the answer held nothing that can be spoken")
+        self._events.put_nowait(None)
+
+    def _next_sentence(self) -> str | None:
+        while True:
+            self._cancel.check()
+            with suppress(queue.Empty):
+                return self._sentences.get(timeout=POLL_S)
+
+    def _speak(self, index: int, sentence: str, voice: Voice) -> None:
+        turn = self._turn
+        language = turn.question.reply_language
+        try:
+            with turn.watch.time("speak"):
+                for audio in turn.pipeline.engines.synthesizers[language].speak(
+                    sentence,
+                    voice,
+                    language,
+                    seed=turn.pipeline.seed,
+                    priority=Priority.LATER if index else Priority.FIRST,
+                    deadline=turn.place.deadline,
+                    cancel=self._cancel,
+                ):
+                    self._events.put_nowait(SpokenAudio(index, audio))
+        except SynthesisFailed as error:
+            self._events.put_nowait(SentenceFailed(index, error))
+
+
+class _Collector:
+    """Gathers the events of a turn into an Answer."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._transcript = ""
+        self._voice: Voice | None = None
+        self._timings = Timings({})
+        self._forget()
+
+    def _forget(self) -> None:
+        self._reply: list[str] = []
+        self._samples: list[Samples] = []
+
+    def take(self, event: Event) -> None:
+        """Add one event. Raises what ended the turn, or the reason of a sentence that could not be spoken."""
+        match event:
+            case Transcript(text=text):
+                self._transcript = text
+            case TextDelta(text=text):
+                self._reply.append(text)
+            case SpokenAudio(audio=audio):
+                self._samples.append(audio.samples)
+            case StartedOver():
+                self._forget()
+            case Timings():
+                self._timings = event
+            case Done(voice=voice):
+                self._voice = voice
+            case SentenceFailed(reason=reason) | Error(reason=reason):
+                raise reason
+
+    def answer(self) -> Answer:
+        assert self._voice is not None, "run_turn ends with Done or Error"
+        audio = Audio(np.concatenate(self._samples), self._sample_rate)
+        return Answer(self._transcript, "".join(self._reply).strip(), audio, self._voice, self._timings)
+
+
+def _collect(events: Generator[Event], sample_rate: int) -> Answer:
+    collector = _Collector(sample_rate)
+    with closing(events):
+        for event in events:
+            collector.take(event)
+    return collector.answer()

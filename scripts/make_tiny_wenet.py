@@ -1,0 +1,234 @@
+"""Train the tiny WeNet models of the tests, and write them as WeNet's releases are: `final.zip` and `units.txt`.
+
+    python scripts/make_tiny_wenet.py [en] [zh]
+
+Each is a U2++ network of about half a million weights that knows the hundred words of `tiny_wenet_speech.py`, trained on
+speech that eSpeak NG makes, by CTC and both attention decoders, with noise, gain and SpecAugment (arXiv 1904.08779) so
+that it understands voices it has not heard. Linear layers are stored as int8, as in the releases. The same seed on the
+same machine gives the same files.
+"""
+
+import argparse
+import random
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tiny_wenet_speech as speech
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mirrorchat.asr import WenetRecognizer, fbank
+from mirrorchat.audio import Audio
+from mirrorchat.engines import Cancel, Language
+from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model, reverse_units
+
+DATA = Path(__file__).parent.parent / "tests" / "data" / "wenet-tiny"
+TAKES = 3000
+STEPS = 1400
+BATCH = 32
+PEAK_RATE = 3e-3
+CTC_SHARE = 0.5
+REVERSE_SHARE = 0.3
+IGNORED = -1
+_SUFFIXES = ("'s", "ing", "er", "s")
+
+
+def split_word(word: str, language: speech.Code) -> list[str]:
+    """Return the units of a word: Chinese characters, or an English stem with `▁` before it and perhaps a suffix."""
+    if language == "zh":
+        return list(word)
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) >= len(suffix) + 2:
+            return ["▁" + word.removesuffix(suffix), suffix]
+    return ["▁" + word]
+
+
+def list_units(language: speech.Code) -> list[str]:
+    """Return every unit by number. The two languages keep `<sos/eos>` where WeNet's older and newer recipes do."""
+    spoken = {unit for word in speech.vocabulary(language) for unit in split_word(word, language)}
+    if language == "zh":
+        return ["<blank>", "<unk>", *sorted(spoken), "<sos/eos>"]
+    return ["<blank>", "<unk>", "<sos/eos>", *sorted(spoken)]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training take: filter banks (T, 80) float32 and unit numbers (U) int64."""
+
+    features: Tensor
+    units: Tensor
+
+
+def make_examples(takes: Sequence[speech.Take], units: Sequence[str]) -> list[Example]:
+    """Speak the takes and compute their features."""
+    numbers = {unit: number for number, unit in enumerate(units)}
+    examples = []
+    for take, samples in zip(takes, speech.speak(takes), strict=True):
+        spelled = [numbers[unit] for word in take.words for unit in split_word(word, take.language)]
+        examples.append(Example(torch.from_numpy(fbank(samples)), torch.tensor(spelled, dtype=torch.long)))
+    return examples
+
+
+def batches(examples: Sequence[Example], rng: random.Random) -> Iterator[list[Example]]:
+    """Yield batches of like length, in random order, for ever."""
+    while True:
+        order = sorted(examples, key=lambda example: len(example.features) + rng.randint(0, 40))
+        groups = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        rng.shuffle(groups)
+        yield from groups
+
+
+def jitter(features: Tensor, mean: Tensor, rng: random.Random) -> Tensor:
+    """Return features made a little louder or softer, tilted, and with up to two bands and one moment hidden."""
+    frames, bins = features.shape
+    tilt = torch.linspace(-1.0, 1.0, bins) * rng.uniform(-1.0, 1.0)
+    features = features + rng.uniform(-1.5, 1.5) + tilt
+    for _ in range(2):
+        width, start = rng.randint(0, 10), rng.randint(0, bins - 10)
+        features[:, start : start + width] = mean[start : start + width]
+    width, start = rng.randint(0, 6), rng.randint(0, max(frames - 6, 0))
+    features[start : start + width] = mean
+    return features
+
+
+def loss_of(model: U2Model, batch: Sequence[Example], mean: Tensor, rng: random.Random) -> Tensor:
+    """Return the joint loss of U2++: CTC and the label-smoothed cross entropy of both decoders, per utterance."""
+    features = [jitter(example.features.clone(), mean, rng) for example in batch]
+    lengths = torch.tensor([len(item) for item in features])
+    chunk = rng.randint(8, 25) if rng.random() < 0.3 else -1  # now and then in chunks, so that it can stream
+    encoded, mask = model.encoder(pad_sequence(features, batch_first=True), lengths, chunk)
+    counts = torch.tensor([len(example.units) for example in batch])
+    targets = torch.cat([example.units for example in batch])
+    ctc = nn.functional.ctc_loss(
+        model.ctc.log_softmax(encoded).transpose(0, 1), targets, mask.sum(dim=(1, 2)), counts,
+        reduction="sum", zero_infinity=True,
+    ) / len(batch)  # fmt: skip
+    attention = attention_loss(model, batch, encoded, mask, counts + 1) / len(batch)
+    return CTC_SHARE * ctc + (1.0 - CTC_SHARE) * attention
+
+
+def attention_loss(
+    model: U2Model, batch: Sequence[Example], encoded: Tensor, mask: Tensor, lengths: Tensor
+) -> Tensor:
+    """Return the summed cross entropy of both decoders; `lengths` (B) count the units and one end."""
+    start = torch.tensor([model.sos])
+    given = pad_sequence([torch.cat((start, example.units)) for example in batch], True, float(model.eos))
+    reverse = reverse_units(given, lengths, model.eos)
+    outputs = model.decoder(encoded, mask, given, lengths, reverse, REVERSE_SHARE)
+    total = torch.zeros([])
+    for logits, shown, share in zip(outputs, (given, reverse), (1.0 - REVERSE_SHARE, REVERSE_SHARE), strict=True):
+        wanted = torch.full_like(shown, IGNORED)
+        wanted[:, :-1] = shown[:, 1:]
+        wanted[torch.arange(len(batch)), lengths - 1] = model.eos
+        place = torch.arange(wanted.shape[1]).unsqueeze(0)
+        wanted[place >= lengths.unsqueeze(1)] = IGNORED
+        total = total + share * nn.functional.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=0.1
+        )
+    return total
+
+
+def build(units: Sequence[str], examples: Sequence[Example]) -> U2Model:
+    """Return an untrained network whose CMVN is that of the examples."""
+    frames = torch.cat([example.features for example in examples]).clamp(min=0.0)
+    config = U2Config(
+        vocabulary=len(units), sos=units.index("<sos/eos>"), eos=units.index("<sos/eos>"), width=64, heads=4,
+        encoder_units=192, encoder_blocks=4, kernel=8, decoder_heads=4, decoder_units=128, decoder_blocks=1,
+        reverse_blocks=1, dropout=0.05,
+    )  # fmt: skip
+    return U2Model(config, GlobalCMVN(frames.mean(dim=0), 1.0 / frames.std(dim=0)))
+
+
+def train(model: U2Model, examples: Sequence[Example], steps: int, seed: int) -> None:
+    """Train in place: Adam, a short warm-up, then a cosine down to nothing."""
+    rng = random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15)
+    mean = model.encoder.global_cmvn.mean
+    started, recent = time.monotonic(), 0.0
+    model.train()
+    for step, batch in zip(range(1, steps + 1), batches(examples, rng), strict=False):
+        loss = loss_of(model, batch, mean, rng)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        recent += loss.item()
+        if step % 50 == 0:
+            print(f"step {step:5d}  loss {recent / 50:7.3f}  {time.monotonic() - started:6.0f} s", flush=True)
+            recent = 0.0
+    model.eval()
+
+
+def export(model: U2Model, units: Sequence[str], folder: Path) -> None:
+    """Write `model` as WeNet's runtime export does: linear layers in int8, everything in TorchScript."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # Both are deprecated, and both are what the releases are made with.
+        warnings.filterwarnings("ignore", message="torch.ao.quantization is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
+        warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
+        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        torch.jit.script(quantised).save(str(folder / "final.zip"))
+    lines = [f"{unit} {number}\n" for number, unit in enumerate(units)]
+    (folder / "units.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def edit_distance(wanted: Sequence[str], heard: Sequence[str]) -> int:
+    """Return how many insertions, deletions and substitutions turn one sequence into the other."""
+    row = list(range(len(heard) + 1))
+    for i, want in enumerate(wanted, start=1):
+        previous, row[0] = row[0], i
+        for j, got in enumerate(heard, start=1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (want != got))
+    return row[-1]
+
+
+def report(folder: Path, language: speech.Code) -> None:
+    """Print the error rate (words in English, characters in Chinese) of the written model on each held-out kind."""
+    recognizer = WenetRecognizer(folder, Language.parse(language), threads=1)
+    errors: dict[str, npt.NDArray[np.int64]] = {}
+    takes = speech.held_out(language)
+    for take, samples in zip(takes, speech.speak(takes), strict=True):
+        heard = recognizer.recognize(Audio(samples, speech.SAMPLE_RATE), recognizer.language, cancel=Cancel()).text
+        wanted: Sequence[str] = take.words if language == "en" else take.text
+        got: Sequence[str] = heard.lower().split() if language == "en" else heard
+        wrong = edit_distance(wanted, got)
+        if wrong:
+            print(f"  {take.kind} {take.voice}: {take.text!r} heard as {heard!r}")
+        errors[take.kind] = errors.get(take.kind, np.zeros(2, np.int64)) + np.array([wrong, len(wanted)])
+    for kind, (wrong, count) in errors.items():
+        print(f"{language} {kind}: {wrong}/{count} = {wrong / count:.1%}")
+
+
+def main() -> None:
+    """Train and write the models named on the command line, both by default."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("languages", nargs="*", default=["en", "zh"], choices=["en", "zh"])
+    parser.add_argument("--out", type=Path, default=DATA)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for language in arguments.languages:
+        started = time.monotonic()
+        torch.manual_seed(arguments.seed)
+        units = list_units(language)
+        examples = make_examples(speech.training(language, TAKES, arguments.seed), units)
+        print(f"{language}: {len(examples)} takes spoken in {time.monotonic() - started:.0f} s, {len(units)} units")
+        model = build(units, examples)
+        train(model, examples, arguments.steps, arguments.seed)
+        export(model, units, arguments.out / language)
+        print(f"{language}: {time.monotonic() - started:.0f} s, {(arguments.out / language / 'final.zip').stat().st_size} bytes")
+        report(arguments.out / language, language)
+
+
+if __name__ == "__main__":
+    main()

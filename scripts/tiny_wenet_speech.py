@@ -1,0 +1,361 @@
+"""The speech that the tiny WeNet models are trained and tested on: words, sentences, voices, and eSpeak NG itself.
+
+`training(language)` and `held_out(language)` return takes (what is said, and how); `speak(takes)` makes them sound.
+The held-out takes come in three kinds, in equal parts:
+
+    heard        a training sentence in a training voice, at a rate, pitch and noise it was not trained with
+    new_order    a sentence never trained on, in a training voice
+    new_voice    a sentence never trained on, in an eSpeak variant never trained on
+
+Every word of a held-out sentence occurs in training, no held-out sentence does. eSpeak NG (1.52, the `espeakng-loader`
+wheel) is not thread-safe, so it runs in a child process: this file run as a program reads takes as JSON on its standard
+input and writes an npz archive of 16-bit samples to its standard output.
+"""
+
+import ctypes
+import io
+import itertools
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Code = Literal["zh", "en"]
+Kind = Literal["train", "heard", "new_order", "new_voice"]
+Samples = npt.NDArray[np.float32]
+
+SAMPLE_RATE = 16000
+HELD_OUT_PER_KIND = 16
+
+# Sentences as sequences of slots: `{name}` is one of WORDS[name], anything else is itself. Chinese is written with
+# spaces between words here; they are no part of the text.
+SLOTS: dict[Code, dict[str, str]] = {
+    "en": {
+        "time": "today tomorrow tonight now",
+        "city": "london paris",
+        "thing": "light lights music window door",
+        "verb": "open close",
+        "number": "one two three four five six seven eight nine ten",
+        "unit": "minute minutes hour hours",
+        "person": "mother father",
+        "drink": "water tea coffee",
+        "story": "story joke song book",
+        "weather": "cold hot sunny raining",
+        "daytime": "morning evening",
+    },
+    "zh": {
+        "time": "今天 明天 晚上 早上 现在",
+        "city": "北京 上海",
+        "thing": "灯 音乐 窗户 门",
+        "verb": "打开 关上",
+        "number": "一 二 三 四 五 六 七 八 九 十",
+        "unit": "分钟 小时",
+        "person": "妈妈 爸爸",
+        "drink": "水 茶 咖啡",
+        "story": "故事 笑话 歌 书",
+        "weather": "冷 热 下雨",
+        "daytime": "早上 晚上",
+    },
+}
+TEMPLATES: dict[Code, tuple[str, ...]] = {
+    "en": (
+        "what is the weather {time}",
+        "what's the weather in {city}",
+        "how is the weather in {city} {time}",
+        "is it {weather} {time}",
+        "will it be {weather} in {city}",
+        "it's {weather} {time}",
+        "please turn on the {thing}",
+        "turn off the {thing} please",
+        "{verb} the {thing}",
+        "can you {verb} the {thing} {time}",
+        "set a timer for {number} {unit}",
+        "tell me a {story}",
+        "can you read me a {story}",
+        "i want to hear a {story}",
+        "play the next {story} again",
+        "call my {person} {time}",
+        "where is my {person}",
+        "do you like {drink}",
+        "i want a {drink} please",
+        "i like {drink}",
+        "good {daytime} how are you",
+        "what time is it {time}",
+        "stop playing songs",
+        "hello what is your name",
+        "thank you very much",
+        "make it louder please",
+        "my name is not {city}",
+    ),
+    "zh": (
+        "{time} 天气 怎么样",
+        "{city} {time} 天气 好 吗",
+        "{city} {weather} 吗",
+        "{time} 会 很 {weather} 吗",
+        "请 {verb} {thing}",
+        "你 可以 {verb} {thing} 吗",
+        "播放 {story}",
+        "我 想 听 {story}",
+        "请 给 我 讲 一个 {story}",
+        "定时 {number} {unit}",
+        "{time} 给 {person} 打 电话",
+        "我 的 {person} 在 哪里",
+        "你 喜欢 喝 {drink} 吗",
+        "我 要 喝 {drink}",
+        "{time} 几点",
+        "{daytime} 好",
+        "你好 你 叫 什么 名字",
+        "谢谢 你",
+        "{person} 去 学校",
+        "苹果 多少 钱",
+        "我 不 喜欢 吃 苹果",
+        "告诉 我 {time} 的 天气",
+    ),
+}
+# Orders of words that no template gives; the first half is kept for the unseen voices.
+NEW_ORDERS: dict[Code, tuple[str, ...]] = {
+    "en": (
+        "is my mother in london tonight",
+        "please read the book to my father",
+        "do you want tea coffee",
+        "the music is very good turn it louder",
+        "how much time is it to paris",
+        "will you call me in ten minutes",
+        "hello mother where are you now",
+        "open the window it's very hot",
+        "stop the timer please",
+        "my father is not in paris today",
+        "tell my mother i like the song",
+        "what's your next joke",
+        "can i hear two songs now",
+        "thank you i like it very much",
+        "close the door it's cold tonight",
+        "set the lights for the evening",
+        "good morning is it raining in london",
+        "i like my coffee very hot",
+        "where is the water please",
+        "will the morning be sunny",
+        "the story is not for me",
+        "play music for seven hours",
+        "read me nine songs tomorrow",
+        "what do you like father",
+        "you are very good to me",
+        "turn the music off now",
+        "how cold is the water",
+        "is your name london",
+        "make me a tea please",
+        "call me again in three hours",
+        "are you in the window",
+        "do not open the door tonight",
+    ),
+    "zh": (
+        "爸爸 今天 在 北京 吗",
+        "妈妈 喜欢 什么 音乐",
+        "上海 现在 很 热",
+        "请 告诉 爸爸 我 在 学校",
+        "打开 窗户 今天 不 冷",
+        "你 想 去 哪里 喝 咖啡",
+        "茶 多少 钱",
+        "你好 请 关上 门",
+        "我 叫 你 爸爸 好 吗",
+        "明天 早上 给 我 打 电话",
+        "故事 讲 一个 小时",
+        "晚上 听 音乐 很 好",
+        "什么 书 很 好",
+        "谢谢 妈妈 给 我 苹果",
+        "八 小时 的 歌",
+        "你 现在 会 讲 笑话 吗",
+        "北京 的 天气 不 好",
+        "在 上海 喝 茶",
+        "我 的 名字 不 叫 苹果",
+        "请 现在 播放 八 分钟 音乐",
+        "爸爸 要 吃 什么",
+        "今天 不 要 打开 灯",
+        "学校 的 门 在 哪里",
+        "你 的 书 多少 钱",
+        "现在 下雨 吗 请 关上 窗户",
+        "妈妈 明天 会 去 北京",
+        "我 听 你 的 故事",
+        "几点 去 学校",
+        "水 很 热 不 要 喝",
+        "你 喜欢 北京 的 早上 吗",
+        "定时 播放 笑话",
+        "咖啡 怎么样",
+    ),
+}
+_VARIANTS = ("", "m1", "m2", "m3", "m5", "m7", "f1", "f2", "f4", "f5", "klatt", "klatt2", "klatt4", "Andy", "Annie")
+UNSEEN_VARIANTS = ("m4", "f3")
+BASES: dict[Code, tuple[str, ...]] = {"en": ("en-us", "en-gb-x-rp"), "zh": ("cmn",)}
+
+
+@dataclass(frozen=True)
+class Take:
+    """One utterance: its words, eSpeak's voice, rate (words/min) and pitch (0-99), gain, SNR and pauses around it."""
+
+    words: tuple[str, ...]
+    language: Code
+    kind: Kind
+    voice: str
+    rate: int
+    pitch: int
+    gain_db: float
+    snr_db: float
+    lead_s: float
+    tail_s: float
+    seed: int
+
+    @property
+    def text(self) -> str:
+        """Return what is said, as it is handed to eSpeak: English with spaces, Chinese without."""
+        return (" " if self.language == "en" else "").join(self.words)
+
+
+def sentences(language: Code) -> list[tuple[str, ...]]:
+    """Return every sentence of the templates, as words, in a fixed order."""
+    found: dict[tuple[str, ...], None] = {}
+    for template in TEMPLATES[language]:
+        slots = [SLOTS[language][word[1:-1]].split() if word[0] == "{" else [word] for word in template.split()]
+        found.update(dict.fromkeys(itertools.product(*slots)))
+    unwanted = set(new_orders(language))
+    return [sentence for sentence in found if sentence not in unwanted]
+
+
+def new_orders(language: Code) -> list[tuple[str, ...]]:
+    """Return the held-out sentences, as words."""
+    return [tuple(line.split()) for line in NEW_ORDERS[language]]
+
+
+def vocabulary(language: Code) -> list[str]:
+    """Return every word of the templates, sorted."""
+    return sorted({word for sentence in sentences(language) for word in sentence})
+
+
+def training(language: Code, count: int, seed: int) -> list[Take]:
+    """Return `count` training takes: half template sentences, half words in any order, now and then nothing at all.
+
+    The words in any order keep the decoders from learning the templates by heart, and so from voting against a
+    sentence for being new.
+    """
+    rng = random.Random(f"{language} train {seed}")
+    known, words, unwanted = sentences(language), vocabulary(language), set(new_orders(language))
+    takes: list[Take] = []
+    while len(takes) < count:
+        draw = rng.random()
+        said = rng.choice(known) if draw < 0.45 else tuple(rng.choices(words, k=rng.randint(1, 7)))
+        if said not in unwanted:
+            takes.append(_take(rng, language, "train", () if draw > 0.98 else said, _VARIANTS))
+    return takes
+
+
+def held_out(language: Code, seed: int = 0) -> list[Take]:
+    """Return the held-out takes, `HELD_OUT_PER_KIND` of each kind."""
+    rng = random.Random(f"{language} held out {seed}")
+    orders = new_orders(language)
+    half = HELD_OUT_PER_KIND
+    heard = [_take(rng, language, "heard", said, _VARIANTS) for said in rng.sample(sentences(language), half)]
+    known_voice = [_take(rng, language, "new_order", said, _VARIANTS) for said in orders[half : 2 * half]]
+    new_voice = [_take(rng, language, "new_voice", said, UNSEEN_VARIANTS) for said in orders[:half]]
+    return heard + known_voice + new_voice
+
+
+def _take(rng: random.Random, language: Code, kind: Kind, words: tuple[str, ...], variants: Sequence[str]) -> Take:
+    variant = rng.choice(variants)
+    base = rng.choice(BASES[language])
+    return Take(
+        words=words,
+        language=language,
+        kind=kind,
+        voice=f"{base}+{variant}" if variant else base,
+        rate=rng.randint(130, 195),
+        pitch=rng.randint(30, 70),
+        gain_db=rng.uniform(-18.0, 0.0),
+        snr_db=rng.uniform(15.0, 45.0),
+        lead_s=rng.uniform(0.0, 0.4),
+        tail_s=rng.uniform(0.0, 0.4),
+        seed=rng.randrange(2**32),
+    )
+
+
+def speak(takes: Sequence[Take]) -> list[Samples]:
+    """Return each take as 16 kHz mono samples in [-1, 1], its noise, gain and pauses included. The same every time."""
+    request = json.dumps([asdict(take) | {"text": take.text} for take in takes])
+    child = subprocess.run([sys.executable, str(Path(__file__))], input=request.encode(), stdout=subprocess.PIPE, check=True)
+    with np.load(io.BytesIO(child.stdout)) as archive:
+        rate = int(archive["rate"])
+        spoken = [archive[f"take{index}"] for index in range(len(takes))]
+    return [_finish(take, pcm, rate) for take, pcm in zip(takes, spoken, strict=True)]
+
+
+def _finish(take: Take, pcm: npt.NDArray[np.int16], rate: int) -> Samples:
+    import soxr
+
+    rng = np.random.default_rng(take.seed)
+    speech = soxr.resample(pcm.astype(np.float32) / 32768.0, rate, SAMPLE_RATE) if len(pcm) else np.zeros(8000, np.float32)
+    speech = np.pad(speech, (int(take.lead_s * SAMPLE_RATE), int(take.tail_s * SAMPLE_RATE)))
+    level = float(np.sqrt(np.mean(speech**2))) or 0.05
+    # Half white, half brownish: a fan and a street rather than a hiss alone.
+    white = rng.standard_normal(len(speech))
+    brown = np.convolve(rng.standard_normal(len(speech) + 31), np.hanning(32) / 4.0, mode="valid")
+    noise = (white + brown) * level * 10 ** (-take.snr_db / 20) / np.sqrt(2)
+    if not take.words and take.seed % 4 == 0:  # digital silence too must be learned as nothing said
+        noise[:] = 0.0
+    return np.clip((speech + noise) * 10 ** (take.gain_db / 20), -1.0, 1.0).astype(np.float32)
+
+
+def _load_espeak() -> tuple[ctypes.CDLL, int]:
+    import espeakng_loader
+
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    synchronous, never_exit = 2, 0x8000
+    rate = library.espeak_Initialize(synchronous, 0, espeakng_loader.get_data_path().encode(), never_exit)
+    if rate <= 0:
+        raise RuntimeError("eSpeak NG did not start")
+    return library, rate
+
+
+def _synthesise(takes: Sequence[dict[str, str | int]]) -> Iterator[npt.NDArray[np.int16]]:
+    """Yield each take as eSpeak speaks it, and the sample rate as an array of its own first."""
+    library, rate = _load_espeak()
+    yield np.array([rate], np.int16)
+    pieces: list[npt.NDArray[np.int16]] = []
+
+    def collect(samples: "ctypes._Pointer[ctypes.c_short]", count: int, _events: object) -> int:
+        if samples and count > 0:
+            pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    callback: Callable[..., int] = ctypes.CFUNCTYPE(
+        ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+    )(collect)
+    library.espeak_SetSynthCallback(callback)
+    for take in takes:
+        pieces.clear()
+        if library.espeak_SetVoiceByName(str(take["voice"]).encode()) != 0:
+            raise RuntimeError(f"eSpeak NG has no voice {take['voice']}")
+        rate_parameter, pitch_parameter, utf8 = 1, 3, 1
+        library.espeak_SetParameter(rate_parameter, take["rate"], 0)
+        library.espeak_SetParameter(pitch_parameter, take["pitch"], 0)
+        text = str(take["text"]).encode()
+        if text and library.espeak_Synth(text, len(text) + 1, 0, 1, 0, utf8, None, None) != 0:
+            raise RuntimeError(f"eSpeak NG could not speak {take['text']}")
+        library.espeak_Synchronize()
+        yield np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+
+
+def main() -> None:
+    """Speak the takes on standard input (the child's side of `speak`)."""
+    takes = json.load(sys.stdin)
+    rate, *spoken = _synthesise(takes)
+    archive = {f"take{index}": pcm for index, pcm in enumerate(spoken)}
+    np.savez(sys.stdout.buffer, rate=rate[0], **archive)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Fixtures that several test files share, and the rule for skips: under --strict-skips only what is stated may skip."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running_server import RunningServer
+
+ALLOWED_SKIPS = ("clips absent", "no GPU", "wenet package absent")  # how the reason of a permitted skip begins
+CLIPS = Path(__file__).resolve().parent.parent.parent / "shared" / "clips"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--strict-skips", action="store_true", help="fail on a skip that is not for clips, GPU or wenet")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:  # pragma: no cover - pytest's own machinery
+    report = yield
+    if item.config.getoption("--strict-skips") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(ALLOWED_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which --strict-skips does not allow: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A real gunicorn with no weights and no chat API: everything embedded, the parrot answers."""
+    with RunningServer(tmp_path_factory.mktemp("embedded")) as server:
+        yield server
