@@ -6,12 +6,9 @@ hold a limit against a server that sends one byte now and then, and nothing inte
 goes on in time whatever the socket does, and shutting the connection down ends the thread.
 """
 
-import codecs
 import contextlib
 import functools
-import io
 import ipaddress
-import json
 import logging
 import os
 import queue
@@ -19,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -33,12 +30,11 @@ from requests.utils import get_auth_from_url
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from mirrorchat import __version__
+from mirrorchat.chat_stream import AnswerFailed, event_text, events, spoken, whole_text
 from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Message
 from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi
 from mirrorchat.settings import ChatApi
 
-MAX_ANSWER_CHARS = 20_000  # about twenty minutes of speech
-_MAX_LINE_CHARS = 1_000_000
 _MAX_STREAM_BYTES = 64_000_000  # 20,000 one-character events of 3 kB each; comments count too
 _MAX_RETRY_AFTER_S = 300.0
 _READ_BYTES = 16_384
@@ -88,7 +84,7 @@ class ChatClient:
                     for piece in attempt.pieces(deadline, cancel):
                         begun = True
                         yield piece
-            except _Failed as failure:
+            except AnswerFailed as failure:
                 failures.append(self._note(index, failure))
                 if begun:
                     raise ChatInterrupted(f"the answer broke off: {failures[-1]}", failures) from None
@@ -102,7 +98,7 @@ class ChatClient:
     def close(self) -> None:
         """Do nothing: connections live as long as a call, and a turn that still runs is ended by its `cancel`."""
 
-    def _note(self, index: int, failed: "_Failed") -> ChatFailure:
+    def _note(self, index: int, failed: AnswerFailed) -> ChatFailure:
         self._cooldowns.failed(index, failed.retry_after_s)
         failure = ChatFailure(index, f"API {index + 1} ({self._apis[index].host})", failed.reason)
         _log.warning("chat: %s", failure)
@@ -135,15 +131,6 @@ class _Cooldowns:
             self._until[index] = float("-inf")
 
 
-class _Failed(Exception):
-    """This API gave no whole answer. `reason` is for people: no key, no path, nothing that the server wrote."""
-
-    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_after_s = retry_after_s
-
-
 class _Attempt:
     """One request to one API. A context manager: leaving it closes the connection and ends the thread."""
 
@@ -170,7 +157,7 @@ class _Attempt:
             self._thread.join(_JOIN_S)
 
     def pieces(self, deadline: Deadline, cancel: Cancel) -> Iterator[str]:
-        """Yield the answer; called once. Raises _Failed, DeadlineExceeded, or the reason of `cancel`."""
+        """Yield the answer; called once. Raises AnswerFailed, DeadlineExceeded, or the reason of `cancel`."""
         cancel.check()
         deadline.check()
         # a little past the deadline, so that it is noticed here and not mistaken for the API's fault
@@ -196,7 +183,7 @@ class _Attempt:
             deadline.check()
 
     def _is_over(self, begun: bool) -> bool:
-        """Return whether the answer is whole although the server keeps the line; raise _Failed when time is up.
+        """Return whether the answer is whole although the server keeps the line; raise AnswerFailed when time is up.
 
         Called only when nothing is queued, so that a slow reader never makes a fast API look slow.
         """
@@ -205,11 +192,11 @@ class _Attempt:
         if self._finished_at is not None and now - self._finished_at > _GRACE_S and begun:
             return True
         if not self._line.connected and spent_s > api.timeout_s:
-            raise _Failed(f"no connection within {api.timeout_s:g} s")
+            raise AnswerFailed(f"no connection within {api.timeout_s:g} s")
         if not begun and spent_s > api.first_token_timeout_s:
-            raise _Failed(f"no answer within {api.first_token_timeout_s:g} s")
+            raise AnswerFailed(f"no answer within {api.first_token_timeout_s:g} s")
         if spent_s > api.total_timeout_s:
-            raise _Failed(f"no whole answer within {api.total_timeout_s:g} s")
+            raise AnswerFailed(f"no whole answer within {api.total_timeout_s:g} s")
         return False
 
     def _run(self) -> None:
@@ -218,12 +205,12 @@ class _Attempt:
             # A session of its own: requests does not promise that one can be shared between threads, and a connection
             # kept from an earlier call could not be told from one that the server has closed meanwhile.
             with requests.Session() as session, self._post(session) as response:
-                for piece in _spoken(self._texts(response)):
+                for piece in spoken(self._texts(response)):
                     self._events.put(piece)
                 self._events.put(None)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            self._events.put(_Failed(_reason(error, self._api)))
-        except BaseException as error:  # _Failed, or a mistake of ours: the caller's thread raises it
+            self._events.put(AnswerFailed(_reason(error, self._api)))
+        except BaseException as error:  # AnswerFailed, or a mistake of ours: the caller's thread raises it
             self._events.put(error)
         finally:
             self._line.close()
@@ -247,25 +234,25 @@ class _Attempt:
         )
 
     def _texts(self, response: requests.Response) -> Iterator[str]:
-        """Yield the texts of an answer of either form; raise _Failed for any other response, unread."""
+        """Yield the texts of an answer of either form; raise AnswerFailed for any other response, unread."""
         _check_status(response)
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind == "text/event-stream":
-            yield from self._streamed(_events(_chunks(response)))
+            yield from self._streamed(_chunks(response))
         elif kind == "application/json":
-            yield _whole(_chunks(response))
+            yield whole_text(_chunks(response))
         else:
-            raise _Failed(f"not an event stream ({kind if kind in _KNOWN_TYPES else 'unknown type'})")
+            raise AnswerFailed(f"not an event stream ({kind if kind in _KNOWN_TYPES else 'unknown type'})")
 
-    def _streamed(self, events: Iterator[tuple[str, str]]) -> Iterator[str]:
-        """Yield the texts of the events up to [DONE]; raise _Failed when the stream ends before it is finished."""
+    def _streamed(self, chunks: Iterator[bytes]) -> Iterator[str]:
+        """Yield the texts of a stream up to [DONE]; raise AnswerFailed when it ends before it is finished."""
         empty = True
         try:
-            for name, data in events:
+            for name, data in events(chunks):
                 empty = False
                 if data.strip() == "[DONE]":
                     return
-                text, finished = _piece(name, data)
+                text, finished = event_text(name, data)
                 if text:
                     yield text
                 if finished and self._finished_at is None:
@@ -274,7 +261,7 @@ class _Attempt:
             if self._finished_at is None:  # what breaks after a finish_reason breaks nothing of the answer
                 raise
         if self._finished_at is None:
-            raise _Failed("an empty stream" if empty else "the stream broke off")
+            raise AnswerFailed("an empty stream" if empty else "the stream broke off")
 
 
 class _Line:
@@ -323,6 +310,8 @@ class _Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        if pool.ConnectionCls not in (HTTPConnection, HTTPSConnection):  # with PySocks; never go past it unasked
+            raise AnswerFailed("a SOCKS proxy cannot be used")
         pool.ConnectionCls = functools.partial(_TlsConnection if pool.scheme == "https" else _Connection, self)
         return pool
 
@@ -379,19 +368,19 @@ def _is_loopback(url: str) -> bool:
 
 
 def _check_status(response: requests.Response) -> None:
-    """Raise _Failed for anything but 200. The body stays unread: it can be endless, and can echo the key."""
+    """Raise AnswerFailed for anything but 200. The body stays unread: it can be endless, and can echo the key."""
     status = response.status_code
     if 300 <= status < 400:
-        raise _Failed(f"HTTP {status}, a redirect, which is not followed: a key goes to no other host")
+        raise AnswerFailed(f"HTTP {status}, a redirect, which is not followed: a key goes to no other host")
     if status != 200:
-        raise _Failed(f"HTTP {status}", retry_after_s=_retry_after_s(response) if status in (429, 503) else 0.0)
+        raise AnswerFailed(f"HTTP {status}", retry_after_s=_retry_after_s(response) if status in (429, 503) else 0.0)
 
 
 def _retry_after_s(response: requests.Response) -> float:
     """Return the seconds of Retry-After, at most _MAX_RETRY_AFTER_S; 0.0 when there is none, or a date."""
     text = response.headers.get("Retry-After", "").strip()
-    # at most nine digits: int() of a longer text is slow, and refuses thousands of them
-    return min(float(text), _MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0
+    # at most nine digits: more would only ever mean the limit, or nonsense
+    return min(float(text), _MAX_RETRY_AFTER_S) if text.isdecimal() and len(text) < 10 else 0.0
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
@@ -400,118 +389,8 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
     while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
         size += len(chunk)
         if size > _MAX_STREAM_BYTES:
-            raise _Failed("the stream is too long")
+            raise AnswerFailed("the stream is too long")
         yield chunk
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Yield the lines, without their ends (LF, CR or CRLF), of UTF-8 that may be cut anywhere and begin with a BOM.
-
-    What is not UTF-8 becomes U+FFFD, as the standard of event streams asks.
-    """
-    utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    decoder = io.IncrementalNewlineDecoder(cast(Any, utf8), translate=True)
-    parts: list[
-        str
-    ] = []  # of a line that has not ended; joined once, so that a long line costs no more than its length
-    size = 0
-    for chunk in chunks:
-        *whole, rest = decoder.decode(chunk).split("\n")
-        for line in whole:
-            yield "".join(parts) + line
-            parts, size = [], 0
-        parts.append(rest)
-        size += len(rest)
-        if size > _MAX_LINE_CHARS:
-            raise _Failed("a line is too long for an event stream")
-    yield "".join(parts) + decoder.decode(b"", final=True).rstrip("\n")
-
-
-def _events(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    """Yield (event name, data) of a stream of server-sent events (WHATWG HTML, section 9.2).
-
-    Beyond the standard, an event that the end of the stream cuts off counts: many servers end at `data: [DONE]`.
-    """
-    name, data, size = "", [], 0
-    for line in _lines(chunks):
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "data":
-            data.append(value)
-            size += len(value)
-        elif field == "event":
-            name = value
-        elif not line:
-            if data:
-                yield name, "\n".join(data)
-            name, data, size = "", [], 0
-        if size > _MAX_LINE_CHARS:
-            raise _Failed("an event is too long for an event stream")
-    if data:
-        yield name, "\n".join(data)
-
-
-def _piece(name: str, data: str) -> tuple[str, bool]:
-    """Return the text of one event of OpenAI's stream, and whether the answer is finished with it."""
-    body = _object(data)
-    if body.get("error") or name == "error":
-        raise _Failed("an error in the stream")
-    choice = _first_choice(body)  # none: Azure's filter results, OpenAI's usage
-    return _content(choice.get("delta")), bool(choice.get("finish_reason"))
-
-
-def _whole(chunks: Iterable[bytes]) -> str:
-    """Return the answer of an API that sends one JSON body although a stream was asked for."""
-    body = bytearray()
-    for chunk in chunks:
-        body += chunk
-        if len(body) > _MAX_LINE_CHARS:
-            raise _Failed("the JSON body is too long")
-    parsed = _object(body)
-    if parsed.get("error"):
-        raise _Failed("an error instead of an answer")
-    return _content(_first_choice(parsed).get("message"))
-
-
-def _object(text: str | bytearray) -> dict[str, Any]:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        raise _Failed("not valid JSON") from None
-    if not isinstance(parsed, dict):
-        raise _Failed("not a chat completion")
-    return parsed
-
-
-def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    choices = body.get("choices")
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-
-
-def _content(message: object) -> str:
-    content = message.get("content") if isinstance(message, dict) else None
-    return content if isinstance(content, str) else ""
-
-
-def _spoken(texts: Iterable[str]) -> Iterator[str]:
-    """Yield `texts` fit to pass on: nothing before the first word, no half characters, at most MAX_ANSWER_CHARS.
-
-    At that length the answer counts as finished: it is far beyond what anyone listens to, and what has been passed on
-    by then is sound. Raises _Failed when no text comes at all.
-    """
-    # JSON writes a character such as an emoji as two surrogates, which some servers send in two events
-    pairs = codecs.getincrementaldecoder("utf-16-le")("replace")
-    left = MAX_ANSWER_CHARS
-    for text in texts:
-        piece = pairs.decode(text.encode("utf-16-le", "surrogatepass"))
-        piece = (piece.lstrip() if left == MAX_ANSWER_CHARS else piece)[:left]
-        if piece:
-            yield piece
-            left -= len(piece)
-        if not left:
-            return
-    if left == MAX_ANSWER_CHARS:
-        raise _Failed("an empty answer")
 
 
 def _reason(error: BaseException, api: ChatApi) -> str:
@@ -523,19 +402,15 @@ def _reason(error: BaseException, api: ChatApi) -> str:
     while error not in chain:
         chain.append(error)
         error = error.__cause__ or error.__context__ or error
+    # requests' errors about a URL, a header or a proxy's address are all ValueErrors; deeper down one can mean anything
+    if isinstance(chain[0], ValueError):
+        return "the request cannot be sent: check the url, the headers and the proxy"
     for kinds, reason in _REASONS:
         if any(isinstance(link, kinds) for link in chain):
             return reason.format(timeout_s=f"{api.timeout_s:g}")
     return "the connection broke off"
 
 
-_UNSENDABLE = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidHeader,
-    urllib3.exceptions.LocationValueError,
-    UnicodeError,  # a header in letters that HTTP has no code for
-)
 _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), "the proxy could not be used"),
     ((urllib3.exceptions.NameResolutionError, socket.gaierror), "its name cannot be resolved"),
@@ -545,5 +420,4 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((ssl.SSLError, urllib3.exceptions.SSLError), "no secure connection (TLS error)"),
     ((urllib3.exceptions.NewConnectionError,), "cannot be reached"),
     ((urllib3.exceptions.DecodeError, requests.exceptions.ContentDecodingError), "a body that cannot be decoded"),
-    (_UNSENDABLE, "the request cannot be sent: check the url, the headers and the proxy"),
 )

@@ -1,0 +1,131 @@
+"""What a chat-completions API sends back, as text: a stream of server-sent events, or one JSON body.
+
+Nothing here touches a connection; the bytes come from `llm.py`. Every size is bounded, since a server can be broken.
+"""
+
+import codecs
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+MAX_ANSWER_CHARS = 20_000  # about twenty minutes of speech
+_MAX_LINE_CHARS = 1_000_000
+
+
+class AnswerFailed(Exception):
+    """This API gave no whole answer. `reason` is for people: no key, no path, nothing that the server wrote."""
+
+    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines, without their ends (LF, CR or CRLF), of UTF-8 that may be cut anywhere and begin with a BOM.
+
+    What is not UTF-8 becomes U+FFFD, as the standard of event streams asks.
+    """
+    utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    decoder = io.IncrementalNewlineDecoder(cast(Any, utf8), translate=True)
+    # of a line that has not ended; joined once, so that a long line costs no more than its length
+    parts: list[str] = []
+    size = 0
+    for chunk in chunks:
+        *whole, rest = decoder.decode(chunk).split("\n")
+        for line in whole:
+            yield "".join(parts) + line
+            parts, size = [], 0
+        parts.append(rest)
+        size += len(rest)
+        if size > _MAX_LINE_CHARS:
+            raise AnswerFailed("a line is too long for an event stream")
+    yield "".join(parts) + decoder.decode(b"", final=True).rstrip("\n")
+
+
+def events(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+    """Yield (event name, data) of a stream of server-sent events (WHATWG HTML, section 9.2).
+
+    Beyond the standard, an event that the end of the stream cuts off counts: many servers end at `data: [DONE]`.
+    """
+    name, data, size = "", [], 0
+    for line in _lines(chunks):
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data.append(value)
+            size += len(value)
+        elif field == "event":
+            name = value
+        elif not line:
+            if data:
+                yield name, "\n".join(data)
+            name, data, size = "", [], 0
+        if size > _MAX_LINE_CHARS:
+            raise AnswerFailed("an event is too long for an event stream")
+    if data:
+        yield name, "\n".join(data)
+
+
+def event_text(name: str, data: str) -> tuple[str, bool]:
+    """Return the text of one event of OpenAI's stream, and whether the answer is finished with it."""
+    body = _object(data)
+    if body.get("error") or name == "error":
+        raise AnswerFailed("an error in the stream")
+    choice = _first_choice(body)  # none: Azure's filter results, OpenAI's usage
+    return _content(choice.get("delta")), bool(choice.get("finish_reason"))
+
+
+def whole_text(chunks: Iterable[bytes]) -> str:
+    """Return the answer of an API that sends one JSON body although a stream was asked for."""
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > _MAX_LINE_CHARS:
+            raise AnswerFailed("the JSON body is too long")
+    parsed = _object(body)
+    if parsed.get("error"):
+        raise AnswerFailed("an error instead of an answer")
+    return _content(_first_choice(parsed).get("message"))
+
+
+def _object(text: str | bytearray) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        raise AnswerFailed("not valid JSON") from None
+    if not isinstance(parsed, dict):
+        raise AnswerFailed("not a chat completion")
+    return parsed
+
+
+def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = body.get("choices")
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _content(message: object) -> str:
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""
+
+
+def spoken(texts: Iterable[str]) -> Iterator[str]:
+    """Yield `texts` fit to pass on: nothing before the first word, no half characters, at most MAX_ANSWER_CHARS.
+
+    At that length the answer counts as finished: it is far beyond what anyone listens to, and what has been passed on
+    by then is sound. Raises AnswerFailed when no text comes at all.
+    """
+    # JSON writes a character such as an emoji as two surrogates, which some servers send in two events
+    pairs = codecs.getincrementaldecoder("utf-16-le")("replace")
+    left = MAX_ANSWER_CHARS
+    for text in texts:
+        piece = pairs.decode(text.encode("utf-16-le", "surrogatepass"))
+        piece = (piece.lstrip() if left == MAX_ANSWER_CHARS else piece)[:left]
+        if piece:
+            yield piece
+            left -= len(piece)
+        if not left:
+            return
+    if left == MAX_ANSWER_CHARS:
+        raise AnswerFailed("an empty answer")
