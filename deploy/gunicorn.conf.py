@@ -21,6 +21,7 @@ threads = 32
 timeout = 120
 graceful_timeout = 30
 keepalive = 75  # longer than nginx keeps a connection unused, so that nginx is the one to close it
+control_socket_disable = True  # it would write a socket into the home folder
 TURN_GRACE_S = 25.0  # under graceful_timeout: what still runs then ends with our error, not with a cut connection
 
 logconfig_dict = {

@@ -59,6 +59,13 @@ def fbank(samples: FloatArray) -> FloatArray:
     return np.array(frames, dtype=np.float32).reshape(-1, BINS)
 
 
+def encode(model: torch.jit.ScriptModule, features: FloatArray) -> tuple[torch.Tensor, FloatArray]:
+    """Return the encoder's output (1, S, D) and CTC log probabilities (S, V) of one utterance's features (T, 80)."""
+    encoded, _, _ = model.forward_encoder_chunk(torch.from_numpy(features).unsqueeze(0), 0, -1)
+    log_probs: FloatArray = model.ctc_activation(encoded)[0].numpy()
+    return encoded, log_probs
+
+
 class _Prefixes:
     """Every prefix met in one search, as a tree: a number for each, so that none is copied or compared whole."""
 
@@ -167,8 +174,9 @@ def _text_score(log_probs: torch.Tensor, units: tuple[int, ...]) -> float:
 
 _SPECIAL = re.compile(r"<[^<>]*>")
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_BETWEEN_SCRIPTS = re.compile(rf"(?<=[{_CJK}])(?=[^\W{_CJK}])|(?<=[^\W{_CJK}])(?=[{_CJK}])")
-_WITHIN_CJK = re.compile(rf"(?<=[{_CJK}]) +(?=[{_CJK}])")
+_LETTER = rf"[^\W\d_{_CJK}]"
+_BETWEEN_SCRIPTS = re.compile(rf"(?<=[{_CJK}])(?={_LETTER})|(?<={_LETTER})(?=[{_CJK}])")
+_WITHIN_CJK = re.compile(rf"(?<=[{_CJK}]) +(?=[\d{_CJK}])|(?<=\d) +(?=[{_CJK}])")
 _LONE_I = re.compile(r"(?<![\w'])i(?![\w-])")
 
 
@@ -228,7 +236,7 @@ class WenetRecognizer:
         self.info = EngineInfo("wenet", folder.name, "cpu", "the released files are quantised, which runs on the CPU")
         self.language = language
         self._units = read_units(folder / "units.txt")
-        self._model = _load(folder / "final.zip")
+        self._model = load_script(folder / "final.zip")
         # The interpreter of TorchScript may rewrite a method's graph while it runs, and one utterance already uses
         # every thread, so utterances take turns.
         self._lock = threading.Lock()
@@ -257,15 +265,14 @@ class WenetRecognizer:
         if len(features) < self._shortest:
             return ()
         cancel.check()
-        encoded, _, _ = self._model.forward_encoder_chunk(torch.from_numpy(features).unsqueeze(0), 0, -1)
-        log_probs = self._model.ctc_activation(encoded)[0]
+        encoded, log_probs = encode(self._model, features)
         cancel.check()
-        hypotheses = prefix_beam_search(log_probs.numpy())
+        hypotheses = prefix_beam_search(log_probs)
         cancel.check()
         return attention_rescoring(self._model, hypotheses, encoded).units
 
     def _check_and_warm_up(self, folder: Path) -> None:
-        """Check that the files belong together, and recognise noise twice: TorchScript optimises a graph on its second run."""
+        """Check that the files belong together, and recognise noise twice: TorchScript optimises on its second run."""
         try:
             self._shortest = int(self._model.right_context()) + 1
             noise = np.random.default_rng(0).standard_normal((100, BINS), dtype=np.float32)
@@ -276,19 +283,19 @@ class WenetRecognizer:
 
     @torch.inference_mode()
     def _warm_up(self, features: FloatArray) -> None:
-        encoded, _, _ = self._model.forward_encoder_chunk(torch.from_numpy(features).unsqueeze(0), 0, -1)
-        log_probs = self._model.ctc_activation(encoded)[0]
+        encoded, log_probs = encode(self._model, features)
         if log_probs.shape[1] != len(self._units):
             raise ValueError(f"it knows {log_probs.shape[1]} units and units.txt lists {len(self._units)}")
-        attention_rescoring(self._model, prefix_beam_search(log_probs.numpy()), encoded)
+        attention_rescoring(self._model, prefix_beam_search(log_probs), encoded)
 
 
-def _load(path: Path) -> torch.jit.ScriptModule:
+def load_script(path: Path) -> torch.jit.ScriptModule:
+    """Return the TorchScript model in `path`, on the CPU. Raises ConfigurationError when it holds none."""
     with warnings.catch_warnings():
         # PyTorch calls TorchScript deprecated; it is the format of WeNet's releases, and this is where it is read.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.load` is deprecated", category=DeprecationWarning)
         try:
-            model = torch.jit.load(str(path), map_location="cpu")
+            model = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise ConfigurationError(f"{path} cannot be read as TorchScript: {_brief(error)}") from error
     return cast(torch.jit.ScriptModule, model.eval())

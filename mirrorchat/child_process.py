@@ -26,7 +26,7 @@ _START_LIMIT_S = 30.0
 
 
 class ChildFailed(Exception):
-    """A child gave no answer: it ended, took too long, sent nonsense or could not do it. The next request gets a new one."""
+    """A child gave no answer: it ended, took too long, sent nonsense or could not do it. The next request is safe."""
 
 
 class WarmChildren:
@@ -132,8 +132,8 @@ class _Child:
             with theirs:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", self._module],
-                    stdin=theirs,
-                    stdout=theirs,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
                     stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill and block the child
                     start_new_session=True,  # so that its fork is ended with it
                     env={**os.environ, "PYTHONPATH": path},

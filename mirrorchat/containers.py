@@ -5,8 +5,7 @@ believe counts: a few hundred bytes of mp4 can ask for gigabytes of sample table
 phones write are simple, so they are read here, lazily and with a bound on every loop, and FFmpeg's decoders see only
 what is in the packets. Nothing here opens a file, recurses, or allocates by a number that the upload states.
 
-Sources: RFC 3533 (Ogg), RFC 7845 (Opus in Ogg), RFC 9559 (Matroska), ISO/IEC 14496-12 and 14496-14 (mp4),
-RFC 9639 (flac), RFC 4867 (amr), the Vorbis I specification, ID3v2.4.
+Sources: RFC 3533 (Ogg), RFC 7845 (Opus in Ogg), RFC 9559 (Matroska), RFC 9639 (flac), RFC 4867 (amr), ID3v2.4.
 """
 
 import itertools
@@ -14,39 +13,13 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mirrorchat.errors import UnsupportedAudio
+from mirrorchat.mp4 import open_mp4
+from mirrorchat.tracks import Track, opus_track, unsupported, vorbis_track
 
-READS = "wav, flac, mp3, ogg (opus, vorbis), webm (opus, vorbis), m4a or mp4 (aac, alac, opus), aac and amr"
-
-_MAX_PACKET_BYTES = 1 << 18  # the largest real one, 4096 samples of 8-channel 32-bit ALAC, is half of it
-_MAX_STEPS = 100_000  # pages, elements or boxes; 60 s of Opus in 2.5 ms packets takes 24,000
-_MAX_CHUNKS = 1_000  # wav chunks, flac metadata blocks, children of one mp4 box
+_MAX_PAGES = 30_000  # of Ogg; 60 s of Opus in 2.5 ms packets, each on its own page, takes 24,000
+_MAX_ELEMENTS = 100_000  # of Matroska, which may put three around each packet
+_MAX_CHUNKS = 1_000  # wav chunks, flac metadata blocks, fields of one webm track
 _FEED_BYTES = 1 << 14
-
-
-def unsupported(why: str) -> UnsupportedAudio:
-    """Return the error for an upload that is not read, with what is read."""
-    return UnsupportedAudio(f"{why} This server reads {READS}.", param="audio")
-
-
-@dataclass(frozen=True)
-class Track:
-    """One sound track, its claims unproven.
-
-    `codec` names a decoder of libavcodec and `extradata` is its set-up. `packets` are lazy; where they are not
-    `framed` they are slices of a byte stream that the codec's parser has yet to cut. `channels` and `sample_rate` (Hz)
-    are 0 where only the stream itself tells. Of what is decoded, the first `skip_s` seconds are dropped (the codec's
-    run-in, or an edit list) and at most `keep_s` seconds kept.
-    """
-
-    codec: str
-    packets: Iterator[bytes]
-    extradata: bytes = b""
-    channels: int = 0
-    sample_rate: int = 0
-    skip_s: float = 0.0
-    keep_s: float | None = None
-    framed: bool = True
 
 
 def open_track(data: bytes) -> Track:
@@ -76,7 +49,7 @@ def _sniff(data: bytes) -> Callable[[bytes], Track] | None:
     if data[:4] == b"\x1aE\xdf\xa3":
         return _open_webm
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
-        return _open_mp4
+        return open_mp4
     if data[:5] == b"#!AMR":
         return _open_amr
     if len(data) > 1 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
@@ -210,7 +183,7 @@ class _Page:
 
 def _ogg_pages(data: bytes) -> Iterator[_Page]:
     position = 0
-    for _ in range(_MAX_STEPS):
+    for _ in range(_MAX_PAGES):
         position = data.find(b"OggS", position)
         if position < 0 or position + 27 > len(data):
             return
@@ -255,90 +228,11 @@ def _open_ogg(data: bytes) -> Track:
     head = next(packets, b"")
     if head.startswith(b"OpusHead"):
         next(packets, None)  # the tags
-        return _opus_track(head, packets)
+        return opus_track(head, packets)
     if head.startswith(b"\x01vorbis"):
         next(packets, None)
-        return _vorbis_track(head, next(packets, b""), packets)
+        return vorbis_track(head, next(packets, b""), packets)
     raise unsupported("The ogg file holds no Opus or Vorbis sound.")
-
-
-def _opus_track(head: bytes, packets: Iterator[bytes]) -> Track:
-    channels, pre_skip = struct.unpack_from("<BH", head, 9)
-    return Track("opus", packets, head, channels, 48000, skip_s=pre_skip / 48000)
-
-
-def _vorbis_track(head: bytes, books: bytes, packets: Iterator[bytes]) -> Track:
-    channels, sample_rate = struct.unpack_from("<BI", head, 11)
-    _check_vorbis_books(books)
-    # Three headers, laced as Matroska does it, with an empty comment: nobody reads the uploaded one.
-    comment = b"\x03vorbis" + bytes(8) + b"\x01"
-    extradata = bytes((2, len(head), len(comment))) + head + comment + books
-    return Track("vorbis", packets, extradata, channels, sample_rate)
-
-
-_MAX_BOOKS_BYTES = 1 << 15  # encoders write 3 to 10 kB
-_MAX_BOOK_FLOATS = 1 << 19  # libvorbis's own books come to about 2 ** 17 floats in all
-
-
-class _Bits:
-    """Reads bits as Vorbis packs them, lowest first."""
-
-    def __init__(self, data: bytes) -> None:
-        self.value, self.position, self.end = int.from_bytes(data, "little"), 0, 8 * len(data)
-
-    def read(self, count: int) -> int:
-        if self.position + count > self.end:
-            raise IndexError("past the end of the Vorbis header")
-        self.position += count
-        return self.value >> self.position - count & (1 << count) - 1
-
-
-def _check_vorbis_books(books: bytes) -> None:
-    """Refuse a set-up header whose code books unpack to many times its size (they are lists of run lengths)."""
-    if not books.startswith(b"\x05vorbis") or len(books) > _MAX_BOOKS_BYTES:
-        raise unsupported("The Vorbis header is broken.")
-    bits, floats = _Bits(books[7:]), 0
-    for _ in range(bits.read(8) + 1):
-        floats += _vorbis_book_floats(bits)
-        if floats > _MAX_BOOK_FLOATS:
-            raise unsupported("The Vorbis header asks for too much memory.")
-
-
-def _vorbis_book_floats(bits: _Bits) -> int:
-    """Read one code book (Vorbis I, section 3.2.1) and return how many numbers a decoder keeps for it."""
-    if bits.read(24) != 0x564342:
-        raise unsupported("The Vorbis header is broken.")
-    dimensions, entries = bits.read(16), bits.read(24)
-    if not 1 <= dimensions <= 16 or entries > 1 << 16:  # as libavcodec has it
-        raise unsupported("The Vorbis header asks for too much memory.")
-    _skip_code_lengths(bits, entries)
-    lookup = bits.read(4)
-    if lookup:
-        bits.read(64)
-        width = bits.read(4) + 1
-        bits.read(1)
-        bits.read(width * (_lattice_side(entries, dimensions) if lookup == 1 else entries * dimensions))
-    return entries * (dimensions if lookup else 1)
-
-
-def _skip_code_lengths(bits: _Bits, entries: int) -> None:
-    if bits.read(1):  # ordered: how many entries have each length
-        bits.read(5)
-        known = 0
-        while known < entries:
-            known += max(1, bits.read((entries - known).bit_length()))
-        return
-    sparse = bits.read(1)
-    for _ in range(entries):
-        if not sparse or bits.read(1):
-            bits.read(5)
-
-
-def _lattice_side(entries: int, dimensions: int) -> int:
-    side = round(entries ** (1 / dimensions)) + 1
-    while side**dimensions > entries:
-        side -= 1
-    return side
 
 
 # WebM and Matroska
@@ -363,7 +257,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, int, int]]:
     Such masters are walked through, whatever size they state: a recording browser leaves it open.
     """
     position = 0
-    for _ in range(_MAX_STEPS):
+    for _ in range(_MAX_ELEMENTS):
         if position >= len(data) or not data[position]:
             return
         name, _bits, position = _vint(data, position)
@@ -399,11 +293,11 @@ def _webm_track(data: bytes, entry: dict[int, bytes]) -> Track:
     packets = _webm_packets(data, int.from_bytes(entry.get(_TRACK_NUMBER, b"\1")))
     codec, private = entry[_CODEC_ID].rstrip(b"\0"), entry.get(_CODEC_PRIVATE, b"")
     if codec == b"A_OPUS":
-        return _opus_track(private, packets)
+        return opus_track(private, packets)
     if codec == b"A_VORBIS":
         head_size, comment_size, start = _xiph_sizes(private)
         head, books = private[start : start + head_size], private[start + head_size + comment_size :]
-        return _vorbis_track(head, books, packets)
+        return vorbis_track(head, books, packets)
     if codec not in _WEBM_CODECS:
         raise unsupported("The webm file's sound is neither Opus, Vorbis nor AAC.")
     sound = _children(entry.get(_SOUND, b""), 0, len(data))
@@ -427,7 +321,7 @@ def _xiph_sizes(private: bytes) -> tuple[int, int, int]:
 
 
 def _ebml_float(raw: bytes) -> int:
-    """Return a rate in Hz; 8000 is Matroska's default. Not-a-number and infinity raise ValueError, OverflowError."""
+    """Return a rate in Hz; 8000 is Matroska's default, 0 stands for nonsense."""
     if len(raw) not in (4, 8):
         return 8000
     (value,) = struct.unpack(">f" if len(raw) == 4 else ">d", raw)

@@ -29,7 +29,7 @@ from mirrorchat.engines import (
 from mirrorchat.errors import ChatFailure, ConfigurationError, MirrorChatError, ModelNotInstalled, SynthesisFailed
 from mirrorchat.espeak import Espeak
 from mirrorchat.pocketsphinx_child import SAMPLE_RATE_HZ
-from mirrorchat.text import spoken_form, split_text
+from mirrorchat.text import split_text, spoken_form
 from mirrorchat.vad import find_speech, trim_to_speech
 from mirrorchat.voice_tint import Profile, TintVoice, VoiceTint
 
@@ -38,18 +38,18 @@ _RECOGNITION_PEAK = 0.3
 
 _MIN_REFERENCE_S = 1.0
 _MAX_REFERENCE_S = 20.0  # 2 s tell nearly all; more than this only costs time
-# Some 6 s of speech a piece: native calls stay short, a cancel is obeyed soon, and the first piece comes early.
-_PIECE_CHARS = {Language.ENGLISH: 100, Language.CHINESE: 30}
+# At most some 10 s of speech a piece: native calls stay short and the first piece comes early.
+_PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
 _SPEECH_LEVEL = 0.1  # root mean square of the loud frames, -20 dB of full scale
 _PEAK_LIMIT = 0.95
 _LEVEL_FRAME_S = 0.02
 
 # What the synthetic speaker is like is measured on these: all vowels and most consonants of each language.
 _CALIBRATION = {
-    Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while the children played with five yellow balls. "
-    "Their teacher usually thanks each of them, and she enjoys good books about food, sugar and the weather.",
-    Language.CHINESE: "早上我和朋友去公园散步，看见湖边有许多红色的花。女儿问老师，为什么春天会下雨？"
-    "他们坐车回家，吃了热的米饭、鱼和青菜，准备再喝一杯茶。",
+    Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while five children played with yellow balls. "
+    "Their teacher usually enjoys good books about food, sugar and the weather.",
+    Language.CHINESE: "早上我和朋友去公园散步，看见湖边有许多红色的花。"
+    "女儿问老师，为什么春天会下雨？他们坐车回家，喝了一杯热茶。",
 }
 
 
@@ -95,28 +95,28 @@ class EmbeddedRecognizer:
         self._children.close()
 
 
-class NoChineseRecognizer:
-    """Stands where a Chinese recogniser would: says how to install one. `folder` is where WeNet's files belong."""
+class MissingRecognizer:
+    """Stands where a recogniser would: tells callers how to install one. `folder` is where WeNet's files belong."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.info = EngineInfo("none", "no model for Chinese", "cpu", f"WeNet's files are not in {folder}")
+    def __init__(self, language: Language, folder: Path) -> None:
+        self._message = _how_to_install(language, folder)
+        self.info = EngineInfo("none", f"no {language.value} model", "cpu", f"WeNet's files are not in {folder}")
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
     ) -> Transcript:
         """Raise ModelNotInstalled with the folder, the files and the command."""
-        folder = self._folder
-        raise ModelNotInstalled(
-            f"Chinese speech cannot be recognised without WeNet: put final.zip and units.txt of its runtime model "
-            f"wenetspeech_u2pp_conformer (or aishell_u2pp_conformer) into {folder} and start again, for example: "
-            f"mkdir -p {folder} && tar -xzf wenetspeech_u2pp_conformer_libtorch.tar.gz --strip-components=1 "
-            f"-C {folder} (or send what was said in the form field 'text')",
-            param="language",
-        )
+        raise ModelNotInstalled(self._message, param="language")
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+class NoChineseRecognizer(MissingRecognizer):
+    """Stands where a Chinese recogniser would."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(Language.CHINESE, folder)
 
 
 class EmbeddedSynthesizer:
@@ -233,6 +233,20 @@ def sentence_case(words: str) -> str:
     kept = [re.sub(r"\(\d+\)$", "", word) for word in words.split() if word[0] not in "<[+"]
     text = re.sub(r"\bi\b", "I", " ".join(kept))
     return text[:1].upper() + text[1:]
+
+
+def _how_to_install(language: Language, folder: Path) -> str:
+    """Return what to do about a language that nothing here recognises, as one sentence with a command to copy."""
+    missing, model, also = {
+        Language.CHINESE: ("WeNet", "wenetspeech_u2pp_conformer", " (or aishell_u2pp_conformer)"),
+        Language.ENGLISH: ("WeNet or pocketsphinx", "librispeech_u2pp_conformer", ""),
+    }[language]
+    return (
+        f"{language.value.capitalize()} speech cannot be recognised without {missing}: put final.zip and units.txt of "
+        f"WeNet's runtime model {model}{also} into {folder} and start again, for example: mkdir -p {folder} && "
+        f"tar -xzf {model}_libtorch.tar.gz --strip-components=1 -C {folder} "
+        f"(or send what was said in the form field 'text')"
+    )
 
 
 def _warm_up(child: WarmChildren | Espeak, name: str) -> None:

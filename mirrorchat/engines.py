@@ -255,16 +255,16 @@ def _build_recognizer(settings: Settings, language: Language) -> Recognizer:
 
         engine = WenetRecognizer(folder, language, threads=settings.threads)
     else:
-        engine = _build_embedded_recognizer(language, folder)
+        engine = _build_embedded_recognizer(language, folder, required=reason == NAMED)
     engine.info = replace(engine.info, reason=_join(reason, engine.info.reason))
     return engine
 
 
-def _build_embedded_recognizer(language: Language, folder: Path) -> Recognizer:
-    """Return the embedded recogniser, or what explains its absence to callers: none of them stops the start."""
+def _build_embedded_recognizer(language: Language, folder: Path, *, required: bool) -> Recognizer:
+    """Return the embedded recogniser, or what tells callers how to install one where there is none."""
     from mirrorchat.embedded import EmbeddedRecognizer, MissingRecognizer
 
-    if language is Language.ENGLISH and importlib.util.find_spec("pocketsphinx"):
+    if language is Language.ENGLISH and (required or importlib.util.find_spec("pocketsphinx")):
         return EmbeddedRecognizer()
     return MissingRecognizer(language, folder)
 
@@ -299,7 +299,7 @@ def _build_synthesizer(name: str, settings: Settings, folder: Path) -> Synthesiz
 def _choose(choice: str, real: str, missing: str, folder: Path) -> tuple[str, str]:
     """Return the engine's name and why it was chosen. `missing` says what keeps the real one from starting, if any."""
     if choice != "auto":
-        return choice, "named in the settings"
+        return choice, NAMED
     return ("embedded", missing) if missing else (real, f"its weights are in {folder}")
 
 
@@ -317,6 +317,7 @@ def _is_present(folder: Path, name: str) -> bool:
     return (folder / name).is_file() or (name == "model.safetensors" and (folder / "model.pth").is_file())
 
 
+NAMED = "named in the settings"
 FULL_HINT = "{} is not installed: run scripts/serve --full"
 
 

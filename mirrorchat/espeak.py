@@ -16,10 +16,11 @@ from mirrorchat.espeak_child import HEADER
 # klatt4 is the variant that is understood best: pocketsphinx errs on 22 % of its words, on 50 % of the default voice's.
 VOICES = {Language.ENGLISH: "en-us+klatt4", Language.CHINESE: "cmn+klatt4"}
 
+_USUAL_RATE_HZ = 22_050  # for speech of no length; the library tells its own with each answer
 _REQUEST_LIMIT_S = 15.0  # a sentence takes 0.01 s; this is a hang
 _MAX_TEXT_BYTES = 16 * 1024
-_JOIN_GAP_S = 0.04
-_SILENCE_LEVEL = 0.003
+# What eSpeak NG pauses inside a text; after its end it does not, and the next run or sentence would be run into.
+_SENTENCE_PAUSE_S, _CLAUSE_PAUSE_S = 0.34, 0.17
 
 # Version 1.52 has no rule for these syllables of Mandarin and spells their pinyin in English ("k-song two"). Its own
 # phonemes for the initials (S; tS; tS;h) and for the final of 用 (j'ong) make them. The characters are all of
@@ -44,16 +45,17 @@ _PHONEMES = {
 _HAN = re.compile(r"[\u2e80-\u2fdf\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\[\]]+")  # control-A and [[ are commands to eSpeak
-_PAUSE_AT_END = re.compile(r"[,.;:!?，。；：！？、…—)）”\"\s]*[,.;:!?，。；：！？、…—][)）”\"\s]*$")
+_SENTENCE_ENDS, _CLAUSE_ENDS = ".!?。！？…；;", ",:，、：—"
+_ENDING = re.compile(rf"([{_SENTENCE_ENDS}{_CLAUSE_ENDS}])\W*$")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A stretch of text for one voice; `pause` tells that it ends at punctuation, whose pause is to be heard."""
+    """A stretch of text for one voice, and the silence in seconds that belongs after it."""
 
     text: str
     language: Language
-    pause: bool
+    pause_s: float
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,15 @@ class Espeak:
         Raises SynthesisFailed when the process crashes, hangs or answers nonsense (the next call gets a new one),
         DeadlineExceeded, and the reason of `cancel`.
         """
-        runs = split_runs(text, language)
-        spoken = [self._speak_run(run, deadline, cancel) for run in runs]
-        if not spoken:
-            return Spoken(Audio(np.zeros(0, np.float32), 22_050), "")
-        rate_hz = spoken[0].audio.sample_rate
-        parts: list[Samples] = []
-        for run, piece, is_last in zip(runs, spoken, [False] * (len(runs) - 1) + [True], strict=True):
-            samples = piece.audio.samples
-            if not (run.pause or is_last):
-                samples = np.concatenate([_trim(samples), np.zeros(int(_JOIN_GAP_S * rate_hz), np.float32)])
-            parts.append(samples)
-        return Spoken(Audio(np.concatenate(parts), rate_hz), " ".join(piece.phonemes for piece in spoken))
+        rate_hz = _USUAL_RATE_HZ
+        parts: list[Samples] = [np.zeros(0, np.float32)]
+        phonemes = []
+        for run in split_runs(text, language):
+            spoken = self._speak_run(run, deadline, cancel)
+            rate_hz = spoken.audio.sample_rate
+            parts += [spoken.audio.samples, np.zeros(int(run.pause_s * rate_hz), np.float32)]
+            phonemes.append(spoken.phonemes)
+        return Spoken(Audio(np.concatenate(parts), rate_hz), " ".join(phonemes))
 
     def pids(self) -> list[int]:
         """Return the ids of the running processes."""
@@ -128,8 +127,10 @@ def split_runs(text: str, language: Language) -> list[Run]:
     for owner, group in itertools.groupby(owners, key=lambda pair: pair[1]):
         run = "".join(character for character, _ in group)
         if any(character.isalnum() for character in run):
+            # Behind a mark that closes nothing for it (a quote, a second full stop) eSpeak NG would pause as well.
+            run = _ENDING.sub(r"\1", run.strip())
             given = run.translate(_PHONEMES) if owner is Language.CHINESE else run
-            runs.append(Run(given.strip(), owner, bool(_PAUSE_AT_END.search(run))))
+            runs.append(Run(given, owner, _pause_s(run)))
     return runs
 
 
@@ -145,6 +146,12 @@ def _owners(text: str, language: Language) -> list[tuple[str, Language]]:
     return owners
 
 
+def _pause_s(text: str) -> float:
+    if text[-1] in _SENTENCE_ENDS:
+        return _SENTENCE_PAUSE_S
+    return _CLAUSE_PAUSE_S if text[-1] in _CLAUSE_ENDS else 0.0
+
+
 def _decode(answer: bytes) -> Spoken:
     if len(answer) < HEADER.size:
         raise ChildFailed("its answer is malformed")
@@ -155,9 +162,3 @@ def _decode(answer: bytes) -> Spoken:
     phonemes = answer[HEADER.size : HEADER.size + length].decode(errors="replace")
     pcm: npt.NDArray[np.int16] = np.frombuffer(sound, dtype="<i2")
     return Spoken(Audio(pcm.astype(np.float32) / 32768.0, rate_hz), phonemes)
-
-
-def _trim(samples: Samples) -> Samples:
-    """Return `samples` without the silence at both ends: between two voices of one phrase there is no pause."""
-    loud = np.flatnonzero(np.abs(samples) > _SILENCE_LEVEL)
-    return samples[loud[0] : loud[-1] + 1] if len(loud) else samples[:0]

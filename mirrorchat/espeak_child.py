@@ -1,4 +1,4 @@
-"""The eSpeak NG child process (`python -m mirrorchat.espeak_child`): one request is a voice and a text, the answer speech.
+"""The eSpeak NG child process (`python -m mirrorchat.espeak_child`): a voice and a text in, speech out.
 
 eSpeak NG is a separate program under the GPL-3, reached through the shared library that espeakng-loader packs. Request
 body: `voice NUL text`, UTF-8. Answer body: `HEADER` (sample rate in Hz, length of the phonemes in bytes), the phonemes
@@ -14,13 +14,14 @@ from mirrorchat.child_serve import serve
 
 HEADER = struct.Struct(">II")
 _WORDS_PER_MINUTE = 160
+_PERCENT_VOLUME = 70  # at 100, the default, klatt4 clips its loud vowels
 
 # From eSpeak NG's speak_lib.h, 1.52.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _PHONEMES = 0x100  # [[...]] in the text is phonemes
-_RATE = 1
+_RATE, _VOLUME = 1, 2
 
 _SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 _PhonemeCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p)
@@ -59,6 +60,7 @@ def _speak(library: ctypes.CDLL, rate_hz: int, request: bytes) -> bytes:
     if library.espeak_SetVoiceByName(voice) != 0:
         raise ValueError("no such voice")
     library.espeak_SetParameter(_RATE, _WORDS_PER_MINUTE, 0)
+    library.espeak_SetParameter(_VOLUME, _PERCENT_VOLUME, 0)
     if library.espeak_Synth(text, len(text) + 1, 0, 1, 0, _CHARS_UTF8 | _PHONEMES, None, None) != 0:
         raise RuntimeError("eSpeak NG refused the text")
     library.espeak_Synchronize()

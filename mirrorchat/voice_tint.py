@@ -33,6 +33,7 @@ STRENGTH = 0.85  # 1 would reach the reference's statistics in full, at the cost
 _FFT_SIZE = 1024
 _BINS = _FFT_SIZE // 2 + 1  # 513
 _MEL_BANDS = 80
+_ANALYSIS_PEAK = 0.5
 _CEPSTRA = 24
 _F0_FLOOR_HZ, _F0_CEILING_HZ = 60.0, 450.0
 _ACTIVE_RANGE_DB = 35.0  # quieter frames than this below the loud ones are background, not voice
@@ -180,6 +181,7 @@ class VoiceTint:
     def _analyse(self, speech: Audio, clean: bool) -> _Frames:
         world = self._world
         x = np.ascontiguousarray(speech.samples, dtype=np.float64)
+        x *= _ANALYSIS_PEAK / max(float(np.abs(x).max(initial=0.0)), 1e-3)  # the floor of the envelope is absolute
         options = {"f0_floor": _F0_FLOOR_HZ, "f0_ceil": _F0_CEILING_HZ, "frame_period": FRAME_MS}
         f0, times = (world.harvest if clean else world.dio)(x, SAMPLE_RATE_HZ, **options)
         if not clean:
@@ -297,7 +299,8 @@ def _interpolate(rows: Array, have_hz: Array, want_hz: Array) -> Array:
     """Return each row, known at `have_hz`, linearly interpolated at `want_hz`."""
     right = np.searchsorted(have_hz, want_hz).clip(1, len(have_hz) - 1)
     weight = ((want_hz - have_hz[right - 1]) / (have_hz[right] - have_hz[right - 1])).clip(0.0, 1.0)
-    return rows[:, right - 1] * (1.0 - weight) + rows[:, right] * weight
+    mixed: Array = rows[:, right - 1] * (1.0 - weight) + rows[:, right] * weight
+    return mixed
 
 
 def _import_pyworld() -> Any:

@@ -70,14 +70,16 @@ class PositionalEncoding(nn.Module):
         return torch.stack((torch.sin(angles), torch.cos(angles)), dim=-1).flatten(1).unsqueeze(0).to(like.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(x * self.scale + self.table(0, x.size(1), x))
+        x = self.dropout(x * self.scale + self.table(0, x.size(1), x))
+        return x
 
 
 class RelPositionalEncoding(PositionalEncoding):
     """Scales the input and leaves the positions to the attention (Transformer-XL, arXiv 1901.02860)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(x * self.scale)
+        x = self.dropout(x * self.scale)
+        return x
 
 
 class Conv2dSubsampling4(nn.Module):
@@ -94,7 +96,8 @@ class Conv2dSubsampling4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x.unsqueeze(1))
-        return self.pos_enc(self.out(x.transpose(1, 2).flatten(2)))
+        x = self.pos_enc(self.out(x.transpose(1, 2).flatten(2)))
+        return x
 
 
 class MultiHeadedAttention(nn.Module):
@@ -122,8 +125,8 @@ class MultiHeadedAttention(nn.Module):
             weights = torch.softmax(scores.masked_fill(hidden, -math.inf), dim=-1).masked_fill(hidden, 0.0)
         else:
             weights = torch.softmax(scores, dim=-1)
-        mixed = torch.matmul(self.dropout(weights), values).transpose(1, 2).flatten(2)
-        return self.linear_out(mixed)
+        mixed: Tensor = self.linear_out(torch.matmul(self.dropout(weights), values).transpose(1, 2).flatten(2))
+        return mixed
 
     def forward(self, query: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         q, k, v = self.split(self.linear_q(query)), self.split(self.linear_k(memory)), self.split(self.linear_v(memory))
@@ -170,7 +173,8 @@ class PositionwiseFeedForward(nn.Module):
         self.w_2 = nn.Linear(units, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w_2(self.dropout(self.activation(self.w_1(x))))
+        x = self.w_2(self.dropout(self.activation(self.w_1(x))))
+        return x
 
 
 class ConvolutionModule(nn.Module):
@@ -190,10 +194,7 @@ class ConvolutionModule(nn.Module):
         x = x.transpose(1, 2)
         if mask.size(2) > 0:
             x = x.masked_fill(~mask, 0.0)
-        if cache.size(2) == 0:
-            x = nn.functional.pad(x, (self.lorder, 0))
-        else:
-            x = torch.cat((cache, x), dim=2)
+        x = nn.functional.pad(x, (self.lorder, 0)) if cache.size(2) == 0 else torch.cat((cache, x), dim=2)
         new_cache = x[:, :, x.size(2) - self.lorder :]
         x = self.depthwise_conv(nn.functional.glu(self.pointwise_conv1(x), dim=1))
         x = self.activation(self.norm(x.transpose(1, 2)).transpose(1, 2))
@@ -297,7 +298,8 @@ class DecoderLayer(nn.Module):
         query = self.norm1(x)
         x = x + self.dropout(self.self_attn(query, query, mask))
         x = x + self.dropout(self.src_attn(self.norm2(x), memory, memory_mask))
-        return x + self.dropout(self.feed_forward(self.norm3(x)))
+        x = x + self.dropout(self.feed_forward(self.norm3(x)))
+        return x
 
 
 class TransformerDecoder(nn.Module):
@@ -316,10 +318,11 @@ class TransformerDecoder(nn.Module):
         size = units.size(1)
         past = chunk_mask(size, 1, -1, units.device)
         mask = length_mask(lengths, size).unsqueeze(1) & past.unsqueeze(0)
-        x = self.embed(units)
+        x: Tensor = self.embed(units)
         for layer in self.decoders:
             x = layer(x, mask, memory, memory_mask)
-        return self.output_layer(self.after_norm(x))
+        x = self.output_layer(self.after_norm(x))
+        return x
 
 
 class BiTransformerDecoder(nn.Module):
@@ -331,7 +334,13 @@ class BiTransformerDecoder(nn.Module):
         self.right_decoder = TransformerDecoder(config, config.reverse_blocks)
 
     def forward(
-        self, memory: Tensor, memory_mask: Tensor, units: Tensor, lengths: Tensor, reverse: Tensor, reverse_weight: float
+        self,
+        memory: Tensor,
+        memory_mask: Tensor,
+        units: Tensor,
+        lengths: Tensor,
+        reverse: Tensor,
+        reverse_weight: float,
     ) -> tuple[Tensor, Tensor]:
         """Return both decoders' logits (N, U, V); the second is a scalar 0 when `reverse_weight` is not above 0."""
         left = self.left_decoder(memory, memory_mask, units, lengths)
@@ -389,8 +398,9 @@ class U2Model(nn.Module):
         xs: Tensor,
         offset: int,
         required_cache_size: int,
-        att_cache: Tensor = torch.zeros(0, 0, 0, 0),
-        cnn_cache: Tensor = torch.zeros(0, 0, 0, 0),
+        # Defaults that WeNet's callers rely on; TorchScript stores them, and nothing writes to them.
+        att_cache: Tensor = torch.zeros(0, 0, 0, 0),  # noqa: B008
+        cnn_cache: Tensor = torch.zeros(0, 0, 0, 0),  # noqa: B008
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode one chunk of one utterance, or all of it.
 

@@ -58,7 +58,7 @@ def read_weights(folder: Path) -> Weights:
     """
     check_files(folder)
     path = weights_path(folder)
-    weights = read_safetensors(path) if path.suffix == ".safetensors" else _weights_in_pickle(path)
+    weights = read_safetensors(path) if path.suffix == ".safetensors" else weights_in_pickle(path)
     return canonical(weights)
 
 
@@ -96,6 +96,15 @@ def read_safetensors(path: Path) -> Weights:
         raise ConfigurationError(f"{path} is damaged or cannot be read: {error}") from error
 
 
+def weights_in_pickle(path: Path) -> Weights:
+    """Return the table of weights in the released checkpoint at `path`. Raises ConfigurationError when it has none."""
+    checkpoint = read_pickle(path)
+    weights = checkpoint.get("model", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(weights, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise ConfigurationError(f"{path} is not an XTTS checkpoint: it holds no table of weights called 'model'")
+    return dict(weights)
+
+
 def read_pickle(path: Path) -> Any:
     """Return what a torch checkpoint holds, tensors memory-mapped, its configuration objects as inert records.
 
@@ -107,7 +116,9 @@ def read_pickle(path: Path) -> Any:
         with safe_globals(inert):
             refused = sorted(get_unsafe_globals_in_checkpoint(str(path)))
             if refused:
-                raise ConfigurationError(f"{path} was not opened: it names code that no checkpoint needs ({refused[0]})")
+                raise ConfigurationError(
+                    f"{path} was not opened: it names code that no checkpoint needs ({refused[0]})"
+                )
             return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise ConfigurationError(f"{path} is damaged or is not a torch checkpoint: {error}") from error
@@ -118,35 +129,26 @@ def read_speakers(folder: Path) -> dict[str, Speaker]:
     if (folder / SPEAKERS_FILE).is_file():
         return _speakers_from(read_safetensors(folder / SPEAKERS_FILE))
     path = folder / SPEAKERS_PICKLE_FILE
-    if not path.is_file():
-        return {}
-    try:
-        return _speakers_from(flatten_speakers(read_pickle(path)))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path} does not hold XTTS speakers") from error
+    return _speakers_from(speakers_in_pickle(path)) if path.is_file() else {}
 
 
-def flatten_speakers(speakers: Mapping[str, Mapping[str, torch.Tensor]]) -> Weights:
-    """Return released speakers (name -> field -> tensor) as one tensor for each `name/field`, copied."""
+def speakers_in_pickle(path: Path) -> Weights:
+    """Return the released speakers at `path` (name -> field -> tensor) as one float32 tensor for each `name/field`."""
+    speakers = read_pickle(path)
     fields = ("gpt_cond_latent", "speaker_embedding")
-    return {
-        f"{name}/{field}": speaker[field].float().clone().contiguous()
-        for name, speaker in speakers.items()
-        for field in fields
-    }
+    try:
+        return {
+            f"{name}/{field}": speaker[field].float().clone(memory_format=torch.contiguous_format)
+            for name, speaker in speakers.items()
+            for field in fields
+        }
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path} does not hold XTTS speakers") from error
 
 
 def _speakers_from(tensors: Weights) -> dict[str, Speaker]:
     names = sorted({key.rpartition("/")[0] for key in tensors})
     return {name: Speaker(tensors[f"{name}/gpt_cond_latent"], tensors[f"{name}/speaker_embedding"]) for name in names}
-
-
-def _weights_in_pickle(path: Path) -> Weights:
-    checkpoint = read_pickle(path)
-    weights = checkpoint.get("model", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(weights, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
-        raise ConfigurationError(f"{path} is not an XTTS checkpoint: it holds no table of weights called 'model'")
-    return dict(weights)
 
 
 def _weight_norm_name(name: str) -> str:

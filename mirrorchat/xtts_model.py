@@ -30,7 +30,7 @@ NAMES_SHOWN = 4  # of the tensors that do not fit, in an error message
 
 
 class Network(Xtts):  # type: ignore[misc]  # coqui-tts has no type information
-    """coqui-tts's XTTS, whose parts are put in by `load_network` instead of being built at full size and thrown away."""
+    """coqui-tts's XTTS, whose parts are put in by `build_network` once their sizes are known."""
 
     def init_models(self) -> None:
         """Do nothing: called by Xtts's constructor, before the vocabulary and the checkpoint are known."""
@@ -171,7 +171,9 @@ def _check_fit(network: Network, weights: Weights, folder: Path) -> None:
     if faults:
         shown = "; ".join(sorted(faults)[:NAMES_SHOWN])
         more = f"; and {len(faults) - NAMES_SHOWN} more" if len(faults) > NAMES_SHOWN else ""
-        raise ConfigurationError(f"the weights in {folder} do not fit {CONFIG_FILE} and {VOCABULARY_FILE}: {shown}{more}")
+        raise ConfigurationError(
+            f"the weights in {folder} do not fit {CONFIG_FILE} and {VOCABULARY_FILE}: {shown}{more}"
+        )
 
 
 def _as_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,10 @@
 
     python scripts/make_tiny_wenet.py [en] [zh]
 
-Each is a U2++ network of about half a million weights that knows the hundred words of `tiny_wenet_speech.py`, trained on
-speech that eSpeak NG makes, by CTC and both attention decoders, with noise, gain and SpecAugment (arXiv 1904.08779) so
-that it understands voices it has not heard. Linear layers are stored as int8, as in the releases. The same seed on the
-same machine gives the same files.
+Each is a U2++ network of about half a million weights that knows the hundred words of `tiny_wenet_speech.py`, trained
+on speech that eSpeak NG makes, by CTC and both attention decoders, with noise, gain and SpecAugment (arXiv 1904.08779)
+so that it understands voices it has not heard. Linear layers are stored as int8, as in the releases. The same seed on
+the same machine gives the same files.
 """
 
 import argparse
@@ -32,6 +32,7 @@ DATA = Path(__file__).parent.parent / "tests" / "data" / "wenet-tiny"
 TAKES = 3000
 STEPS = 1400
 BATCH = 32
+SEED = 1
 PEAK_RATE = 3e-3
 CTC_SHARE = 0.5
 REVERSE_SHARE = 0.3
@@ -113,9 +114,7 @@ def loss_of(model: U2Model, batch: Sequence[Example], mean: Tensor, rng: random.
     return CTC_SHARE * ctc + (1.0 - CTC_SHARE) * attention
 
 
-def attention_loss(
-    model: U2Model, batch: Sequence[Example], encoded: Tensor, mask: Tensor, lengths: Tensor
-) -> Tensor:
+def attention_loss(model: U2Model, batch: Sequence[Example], encoded: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
     """Return the summed cross entropy of both decoders; `lengths` (B) count the units and one end."""
     start = torch.tensor([model.sos])
     given = pad_sequence([torch.cat((start, example.units)) for example in batch], True, float(model.eos))
@@ -171,14 +170,22 @@ def export(model: U2Model, units: Sequence[str], folder: Path) -> None:
     """Write `model` as WeNet's runtime export does: linear layers in int8, everything in TorchScript."""
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        # Both are deprecated, and both are what the releases are made with.
-        warnings.filterwarnings("ignore", message="torch.ao.quantization is deprecated", category=DeprecationWarning)
+        # PyTorch is moving its quantisation to another package; the releases are made with this one.
+        warnings.filterwarnings("ignore", message=r"torch\.ao\.quantization is deprecated", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
-        warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
-        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-        torch.jit.script(quantised).save(str(folder / "final.zip"))
+        quantize = torch.ao.quantization.quantize_dynamic
+        quantised = quantize(model, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
+    save_script(quantised, folder / "final.zip")
     lines = [f"{unit} {number}\n" for number, unit in enumerate(units)]
     (folder / "units.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def save_script(model: nn.Module, path: Path) -> None:
+    """Write `model` to `path` as TorchScript."""
+    with warnings.catch_warnings():
+        # PyTorch calls TorchScript deprecated; it is the format of WeNet's releases.
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.script", category=DeprecationWarning)
+        torch.jit.script(model).save(str(path))  # type: ignore[no-untyped-call]
 
 
 def edit_distance(wanted: Sequence[str], heard: Sequence[str]) -> int:
@@ -214,7 +221,7 @@ def main() -> None:
     parser.add_argument("languages", nargs="*", default=["en", "zh"], choices=["en", "zh"])
     parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for language in arguments.languages:
@@ -226,7 +233,8 @@ def main() -> None:
         model = build(units, examples)
         train(model, examples, arguments.steps, arguments.seed)
         export(model, units, arguments.out / language)
-        print(f"{language}: {time.monotonic() - started:.0f} s, {(arguments.out / language / 'final.zip').stat().st_size} bytes")
+        size = (arguments.out / language / "final.zip").stat().st_size
+        print(f"{language}: {time.monotonic() - started:.0f} s, {size} bytes")
         report(arguments.out / language, language)
 
 

@@ -86,7 +86,7 @@ def make_vocabulary(text_tokens: int = 0) -> dict[str, Any]:
 
 
 def random_weights(config: XttsConfig, vocabulary: Path, sizes: VocoderSizes, seed: int) -> Weights:
-    """Return every tensor of the network, contiguous; the GPT's drawn as its own code draws them."""
+    """Return every tensor of the network, contiguous and filled with random numbers of a sensible size."""
     network = build_network(config, read_vocabulary(vocabulary), sizes)
     generator = torch.Generator().manual_seed(seed)
     weights = {name: _drawn(name, tensor, generator) for name, tensor in network.state_dict().items()}
@@ -99,9 +99,7 @@ def _drawn(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch
         return tensor.clone()
     if tensor.dim() == 1 or name.endswith((".gamma", "gain")):
         return torch.full(tensor.shape, 0.0 if name.endswith("bias") else 1.0)
-    fan_in = max(1, tensor[0].numel())
-    scale = 0.02 if name.startswith("gpt.") else fan_in**-0.5
-    return torch.randn(tensor.shape, generator=generator) * scale
+    return torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5
 
 
 def main() -> None:

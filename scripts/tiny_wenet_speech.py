@@ -9,11 +9,10 @@ The held-out takes come in three kinds, in equal parts:
 
 Every word of a held-out sentence occurs in training, no held-out sentence does. eSpeak NG (1.52, the `espeakng-loader`
 wheel) is not thread-safe, so it runs in a child process: this file run as a program reads takes as JSON on its standard
-input and writes an npz archive of 16-bit samples to its standard output.
+input and writes a line of JSON and the 16-bit samples to its standard output.
 """
 
 import ctypes
-import io
 import itertools
 import json
 import random
@@ -26,6 +25,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import soxr
 
 Code = Literal["zh", "en"]
 Kind = Literal["train", "heard", "new_order", "new_voice"]
@@ -124,7 +124,7 @@ NEW_ORDERS: dict[Code, tuple[str, ...]] = {
     "en": (
         "is my mother in london tonight",
         "please read the book to my father",
-        "do you want tea coffee",
+        "do you want a song now",
         "the music is very good turn it louder",
         "how much time is it to paris",
         "will you call me in ten minutes",
@@ -190,7 +190,8 @@ NEW_ORDERS: dict[Code, tuple[str, ...]] = {
         "咖啡 怎么样",
     ),
 }
-_VARIANTS = ("", "m1", "m2", "m3", "m5", "m7", "f1", "f2", "f4", "f5", "klatt", "klatt2", "klatt4", "Andy", "Annie")
+_NAMED = "Andy Annie Alicia Gene linda steph paul john edward max"
+_VARIANTS = ("", *f"m1 m2 m3 m5 m7 f1 f2 f4 f5 klatt klatt2 klatt4 {_NAMED}".split())
 UNSEEN_VARIANTS = ("m4", "f3")
 BASES: dict[Code, tuple[str, ...]] = {"en": ("en-us", "en-gb-x-rp"), "zh": ("cmn",)}
 
@@ -257,12 +258,11 @@ def training(language: Code, count: int, seed: int) -> list[Take]:
 def held_out(language: Code, seed: int = 0) -> list[Take]:
     """Return the held-out takes, `HELD_OUT_PER_KIND` of each kind."""
     rng = random.Random(f"{language} held out {seed}")
-    orders = new_orders(language)
-    half = HELD_OUT_PER_KIND
-    heard = [_take(rng, language, "heard", said, _VARIANTS) for said in rng.sample(sentences(language), half)]
-    known_voice = [_take(rng, language, "new_order", said, _VARIANTS) for said in orders[half : 2 * half]]
-    new_voice = [_take(rng, language, "new_voice", said, UNSEEN_VARIANTS) for said in orders[:half]]
-    return heard + known_voice + new_voice
+    known, orders, count = sentences(language), new_orders(language), HELD_OUT_PER_KIND
+    heard = [_take(rng, language, "heard", said, _VARIANTS) for said in rng.sample(known, count)]
+    new_order = [_take(rng, language, "new_order", said, _VARIANTS) for said in orders[count:]]
+    new_voice = [_take(rng, language, "new_voice", said, UNSEEN_VARIANTS) for said in orders[:count]]
+    return heard + new_order + new_voice
 
 
 def _take(rng: random.Random, language: Code, kind: Kind, words: tuple[str, ...], variants: Sequence[str]) -> Take:
@@ -286,18 +286,20 @@ def _take(rng: random.Random, language: Code, kind: Kind, words: tuple[str, ...]
 def speak(takes: Sequence[Take]) -> list[Samples]:
     """Return each take as 16 kHz mono samples in [-1, 1], its noise, gain and pauses included. The same every time."""
     request = json.dumps([asdict(take) | {"text": take.text} for take in takes])
-    child = subprocess.run([sys.executable, str(Path(__file__))], input=request.encode(), stdout=subprocess.PIPE, check=True)
-    with np.load(io.BytesIO(child.stdout)) as archive:
-        rate = int(archive["rate"])
-        spoken = [archive[f"take{index}"] for index in range(len(takes))]
-    return [_finish(take, pcm, rate) for take, pcm in zip(takes, spoken, strict=True)]
+    child = subprocess.run(
+        [sys.executable, str(Path(__file__))], input=request.encode(), stdout=subprocess.PIPE, check=True
+    )
+    header, _, sound = child.stdout.partition(b"\n")
+    told = json.loads(header)
+    spoken = np.split(np.frombuffer(sound, np.int16), np.cumsum(told["lengths"])[:-1])
+    return [_finish(take, pcm, told["rate"]) for take, pcm in zip(takes, spoken, strict=True)]
 
 
 def _finish(take: Take, pcm: npt.NDArray[np.int16], rate: int) -> Samples:
-    import soxr
-
     rng = np.random.default_rng(take.seed)
-    speech = soxr.resample(pcm.astype(np.float32) / 32768.0, rate, SAMPLE_RATE) if len(pcm) else np.zeros(8000, np.float32)
+    speech = (
+        soxr.resample(pcm.astype(np.float32) / 32768.0, rate, SAMPLE_RATE) if len(pcm) else np.zeros(8000, np.float32)
+    )
     speech = np.pad(speech, (int(take.lead_s * SAMPLE_RATE), int(take.tail_s * SAMPLE_RATE)))
     level = float(np.sqrt(np.mean(speech**2))) or 0.05
     # Half white, half brownish: a fan and a street rather than a hiss alone.
@@ -306,7 +308,8 @@ def _finish(take: Take, pcm: npt.NDArray[np.int16], rate: int) -> Samples:
     noise = (white + brown) * level * 10 ** (-take.snr_db / 20) / np.sqrt(2)
     if not take.words and take.seed % 4 == 0:  # digital silence too must be learned as nothing said
         noise[:] = 0.0
-    return np.clip((speech + noise) * 10 ** (take.gain_db / 20), -1.0, 1.0).astype(np.float32)
+    finished: Samples = np.clip((speech + noise) * 10 ** (take.gain_db / 20), -1.0, 1.0).astype(np.float32)
+    return finished
 
 
 def _load_espeak() -> tuple[ctypes.CDLL, int]:
@@ -353,8 +356,10 @@ def main() -> None:
     """Speak the takes on standard input (the child's side of `speak`)."""
     takes = json.load(sys.stdin)
     rate, *spoken = _synthesise(takes)
-    archive = {f"take{index}": pcm for index, pcm in enumerate(spoken)}
-    np.savez(sys.stdout.buffer, rate=rate[0], **archive)
+    header = {"rate": int(rate[0]), "lengths": [len(pcm) for pcm in spoken]}
+    sys.stdout.buffer.write(json.dumps(header).encode() + b"\n")
+    for pcm in spoken:
+        sys.stdout.buffer.write(pcm.tobytes())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
+GUNICORN_CONF = ROOT / "deploy" / "gunicorn.conf.py"
 START_LIMIT_S = 90.0
 
 
@@ -24,14 +25,27 @@ def free_port() -> int:
         return port
 
 
+def ask(url: str, audio: bytes, language: str, **fields: str) -> requests.Response:
+    """Post `audio` to the server at `url`, and return the response."""
+    return requests.post(
+        f"{url}/process_audio",
+        files={"audio": ("question.wav", audio)},
+        data={"language": language} | fields,
+        timeout=90,
+    )
+
+
 class RunningServer:
     """A server started in `folder` (for its configuration, models and log) and stopped at the end of the block.
 
-    `settings` are those of config.py; models_dir is an empty folder unless given.
+    `settings` are those of config.py; models_dir is an empty folder unless given. `wait` until /readyz answers 200.
     """
 
-    def __init__(self, folder: Path, *, wait: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *, wait: bool = True, gunicorn_conf: Path = GUNICORN_CONF, **settings: Any
+    ) -> None:
         self.folder = folder
+        self._gunicorn_conf = gunicorn_conf
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._wait = wait
@@ -46,7 +60,7 @@ class RunningServer:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MIRRORCHAT_")}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "deploy" / "gunicorn.conf.py")],
+                [sys.executable, "-m", "gunicorn", "--config", str(self._gunicorn_conf)],
                 cwd=ROOT,
                 env=environ | {"MIRRORCHAT_CONFIG": str(self.config)},
                 stdout=log,
@@ -89,14 +103,9 @@ class RunningServer:
             time.sleep(0.1)
         raise AssertionError(f"the server was not ready within {START_LIMIT_S} s:\n{self.log}")
 
-    def ask(self, audio: bytes, language: str, *, timeout_s: float = 90.0, **fields: str) -> requests.Response:
+    def ask(self, audio: bytes, language: str, **fields: str) -> requests.Response:
         """Post `audio` as a caller does, and return the response."""
-        return requests.post(
-            f"{self.url}/process_audio",
-            files={"audio": ("question.wav", audio)},
-            data={"language": language} | fields,
-            timeout=timeout_s,
-        )
+        return ask(self.url, audio, language, **fields)
 
     def ask_json(self, audio: bytes, language: str, **fields: str) -> Any:
         """Post `audio`, ask for JSON, and return it. Raises AssertionError for any status but 200."""

@@ -1,0 +1,119 @@
+"""A sound track as a container hands it over, and the set-up headers that Ogg, Matroska and mp4 share.
+
+Sources: RFC 7845 (Opus), the Vorbis I specification.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mirrorchat.errors import UnsupportedAudio
+
+READS = "wav, flac, mp3, ogg (opus, vorbis), webm (opus, vorbis), m4a or mp4 (aac, alac, opus), aac and amr"
+
+
+def unsupported(why: str) -> UnsupportedAudio:
+    """Return the error for an upload that is not read, with what is read."""
+    return UnsupportedAudio(f"{why} This server reads {READS}.", param="audio")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One sound track, its claims unproven.
+
+    `codec` names a decoder of libavcodec and `extradata` is its set-up. `packets` are lazy; where they are not
+    `framed` they are slices of a byte stream that the codec's parser has yet to cut. `channels` and `sample_rate` (Hz)
+    are 0 where only the stream itself tells. Of what is decoded, the first `skip_s` seconds are dropped (the codec's
+    run-in, or an edit list) and at most `keep_s` seconds kept.
+    """
+
+    codec: str
+    packets: Iterator[bytes]
+    extradata: bytes = b""
+    channels: int = 0
+    sample_rate: int = 0
+    skip_s: float = 0.0
+    keep_s: float | None = None
+    framed: bool = True
+
+
+def opus_track(head: bytes, packets: Iterator[bytes]) -> Track:
+    """Return a track of Opus from its identification header, `OpusHead` (RFC 7845)."""
+    if len(head) < 19:
+        raise unsupported("The Opus header is broken.")
+    return Track("opus", packets, head, head[9], 48000)  # its run-in is dropped by the decoder
+
+
+def vorbis_track(head: bytes, books: bytes, packets: Iterator[bytes]) -> Track:
+    """Return a track of Vorbis from its identification and set-up headers. Raises UnsupportedAudio for a bomb."""
+    channels, sample_rate = struct.unpack_from("<BI", head, 11)
+    _check_vorbis_books(books)
+    # Three headers, laced as Matroska does it, with an empty comment: nobody reads the uploaded one.
+    comment = b"\x03vorbis" + bytes(8) + b"\x01"
+    extradata = bytes((2, len(head), len(comment))) + head + comment + books
+    return Track("vorbis", packets, extradata, channels, sample_rate)
+
+
+_MAX_BOOKS_BYTES = 1 << 15  # encoders write 3 to 10 kB
+_MAX_BOOK_FLOATS = 1 << 19  # libvorbis's own books come to about 2 ** 17 floats in all
+
+
+class _Bits:
+    """Reads bits as Vorbis packs them, lowest first."""
+
+    def __init__(self, data: bytes) -> None:
+        self.value, self.position, self.end = int.from_bytes(data, "little"), 0, 8 * len(data)
+
+    def read(self, count: int) -> int:
+        if self.position + count > self.end:
+            raise IndexError("past the end of the Vorbis header")
+        self.position += count
+        return self.value >> self.position - count & (1 << count) - 1
+
+
+def _check_vorbis_books(books: bytes) -> None:
+    """Refuse a set-up header whose code books unpack to many times its size (they are lists of run lengths)."""
+    if not books.startswith(b"\x05vorbis") or len(books) > _MAX_BOOKS_BYTES:
+        raise unsupported("The Vorbis header is broken.")
+    bits, floats = _Bits(books[7:]), 0
+    for _ in range(bits.read(8) + 1):
+        floats += _vorbis_book_floats(bits)
+        if floats > _MAX_BOOK_FLOATS:
+            raise unsupported("The Vorbis header asks for too much memory.")
+
+
+def _vorbis_book_floats(bits: _Bits) -> int:
+    """Read one code book (Vorbis I, section 3.2.1) and return how many numbers a decoder keeps for it."""
+    if bits.read(24) != 0x564342:
+        raise unsupported("The Vorbis header is broken.")
+    dimensions, entries = bits.read(16), bits.read(24)
+    if not 1 <= dimensions <= 16 or entries > 1 << 16:  # as libavcodec has it
+        raise unsupported("The Vorbis header asks for too much memory.")
+    _skip_code_lengths(bits, entries)
+    lookup = bits.read(4)
+    if lookup:
+        bits.read(64)
+        width = bits.read(4) + 1
+        bits.read(1)
+        bits.read(width * (_lattice_side(entries, dimensions) if lookup == 1 else entries * dimensions))
+    return entries * (dimensions if lookup else 1)
+
+
+def _skip_code_lengths(bits: _Bits, entries: int) -> None:
+    if bits.read(1):  # ordered: how many entries have each length, from a first length on
+        for _ in range(bits.read(5), 33):
+            if entries <= 0:
+                break
+            entries -= bits.read(entries.bit_length())
+        return
+    sparse = bits.read(1)
+    for _ in range(entries):
+        if not sparse or bits.read(1):
+            bits.read(5)
+
+
+def _lattice_side(entries: int, dimensions: int) -> int:
+    side: int = round(entries ** (1 / dimensions)) + 1
+    while int(side**dimensions) > entries:
+        side -= 1
+    return side

@@ -1,0 +1,75 @@
+"""Text cut into pieces that XTTS speaks well: within its limits, and not so short that it babbles. Nothing is lost."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mirrorchat.engines import Language
+from mirrorchat.text import split_text
+
+# Past these lengths XTTS speeds up or breaks off (coqui-tts, `VoiceBpeTokenizer.char_limits`).
+CHARACTER_LIMITS = {Language.ENGLISH: 250, Language.CHINESE: 82}
+# Alone, fewer words (characters in Chinese) than these are garbled or followed by made-up speech.
+FEWEST_WORDS = {Language.ENGLISH: 3, Language.CHINESE: 4}
+
+_HAN = r"\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+(?:['’][^\W{_HAN}]+)*")
+_BORDER = re.compile(rf"(?<=[{_HAN}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{_HAN}])")
+
+
+@dataclass(frozen=True)
+class TextCutter:
+    """Cuts text for one language. `count_tokens` is the model's tokenizer; a piece stays below `token_limit` tokens."""
+
+    language: Language
+    count_tokens: Callable[[str], int]
+    token_limit: int
+
+    def cut(self, text: str) -> list[str]:
+        """Return `text` (spoken form) in pieces, in order; empty when there is nothing in it to pronounce."""
+        if not _WORD.search(text):
+            return []
+        spaced = _BORDER.sub(" ", text.strip())  # XTTS would glue an English word to the pinyin before it
+        pieces = split_text(spaced, self.language, CHARACTER_LIMITS[self.language])
+        return self._merge_short([part for piece in pieces for part in self._within_limits(piece)])
+
+    def _fits(self, piece: str) -> bool:
+        limit = CHARACTER_LIMITS[read_as(piece, self.language)]
+        return len(piece) <= limit and self.count_tokens(piece) < self.token_limit
+
+    def _within_limits(self, piece: str) -> list[str]:
+        """Return `piece`, halved until it fits: at a break where there is one, else between two characters."""
+        if len(piece) <= 1 or self._fits(piece):
+            return [piece]
+        half = math.ceil(len(piece) / 2)
+        parts = split_text(piece, self.language, half)
+        if len(parts) < 2:
+            parts = [piece[:half], piece[half:]]
+        return [smaller for part in parts for smaller in self._within_limits(part)]
+
+    def _merge_short(self, pieces: list[str]) -> list[str]:
+        merged: list[str] = []
+        for piece in pieces:
+            if merged and (self._is_short(piece) or self._is_short(merged[-1])):
+                merged[-1:] = self._merge(merged[-1], piece)
+            else:
+                merged.append(piece)
+        return merged
+
+    def _merge(self, first: str, second: str) -> list[str]:
+        """Return both as one piece, or cut more evenly where one piece would be too long."""
+        joined = first + ("" if self.language is Language.CHINESE else " ") + second
+        if self._fits(joined):
+            return [joined]
+        parts = split_text(joined, self.language, math.ceil(len(joined) * 0.6))
+        even = len(parts) == 2 and all(self._fits(part) and not self._is_short(part) for part in parts)
+        return parts if even else [first, second]
+
+    def _is_short(self, piece: str) -> bool:
+        return len(_WORD.findall(piece)) < FEWEST_WORDS[self.language]
+
+
+def read_as(piece: str, language: Language) -> Language:
+    """Return the language for XTTS to read `piece` in: under English its Chinese characters would be unknown tokens."""
+    return Language.CHINESE if re.search(f"[{_HAN}]", piece) else language

@@ -1,0 +1,195 @@
+"""The steps of recognition one by one: features by hand, the search and the rescoring against obvious ones."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import make_tiny_wenet
+import numpy as np
+import pytest
+import tiny_wenet_speech as speech
+import torch
+
+from mirrorchat.asr import (
+    BEAM,
+    FloatArray,
+    Hypothesis,
+    WenetRecognizer,
+    attention_rescoring,
+    encode,
+    fbank,
+    load_script,
+    prefix_beam_search,
+)
+from mirrorchat.audio import Audio
+from mirrorchat.engines import Cancel, Language
+from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model
+
+MODELS = Path(__file__).parent / "data" / "wenet-tiny"
+
+
+# Features
+
+
+def test_features_are_kaldis() -> None:
+    """One frame worked out by hand: no dither, preemphasis 0.97, Povey's window, 80 bins from 20 Hz to 8 kHz."""
+    rng = np.random.default_rng(1)
+    samples = rng.uniform(-0.5, 0.5, 400).astype(np.float32)
+    frame = samples.astype(np.float64) * 32768
+    frame -= frame.mean()
+    frame -= 0.97 * np.concatenate((frame[:1], frame[:-1]))
+    frame *= (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
+    power = np.abs(np.fft.rfft(frame, 512)) ** 2
+    mel = 1127 * np.log(1 + np.arange(257) * 16000 / 512 / 700)
+    edges = np.linspace(1127 * np.log(1 + 20 / 700), 1127 * np.log(1 + 8000 / 700), 82)
+    rising = (mel - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - mel) / (edges[2:] - edges[1:-1])[:, None]
+    expected = np.log(np.clip(np.minimum(rising, falling), 0, None)[:, :256] @ power[:256])
+    np.testing.assert_allclose(fbank(samples)[0], expected, atol=2e-3)
+
+
+def test_features_come_every_10_ms() -> None:
+    assert [len(fbank(np.zeros(n, np.float32))) for n in (0, 399, 400, 559, 560, 16000)] == [0, 0, 1, 1, 2, 98]
+    assert fbank(np.zeros(0, np.float32)).shape == (0, 80)
+
+
+# Search
+
+
+def reference_search(log_probs: FloatArray, beam: int) -> list[Hypothesis]:
+    """The same search with whole prefixes as keys: slow, and read at a glance."""
+    live: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
+    for frame in log_probs:
+        met: dict[tuple[int, ...], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+        for unit in np.argsort(-frame, kind="stable")[:beam].tolist():
+            score = float(frame[unit])
+            for prefix, (ends_blank, ends_unit) in live.items():
+                if unit == 0:
+                    met[prefix][0].extend((ends_blank + score, ends_unit + score))
+                elif prefix and prefix[-1] == unit:
+                    met[prefix][1].append(ends_unit + score)
+                    met[(*prefix, unit)][1].append(ends_blank + score)
+                else:
+                    met[(*prefix, unit)][1].extend((ends_blank + score, ends_unit + score))
+        summed = {prefix: (log_sum(blank), log_sum(unit)) for prefix, (blank, unit) in met.items()}
+        live = dict(sorted(summed.items(), key=lambda item: -log_sum(item[1]))[:beam])
+    return [Hypothesis(prefix, log_sum(ends)) for prefix, ends in live.items()]
+
+
+def log_sum(logs: Sequence[float]) -> float:
+    top = max(logs, default=-math.inf)
+    return top if top == -math.inf else top + math.log(sum(math.exp(log - top) for log in logs))
+
+
+def random_log_probs(frames: int, units: int, seed: int, sharpness: float) -> FloatArray:
+    scores = np.random.default_rng(seed).standard_normal((frames, units)) * sharpness
+    scores[:, 0] += sharpness  # blank leads, as it does in a trained model
+    return torch.log_softmax(torch.from_numpy(scores.astype(np.float32)), dim=-1).numpy()
+
+
+def assert_same(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> None:
+    assert [hypothesis.units for hypothesis in found] == [hypothesis.units for hypothesis in expected]
+    np.testing.assert_allclose([item.score for item in found], [item.score for item in expected], rtol=1e-9)
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 2.0, 6.0])
+@pytest.mark.parametrize(("frames", "units", "beam"), [(1, 5, 10), (30, 6, 3), (60, 40, 10), (25, 4, 1)])
+def test_the_search_equals_the_reference(frames: int, units: int, beam: int, sharpness: float) -> None:
+    for seed in range(8):
+        log_probs = random_log_probs(frames, units, seed, sharpness)
+        assert_same(prefix_beam_search(log_probs, beam), reference_search(log_probs, beam))
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+@torch.inference_mode()
+def test_the_search_equals_the_reference_on_speech(code: speech.Code) -> None:
+    model = load_script(MODELS / code / "final.zip")
+    for samples in speech.speak(speech.held_out(code)[::6]):
+        _, log_probs = encode(model, fbank(samples))
+        assert_same(prefix_beam_search(log_probs), reference_search(log_probs, BEAM))
+
+
+def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(unit for unit, _ in itertools.groupby(path) if unit != 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wide_search_finds_every_reading_and_its_whole_probability(seed: int) -> None:
+    log_probs = random_log_probs(5, 3, seed, 1.0)
+    paths: dict[tuple[int, ...], list[float]] = defaultdict(list)
+    for path in itertools.product(range(3), repeat=5):
+        paths[collapse(path)].append(sum(float(log_probs[time, unit]) for time, unit in enumerate(path)))
+    expected = {units: log_sum(logs) for units, logs in paths.items()}
+    found = {item.units: item.score for item in prefix_beam_search(log_probs, beam=1000)}
+    likely = {units: score for units, score in found.items() if score > -math.inf}
+    assert likely == pytest.approx(expected, abs=1e-6)
+    assert prefix_beam_search(log_probs, beam=1000)[0].units == max(expected, key=lambda units: expected[units])
+
+
+def test_a_repeated_unit_needs_a_blank_between() -> None:
+    certain = np.full((3, 2), -50.0, np.float32)
+    certain[[0, 1, 2], [1, 0, 1]] = 0.0
+    assert prefix_beam_search(certain)[0].units == (1, 1)
+    certain[1] = [-50.0, 0.0]
+    assert prefix_beam_search(certain)[0].units == (1,)
+
+
+# Rescoring, on a random network in full precision
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a random network of 12 units, in full precision, whose scores of texts differ widely."""
+    folder = tmp_path_factory.mktemp("random")
+    torch.manual_seed(7)
+    config = U2Config(
+        vocabulary=12, sos=2, eos=2, width=16, heads=2, encoder_units=16, encoder_blocks=1, decoder_heads=2,
+        decoder_units=16, decoder_blocks=1, reverse_blocks=1,
+    )  # fmt: skip
+    model = U2Model(config, GlobalCMVN(torch.zeros(80), torch.ones(80))).eval()
+    for decoder in (model.decoder.left_decoder, model.decoder.right_decoder):
+        torch.nn.init.normal_(decoder.output_layer.weight)
+    units = ["<blank>", "<unk>", "<sos/eos>", *"abcdefghi"]
+    make_tiny_wenet.save_script(model, folder / "final.zip")
+    (folder / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(units)), encoding="utf-8")
+    return folder
+
+
+def reference_score(model: torch.jit.ScriptModule, hypothesis: Hypothesis, encoded: torch.Tensor) -> float:
+    """Score one hypothesis alone, unit by unit."""
+    given = torch.tensor([[2, *hypothesis.units]])
+    left, right = model.forward_attention_decoder(given, torch.tensor([given.shape[1]]), encoded, 0.3)
+    forwards: float = sum(left[0, i, unit].item() for i, unit in enumerate((*hypothesis.units, 2)))
+    backwards: float = sum(right[0, i, unit].item() for i, unit in enumerate((*hypothesis.units[::-1], 2)))
+    return 0.7 * forwards + 0.3 * backwards + 0.5 * hypothesis.score
+
+
+@torch.inference_mode()
+def test_rescoring_chooses_as_the_obvious_sum_does(random_model: Path) -> None:
+    model = load_script(random_model / "final.zip")
+    changed = 0
+    for seed in range(12):
+        frames = torch.randn(1, 120, 80, generator=torch.Generator().manual_seed(seed))
+        encoded, _, _ = model.forward_encoder_chunk(frames, 0, -1)
+        hypotheses = prefix_beam_search(random_log_probs(20, 12, seed, 2.0))
+        scores = [reference_score(model, hypothesis, encoded) for hypothesis in hypotheses]
+        chosen = attention_rescoring(model, hypotheses, encoded)
+        assert chosen == hypotheses[scores.index(max(scores))]
+        changed += chosen != hypotheses[0]
+    assert changed, "no case in which the decoders disagree with CTC: the test shows nothing"
+
+
+@torch.inference_mode()
+def test_rescoring_takes_an_empty_text(random_model: Path) -> None:
+    model = load_script(random_model / "final.zip")
+    encoded, _, _ = model.forward_encoder_chunk(torch.zeros(1, 40, 80), 0, -1)
+    assert attention_rescoring(model, [Hypothesis((), -1.0)], encoded).units == ()
+
+
+def test_a_model_in_full_precision_is_read_too(random_model: Path) -> None:
+    recognizer = WenetRecognizer(random_model, Language.ENGLISH, threads=1)
+    noise = Audio(np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32), 16000)
+    heard = recognizer.recognize(noise, Language.ENGLISH, cancel=Cancel()).text
+    assert set(heard.lower()) <= set("abcdefghi ")

@@ -1,0 +1,167 @@
+"""Every command and code block of the README, run as its reader would: in a clone, with a home folder of its own."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from make_tiny_xtts import make_checkpoint
+from running_server import ROOT, START_LIMIT_S, free_port
+from tiny_xtts import pickled_copy
+
+from mirrorchat.settings import load_settings
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = [(language, text) for language, text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))]
+
+
+def block(start: str) -> str:
+    """Return the README's one block that begins with `start`."""
+    found = [text for _, text in BLOCKS if text.startswith(start)]
+    assert len(found) == 1, f"the README has {len(found)} blocks that begin with {start!r}"
+    return found[0]
+
+
+class Clone:
+    """A copy of the repository as git has it, which shares the environment that the tests run in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "mirrorchat"
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.port = free_port()
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.folder / name)
+        (self.folder / ".venv").symlink_to(ROOT / ".venv")
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("MIRRORCHAT_")}
+        # another port than the README's, so that a server that runs on this machine is not in the way
+        self.environ |= {"HOME": str(self.home), "MIRRORCHAT_PORT": str(self.port)}
+
+    def run(self, command: str, *, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a shell command of the README and return what became of it."""
+        return subprocess.run(
+            ["bash", "-c", command.replace("9990", str(self.port))],
+            cwd=folder or self.folder, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=120,
+        )  # fmt: skip
+
+    @contextmanager
+    def serving(self, command: str) -> Iterator[str]:
+        """Run a command of the README that serves, and yield the address once it answers."""
+        url = f"http://127.0.0.1:{self.port}"
+        with (self.folder / "server.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environ, stdout=log, stderr=log
+            )
+        try:
+            limit = time.monotonic() + START_LIMIT_S
+            while not _is_ready(url):
+                assert process.poll() is None and time.monotonic() < limit, self.log
+                time.sleep(0.1)
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(40)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text(encoding="utf-8")
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/readyz", timeout=5).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone(tmp_path_factory.mktemp("clone"))
+
+
+def test_serve_and_the_two_clients(clone: Clone) -> None:
+    answer = clone.folder / "answer.wav"
+    with clone.serving(block("scripts/serve\n")):
+        for stage in ("recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"):
+            assert stage in clone.log
+        assert f"http://127.0.0.1:{clone.port}" in clone.log
+        called = clone.run(block("curl"))
+        assert called.returncode == 0, called.stdout
+        assert answer.read_bytes()[:4] == b"RIFF"
+        answer.unlink()
+        client = block("import requests").replace("9990", str(clone.port))
+        subprocess.run([sys.executable, "-c", client], cwd=clone.folder, check=True, timeout=120)
+        assert answer.read_bytes()[:4] == b"RIFF"
+        refused = clone.run(block("curl").replace("english", "klingon"))
+        assert refused.returncode == 22  # curl says so instead of saving an error as audio unnoticed
+
+
+def test_the_test_command_runs_tests(clone: Clone) -> None:
+    # all tests would run this one again: a part of them shows that the command works
+    run = clone.run(block("scripts/test\n").strip() + " tests/test_settings.py")
+    assert run.returncode == 0 and " passed" in run.stdout, run.stdout
+
+
+def test_the_configuration_is_valid(clone: Clone) -> None:
+    config = clone.home / "config.py"
+    config.write_text(block("chatgpt_apis = ["), encoding="utf-8")
+    hosts = [api.host for api in load_settings(config, environ={}).chatgpt_apis]
+    assert hosts == ["api.openai.com", "127.0.0.1:11434"]
+
+
+def test_installed_wenet_models_are_found(clone: Clone, tmp_path: Path) -> None:
+    for archive, language in (("wenetspeech", "zh"), ("librispeech", "en")):
+        with tarfile.open(tmp_path / f"{archive}_u2pp_conformer_libtorch.tar.gz", "w:gz") as tar:
+            tar.add(ROOT / "tests" / "data" / "wenet-tiny" / language, "20220506_u2pp_conformer_libtorch")
+    unpacked = clone.run(block("mkdir -p ~/.cache"), folder=tmp_path)
+    assert unpacked.returncode == 0, unpacked.stdout
+    with clone.serving(block("scripts/serve --full").strip()) as url:
+        engines = requests.get(f"{url}/readyz", timeout=5).json()["engines"]
+        assert engines["recognizer.zh"]["name"] == engines["recognizer.en"]["name"] == "wenet"
+
+
+def test_the_conversion_writes_a_folder_without_a_pickle(clone: Clone) -> None:
+    make_checkpoint(clone.home / "made")
+    pickled_copy(clone.home / "made", clone.folder / "xtts-v2")
+    converted = clone.run(block(".venv/bin/python -c"))
+    assert converted.returncode == 0, converted.stdout
+    files = {file.name for file in (clone.folder / "xtts-v2-safetensors").iterdir()}
+    assert {"config.json", "vocab.json", "model.safetensors"} <= files and "model.pth" not in files
+
+
+def test_other_machines_are_let_in_with_keys_only(clone: Clone) -> None:
+    refused = clone.run(block("scripts/serve --host"))
+    assert refused.returncode != 0
+    assert "set api_keys in config.py" in refused.stdout and "Traceback" not in refused.stdout
+
+
+def test_no_block_is_left_out() -> None:
+    run = [start.replace("\\n", "\n") for start in re.findall(r'block\("([^"]+)"\)', Path(__file__).read_text())]
+    assert [text for _, text in BLOCKS if not any(text.startswith(start) for start in run)] == []
+
+
+def test_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    headings = {re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
+                for line in text.splitlines() if line.startswith("#")}  # fmt: skip
+    for target in re.findall(r"\]\(([^)]+)\)", text.replace("\n", " ")):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (ROOT / target).exists(), target
