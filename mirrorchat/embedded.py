@@ -112,13 +112,6 @@ class MissingRecognizer:
         """Nothing to free."""
 
 
-class NoChineseRecognizer(MissingRecognizer):
-    """Stands where a Chinese recogniser would."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(Language.CHINESE, folder)
-
-
 class EmbeddedSynthesizer:
     """Speech by eSpeak NG in a process of its own, coloured toward the asker by WORLD.
 

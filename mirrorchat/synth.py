@@ -11,14 +11,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from mirrorchat.audio import Audio, Samples
-from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Priority, VoiceKind
+from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Priority, Voice, VoiceKind
 from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed
 from mirrorchat.espeak import Espeak
 from mirrorchat.text import spoken_form
@@ -46,7 +45,9 @@ _log = logging.getLogger(__name__)
 
 
 class XttsSynthesizer:
-    """Speaks with the XTTS v2 weights in `folder`, on `device` (`cpu`, `cuda`, `cuda:1`), with `threads` CPU threads.
+    """Speaks with the XTTS v2 weights in `folder`, with `threads` CPU threads.
+
+    `device` is `cpu`, `cuda`, `cuda:1`, ..., or `auto`: the GPU where torch can use one, else the CPU.
 
     Raises ModelNotInstalled when files are missing; ConfigurationError when they are damaged or do not belong
     together, or torch cannot use the device. Nothing in the folder is written.
@@ -80,7 +81,7 @@ class XttsSynthesizer:
     def speak(
         self,
         text: str,
-        voice: Any,
+        voice: Voice,
         language: Language,
         *,
         seed: int,
@@ -186,7 +187,7 @@ class XttsSynthesizer:
         return samples
 
 
-class _StopWhenUnwanted(StoppingCriteria):  # type: ignore[misc]  # transformers has no type information
+class _StopWhenUnwanted(StoppingCriteria):
     """Asked by the decoder after each token: raises when nobody waits for the rest any more."""
 
     def __init__(self, deadline: Deadline, cancel: Cancel) -> None:
@@ -227,10 +228,13 @@ def _as_read(piece: str) -> str:
 
 
 def _usable_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigurationError(f"device {name!r} is not one that torch knows") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError(f"device {name!r} cannot be used: this torch ({torch.__version__}) finds no GPU")
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ConfigurationError(f"device {name!r} cannot be used: torch {torch.__version__} finds {gpus} GPUs")
     return device

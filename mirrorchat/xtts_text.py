@@ -39,14 +39,11 @@ class TextCutter:
         return len(piece) <= limit and self.count_tokens(piece) < self.token_limit
 
     def _within_limits(self, piece: str) -> list[str]:
-        """Return `piece`, halved until it fits: at a break where there is one, else between two characters."""
+        """Return `piece`, halved until every part fits."""
         if len(piece) <= 1 or self._fits(piece):
             return [piece]
         half = math.ceil(len(piece) / 2)
-        parts = split_text(piece, self.language, half)
-        if len(parts) < 2:
-            parts = [piece[:half], piece[half:]]
-        return [smaller for part in parts for smaller in self._within_limits(part)]
+        return [smaller for part in split_text(piece, self.language, half) for smaller in self._within_limits(part)]
 
     def _merge_short(self, pieces: list[str]) -> list[str]:
         merged: list[str] = []

@@ -99,7 +99,8 @@ def _drawn(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch
         return tensor.clone()
     if tensor.dim() == 1 or name.endswith((".gamma", "gain")):
         return torch.full(tensor.shape, 0.0 if name.endswith("bias") else 1.0)
-    return torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5
+    scale = float(tensor[0].numel() ** -0.5)
+    return torch.randn(tensor.shape, generator=generator) * scale
 
 
 def main() -> None:

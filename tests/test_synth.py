@@ -1,7 +1,6 @@
 """The XTTS synthesiser against coqui-tts's own path, on a tiny checkpoint with random weights."""
 
 import itertools
-import json
 import re
 import shutil
 import threading
@@ -20,8 +19,10 @@ pytest.importorskip(
     "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
+import make_tiny_xtts
 import tiny_xtts
 from speech import say
+from xtts_texts import CHINESE, ENGLISH, LONG, SHORT
 
 from mirrorchat.audio import Audio, Samples
 from mirrorchat.engines import Cancel, Deadline, Language, Priority, VoiceKind
@@ -29,27 +30,12 @@ from mirrorchat.errors import (
     ClientGone,
     ConfigurationError,
     DeadlineExceeded,
-    ModelNotInstalled,
     NotReady,
     SynthesisFailed,
 )
 from mirrorchat.synth import EDGE_KEPT_S, PIECE_GAP_S, XttsSynthesizer, finish_piece, limited
 from mirrorchat.vad import find_speech, trim_to_speech
-from mirrorchat.xtts_text import CHARACTER_LIMITS, FEWEST_WORDS, TextCutter
-from mirrorchat.xtts_turns import Turnstile
 from mirrorchat.xtts_voice import XttsVoice
-
-ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
-LONG = {
-    ENGLISH: " ".join(
-        f"The {word} traveller walked over the hill, past the old mill and the quiet river, and she came home late."
-        for word in ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-    ),
-    CHINESE: "".join(
-        f"{word}天早上，装着双层床的长窗船从庄上的双桥穿过，船长把装双黄蛋的筐放在窗旁。" for word in "春夏秋冬雨雪风霜"
-    ),
-}
-SHORT = {ENGLISH: "The weather is nice today.", CHINESE: "今天天气很好。"}
 
 
 def speak(
@@ -76,17 +62,17 @@ def joined(audios: Iterator[Audio]) -> Samples:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "xtts-v2"
-    tiny_xtts.load_script().make_checkpoint(folder)
+    make_tiny_xtts.make_checkpoint(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def references() -> list[Audio]:
-    """The same words from two speakers."""
+    """The same words from two speakers, with a second of silence before and after."""
     text = "Please tell me what the weather will be like tomorrow, and whether I should take an umbrella."
     spoken = [say(text, voice) for voice in ("en-us+klatt4", "en-us+f2")]
     assert all(audio.sample_rate == 22_050 for audio in spoken)
-    return spoken
+    return [Audio(np.pad(audio.samples, 22_050), 22_050) for audio in spoken]
 
 
 @pytest.fixture(scope="module")
@@ -313,21 +299,6 @@ class TestEnding:
             call = speak(synthesizer, SHORT[ENGLISH], voice, deadline=Deadline.after(0.2))
             assert isinstance(pool.submit(next, call).exception(60), DeadlineExceeded)
 
-    def test_first_sentences_go_before_later_ones(self) -> None:
-        turnstile = Turnstile()
-        order: list[str] = []
-
-        def pass_through(name: str, priority: Priority) -> None:
-            with turnstile.turn(priority, Deadline.after(600.0), Cancel()):
-                order.append(name)
-
-        calls = [("later", Priority.LATER), ("first", Priority.FIRST), ("first too", Priority.FIRST)]
-        with ThreadPoolExecutor(3) as pool, turnstile.turn(Priority.LATER, Deadline.after(600.0), Cancel()):
-            for count, call in enumerate(calls, start=1):
-                pool.submit(pass_through, *call)
-                wait_until(lambda count=count: len(turnstile._waiting) == count)  # type: ignore[misc]
-        assert order == ["first", "first too", "later"]
-
 
 def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
@@ -420,106 +391,19 @@ class TestFailures:
         assert list(speak(synthesizer, SHORT[ENGLISH], voice))
 
 
-class TestLoading:
-    def test_info(self, synthesizer: XttsSynthesizer) -> None:
-        assert (synthesizer.info.name, synthesizer.info.model, synthesizer.info.device) == ("xtts", "xtts-v2", "cpu")
-
-    def test_released_pickle_loads_the_same_without_being_rewritten(
-        self, synthesizer: XttsSynthesizer, voice: XttsVoice, checkpoint: Path, tmp_path: Path
-    ) -> None:
-        folder = tiny_xtts.pickled_copy(checkpoint, tmp_path / "xtts-v2")
-        before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        for path in (*folder.iterdir(), folder):
-            path.chmod(0o555)
-        engine = XttsSynthesizer(folder, device="cpu", threads=1)
-        text = SHORT[ENGLISH]
-        assert np.array_equal(joined(speak(engine, text, voice)), joined(speak(synthesizer, text, voice)))
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-    @pytest.mark.parametrize("name", ["config.json", "vocab.json", "model.safetensors"])
-    def test_missing_file(self, own_copy: Path, name: str) -> None:
-        (own_copy / name).unlink()
-        with pytest.raises(ModelNotInstalled) as caught:
-            XttsSynthesizer(own_copy, device="cpu", threads=1)
-        assert str(own_copy) in caught.value.message and name in caught.value.message
-
-    def test_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelNotInstalled, match=r"config\.json, vocab\.json, model\.safetensors"):
-            XttsSynthesizer(tmp_path / "xtts-v2", device="cpu", threads=1)
-
-    @pytest.mark.parametrize("name", ["config.json", "vocab.json", "model.safetensors"])
-    def test_damaged_file(self, own_copy: Path, name: str) -> None:
-        data = (own_copy / name).read_bytes()
-        (own_copy / name).write_bytes(data[: len(data) // 2])
-        with pytest.raises(ConfigurationError, match=re.escape(name)):
-            XttsSynthesizer(own_copy, device="cpu", threads=1)
-
-    def test_damaged_pickle(self, checkpoint: Path, tmp_path: Path) -> None:
-        folder = tiny_xtts.pickled_copy(checkpoint, tmp_path / "xtts-v2")
-        data = (folder / "model.pth").read_bytes()
-        for damaged in (data[: len(data) // 2], b"", b"<html>not found</html>"):
-            (folder / "model.pth").write_bytes(damaged)
-            with pytest.raises(ConfigurationError, match=r"model\.pth"):
-                XttsSynthesizer(folder, device="cpu", threads=1)
-
-    @pytest.mark.parametrize(
-        ("changes", "fault"),
-        [
-            ({"gpt.mel_head.weight": None}, "gpt.mel_head.weight is missing"),
-            ({"gpt.more": torch.zeros(1)}, "gpt.more is unexpected"),
-            ({"mel_stats": torch.zeros(81)}, "mel_stats is (81,) instead of (80,)"),
-            ({"hifigan_decoder.waveform_decoder.conv_pre.weight": None}, "conv_pre.weight is missing"),
-        ],
-    )
-    def test_tensors_that_do_not_fit_are_named(self, own_copy: Path, changes: dict[str, Any], fault: str) -> None:
-        tiny_xtts.replace_weights(own_copy, changes)
-        with pytest.raises(ConfigurationError, match=re.escape(fault)):
-            XttsSynthesizer(own_copy, device="cpu", threads=1)
-
-    def test_configuration_of_another_model(self, own_copy: Path) -> None:
-        config = json.loads((own_copy / "config.json").read_text())
-        config["model_args"]["gpt_layers"] = 3
-        (own_copy / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ConfigurationError, match=r"gpt\.gpt\.h\.2\.attn.*is missing.*and \d+ more"):
-            XttsSynthesizer(own_copy, device="cpu", threads=1)
-
-    @pytest.mark.parametrize("device", ["cudaa", "cuda:99" if not torch.cuda.is_available() else "gpu"])
-    def test_unusable_device(self, checkpoint: Path, device: str) -> None:
-        with pytest.raises(ConfigurationError, match=device):
-            XttsSynthesizer(checkpoint, device=device, threads=1)
+def test_info(synthesizer: XttsSynthesizer) -> None:
+    assert (synthesizer.info.name, synthesizer.info.model, synthesizer.info.device) == ("xtts", "xtts-v2", "cpu")
 
 
-class TestTextCutter:
-    def cutter(self, language: Language, token_limit: int = 402) -> TextCutter:
-        return TextCutter(language, len, token_limit)  # a token for each character
-
-    @pytest.mark.parametrize("language", [ENGLISH, CHINESE])
-    @pytest.mark.parametrize("token_limit", [402, 60, 20])
-    def test_nothing_is_lost_within_the_limits(self, language: Language, token_limit: int) -> None:
-        pieces = self.cutter(language, token_limit).cut(LONG[language])
-        assert squeezed("".join(pieces)) == squeezed(LONG[language])
-        assert all(len(piece) <= CHARACTER_LIMITS[language] and len(piece) < token_limit for piece in pieces)
-
-    def test_a_word_without_breaks_is_cut(self) -> None:
-        pieces = self.cutter(ENGLISH).cut("a" * 1_000)
-        assert "".join(pieces) == "a" * 1_000
-        assert max(map(len, pieces)) <= CHARACTER_LIMITS[ENGLISH]
-
-    @pytest.mark.parametrize(("language", "word"), [(ENGLISH, "Yes."), (CHINESE, "好的。")])
-    def test_short_sentences_join_their_neighbours(self, language: Language, word: str) -> None:
-        for text in (
-            f"{LONG[language]} {word}",
-            f"{word} {LONG[language]}",
-            f"{word} {SHORT[language]}",
-            f"{word} {word}",
-        ):
-            pieces = self.cutter(language).cut(text)
-            assert squeezed("".join(pieces)) == squeezed(text)
-            assert len(pieces) == 1 or all(len(re.findall(r"[^\W_]", p)) > FEWEST_WORDS[language] for p in pieces)
+def test_device_auto(checkpoint: Path) -> None:
+    engine = XttsSynthesizer(checkpoint, device="auto", threads=1)
+    assert engine.info.device == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def squeezed(text: str) -> str:
-    return re.sub(r"\s", "", text)
+@pytest.mark.parametrize("device", ["cudaa", "cuda:99"])
+def test_unusable_device(checkpoint: Path, device: str) -> None:
+    with pytest.raises(ConfigurationError, match=device):
+        XttsSynthesizer(checkpoint, device=device, threads=1)
 
 
 def test_edges_are_trimmed_gently() -> None:

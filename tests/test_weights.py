@@ -17,6 +17,7 @@ pytest.importorskip(
     "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
+import make_tiny_xtts
 import tiny_xtts
 from TTS.config.shared_configs import BaseDatasetConfig
 from TTS.tts.configs.xtts_config import XttsArgs, XttsAudioConfig, XttsConfig
@@ -31,7 +32,7 @@ from mirrorchat.xtts_model import load_network
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as conversion should make it."""
     folder = tmp_path_factory.mktemp("made") / "xtts-v2"
-    tiny_xtts.load_script().make_checkpoint(folder)
+    make_tiny_xtts.make_checkpoint(folder)
     return folder
 
 
@@ -189,7 +190,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_done(released: Path, tmp_path:
 def test_a_disk_without_room_is_told_before_writing(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(ConfigurationError, match=r"0\.0 GB free"):
         convert_checkpoint(released, tmp_path / "made")
     assert list((tmp_path / "made").iterdir()) == []
@@ -197,6 +198,6 @@ def test_a_disk_without_room_is_told_before_writing(
 
 def test_the_script_writes_a_folder_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["make_tiny_xtts.py", str(tmp_path / "made"), "--pickle"])
-    tiny_xtts.load_script().main()
+    make_tiny_xtts.main()
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"config.json", "vocab.json", "model.pth"}
     assert load_network(tmp_path / "made").gpt.layers == 2

@@ -1,32 +1,22 @@
 """A tiny XTTS checkpoint made by scripts/make_tiny_xtts.py, and coqui-tts's own loader for it, to compare with."""
 
 import functools
-import importlib.util
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import safetensors.torch
 import torch
 import TTS.tts.layers.xtts.hifigan_decoder as coqui_vocoder
 import TTS.tts.models.xtts as coqui_xtts
+from make_tiny_xtts import TINY_SIZES
 
 from mirrorchat.audio import Audio
 from mirrorchat.xtts_checkpoint import PICKLE_FILE, WEIGHTS_FILE, read_safetensors
 from mirrorchat.xtts_model import quiet_gpt_config
-
-
-def load_script() -> ModuleType:
-    """Return scripts/make_tiny_xtts.py as a module."""
-    path = Path(__file__).parents[1] / "scripts" / "make_tiny_xtts.py"
-    spec = importlib.util.spec_from_file_location("make_tiny_xtts", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def pickled_copy(folder: Path, destination: Path, **beside_model: Any) -> Path:
@@ -40,8 +30,6 @@ def pickled_copy(folder: Path, destination: Path, **beside_model: Any) -> Path:
 
 def replace_weights(folder: Path, changes: Mapping[str, torch.Tensor | None]) -> None:
     """Put other tensors into a converted checkpoint, or take out those that are None."""
-    import safetensors.torch
-
     weights: dict[str, Any] = {**safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes()), **changes}
     kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
     safetensors.torch.save_file(kept, folder / WEIGHTS_FILE)
@@ -53,7 +41,7 @@ def stock_model(folder: Path, reference: Audio) -> Iterator[coqui_xtts.Xtts]:
 
     coqui-tts fixes the widths of its vocoder and speaker encoder in code, so they are narrowed here.
     """
-    sizes = load_script().TINY_SIZES
+    sizes = TINY_SIZES
     narrow_encoder = functools.partial(
         coqui_vocoder.ResNetSpeakerEncoder, layers=list(sizes.blocks), num_filters=list(sizes.filters)
     )
