@@ -333,5 +333,3 @@ def _encode_for_header(text: str) -> str:
 def _describe(info: EngineInfo) -> str:
     """Return `name/model on device`, or less where a part says nothing."""
     return f"{info.name}/{info.model}" + (f" on {info.device}" if info.device else "")
-
-

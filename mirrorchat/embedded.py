@@ -8,6 +8,8 @@ Nothing here recognises Chinese.
 import math
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from mirrorchat.engines import (
     Voice,
     VoiceKind,
 )
-from mirrorchat.errors import ChatFailure, ConfigurationError, MirrorChatError, ModelNotInstalled, SynthesisFailed
+from mirrorchat.errors import ChatFailure, ConfigurationError, ModelNotInstalled, RecognitionFailed, SynthesisFailed
 from mirrorchat.espeak import Espeak
 from mirrorchat.pocketsphinx_child import SAMPLE_RATE_HZ
 from mirrorchat.text import split_text, spoken_form
@@ -87,7 +89,7 @@ class EmbeddedRecognizer:
                 to_pcm16(samples).astype("<i2").tobytes(), limit_s=limit_s, deadline=None, cancel=cancel
             )
         except ChildFailed as error:
-            raise MirrorChatError(f"the question could not be recognised: pocketsphinx: {error}") from None
+            raise RecognitionFailed(f"the question could not be recognised: pocketsphinx: {error}") from None
         return Transcript(sentence_case(heard.decode(errors="replace")), language)
 
     def close(self) -> None:
@@ -95,12 +97,19 @@ class EmbeddedRecognizer:
         self._children.close()
 
 
+_BUILD_HINT = "apt install build-essential python3-dev, and start again"
+_WHY_MISSING = {
+    Language.CHINESE: "only WeNet recognises Chinese: the README says how to install it",
+    Language.ENGLISH: f"pocketsphinx is not installed: {_BUILD_HINT}",
+}
+
+
 class MissingRecognizer:
     """Stands where a recogniser would: tells callers how to install one. `folder` is where WeNet's files belong."""
 
     def __init__(self, language: Language, folder: Path) -> None:
         self._message = _how_to_install(language, folder)
-        self.info = EngineInfo("none", f"no {language.value} model", "cpu", f"WeNet's files are not in {folder}")
+        self.info = EngineInfo("none", f"no {language.value} model", "", _WHY_MISSING[language])
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
@@ -129,10 +138,14 @@ class EmbeddedSynthesizer:
         model = "eSpeak NG klatt4"
         try:
             self._tint = VoiceTint()
-            self._sources = {language: self._measure_source(self._tint, language) for language in Language}
+            with ThreadPoolExecutor(len(Language)) as pool:  # WORLD lets other threads run: half the time on two cores
+                profiles = pool.map(partial(self._measure_source, self._tint), Language)
+                self._sources = dict(zip(Language, profiles, strict=True))
             model += " with WORLD voice tint"
         except ImportError:
-            reason = "; ".join(filter(None, (reason, "pyworld is not installed: the voice is not tinted")))
+            reason = "; ".join(
+                filter(None, (reason, f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"))
+            )
         self.info = EngineInfo("embedded", model, "cpu", reason)
 
     def voice(self, references: Sequence[Audio]) -> TintVoice:
@@ -193,7 +206,12 @@ class EmbeddedSynthesizer:
 class ParrotChat:
     """Answers when no chat API is set: says so, and says the question back, so that the whole way can be heard."""
 
-    info = EngineInfo("parrot", "says the question back", "cpu", "no chat API is set")
+    info = EngineInfo(
+        "parrot",
+        "says the question back",
+        "",
+        "no chat API is set: put chatgpt_apis into config.py (config.example.py)",
+    )
 
     def stream(
         self, messages: Sequence[Message], *, deadline: Deadline, cancel: Cancel, failed: Sequence[ChatFailure] = ()

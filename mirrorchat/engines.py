@@ -307,7 +307,7 @@ def _missing(folder: Path, files: Sequence[str], packages: Sequence[str]) -> str
     """Return what an engine lacks, weights first, or an empty text."""
     absent = [name for name in files if not _is_present(folder, name)]
     if absent:
-        return f"no {' and '.join(absent)} in {folder}"
+        return f"no {', '.join(absent)} in {folder}"
     packages = [name for name in packages if not importlib.util.find_spec(name)]
     return f"{folder} is there, but {FULL_HINT.format(', '.join(packages))}" if packages else ""
 

@@ -17,6 +17,7 @@
     │       ├── NonFiniteAudio       422 non_finite_audio
     │       └── NoWords              422 no_words
     ├── ClientGone                   499 client_gone        (counted; nobody is left to read it)
+    ├── RecognitionFailed            500 recognition_failed
     ├── SynthesisFailed              500 synthesis_failed
     ├── ChatError                    502 upstream_error
     │   ├── NoChatApi                502 no_chat_api
@@ -135,6 +136,10 @@ class ClientGone(MirrorChatError):
 
     status = 499
     code = "client_gone"
+
+
+class RecognitionFailed(MirrorChatError):
+    code = "recognition_failed"
 
 
 class SynthesisFailed(MirrorChatError):

@@ -6,7 +6,6 @@ random generator, so one piece at a time has both to itself; neither is held whi
 """
 
 import functools
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from mirrorchat.audio import Audio, Samples
 from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Priority, Voice, VoiceKind
-from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed
+from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed, log_unexpected
 from mirrorchat.espeak import Espeak
 from mirrorchat.text import spoken_form
 from mirrorchat.vad import find_speech, trim_to_speech
@@ -40,8 +39,6 @@ EDGE_KEPT_S = 0.08
 
 # What torch, transformers and coqui-tts raise when a computation fails; torch's out-of-memory errors are RuntimeErrors.
 MODEL_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
-
-_log = logging.getLogger(__name__)
 
 
 class XttsSynthesizer:
@@ -179,7 +176,7 @@ class XttsSynthesizer:
                     stopping_criteria=StoppingCriteriaList([stop]),
                 )
         except MODEL_ERRORS as error:
-            _log.exception("XTTS failed on a piece of %d characters", len(piece))
+            log_unexpected(error)
             raise SynthesisFailed(f"XTTS could not speak the sentence ({type(error).__name__})") from error
         samples = np.asarray(output["wav"], dtype=np.float32).reshape(-1)
         if not np.isfinite(samples).all():

@@ -19,7 +19,7 @@ from mirrorchat.audio import Audio
 from mirrorchat.child_process import WarmChildren
 from mirrorchat.embedded import EmbeddedRecognizer, EmbeddedSynthesizer, MissingRecognizer, ParrotChat, sentence_case
 from mirrorchat.engines import Cancel, Deadline, Language, Message, Priority, Voice, VoiceKind
-from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ModelNotInstalled, SynthesisFailed
+from mirrorchat.errors import ClientGone, DeadlineExceeded, ModelNotInstalled, RecognitionFailed, SynthesisFailed
 from mirrorchat.espeak import _decode
 from mirrorchat.voice_tint import TintVoice
 
@@ -217,7 +217,7 @@ def test_a_crash_while_hearing_costs_one_question(recognizer: EmbeddedRecognizer
         call = pool.submit(hear, recognizer, clip)
         wait_until(children.read_text)
         os.kill(int(children.read_text().split()[0]), signal.SIGSEGV)
-        with pytest.raises(MirrorChatError, match="could not be recognised: pocketsphinx: it ended"):
+        with pytest.raises(RecognitionFailed, match="could not be recognised: pocketsphinx: it ended"):
             call.result(timeout=WAIT_S)
     assert hear(recognizer, say("en-us+klatt4", "Hello."))
 

@@ -127,9 +127,7 @@ def test_the_reply_language_is_what_the_api_is_asked_for(server: RunningServer, 
     assert sound_of(reply).duration_s > 2.0
 
 
-def test_the_xtts_answer_is_a_clone_and_no_caller_gets_anothers(
-    chat: ChatServer, models: Path, tmp_path: Path
-) -> None:
+def test_the_xtts_answer_is_a_clone_and_no_caller_gets_anothers(chat: ChatServer, models: Path, tmp_path: Path) -> None:
     shutil.copytree(models, tmp_path / "models")
     make_checkpoint(tmp_path / "models" / "xtts-v2")
     said = "good morning to all of you my dear friends"
