@@ -250,7 +250,8 @@ def process_audio() -> Response:
 
 def _audio_field() -> bytes:
     if "audio" in request.files:
-        return request.files["audio"].read()
+        data: bytes = request.files["audio"].read()
+        return data
     if "audio" in request.form:
         raise InvalidField("audio must be sent as a file (curl: -F audio=@question.wav)", param="audio")
     raise MissingField("the field audio is missing: send a recording as a file (multipart/form-data)", param="audio")

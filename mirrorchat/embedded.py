@@ -210,7 +210,7 @@ class ParrotChat:
         "parrot",
         "says the question back",
         "",
-        "no chat API is set: put chatgpt_apis into config.py (config.example.py)",
+        "no chat API is set: config.example.py shows how to set chatgpt_apis",
     )
 
     def stream(

@@ -212,7 +212,10 @@ class Engines:
 
     def close(self) -> None:
         """Free every engine, each once."""
-        for engine in {id(e): e for e in (*self.recognizers.values(), self.chat, *self.synthesizers.values())}.values():
+        engines: list[Recognizer | ChatModel | Synthesizer] = [
+            *self.recognizers.values(), self.chat, *self.synthesizers.values()
+        ]  # fmt: skip
+        for engine in {id(engine): engine for engine in engines}.values():
             engine.close()
 
 

@@ -29,11 +29,11 @@ from mirrorchat.engines import Cancel, Language
 from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model, reverse_units
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "wenet-tiny"
-TAKES = 3000
-STEPS = 1400
-BATCH = 32
+TAKES = 6000
+STEPS = 2600
+BATCH = 16
 SEED = 1
-PEAK_RATE = 3e-3
+PEAK_RATE = 2.5e-3
 CTC_SHARE = 0.5
 REVERSE_SHARE = 0.3
 IGNORED = -1
@@ -102,7 +102,7 @@ def loss_of(model: U2Model, batch: Sequence[Example], mean: Tensor, rng: random.
     """Return the joint loss of U2++: CTC and the label-smoothed cross entropy of both decoders, per utterance."""
     features = [jitter(example.features.clone(), mean, rng) for example in batch]
     lengths = torch.tensor([len(item) for item in features])
-    chunk = rng.randint(8, 25) if rng.random() < 0.3 else -1  # now and then in chunks, so that it can stream
+    chunk = rng.randint(6, 25) if rng.random() < 0.5 else -1  # now and then in chunks, so that it can stream
     encoded, mask = model.encoder(pad_sequence(features, batch_first=True), lengths, chunk)
     counts = torch.tensor([len(example.units) for example in batch])
     targets = torch.cat([example.units for example in batch])
@@ -148,7 +148,7 @@ def train(model: U2Model, examples: Sequence[Example], steps: int, seed: int) ->
     """Train in place: Adam, a short warm-up, then a cosine down to nothing."""
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.1)
     mean = model.encoder.global_cmvn.mean
     started, recent = time.monotonic(), 0.0
     model.train()
@@ -160,8 +160,8 @@ def train(model: U2Model, examples: Sequence[Example], steps: int, seed: int) ->
         optimizer.step()
         schedule.step()
         recent += loss.item()
-        if step % 50 == 0:
-            print(f"step {step:5d}  loss {recent / 50:7.3f}  {time.monotonic() - started:6.0f} s", flush=True)
+        if step % 100 == 0:
+            print(f"step {step:5d}  loss {recent / 100:7.3f}  {time.monotonic() - started:6.0f} s", flush=True)
             recent = 0.0
     model.eval()
 

@@ -239,20 +239,33 @@ def vocabulary(language: Code) -> list[str]:
 
 
 def training(language: Code, count: int, seed: int) -> list[Take]:
-    """Return `count` training takes: half template sentences, half words in any order, now and then nothing at all.
+    """Return `count` training takes: a quarter template sentences, the rest patched together, now and then nothing.
 
-    The words in any order keep the decoders from learning the templates by heart, and so from voting against a
-    sentence for being new.
+    Sentences patched together keep the network from learning the templates by heart: it would guess the little words
+    from their neighbours, and vote against a sentence for being new.
     """
     rng = random.Random(f"{language} train {seed}")
     known, words, unwanted = sentences(language), vocabulary(language), set(new_orders(language))
     takes: list[Take] = []
     while len(takes) < count:
         draw = rng.random()
-        said = rng.choice(known) if draw < 0.45 else tuple(rng.choices(words, k=rng.randint(1, 7)))
+        said = rng.choice(known) if draw < 0.25 else _patchwork(rng, known, words)
         if said not in unwanted:
             takes.append(_take(rng, language, "train", () if draw > 0.98 else said, _VARIANTS))
     return takes
+
+
+def _patchwork(rng: random.Random, known: Sequence[tuple[str, ...]], words: Sequence[str]) -> tuple[str, ...]:
+    """Return 1 to 7 words: single ones, and runs of two or three out of template sentences, in any order."""
+    said: list[str] = []
+    for _ in range(rng.randint(1, 4)):
+        if rng.random() < 0.5:
+            said.append(rng.choice(words))
+        else:
+            sentence = rng.choice(known)
+            start = rng.randrange(len(sentence))
+            said.extend(sentence[start : start + rng.randint(2, 3)])
+    return tuple(said[:7])
 
 
 def held_out(language: Code, seed: int = 0) -> list[Take]:

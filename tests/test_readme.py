@@ -26,7 +26,7 @@ BLOCKS = [(language, text) for language, text in BLOCK.findall((ROOT / "README.m
 
 def block(start: str) -> str:
     """Return the README's one block that begins with `start`."""
-    found = [text for _, text in BLOCKS if text.startswith(start)]
+    found: list[str] = [text for _, text in BLOCKS if text.startswith(start)]
     assert len(found) == 1, f"the README has {len(found)} blocks that begin with {start!r}"
     return found[0]
 

@@ -98,7 +98,7 @@ def test_what_is_refused_is_named(tmp_path: Path, text: str, message: str) -> No
 
 
 def test_a_named_file_that_is_absent_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="nowhere.py cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.py cannot be read"):
         load_settings(tmp_path / "nowhere.py", environ={})
 
 
