@@ -15,7 +15,6 @@ FEWEST_WORDS = {Language.ENGLISH: 3, Language.CHINESE: 4}
 
 _HAN = r"\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+(?:['’][^\W{_HAN}]+)*")
-_BORDER = re.compile(rf"(?<=[{_HAN}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{_HAN}])")
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class TextCutter:
         """Return `text` (spoken form) in pieces, in order; empty when there is nothing in it to pronounce."""
         if not _WORD.search(text):
             return []
-        spaced = _BORDER.sub(" ", text.strip())  # XTTS would glue an English word to the pinyin before it
-        pieces = split_text(spaced, self.language, CHARACTER_LIMITS[self.language])
+        pieces = split_text(text.strip(), self.language, CHARACTER_LIMITS[self.language])
         return self._merge_short([part for piece in pieces for part in self._within_limits(piece)])
 
     def _fits(self, piece: str) -> bool:

@@ -121,6 +121,13 @@ class Planted:
         return os.mkdir, (str(self.folder),)
 
 
+def test_another_pickle_protocol_hides_nothing(released: Path, tmp_path: Path) -> None:
+    torch.save({"model": {}, "config": Planted(tmp_path / "it ran")}, released / "model.pth", pickle_protocol=4)
+    with pytest.raises(ConfigurationError, match=r"model\.pth"):
+        convert_checkpoint(released, tmp_path / "made")
+    assert not (tmp_path / "it ran").exists()
+
+
 class Unknown:
     """A class of no checkpoint."""
 
