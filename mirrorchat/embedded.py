@@ -109,7 +109,7 @@ class MissingRecognizer:
 
     def __init__(self, language: Language, folder: Path) -> None:
         self._message = _how_to_install(language, folder)
-        self.info = EngineInfo("none", f"no {language.value} model", "", _WHY_MISSING[language])
+        self.info = EngineInfo("none", f"no {language.value.capitalize()} model", "", _WHY_MISSING[language])
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
@@ -182,8 +182,9 @@ class EmbeddedSynthesizer:
         """
         profile = voice.profile if isinstance(voice, TintVoice) else None
         for piece in split_text(spoken_form(text, language), language, _PIECE_CHARS[language]):
-            speech = self._espeak.speak(piece, language, deadline=deadline, cancel=cancel).audio
-            if not len(speech.samples):
+            spoken = self._espeak.speak(piece, language, deadline=deadline, cancel=cancel)
+            speech = spoken.audio
+            if not spoken.phonemes.strip():
                 _check_unspeakable(piece)
                 continue
             if profile is not None and self._tint is not None:

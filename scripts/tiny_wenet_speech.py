@@ -13,6 +13,7 @@ input and writes a line of JSON and the 16-bit samples to its standard output.
 """
 
 import ctypes
+import functools
 import itertools
 import json
 import random
@@ -218,6 +219,7 @@ class Take:
         return (" " if self.language == "en" else "").join(self.words)
 
 
+@functools.cache
 def sentences(language: Code) -> list[tuple[str, ...]]:
     """Return every sentence of the templates, as words, in a fixed order."""
     found: dict[tuple[str, ...], None] = {}
@@ -233,6 +235,7 @@ def new_orders(language: Code) -> list[tuple[str, ...]]:
     return [tuple(line.split()) for line in NEW_ORDERS[language]]
 
 
+@functools.cache
 def vocabulary(language: Code) -> list[str]:
     """Return every word of the templates, sorted."""
     return sorted({word for sentence in sentences(language) for word in sentence})
@@ -245,26 +248,32 @@ def training(language: Code, count: int, seed: int) -> list[Take]:
     from their neighbours, and vote against a sentence for being new.
     """
     rng = random.Random(f"{language} train {seed}")
-    known, words, unwanted = sentences(language), vocabulary(language), set(new_orders(language))
+    known, unwanted = sentences(language), set(new_orders(language))
     takes: list[Take] = []
     while len(takes) < count:
         draw = rng.random()
-        said = rng.choice(known) if draw < 0.25 else _patchwork(rng, known, words)
+        said = rng.choice(known) if draw < 0.25 else _patchwork(rng, language, known)
         if said not in unwanted:
             takes.append(_take(rng, language, "train", () if draw > 0.98 else said, _VARIANTS))
     return takes
 
 
-def _patchwork(rng: random.Random, known: Sequence[tuple[str, ...]], words: Sequence[str]) -> tuple[str, ...]:
-    """Return 1 to 7 words: single ones, and runs of two or three out of template sentences, in any order."""
+def _patchwork(rng: random.Random, language: Code, known: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return 1 to 7 words in any order: runs of two out of template sentences, any words, and little words.
+
+    The little words that hold sentences together are short and blurred, so they come oftener than the others.
+    """
+    words = vocabulary(language)
+    little = [word for template in TEMPLATES[language] for word in template.split() if word[0] != "{"]
     said: list[str] = []
-    for _ in range(rng.randint(1, 4)):
-        if rng.random() < 0.5:
-            said.append(rng.choice(words))
-        else:
+    for _ in range(rng.randint(1, 5)):
+        draw = rng.random()
+        if draw < 0.3:
             sentence = rng.choice(known)
             start = rng.randrange(len(sentence))
-            said.extend(sentence[start : start + rng.randint(2, 3)])
+            said.extend(sentence[start : start + 2])
+        else:
+            said.append(rng.choice(words if draw < 0.65 else little))
     return tuple(said[:7])
 
 
@@ -286,7 +295,7 @@ def _take(rng: random.Random, language: Code, kind: Kind, words: tuple[str, ...]
         language=language,
         kind=kind,
         voice=f"{base}+{variant}" if variant else base,
-        rate=rng.randint(130, 195),
+        rate=rng.randint(120, 180),
         pitch=rng.randint(30, 70),
         gain_db=rng.uniform(-18.0, 0.0),
         snr_db=rng.uniform(15.0, 45.0),

@@ -19,7 +19,9 @@ from chat_server import ChatServer, answer, hang_before_headers
 from running_server import ROOT, RunningServer
 from speech import noise_wav, say_wav
 
+from mirrorchat.app import create_app
 from mirrorchat.audio import Audio, encode_wav
+from mirrorchat.settings import Settings
 
 QUESTION = ROOT / "examples" / "question.wav"  # "What is the best way to learn a language?"
 SECRET = "a-secret-of-the-server-0123456789"
@@ -328,6 +330,29 @@ def test_a_caller_who_hangs_up_frees_the_place_and_the_chat(tmp_path: Path) -> N
             wait_for(lambda: bool(chat.requests))
         assert chat.requests[0].closed_early.wait(10)
         wait_for(lambda: " 499 " in server.log)
+
+
+def test_a_defect_of_ours_says_nothing_internal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    app = create_app(Settings(models_dir=tmp_path))
+    runtime = app.extensions["mirrorchat"]
+    try:
+        assert runtime.wait_until_loaded(60)
+
+        said = " ".join(["what", "the", "caller", "said"])  # a traceback shows source lines, which are ours
+
+        def defect() -> str:
+            raise KeyError(said)
+
+        app.add_url_rule("/defect", view_func=defect)
+        response = app.test_client().get("/defect")
+    finally:
+        runtime.close()
+    assert response.status_code == 500
+    error = response.get_json()["error"]
+    assert error["type"] == "server_error" and error["code"] == "internal_error"
+    assert response.headers["X-Request-Id"] in error["message"]
+    assert "KeyError" in caplog.text and "in defect" in caplog.text
+    assert said not in caplog.text + response.get_data(as_text=True)
 
 
 def test_nothing_of_the_caller_is_logged(embedded_server: RunningServer) -> None:

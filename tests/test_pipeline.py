@@ -1,0 +1,198 @@
+"""The turn as events: their order, what ends them, and that nothing is left behind."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+from chat_server import ChatServer, answer, hang_after, status, truncated
+from speech import say
+
+from mirrorchat.audio import Audio
+from mirrorchat.embedded import EmbeddedRecognizer, EmbeddedSynthesizer
+from mirrorchat.engines import Deadline, Engines, Language, Transcript
+from mirrorchat.errors import (
+    ChatInterrupted,
+    ClientGone,
+    DeadlineExceeded,
+    NoWords,
+    ShuttingDown,
+    SynthesisFailed,
+)
+from mirrorchat.llm import ChatClient
+from mirrorchat.pipeline import (
+    Done,
+    Error,
+    Event,
+    Pipeline,
+    Question,
+    SentenceFailed,
+    SpokenAudio,
+    StartedOver,
+    Stopwatch,
+    TextDelta,
+    Timings,
+)
+from mirrorchat.scheduler import Scheduler
+from mirrorchat.settings import ChatApi
+
+UNREADABLE = "ꡀꡁꡂ ꡃꡄꡅ ꡆꡇꡈ."  # letters, but none that eSpeak NG has a sound for
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[tuple[EmbeddedRecognizer, EmbeddedSynthesizer]]:
+    recognizer, synthesizer = EmbeddedRecognizer(), EmbeddedSynthesizer()
+    yield recognizer, synthesizer
+    recognizer.close()
+    synthesizer.close()
+
+
+class Turns:
+    """A pipeline over the embedded engines and the given chat servers, with places for two turns."""
+
+    def __init__(self, engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], *chats: ChatServer) -> None:
+        apis = [ChatApi(**chat.api(timeout_s=5.0)) for chat in chats]
+        recognizer, synthesizer = engines
+        self.scheduler = Scheduler(2)
+        self.pipeline = Pipeline(
+            Engines(
+                dict.fromkeys(Language, recognizer),
+                ChatClient(apis, cooldown_s=0.0),
+                dict.fromkeys(Language, synthesizer),
+            ),
+            system_prompt="Answer in {language}.",
+            seed=0,
+            max_turns=2,
+        )
+
+    def run(
+        self, text: str | None = "Hi", *, collected: bool = False, deadline_s: float = 30.0, audio: Audio | None = None,
+        caller_gone: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Event]:  # fmt: skip
+        """Yield the events of one turn."""
+        question = Question(audio or say("hello there"), Language.ENGLISH, Language.ENGLISH, text)
+        with self.scheduler.enter(Deadline.after(deadline_s)) as place:
+            events = self.pipeline.run_turn(
+                question, place, watch=Stopwatch(), collected=collected, caller_gone=caller_gone
+            )
+            with closing(events):
+                yield from events
+
+    def assert_all_places_free(self) -> None:
+        """Wait until the helpers of ended turns have let go."""
+        limit = time.monotonic() + 10.0
+        while self.scheduler.running:
+            assert time.monotonic() < limit, "a helper holds its place"
+            time.sleep(0.01)
+
+
+def test_events_come_in_order(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
+    with ChatServer(answer("The first sentence is here. The second one follows it.")) as chat:
+        turns = Turns(engines, chat)
+        events = list(turns.run("What is it?"))
+        turns.assert_all_places_free()
+    assert events[0] == Transcript("What is it?", Language.ENGLISH)
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert text == "The first sentence is here. The second one follows it."
+    indices = [event.index for event in events if isinstance(event, SpokenAudio)]
+    assert indices == sorted(indices) and set(indices) == {0, 1}
+    assert isinstance(events[-2], Timings) and isinstance(events[-1], Done)
+    assert set(events[-2].seconds) == {"voice", "answer", "speak", "total"}
+
+
+def test_a_sentence_is_spoken_while_the_next_is_written(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    pieces = ["The first sentence is here. ", "And ", "the second one follows it."]
+    with ChatServer(answer("", pieces=pieces, delay_s=2.0)) as chat:
+        events = list(Turns(engines, chat).run())
+    first_audio = next(i for i, event in enumerate(events) if isinstance(event, SpokenAudio))
+    last_text = max(i for i, event in enumerate(events) if isinstance(event, TextDelta))
+    assert first_audio < last_text
+
+
+def test_nothing_heard_ends_the_turn_before_the_chat(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    noise = Audio((np.random.default_rng(0).standard_normal(32_000) * 0.1).astype(np.float32), 16_000)
+    with ChatServer() as chat:
+        events = list(Turns(engines, chat).run(None, audio=noise))
+        assert not chat.requests
+    assert [type(event) for event in events] == [Error]
+    assert isinstance(events[0], Error) and isinstance(events[0].reason, NoWords)
+
+
+def test_a_broken_answer_is_started_over_when_nobody_has_heard_of_it(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    with ChatServer(truncated("A broken answer. It ", "ends")) as broken, ChatServer(answer("A whole one.")) as whole:
+        events = list(Turns(engines, broken, whole).run(collected=True))
+        assert len(broken.requests) == len(whole.requests) == 1
+    over = next(i for i, event in enumerate(events) if isinstance(event, StartedOver))
+    assert "".join(event.text for event in events[over:] if isinstance(event, TextDelta)) == "A whole one."
+    assert isinstance(events[-1], Done)
+
+
+def test_a_broken_answer_ends_the_turn_when_it_was_heard(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    with ChatServer(truncated("A broken answer. It ", "ends")) as broken, ChatServer(answer("A whole one.")) as whole:
+        events = list(Turns(engines, broken, whole).run(collected=False))
+        assert not whole.requests
+    assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ChatInterrupted)
+
+
+def test_a_sentence_that_cannot_be_spoken_is_named_and_the_others_are_spoken(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    with ChatServer(answer(f"Here is the first sentence.\n{UNREADABLE}\nThis is the last sentence.")) as chat:
+        events = list(Turns(engines, chat).run())
+    failed = [event for event in events if isinstance(event, SentenceFailed)]
+    assert len(failed) == 1 and isinstance(failed[0].reason, SynthesisFailed)
+    spoken = {event.index for event in events if isinstance(event, SpokenAudio)}
+    assert failed[0].index not in spoken and len(spoken) >= 1
+    assert isinstance(events[-1], Done)
+
+
+def test_a_lost_sentence_fails_a_collected_answer(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
+    with ChatServer(answer(f"Here is the first sentence.\n{UNREADABLE}\nThis is the last sentence.")) as chat:
+        turns = Turns(engines, chat)
+        question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi")
+        with turns.scheduler.enter(Deadline.after(30)) as place, pytest.raises(SynthesisFailed):
+            turns.pipeline.answer(question, place, watch=Stopwatch())
+
+
+def test_an_answer_without_words_is_an_error(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
+    with ChatServer(answer("🙂 --- 🙂")) as chat:
+        events = list(Turns(engines, chat).run())
+    assert isinstance(events[-1], Error) and isinstance(events[-1].reason, SynthesisFailed)
+
+
+@pytest.mark.parametrize("end", ["close", "deadline", "hang-up", "shutdown"])
+def test_what_ends_a_turn_ends_its_chat_and_frees_its_place(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], end: str
+) -> None:
+    with ChatServer(hang_after("Here comes the first sentence. And ")) as chat:
+        turns = Turns(engines, chat)
+        limit_s = 3.0 if end == "deadline" else 30.0
+        events = turns.run(deadline_s=limit_s, caller_gone=lambda: end == "hang-up" and bool(chat.requests))
+        last: Event | None = None
+        for event in events:
+            last = event
+            if isinstance(event, TextDelta):
+                if end == "close":
+                    events.close()  # type: ignore[attr-defined]  # a generator's
+                if end == "shutdown":
+                    turns.scheduler.end_all(ShuttingDown("bye"))
+        assert chat.requests[0].closed_early.wait(10)
+        turns.assert_all_places_free()
+    expected = {"deadline": DeadlineExceeded, "hang-up": ClientGone, "shutdown": ShuttingDown}
+    if end != "close":
+        assert isinstance(last, Error) and isinstance(last.reason, expected[end])
+
+
+def test_no_api_is_an_error_that_names_each(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
+    with ChatServer(status(500)) as chat:
+        events = list(Turns(engines, chat).run(collected=True))
+    assert isinstance(events[-1], Error) and "HTTP 500" in events[-1].reason.message
