@@ -15,7 +15,7 @@ from flask import Blueprint, Flask, Request, Response, current_app, g, jsonify, 
 from werkzeug.exceptions import HTTPException
 
 from mirrorchat.audio import decode, encode_wav, require_speakable
-from mirrorchat.engines import Deadline, EngineInfo, Language, build_engines
+from mirrorchat.engines import Deadline, EngineInfo, Language
 from mirrorchat.errors import (
     ConfigurationError,
     InvalidField,
@@ -35,6 +35,7 @@ from mirrorchat.pipeline import Answer, Pipeline, Question, Stopwatch
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
+from mirrorchat.startup import build_engines
 
 HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
 TEXT_LIMIT_CHARS = 4000  # of the form field `text`

@@ -62,10 +62,10 @@ class EmbeddedRecognizer:
     ConfigurationError when pocketsphinx cannot be loaded.
     """
 
-    def __init__(self, processes: int = 1, reason: str = "") -> None:
+    def __init__(self, processes: int = 1) -> None:
         self._children = WarmChildren("mirrorchat.pocketsphinx_child", processes)
         _warm_up(self._children, "pocketsphinx")
-        self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu", reason)
+        self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu")
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
@@ -130,12 +130,12 @@ class EmbeddedSynthesizer:
 
     sample_rate = 24_000
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self) -> None:
         self._espeak = Espeak()
         _warm_up(self._espeak, "eSpeak NG")
         self._tint: VoiceTint | None = None
         self._sources: dict[Language, Profile] = {}
-        model = "eSpeak NG klatt4"
+        model, reason = "eSpeak NG klatt4", ""
         try:
             self._tint = VoiceTint()
             with ThreadPoolExecutor(len(Language)) as pool:  # WORLD lets other threads run: half the time on two cores
@@ -143,9 +143,7 @@ class EmbeddedSynthesizer:
                 self._sources = dict(zip(Language, profiles, strict=True))
             model += " with WORLD voice tint"
         except ImportError:
-            reason = "; ".join(
-                filter(None, (reason, f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"))
-            )
+            reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
         self.info = EngineInfo("embedded", model, "cpu", reason)
 
     def voice(self, references: Sequence[Audio]) -> TintVoice:

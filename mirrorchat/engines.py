@@ -1,17 +1,14 @@
-"""The seams between the turn and the engines: protocols, result types, and the choice of engines at startup."""
+"""The seams between the turn and the engines: protocols and result types."""
 
 import enum
-import importlib.util
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from mirrorchat.audio import Audio
-from mirrorchat.errors import ChatFailure, ConfigurationError, DeadlineExceeded, MirrorChatError
-from mirrorchat.settings import Settings
+from mirrorchat.errors import ChatFailure, DeadlineExceeded, MirrorChatError
 
 
 class Language(enum.StrEnum):
@@ -217,118 +214,3 @@ class Engines:
         ]  # fmt: skip
         for engine in {id(engine): engine for engine in engines}.values():
             engine.close()
-
-
-def build_engines(settings: Settings) -> Engines:
-    """Load what `settings` choose: a named engine must start, `auto` takes the real one when its weights are here.
-
-    Raises ConfigurationError or ModelNotInstalled when a chosen engine cannot start. Heavy packages are imported here,
-    in the branch that needs them.
-    """
-    synthesizers = _build_synthesizers(settings)
-    recognizers = {language: _build_recognizer(settings, language) for language in Language}
-    return Engines(recognizers, _build_chat(settings), synthesizers)
-
-
-WENET_FILES = ("final.zip", "units.txt")
-WENET_PACKAGES = ("torch", "kaldi_native_fbank")
-XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
-XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")
-
-
-def _build_chat(settings: Settings) -> ChatModel:
-    if settings.chatgpt_apis:
-        from mirrorchat.llm import ChatClient
-
-        return ChatClient(settings.chatgpt_apis, cooldown_s=settings.chat_cooldown_s)
-    from mirrorchat.embedded import ParrotChat
-
-    return ParrotChat()
-
-
-def _build_recognizer(settings: Settings, language: Language) -> Recognizer:
-    folder = settings.models_dir / f"wenet-{language.code}"
-    name, reason = _choose(
-        settings.recognizer[language.value], "wenet", _missing(folder, WENET_FILES, WENET_PACKAGES), folder
-    )
-    engine: Recognizer
-    if name == "wenet":
-        _require_packages("wenet", WENET_PACKAGES)
-        from mirrorchat.asr import WenetRecognizer
-
-        engine = WenetRecognizer(folder, language, threads=settings.threads)
-    else:
-        engine = _build_embedded_recognizer(language, folder, required=reason == NAMED)
-    engine.info = replace(engine.info, reason=_join(reason, engine.info.reason))
-    return engine
-
-
-def _build_embedded_recognizer(language: Language, folder: Path, *, required: bool) -> Recognizer:
-    """Return the embedded recogniser, or what tells callers how to install one where there is none."""
-    from mirrorchat.embedded import EmbeddedRecognizer, MissingRecognizer
-
-    if language is Language.ENGLISH and (required or importlib.util.find_spec("pocketsphinx")):
-        return EmbeddedRecognizer()
-    return MissingRecognizer(language, folder)
-
-
-def _build_synthesizers(settings: Settings) -> dict[Language, Synthesizer]:
-    """Return a synthesiser for each language; languages that use the same engine share it."""
-    folder = settings.models_dir / "xtts-v2"
-    missing = _missing(folder, XTTS_FILES, XTTS_PACKAGES)
-    built: dict[str, Synthesizer] = {}
-    chosen: dict[Language, Synthesizer] = {}
-    for language in Language:
-        name, reason = _choose(settings.synthesizer[language.value], "xtts", missing, folder)
-        if name not in built:
-            engine = _build_synthesizer(name, settings, folder)
-            engine.info = replace(engine.info, reason=_join(reason, engine.info.reason))
-            built[name] = engine
-        chosen[language] = built[name]
-    return chosen
-
-
-def _build_synthesizer(name: str, settings: Settings, folder: Path) -> Synthesizer:
-    if name == "xtts":
-        _require_packages("xtts", XTTS_PACKAGES)
-        from mirrorchat.synth import XttsSynthesizer
-
-        return XttsSynthesizer(folder, device=settings.device, threads=settings.threads)
-    from mirrorchat.embedded import EmbeddedSynthesizer
-
-    return EmbeddedSynthesizer()
-
-
-def _choose(choice: str, real: str, missing: str, folder: Path) -> tuple[str, str]:
-    """Return the engine's name and why it was chosen. `missing` says what keeps the real one from starting, if any."""
-    if choice != "auto":
-        return choice, NAMED
-    return ("embedded", missing) if missing else (real, f"its weights are in {folder}")
-
-
-def _missing(folder: Path, files: Sequence[str], packages: Sequence[str]) -> str:
-    """Return what an engine lacks, weights first, or an empty text."""
-    absent = [name for name in files if not _is_present(folder, name)]
-    if absent:
-        return f"no {', '.join(absent)} in {folder}"
-    packages = [name for name in packages if not importlib.util.find_spec(name)]
-    return f"{folder} is there, but {FULL_HINT.format(', '.join(packages))}" if packages else ""
-
-
-def _is_present(folder: Path, name: str) -> bool:
-    """Tell whether a weight file is there; XTTS's pickle does when it has not been converted to safetensors."""
-    return (folder / name).is_file() or (name == "model.safetensors" and (folder / "model.pth").is_file())
-
-
-NAMED = "named in the settings"
-FULL_HINT = "{} is not installed: run scripts/serve --full"
-
-
-def _require_packages(engine: str, packages: Sequence[str]) -> None:
-    absent = [name for name in packages if not importlib.util.find_spec(name)]
-    if absent:
-        raise ConfigurationError(f"engine {engine}: {FULL_HINT.format(', '.join(absent))}")
-
-
-def _join(*reasons: str) -> str:
-    return "; ".join(reason for reason in reasons if reason)

@@ -306,9 +306,9 @@ def test_without_pyworld_the_untinted_voice_answers(
     monkeypatch: pytest.MonkeyPatch, synthesizer: EmbeddedSynthesizer, say: Say
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyworld", None)  # how Python marks a module that cannot be imported
-    plain = EmbeddedSynthesizer("no weights")
+    plain = EmbeddedSynthesizer()
     try:
-        assert plain.info.reason.startswith("no weights; pyworld is not installed, so the voice is not tinted: apt ")
+        assert plain.info.reason.startswith("pyworld is not installed, so the voice is not tinted: apt ")
         voice = plain.voice([say("en-us+f5", PASSAGE)])
         assert (voice.kind, voice.reason) == (VoiceKind.NEUTRAL, "pyworld is not installed")
         expected = speak(synthesizer, "Hello there.", NEUTRAL)
