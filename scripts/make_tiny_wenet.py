@@ -5,13 +5,14 @@
 Each is a U2++ network of about half a million weights that knows the hundred words of `tiny_wenet_speech.py`, trained
 on speech that eSpeak NG makes, by CTC and both attention decoders, with noise, gain and SpecAugment (arXiv 1904.08779)
 so that it understands voices it has not heard. Linear layers are stored as int8, as in the releases. The same seed on
-the same machine gives the same files.
+the same machine gives the same files. Measured 12 (Chinese) and 14 (English) minutes, side by side on two busy cores.
 """
 
 import argparse
 import random
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,11 +182,16 @@ def export(model: U2Model, units: Sequence[str], folder: Path) -> None:
 
 
 def save_script(model: nn.Module, path: Path) -> None:
-    """Write `model` to `path` as TorchScript."""
+    """Write `model` to `path` as TorchScript, without the debug records: they name folders of the machine."""
     with warnings.catch_warnings():
         # PyTorch calls TorchScript deprecated; it is the format of WeNet's releases.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.script", category=DeprecationWarning)
         torch.jit.script(model).save(str(path))  # type: ignore[no-untyped-call]
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".debug_pkl")}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # which dates it 1980: the same weights, the same bytes
 
 
 def edit_distance(wanted: Sequence[str], heard: Sequence[str]) -> int:

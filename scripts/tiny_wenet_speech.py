@@ -220,14 +220,14 @@ class Take:
 
 
 @functools.cache
-def sentences(language: Code) -> list[tuple[str, ...]]:
+def sentences(language: Code) -> tuple[tuple[str, ...], ...]:
     """Return every sentence of the templates, as words, in a fixed order."""
     found: dict[tuple[str, ...], None] = {}
     for template in TEMPLATES[language]:
         slots = [SLOTS[language][word[1:-1]].split() if word[0] == "{" else [word] for word in template.split()]
         found.update(dict.fromkeys(itertools.product(*slots)))
     unwanted = set(new_orders(language))
-    return [sentence for sentence in found if sentence not in unwanted]
+    return tuple(sentence for sentence in found if sentence not in unwanted)
 
 
 def new_orders(language: Code) -> list[tuple[str, ...]]:
@@ -236,9 +236,9 @@ def new_orders(language: Code) -> list[tuple[str, ...]]:
 
 
 @functools.cache
-def vocabulary(language: Code) -> list[str]:
+def vocabulary(language: Code) -> tuple[str, ...]:
     """Return every word of the templates, sorted."""
-    return sorted({word for sentence in sentences(language) for word in sentence})
+    return tuple(sorted({word for sentence in sentences(language) for word in sentence}))
 
 
 def training(language: Code, count: int, seed: int) -> list[Take]:
