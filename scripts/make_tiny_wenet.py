@@ -5,7 +5,7 @@
 Each is a U2++ network of about half a million weights that knows the hundred words of `tiny_wenet_speech.py`, trained
 on speech that eSpeak NG makes, by CTC and both attention decoders, with noise, gain and SpecAugment (arXiv 1904.08779)
 so that it understands voices it has not heard. Linear layers are stored as int8, as in the releases. The same seed on
-the same machine gives the same files. Measured 12 (Chinese) and 14 (English) minutes, side by side on two busy cores.
+the same machine gives the same weights. Measured 12 (Chinese) and 14 (English) minutes side by side on two busy cores.
 """
 
 import argparse
@@ -191,7 +191,7 @@ def save_script(model: nn.Module, path: Path) -> None:
         records = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".debug_pkl")}
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in records.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # which dates it 1980: the same weights, the same bytes
+            archive.writestr(zipfile.ZipInfo(name), content)  # ZipInfo: no date of the day
 
 
 def edit_distance(wanted: Sequence[str], heard: Sequence[str]) -> int:

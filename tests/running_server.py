@@ -35,6 +35,16 @@ def ask(url: str, audio: bytes, language: str, **fields: str) -> requests.Respon
     )
 
 
+def ask_when_free(url: str, audio: bytes, language: str, **fields: str) -> requests.Response:
+    """Post `audio` again while all places are taken: helpers of a turn that just ended hold theirs a moment longer."""
+    limit = time.monotonic() + 10.0
+    while True:
+        response = ask(url, audio, language, **fields)
+        if response.status_code != 503 or time.monotonic() > limit:
+            return response
+        time.sleep(0.05)
+
+
 class RunningServer:
     """A server started in `folder` (for its configuration, models and log) and stopped at the end of the block.
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import requests
 from chat_server import ChatServer, answer, hang_before_headers
-from running_server import GUNICORN_CONF, ROOT, RunningServer, ask, free_port
+from running_server import GUNICORN_CONF, ROOT, RunningServer, ask, ask_when_free, free_port
 from speech import say, say_wav
 from test_app import check_error, wait_for
 
@@ -167,7 +167,7 @@ def test_a_server_that_stays_silent_is_504_and_a_hang_up_frees_its_place(tmp_pat
         assert chat.requests[0].closed_early.wait(10)  # nginx hung up, so the turn was ended
         wait_for(lambda: " 499 " in server.log)
         chat.behaviour = answer("Here I am.")
-        assert ask(proxy.url, say_wav("hello"), "english", text="Hi").status_code == 200
+        assert ask_when_free(proxy.url, say_wav("hello"), "english", text="Hi").status_code == 200
 
 
 @needs_nginx
