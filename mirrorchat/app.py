@@ -304,7 +304,9 @@ def _json_answer(answer: Answer, wav: bytes, used: dict[str, EngineInfo]) -> dic
 
 
 def _describe_in_headers(response: Response, answer: Answer, used: dict[str, EngineInfo]) -> None:
-    response.headers["X-MirrorChat-Engines"] = ", ".join(f"{stage}={_describe(info)}" for stage, info in used.items())
+    engines = ", ".join(f"{stage}={_describe(info)}" for stage, info in used.items())
+    # a chat model may have a name in any letters; headers have ASCII only
+    response.headers["X-MirrorChat-Engines"] = engines.encode("ascii", "replace").decode()
     response.headers["X-MirrorChat-Voice"] = f"{answer.voice.kind}; {answer.voice.reason}"
     response.headers["Server-Timing"] = ", ".join(
         f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in answer.timings.seconds.items()

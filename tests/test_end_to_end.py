@@ -76,7 +76,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(chat: ChatServer, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """WeNet hears, the embedded voice speaks."""
     folder = tmp_path_factory.mktemp("wenet")
-    with RunningServer(folder, models_dir=str(models), chatgpt_apis=[chat.api(KEY)]) as running:
+    with RunningServer(folder, models_dir=str(models), chatgpt_apis=[chat.api(KEY, model="千问")]) as running:
         yield running
 
 
@@ -91,7 +91,7 @@ def test_spoken_questions_reach_the_api_in_words_and_come_back_as_speech(
         assert request.question == reply["transcript"]
         assert name in request.messages[0]["content"]
         assert request.headers["authorization"] == f"Bearer {KEY}"
-        assert request.body["stream"] is True
+        assert request.body["stream"] is True and request.body["model"] == "千问"
         assert reply["reply"] == REPLIES[code]
         assert reply["engines"]["recognizer"]["name"] == "wenet"
         assert reply["voice"]["kind"] in ("tint", "neutral")
