@@ -45,6 +45,15 @@ models_dir = "~/.cache/mirrorchat"
 # Where XTTS runs: auto (the GPU when torch can use one), cpu, cuda or cuda:N. WeNet's released files run on the CPU.
 device = "auto"
 
+# How XTTS keeps its weights. CPU: fp32, fp16w (16 bits) or int8; fewer bits speak sooner and load later (5 to 50 s).
+# GPU: fp32, bf16 or fp16. auto: fp32 on the CPU, bf16 on the GPU.
+xtts_weights = "auto"
+
+# How many sentences XTTS decodes at once, 1 to 64, and the megabytes for what it remembers of them: fewer sentences run
+# at once where they do not fit (275 MB for the longest one in fp32, half in 16 bits).
+xtts_batch = 8
+xtts_cache_mb = 2200
+
 # CPU threads of each engine, 1 to 256. Default: the machine's cores, at most 4.
 # threads = 4
 

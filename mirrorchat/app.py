@@ -60,9 +60,10 @@ class Runtime:
 
     @property
     def pipeline(self) -> Pipeline:
-        """Return the pipeline. Raises NotReady until every engine is loaded."""
+        """Return the pipeline. Raises NotReady until every engine is loaded, and when one has failed for good."""
         if self._pipeline is None:
             raise NotReady("the engines are still loading", retry_after_s=5)
+        self._pipeline.engines.check_ready()
         return self._pipeline
 
     def wait_until_loaded(self, timeout_s: float) -> bool:

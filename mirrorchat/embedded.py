@@ -190,6 +190,9 @@ class EmbeddedSynthesizer:
             cancel.check()
             yield _at_level(speech.resample(self.sample_rate))
 
+    def check_ready(self) -> None:
+        """Nothing to check: a process that has ended is started again by the next sentence."""
+
     def close(self) -> None:
         """End the eSpeak NG process."""
         self._espeak.close()

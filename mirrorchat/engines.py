@@ -190,6 +190,10 @@ class Synthesizer(Protocol):
         """Yield `text` (written form) as speech at `sample_rate`, in order, nothing lost however long it is."""
         ...
 
+    def check_ready(self) -> None:
+        """Raise NotReady when the engine, once loaded, can speak no more."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -206,6 +210,11 @@ class Engines:
         stages = {f"recognizer.{language.code}": engine.info for language, engine in self.recognizers.items()}
         stages["chat"] = self.chat.info
         return stages | {f"synthesizer.{language.code}": engine.info for language, engine in self.synthesizers.items()}
+
+    def check_ready(self) -> None:
+        """Raise NotReady when an engine can answer no more."""
+        for synthesizer in self.synthesizers.values():
+            synthesizer.check_ready()
 
     def close(self) -> None:
         """Free every engine, each once."""

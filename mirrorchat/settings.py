@@ -17,6 +17,7 @@ CONFIG_NAMES = ("config.py", "chatgpt_api_config.py")  # the second is the older
 DEFAULT_CHAT_MODEL = "gpt-4o-mini"
 RECOGNIZER_NAMES = ("auto", "wenet", "embedded")
 SYNTHESIZER_NAMES = ("auto", "xtts", "embedded")
+XTTS_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
 LANGUAGE_NAMES = ("chinese", "english")
 SYSTEM_PROMPT = (
     "You answer questions that were asked aloud, and your answer is spoken aloud. Answer in {language}, in one to three"
@@ -64,6 +65,9 @@ class Settings:
     recognizer: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(LANGUAGE_NAMES, "auto"))
     synthesizer: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(LANGUAGE_NAMES, "auto"))
     device: str = "auto"
+    xtts_weights: str = "auto"
+    xtts_batch: int = 8
+    xtts_cache_mb: int = 2200
     threads: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
     models_dir: Path = field(default_factory=lambda: Path("~/.cache/mirrorchat").expanduser())
     upload_limit_mb: int = 12
@@ -200,6 +204,15 @@ def _per_language(choices: tuple[str, ...]) -> Callable[[str, object], Mapping[s
     return read
 
 
+def _choice(choices: tuple[str, ...]) -> Callable[[str, object], str]:
+    def read(name: str, value: object) -> str:
+        if value not in choices:
+            raise ConfigurationError(f"{name}: {value!r} is not one of {', '.join(choices)}")
+        return str(value)
+
+    return read
+
+
 def _device(name: str, value: object) -> str:
     text = _text(name, value)
     kind, _, index = text.partition(":")
@@ -278,6 +291,9 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "recognizer": _per_language(RECOGNIZER_NAMES),
     "synthesizer": _per_language(SYNTHESIZER_NAMES),
     "device": _device,
+    "xtts_weights": _choice(XTTS_WEIGHTS),
+    "xtts_batch": _integer(1, 64),
+    "xtts_cache_mb": _integer(1, 100_000),
     "threads": _integer(1, 256),
     "models_dir": _folder,
     "upload_limit_mb": _integer(1, 100),

@@ -84,8 +84,12 @@ def _build_synthesizer(name: str, settings: Settings, folder: Path) -> Synthesiz
     if name == "xtts":
         _require_packages("xtts", XTTS_PACKAGES)
         from mirrorchat.synth import XttsSynthesizer
+        from mirrorchat.xtts_decode import DecodeLimits
 
-        return XttsSynthesizer(folder, device=settings.device, threads=settings.threads)
+        limits = DecodeLimits(max_batch=settings.xtts_batch, cache_bytes=settings.xtts_cache_mb * 1_000_000)
+        return XttsSynthesizer(
+            folder, device=settings.device, threads=settings.threads, weights=settings.xtts_weights, limits=limits
+        )
     from mirrorchat.embedded import EmbeddedSynthesizer
 
     return EmbeddedSynthesizer()

@@ -1,8 +1,8 @@
-"""XTTS v2 as a synthesiser: answers spoken in the asker's own voice, through coqui-tts's model code.
+"""XTTS v2 as a synthesiser: answers spoken in the asker's own voice, all callers' sentences in one running batch.
 
 A voice is the conditioning that XTTS computes from a few seconds of speech. A sentence is cut to the model's limits,
-and each piece is spoken on its own. The model carries state through an inference and samples from torch's global
-random generator, so one piece at a time has both to itself; neither is held while a listener takes the audio.
+and each piece is one request to the decode engine, which gives samples while it decodes. What XTTS does badly is
+caught here: silence at the edges is trimmed, and a piece that never ends is drawn once more, or cut and faded.
 """
 
 import functools
@@ -10,21 +10,25 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
 
 from mirrorchat.audio import Audio, Samples
-from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Priority, Voice, VoiceKind
-from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed, log_unexpected
+from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Priority, VoiceKind
+from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed
 from mirrorchat.espeak import Espeak
 from mirrorchat.text import spoken_form
 from mirrorchat.vad import find_speech, trim_to_speech
 from mirrorchat.xtts_checkpoint import read_speakers
+from mirrorchat.xtts_decode import DecodeEngine, DecodeLimits
+from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import Network, load_network
+from mirrorchat.xtts_sampling import LOOP_TOKENS, Sampling
 from mirrorchat.xtts_text import TextCutter, read_as
-from mirrorchat.xtts_turns import Turnstile
+from mirrorchat.xtts_utterance import FinishReason, Request
+from mirrorchat.xtts_vocoder import StreamingVocoder, fade_out
 from mirrorchat.xtts_voice import XttsVoice
 
 SPEECH_NEEDED_S = 1.0  # less is not enough to tell a voice
@@ -37,28 +41,41 @@ PIECE_GAP_S = 0.15
 EDGE_LEVEL = 0.003  # -50 dB: what is quieter at a piece's edges is silence
 EDGE_KEPT_S = 0.08
 
-# What torch, transformers and coqui-tts raise when a computation fails; torch's out-of-memory errors are RuntimeErrors.
+# Audio tokens (21.5 a second) that a piece may take: about twice what slow speech needs, so that what runs on past its
+# text is stopped. Speech has some 14 letters a second in English, 4.5 characters in Chinese.
+TOKENS_PER_CHARACTER = {Language.ENGLISH: 3.0, Language.CHINESE: 10.0}
+TOKENS_AT_LEAST = 24
+REDRAW_SEED = 1 << 32  # added to the seed of a piece that is drawn again
+
+# What torch and coqui-tts raise when a computation fails; torch's out-of-memory errors are RuntimeErrors.
 MODEL_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class XttsSynthesizer:
-    """Speaks with the XTTS v2 weights in `folder`, with `threads` CPU threads.
+    """Speaks with the XTTS v2 weights in `folder`.
 
-    `device` is `cpu`, `cuda`, `cuda:1`, ..., or `auto`: the GPU where torch can use one, else the CPU.
-
-    Raises ModelNotInstalled when files are missing; ConfigurationError when they are damaged or do not belong
-    together, or torch cannot use the device. Nothing in the folder is written.
+    `device` is `auto`, `cpu`, `cuda` or `cuda:1`; `threads` counts CPU threads; `weights` is a WeightMode or `auto`:
+    fp32 on a CPU, where packing fewer bits takes seconds at the start, bf16 on a GPU. Raises ModelNotInstalled when
+    files are missing; ConfigurationError when they are damaged or do not belong together, or the device cannot be
+    used, or not in that mode. Nothing in the folder is written.
     """
 
-    def __init__(self, folder: Path, *, device: str, threads: int) -> None:
+    def __init__(
+        self, folder: Path, *, device: str, threads: int, weights: str = "auto", limits: DecodeLimits | None = None
+    ) -> None:
         torch.set_num_threads(threads)
         self._device = _usable_device(device)
         self._folder = folder
-        self._network: Network | None = load_network(folder).to(self._device)
-        self._config = self._network.config
-        self._turnstile = Turnstile()
-        self.info = EngineInfo("xtts", folder.name, str(self._device))
-        self.sample_rate = int(self._config.model_args.output_sample_rate)
+        mode = _weight_mode(weights, self._device)
+        network = load_network(folder)
+        network.hifigan_decoder.to(self._device)
+        vocoder = StreamingVocoder(network.hifigan_decoder, dtype=_vocoder_dtype(mode))
+        self._engine = DecodeEngine(network, mode=mode, vocoder=vocoder, device=self._device, limits=limits)
+        network.forget_decoder()
+        self._network: Network | None = network.to(self._device)
+        self._config = network.config
+        self.info = EngineInfo("xtts", f"{folder.name} {mode}", str(self._device))
+        self.sample_rate = vocoder.sample_rate
 
     def voice(self, references: Sequence[Audio]) -> XttsVoice:
         """Return the voice heard in `references` (any rate; the first 30 s of them count).
@@ -78,7 +95,7 @@ class XttsSynthesizer:
     def speak(
         self,
         text: str,
-        voice: Voice,
+        voice: Any,
         language: Language,
         *,
         seed: int,
@@ -86,22 +103,32 @@ class XttsSynthesizer:
         deadline: Deadline,
         cancel: Cancel,
     ) -> Iterator[Audio]:
-        """Yield `text` (written form) as speech, one Audio for each piece, in order; nothing if it holds no word.
+        """Yield `text` (written form) as speech, in order; nothing if it holds no word.
 
-        Raises SynthesisFailed when the model fails or its output is not finite, DeadlineExceeded, and the reason of
-        `cancel`; both take effect within one step of the model. Raises TypeError for another engine's voice.
+        A FIRST sentence comes in pieces while it is decoded. A LATER one has time until the one before has been heard:
+        each piece of its text comes as a whole, so that one that goes wrong can still be drawn again. Raises
+        SynthesisFailed when the model fails, DeadlineExceeded, and the reason of `cancel`, both within one step of the
+        model; ServerBusy when too many sentences wait; TypeError for another engine's voice.
         """
         if not isinstance(voice, XttsVoice):
             raise TypeError(f"XTTS speaks with an XttsVoice, not a {type(voice).__name__}")
         pieces = self._pieces(text, language)
         for index, piece in enumerate(pieces):
-            with self._turnstile.turn(priority, deadline, cancel):
-                samples = self._infer(piece, voice, language, seed + index, _StopWhenUnwanted(deadline, cancel))
-            gap_s = PIECE_GAP_S if index < len(pieces) - 1 else 0.0
-            yield Audio(finish_piece(samples, self.sample_rate, gap_s), self.sample_rate)
+            urgency = priority if index == 0 else Priority.LATER
+            request = self._request(piece, voice, language, seed + index, urgency, deadline, cancel)
+            for samples in self._speak_piece(request):
+                yield Audio(samples, self.sample_rate)
+            if index < len(pieces) - 1:
+                yield Audio(np.zeros(int(PIECE_GAP_S * self.sample_rate), np.float32), self.sample_rate)
+
+    def check_ready(self) -> None:
+        """Raise NotReady when the engine can speak no more, after an error of the GPU."""
+        if not self._engine.healthy:
+            raise NotReady("the speech engine has failed: the server must be started again")
 
     def close(self) -> None:
-        """Free the model. A piece that is being spoken is finished; later calls raise NotReady."""
+        """Free the model. What is being spoken ends with ShuttingDown; later calls raise NotReady."""
+        self._engine.close()
         self._network = None
 
     def _loaded(self) -> Network:
@@ -156,45 +183,54 @@ class XttsSynthesizer:
         cutter = TextCutter(language, count_tokens, token_limit=int(self._config.model_args.gpt_max_text_tokens))
         return cutter.cut(spoken_form(text, language))
 
-    def _infer(self, piece: str, voice: XttsVoice, language: Language, seed: int, stop: StoppingCriteria) -> Samples:
-        """Return `piece` as samples. To be called by one thread at a time: see the top of the module."""
-        network, config = self._loaded(), self._config
-        devices = [self._device] if self._device.type == "cuda" else []
-        try:
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(seed % 2**63)
-                output = network.inference(
-                    piece,
-                    read_as(piece, language).code,
-                    voice.gpt_cond_latent,
-                    voice.speaker_embedding,
-                    temperature=config.temperature,
-                    length_penalty=config.length_penalty,
-                    repetition_penalty=config.repetition_penalty,
-                    top_k=config.top_k,
-                    top_p=config.top_p,
-                    stopping_criteria=StoppingCriteriaList([stop]),
-                )
-        except MODEL_ERRORS as error:
-            log_unexpected(error)
-            raise SynthesisFailed(f"XTTS could not speak the sentence ({type(error).__name__})") from error
-        samples = np.asarray(output["wav"], dtype=np.float32).reshape(-1)
-        if not np.isfinite(samples).all():
-            raise SynthesisFailed("XTTS could not speak the sentence (samples that are not finite)")
-        return samples
+    def _request(
+        self,
+        piece: str,
+        voice: XttsVoice,
+        language: Language,
+        seed: int,
+        priority: Priority,
+        deadline: Deadline,
+        cancel: Cancel,
+    ) -> Request:
+        config = self._config
+        spoken_as = read_as(piece, language)
+        return Request(
+            text_ids=self._loaded().tokenizer.encode(_as_read(piece), lang=spoken_as.code),
+            conditioning=voice.gpt_cond_latent,
+            speaker_embedding=voice.speaker_embedding,
+            seed=seed,
+            max_tokens=token_budget(piece, spoken_as),
+            deadline=deadline,
+            cancel=cancel,
+            priority=priority,
+            sampling=Sampling(
+                temperature=config.temperature,
+                top_k=config.top_k,
+                top_p=config.top_p,
+                repetition_penalty=config.repetition_penalty,
+            ),
+        )
 
-
-class _StopWhenUnwanted(StoppingCriteria):
-    """Asked by the decoder after each token: raises when nobody waits for the rest any more."""
-
-    def __init__(self, deadline: Deadline, cancel: Cancel) -> None:
-        self._deadline = deadline
-        self._cancel = cancel
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
-        self._cancel.check()
-        self._deadline.check()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+    def _speak_piece(self, request: Request) -> Iterator[Samples]:
+        """Yield the samples of one piece, its edges trimmed; drawn again once if it went wrong and nobody heard it."""
+        again = replace(request, seed=request.seed + REDRAW_SEED)
+        for attempt, drawn in enumerate((request, again)):
+            utterance, trimmer = self._engine.submit(drawn), EdgeTrimmer(self.sample_rate)
+            held: list[Samples] = []
+            for chunk in utterance:
+                held.append(chunk)
+                if request.priority is Priority.FIRST and utterance.finish_reason is None:
+                    yield from _not_empty(trimmer.push(np.concatenate(held)))
+                    held = []
+            if utterance.finish_reason is FinishReason.STOP or trimmer.started or attempt == 1:
+                break
+        rest = np.concatenate([np.zeros(0, np.float32), *held])
+        if utterance.finish_reason is not FinishReason.STOP:
+            rest = cut_off(rest, self.sample_rate, looped=utterance.finish_reason is FinishReason.LOOP)
+        yield from _not_empty(np.concatenate([trimmer.push(rest), trimmer.finish()]))
+        if not trimmer.started:
+            raise SynthesisFailed("XTTS could not speak the sentence (it made no sound)")
 
 
 def limited(references: Sequence[Audio], limit_s: float) -> list[Samples]:
@@ -209,14 +245,57 @@ def limited(references: Sequence[Audio], limit_s: float) -> list[Samples]:
     return parts
 
 
-def finish_piece(samples: Samples, sample_rate: int, gap_s: float) -> Samples:
-    """Return `samples` in [-1, 1] with all but 80 ms of the silence at both edges cut off, then `gap_s` of silence."""
-    loud = np.flatnonzero(np.abs(samples) > EDGE_LEVEL)
-    kept = int(EDGE_KEPT_S * sample_rate)
-    if len(loud):
-        samples = samples[max(0, loud[0] - kept) : loud[-1] + 1 + kept]
-    gap = np.zeros(int(gap_s * sample_rate), np.float32)
-    return np.concatenate([np.clip(samples, -1.0, 1.0), gap])
+class EdgeTrimmer:
+    """Cuts off all but 80 ms of the silence before and after speech that comes in chunks, and clips it to [-1, 1]."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.started = False  # something loud has come
+        self._kept = int(EDGE_KEPT_S * sample_rate)
+        self._quiet = np.zeros(0, np.float32)  # held back: silence at the end if nothing loud follows
+
+    def push(self, samples: Samples) -> Samples:
+        """Return what is certain not to be silence at an edge."""
+        x = np.concatenate([self._quiet, samples])
+        loud = np.flatnonzero(np.abs(x) > EDGE_LEVEL)
+        if not len(loud):
+            self._quiet = x if self.started else x[max(0, len(x) - self._kept) :]
+            return x[:0]
+        start = 0 if self.started else max(0, loud[0] - self._kept)
+        self.started = True
+        self._quiet = x[loud[-1] + 1 :]
+        spoken: Samples = np.clip(x[start : loud[-1] + 1], -1.0, 1.0)
+        return spoken
+
+    def finish(self) -> Samples:
+        """Return what is kept of the silence at the end."""
+        return self._quiet[: self._kept] if self.started else self._quiet[:0]
+
+
+def token_budget(piece: str, language: Language) -> int:
+    """Return how many audio tokens `piece` (spoken form) may take before it counts as running on."""
+    return TOKENS_AT_LEAST + math.ceil(TOKENS_PER_CHARACTER[language] * len(piece))
+
+
+def cut_off(samples: Samples, sample_rate: int, *, looped: bool) -> Samples:
+    """Return `samples` of a piece that did not end by itself, faded out, without the phrase that it repeats."""
+    loop = round(LOOP_TOKENS / 21.5 * sample_rate) if looped else 0
+    return fade_out(samples[: max(0, len(samples) - loop)], sample_rate)
+
+
+def _not_empty(samples: Samples) -> Iterator[Samples]:
+    if len(samples):
+        yield samples
+
+
+def _weight_mode(name: str, device: torch.device) -> WeightMode:
+    if name != "auto":
+        return WeightMode(name)
+    return WeightMode.BF16 if device.type == "cuda" else WeightMode.FP32
+
+
+def _vocoder_dtype(mode: WeightMode) -> torch.dtype:
+    """Return what the vocoder computes in: the fastest mode takes bfloat16, about 45 dB from float32."""
+    return torch.bfloat16 if mode is WeightMode.INT8 else torch.float32
 
 
 def _as_read(piece: str) -> str:

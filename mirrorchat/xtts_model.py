@@ -35,6 +35,11 @@ class Network(Xtts):  # type: ignore[misc]  # coqui-tts has no type information
     def init_models(self) -> None:
         """Do nothing: called by Xtts's constructor, before the vocabulary and the checkpoint are known."""
 
+    def forget_decoder(self) -> None:
+        """Let go of the GPT's layers and the vocoder, of which the decode engine has its own; voices need neither."""
+        self.gpt.gpt = self.gpt.gpt_inference = None
+        self.hifigan_decoder.waveform_decoder = None
+
 
 @dataclass(frozen=True)
 class VocoderSizes:

@@ -150,10 +150,11 @@ def test_the_xtts_answer_is_a_clone_and_no_caller_gets_anothers(chat: ChatServer
     for voice, reply in together.items():
         assert reply["voice"]["kind"] == "clone"
         assert reply["engines"]["synthesizer"]["name"] == "xtts"
-        assert reply["audio"] == alone[voice]["audio"]
-        assert np.abs(sound_of(reply).samples).max() > 0
-    first, second = together.values()
-    assert first["audio"] != second["audio"]
+        # one step of 16 bits: float32 products of a batch are summed in another order than those of one row
+        np.testing.assert_allclose(sound_of(reply).samples, sound_of(alone[voice]).samples, atol=1.5 / 32768)
+        assert np.abs(sound_of(reply).samples).max() > 0.01
+    first, second = (sound_of(reply).samples for reply in together.values())
+    assert len(first) != len(second) or np.abs(first - second).max() > 0.01
     assert chinese["reply"] == CHINESE_ANSWER and sound_of(chinese).duration_s > 0
 
 

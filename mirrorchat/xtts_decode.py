@@ -1,0 +1,436 @@
+"""One engine thread that decodes every sentence of every caller together: continuous batching for XTTS.
+
+Sequences join and leave the running batch at any step (Orca, Yu et al., OSDI 2022; vLLM). Each has its own voice, text,
+sampling settings, random generator, rows of the cache and queue to its listener, and its result does not depend on its
+neighbours. Latents for the vocoder are taken from the decode step itself; stock XTTS runs the GPT a second time.
+
+A listener who does not take samples fills its queue: its sequence then skips its turn, and gives its cache row to
+another sequence that waits for one (its keys and values are kept aside).
+
+All of torch's work on the CPU is done on the engine's thread. Each thread that has run a parallel operation keeps
+OpenMP workers of its own as long as it lives, and once there are more of those than cores, GNU's OpenMP lets them sleep
+between operations: a step then takes 1.7 times as long. What else needs torch beside this engine should run on a
+thread that ends.
+"""
+
+import hashlib
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mirrorchat.audio import Samples
+from mirrorchat.errors import (
+    ConfigurationError,
+    MirrorChatError,
+    NotReady,
+    ServerBusy,
+    ShuttingDown,
+    SynthesisFailed,
+    log_unexpected,
+)
+from mirrorchat.xtts_cuda_graph import StaticSteps
+from mirrorchat.xtts_gpt import Cache, DecodeGpt
+from mirrorchat.xtts_linear import WeightMode
+from mirrorchat.xtts_model import Network
+from mirrorchat.xtts_sampling import Sampler, is_loop
+from mirrorchat.xtts_utterance import POLL_S, FinishReason, Request, Utterance
+from mirrorchat.xtts_vocoder import VocoderStream
+
+CONDITIONING_POSITIONS = 32  # of a voice, made by the perceiver
+VOICES_KEPT = 8  # voices whose keys and values are kept: 8 MB each in float32
+
+
+class Vocoder(Protocol):
+    """Turns latents into samples: `StreamingVocoder`."""
+
+    def open(self, speaker_embedding: Tensor) -> VocoderStream: ...
+
+    def latents_wanted(self, stream: VocoderStream) -> int: ...
+
+    def advance(self, work: Sequence[tuple[VocoderStream, Tensor, bool]]) -> list[Samples]: ...
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """How much runs and waits at once.
+
+    `cache_bytes` is the budget for keys and values: it holds as many sequences as fit, at most `max_batch`.
+    `queue_chunks` pieces of samples, of the vocoder's sizes, wait for a listener before its sequence pauses.
+    """
+
+    max_batch: int = 8
+    cache_bytes: int = 2_200_000_000  # 8 sequences of full length with a float32 cache
+    max_waiting: int = 64
+    queue_chunks: int = 4
+
+
+@dataclass(eq=False)
+class _Sequence:
+    """An utterance on the engine's side. `positions` of its cache row are filled; `saved` while it has no row."""
+
+    utterance: Utterance
+    ticket: int
+    sampler: Sampler
+    max_tokens: int
+    stream: VocoderStream | None = None  # once it has joined
+    row: int | None = None
+    positions: int = 0
+    saved: Tensor | None = None
+    wanted: int = 1  # latents that the vocoder waits for before it gives more samples
+    vocoded: int = 0  # latents given to it
+    reason: FinishReason | None = None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.utterance.request.priority, self.ticket)
+
+
+@dataclass
+class _Schedule:
+    """Who waits and who has a row. Guarded by the engine's condition."""
+
+    free_rows: list[int]
+    waiting: list[_Sequence] = field(default_factory=list)
+    running: list[_Sequence] = field(default_factory=list)
+
+    def everyone(self) -> list[_Sequence]:
+        return [*self.waiting, *self.running]
+
+    def remove(self, sequence: _Sequence) -> None:
+        """Forget `sequence` and free its row."""
+        for group in (self.waiting, self.running):
+            if sequence in group:
+                group.remove(sequence)
+        if sequence.row is not None:
+            self.free_rows.append(sequence.row)
+            sequence.row = None
+
+    def next_to_join(self) -> _Sequence | None:
+        """Return the most urgent sequence whose listener has room."""
+        return min((s for s in self.waiting if not s.utterance.full), key=lambda s: s.order, default=None)
+
+    def stalled(self) -> _Sequence | None:
+        """Return a sequence whose listener has fallen behind, the least urgent one."""
+        return max((s for s in self.running if s.utterance.full), key=lambda s: s.order, default=None)
+
+
+class DecodeEngine:
+    """Speaks requests in batches on a thread of its own. Thread-safe.
+
+    Raises ConfigurationError when `device` cannot compute in `mode` or the budget holds no sequence. `device_lock` is
+    held during each step, for engines that share a device. On a GPU the step is a CUDA graph unless `cuda_graph` is
+    False. After a failure that is the whole engine's (an error of the
+    GPU), `healthy` is False and every request fails.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        mode: WeightMode,
+        vocoder: Vocoder,
+        device: torch.device,
+        limits: DecodeLimits | None = None,
+        device_lock: AbstractContextManager[object] | None = None,
+        cuda_graph: bool = True,
+    ) -> None:
+        self.limits = limits or DecodeLimits()
+        with ThreadPoolExecutor(1) as passing:  # see the top of the module
+            self.gpt = passing.submit(DecodeGpt, network, mode, device).result()
+        self.cache = _cache_within(self.limits, self.gpt)
+        self.healthy = True
+        self._vocoder = vocoder
+        self._device_lock = device_lock or nullcontext()
+        self._on_cpu = device.type == "cpu"
+        graphs = cuda_graph and not self._on_cpu
+        self._static = StaticSteps(self.gpt, self.cache, capture=True) if graphs else None
+        self._voices: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._changed = threading.Condition()
+        self._schedule = _Schedule(list(reversed(range(self.cache.rows))))
+        self._tickets = itertools.count()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="xtts-decode", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> Utterance:
+        """Queue `request` and return its utterance, to be iterated over.
+
+        Raises SynthesisFailed when the text is too long for the model, ServerBusy when too many wait already,
+        ShuttingDown, NotReady when the engine has failed, ValueError for tensors or tokens that are not this model's.
+        """
+        self._check(request)
+        gpt = self.gpt
+        sampler = Sampler(
+            request.sampling,
+            seed=request.seed,
+            tokens=gpt.audio_tokens,
+            start_token=gpt.start_token,
+            stop_token=gpt.stop_token,
+        )
+        with self._changed:
+            self._check_admission()
+            utterance = Utterance(request, self.limits.queue_chunks, self._changed)
+            limit = min(request.max_tokens, gpt.token_limit)
+            self._schedule.waiting.append(_Sequence(utterance, next(self._tickets), sampler, limit))
+            self._changed.notify_all()
+        return utterance
+
+    @property
+    def running(self) -> int:
+        """Return how many sequences hold rows of the cache."""
+        with self._changed:
+            return len(self._schedule.running)
+
+    def close(self) -> None:
+        """End every utterance with ShuttingDown and join the thread. Later requests are refused."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _check(self, request: Request) -> None:
+        gpt = self.gpt
+        if len(request.text_ids) > gpt.text_limit:
+            raise SynthesisFailed(f"the text has {len(request.text_ids)} tokens; XTTS reads at most {gpt.text_limit}")
+        if not all(0 <= token < gpt.text_tokens for token in request.text_ids):
+            raise ValueError("text tokens that are not in the vocabulary")
+        if request.conditioning.shape != (1, CONDITIONING_POSITIONS, gpt.width):
+            raise ValueError(f"conditioning of shape {tuple(request.conditioning.shape)}")
+        if request.max_tokens < 1:
+            raise ValueError("max_tokens below 1")
+
+    def _check_admission(self) -> None:
+        if self._closing:
+            raise ShuttingDown("the speech engine is shutting down")
+        if not self.healthy:
+            raise NotReady("the speech engine has failed")
+        if len(self._schedule.waiting) >= self.limits.max_waiting:
+            raise ServerBusy(f"{self.limits.max_waiting} sentences wait already; try again shortly", retry_after_s=2)
+
+    # What follows runs on the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._turn():
+                    pass
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            log_unexpected(error)
+            with self._changed:
+                self.healthy = False
+                self._end_everyone(SynthesisFailed("the speech engine has failed"))
+
+    def _turn(self) -> bool:
+        """Decode one token of every sequence that may go on; wait when there is none. Return False at the end."""
+        with self._changed:
+            if self._closing:
+                self._end_everyone(ShuttingDown("the speech engine is shutting down"))
+                return False
+            self._drop_unwanted()
+            joining = self._seat()
+            ready = [s for s in self._schedule.running if not s.utterance.full and s not in joining]
+            if not joining and not ready:
+                # Polled while there is somebody: cancels and deadlines do not notify.
+                self._changed.wait(POLL_S if self._schedule.everyone() else None)
+                return True
+        with self._device_lock:
+            for sequence in joining:
+                self._join(sequence)
+            if ready:
+                self._step(ready)
+            self._speak()
+        return True
+
+    def _end_everyone(self, error: MirrorChatError) -> None:
+        for sequence in self._schedule.everyone():
+            self._end(sequence, error)
+
+    def _drop_unwanted(self) -> None:
+        for sequence in self._schedule.everyone():
+            error = sequence.utterance.unwanted()
+            if error is not None:
+                self._end(sequence, error)
+
+    def _end(self, sequence: _Sequence, error: MirrorChatError) -> None:
+        with self._changed:
+            self._schedule.remove(sequence)
+            sequence.utterance.fail(error)
+
+    def _seat(self) -> list[_Sequence]:
+        """Give rows to those who wait, the most urgent first, also rows of those whose listeners fell behind."""
+        seated: list[_Sequence] = []
+        schedule = self._schedule
+        while (sequence := schedule.next_to_join()) is not None:
+            if not schedule.free_rows:
+                stalled = schedule.stalled()
+                if stalled is None:
+                    break
+                self._unseat(stalled)
+            schedule.waiting.remove(sequence)
+            schedule.running.append(sequence)
+            sequence.row = schedule.free_rows.pop()
+            seated.append(sequence)
+        return seated
+
+    def _unseat(self, sequence: _Sequence) -> None:
+        assert sequence.row is not None
+        sequence.saved = self.cache.save(sequence.row, sequence.positions)
+        self._schedule.remove(sequence)
+        self._schedule.waiting.append(sequence)
+
+    def _join(self, sequence: _Sequence) -> None:
+        """Fill the row of `sequence` and draw its first token, or put back what it held before."""
+        assert sequence.row is not None
+        try:
+            if sequence.saved is not None:
+                self.cache.load(sequence.row, sequence.saved)
+                sequence.saved = None
+                return
+            sequence.stream = self._vocoder.open(sequence.utterance.request.speaker_embedding)
+            sequence.wanted = self._vocoder.latents_wanted(sequence.stream)
+            last = self._prefill(sequence.utterance.request, sequence.row)
+        except RuntimeError as error:
+            self._fail(sequence, error)
+            return
+        sequence.positions = CONDITIONING_POSITIONS + len(sequence.utterance.request.text_ids) + 3
+        self._accept([sequence], last)
+
+    def _prefill(self, request: Request, row: int) -> Tensor:
+        """Run the voice (once for all of its sentences) and the text; return the last output (1, D)."""
+        key = hashlib.sha256(request.conditioning.contiguous().numpy().tobytes()).digest()
+        voice = self._voices.get(key)
+        if voice is None:
+            # A voice's positions come first and attend only to each other: their keys and values hold for any text.
+            self.gpt.prefill(request.conditioning[0].to(self.cache.data.device), self.cache, row, 0)
+            self._voices[key] = self.cache.save(row, CONDITIONING_POSITIONS)
+            if len(self._voices) > VOICES_KEPT:
+                self._voices.popitem(last=False)
+        else:
+            self._voices.move_to_end(key)
+            self.cache.load(row, voice)
+        return self.gpt.prefill(self.gpt.text_prefix(request.text_ids), self.cache, row, CONDITIONING_POSITIONS)[-1:]
+
+    def _step(self, ready: Sequence[_Sequence]) -> None:
+        """Decode one token of each; where that fails together, each alone, so that only the one at fault fails."""
+        try:
+            last = self._decode(ready)
+        except RuntimeError as error:
+            if len(ready) == 1:
+                self._fail(ready[0], error)
+                return
+            _raise_if_engine_wide(error)
+            for sequence in ready:
+                self._step([sequence])
+            return
+        for sequence in ready:
+            sequence.positions += 1
+        self._accept(ready, last)
+
+    def _decode(self, ready: Sequence[_Sequence]) -> Tensor:
+        """Run the newest token of each through the GPT; writing a position again after a failure does no harm."""
+        spoken = [sequence.utterance.tokens for sequence in ready]
+        x = self.gpt.audio_inputs([tokens[-1] for tokens in spoken], [len(tokens) for tokens in spoken])
+        rows = [sequence.row for sequence in ready if sequence.row is not None]
+        positions = [sequence.positions for sequence in ready]
+        if self._static is not None:
+            return self._static.step(x, rows, positions)
+        return self.gpt.step(x, self.cache, rows, positions)
+
+    def _accept(self, sequences: Sequence[_Sequence], last: Tensor) -> None:
+        """Draw the next token of each from the last outputs (n, D)."""
+        latents, scores = (tensor.cpu() for tensor in self.gpt.latents_and_scores(last))
+        for sequence, latent, row in zip(sequences, latents[:, None].unbind(0), scores, strict=True):
+            if not (latent.isfinite().all() and row.isfinite().all()):
+                self._fail(sequence, None)
+                continue
+            utterance = sequence.utterance
+            utterance.latents.append(latent)
+            utterance.tokens.append(sequence.sampler.draw(row))
+            sequence.reason = self._reason(utterance.tokens, sequence.max_tokens)
+
+    def _reason(self, tokens: Sequence[int], limit: int) -> FinishReason | None:
+        if tokens[-1] == self.gpt.stop_token:
+            return FinishReason.STOP
+        if is_loop(tokens):
+            return FinishReason.LOOP
+        return FinishReason.LENGTH if len(tokens) >= limit else None
+
+    def _fail(self, sequence: _Sequence, error: RuntimeError | None) -> None:
+        """Fail `sequence` alone, unless `error` is the whole engine's. None stands for numbers that are not finite."""
+        if error is None:
+            if sequence.row is not None and not self._on_cpu:
+                self.cache.data[sequence.row].zero_()  # a captured step multiplies by what is left there
+            self._end(sequence, SynthesisFailed("XTTS could not speak the sentence (numbers that are not finite)"))
+            return
+        _raise_if_engine_wide(error)
+        log_unexpected(error)
+        self._end(sequence, SynthesisFailed(f"XTTS could not speak the sentence ({type(error).__name__})"))
+
+    def _speak(self) -> None:
+        """Give the vocoder what has come together, and the samples to the listeners."""
+        due = [sequence for sequence in self._schedule.running if _is_due(sequence)]
+        if not due:
+            return
+        # A GPU computes them as one batch. A CPU gains nothing by it, and a failure is one sequence's alone.
+        for group in [[sequence] for sequence in due] if self._on_cpu else [due]:
+            try:
+                spoken = self._vocoder.advance([_work(sequence) for sequence in group])
+            except RuntimeError as error:
+                for sequence in group:
+                    self._fail(sequence, error)
+                continue
+            for sequence, samples in zip(group, spoken, strict=True):
+                self._deliver(sequence, samples)
+
+    def _deliver(self, sequence: _Sequence, samples: Samples) -> None:
+        if not np.isfinite(samples).all():
+            self._fail(sequence, None)
+            return
+        if sequence.stream is not None and sequence.reason is None:
+            sequence.wanted = self._vocoder.latents_wanted(sequence.stream)
+        with self._changed:
+            sequence.vocoded = len(sequence.utterance.latents)
+            sequence.utterance.put(samples)
+            if sequence.reason is not None:
+                self._schedule.remove(sequence)
+                sequence.utterance.finish(sequence.reason)
+
+
+def _is_due(sequence: _Sequence) -> bool:
+    new = len(sequence.utterance.latents) - sequence.vocoded
+    return sequence.reason is not None or (new > 0 and new >= sequence.wanted)
+
+
+def _work(sequence: _Sequence) -> tuple[VocoderStream, Tensor, bool]:
+    assert sequence.stream is not None  # it has joined
+    latents = torch.cat(sequence.utterance.latents[sequence.vocoded :])
+    return sequence.stream, latents, sequence.reason is not None
+
+
+def _cache_within(limits: DecodeLimits, gpt: DecodeGpt) -> Cache:
+    """Return a cache for as many sequences of full length as fit. Raises ConfigurationError when none does."""
+    positions = CONDITIONING_POSITIONS + gpt.text_limit + 2 + gpt.token_limit
+    if gpt.mel_embedding.device.type != "cpu":
+        positions += 1  # which idle rows of a captured step write to
+    row_bytes = int(np.prod(gpt.cache_shape(positions))) * gpt.mode.dtype.itemsize
+    rows = min(limits.max_batch, limits.cache_bytes // row_bytes)
+    if rows < 1:
+        raise ConfigurationError(
+            f"{limits.cache_bytes} bytes of cache are too few for one sentence: give it {row_bytes} or more"
+        )
+    return Cache(rows, positions, gpt)
+
+
+def _raise_if_engine_wide(error: RuntimeError) -> None:
+    """Raise `error` again when it is the GPU's: after it nothing more can be computed in this process."""
+    if isinstance(error, torch.AcceleratorError):
+        raise error

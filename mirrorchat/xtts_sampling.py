@@ -1,0 +1,93 @@
+"""How the next audio token is drawn: transformers' processors in their order, for one sequence at a time."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PROMPT_TOKEN = 1  # stock XTTS puts this id in the place of its prefix, so its repetition penalty counts it as said
+
+LOOP_TOKENS = 32  # 1.5 s that consist of
+LOOP_REPEATS = 4  # at least this many times the same
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of the draw, as transformers' `generate` understands them.
+
+    `top_k` 0 and `top_p` 1.0 keep every token. The stop token is not drawn before `min_tokens` other ones.
+    """
+
+    temperature: float = 0.75
+    top_k: int = 50
+    top_p: float = 0.85
+    repetition_penalty: float = 5.0
+    do_sample: bool = True
+    min_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1 and self.repetition_penalty > 0):
+            raise ValueError(f"settings that cannot be sampled with: {self}")
+
+
+class Sampler:
+    """Draws one sequence's tokens with a random generator of its own, seeded with `seed`.
+
+    With the same scores it draws what stock XTTS draws after `torch.manual_seed(seed)`.
+    """
+
+    def __init__(self, sampling: Sampling, *, seed: int, tokens: int, start_token: int, stop_token: int) -> None:
+        self._sampling = sampling
+        self._generator = torch.Generator().manual_seed(seed % 2**63)
+        self._said = torch.zeros(tokens, dtype=torch.bool)
+        self._said[[PROMPT_TOKEN, start_token]] = True
+        self._stop_token = stop_token
+        self._drawn = 0
+
+    def draw(self, scores: Tensor) -> int:
+        """Return the next token from `scores` (tokens,), float32 on the CPU, which are not written to."""
+        token = self._pick(self._processed(scores))
+        self._said[token] = True
+        self._drawn += 1
+        return token
+
+    def _processed(self, scores: Tensor) -> Tensor:
+        """Return `scores` with the repetition penalty (Keskar et al. 2019, CTRL) and the least length applied."""
+        penalty = self._sampling.repetition_penalty
+        if penalty != 1.0:
+            scores = torch.where(self._said, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+        if self._drawn < self._sampling.min_tokens:
+            scores = scores.clone()
+            scores[self._stop_token] = -math.inf
+        return scores
+
+    def _pick(self, scores: Tensor) -> int:
+        if not self._sampling.do_sample:
+            return int(scores.argmax())
+        if self._sampling.temperature != 1.0:
+            scores = scores / self._sampling.temperature
+        if self._sampling.top_k:
+            kept = torch.topk(scores, min(self._sampling.top_k, len(scores)))[0]
+            scores = scores.masked_fill(scores < kept[-1], -math.inf)
+        if self._sampling.top_p < 1.0:
+            scores = _nucleus(scores, self._sampling.top_p)
+        # A batch of one, as stock has it: the generator's numbers are used in the same order.
+        return int(torch.multinomial(scores.softmax(-1)[None], 1, generator=self._generator))
+
+
+def _nucleus(scores: Tensor, top_p: float) -> Tensor:
+    """Return `scores` without the tokens outside the likeliest that make up `top_p` (Holtzman et al. 2019)."""
+    ordered, order = torch.sort(scores, descending=False)
+    outside = ordered.softmax(-1).cumsum(-1) <= 1 - top_p
+    outside[-1] = False
+    return scores.masked_fill(outside.scatter(0, order, outside), -math.inf)
+
+
+def is_loop(tokens: Sequence[int]) -> bool:
+    """Tell whether the last 1.5 s of `tokens` are one phrase over and over: the model is stuck."""
+    tail = tokens[-LOOP_TOKENS:]
+    if len(tail) < LOOP_TOKENS:
+        return False
+    return any(tail[period:] == tail[:-period] for period in range(1, LOOP_TOKENS // LOOP_REPEATS + 1))
