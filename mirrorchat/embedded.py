@@ -31,7 +31,8 @@ from mirrorchat.engines import (
 from mirrorchat.errors import ChatFailure, ConfigurationError, ModelNotInstalled, RecognitionFailed, SynthesisFailed
 from mirrorchat.espeak import Espeak
 from mirrorchat.pocketsphinx_child import SAMPLE_RATE_HZ
-from mirrorchat.text import split_text, spoken_form
+from mirrorchat.spoken_form import spoken_form
+from mirrorchat.text import split_text
 from mirrorchat.vad import find_speech, trim_to_speech
 from mirrorchat.voice_tint import Profile, TintVoice, VoiceTint
 

@@ -48,12 +48,14 @@ class Cancel:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._lock = threading.Lock()
         self._reason: MirrorChatError | None = None
 
     def set(self, reason: MirrorChatError) -> None:
         """End the turn with `reason`. Only the first reason counts."""
-        if self._reason is None:
-            self._reason = reason
+        with self._lock:
+            if self._reason is None:
+                self._reason = reason
         self._event.set()
 
     def is_set(self) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from types import TracebackType
 
 from mirrorchat.engines import Cancel, Deadline
@@ -19,7 +20,7 @@ class Place:
         self.deadline = deadline
         self.cancel = Cancel()
         self._scheduler = scheduler
-        self._entered = Deadline.after(0.0)
+        self._entered = time.monotonic()
         self._holders = 1
         self._lock = threading.Lock()
 
@@ -34,7 +35,7 @@ class Place:
             self._holders -= 1
             last = self._holders == 0
         if last:
-            self._scheduler._leave(self, Deadline.after(0.0).at - self._entered.at)
+            self._scheduler._leave(self, time.monotonic() - self._entered)
 
     def __enter__(self) -> "Place":
         return self

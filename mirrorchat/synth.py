@@ -10,16 +10,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from mirrorchat.audio import Audio, Samples
-from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Priority, VoiceKind
+from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Priority, Voice, VoiceKind
 from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed
 from mirrorchat.espeak import Espeak
-from mirrorchat.text import spoken_form
+from mirrorchat.spoken_form import spoken_form
 from mirrorchat.vad import find_speech, trim_to_speech
 from mirrorchat.xtts_checkpoint import read_speakers
 from mirrorchat.xtts_decode import DecodeEngine, DecodeLimits
@@ -95,7 +94,7 @@ class XttsSynthesizer:
     def speak(
         self,
         text: str,
-        voice: Any,
+        voice: Voice,
         language: Language,
         *,
         seed: int,

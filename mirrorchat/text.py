@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from mirrorchat.engines import Language
 from mirrorchat.markup import strip_markup
-from mirrorchat.spoken_form import spoken_form as spoken_form
 
 # By default; below the 250 and 82 characters that XTTS takes at once, numbers being longer when they are written out.
 SENTENCE_LIMIT_CHARS = {Language.ENGLISH: 200, Language.CHINESE: 70}

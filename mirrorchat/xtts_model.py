@@ -37,7 +37,7 @@ class Network(Xtts):  # type: ignore[misc]  # coqui-tts has no type information
 
     def forget_decoder(self) -> None:
         """Let go of the GPT's layers and the vocoder, of which the decode engine has its own; voices need neither."""
-        self.gpt.gpt = self.gpt.gpt_inference = None
+        self.gpt.gpt = None
         self.hifigan_decoder.waveform_decoder = None
 
 
@@ -65,7 +65,7 @@ class VocoderSizes:
 
 
 def load_network(folder: Path) -> Network:
-    """Return the XTTS network in `folder` on the CPU, in float32, ready for inference.
+    """Return the XTTS network in `folder` on the CPU, in float32, ready for voices and for the decode engine.
 
     Raises ModelNotInstalled when a file is missing, ConfigurationError when one is damaged or the weights do not fit
     the configuration (the tensors are named). Nothing in the folder is written.
@@ -79,9 +79,7 @@ def load_network(folder: Path) -> Network:
         raise ConfigurationError(f"the weights in {folder} are not XTTS's: {error.args[0]} is missing") from error
     _check_fit(network, weights, folder)
     network.load_state_dict({name: _as_float32(tensor) for name, tensor in weights.items()}, assign=True)
-    with quiet_gpt_config():
-        network.gpt.init_gpt_for_inference(kv_cache=config.model_args.kv_cache)
-    # Not `eval()`: coqui-tts's override would build the inference GPT a second time.
+    # Not `eval()`: coqui-tts's override would build its inference GPT, which nothing here uses.
     return network.train(False).requires_grad_(False)  # type: ignore[no-any-return]
 
 
