@@ -1,0 +1,60 @@
+"""The library in C++ (`native/`) that runs XTTS's two networks on CPUs with AVX512-VNNI or AMX, opened through ctypes.
+
+It is compiled when the project is installed, once for each kind of CPU. Where there was no compiler, or the CPU is
+another, `library` says why there is none and torch does the work.
+"""
+
+import ctypes
+import functools
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+VARIANTS = (  # the best first: the extension's name, and what it needs of the CPU
+    ("_native_amx", ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni")),
+    ("_native_avx512", ("avx512_vnni", "avx512_bw", "avx512_dq", "avx512_vl")),
+)
+
+
+class Library:
+    """One compiled variant: `functions` are its C functions."""
+
+    def __init__(self, path: Path) -> None:
+        self.functions = ctypes.CDLL(str(path))
+        self.tiles = path.name.startswith("_native_amx")  # has matrix products in tiles, of 8-bit numbers and bfloat16
+        self.functions.team_create.restype = ctypes.c_void_p
+        self.functions.team_create.argtypes = [ctypes.c_int]
+        self.functions.team_destroy.argtypes = [ctypes.c_void_p]
+        if self.functions.native_open() != 0:
+            raise OSError("the system does not give this process the CPU's tile registers")
+
+
+class Team:
+    """Threads that compute together; `pointer` is what the library's functions take. One caller at a time."""
+
+    def __init__(self, library: Library, threads: int) -> None:
+        self._library = library
+        self.pointer = library.functions.team_create(threads)
+
+    def __del__(self) -> None:
+        self._library.functions.team_destroy(self.pointer)
+
+
+@functools.cache
+def library() -> Library | None:
+    """Return the best variant that was compiled and that this CPU runs, or None."""
+    return next((found for name, _ in VARIANTS if (found := variant(name)) is not None), None)
+
+
+@functools.cache
+def variant(name: str) -> Library | None:
+    """Return one of VARIANTS, or None where it was not compiled or this CPU does not run it."""
+    capabilities = torch.cpu.get_capabilities()
+    found = find_spec(f"mirrorchat.{name}")
+    if found is None or found.origin is None or not all(capabilities.get(need) for need in dict(VARIANTS)[name]):
+        return None
+    try:
+        return Library(Path(found.origin))
+    except OSError:
+        return None

@@ -1,0 +1,112 @@
+// A team of threads that work through one computation in step: the caller's thread and workers that sleep in between.
+//
+// Not OpenMP: GNU's gives every calling thread a pool of its own and lets workers sleep between two loops as soon as
+// there are more of them than cores, which costs a third of a decode step and more.
+#pragma once
+
+#include <immintrin.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace mirrorchat {
+
+// The part of `count` items that is one member's: [first, last).
+struct Share {
+    int64_t first, last;
+};
+
+class Team {
+  public:
+    explicit Team(int size) : size_(size) {
+        for (int member = 1; member < size; ++member) workers_.emplace_back([this, member] { serve(member); });
+    }
+
+    ~Team() {
+        {
+            std::lock_guard lock(mutex_);
+            closing_ = true;
+        }
+        wake_.notify_all();
+        for (auto& worker : workers_) worker.join();
+    }
+
+    Team(const Team&) = delete;
+    Team& operator=(const Team&) = delete;
+
+    int size() const { return size_; }
+
+    // Runs `work(member)` on every member at once and returns when all have finished. One caller at a time.
+    void run(const std::function<void(int)>& work) {
+        std::lock_guard one_caller(callers_);
+        {
+            std::lock_guard lock(mutex_);
+            work_ = &work;
+            ++round_;
+            unfinished_.store(size_ - 1, std::memory_order_relaxed);
+        }
+        wake_.notify_all();
+        work(0);
+        pause_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; });
+    }
+
+    // Waits until every member has come here; called by all of them the same number of times.
+    void meet() {
+        const uint32_t phase = phase_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            phase_.store(phase + 1, std::memory_order_release);
+            return;
+        }
+        pause_until([&] { return phase_.load(std::memory_order_acquire) != phase; });
+    }
+
+    Share share(int member, int64_t count) const { return {count * member / size_, count * (member + 1) / size_}; }
+
+  private:
+    static constexpr int kSpins = 20'000;  // about 0.3 ms: longer than any part of a step, then others may have the core
+
+    template <typename Condition>
+    static void pause_until(Condition done) {
+        for (int spins = 0; !done(); ++spins) {
+            if (spins < kSpins) {
+                _mm_pause();
+            } else {
+                std::this_thread::yield();
+            }
+        }
+    }
+
+    void serve(int member) {
+        uint64_t seen = 0;
+        for (;;) {
+            const std::function<void(int)>* work;
+            {
+                std::unique_lock lock(mutex_);
+                wake_.wait(lock, [&] { return closing_ || round_ != seen; });
+                if (closing_) return;
+                seen = round_;
+                work = work_;
+            }
+            (*work)(member);
+            unfinished_.fetch_sub(1, std::memory_order_acq_rel);
+        }
+    }
+
+    const int size_;
+    std::vector<std::thread> workers_;
+    std::mutex callers_, mutex_;
+    std::condition_variable wake_;
+    const std::function<void(int)>* work_ = nullptr;
+    uint64_t round_ = 0;
+    bool closing_ = false;
+    std::atomic<int> unfinished_{0}, arrived_{0};
+    std::atomic<uint32_t> phase_{0};
+};
+
+}  // namespace mirrorchat
