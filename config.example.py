@@ -45,8 +45,8 @@ models_dir = "~/.cache/mirrorchat"
 # Where XTTS runs: auto (the GPU when torch can use one), cpu, cuda or cuda:N. WeNet's released files run on the CPU.
 device = "auto"
 
-# How XTTS keeps its weights. CPU: fp32, fp16w (16 bits) or int8; fewer bits speak sooner and load later (5 to 50 s).
-# GPU: fp32, bf16 or fp16. auto: fp32 on the CPU, bf16 on the GPU.
+# How XTTS keeps its weights. CPU: fp32, fp16w (16 bits) or int8 (needs AVX512-VNNI); fewer bits speak sooner.
+# GPU: fp32, bf16 or fp16. auto: fp16w on the CPU, bf16 on the GPU.
 xtts_weights = "auto"
 
 # How many sentences XTTS decodes at once, 1 to 64, and the megabytes for what it remembers of them: fewer sentences run

@@ -17,7 +17,8 @@ def library(name: str, flags: list[str]) -> Extension:
         f"mirrorchat.{name}",
         sources=sorted(glob("native/*.cpp")),
         depends=sorted(glob("native/*.h")),
-        extra_compile_args=["-std=c++20", "-O3", *flags],
+        # GCC 12 warns of its own headers.
+        extra_compile_args=["-std=c++20", "-O3", "-Wno-uninitialized", "-Wno-maybe-uninitialized", *flags],
         extra_link_args=["-pthread"],
         language="c++",
         optional=True,

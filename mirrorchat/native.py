@@ -6,6 +6,8 @@ another, `library` says why there is none and torch does the work.
 
 import ctypes
 import functools
+import mmap
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,6 +43,31 @@ class Team:
         self._library.functions.team_destroy(self.pointer)
 
 
+def forget_mapped(tensor: torch.Tensor) -> None:
+    """Let the system take back the pages of a contiguous `tensor` that is mapped from a file; harmless for others.
+
+    They are read from the file again when used. Weights that were copied into another form would else count twice.
+    """
+    page, start, end = mmap.PAGESIZE, tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    if not any(first <= start and end <= last for first, last in _file_mappings()):
+        return
+    whole = -(-start // page) * page  # pages that it shares with a neighbour stay
+    if whole < end // page * page:
+        ctypes.CDLL(None).madvise(
+            ctypes.c_void_p(whole), ctypes.c_size_t(end // page * page - whole), mmap.MADV_DONTNEED
+        )
+
+
+def _file_mappings() -> Iterator[tuple[int, int]]:
+    """Yield the address ranges of this process that files are mapped to."""
+    maps = Path("/proc/self/maps")
+    for line in maps.read_text().splitlines() if maps.exists() else ():
+        fields = line.split()
+        if fields[4] != "0":  # the file's inode
+            first, last = fields[0].split("-")
+            yield int(first, 16), int(last, 16)
+
+
 @functools.cache
 def library() -> Library | None:
     """Return the best variant that was compiled and that this CPU runs, or None."""
@@ -51,10 +78,16 @@ def library() -> Library | None:
 def variant(name: str) -> Library | None:
     """Return one of VARIANTS, or None where it was not compiled or this CPU does not run it."""
     capabilities = torch.cpu.get_capabilities()
-    found = find_spec(f"mirrorchat.{name}")
-    if found is None or found.origin is None or not all(capabilities.get(need) for need in dict(VARIANTS)[name]):
+    path = compiled(name)
+    if path is None or not all(capabilities.get(need) for need in dict(VARIANTS)[name]):
         return None
     try:
-        return Library(Path(found.origin))
+        return Library(path)
     except OSError:
         return None
+
+
+def compiled(name: str) -> Path | None:
+    """Return the file of the extension `name`, or None where it was not compiled."""
+    found = find_spec(f"mirrorchat.{name}")
+    return None if found is None or found.origin is None else Path(found.origin)

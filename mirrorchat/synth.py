@@ -54,7 +54,7 @@ class XttsSynthesizer:
     """Speaks with the XTTS v2 weights in `folder`.
 
     `device` is `auto`, `cpu`, `cuda` or `cuda:1`; `threads` counts CPU threads; `weights` is a WeightMode or `auto`:
-    fp32 on a CPU, where packing fewer bits takes seconds at the start, bf16 on a GPU. Raises ModelNotInstalled when
+    fp16w on a CPU, bf16 on a GPU. Raises ModelNotInstalled when
     files are missing; ConfigurationError when they are damaged or do not belong together, or the device cannot be
     used, or not in that mode. Nothing in the folder is written.
     """
@@ -289,7 +289,7 @@ def _not_empty(samples: Samples) -> Iterator[Samples]:
 def _weight_mode(name: str, device: torch.device) -> WeightMode:
     if name != "auto":
         return WeightMode(name)
-    return WeightMode.BF16 if device.type == "cuda" else WeightMode.FP32
+    return WeightMode.BF16 if device.type == "cuda" else WeightMode.FP16W
 
 
 def _vocoder_dtype(mode: WeightMode) -> torch.dtype:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mirrorchat.xtts_gpt import Cache, DecodeGpt
+from mirrorchat.xtts_gpt import Cache, TorchGpt
 
 LENGTH_STEP = 128  # positions by which the lengths of captured steps differ
 WARM_UPS = 2  # runs before a capture, in which libraries choose kernels and allocate workspace
@@ -21,7 +21,7 @@ WARM_UPS = 2  # runs before a capture, in which libraries choose kernels and all
 class StaticSteps:
     """Steps of `gpt` over `cache`, one for each size in use. Without `capture` they run as they are, on any device."""
 
-    def __init__(self, gpt: DecodeGpt, cache: Cache, *, capture: bool) -> None:
+    def __init__(self, gpt: TorchGpt, cache: Cache, *, capture: bool) -> None:
         self._gpt = gpt
         self._cache = cache
         self._capture = capture
@@ -29,7 +29,7 @@ class StaticSteps:
 
     @torch.inference_mode()
     def step(self, x: Tensor, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """Do what `DecodeGpt.step` does: one input for each sequence, `x` (n, D), at `positions` of `rows`.
+        """Do what `TorchGpt.step` does: one input for each sequence, `x` (n, D), at `positions` of `rows`.
 
         Raises ValueError for shapes that do not belong together and positions outside the cache.
         """
@@ -46,7 +46,7 @@ class StaticSteps:
 class _Step:
     """The step over the first `size` rows and `length` positions, with buffers of its own."""
 
-    def __init__(self, gpt: DecodeGpt, cache: Cache, size: int, length: int, *, capture: bool) -> None:
+    def __init__(self, gpt: TorchGpt, cache: Cache, size: int, length: int, *, capture: bool) -> None:
         device = cache.data.device
         self._gpt, self._cache, self._length = gpt, cache, length
         self._idle = cache.positions - 1

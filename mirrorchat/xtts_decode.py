@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirrorchat import native
 from mirrorchat.audio import Samples
 from mirrorchat.errors import (
     ConfigurationError,
@@ -38,9 +39,10 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.xtts_cuda_graph import StaticSteps
-from mirrorchat.xtts_gpt import Cache, DecodeGpt
+from mirrorchat.xtts_gpt import Cache, GptInputs, TorchGpt
 from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import Network
+from mirrorchat.xtts_native_gpt import NativeGpt
 from mirrorchat.xtts_sampling import Sampler, is_loop
 from mirrorchat.xtts_utterance import POLL_S, FinishReason, Request, Utterance
 from mirrorchat.xtts_vocoder import VocoderStream
@@ -145,14 +147,15 @@ class DecodeEngine:
     ) -> None:
         self.limits = limits or DecodeLimits()
         with ThreadPoolExecutor(1) as passing:  # see the top of the module
-            self.gpt = passing.submit(DecodeGpt, network, mode, device).result()
+            self.gpt = passing.submit(_gpt, network, mode, device).result()
         self.cache = _cache_within(self.limits, self.gpt)
         self.healthy = True
         self._vocoder = vocoder
         self._device_lock = device_lock or nullcontext()
         self._on_cpu = device.type == "cpu"
-        graphs = cuda_graph and not self._on_cpu
-        self._static = StaticSteps(self.gpt, self.cache, capture=True) if graphs else None
+        self._static: StaticSteps | None = None
+        if isinstance(self.gpt, TorchGpt) and cuda_graph and not self._on_cpu:
+            self._static = StaticSteps(self.gpt, self.cache, capture=True)
         self._voices: OrderedDict[bytes, Tensor] = OrderedDict()
         self._changed = threading.Condition()
         self._schedule = _Schedule(list(reversed(range(self.cache.rows))))
@@ -416,7 +419,15 @@ def _work(sequence: _Sequence) -> tuple[VocoderStream, Tensor, bool]:
     return sequence.stream, latents, sequence.reason is not None
 
 
-def _cache_within(limits: DecodeLimits, gpt: DecodeGpt) -> Cache:
+def _gpt(network: Network, mode: WeightMode, device: torch.device) -> TorchGpt | NativeGpt:
+    """Return the fastest GPT for `mode` on `device`. Raises ConfigurationError where there is none."""
+    library = native.library()
+    if library is not None and device.type == "cpu" and mode in (WeightMode.FP16W, WeightMode.INT8):
+        return NativeGpt(network, mode, library, threads=torch.get_num_threads())
+    return TorchGpt(network, mode, device)
+
+
+def _cache_within(limits: DecodeLimits, gpt: GptInputs) -> Cache:
     """Return a cache for as many sequences of full length as fit. Raises ConfigurationError when none does."""
     positions = CONDITIONING_POSITIONS + gpt.text_limit + 2 + gpt.token_limit
     if gpt.mel_embedding.device.type != "cpu":

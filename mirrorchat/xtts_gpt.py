@@ -51,7 +51,7 @@ class Cache:
     Allocated once. On a CPU the system gives it memory only as positions are first written.
     """
 
-    def __init__(self, rows: int, positions: int, gpt: "DecodeGpt") -> None:
+    def __init__(self, rows: int, positions: int, gpt: "GptInputs") -> None:
         self.rows = rows
         self.positions = positions
         device = gpt.mel_embedding.device
@@ -81,19 +81,15 @@ class Cache:
         return self.data[row, :, :, :, :count].clone()
 
 
-class DecodeGpt:
-    """The GPT of `network` with its weights kept in `mode` on `device`.
-
-    In the modes other than `fp32`, nothing here refers to the weights of `network` in float32 except the embeddings;
-    its `gpt.gpt` may be dropped. Raises ConfigurationError where `device` cannot compute in `mode`.
-    """
+class GptInputs:
+    """What every GPT has: its sizes, its special tokens, and the embeddings that make its inputs (float32)."""
 
     def __init__(self, network: Network, mode: WeightMode, device: torch.device) -> None:
-        check_mode(mode, device)
         gpt = network.gpt
         self.mode = mode
         self.width: int = gpt.model_dim
         self.heads: int = gpt.heads
+        self.layers: int = gpt.layers
         self.start_token: int = gpt.start_audio_token
         self.stop_token: int = gpt.stop_audio_token
         self.start_text_token: int = gpt.start_text_token
@@ -106,16 +102,10 @@ class DecodeGpt:
         self.text_positions = _kept(gpt.text_pos_embedding.emb, device)
         self.mel_embedding = _kept(gpt.mel_embedding, device)
         self.mel_positions = _kept(gpt.mel_pos_embedding.emb, device)
-        self.blocks = [_block(layer, mode, device) for layer in gpt.gpt.h]
-        self._norms = (_norm(gpt.gpt.ln_f, device), _norm(gpt.final_norm, device))
-        weight, bias = gpt.mel_head.weight.to(device), gpt.mel_head.bias.to(device)
-        # On a GPU the scores stay in float32; the matrix is 0.3 % of the weights.
-        head_mode = WeightMode.FP32 if mode in (WeightMode.BF16, WeightMode.FP16) else mode
-        self._head = make_linear(weight, bias, head_mode)
 
     def cache_shape(self, positions: int) -> tuple[int, ...]:
         """Return the shape of one sequence's cache: (layers, 2, heads, positions, D / heads)."""
-        return (len(self.blocks), 2, self.heads, positions, self.width // self.heads)
+        return (self.layers, 2, self.heads, positions, self.width // self.heads)
 
     def text_prefix(self, text_ids: Sequence[int]) -> Tensor:
         """Return what follows the voice: start, `text_ids` (n) and stop of the text, start of the audio. (n + 3, D)."""
@@ -129,6 +119,25 @@ class DecodeGpt:
         device = self.mel_embedding.device
         embedded = self.mel_embedding[torch.tensor(tokens, device=device)]
         return embedded.add_(self.mel_positions[torch.tensor(places, device=device)])
+
+
+class TorchGpt(GptInputs):
+    """The GPT of `network` in torch, with its weights kept in `mode` on `device`.
+
+    In the modes other than `fp32`, nothing here refers to the weights of `network` in float32 except the embeddings;
+    its `gpt.gpt` may be dropped. Raises ConfigurationError where `device` cannot compute in `mode`.
+    """
+
+    def __init__(self, network: Network, mode: WeightMode, device: torch.device) -> None:
+        check_mode(mode, device)
+        super().__init__(network, mode, device)
+        gpt = network.gpt
+        self.blocks = [_block(layer, mode, device) for layer in gpt.gpt.h]
+        self._norms = (_norm(gpt.gpt.ln_f, device), _norm(gpt.final_norm, device))
+        weight, bias = gpt.mel_head.weight.to(device), gpt.mel_head.bias.to(device)
+        # On a GPU the scores stay in float32; the matrix is 0.3 % of the weights.
+        head_mode = WeightMode.FP32 if mode in (WeightMode.BF16, WeightMode.FP16) else mode
+        self._head = make_linear(weight, bias, head_mode)
 
     @torch.inference_mode()
     def prefill(self, x: Tensor, cache: Cache, row: int, past: int) -> Tensor:

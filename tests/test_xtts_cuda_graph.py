@@ -12,7 +12,7 @@ pytest.importorskip(
 import make_tiny_xtts
 
 from mirrorchat.xtts_cuda_graph import LENGTH_STEP, StaticSteps
-from mirrorchat.xtts_gpt import Cache, DecodeGpt
+from mirrorchat.xtts_gpt import Cache, TorchGpt
 from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import load_network
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(folder: Path, plan: list[tuple[list[int], list[int]]], device: torch.device, *, capture: bool) -> None:
-    gpt = DecodeGpt(load_network(folder), WeightMode.FP32, device)
+    gpt = TorchGpt(load_network(folder), WeightMode.FP32, device)
     caches = [Cache(3, POSITIONS, gpt) for _ in range(2)]
     generator = torch.Generator().manual_seed(0)
     for cache in caches:
@@ -65,6 +65,6 @@ def test_captured(folder: Path, plan: list[tuple[list[int], list[int]]]) -> None
     [(1, [3], [0]), (1, [0], [POSITIONS - 1]), (2, [0], [0]), (1, [0], [0, 1]), (0, [], [])],
 )
 def test_what_does_not_fit_is_refused(folder: Path, inputs: int, rows: list[int], positions: list[int]) -> None:
-    gpt = DecodeGpt(load_network(folder), WeightMode.FP32, torch.device("cpu"))
+    gpt = TorchGpt(load_network(folder), WeightMode.FP32, torch.device("cpu"))
     with pytest.raises(ValueError, match="do not fit"):
         StaticSteps(gpt, Cache(3, POSITIONS, gpt), capture=False).step(torch.zeros(inputs, gpt.width), rows, positions)

@@ -23,6 +23,7 @@ import make_tiny_xtts
 import tiny_xtts
 from xtts_texts import CHINESE, ENGLISH, SHORT
 
+from mirrorchat import native
 from mirrorchat.audio import Audio, Samples
 from mirrorchat.engines import Cancel, Deadline, Language, Priority
 from mirrorchat.errors import (
@@ -35,7 +36,7 @@ from mirrorchat.errors import (
     SynthesisFailed,
 )
 from mirrorchat.xtts_decode import VOICES_KEPT, DecodeEngine, DecodeLimits
-from mirrorchat.xtts_linear import WeightMode, exact_products
+from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import Network, load_network
 from mirrorchat.xtts_sampling import LOOP_TOKENS, Sampling
 from mirrorchat.xtts_utterance import FinishReason, Request, Utterance
@@ -47,7 +48,7 @@ SAMPLED = Sampling()
 TOKEN_LIMIT = 37  # of the tiny checkpoint
 POSITIONS = 32 + 401 + 2 + TOKEN_LIMIT
 ROW_BYTES = 2 * 2 * 64 * POSITIONS * 4  # layers, keys and values, width, positions, float32
-EXACT_MODES = [WeightMode.FP16W, *([WeightMode.INT8] if exact_products() else [])]  # the same to the last bit
+EXACT_MODES = [WeightMode.FP16W, WeightMode.INT8] if native.library() else []  # the same to the last bit
 TIE = 1e-4
 
 

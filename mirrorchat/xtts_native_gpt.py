@@ -1,0 +1,215 @@
+"""XTTS's GPT on CPUs with AVX512-VNNI or AMX: the layers' weights in 8-bit planes, a decode step as one call in C++.
+
+What is computed is described in native/gpt.cpp. One plane of weights is the mode `int8`; two, which keep 16 bits of
+each weight, are `fp16w`.
+"""
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mirrorchat import native
+from mirrorchat.xtts_gpt import Cache, GptInputs
+from mirrorchat.xtts_linear import WeightMode
+from mirrorchat.xtts_model import Network
+
+PANEL = 16  # outputs are packed in so many together
+DEPTH = 64  # inputs come in multiples of it
+
+_Pointer = ctypes.c_void_p
+_Int = ctypes.c_int64
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = [
+        *((name, _Int) for name in ("inputs", "outputs", "planes")),
+        *((name, _Pointer) for name in ("packed", "scales", "totals", "bias")),
+    ]
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [("weight", _Pointer), ("bias", _Pointer), ("eps", ctypes.c_double)]
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, _Norm) for name in ("attention_norm", "mlp_norm")),
+        *((name, _Linear) for name in ("qkv", "attention_out", "mlp_in", "mlp_out")),
+    ]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *((name, _Int) for name in ("width", "heads", "layers")),
+        ("layer", ctypes.POINTER(_Layer)),
+        ("last_norms", ctypes.POINTER(_Norm)),
+        ("head", _Linear),
+    ]
+
+
+class _CacheView(ctypes.Structure):
+    _fields_ = [
+        ("data", _Pointer),
+        *((name, _Int) for name in ("row_stride", "layer_stride", "part_stride", "head_stride")),
+    ]
+
+
+class PackedLinears:
+    """Linear layers in `planes` planes of 8-bit numbers. `used` bytes of room for their weights are filled in order.
+
+    The weights lie in one piece of memory, in large pages where the system has them.
+    """
+
+    def __init__(self, library: native.Library, team: native.Team, *, planes: int, room: int) -> None:
+        self._library, self._team, self._planes = library, team, planes
+        memory = mmap.mmap(-1, room)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self._room = torch.frombuffer(memory, dtype=torch.int8)
+        self._kept: list[Tensor] = []
+        self.used = 0
+
+    @staticmethod
+    def room_for(inputs: int, outputs: int, planes: int) -> int:
+        """Return the bytes of the packed weights of one layer."""
+        return planes * inputs * _padded(outputs)
+
+    def add(self, weight: Tensor, bias: Tensor) -> _Linear:
+        """Pack `weight` (inputs, outputs) and `bias` (outputs,), both float32. Outputs are padded to whole panels.
+
+        Raises ValueError when the inputs are no multiple of 64 or the room is too small.
+        """
+        inputs, outputs = weight.shape
+        size = self.room_for(inputs, outputs, self._planes)
+        if inputs % DEPTH or self.used + size > len(self._room):
+            raise ValueError(f"a layer of {inputs} inputs and {outputs} outputs cannot be packed")
+        packed = self._room[self.used : self.used + size]
+        self.used += size
+        padded = _padded(outputs)
+        scales, totals = torch.empty(padded), torch.empty(self._planes, padded, dtype=torch.int32)
+        added = torch.nn.functional.pad(bias, (0, padded - outputs))
+        matrix = weight.contiguous()
+        self._kept += [scales, totals, added]
+        self._library.functions.gpt_pack(
+            _Pointer(self._team.pointer),
+            _at(matrix),
+            _Int(inputs),
+            _Int(outputs),
+            _Int(self._planes),
+            *map(_at, (packed, scales, totals)),
+        )
+        return _Linear(inputs, padded, self._planes, *(t.data_ptr() for t in (packed, scales, totals, added)))
+
+    def multiply(self, linear: _Linear, x: Tensor) -> Tensor:
+        """Return rows `x` (n, inputs) times one layer's weights, with its bias: (n, outputs padded)."""
+        out = torch.empty(len(x), linear.outputs)
+        rows = x.contiguous()
+        self._library.functions.gpt_linear(
+            _Pointer(self._team.pointer), ctypes.byref(linear), _at(rows), _Int(len(x)), _at(out)
+        )
+        return out
+
+
+class NativeGpt(GptInputs):
+    """The GPT of `network` on the CPU with weights in `mode`, fp16w or int8, computed by `threads` threads.
+
+    Nothing here refers to the layers' weights of `network`, so its `gpt.gpt` may be dropped. To be used by one thread
+    at a time. A row's results are the same to the last bit in any batch.
+    """
+
+    def __init__(self, network: Network, mode: WeightMode, library: native.Library, threads: int) -> None:
+        super().__init__(network, mode, torch.device("cpu"))
+        self._library = library
+        self._team = native.Team(library, threads)
+        planes = 2 if mode is WeightMode.FP16W else 1
+        layers, head = network.gpt.gpt.h, network.gpt.mel_head
+        shapes = [tuple(p.shape) for p in layers.parameters() if p.dim() == 2] + [tuple(head.weight.t().shape)]
+        room = sum(PackedLinears.room_for(inputs, outputs, planes) for inputs, outputs in shapes)
+        self._linears = PackedLinears(library, self._team, planes=planes, room=room)
+        self._kept: list[Tensor] = []
+        self._layers = (_Layer * len(layers))(*map(self._layer, layers))
+        norms = (network.gpt.gpt.ln_f, network.gpt.final_norm)
+        self._norms = (_Norm * 2)(*map(self._norm, norms))
+        packed_head = self._linears.add(head.weight.detach().t(), head.bias.detach())
+        self._scores = packed_head.outputs
+        model = _Model(self.width, self.heads, len(layers), self._layers, self._norms, packed_head)
+        self._model = _Handle(library, self._team, model)
+
+    @torch.inference_mode()
+    def prefill(self, x: Tensor, cache: Cache, row: int, past: int) -> Tensor:
+        """Run inputs `x` (n, D) that follow `past` positions of `row`; return their last layer's output (n, D)."""
+        return self.step(x, cache, [row] * len(x), range(past, past + len(x)))
+
+    @torch.inference_mode()
+    def step(self, x: Tensor, cache: Cache, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Run one input for each place, `x` (n, D), at `positions` of `rows`; return the last layer's output (n, D).
+
+        Raises ValueError for places outside the cache.
+        """
+        places = zip(rows, positions, strict=True)
+        if not all(0 <= row < cache.rows and 0 <= position < cache.positions for row, position in places):
+            raise ValueError(f"rows {list(rows)} at {list(positions)} are outside the cache")
+        if x.shape != (len(rows), self.width) or not len(rows):
+            raise ValueError(f"inputs of shape {tuple(x.shape)} for {len(rows)} places")
+        out = x.to(torch.float32, copy=True).contiguous()
+        view = _CacheView(cache.data.data_ptr(), *cache.data.stride()[:4])
+        count = len(rows)
+        self._library.functions.gpt_forward(
+            self._model.pointer,
+            _at(out),
+            _Int(count),
+            (_Int * count)(*rows),
+            (_Int * count)(*positions),
+            ctypes.byref(view),
+        )
+        return out
+
+    @torch.inference_mode()
+    def latents_and_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latents (n, D) for the vocoder and the next token's scores (n, tokens) from the last output."""
+        x = x.contiguous()
+        latents, scores = torch.empty_like(x), torch.empty(len(x), self._scores)
+        self._library.functions.gpt_finish(self._model.pointer, _at(x), _Int(len(x)), _at(latents), _at(scores))
+        return latents, scores[:, : self.audio_tokens]
+
+    def _layer(self, layer: torch.nn.Module) -> _Layer:
+        """Return the packed form of a GPT-2 `layer`, whose matrices are (inputs, outputs)."""
+
+        def linear(name: str) -> _Linear:
+            weight, bias = (layer.get_parameter(f"{name}.{part}").detach() for part in ("weight", "bias"))
+            packed = self._linears.add(weight, bias)
+            native.forget_mapped(weight)
+            return packed
+
+        norms = [self._norm(layer.get_submodule(name)) for name in ("ln_1", "ln_2")]
+        return _Layer(*norms, *map(linear, ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")))
+
+    def _norm(self, norm: torch.nn.Module) -> _Norm:
+        assert isinstance(norm, torch.nn.LayerNorm)
+        weight, bias = norm.weight.detach().clone(), norm.bias.detach().clone()
+        self._kept += [weight, bias]
+        return _Norm(weight.data_ptr(), bias.data_ptr(), norm.eps)
+
+
+class _Handle:
+    """The model on the C++ side; freed with this object."""
+
+    def __init__(self, library: native.Library, team: native.Team, model: _Model) -> None:
+        create = library.functions.gpt_create
+        create.restype = _Pointer
+        self.pointer = _Pointer(create(_Pointer(team.pointer), ctypes.byref(model)))
+        self._library = library
+
+    def __del__(self) -> None:
+        self._library.functions.gpt_destroy(self.pointer)
+
+
+def _at(tensor: Tensor) -> ctypes.c_void_p:
+    return _Pointer(tensor.data_ptr())
+
+
+def _padded(outputs: int) -> int:
+    return -(-outputs // PANEL) * PANEL
