@@ -65,7 +65,7 @@ class PackedLinears:
 
     def __init__(self, library: native.Library, team: native.Team, *, planes: int, room: int) -> None:
         self._library, self._team, self._planes = library, team, planes
-        memory = mmap.mmap(-1, room)
+        memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         self._room = torch.frombuffer(memory, dtype=torch.int8)

@@ -107,27 +107,34 @@ class Activations {
     std::vector<float> units_;
 };
 
-// Sums of products of a group's lines (at most 16) with a panel of 16 outputs, for each plane of the weights.
+// One or two blocks of 16 outputs' weights that are multiplied together: a panel's two planes, or two panels.
+struct Weights {
+    const int8_t* first;
+    int64_t apart, step;  // bytes from one block to the other, and from kDepth inputs to the next
+
+    const int8_t* block(int index) const { return first + index * apart; }
+};
+
+// Sums of products of a group's lines (at most 16) with each of the blocks.
 struct Sums {
-    alignas(64) int32_t value[2][16][16];  // plane of the weights, line, output
+    alignas(64) int32_t value[2][16][16];  // block, line, output
 };
 
 #ifdef __AMX_INT8__
 
-// Tiles: 0 to 3 the sums of each group and plane, 4 and 5 the groups' activations, 6 and 7 the planes' weights.
+// Tiles: 0 to 3 the sums of each group and block, 4 and 5 the groups' activations, 6 and 7 the blocks' weights.
 class Products {
   public:
     ~Products() { _tile_release(); }
 
-    // Two groups at once use the weights twice while they are at hand; `second` is 0 where there is one.
-    template <int PLANES>
-    void compute(const int8_t* weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more,
-                 Sums* sums) {
+    // Two groups at once use the weights twice while they are at hand; `second` is null where there is one.
+    template <int BLOCKS>
+    void compute(Weights weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more, Sums* sums) {
         configure(rows, more);
         if (second == nullptr) {
-            one<PLANES>(weights, inputs, x, rows, sums[0]);
+            one<BLOCKS>(weights, inputs, x, rows, sums[0]);
         } else {
-            two<PLANES>(weights, inputs, x, rows, second, more, sums);
+            two<BLOCKS>(weights, inputs, x, rows, second, more, sums);
         }
     }
 
@@ -149,47 +156,45 @@ class Products {
     }
 
     static void fetch(const int8_t* weights) {  // the processor's own prefetch stops at each page's end
-        for (int line = 0; line < kTile; line += 64) {
+        for (int line = 0; line < kTile; line += 64)
             _mm_prefetch(reinterpret_cast<const char*>(weights + kAhead + line), _MM_HINT_T0);
-        }
     }
 
-    template <int PLANES>
-    static void one(const int8_t* weights, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
+    template <int BLOCKS>
+    static void one(Weights weights, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
         _tile_zero(0);
         _tile_zero(1);
-        for (int64_t depth = 0; depth < inputs; depth += kDepth, x += 2 * rows * kDepth, weights += PLANES * kTile) {
-            fetch(weights);
+        for (int64_t depth = 0; depth < inputs; depth += kDepth, weights.first += weights.step) {
+            for (int block = 0; block < BLOCKS; ++block) fetch(weights.block(block));
             _tile_loadd(4, x, kDepth);
-            _tile_loadd(6, weights, 64);
+            _tile_loadd(6, weights.first, 64);
             _tile_dpbssd(0, 4, 6);
-            if constexpr (PLANES == 2) {
-                fetch(weights + kTile);
-                _tile_loadd(7, weights + kTile, 64);
+            if constexpr (BLOCKS == 2) {
+                _tile_loadd(7, weights.block(1), 64);
                 _tile_dpbssd(1, 4, 7);
             }
+            x += 2 * rows * kDepth;
         }
         _tile_stored(0, sums.value[0], 64);
-        if constexpr (PLANES == 2) _tile_stored(1, sums.value[1], 64);
+        if constexpr (BLOCKS == 2) _tile_stored(1, sums.value[1], 64);
     }
 
-    template <int PLANES>
-    static void two(const int8_t* weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more,
+    // No prefetch: many rows wait for the products, not for the memory.
+    template <int BLOCKS>
+    static void two(Weights weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more,
                     Sums* sums) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
-        for (int64_t depth = 0; depth < inputs; depth += kDepth, weights += PLANES * kTile) {
-            fetch(weights);
+        for (int64_t depth = 0; depth < inputs; depth += kDepth, weights.first += weights.step) {
             _tile_loadd(4, x, kDepth);
-            _tile_loadd(5, second, kDepth);
-            _tile_loadd(6, weights, 64);
+            _tile_loadd(6, weights.first, 64);
             _tile_dpbssd(0, 4, 6);
+            _tile_loadd(5, second, kDepth);
             _tile_dpbssd(2, 5, 6);
-            if constexpr (PLANES == 2) {
-                fetch(weights + kTile);
-                _tile_loadd(7, weights + kTile, 64);
+            if constexpr (BLOCKS == 2) {
+                _tile_loadd(7, weights.block(1), 64);
                 _tile_dpbssd(1, 4, 7);
                 _tile_dpbssd(3, 5, 7);
             }
@@ -197,7 +202,7 @@ class Products {
         }
         _tile_stored(0, sums[0].value[0], 64);
         _tile_stored(2, sums[1].value[0], 64);
-        if constexpr (PLANES == 2) {
+        if constexpr (BLOCKS == 2) {
             _tile_stored(1, sums[0].value[1], 64);
             _tile_stored(3, sums[1].value[1], 64);
         }
@@ -207,8 +212,8 @@ class Products {
     int rows_ = 0, more_ = -1;
 };
 
-inline __m512i corrected(const Sums& sums, int plane, int line, const int32_t*, int64_t) {
-    return _mm512_load_si512(sums.value[plane][line]);
+inline __m512i corrected(const Sums& sums, int block, int line, const int32_t*) {
+    return _mm512_load_si512(sums.value[block][line]);
 }
 
 #else
@@ -216,44 +221,43 @@ inline __m512i corrected(const Sums& sums, int plane, int line, const int32_t*, 
 // AVX512-VNNI multiplies unsigned by signed numbers: activations are raised by 128, and `corrected` takes that out.
 class Products {
   public:
-    template <int PLANES>
-    void compute(const int8_t* weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more,
-                 Sums* sums) {
-        group<PLANES>(weights, inputs, x, rows, sums[0]);
-        if (second != nullptr) group<PLANES>(weights, inputs, second, more, sums[1]);
+    template <int BLOCKS>
+    void compute(Weights weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more, Sums* sums) {
+        group<BLOCKS>(weights, inputs, x, rows, sums[0]);
+        if (second != nullptr) group<BLOCKS>(weights, inputs, second, more, sums[1]);
     }
 
   private:
-    static constexpr int kLines = 4;  // at once: with two planes 8 sums, as many as hide an addition's latency
+    static constexpr int kLines = 4;  // at once: with two blocks 8 sums, as many as hide an addition's latency
 
-    template <int PLANES>
-    static void group(const int8_t* weights, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
+    template <int BLOCKS>
+    static void group(Weights weights, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
         for (int line = 0; line < 2 * rows; line += kLines) {
             if (2 * rows - line >= kLines) {
-                lines<PLANES, kLines>(weights, inputs, x + line * kDepth, 2 * rows, &sums, line);
+                lines<BLOCKS, kLines>(weights, inputs, x + line * kDepth, 2 * rows, sums, line);
             } else {
-                lines<PLANES, 2>(weights, inputs, x + line * kDepth, 2 * rows, &sums, line);
+                lines<BLOCKS, 2>(weights, inputs, x + line * kDepth, 2 * rows, sums, line);
             }
         }
     }
 
-    template <int PLANES, int LINES>
-    static void lines(const int8_t* weights, int64_t inputs, const int8_t* x, int stride, Sums* sums, int first) {
-        __m512i total[PLANES][LINES] = {};
-        for (int64_t depth = 0; depth < inputs; depth += kDepth, x += stride * kDepth, weights += PLANES * kTile) {
+    template <int BLOCKS, int LINES>
+    static void lines(Weights weights, int64_t inputs, const int8_t* x, int stride, Sums& sums, int first) {
+        __m512i total[BLOCKS][LINES] = {};
+        for (int64_t depth = 0; depth < inputs; depth += kDepth, x += stride * kDepth, weights.first += weights.step) {
             for (int four = 0; four < kDepth; four += 4) {
                 __m512i raised[LINES];
                 for (int line = 0; line < LINES; ++line) raised[line] = four_inputs(x + line * kDepth + four);
-                for (int plane = 0; plane < PLANES; ++plane) {
-                    const __m512i weight = _mm512_loadu_si512(weights + plane * kTile + four * 16);
+                for (int block = 0; block < BLOCKS; ++block) {
+                    const __m512i weight = _mm512_loadu_si512(weights.block(block) + four * kLanes);
                     for (int line = 0; line < LINES; ++line)
-                        total[plane][line] = _mm512_dpbusd_epi32(total[plane][line], raised[line], weight);
+                        total[block][line] = _mm512_dpbusd_epi32(total[block][line], raised[line], weight);
                 }
             }
         }
-        for (int plane = 0; plane < PLANES; ++plane)
+        for (int block = 0; block < BLOCKS; ++block)
             for (int line = 0; line < LINES; ++line)
-                _mm512_store_si512(sums->value[plane][first + line], total[plane][line]);
+                _mm512_store_si512(sums.value[block][first + line], total[block][line]);
     }
 
     static __m512i four_inputs(const int8_t* x) {
@@ -263,55 +267,63 @@ class Products {
     }
 };
 
-inline __m512i corrected(const Sums& sums, int plane, int line, const int32_t* totals, int64_t outputs) {
-    const __m512i total = _mm512_loadu_si512(totals + plane * outputs);
-    return _mm512_sub_epi32(_mm512_load_si512(sums.value[plane][line]), _mm512_slli_epi32(total, 7));
+inline __m512i corrected(const Sums& sums, int block, int line, const int32_t* totals) {
+    return _mm512_sub_epi32(_mm512_load_si512(sums.value[block][line]), _mm512_slli_epi32(_mm512_loadu_si512(totals), 7));
 }
 
 #endif
 
-// Calls `emit(row, first output, values)` with 16 outputs at a time of the member's share of the layer.
-template <int PLANES, typename Emit>
-void linear_planes(const Linear& layer, const Activations& x, Share panels, Products& products, const Emit& emit) {
-    const __m512 ratio = _mm512_set1_ps(1 / kPlaneRatio);
-    Sums sums[2];
-    const auto value = [&](const Sums& found, int plane, int rows, int row, int64_t output) {
-        const auto line = [&](int index) {
-            return _mm512_cvtepi32_ps(corrected(found, plane, index, layer.totals + output, layer.outputs));
-        };
-        return _mm512_fmadd_ps(line(rows + row), ratio, line(row));
-    };
-    for (int64_t panel = panels.first; panel < panels.last; ++panel) {
-        const int64_t output = panel * kLanes;
-        const int8_t* weights = layer.packed + panel * layer.inputs * kLanes * PLANES;
+// Both planes of activation row `row` of a group of `rows` times one block, in units of the row and the output.
+inline __m512 both_planes(const Sums& sums, int block, int rows, int row, const int32_t* totals) {
+    const __m512 high = _mm512_cvtepi32_ps(corrected(sums, block, row, totals));
+    const __m512 low = _mm512_cvtepi32_ps(corrected(sums, block, rows + row, totals));
+    return _mm512_fmadd_ps(low, _mm512_set1_ps(1 / kPlaneRatio), high);
+}
+
+// Calls `emit(row, first output, values)` for a group's rows with what the blocks of panel `panel` on have given.
+template <int BLOCKS, typename Emit>
+void emit_group(const Linear& layer, const Activations& x, int64_t group, int64_t panel, const Sums& sums,
+                const Emit& emit) {
+    const int rows = x.rows_in(group), panels = layer.planes == 1 ? BLOCKS : 1;
+    for (int each = 0; each < panels; ++each) {
+        const int64_t output = (panel + each) * kLanes;
+        const int32_t* totals = layer.totals + output;
         const __m512 scale = _mm512_loadu_ps(layer.scales + output), bias = _mm512_loadu_ps(layer.bias + output);
-        for (int64_t group = 0; group < x.groups(); group += 2) {
-            const bool both = group + 1 < x.groups();
-            products.template compute<PLANES>(weights, layer.inputs, x.group(group, layer.inputs), x.rows_in(group),
-                                              both ? x.group(group + 1, layer.inputs) : nullptr,
-                                              both ? x.rows_in(group + 1) : 0, sums);
-            for (int64_t each = group; each < group + 1 + both; ++each) {
-                const int rows = x.rows_in(each);
-                for (int row = 0; row < rows; ++row) {
-                    __m512 found = value(sums[each - group], 0, rows, row, output);
-                    if constexpr (PLANES == 2)
-                        found = _mm512_fmadd_ps(value(sums[each - group], 1, rows, row, output), ratio, found);
-                    const int64_t index = each * kRows + row;
-                    const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(x.unit(index)));
-                    emit(index, output, _mm512_fmadd_ps(found, factor, bias));
-                }
+        for (int row = 0; row < rows; ++row) {
+            __m512 found = both_planes(sums, each, rows, row, totals);
+            if (layer.planes == 2) {
+                const __m512 low = both_planes(sums, 1, rows, row, totals + layer.outputs);
+                found = _mm512_fmadd_ps(low, _mm512_set1_ps(1 / kPlaneRatio), found);
             }
+            const int64_t index = group * kRows + row;
+            emit(index, output, _mm512_fmadd_ps(found, _mm512_mul_ps(scale, _mm512_set1_ps(x.unit(index))), bias));
         }
     }
 }
 
+template <int BLOCKS, typename Emit>
+void multiply_panel(const Linear& layer, const Activations& x, int64_t panel, Products& products, const Emit& emit) {
+    const int64_t bytes = layer.inputs * kLanes;
+    const Weights weights{layer.packed + panel * layer.planes * bytes, layer.planes == 2 ? kTile : bytes,
+                          layer.planes * kTile};
+    Sums sums[2];
+    for (int64_t group = 0; group < x.groups(); group += 2) {
+        const bool both = group + 1 < x.groups();
+        products.template compute<BLOCKS>(weights, layer.inputs, x.group(group, layer.inputs), x.rows_in(group),
+                                          both ? x.group(group + 1, layer.inputs) : nullptr,
+                                          both ? x.rows_in(group + 1) : 0, sums);
+        emit_group<BLOCKS>(layer, x, group, panel, sums[0], emit);
+        if (both) emit_group<BLOCKS>(layer, x, group + 1, panel, sums[1], emit);
+    }
+}
+
+// Calls `emit(row, first output, values)` with 16 outputs at a time of the member's share of the layer.
 template <typename Emit>
 void linear(const Linear& layer, const Activations& x, Share panels, Products& products, const Emit& emit) {
-    if (layer.planes == 2) {
-        linear_planes<2>(layer, x, panels, products, emit);
-    } else {
-        linear_planes<1>(layer, x, panels, products, emit);
-    }
+    int64_t panel = panels.first;
+    const int at_once = layer.planes == 1 ? 2 : 1;
+    for (; panel + at_once <= panels.last; panel += at_once) multiply_panel<2>(layer, x, panel, products, emit);
+    for (; panel < panels.last; ++panel) multiply_panel<1>(layer, x, panel, products, emit);
 }
 
 void normalise(const Norm& norm, const float* x, int64_t width, float* out) {
@@ -362,13 +374,22 @@ void attention_weights(const float* query, const float* keys, int64_t count, int
         _mm512_storeu_ps(weights + i, _mm512_mul_ps(_mm512_loadu_ps(weights + i), _mm512_set1_ps(inverse)));
 }
 
-void attend(const float* weights, const float* values, int64_t count, int64_t size, float* out) {
-    for (int64_t i = 0; i < size; i += kLanes) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int64_t position = 0; position < count; ++position)
-            sum = _mm512_fmadd_ps(_mm512_set1_ps(weights[position]), _mm512_loadu_ps(values + position * size + i), sum);
-        _mm512_storeu_ps(out + i, sum);
+// Four sums run side by side, since each waits for its own last addition.
+template <int VECTORS>
+void attend_to(const float* weights, const float* values, int64_t count, int64_t size, float* out) {
+    __m512 sum[VECTORS] = {};
+    for (int64_t position = 0; position < count; ++position) {
+        const __m512 weight = _mm512_set1_ps(weights[position]);
+        for (int i = 0; i < VECTORS; ++i)
+            sum[i] = _mm512_fmadd_ps(weight, _mm512_loadu_ps(values + position * size + i * kLanes), sum[i]);
     }
+    for (int i = 0; i < VECTORS; ++i) _mm512_storeu_ps(out + i * kLanes, sum[i]);
+}
+
+void attend(const float* weights, const float* values, int64_t count, int64_t size, float* out) {
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= size; i += 4 * kLanes) attend_to<4>(weights, values + i, count, size, out + i);
+    for (; i < size; i += kLanes) attend_to<1>(weights, values + i, count, size, out + i);
 }
 
 // The model with what it needs while it computes.
