@@ -8,8 +8,8 @@ namespace mirrorchat {
 constexpr int kLanes = 16;
 
 // e to the power of each: the fraction's power of 2 as a polynomial (Cephes' coefficients), within 2e-7 relative.
+// What is not a number stays so: the CPU's minimum and maximum return their second operand then.
 inline __m512 exp(__m512 x) {
-    // In this order the bounds let through what is no number.
     x = _mm512_max_ps(_mm512_set1_ps(-87.0f), _mm512_min_ps(_mm512_set1_ps(88.0f), x));
     const __m512 whole = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
     __m512 r = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);  // x - whole ln 2, in two parts

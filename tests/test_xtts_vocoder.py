@@ -1,4 +1,7 @@
-"""The streaming vocoder against coqui-tts's own, which vocodes an utterance in one piece."""
+"""The streaming vocoder against coqui-tts's own, which vocodes an utterance in one piece.
+
+Both with the generator in torch and with the one in C++, where the CPU has AMX; `native` says which.
+"""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -15,6 +18,7 @@ pytest.importorskip(
 import make_tiny_xtts
 from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
 
+from mirrorchat import native as native_library
 from mirrorchat.audio import Samples
 from mirrorchat.xtts_model import load_network
 from mirrorchat.xtts_vocoder import StreamingVocoder, VocoderStream, fade_out
@@ -32,9 +36,22 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> HifiDecoder:
     return load_network(folder).hifigan_decoder
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["torch", "native"])
+def native(request: pytest.FixtureRequest) -> bool:
+    library = native_library.library()
+    if request.param and (library is None or not library.tiles):
+        pytest.skip("no AMX")
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def vocoder(decoder: HifiDecoder) -> StreamingVocoder:
-    return StreamingVocoder(decoder)
+def vocoder(decoder: HifiDecoder, native: bool) -> StreamingVocoder:
+    return StreamingVocoder(decoder, native=native)
+
+
+@pytest.fixture(scope="module")
+def torch_vocoder(decoder: HifiDecoder) -> StreamingVocoder:
+    return StreamingVocoder(decoder, native=False)
 
 
 @pytest.fixture(autouse=True)
@@ -91,8 +108,11 @@ def test_longest_utterance_is_what_coqui_tts_gives(decoder: HifiDecoder, vocoder
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_every_chunk_size_gives_the_same_bits(decoder: HifiDecoder, length: int, dtype: torch.dtype) -> None:
-    vocoder, latents, voice = StreamingVocoder(decoder, dtype=dtype), draw_latents(length), draw_voice()
+def test_every_chunk_size_gives_the_same_bits(
+    decoder: HifiDecoder, native: bool, length: int, dtype: torch.dtype
+) -> None:
+    vocoder = StreamingVocoder(decoder, dtype=dtype, native=native)
+    latents, voice = draw_latents(length), draw_voice()
     whole = vocoder.vocode(latents, voice)
     for size in sorted({1, 2, 3, 5, 8, 20, 33, max(1, length - 1), length}):
         assert np.array_equal(streamed(vocoder, latents, voice, [size]), whole), size
@@ -145,8 +165,8 @@ def test_wanted_latents_give_samples_and_one_less_none(vocoder: StreamingVocoder
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_neighbours_change_nothing(decoder: HifiDecoder, dtype: torch.dtype) -> None:
-    vocoder = StreamingVocoder(decoder, dtype=dtype)
+def test_neighbours_change_nothing(decoder: HifiDecoder, native: bool, dtype: torch.dtype) -> None:
+    vocoder = StreamingVocoder(decoder, dtype=dtype, native=native)
     latents = [draw_latents(length, seed) for seed, length in enumerate((50, 50, 21, 37, 50))]
     voices = [draw_voice(seed) for seed in range(5)]
     latents[3][5:] = float("nan")
@@ -169,7 +189,10 @@ def advance_together(
     return [np.concatenate(own) for own in parts]
 
 
-def test_rows_of_one_batch_are_what_they_are_alone(vocoder: StreamingVocoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_one_batch_are_what_they_are_alone(
+    torch_vocoder: StreamingVocoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocoder = torch_vocoder
     latents, voices = [draw_latents(40, seed) for seed in range(3)], [draw_voice(seed) for seed in range(3)]
     alone = [vocoder.vocode(own, voice) for own, voice in zip(latents, voices, strict=True)]
     monkeypatch.setattr(vocoder, "_batches", True)  # as on a GPU
@@ -185,29 +208,31 @@ def test_voices_differ(vocoder: StreamingVocoder) -> None:
     assert np.abs(difference).max() > 1e-3
 
 
-def test_bfloat16_is_within_40_db(decoder: HifiDecoder, vocoder: StreamingVocoder) -> None:
+def test_bfloat16_is_within_40_db(decoder: HifiDecoder, native: bool, vocoder: StreamingVocoder) -> None:
     latents, voice = draw_latents(90), draw_voice()
-    coarse = StreamingVocoder(decoder, dtype=torch.bfloat16).vocode(latents, voice)
+    coarse = StreamingVocoder(decoder, dtype=torch.bfloat16, native=native).vocode(latents, voice)
     assert coarse.dtype == np.float32
     assert 40 < snr_db(vocoder.vocode(latents, voice), coarse) < 80  # more would not be bfloat16
 
 
-def test_released_sizes() -> None:
+def test_released_sizes(native: bool) -> None:
     torch.manual_seed(0)
     decoder = HifiDecoder().train(False).requires_grad_(False)
     latents, voice = draw_latents(12, width=1024), draw_voice()
-    vocoder = StreamingVocoder(decoder)
+    vocoder = StreamingVocoder(decoder, native=native)
     whole = vocoder.vocode(latents, voice)
     np.testing.assert_allclose(whole, stock(decoder, latents, voice), rtol=0, atol=1e-5)
     assert np.array_equal(streamed(vocoder, latents, voice, [5]), whole)
-    assert snr_db(whole, StreamingVocoder(decoder, dtype=torch.bfloat16).vocode(latents, voice)) > 40
+    coarse = StreamingVocoder(decoder, dtype=torch.bfloat16, native=native)
+    assert snr_db(whole, coarse.vocode(latents, voice)) > 40
+    assert np.array_equal(streamed(coarse, latents, voice, [5]), coarse.vocode(latents, voice))
 
 
-def test_decoder_is_neither_changed_nor_shared(decoder: HifiDecoder, vocoder: StreamingVocoder) -> None:
+def test_decoder_is_neither_changed_nor_shared(native: bool) -> None:
     own = HifiDecoder(decoder_input_dim=64, upsample_initial_channel_decoder=32).train(False).requires_grad_(False)
     state = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     latents, voice = draw_latents(12), draw_voice()
-    made = StreamingVocoder(own)
+    made = StreamingVocoder(own, native=native)
     before = made.vocode(latents, voice)
     assert own.state_dict().keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in own.state_dict().items())
@@ -216,10 +241,10 @@ def test_decoder_is_neither_changed_nor_shared(decoder: HifiDecoder, vocoder: St
     assert np.array_equal(made.vocode(latents, voice), before)
 
 
-def test_cost_is_in_proportion_to_the_audio(vocoder: StreamingVocoder) -> None:
+def test_cost_is_in_proportion_to_the_audio(torch_vocoder: StreamingVocoder) -> None:
     def operations(length: int) -> int:
         with FlopCounterMode(display=False) as counter:
-            streamed(vocoder, draw_latents(length), draw_voice(), [8])
+            streamed(torch_vocoder, draw_latents(length), draw_voice(), [8])
         return int(counter.get_total_flops())
 
     assert operations(400) / operations(100) == pytest.approx(4, rel=0.1)
