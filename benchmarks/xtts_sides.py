@@ -1,8 +1,12 @@
-"""The two sides that benchmarks/xtts.py compares: coqui-tts's own XTTS code, and this project's decode engine."""
+"""The sides that benchmarks/xtts.py compares: coqui-tts's own XTTS code, and this project's decode engine.
+
+Each is held by a process of its own (see xtts_child.py) and is told numbers only: voices, texts and latents are made
+where they are used, the same for the same seed.
+"""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,11 @@ from torch import Tensor
 
 from mirrorchat.audio import Samples
 from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.xtts_cuda_graph import StaticSteps
 from mirrorchat.xtts_decode import DecodeEngine, DecodeLimits
+from mirrorchat.xtts_gpt import TorchGpt
 from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import Network, load_network
+from mirrorchat.xtts_model import Network, load_network, quiet_gpt_config
 from mirrorchat.xtts_sampling import Sampling
 from mirrorchat.xtts_utterance import Request
 from mirrorchat.xtts_vocoder import StreamingVocoder
@@ -22,6 +28,9 @@ from mirrorchat.xtts_vocoder import StreamingVocoder
 TEXT = "The quick brown fox jumps over the lazy dog near the river."
 SETTINGS = {"temperature": 0.75, "top_k": 50, "top_p": 0.85, "repetition_penalty": 5.0}
 SEED = 0
+STREAM_TOKENS = 20  # coqui-tts's default chunk
+BANDWIDTH_BYTES = 1 << 30  # far more than caches hold
+ROW_BYTES = 280_000_000  # more than one sequence's keys and values in float32
 
 
 @dataclass(frozen=True)
@@ -50,21 +59,42 @@ class Voice:
         return cls(conditioning, torch.nn.functional.normalize(embedding, dim=1))
 
 
-def load_seconds(folder: Path) -> tuple[Network, float]:
-    """Return the network in `folder` and how long it took to load."""
-    start = time.perf_counter()
-    network = load_network(folder)
-    return network, time.perf_counter() - start
+def draw_latents(count: int, width: int) -> Tensor:
+    """Return `count` random latents; fewer are the first of more."""
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(1))
 
 
-@dataclass
+def read_bandwidth(device: str = "cpu", repeats: int = 8) -> float:
+    """Return bytes a second of the fastest of several sums over much memory."""
+    block = torch.ones(BANDWIDTH_BYTES // 4, device=device)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        block.sum().item()  # which waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return BANDWIDTH_BYTES / min(seconds)
+
+
+def weights_read(network: Network, mode: WeightMode) -> float:
+    """Return how many bytes of weights a decode step reads: every matrix of the GPT and the head once."""
+    matrices = [p for p in network.gpt.gpt.h.parameters() if p.dim() == 2] + [network.gpt.mel_head.weight]
+    return float({"fp32": 4, "int8": 1}.get(mode.value, 2) * sum(p.numel() for p in matrices))
+
+
 class Stock:
-    """coqui-tts's inference code with the weights of `network`, which nothing has changed."""
+    """coqui-tts's inference code with the weights in `folder`, which nothing has changed.
 
-    network: Network
-    codes: list[int] = field(default_factory=list)
+    The network is put together by `load_network`, so that tiny checkpoints load too and loading costs little memory;
+    `deepspeed` is coqui-tts's switch of that name.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, folder: Path, *, device: str = "cpu", deepspeed: bool = False) -> None:
+        self.network = load_network(folder).to(device)
+        self.codes: list[int] = []
+        with quiet_gpt_config():  # what coqui-tts's `load_checkpoint` does last
+            self.network.gpt.init_gpt_for_inference(kv_cache=self.network.args.kv_cache, use_deepspeed=deepspeed)
+        self.network.gpt.eval()
+        self._width = int(self.network.gpt.model_dim)
         generate: Callable[..., Tensor] = self.network.gpt.generate
 
         def recorded(*arguments: Any, **settings: Any) -> Tensor:
@@ -74,7 +104,9 @@ class Stock:
 
         self.network.gpt.generate = recorded
 
-    def speak(self, voice: Voice, count: int, *, sample: bool) -> Spoken:
+    def speak(self, voice_seed: int, count: int, *, sample: bool) -> Spoken:
+        """Return a sentence of `count` tokens, from `inference`."""
+        voice = Voice.draw(voice_seed, self._width)
         torch.manual_seed(SEED)
         start = time.perf_counter()
         spoken = self.network.inference(
@@ -84,8 +116,9 @@ class Stock:
         samples = np.asarray(spoken["wav"], np.float32)
         return Spoken(self.codes, samples, seconds, len(samples), seconds)
 
-    def first_chunk(self, voice: Voice, chunk_tokens: int, count: int) -> tuple[float, int]:
+    def first_chunk(self, voice_seed: int, count: int, chunk_tokens: int) -> tuple[float, int]:
         """Return when `inference_stream` gives its first samples, and how many those are."""
+        voice = Voice.draw(voice_seed, self._width)
         start = time.perf_counter()
         stream = self.network.inference_stream(
             TEXT,
@@ -96,17 +129,19 @@ class Stock:
             do_sample=False,
             **self._exactly(count),
         )
-        samples = len(next(stream))
+        samples = len(next(stream).cpu())
         seconds = time.perf_counter() - start
         stream.close()
         return seconds, samples
 
-    def vocode_streamed(self, latents: Tensor, voice: Voice, chunk_tokens: int) -> float:
-        """Return how long the vocoder takes for `latents` (n, D) as `inference_stream` uses it."""
+    def vocode_seconds(self, latents: int, chunk_tokens: int) -> float:
+        """Return how long the vocoder takes for so many latents as `inference_stream` uses it: all so far each time."""
+        device = self.network.device
+        voice, drawn = Voice.draw(0, self._width), draw_latents(latents, self._width).to(device)
         start = time.perf_counter()
         with torch.inference_mode():
-            for end in range(chunk_tokens, len(latents) + 1, chunk_tokens):
-                self.network.hifigan_decoder(latents[None, :end], g=voice.embedding)
+            for end in range(chunk_tokens, latents + 1, chunk_tokens):
+                self.network.hifigan_decoder(drawn[None, :end], g=voice.embedding.to(device)).cpu()
         return time.perf_counter() - start
 
     @staticmethod
@@ -115,23 +150,37 @@ class Stock:
 
 
 class Own:
-    """This project's engine in one weight mode, with a vocoder that computes in `dtype`."""
+    """This project's engine in one weight mode, with a vocoder that computes in `dtype`, made ready as in the server.
+
+    Steps and the vocoder alone are run on the caller's thread. They count only in a process whose engine has not
+    spoken: its thread would have workers too (see xtts_child.py).
+    """
 
     def __init__(
-        self, network: Network, mode: WeightMode, dtype: torch.dtype, *, max_batch: int = 8, device: str = "cpu"
+        self, folder: Path, mode: WeightMode, dtype: torch.dtype, *, max_batch: int = 8, device: str = "cpu"
     ) -> None:
-        self.name = f"{mode.value} + {str(dtype).removeprefix('torch.')} vocoder"
-        self.mode = mode
+        network = load_network(folder)
+        self.floor_bytes = weights_read(network, mode)
+        network.hifigan_decoder.to(device)
         self.vocoder = StreamingVocoder(network.hifigan_decoder, dtype=dtype)
-        limits = DecodeLimits(max_batch=max_batch, cache_bytes=280_000_000 * max_batch, queue_chunks=100)
+        limits = DecodeLimits(max_batch=max_batch, cache_bytes=ROW_BYTES * max_batch, queue_chunks=100)
         self.engine = DecodeEngine(network, mode=mode, vocoder=self.vocoder, device=torch.device(device), limits=limits)
+        network.forget_decoder()
+        self.network = network.to(device)  # kept, as for the voices that the server computes
+        self._device = device
+        self._width = self.engine.gpt.width
         self._text_ids = network.tokenizer.encode(TEXT.lower(), lang="en")
 
-    def speak(self, voice: Voice, count: int, *, sample: bool) -> Spoken:
-        return self.speak_all([voice], count, sample=sample)[0]
+    def close(self) -> None:
+        self.engine.close()
 
-    def speak_all(self, voices: list[Voice], count: int, *, sample: bool) -> list[Spoken]:
-        """Return what the engine says in `voices` at once; the times are from when all were handed over."""
+    def speak(self, voice_seed: int, count: int, *, sample: bool) -> Spoken:
+        """Return a sentence of `count` tokens."""
+        return self.speak_all([voice_seed], count, sample=sample)[0]
+
+    def speak_all(self, voice_seeds: Sequence[int], count: int, *, sample: bool) -> list[Spoken]:
+        """Return what the engine says in these voices at once; the times are from when all were handed over."""
+        voices = [Voice.draw(seed, self._width) for seed in voice_seeds]
         start = time.perf_counter()
         utterances = [self.engine.submit(self._request(voice, count, sample)) for voice in voices]
         results = []
@@ -144,48 +193,73 @@ class Own:
         return results
 
     def _request(self, voice: Voice, count: int, sample: bool) -> Request:
+        sampling = Sampling(do_sample=sample, min_tokens=count, **SETTINGS)  # type: ignore[arg-type]
+        deadline = Deadline.after(600.0)
         return Request(
-            self._text_ids,
-            voice.conditioning,
-            voice.embedding,
-            SEED,
-            count,
-            Deadline.after(600.0),
-            Cancel(),
-            sampling=Sampling(do_sample=sample, min_tokens=count, **SETTINGS),  # type: ignore[arg-type]
+            self._text_ids, voice.conditioning, voice.embedding, SEED, count, deadline, Cancel(), sampling=sampling
         )
 
-    def step_seconds(self, voice: Voice, batch: int, steps: int) -> list[float]:
-        """Return the times of `steps` decode steps with the scores of the next token, `batch` sequences each.
-
-        To be called while the engine has nothing to do: it uses the engine's cache.
-        """
+    def start(self, voice_seed: int, rows: Sequence[int]) -> tuple[Tensor, int]:
+        """Fill `rows` of the cache with a voice and the text; return the last output and the filled positions."""
         gpt, cache = self.engine.gpt, self.engine.cache
-        rows = list(range(batch))
+        conditioning = Voice.draw(voice_seed, self._width).conditioning[0]
+        prefix = torch.cat([conditioning.to(cache.data.device), gpt.text_prefix(self._text_ids)])
+        outputs = [gpt.prefill(prefix, cache, row, 0)[-1:] for row in rows]
+        return outputs[-1], len(prefix)
+
+    @torch.inference_mode()
+    def step_seconds(self, batch: int, steps: int) -> list[float]:
+        """Return the times of `steps` decode steps with the scores of the next token, `batch` sequences each."""
+        gpt, cache, rows = self.engine.gpt, self.engine.cache, list(range(batch))
+        last, filled = self.start(0, rows)
+        if isinstance(gpt, TorchGpt) and self._device != "cpu":
+            return self._static_step_seconds(StaticSteps(gpt, cache, capture=True), last, filled, rows, steps)
         times = []
-        with torch.inference_mode():
-            prefix = torch.cat([voice.conditioning[0].to(cache.data.device), gpt.text_prefix(self._text_ids)])
-            for row in rows:
-                gpt.prefill(prefix, cache, row, 0)
-            for step in range(steps):
-                start = time.perf_counter()
-                x = gpt.audio_inputs([7] * batch, [step + 1] * batch)
-                _, scores = gpt.latents_and_scores(gpt.step(x, cache, rows, [len(prefix) + step] * batch))
-                scores.cpu()  # waits for a GPU
-                times.append(time.perf_counter() - start)
+        for step in range(steps):
+            start = time.perf_counter()
+            x, positions = gpt.audio_inputs([7] * batch, [step + 1] * batch), [filled + step] * batch
+            gpt.latents_and_scores(gpt.step(x, cache, rows, positions))
+            times.append(time.perf_counter() - start)
         return times
 
-    def vocode_streamed(self, latents: Tensor, voice: Voice, chunk_tokens: int) -> float:
-        """Return how long the vocoder takes for `latents` (n, D) in chunks."""
+    @staticmethod
+    def _static_step_seconds(
+        static: StaticSteps, last: Tensor, filled: int, rows: Sequence[int], steps: int
+    ) -> list[float]:
+        """Return the times of the steps that the engine makes on a GPU, the draw among them."""
+        for row in rows:
+            static.start(row, last, positions=filled, sampling=Sampling(min_tokens=steps), seed=row)
+        times = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            static.launch(rows).collect()
+            times.append(time.perf_counter() - start)
+        return times
+
+    def bandwidth(self) -> float:
+        """Return how many bytes a second this process reads."""
+        return read_bandwidth(self._device)
+
+    def floor_s(self, bandwidth: float) -> float:
+        """Return how long a step's weights take to read once."""
+        return self.floor_bytes / bandwidth
+
+    def vocode_seconds(self, latents: int, chunk_tokens: int) -> float:
+        """Return how long the vocoder takes for so many latents, in chunks."""
+        drawn = draw_latents(latents, self._width)
         start = time.perf_counter()
-        stream = self.vocoder.open(voice.embedding)
-        for begin in range(0, len(latents), chunk_tokens):
-            chunk = latents[begin : begin + chunk_tokens]
-            self.vocoder.advance([(stream, chunk, begin + chunk_tokens >= len(latents))])
+        stream = self.vocoder.open(Voice.draw(0, self._width).embedding)
+        for begin in range(0, latents, chunk_tokens):
+            chunk = drawn[begin : begin + chunk_tokens]
+            self.vocoder.advance([(stream, chunk, begin + chunk_tokens >= latents)])
         return time.perf_counter() - start
 
+    def peak_gb(self) -> float:
+        """Return the most memory that this process has had at once, mapped files included."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        # Not getrusage's: a new process has its parent's for a start.
+        return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM"))
 
-def weights_read(network: Network, mode: WeightMode) -> float:
-    """Return how many bytes of weights a decode step reads: every matrix of the GPT and the head once."""
-    matrices = [p for p in network.gpt.gpt.h.parameters() if p.dim() == 2] + [network.gpt.mel_head.weight]
-    return float({"fp32": 4, "int8": 1}.get(mode.value, 2) * sum(p.numel() for p in matrices))
+    def gpu_gb(self) -> tuple[float, float]:
+        """Return the most GPU memory that tensors, and torch for them, have had at once."""
+        return torch.cuda.max_memory_allocated() / 1e9, torch.cuda.max_memory_reserved() / 1e9

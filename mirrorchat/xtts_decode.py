@@ -5,7 +5,10 @@ sampling settings, random generator, rows of the cache and queue to its listener
 neighbours. Latents for the vocoder are taken from the decode step itself; stock XTTS runs the GPT a second time.
 
 A listener who does not take samples fills its queue: its sequence then skips its turn, and gives its cache row to
-another sequence that waits for one (its keys and values are kept aside).
+another sequence that waits for one (what the row held is kept aside).
+
+On a GPU the engine is one step ahead (see xtts_cuda_graph.py): it launches a step, and only then reads what the one
+before gave. What a step gives for a sequence that has ended meanwhile is dropped.
 
 All of torch's work on the CPU is done on the engine's thread. Each thread that has run a parallel operation keeps
 OpenMP workers of its own as long as it lives, and once there are more of those than cores, GNU's OpenMP lets them sleep
@@ -43,7 +46,8 @@ from mirrorchat.xtts_gpt import Cache, GptInputs, TorchGpt
 from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import Network
 from mirrorchat.xtts_native_gpt import NativeGpt
-from mirrorchat.xtts_sampling import Sampler, is_loop
+from mirrorchat.xtts_sampling import is_loop
+from mirrorchat.xtts_steps import Drawn, EagerSteps, Launched, Restore, StepMode, Steps
 from mirrorchat.xtts_utterance import POLL_S, FinishReason, Request, Utterance
 from mirrorchat.xtts_vocoder import VocoderStream
 
@@ -66,7 +70,8 @@ class DecodeLimits:
     """How much runs and waits at once.
 
     `cache_bytes` is the budget for keys and values: it holds as many sequences as fit, at most `max_batch`.
-    `queue_chunks` pieces of samples, of the vocoder's sizes, wait for a listener before its sequence pauses.
+    `queue_chunks` pieces of samples, of the vocoder's sizes, wait for a listener before its sequence pauses; where the
+    engine is a step ahead, one more may come.
     """
 
     max_batch: int = 8
@@ -77,16 +82,15 @@ class DecodeLimits:
 
 @dataclass(eq=False)
 class _Sequence:
-    """An utterance on the engine's side. `positions` of its cache row are filled; `saved` while it has no row."""
+    """An utterance on the engine's side. `asked` of its tokens have been launched, those that are known included."""
 
     utterance: Utterance
     ticket: int
-    sampler: Sampler
     max_tokens: int
     stream: VocoderStream | None = None  # once it has joined
     row: int | None = None
-    positions: int = 0
-    saved: Tensor | None = None
+    asked: int = 0
+    restore: Restore | None = None  # while it has lent its row to another
     wanted: int = 1  # latents that the vocoder waits for before it gives more samples
     vocoded: int = 0  # latents given to it
     reason: FinishReason | None = None
@@ -94,6 +98,16 @@ class _Sequence:
     @property
     def order(self) -> tuple[int, int]:
         return (self.utterance.request.priority, self.ticket)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Tell whether its next token may be launched."""
+        return not self.utterance.full and self.asked < self.max_tokens
+
+    @property
+    def stalled(self) -> bool:
+        """Tell whether its listener has fallen behind and nothing of it is under way."""
+        return self.utterance.full and self.asked == len(self.utterance.tokens)
 
 
 @dataclass
@@ -121,16 +135,16 @@ class _Schedule:
         return min((s for s in self.waiting if not s.utterance.full), key=lambda s: s.order, default=None)
 
     def stalled(self) -> _Sequence | None:
-        """Return a sequence whose listener has fallen behind, the least urgent one."""
-        return max((s for s in self.running if s.utterance.full), key=lambda s: s.order, default=None)
+        """Return a sequence that may lend its row, the least urgent one."""
+        return max((s for s in self.running if s.stalled), key=lambda s: s.order, default=None)
 
 
 class DecodeEngine:
     """Speaks requests in batches on a thread of its own. Thread-safe.
 
     Raises ConfigurationError when `device` cannot compute in `mode` or the budget holds no sequence. `device_lock` is
-    held during each step, for engines that share a device. On a GPU the step is a CUDA graph unless `cuda_graph` is
-    False. After a failure that is the whole engine's (an error of the
+    held during each step, for engines that share a device. `step_mode` is GRAPH on a GPU and EAGER elsewhere unless
+    given; a GRAPH elsewhere is a ConfigurationError too. After a failure that is the whole engine's (an error of the
     GPU), `healthy` is False and every request fails.
     """
 
@@ -143,19 +157,18 @@ class DecodeEngine:
         device: torch.device,
         limits: DecodeLimits | None = None,
         device_lock: AbstractContextManager[object] | None = None,
-        cuda_graph: bool = True,
+        step_mode: StepMode | None = None,
     ) -> None:
         self.limits = limits or DecodeLimits()
         with ThreadPoolExecutor(1) as passing:  # see the top of the module
             self.gpt = passing.submit(_gpt, network, mode, device).result()
-        self.cache = _cache_within(self.limits, self.gpt)
+        usual_mode = StepMode.GRAPH if device.type == "cuda" else StepMode.EAGER
+        self.cache, self._steps = _cache_and_steps(self.limits, self.gpt, step_mode or usual_mode)
         self.healthy = True
         self._vocoder = vocoder
         self._device_lock = device_lock or nullcontext()
         self._on_cpu = device.type == "cpu"
-        self._static: StaticSteps | None = None
-        if isinstance(self.gpt, TorchGpt) and cuda_graph and not self._on_cpu:
-            self._static = StaticSteps(self.gpt, self.cache, capture=True)
+        self._launched: list[tuple[Sequence[_Sequence], Launched]] = []  # steps that have not been read yet
         self._voices: OrderedDict[bytes, Tensor] = OrderedDict()
         self._changed = threading.Condition()
         self._schedule = _Schedule(list(reversed(range(self.cache.rows))))
@@ -171,19 +184,11 @@ class DecodeEngine:
         ShuttingDown, NotReady when the engine has failed, ValueError for tensors or tokens that are not this model's.
         """
         self._check(request)
-        gpt = self.gpt
-        sampler = Sampler(
-            request.sampling,
-            seed=request.seed,
-            tokens=gpt.audio_tokens,
-            start_token=gpt.start_token,
-            stop_token=gpt.stop_token,
-        )
         with self._changed:
             self._check_admission()
             utterance = Utterance(request, self.limits.queue_chunks, self._changed)
-            limit = min(request.max_tokens, gpt.token_limit)
-            self._schedule.waiting.append(_Sequence(utterance, next(self._tickets), sampler, limit))
+            limit = min(request.max_tokens, self.gpt.token_limit)
+            self._schedule.waiting.append(_Sequence(utterance, next(self._tickets), limit))
             self._changed.notify_all()
         return utterance
 
@@ -233,23 +238,28 @@ class DecodeEngine:
                 self._end_everyone(SynthesisFailed("the speech engine has failed"))
 
     def _turn(self) -> bool:
-        """Decode one token of every sequence that may go on; wait when there is none. Return False at the end."""
+        """Launch the next token of every sequence that may go on, read what is due, and speak it.
+
+        Wait when there is nothing to do. Return False at the end.
+        """
         with self._changed:
             if self._closing:
                 self._end_everyone(ShuttingDown("the speech engine is shutting down"))
                 return False
             self._drop_unwanted()
             joining = self._seat()
-            ready = [s for s in self._schedule.running if not s.utterance.full and s not in joining]
-            if not joining and not ready:
+            ready = [s for s in self._schedule.running if s.may_go_on and s not in joining]
+            if not joining and not ready and not self._launched:
                 # Polled while there is somebody: cancels and deadlines do not notify.
                 self._changed.wait(POLL_S if self._schedule.everyone() else None)
                 return True
         with self._device_lock:
+            before = len(self._launched)
             for sequence in joining:
                 self._join(sequence)
             if ready:
                 self._step(ready)
+            self._read(before if self._steps.late else len(self._launched))
             self._speak()
         return True
 
@@ -286,26 +296,30 @@ class DecodeEngine:
 
     def _unseat(self, sequence: _Sequence) -> None:
         assert sequence.row is not None
-        sequence.saved = self.cache.save(sequence.row, sequence.positions)
+        sequence.restore = self._steps.save(sequence.row)
         self._schedule.remove(sequence)
         self._schedule.waiting.append(sequence)
 
     def _join(self, sequence: _Sequence) -> None:
         """Fill the row of `sequence` and draw its first token, or put back what it held before."""
         assert sequence.row is not None
+        request = sequence.utterance.request
         try:
-            if sequence.saved is not None:
-                self.cache.load(sequence.row, sequence.saved)
-                sequence.saved = None
+            if sequence.restore is not None:
+                sequence.restore(sequence.row)
+                sequence.restore = None
                 return
-            sequence.stream = self._vocoder.open(sequence.utterance.request.speaker_embedding)
+            sequence.stream = self._vocoder.open(request.speaker_embedding)
             sequence.wanted = self._vocoder.latents_wanted(sequence.stream)
-            last = self._prefill(sequence.utterance.request, sequence.row)
+            last = self._prefill(request, sequence.row)
+            positions = CONDITIONING_POSITIONS + len(request.text_ids) + 3
+            launched = self._steps.start(
+                sequence.row, last, positions=positions, sampling=request.sampling, seed=request.seed
+            )
         except RuntimeError as error:
             self._fail(sequence, error)
             return
-        sequence.positions = CONDITIONING_POSITIONS + len(sequence.utterance.request.text_ids) + 3
-        self._accept([sequence], last)
+        self._note([sequence], launched)
 
     def _prefill(self, request: Request, row: int) -> Tensor:
         """Run the voice (once for all of its sentences) and the text; return the last output (1, D)."""
@@ -323,9 +337,9 @@ class DecodeEngine:
         return self.gpt.prefill(self.gpt.text_prefix(request.text_ids), self.cache, row, CONDITIONING_POSITIONS)[-1:]
 
     def _step(self, ready: Sequence[_Sequence]) -> None:
-        """Decode one token of each; where that fails together, each alone, so that only the one at fault fails."""
+        """Launch one token of each; where that fails together, each alone, so that only the one at fault fails."""
         try:
-            last = self._decode(ready)
+            launched = self._steps.launch([sequence.row for sequence in ready if sequence.row is not None])
         except RuntimeError as error:
             if len(ready) == 1:
                 self._fail(ready[0], error)
@@ -334,31 +348,29 @@ class DecodeEngine:
             for sequence in ready:
                 self._step([sequence])
             return
-        for sequence in ready:
-            sequence.positions += 1
-        self._accept(ready, last)
+        self._note(ready, launched)
 
-    def _decode(self, ready: Sequence[_Sequence]) -> Tensor:
-        """Run the newest token of each through the GPT; writing a position again after a failure does no harm."""
-        spoken = [sequence.utterance.tokens for sequence in ready]
-        x = self.gpt.audio_inputs([tokens[-1] for tokens in spoken], [len(tokens) for tokens in spoken])
-        rows = [sequence.row for sequence in ready if sequence.row is not None]
-        positions = [sequence.positions for sequence in ready]
-        if self._static is not None:
-            return self._static.step(x, rows, positions)
-        return self.gpt.step(x, self.cache, rows, positions)
+    def _note(self, sequences: Sequence[_Sequence], launched: Launched) -> None:
+        for sequence in sequences:
+            sequence.asked += 1
+        self._launched.append((sequences, launched))
 
-    def _accept(self, sequences: Sequence[_Sequence], last: Tensor) -> None:
-        """Draw the next token of each from the last outputs (n, D)."""
-        latents, scores = (tensor.cpu() for tensor in self.gpt.latents_and_scores(last))
-        for sequence, latent, row in zip(sequences, latents[:, None].unbind(0), scores, strict=True):
-            if not (latent.isfinite().all() and row.isfinite().all()):
-                self._fail(sequence, None)
-                continue
-            utterance = sequence.utterance
-            utterance.latents.append(latent)
-            utterance.tokens.append(sequence.sampler.draw(row))
-            sequence.reason = self._reason(utterance.tokens, sequence.max_tokens)
+    def _read(self, count: int) -> None:
+        """Take what the oldest `count` steps gave to their sequences, except to those that have ended meanwhile."""
+        due = [self._launched.pop(0) for _ in range(count)]
+        for sequences, launched in due:
+            for sequence, drawn in zip(sequences, launched.collect(), strict=True):
+                if sequence in self._schedule.running:
+                    self._accept(sequence, drawn)
+
+    def _accept(self, sequence: _Sequence, drawn: Drawn) -> None:
+        if drawn.token is None:
+            self._fail(sequence, None)
+            return
+        utterance = sequence.utterance
+        utterance.latents.append(drawn.latent)
+        utterance.tokens.append(drawn.token)
+        sequence.reason = self._reason(utterance.tokens, sequence.max_tokens)
 
     def _reason(self, tokens: Sequence[int], limit: int) -> FinishReason | None:
         if tokens[-1] == self.gpt.stop_token:
@@ -370,8 +382,6 @@ class DecodeEngine:
     def _fail(self, sequence: _Sequence, error: RuntimeError | None) -> None:
         """Fail `sequence` alone, unless `error` is the whole engine's. None stands for numbers that are not finite."""
         if error is None:
-            if sequence.row is not None and not self._on_cpu:
-                self.cache.data[sequence.row].zero_()  # a captured step multiplies by what is left there
             self._end(sequence, SynthesisFailed("XTTS could not speak the sentence (numbers that are not finite)"))
             return
         _raise_if_engine_wide(error)
@@ -427,11 +437,23 @@ def _gpt(network: Network, mode: WeightMode, device: torch.device) -> TorchGpt |
     return TorchGpt(network, mode, device)
 
 
-def _cache_within(limits: DecodeLimits, gpt: GptInputs) -> Cache:
-    """Return a cache for as many sequences of full length as fit. Raises ConfigurationError when none does."""
+def _cache_and_steps(limits: DecodeLimits, gpt: TorchGpt | NativeGpt, mode: StepMode) -> tuple[Cache, Steps]:
+    """Return a cache for as many sequences of full length as fit, and what decodes its rows.
+
+    Raises ConfigurationError when none fits, or steps of `mode` cannot run where `gpt` is.
+    """
     positions = CONDITIONING_POSITIONS + gpt.text_limit + 2 + gpt.token_limit
-    if gpt.mel_embedding.device.type != "cpu":
-        positions += 1  # which idle rows of a captured step write to
+    if mode is StepMode.EAGER:
+        cache = _cache_within(limits, gpt, positions)
+        return cache, EagerSteps(gpt, cache)
+    cache = _cache_within(limits, gpt, positions + 1)  # one more, which idle rows write to
+    if not isinstance(gpt, TorchGpt) or (mode is StepMode.GRAPH and cache.data.device.type != "cuda"):
+        raise ConfigurationError(f"there are no steps of the kind {mode} on {cache.data.device} in {gpt.mode}")
+    return cache, StaticSteps(gpt, cache, capture=mode is StepMode.GRAPH)
+
+
+def _cache_within(limits: DecodeLimits, gpt: GptInputs, positions: int) -> Cache:
+    """Return a cache for as many sequences of `positions` as fit. Raises ConfigurationError when none does."""
     row_bytes = int(np.prod(gpt.cache_shape(positions))) * gpt.mode.dtype.itemsize
     rows = min(limits.max_batch, limits.cache_bytes // row_bytes)
     if rows < 1:

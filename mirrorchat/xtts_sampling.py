@@ -79,7 +79,8 @@ class Sampler:
 
 def _nucleus(scores: Tensor, top_p: float) -> Tensor:
     """Return `scores` without the tokens outside the likeliest that make up `top_p` (Holtzman et al. 2019)."""
-    ordered, order = torch.sort(scores, descending=False)
+    # Stable, so that equal scores at the edge are dropped alike everywhere: on CPUs with AVX-512 they else are not.
+    ordered, order = torch.sort(scores, stable=True)
     outside = ordered.softmax(-1).cumsum(-1) <= 1 - top_p
     outside[-1] = False
     return scores.masked_fill(outside.scatter(0, order, outside), -math.inf)

@@ -47,8 +47,9 @@ class Utterance:
     """The listener's end of a request: iterate over it once for float32 samples in pieces; `close` to hear no more.
 
     `tokens` are the audio tokens so far, the stop token too; `latents` the GPT's output for each, (1, D) float32 on
-    the CPU. Both belong to the engine until `finish_reason` is set. Iterating raises the reason of the request's
-    cancel, DeadlineExceeded, SynthesisFailed when the model fails, or ShuttingDown; nothing comes after an error.
+    the engine's device. Both belong to the engine until `finish_reason` is set. Iterating raises the reason of the
+    request's cancel, DeadlineExceeded, SynthesisFailed when the model fails, or ShuttingDown; nothing comes after an
+    error.
     """
 
     def __init__(self, request: Request, room: int, changed: threading.Condition) -> None:

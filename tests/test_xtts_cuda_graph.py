@@ -1,5 +1,7 @@
-"""The step with fixed shapes against the plain one; captured as a graph where there is a GPU."""
+"""Steps with fixed shapes, which draw on the device, against plain ones; captured as graphs where there is a GPU."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,41 @@ from mirrorchat.xtts_cuda_graph import LENGTH_STEP, StaticSteps
 from mirrorchat.xtts_gpt import Cache, TorchGpt
 from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import load_network
+from mirrorchat.xtts_sampling import Sampling
+from mirrorchat.xtts_steps import Drawn, EagerSteps, Steps
 
+CPU = torch.device("cpu")
+CUDA = pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
 POSITIONS = 2 * LENGTH_STEP + 10
-# Rows and positions of steps that follow one another: sequences join, leave, pause, and cross a length step.
-PLANS = [
-    [([0], [40]), ([0], [41])],
-    [([2], [40]), ([2, 0], [41, 7]), ([0, 2], [8, 42]), ([2], [43])],
-    [([0, 1, 2], [5, LENGTH_STEP - 1, 9]), ([1], [LENGTH_STEP]), ([0, 1, 2], [6, LENGTH_STEP + 1, 10])],
-    [([1, 0], [POSITIONS - 2, 1])],
+TIE = 1e-5
+SETTINGS = [Sampling(), Sampling(do_sample=False), Sampling(top_k=0, top_p=1.0, temperature=1.5, min_tokens=9)]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A new sequence in `row` with its first `positions` filled at random."""
+
+    row: int
+    positions: int
+    number: int = 0  # of its settings, its seed
+
+
+@dataclass(frozen=True)
+class Lend:
+    """`row` is saved, used by a sequence that has not ended when it is put back, into row `back`."""
+
+    row: int
+    back: int
+
+
+Plan = Sequence[Start | Lend | list[int]]  # a list is a step of those rows
+PLANS: list[Plan] = [
+    [Start(0, 40), *[[0]] * 20],
+    [Start(2, 40), [2], Start(0, 7, 1), [2, 0], [0, 2], [2], [0], [0, 2], Start(2, 9, 2), [0, 2], [2]],
+    [Start(0, 5), Start(1, LENGTH_STEP - 2, 1), Start(2, 9, 2), *[[0, 1, 2]] * 3, [1], *[[2, 0, 1]] * 3],
+    [Start(1, POSITIONS - 4), Start(0, 1, 1), [1, 0], [0], [1, 0], [1], [0]],
+    [Start(0, 30), *[[0]] * 3, Start(1, 20, 2), [0, 1], Lend(0, 2), *[[2, 1]] * 9],
+    [Start(0, 200), *[[0]] * 3, Lend(0, 0), *[[0]] * 17],
 ]
 
 
@@ -33,38 +62,117 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def compare(folder: Path, plan: list[tuple[list[int], list[int]]], device: torch.device, *, capture: bool) -> None:
-    gpt = TorchGpt(load_network(folder), WeightMode.FP32, device)
-    caches = [Cache(3, POSITIONS, gpt) for _ in range(2)]
+def drawn(gpt: TorchGpt, steps: Steps, cache: Cache, plan: Plan) -> list[Drawn]:
+    """Return what the steps of `plan` give; those that are late are collected after the next has been launched."""
     generator = torch.Generator().manual_seed(0)
-    for cache in caches:
-        cache.data.copy_(torch.randn(cache.data.shape, generator=generator.manual_seed(0)))
-    static = StaticSteps(gpt, caches[0], capture=capture)
-    for rows, positions in plan:
-        x = torch.randn(len(rows), gpt.width, generator=generator).to(device)
-        found, expected = static.step(x, rows, positions), gpt.step(x, caches[1], rows, positions)
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    # Nothing was written that belongs to another sequence.
-    used = (slice(None), slice(None), slice(None), slice(None), slice(POSITIONS - 1))
-    torch.testing.assert_close(caches[0].data[used], caches[1].data[used], atol=1e-5, rtol=1e-5)
+    launched = []
+    for item in plan:
+        if isinstance(item, Start):
+            shape = cache.data[item.row, :, :, :, : item.positions].shape
+            cache.data[item.row, :, :, :, : item.positions] = torch.randn(shape, generator=generator)
+            last = torch.randn(1, gpt.width, generator=generator).to(cache.data.device)
+            sampling = SETTINGS[item.number]
+            launched.append(steps.start(item.row, last, positions=item.positions, sampling=sampling, seed=item.number))
+        elif isinstance(item, Lend):
+            restore = steps.save(item.row)
+            spoil(gpt, steps, cache, item.row)
+            restore(item.back)
+        else:
+            launched.append(steps.launch(item))
+    return [each for step in launched for each in step.collect()]
+
+
+def spoil(gpt: TorchGpt, steps: Steps, cache: Cache, row: int) -> None:
+    """Let a sequence of numbers that are not finite use all of `row`."""
+    cache.data[row, ..., : POSITIONS - 2, :] = torch.nan
+    last = torch.full((1, gpt.width), torch.nan, device=cache.data.device)
+    steps.start(row, last, positions=POSITIONS - 2, sampling=Sampling(), seed=9)
+    assert steps.launch([row]).collect()[0].token is None
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_same_as_the_plain_step(folder: Path, plan: list[tuple[list[int], list[int]]]) -> None:
-    compare(folder, plan, torch.device("cpu"), capture=False)
+@pytest.mark.parametrize(("device", "capture"), [(CPU, False), pytest.param(*CUDA.values, True, marks=CUDA.marks)])
+def test_same_as_plain_steps(folder: Path, plan: Plan, device: torch.device, capture: bool) -> None:
+    gpt = TorchGpt(load_network(folder), WeightMode.FP32, device)
+    caches = [Cache(3, POSITIONS, gpt) for _ in range(2)]
+    for cache in caches:
+        cache.data.fill_(torch.nan)  # what earlier sequences left
+    found = drawn(gpt, StaticSteps(gpt, caches[0], capture=capture), caches[0], plan)
+    expected = drawn(gpt, EagerSteps(gpt, caches[1]), caches[1], plan)
+    assert [each.token for each in found] == [each.token for each in expected]
+    assert None not in [each.token for each in found]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.latent, other.latent, atol=TIE, rtol=TIE)
+
+
+@pytest.mark.parametrize("steps_kind", ["eager", "static"])
+def test_numbers_that_are_not_finite_are_one_row_s(folder: Path, steps_kind: str) -> None:
+    gpt = TorchGpt(load_network(folder), WeightMode.FP32, CPU)
+    cache = Cache(3, POSITIONS, gpt)
+    steps: Steps = EagerSteps(gpt, cache) if steps_kind == "eager" else StaticSteps(gpt, cache, capture=False)
+    plan: Plan = [Start(0, 20), Start(1, 30, 1), *[[0, 1]] * 5]
+    expected = drawn(gpt, steps, cache, plan)
+    spoil(gpt, steps, cache, 2)
+    steps.start(2, torch.zeros(1, gpt.width), positions=POSITIONS - 4, sampling=Sampling(), seed=0)
+    cache.data[2, ..., :9, :] = torch.nan
+    found = drawn(gpt, steps, cache, [Start(0, 20), Start(1, 30, 1), *[[0, 2, 1]] * 2, *[[0, 1]] * 3])
+    own = [found[index] for index in (0, 1, 2, 4, 5, 7, *range(8, 14))]
+    assert [each.token for each in own] == [each.token for each in expected]
+    assert [found[index].token for index in (3, 6)] == [None, None]
+
+
+@pytest.mark.parametrize("part", ["step", "latents_and_scores"])
+@pytest.mark.parametrize("steps_kind", ["eager", "static"])
+def test_a_step_that_failed_can_be_asked_for_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, steps_kind: str, part: str
+) -> None:
+    """With fewer rows, too: none has moved on."""
+    gpt = TorchGpt(load_network(folder), WeightMode.FP32, CPU)
+    cache = Cache(2, POSITIONS, gpt)
+    steps: Steps = EagerSteps(gpt, cache) if steps_kind == "eager" else StaticSteps(gpt, cache, capture=False)
+    plan: Plan = [Start(0, 20), Start(1, 30, 2), [0, 1]]
+    expected = drawn(gpt, steps, cache, [*plan, *[[0], [1]] * 20])
+    found = drawn(gpt, steps, cache, plan)
+
+    def failing(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    target: object = gpt
+    if part == "step" and isinstance(steps, StaticSteps):
+        target, part = steps._steps[2, LENGTH_STEP], "_last_outputs"
+    for _ in range(20):
+        with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+            patch.setattr(target, part, failing)
+            steps.launch([0, 1])
+        found += drawn(gpt, steps, cache, [[0], [1]])
+    assert [each.token for each in found] == [each.token for each in expected]
+
+
+@pytest.mark.parametrize("rows", [[], [0, 0], [1]])
+def test_what_cannot_be_a_step_is_refused(folder: Path, rows: list[int]) -> None:
+    gpt = TorchGpt(load_network(folder), WeightMode.FP32, CPU)
+    cache = Cache(3, POSITIONS, gpt)
+    steps = StaticSteps(gpt, cache, capture=False)
+    drawn(gpt, steps, cache, [Start(0, 3), Start(1, POSITIONS - 1)])
+    with pytest.raises(ValueError, match=r"no step can be made|is full"):
+        steps.launch(rows)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("plan", PLANS)
-def test_captured(folder: Path, plan: list[tuple[list[int], list[int]]]) -> None:
-    compare(folder, plan, torch.device("cuda"), capture=True)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "rows", "positions"),
-    [(1, [3], [0]), (1, [0], [POSITIONS - 1]), (2, [0], [0]), (1, [0], [0, 1]), (0, [], [])],
-)
-def test_what_does_not_fit_is_refused(folder: Path, inputs: int, rows: list[int], positions: list[int]) -> None:
-    gpt = TorchGpt(load_network(folder), WeightMode.FP32, torch.device("cpu"))
-    with pytest.raises(ValueError, match="do not fit"):
-        StaticSteps(gpt, Cache(3, POSITIONS, gpt), capture=False).step(torch.zeros(inputs, gpt.width), rows, positions)
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_nothing_waits_for_the_device(folder: Path) -> None:
+    """Once a step has been captured, neither it nor a new row makes the host wait."""
+    gpt = TorchGpt(load_network(folder), WeightMode.BF16, torch.device("cuda"))
+    cache = Cache(3, POSITIONS, gpt)
+    steps = StaticSteps(gpt, cache, capture=True)
+    drawn(gpt, steps, cache, [Start(0, 20), Start(1, 20), [0, 1]])
+    last = torch.randn(1, gpt.width, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        launched = [steps.launch([0, 1]) for _ in range(18)]  # the random numbers are supplied anew
+        launched.append(steps.start(1, last, positions=30, sampling=Sampling(), seed=1))
+        launched += [steps.launch(rows) for rows in ([0], [0, 1], [1])]
+        steps.save(0)(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(each.token is not None for step in launched for each in step.collect())

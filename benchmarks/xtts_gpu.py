@@ -1,0 +1,100 @@
+"""The same comparison on a GPU: stock there, with DeepSpeed too where it is installed, and our engine in 8 GB."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.xtts_child import Child, SideFailed
+from benchmarks.xtts_compare import Work, best, compare_first_chunk, compare_sentences
+from benchmarks.xtts_sides import Own, Stock
+from mirrorchat.asr import WenetRecognizer
+from mirrorchat.engines import Language
+from mirrorchat.xtts_linear import WeightMode
+
+MODE = WeightMode.BF16
+BATCHES = (1, 4, 8, 16)
+LIMIT_BYTES = 8e9
+TOKENS_A_SECOND = 21.5  # what a listener hears
+WARM_UP_STEPS = 5  # the first capture the graph
+DEVICE = "cuda"
+
+Figures = dict[str, Any]
+
+
+class Limited(Own):
+    """Our engine in a process that may use 8 GB of the GPU, beside recognisers for the folders in `wenet`."""
+
+    def __init__(self, folder: Path, wenet: Sequence[Path]) -> None:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, LIMIT_BYTES / total))
+        threads = torch.get_num_threads()
+        self.recognizers = [WenetRecognizer(each, Language.ENGLISH, threads=threads) for each in wenet]
+        super().__init__(folder, MODE, torch.float32, max_batch=max(BATCHES), device=DEVICE)
+
+
+def measure_gpu(folder: Path, threads: int, work: Work, wenet: Sequence[Path]) -> Figures:
+    """Return every figure on the GPU, under names that begin with `gpu_`."""
+    if not wenet:
+        print("GPU: memory is measured without the WeNet models (no --wenet FOLDER)")
+    with Child(f"{MODE} on the GPU", threads, Limited, folder, wenet) as own:
+        sides: dict[str, Child[Own]] = {MODE.value: own}  # type: ignore[dict-item]  # which asks no less of it
+        figures = _steps(own, work) | _callers(own, work)
+        with Child("stock on the GPU", threads, Stock, folder, device=DEVICE) as stock:
+            figures |= compare_sentences(stock, sides, work)
+            figures |= compare_first_chunk(stock, sides, work)
+        allocated, reserved = own.ask(Own.gpu_gb)
+    print(f"GPU memory: {allocated:.2f} GB of tensors, {reserved:.2f} GB with torch's reserve, limit 8 GB")
+    figures |= {"peak_gb": allocated, "reserved_gb": reserved, "wenet_models": len(wenet)}
+    figures |= _deepspeed(folder, threads, work)
+    return {f"gpu_{name}": value for name, value in figures.items()}
+
+
+def _steps(own: Child[Limited], work: Work) -> Figures:
+    """Time decode steps beside the time to read the weights once."""
+    floor_s = own.ask(Own.floor_s, own.ask(Own.bandwidth))
+    tokens = {}
+    for batch in BATCHES:
+        step_s = median(own.ask(Own.step_seconds, batch, work.tokens + WARM_UP_STEPS)[WARM_UP_STEPS:])
+        tokens[batch] = batch / step_s
+        print(f"GPU steps, {batch} at once: {tokens[batch]:.0f} tokens/s, {step_s / floor_s:.2f} x the floor")
+    return {"step_tokens_s": tokens, "floor_ms": floor_s * 1e3}
+
+
+def _callers(own: Child[Limited], work: Work) -> Figures:
+    """Let more and more callers speak at once; count those whom every one hears in real time."""
+    tokens, callers = {}, 0
+    for batch in BATCHES:
+        own.ask(Own.speak_all, range(batch), work.tokens, sample=True)  # warms up
+        spoken = own.ask(Own.speak_all, range(batch), work.tokens, sample=True)
+        tokens[batch] = batch * work.tokens / max(each.seconds for each in spoken)
+        if tokens[batch] / batch > TOKENS_A_SECOND:
+            callers = batch
+        print(f"GPU, {batch} callers: {tokens[batch]:.0f} tokens/s, {tokens[batch] / batch:.1f} each", flush=True)
+    first_s = [own.ask(Own.speak, 0, work.tokens, sample=True).first_s for _ in range(work.rounds + 1)]
+    print(f"GPU first chunk: {best(first_s)}; {callers} callers in real time")
+    real_time = tokens.get(callers, 0.0)
+    return {
+        "tokens_s": tokens,
+        "callers": callers,
+        "real_time_tokens_s": real_time,
+        "first_chunk_ms": min(first_s) * 1e3,
+    }
+
+
+def _deepspeed(folder: Path, threads: int, work: Work) -> Figures:
+    """Time stock with coqui-tts's `use_deepspeed`, where DeepSpeed is installed and works."""
+    if importlib.util.find_spec("deepspeed") is None:
+        print("GPU: DeepSpeed is not installed")
+        return {}
+    try:
+        with Child("stock with DeepSpeed", threads, Stock, folder, device=DEVICE, deepspeed=True) as stock:
+            times = [stock.ask(Stock.speak, 0, work.tokens, sample=False).seconds for _ in range(work.rounds + 1)][1:]
+    except SideFailed as error:  # its kernels are built on the spot, which needs a compiler
+        print(f"GPU: DeepSpeed does not work here: {error}")
+        return {}
+    print(f"GPU, stock with DeepSpeed: {best(times)}")
+    return {"deepspeed_s": min(times)}

@@ -1,0 +1,196 @@
+"""What torch itself ships for a CPU's matrix products with few rows, on the four matrices of XTTS's layers.
+
+Each kernel runs the matrices of all layers one after another, each with what the one before gave, over so many
+different copies that caches do not hold them. The floor is the time to read the kernel's bytes once.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.xtts_child import Child
+from benchmarks.xtts_sides import BANDWIDTH_BYTES, read_bandwidth
+
+ROWS = (1, 8)
+REPEATS = 5
+MOST_COPIES = 8  # of the whole model, which only tiny ones would exceed
+GROUP = 32  # weights that share a scale where there are 4 bits for each
+
+Linear = Callable[[Tensor], Tensor]
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`prepare` makes a layer of a weight (outputs, inputs) float32; its inputs and outputs are of `dtype`."""
+
+    name: str
+    bytes_each: float  # weight
+    prepare: Callable[[Tensor], Linear]
+    dtype: torch.dtype = torch.float32
+
+
+def _cast(weight: Tensor, dtype: torch.dtype) -> Linear:
+    kept = weight.to(dtype, copy=True)
+    return lambda x: F.linear(x, kept)
+
+
+def _half(weight: Tensor) -> Linear:
+    packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
+    return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
+
+
+def _int8_dynamic(weight: Tensor, engine: str) -> Linear:
+    """Return a layer of weights with a scale for each output; inputs are rounded to 8 bits as they come."""
+    torch.backends.quantized.engine = engine
+    whole, scale = _whole(weight, 127)
+    zeros = torch.zeros(len(weight), dtype=torch.int64)
+    quantized = torch._make_per_channel_quantized_tensor(whole, scale, zeros, 0)
+    packed = torch.ops.quantized.linear_prepack(quantized, None)
+    return lambda x: torch.ops.quantized.linear_dynamic(x, packed, False)
+
+
+def _int8_pack(weight: Tensor, dtype: torch.dtype) -> Linear:
+    whole, scale = _whole(weight, 127)
+    kept = scale.to(dtype)
+    return lambda x: torch.ops.aten._weight_int8pack_mm(x, whole, kept)
+
+
+def _int4_pack(weight: Tensor, dtype: torch.dtype) -> Linear:
+    """Return a layer of weights from 0 to 15, of which 8 stands for 0, with a scale for each group."""
+    outputs, inputs = weight.shape
+    whole, scale = _whole(weight.reshape(-1, GROUP), 7)
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu((whole.int() + 8).reshape(outputs, inputs), 1)
+    by_group = scale.reshape(outputs, -1).t()
+    scales = torch.stack([by_group, torch.zeros_like(by_group)], 2).to(dtype).contiguous()
+    return lambda x: torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, GROUP, scales)
+
+
+def _onednn(weight: Tensor) -> Linear:
+    """Return oneDNN's product of 8-bit numbers; the rows are rounded here, each with a scale of its own."""
+    whole, scale = _whole(weight, 127)
+    zeros = torch.zeros(len(weight), dtype=torch.int64)
+    packed = torch.ops.onednn.qlinear_prepack(whole, [1, weight.shape[1]])
+
+    def linear(x: Tensor) -> Tensor:
+        unit = x.abs().amax(1, keepdim=True) / 127
+        rounded = (x / unit).round_().to(torch.int8)
+        return torch.ops.onednn.qlinear_pointwise(  # type: ignore[no-any-return]
+            rounded, 1.0, 0, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        ).mul_(unit)
+
+    return linear
+
+
+def _whole(weight: Tensor, largest: int) -> tuple[Tensor, Tensor]:
+    """Return each row of `weight` as whole numbers up to `largest`, and its unit."""
+    scale = weight.abs().amax(1) / largest
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+KERNELS = (
+    Kernel("float32 F.linear", 4, functools.partial(_cast, dtype=torch.float32)),
+    Kernel("bfloat16 F.linear", 2, functools.partial(_cast, dtype=torch.bfloat16), torch.bfloat16),
+    Kernel("float16 F.linear", 2, functools.partial(_cast, dtype=torch.float16), torch.float16),
+    Kernel("linear_dynamic_fp16", 2, _half),
+    Kernel("linear_dynamic int8, x86", 1, functools.partial(_int8_dynamic, engine="x86")),
+    Kernel("linear_dynamic int8, onednn", 1, functools.partial(_int8_dynamic, engine="onednn")),
+    Kernel("onednn.qlinear_pointwise int8", 1, _onednn),
+    Kernel("_weight_int8pack_mm, bfloat16", 1, functools.partial(_int8_pack, dtype=torch.bfloat16), torch.bfloat16),
+    Kernel("_weight_int8pack_mm, float32", 1, functools.partial(_int8_pack, dtype=torch.float32)),
+    Kernel(
+        f"_weight_int4pack_mm_for_cpu, groups of {GROUP}, bfloat16",
+        0.5 + 4 / GROUP,  # a scale and a zero for each group
+        functools.partial(_int4_pack, dtype=torch.bfloat16),
+        torch.bfloat16,
+    ),
+    Kernel(
+        f"_weight_int4pack_mm_for_cpu, groups of {GROUP}, float32",
+        0.5 + 8 / GROUP,
+        functools.partial(_int4_pack, dtype=torch.float32),
+    ),
+)
+
+
+class Bench:
+    """The random matrices of one layer of `width`, to be copied."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        self._width, self._layers = width, layers
+        generator = torch.Generator().manual_seed(0)
+        shapes = ((3 * width, width), (width, width), (4 * width, width), (width, 4 * width))
+        self._weights = [torch.randn(shape, generator=generator) * shape[1] ** -0.5 for shape in shapes]
+        self._inputs = {inputs: torch.randn(8, inputs, generator=generator) for inputs in (width, 4 * width)}
+
+    def bandwidth(self) -> float:
+        return read_bandwidth()
+
+    @torch.inference_mode()
+    def measure(self, name: str) -> Figures:
+        """Return a kernel's error, bytes for all layers, and seconds for all layers by rows; or why it is missing."""
+        kernel = next(kernel for kernel in KERNELS if kernel.name == name)
+        layer_bytes = kernel.bytes_each * sum(weight.numel() for weight in self._weights)
+        copies = min(math.ceil(BANDWIDTH_BYTES / layer_bytes), MOST_COPIES * self._layers)
+        try:
+            error = self._error(kernel)
+            layers = [[kernel.prepare(w) for w in self._weights] for _ in range(max(self._layers, copies))]
+            seconds = {rows: self._seconds(kernel, layers, rows) for rows in ROWS}
+        except (AttributeError, RuntimeError) as problem:  # this torch or this CPU does not have it
+            return {"missing": str(problem).splitlines()[0]}
+        return {"bytes": layer_bytes * self._layers, "error": error, "seconds": seconds}
+
+    def _error(self, kernel: Kernel) -> float:
+        """Return the largest relative error of the four products."""
+        errors = []
+        for weight in self._weights:
+            x = self._inputs[weight.shape[1]]
+            expected = F.linear(x, weight)
+            found = kernel.prepare(weight)(x.to(kernel.dtype)).float()
+            errors.append(float((found - expected).norm() / expected.norm()))
+        return max(errors)
+
+    def _seconds(self, kernel: Kernel, layers: list[list[Linear]], rows: int) -> float:
+        """Return the shortest time of the model's layers; each has the same inputs, which keeps numbers in range."""
+        x = self._inputs[self._width][:rows].to(kernel.dtype).contiguous()
+        times = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            for qkv, out, widen, narrow in layers:
+                attended = qkv(x)[:, : self._width].contiguous()  # in the place of attention
+                narrow(widen(out(attended)))
+            times.append(time.perf_counter() - start)
+        return min(times) * self._layers / len(layers)
+
+
+def measure_kernels(threads: int, width: int, layers: int) -> list[Figures]:
+    """Print and return a row for each kernel: milliseconds for all layers, and how many times the floor that is."""
+    measured, bandwidth = {}, 0.0
+    with Child("kernels", threads, Bench, width, layers) as child:
+        for kernel in KERNELS:
+            bandwidth = max(bandwidth, child.ask(Bench.bandwidth))
+            measured[kernel.name] = child.ask(Bench.measure, kernel.name)
+    return [_row(name, each, bandwidth) for name, each in measured.items()]  # one floor for all: the best seen
+
+
+def _row(name: str, measured: Figures, bandwidth: float) -> Figures:
+    if "missing" in measured:
+        print(f"kernel {name}: missing ({measured['missing']})", flush=True)
+        return {"name": name, **measured}
+    floor_s = measured["bytes"] / bandwidth
+    times = {rows: (seconds * 1e3, seconds / floor_s) for rows, seconds in measured["seconds"].items()}
+    shown = ", ".join(f"{rows} rows {ms:.1f} ms ({ratio:.2f}x)" for rows, (ms, ratio) in times.items())
+    print(f"kernel {name}: {shown}, floor {floor_s * 1e3:.1f} ms, error {measured['error']:.1e}", flush=True)
+    return {
+        "name": name,
+        "ms": {str(rows): ms for rows, (ms, _) in times.items()},
+        "vs_floor": {str(rows): ratio for rows, (_, ratio) in times.items()},
+        "floor_ms": floor_s * 1e3,
+        "error": measured["error"],
+    }
