@@ -5,6 +5,7 @@
 // by row in a fixed order, so that a row's result does not depend on its neighbours.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -109,7 +110,8 @@ void attend(const float* weights, const float* values, int64_t count, int64_t si
 // The model with what it needs while it computes.
 class Gpt {
   public:
-    Gpt(Team* team, const Model& model) : team_(*team), model_(model), size_(model.width / model.heads) {}
+    Gpt(Team* team, const Model& model)
+        : team_(*team), model_(model), size_(model.width / model.heads), taken_(4 * model.layers) {}
 
     // Runs one input for each of `count` places, `x` (count, width), through the layers; `x` becomes their output.
     void forward(float* x, int64_t count, const int64_t* rows, const int64_t* positions, const CacheView& cache) {
@@ -118,9 +120,9 @@ class Gpt {
         weights_.resize(team_.size());
         for (auto& own : weights_) own.resize(std::max<size_t>(own.size(), longest + kLanes));
         team_.run([&](int member) {
-            Products products;
+            Progress progress;
             for (int64_t layer = 0; layer < model_.layers; ++layer)
-                run_layer(member, layer, x, count, rows, positions, cache, products);
+                run_layer(member, layer, x, count, rows, positions, cache, progress);
         });
     }
 
@@ -129,29 +131,38 @@ class Gpt {
         prepare(count);
         const int64_t width = model_.width;
         team_.run([&](int member) {
-            Products products;
+            Progress progress;
             each_row(member, count, [&](int64_t row) {
                 float* latent = latents + row * width;
                 normalise(model_.last_norms[0], x + row * width, width, latent);
                 normalise(model_.last_norms[1], latent, width, latent);
                 activations_.set(row, latent, width);
             });
-            multiply(member, model_.head, products, [&](int64_t row, int64_t output, __m512 value) {
+            multiply(progress, model_.head, [&](int64_t row, int64_t output, __m512 value) {
                 _mm512_storeu_ps(scores + row * model_.head.outputs + output, value);
             });
         });
     }
 
   private:
+    // One member's way through a computation: how many linear layers it has passed, and its multiplier.
+    struct Progress {
+        int64_t layers = 0;
+        Products products;
+    };
+
+    static constexpr int64_t kChunks = 16;  // that a layer is taken in
+
     void prepare(int64_t count) {
         const int64_t width = model_.width;
+        for (auto& next : taken_) next.store(0, std::memory_order_relaxed);
         activations_.resize(count, 4 * width);
         scratch_.resize(std::max<size_t>(scratch_.size(), count * 4 * width));
         normed_.resize(std::max<size_t>(normed_.size(), count * width));
     }
 
     void run_layer(int member, int64_t index, float* x, int64_t count, const int64_t* rows, const int64_t* positions,
-                   const CacheView& cache, Products& products) {
+                   const CacheView& cache, Progress& progress) {
         const Layer& layer = model_.layer[index];
         const int64_t width = model_.width;
         const auto add_to_x = [&](int64_t row, int64_t output, __m512 value) {
@@ -159,19 +170,19 @@ class Gpt {
             _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), value));
         };
         norm_rows(member, layer.attention_norm, x, count);
-        multiply(member, layer.qkv, products, [&](int64_t row, int64_t output, __m512 value) {
+        multiply(progress, layer.qkv, [&](int64_t row, int64_t output, __m512 value) {
             _mm512_storeu_ps(scratch_.data() + row * 3 * width + output, value);
         });
         remember(member, index, count, rows, positions, cache);
         look_back(member, index, count, rows, positions, cache);
         take_rows(member, normed_.data(), width, count);
-        multiply(member, layer.attention_out, products, add_to_x);
+        multiply(progress, layer.attention_out, add_to_x);
         norm_rows(member, layer.mlp_norm, x, count);
-        multiply(member, layer.mlp_in, products, [&](int64_t row, int64_t output, __m512 value) {
+        multiply(progress, layer.mlp_in, [&](int64_t row, int64_t output, __m512 value) {
             _mm512_storeu_ps(scratch_.data() + row * 4 * width + output, gelu(value));
         });
         take_rows(member, scratch_.data(), 4 * width, count);
-        multiply(member, layer.mlp_out, products, add_to_x);
+        multiply(progress, layer.mlp_out, add_to_x);
     }
 
     template <typename Work>
@@ -193,9 +204,13 @@ class Gpt {
         each_row(member, count, [&](int64_t row) { activations_.set(row, x + row * inputs, inputs); });
     }
 
+    // Members take panels as they come, since one may be held up by whatever else runs on its core.
     template <typename Emit>
-    void multiply(int member, const Linear& layer, Products& products, const Emit& emit) {
-        linear(layer, activations_, team_.share(member, layer.outputs / kLanes), products, emit);
+    void multiply(Progress& progress, const Linear& layer, const Emit& emit) {
+        const int64_t panels = layer.outputs / kLanes, chunk = std::max<int64_t>(2, panels / kChunks / 2 * 2);
+        std::atomic<int64_t>& next = taken_[progress.layers++];
+        for (int64_t first; (first = next.fetch_add(chunk, std::memory_order_relaxed)) < panels;)
+            linear(layer, activations_, {first, std::min(first + chunk, panels)}, progress.products, emit);
         team_.meet();
     }
 
@@ -232,7 +247,8 @@ class Gpt {
 
     Team& team_;
     const Model model_;
-    const int64_t size_;  // of a head
+    const int64_t size_;                       // of a head
+    std::vector<std::atomic<int64_t>> taken_;  // panels of each linear layer that a member has begun with
     Activations activations_;
     std::vector<float> scratch_, normed_;
     std::vector<std::vector<float>> weights_;  // of attention, for each member
