@@ -1,6 +1,5 @@
 """The server: an application factory, one error handler, `/process_audio`, health, and the page."""
 
-import base64
 import hmac
 import logging
 import os
@@ -9,13 +8,13 @@ import time
 import uuid
 from io import BytesIO
 from typing import IO, cast
-from urllib.parse import quote
 
 from flask import Blueprint, Flask, Request, Response, current_app, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from mirrorchat.audio import decode, encode_wav, require_speakable
-from mirrorchat.engines import Deadline, EngineInfo, Language
+from mirrorchat.answers import engine_label, engines_used, wanted_answer, whole_answer
+from mirrorchat.audio import decode, require_speakable
+from mirrorchat.engines import Deadline, Language
 from mirrorchat.errors import (
     ConfigurationError,
     InvalidField,
@@ -31,17 +30,16 @@ from mirrorchat.errors import (
     UploadTooLarge,
     log_unexpected,
 )
-from mirrorchat.pipeline import Answer, Pipeline, Question, Stopwatch
+from mirrorchat.pipeline import Pipeline, Question, Stopwatch
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
 from mirrorchat.startup import build_engines
+from mirrorchat.streams import stream_answer
 
-HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
 TEXT_LIMIT_CHARS = 4000  # of the form field `text`
 FORM_PARTS = 16
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
-TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognised" a question whose words came with it
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz")
 
 _log = logging.getLogger(__name__)
@@ -96,7 +94,7 @@ class Runtime:
             engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=settings.max_turns
         )
         for stage, info in engines.infos().items():
-            _log.info("%-14s %s (%s)", stage, _describe(info), info.reason)
+            _log.info("%-14s %s (%s)", stage, engine_label(info), info.reason)
         _log.info("ready after %.1f s", time.monotonic() - started)
         self._loaded.set()
 
@@ -232,7 +230,7 @@ def index() -> str:
 
 @main.post("/process_audio")
 def process_audio() -> Response:
-    """Answer a spoken question: multipart `audio`, `language`, optional `reply_language` and `text`; a wav or JSON."""
+    """Answer a spoken question: multipart `audio`, `language`, optional `reply_language`, `text`, `stream`, ..."""
     runtime = _runtime()
     watch = Stopwatch()
     deadline = Deadline.after(runtime.settings.turn_deadline_s)
@@ -241,13 +239,20 @@ def process_audio() -> Response:
     language = _language("language")
     reply_language = _language("reply_language") if "reply_language" in request.form else language
     text = _text_field()
+    wanted = wanted_answer(request)
     with runtime.scheduler.enter(deadline) as place:
         with watch.time("decode"):
             audio = decode(data, limit_s=runtime.settings.question_limit_s)
             require_speakable(audio)
         question = Question(audio, language, reply_language, text)
-        answer = runtime.pipeline.answer(question, place, watch=watch, caller_gone=hung_up(request.environ))
-    return _serialise(question, answer)
+        pipeline = runtime.pipeline
+        if wanted.stream:
+            return stream_answer(
+                wanted, question, place, pipeline=pipeline, watch=watch, environ=request.environ,
+                request_id=g.request_id,
+            )  # fmt: skip
+        answer = pipeline.answer(question, place, watch=watch, caller_gone=hung_up(request.environ))
+    return whole_answer(wanted, answer, engines_used(question, pipeline.engines.infos()))
 
 
 def _audio_field() -> bytes:
@@ -275,66 +280,3 @@ def _text_field() -> str | None:
     if len(text) > TEXT_LIMIT_CHARS:
         raise InvalidField(f"text is longer than {TEXT_LIMIT_CHARS} characters", param="text")
     return text or None
-
-
-def _serialise(question: Question, answer: Answer) -> Response:
-    wav = encode_wav(answer.audio)
-    infos = _runtime().pipeline.engines.infos()
-    used = {
-        "recognizer": TEXT_GIVEN if question.text else infos[f"recognizer.{question.language.code}"],
-        "chat": infos["chat"],
-        "synthesizer": infos[f"synthesizer.{question.reply_language.code}"],
-    }
-    wants_json = request.accept_mimetypes.best_match(["audio/wav", "application/json"], "audio/wav") != "audio/wav"
-    response = jsonify(_json_answer(answer, wav, used)) if wants_json else Response(wav, mimetype="audio/wav")
-    if not wants_json:
-        response.headers["Content-Disposition"] = "attachment; filename=response.wav"
-    _describe_in_headers(response, answer, used)
-    return response
-
-
-def _json_answer(answer: Answer, wav: bytes, used: dict[str, EngineInfo]) -> dict[str, object]:
-    return {
-        "transcript": answer.transcript,
-        "reply": answer.reply,
-        "audio": base64.b64encode(wav).decode(),
-        "voice": {"kind": answer.voice.kind, "reason": answer.voice.reason},
-        "engines": {stage: {"name": info.name, "model": info.model} for stage, info in used.items()},
-        "timings": {f"{stage}_s": round(seconds, 4) for stage, seconds in answer.timings.seconds.items()},
-    }
-
-
-def _describe_in_headers(response: Response, answer: Answer, used: dict[str, EngineInfo]) -> None:
-    engines = ", ".join(f"{stage}={_describe(info)}" for stage, info in used.items())
-    # a chat model may have a name in any letters; headers have ASCII only
-    response.headers["X-MirrorChat-Engines"] = engines.encode("ascii", "replace").decode()
-    response.headers["X-MirrorChat-Voice"] = f"{answer.voice.kind}; {answer.voice.reason}"
-    response.headers["Server-Timing"] = ", ".join(
-        f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in answer.timings.seconds.items()
-    )
-    cut = []
-    for name, text in (("Transcript", answer.transcript), ("Reply", answer.reply)):
-        encoded = _encode_for_header(text)
-        response.headers[f"X-MirrorChat-{name}"] = encoded
-        if len(encoded) < len(quote(text, safe="")):
-            cut.append(name.lower())
-    if cut:
-        response.headers["X-MirrorChat-Cut"] = ", ".join(cut)
-
-
-def _encode_for_header(text: str) -> str:
-    """Return `text` percent-encoded, cut after a whole character to HEADER_TEXT_BYTES."""
-    encoded: list[str] = []
-    size = 0
-    for character in text:
-        piece = quote(character, safe="")
-        size += len(piece)
-        if size > HEADER_TEXT_BYTES:
-            break
-        encoded.append(piece)
-    return "".join(encoded)
-
-
-def _describe(info: EngineInfo) -> str:
-    """Return `name/model on device`, or less where a part says nothing."""
-    return f"{info.name}/{info.model}" + (f" on {info.device}" if info.device else "")

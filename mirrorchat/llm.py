@@ -38,7 +38,7 @@ from mirrorchat.settings import ChatApi
 _MAX_STREAM_BYTES = 64_000_000  # 20,000 one-character events of 3 kB each; comments count too
 _MAX_RETRY_AFTER_S = 300.0
 _READ_BYTES = 16_384
-_POLL_S = 0.05  # how late a cancel or a deadline is noticed at most
+_POLL_S = 0.03  # how late a cancel or a deadline is noticed at most
 _GRACE_S = 1.0  # wait for [DONE] after a finish_reason: everything has been said, but some servers say more after it
 _JOIN_S = 1.0
 # Shown in a reason; any other type is only called unknown, because a header can echo the key like a body can.

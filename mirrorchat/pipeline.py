@@ -33,7 +33,9 @@ from mirrorchat.llm import build_messages
 from mirrorchat.scheduler import Place
 from mirrorchat.text import SentenceCutter
 
-POLL_S = 0.05  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
+POLL_S = 0.03  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
+KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works
+UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is begun
 HELPERS_PER_TURN = 4  # recogniser, voice, chat, speech
 EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
 
@@ -53,6 +55,18 @@ class Question:
 
 
 @dataclass(frozen=True)
+class StillWorking:
+    """Nothing has come for KEEP_ALIVE_S seconds."""
+
+
+@dataclass(frozen=True)
+class VoiceKnown:
+    """The answer will be spoken in `voice`; comes before the first SpokenAudio."""
+
+    voice: Voice
+
+
+@dataclass(frozen=True)
 class TextDelta:
     """A further piece of the answer's text, as the chat API sent it."""
 
@@ -61,17 +75,19 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class SpokenAudio:
-    """A further piece of sentence `index` (from 0), spoken."""
+    """A further piece of `sentence`, the one at `index` (from 0), spoken."""
 
     index: int
+    sentence: str
     audio: Audio
 
 
 @dataclass(frozen=True)
 class SentenceFailed:
-    """Sentence `index` could not be spoken; the others are not affected."""
+    """The `sentence` at `index` could not be spoken; the others are not affected."""
 
     index: int
+    sentence: str
     reason: MirrorChatError
 
 
@@ -101,7 +117,18 @@ class Error:
     reason: MirrorChatError
 
 
-Event = Transcript | TextDelta | SpokenAudio | SentenceFailed | StartedOver | Timings | Done | Error
+Event = (
+    Transcript
+    | StillWorking
+    | VoiceKnown
+    | TextDelta
+    | SpokenAudio
+    | SentenceFailed
+    | StartedOver
+    | Timings
+    | Done
+    | Error
+)
 
 
 class Stopwatch:
@@ -149,17 +176,19 @@ class Pipeline:
         place: Place,
         *,
         watch: Stopwatch,
-        collected: bool,
+        heard: Callable[[], bool],
         caller_gone: Callable[[], bool] = lambda: False,
     ) -> Generator[Event]:
         """Yield the events of one turn: Transcript, TextDelta and audio as they come, Timings, Done; or Error, last.
 
-        With `collected` the caller hears nothing before the end, so an answer that breaks off is started over with
-        the next API (StartedOver). Closing the generator cancels whatever still runs for it.
+        An answer that breaks off is started over with the next API (StartedOver) unless `heard` says that the caller
+        has had some of it. The engines do not wait for whoever iterates: `place` is held by what runs for the turn, and
+        from the first VoiceKnown or TextDelta on by that alone, so that its owner may let go of it then. Closing the
+        generator cancels whatever still runs for it.
         """
         turn = _Turn(self, question, place, watch, caller_gone)
         try:
-            yield from turn.run(collected)
+            yield from turn.run(heard)
         except MirrorChatError as error:
             yield Error(error)
         except Exception as error:
@@ -172,7 +201,7 @@ class Pipeline:
         self, question: Question, place: Place, *, watch: Stopwatch, caller_gone: Callable[[], bool] = lambda: False
     ) -> Answer:
         """Return a whole turn, collected from `run_turn`. Raises what ended it, a sentence that failed included."""
-        events = self.run_turn(question, place, watch=watch, collected=True, caller_gone=caller_gone)
+        events = self.run_turn(question, place, watch=watch, heard=lambda: False, caller_gone=caller_gone)
         return _collect(events, self.engines.synthesizers[question.reply_language].sample_rate)
 
     def close(self) -> None:
@@ -202,26 +231,31 @@ class _Turn:
     caller_gone: Callable[[], bool]
     cancel: Cancel = field(default_factory=Cancel)
 
-    def run(self, collected: bool) -> Iterator[Event]:
+    def run(self, heard: Callable[[], bool]) -> Iterator[Event]:
         voice = self.pipeline.submit(self.place, self._compute_voice)
-        transcript = self._transcript()
+        transcript = yield from self._transcript()
         if not transcript.text:
             raise NoWords("no words were recognised in the audio", param="audio")
         yield transcript
-        yield from self._answer(transcript.text, voice, collected)
+        yield from self._answer(transcript.text, voice, heard)
         yield self.watch.timings()
         yield Done(voice.result())
 
-    def _transcript(self) -> Transcript:
+    def _transcript(self) -> Generator[Event, None, Transcript]:
         if self.question.text is not None:
             return Transcript(self.question.text, self.question.language)
-        heard = self.pipeline.submit(self.place, self._recognize)
-        while not heard.done():
-            self._check()
-            wait([heard], timeout=POLL_S)
-        return heard.result()
+        recognized = self.pipeline.submit(self.place, self._recognize)
+        silent_until = time.monotonic() + KEEP_ALIVE_S
+        while not recognized.done():
+            self.check()
+            self.place.deadline.check()
+            wait([recognized], timeout=POLL_S)
+            if time.monotonic() > silent_until:
+                yield StillWorking()
+                silent_until = time.monotonic() + KEEP_ALIVE_S
+        return recognized.result()
 
-    def _answer(self, text: str, voice: "Future[Voice]", collected: bool) -> Iterator[Event]:
+    def _answer(self, text: str, voice: "Future[Voice]", heard: Callable[[], bool]) -> Iterator[Event]:
         """Yield the answer, started over with the next API as long as one breaks off and nobody has heard of it."""
         messages = build_messages(self.pipeline.system_prompt, self.question.reply_language, text)
         failed: Sequence[ChatFailure] = ()
@@ -231,15 +265,14 @@ class _Turn:
                 yield from attempt.run()
                 return
             except ChatInterrupted as error:
-                if not collected:
+                if heard():
                     raise
                 failed = error.failures
             yield StartedOver()
 
-    def _check(self) -> None:
-        """Raise what ends the turn from outside: a shutdown, its deadline, or a caller who hung up."""
+    def check(self) -> None:
+        """Raise what ends the turn from outside: a shutdown, or a caller who hung up."""
         self.place.cancel.check()
-        self.place.deadline.check()
         if self.caller_gone():
             raise ClientGone("the caller hung up")
 
@@ -268,9 +301,11 @@ class _Attempt:
         self._cancel = Cancel()
         self._sentences: queue.Queue[str | None] = queue.Queue(EVENT_LIMIT)  # None: no more
         self._events: queue.Queue[Event | Exception | None] = queue.Queue(EVENT_LIMIT)  # None: all is spoken
+        self._spoken_s = 0.0  # written by the speaking helper alone
+        self._fetched_s = 0.0  # written by the request's thread alone
 
     def run(self) -> Iterator[Event]:
-        """Yield TextDelta, SpokenAudio and SentenceFailed until the answer is out. Raises what a helper raised."""
+        """Yield the events of the answer until it is out. Raises what a helper raised."""
         try:
             for helper in (self._read_chat, self._speak_sentences):
                 self._turn.pipeline.submit(self._turn.place, partial(self._report, helper))
@@ -280,13 +315,22 @@ class _Attempt:
             self._cancel.set(TURN_OVER)
 
     def _next_event(self) -> Event | None:
-        while True:
-            self._turn._check()
+        """Return the next event, None at the end. Raises what ends the turn, or what a helper raised."""
+        silent_until = time.monotonic() + KEEP_ALIVE_S
+        while time.monotonic() < silent_until:
+            self._turn.check()
+            if self._events.empty():  # a slow listener's deadline is not over while there is speech for him to fetch
+                self._turn.place.deadline.check()
             with suppress(queue.Empty):
-                event = self._events.get(timeout=POLL_S)
-                if isinstance(event, Exception):
-                    raise event
-                return event
+                return self._fetched(self._events.get(timeout=POLL_S))
+        return StillWorking()
+
+    def _fetched(self, event: Event | Exception | None) -> Event | None:
+        if isinstance(event, Exception):
+            raise event
+        if isinstance(event, SpokenAudio):
+            self._fetched_s += event.audio.duration_s
+        return event
 
     def _report(self, helper: Callable[[], None]) -> None:
         try:
@@ -312,8 +356,10 @@ class _Attempt:
 
     def _speak_sentences(self) -> None:
         voice = self._voice.result()
+        self._events.put_nowait(VoiceKnown(voice))
         index = 0
         while (sentence := self._next_sentence()) is not None:
+            self._wait_for_listener()
             self._speak(index, sentence, voice)
             index += 1
         if index == 0:
@@ -325,6 +371,13 @@ class _Attempt:
             self._cancel.check()
             with suppress(queue.Empty):
                 return self._sentences.get(timeout=POLL_S)
+
+    def _wait_for_listener(self) -> None:
+        """Begin nothing while too much is unheard: it bounds memory, and the engine is free for others meanwhile."""
+        while self._spoken_s - self._fetched_s > UNHEARD_LIMIT_S:
+            self._turn.place.deadline.check()
+            if self._cancel.wait(POLL_S):
+                self._cancel.check()
 
     def _speak(self, index: int, sentence: str, voice: Voice) -> None:
         turn = self._turn
@@ -340,9 +393,10 @@ class _Attempt:
                     deadline=turn.place.deadline,
                     cancel=self._cancel,
                 ):
-                    self._events.put_nowait(SpokenAudio(index, audio))
+                    self._events.put_nowait(SpokenAudio(index, sentence, audio))
+                    self._spoken_s += audio.duration_s
         except SynthesisFailed as error:
-            self._events.put_nowait(SentenceFailed(index, error))
+            self._events.put_nowait(SentenceFailed(index, sentence, error))
 
 
 class _Collector:

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+import weakref
 from types import TracebackType
 
 from mirrorchat.engines import Cancel, Deadline
@@ -52,6 +53,7 @@ class Scheduler:
     def __init__(self, max_turns: int) -> None:
         self.max_turns = max_turns
         self._places: set[Place] = set()
+        self._turns: weakref.WeakSet[Place] = weakref.WeakSet()  # with those whose speech is still being sent
         self._turn_s = TYPICAL_TURN_S
         self._closed = False
         self._lock = threading.Lock()
@@ -68,6 +70,7 @@ class Scheduler:
                 )
             place = Place(self, deadline)
             self._places.add(place)
+            self._turns.add(place)
             return place
 
     @property
@@ -77,11 +80,11 @@ class Scheduler:
             return len(self._places)
 
     def end_all(self, reason: MirrorChatError) -> None:
-        """Admit nobody any more and end every running turn with `reason`."""
+        """Admit nobody any more and end every turn with `reason`, those too whose place is free again."""
         with self._lock:
             self._closed = True
-            places = list(self._places)
-        for place in places:
+            turns = list(self._turns)
+        for place in turns:
             place.cancel.set(reason)
 
     def _retry_after_s(self) -> int:

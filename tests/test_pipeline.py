@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from chat_server import ChatServer, answer, hang_after, status, truncated
 from speech import say
+from test_app import wait_for
 
 from mirrorchat.audio import Audio
 from mirrorchat.embedded import EmbeddedRecognizer, EmbeddedSynthesizer
-from mirrorchat.engines import Deadline, Engines, Language, Transcript
+from mirrorchat.engines import Deadline, Engines, Language, Transcript, Voice
 from mirrorchat.errors import (
     ChatInterrupted,
     ClientGone,
@@ -74,7 +76,7 @@ class Turns:
         question = Question(audio or say("hello there"), Language.ENGLISH, Language.ENGLISH, text)
         with self.scheduler.enter(Deadline.after(deadline_s)) as place:
             events = self.pipeline.run_turn(
-                question, place, watch=Stopwatch(), collected=collected, caller_gone=caller_gone
+                question, place, watch=Stopwatch(), heard=lambda: not collected, caller_gone=caller_gone
             )
             with closing(events):
                 yield from events
@@ -196,3 +198,51 @@ def test_no_api_is_an_error_that_names_each(engines: tuple[EmbeddedRecognizer, E
     with ChatServer(status(500)) as chat:
         events = list(Turns(engines, chat).run(collected=True))
     assert isinstance(events[-1], Error) and "HTTP 500" in events[-1].reason.message
+
+
+class Counting:
+    """A synthesiser that counts the seconds it has spoken; all else is the real one's."""
+
+    def __init__(self, real: EmbeddedSynthesizer) -> None:
+        self.real = real
+        self.info, self.sample_rate = real.info, real.sample_rate
+        self.voice, self.check_ready, self.close = real.voice, real.check_ready, real.close
+        self.spoken_s = 0.0
+
+    def speak(self, text: str, voice: Voice, language: Language, **urgency: Any) -> Iterator[Audio]:
+        for audio in self.real.speak(text, voice, language, **urgency):
+            self.spoken_s += audio.duration_s
+            yield audio
+
+
+def test_no_more_is_spoken_than_a_slow_listener_has_room_for(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mirrorchat.pipeline.UNHEARD_LIMIT_S", 10.0)
+    counting = Counting(engines[1])
+    sentence = "This is one of many sentences, all of the same length. "
+    with ChatServer(answer("", pieces=[sentence] * 30)) as chat:
+        turns = Turns((engines[0], cast(EmbeddedSynthesizer, counting)), chat)
+        heard_s, longest_s = 0.0, 0.0
+        for event in turns.run(audio=say("yes")):
+            if isinstance(event, SpokenAudio):
+                if not heard_s:  # as much as will ever be spoken meanwhile, and time enough for much more
+                    wait_for(lambda: counting.spoken_s > 10.0)
+                    time.sleep(0.5)
+                longest_s = max(longest_s, event.audio.duration_s)
+                assert counting.spoken_s - heard_s <= 10.0 + 2 * longest_s
+                heard_s += event.audio.duration_s
+    assert heard_s == pytest.approx(counting.spoken_s) and heard_s > 60.0
+    assert isinstance(event, Done)
+
+
+def test_a_slow_listener_hears_what_was_spoken_in_time(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    with ChatServer(answer("The first sentence is here. The second one follows it.")) as chat:
+        last: Event | None = None
+        for event in Turns(engines, chat).run(audio=say("yes"), deadline_s=3.0):
+            if isinstance(event, SpokenAudio) and not isinstance(last, SpokenAudio):
+                time.sleep(3.0)
+            last = event
+    assert isinstance(last, Done)

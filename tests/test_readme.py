@@ -103,15 +103,27 @@ def test_serve_and_the_two_clients(clone: Clone) -> None:
         for stage in ("recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"):
             assert stage in clone.log
         assert f"http://127.0.0.1:{clone.port}" in clone.log
-        called = clone.run(block("curl"))
+        called = clone.run(block("curl --fail"))
         assert called.returncode == 0, called.stdout
         assert answer.read_bytes()[:4] == b"RIFF"
         answer.unlink()
         client = block("import requests").replace("9990", str(clone.port))
         subprocess.run([sys.executable, "-c", client], cwd=clone.folder, check=True, timeout=120)
         assert answer.read_bytes()[:4] == b"RIFF"
-        refused = clone.run(block("curl").replace("english", "klingon"))
+        refused = clone.run(block("curl --fail").replace("english", "klingon"))
         assert refused.returncode == 22  # curl says so instead of saving an error as audio unnoticed
+        check_streams(clone)
+
+
+def check_streams(clone: Clone) -> None:
+    """Run the commands that stream; what is played on a loudspeaker is kept in a file instead."""
+    command = block("curl -N --fail")
+    assert command.count("ffplay -nodisp -autoexit -") == 1
+    streamed = clone.run(command.replace("ffplay -nodisp -autoexit -", "cat > streamed.wav"))
+    assert streamed.returncode == 0, streamed.stdout
+    assert (clone.folder / "streamed.wav").read_bytes()[:8] == b"RIFF\xff\xff\xff\xff"
+    events = clone.run(block("curl -N -F"))
+    assert {"transcript", "text", "audio", "done"} <= set(re.findall(r"^event: (\w+)", events.stdout, re.MULTILINE))
 
 
 def test_the_test_command_runs_tests(clone: Clone) -> None:

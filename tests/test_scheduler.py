@@ -73,3 +73,13 @@ def test_many_threads_never_pass_the_bound() -> None:
     assert seen and max(seen) <= 3
     assert len(seen) + len(refused) == 12 * 200
     assert scheduler.running == 0
+
+
+def test_a_turn_whose_place_is_free_already_is_ended_too() -> None:
+    scheduler = Scheduler(1)
+    place = scheduler.enter(Deadline.after(5))
+    place.release()
+    assert scheduler.running == 0
+    scheduler.end_all(ShuttingDown("bye"))  # its speech may still be on the way to a slow reader
+    with pytest.raises(ShuttingDown):
+        place.cancel.check()

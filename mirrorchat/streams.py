@@ -1,0 +1,258 @@
+"""Answers that are sent while they are spoken: as one stream of audio, or as server-sent events.
+
+The engines never wait for the caller to read. A turn gives its place back as soon as they have done their part; what is
+left to send then is in memory (pipeline.UNHEARD_LIMIT_S bounds it), and SendWatch ends a caller who does not fetch it.
+"""
+
+import base64
+import errno
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flask import Response
+
+from mirrorchat.answers import (
+    Facts,
+    Wanted,
+    describe,
+    describe_engines,
+    engines_json,
+    engines_used,
+    timings_json,
+    voice_json,
+)
+from mirrorchat.audio import Audio, Samples, to_pcm16
+from mirrorchat.encoders import ENCODERS, Encoder
+from mirrorchat.engines import EngineInfo, Transcript, Voice, VoiceKind
+from mirrorchat.errors import ClientGone, MirrorChatError, SynthesisFailed, log_unexpected
+from mirrorchat.pipeline import (
+    Done,
+    Error,
+    Event,
+    Pipeline,
+    Question,
+    SentenceFailed,
+    SpokenAudio,
+    StartedOver,
+    Stopwatch,
+    TextDelta,
+    Timings,
+    VoiceKnown,
+)
+from mirrorchat.scheduler import Place
+from mirrorchat.socket_watch import SendWatch, hung_up
+
+WRITE_BYTES = 65_536  # in one write, which has SEND_DEADLINE_S: 1.4 s of wav
+GREETING = b": MirrorChat\n\n"  # a comment: sends the headers off before there is anything to say
+KEEP_ALIVE = b": still working\n\n"
+
+_log = logging.getLogger(__name__)
+
+
+class BrokenOff(ConnectionResetError):
+    """Ends a transfer without its terminating chunk: servers take it for a lost connection, and close theirs."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the answer broke off")
+
+
+def stream_answer(
+    wanted: Wanted,
+    question: Question,
+    place: Place,
+    *,
+    pipeline: Pipeline,
+    watch: Stopwatch,
+    environ: Mapping[str, Any],
+    request_id: str,
+) -> Response:
+    """Return the answer to `question` as a response that is made while it is sent; it holds `place` by itself.
+
+    Audio is returned once its first piece exists: raises what ends the turn before. Events are returned at once.
+    """
+    turn = _StreamedTurn(question, place, pipeline, watch, environ, request_id)
+    try:
+        response = _event_response(turn) if wanted.form == "sse" else _audio_response(turn, wanted.form)
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold small pieces back
+        describe_engines(response, turn.used)
+    except BaseException:
+        turn.free()
+        raise
+    response.call_on_close(turn.close)  # also when nobody ever iterates over the body
+    return response
+
+
+class _StreamedTurn:
+    """One turn on its way out. Holds its place, its events and the watch on the caller's socket until it is freed."""
+
+    def __init__(
+        self,
+        question: Question,
+        place: Place,
+        pipeline: Pipeline,
+        watch: Stopwatch,
+        environ: Mapping[str, Any],
+        request_id: str,
+    ) -> None:
+        self.used: dict[str, EngineInfo] = engines_used(question, pipeline.engines.infos())
+        self.watch = watch
+        self.heard = False  # whether the caller has had any of the answer
+        self.events = pipeline.run_turn(
+            question, place, watch=watch, heard=lambda: self.heard, caller_gone=hung_up(environ)
+        )
+        self._request_id = request_id
+        self._outcome = ""
+        self._sent_bytes = 0
+        self._sending = SendWatch(environ)
+        place.hold()
+        self._place: Place | None = place
+
+    def send(self, data: bytes) -> Iterator[bytes]:
+        """Yield `data` in pieces, each of which the caller must take in time."""
+        for start in range(0, len(data), WRITE_BYTES):
+            piece = data[start : start + WRITE_BYTES]
+            self._sending.begin()
+            yield piece
+            self._sending.end()
+            self._sent_bytes += len(piece)
+
+    def leave(self) -> None:
+        """Let go of the place: the engines alone hold it from here on, so a slow reader does not."""
+        if self._place is not None:
+            self._place.release()
+            self._place = None
+
+    def ended(self, reason: MirrorChatError | None = None) -> None:
+        """Note how the turn ended; the first note counts."""
+        self._outcome = self._outcome or (f"{reason.status} {reason.code}" if reason else "200 done")
+
+    def free(self) -> None:
+        """End whatever still runs for the turn and free its place."""
+        self._sending.close()
+        self.events.close()
+        self.leave()
+
+    def close(self) -> None:
+        """Free the turn and log how it ended: for the caller the response is over, however that came about."""
+        self.free()
+        self.ended(ClientGone("the answer was not read"))
+        late = " (not read in time)" if self._sending.expired else ""
+        spent_ms = 1000 * self.watch.timings().seconds["total"]
+        _log.info("%s stream %s%s %.0f ms out=%d", self._request_id, self._outcome, late, spent_ms, self._sent_bytes)
+
+
+# Audio
+
+
+def _audio_response(turn: _StreamedTurn, form: str) -> Response:
+    facts, first = _first_audio(turn)
+    turn.heard = True
+    turn.leave()
+    encoder = ENCODERS[form](first.sample_rate)
+    response = Response(_audio_body(turn, encoder, first.samples), content_type=encoder.content_type)
+    response.headers["X-MirrorChat-Sample-Rate"] = str(first.sample_rate)
+    describe(response, facts)
+    return response
+
+
+def _first_audio(turn: _StreamedTurn) -> tuple[Facts, Audio]:
+    """Return what is known by the time the first audio exists, and that audio. Raises what ends the turn before."""
+    transcript, reply, voice = "", list[str](), Voice(VoiceKind.NEUTRAL, "")
+    for event in turn.events:
+        match event:
+            case Transcript(text=text):
+                transcript = text
+            case VoiceKnown(voice=known):
+                voice = known
+            case TextDelta(text=text):
+                reply.append(text)
+            case StartedOver():
+                reply.clear()
+            case SpokenAudio(audio=audio):
+                return Facts(transcript, "".join(reply), False, voice, turn.watch.timings()), audio
+            case SentenceFailed(reason=reason) | Error(reason=reason):
+                raise reason
+    raise SynthesisFailed("the answer held nothing that can be spoken")
+
+
+def _audio_body(turn: _StreamedTurn, encoder: Encoder, first: Samples) -> Iterator[bytes]:
+    """Yield the answer's bytes. Raises BrokenOff at whatever is wrong: there is no other way to say it here."""
+    try:
+        yield from turn.send(encoder.start() + encoder.encode(first))
+        for event in turn.events:
+            if isinstance(event, SpokenAudio):
+                yield from turn.send(encoder.encode(event.audio.samples))
+            elif isinstance(event, SentenceFailed | Error):
+                raise event.reason
+        yield from turn.send(encoder.finish())
+        turn.ended()
+    except Exception as error:
+        turn.ended(_as_ours(error))
+        raise BrokenOff from None
+
+
+# Events
+
+
+def _event_response(turn: _StreamedTurn) -> Response:
+    turn.heard = True  # of its text
+    return Response(_event_body(turn), content_type="text/event-stream")
+
+
+def _event_body(turn: _StreamedTurn) -> Iterator[bytes]:
+    """Yield the turn as server-sent events; whatever ends it is one too."""
+    reply: list[str] = []
+    try:
+        yield from turn.send(GREETING)
+        for event in turn.events:
+            if isinstance(event, VoiceKnown | TextDelta):
+                turn.leave()
+            if isinstance(event, TextDelta):
+                reply.append(event.text)
+            if isinstance(event, Error):
+                raise event.reason
+            yield from turn.send(_as_sent(event, "".join(reply), turn.used))
+        turn.ended()
+    except Exception as error:
+        reason = _as_ours(error)
+        turn.ended(reason)
+        yield from turn.send(_sse("error", reason.body()))
+
+
+def _as_sent(event: Event, reply: str, used: Mapping[str, EngineInfo]) -> bytes:
+    """Return one event as it is sent; `reply` is the text so far."""
+    match event:
+        case Transcript(text=text, language=language):
+            return _sse("transcript", {"text": text, "language": language})
+        case VoiceKnown(voice=voice):
+            return _sse("voice", voice_json(voice))
+        case TextDelta(text=text):
+            return _sse("text", {"delta": text})
+        case SpokenAudio(index=index, sentence=sentence, audio=audio):
+            return _sse("audio", {"index": index, "sentence": sentence} | _pcm_json(audio))
+        case SentenceFailed(index=index, sentence=sentence, reason=reason):
+            return _sse("sentence_failed", {"index": index, "sentence": sentence} | reason.body())
+        case Timings():
+            return _sse("timings", timings_json(event))
+        case Done(voice=voice):
+            return _sse("done", {"reply": reply.strip(), "voice": voice_json(voice), "engines": engines_json(used)})
+        case _:
+            return KEEP_ALIVE
+
+
+def _pcm_json(audio: Audio) -> dict[str, object]:
+    pcm = to_pcm16(audio.samples).astype("<i2").tobytes()
+    return {"format": "pcm_s16le", "sample_rate": audio.sample_rate, "audio": base64.b64encode(pcm).decode()}
+
+
+def _sse(name: str, data: Mapping[str, object]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+def _as_ours(error: Exception) -> MirrorChatError:
+    if isinstance(error, MirrorChatError):
+        return error
+    log_unexpected(error)
+    return MirrorChatError("something went wrong inside the server")
