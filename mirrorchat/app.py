@@ -14,6 +14,7 @@ from urllib.parse import quote
 from flask import Blueprint, Flask, Request, Response, current_app, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from mirrorchat import session_routes
 from mirrorchat.audio import decode, encode_wav, require_speakable
 from mirrorchat.engines import Deadline, EngineInfo, Language
 from mirrorchat.errors import (
@@ -33,6 +34,7 @@ from mirrorchat.errors import (
 )
 from mirrorchat.pipeline import Answer, Pipeline, Question, Stopwatch
 from mirrorchat.scheduler import Scheduler
+from mirrorchat.sessions import Sessions, owner_of
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
 from mirrorchat.startup import build_engines
@@ -54,6 +56,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.scheduler = Scheduler(settings.max_turns)
+        self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
+        self.sessions.start_sweeping()
         self._pipeline: Pipeline | None = None
         self._loaded = threading.Event()
         threading.Thread(target=self._load, name="load-engines", daemon=True).start()
@@ -77,6 +81,7 @@ class Runtime:
     def close(self) -> None:
         """End what runs and free the engines."""
         self.end_turns()
+        self.sessions.close()
         if self._pipeline is not None:
             self._pipeline.close()
 
@@ -125,11 +130,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.request_class = InMemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit_bytes
-    app.extensions["mirrorchat"] = Runtime(settings)
+    runtime = app.extensions["mirrorchat"] = Runtime(settings)
+    app.extensions[session_routes.STORE] = runtime.sessions
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(Exception, _error_response)
     app.register_blueprint(main)
+    app.register_blueprint(session_routes.routes)
     return app
 
 
@@ -154,6 +161,7 @@ def _check_key(authorization: str) -> None:
     matches = [hmac.compare_digest(key.encode(), given.encode()) for key in keys]
     if keys and not any(matches):
         raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
+    g.owner = owner_of(given if keys else "")
 
 
 def _finish(response: Response) -> Response:
@@ -162,6 +170,7 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
+    session_routes.name_session(response)
     _log.info(
         "%s %s %s %d %.0f ms in=%d out=%d",
         g.request_id,
@@ -232,7 +241,10 @@ def index() -> str:
 
 @main.post("/process_audio")
 def process_audio() -> Response:
-    """Answer a spoken question: multipart `audio`, `language`, optional `reply_language` and `text`; a wav or JSON."""
+    """Answer a spoken question: multipart `audio`, `language`, a wav or JSON.
+
+    Optional fields: `reply_language`, `text`, `session_id`.
+    """
     runtime = _runtime()
     watch = Stopwatch()
     deadline = Deadline.after(runtime.settings.turn_deadline_s)
@@ -241,11 +253,12 @@ def process_audio() -> Response:
     language = _language("language")
     reply_language = _language("reply_language") if "reply_language" in request.form else language
     text = _text_field()
-    with runtime.scheduler.enter(deadline) as place:
+    session_id = session_routes.session_field()
+    with runtime.scheduler.enter(deadline) as place, session_routes.open_session(session_id) as session:
         with watch.time("decode"):
             audio = decode(data, limit_s=runtime.settings.question_limit_s)
             require_speakable(audio)
-        question = Question(audio, language, reply_language, text)
+        question = Question(audio, language, reply_language, text, session)
         answer = runtime.pipeline.answer(question, place, watch=watch, caller_gone=hung_up(request.environ))
     return _serialise(question, answer)
 
@@ -297,8 +310,10 @@ def _json_answer(answer: Answer, wav: bytes, used: dict[str, EngineInfo]) -> dic
     return {
         "transcript": answer.transcript,
         "reply": answer.reply,
+        "session_id": g.session_id,
         "audio": base64.b64encode(wav).decode(),
         "voice": {"kind": answer.voice.kind, "reason": answer.voice.reason},
+        "reference": session_routes.describe_reference(answer.quality),
         "engines": {stage: {"name": info.name, "model": info.model} for stage, info in used.items()},
         "timings": {f"{stage}_s": round(seconds, 4) for stage, seconds in answer.timings.seconds.items()},
     }
