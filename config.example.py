@@ -66,6 +66,14 @@ turn_deadline_s = 100.0
 # How many questions are answered at once, 1 to 64; the next caller gets 503 with Retry-After.
 max_turns = 4
 
+# Sessions: callers who send the session_id of their last answer back are remembered, in memory only: what was said last
+# (up to history_tokens; a Chinese character counts as one, else four characters do; 0: nothing), and the voice, with up
+# to 30 s of their speech (1.4 MB) as long as it still grows. Each is forgotten session_ttl_s seconds after its last
+# turn, or when there are more than max_sessions and it was used longest ago.
+session_ttl_s = 1800.0
+max_sessions = 1000
+history_tokens = 2000
+
 # Where the server listens. A host that other machines reach needs api_keys. MIRRORCHAT_HOST and MIRRORCHAT_PORT stand
 # above these two; scripts/serve --host --port sets them.
 host = "127.0.0.1"

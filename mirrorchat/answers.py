@@ -11,6 +11,7 @@ from mirrorchat.audio import encode_wav
 from mirrorchat.engines import EngineInfo, Voice
 from mirrorchat.errors import InvalidField
 from mirrorchat.pipeline import Answer, Question, Timings
+from mirrorchat.reference import ReferenceQuality
 
 HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
 TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognised" a question whose words came with it
@@ -104,11 +105,11 @@ def engine_label(info: EngineInfo) -> str:
     return f"{info.name}/{info.model}" + (f" on {info.device}" if info.device else "")
 
 
-def whole_answer(wanted: Wanted, answer: Answer, used: Mapping[str, EngineInfo]) -> Response:
+def whole_answer(wanted: Wanted, answer: Answer, used: Mapping[str, EngineInfo], session_id: str) -> Response:
     """Return `answer` as one exact wav, or as JSON that holds it."""
     wav = encode_wav(answer.audio)
     if wanted.form == "json":
-        response = jsonify(_json_answer(answer, wav, used))
+        response = jsonify(_json_answer(answer, wav, used) | session_json(session_id, answer.quality))
     else:
         response = Response(wav, mimetype="audio/wav")
         response.headers["Content-Disposition"] = "attachment; filename=response.wav"
@@ -125,6 +126,21 @@ def _json_answer(answer: Answer, wav: bytes, used: Mapping[str, EngineInfo]) -> 
         "voice": voice_json(answer.voice),
         "engines": engines_json(used),
         "timings": timings_json(answer.timings),
+    }
+
+
+def session_json(session_id: str, quality: ReferenceQuality) -> dict[str, object]:
+    """Name the session, and what was heard of the voice that it keeps."""
+    return {"session_id": session_id, "reference": _reference_json(quality)}
+
+
+def _reference_json(quality: ReferenceQuality) -> dict[str, object]:
+    """Return `quality` as an answer says it."""
+    return {
+        "speech_s": round(quality.speech_s, 2),
+        "snr_db": None if quality.snr_db is None else round(quality.snr_db, 1),
+        "clipped": round(quality.clipped, 4),
+        "second_speaker": quality.second_speaker,
     }
 
 

@@ -6,12 +6,14 @@ import os
 import threading
 import time
 import uuid
+from contextlib import ExitStack
 from io import BytesIO
 from typing import IO, cast
 
 from flask import Blueprint, Flask, Request, Response, current_app, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from mirrorchat import session_routes
 from mirrorchat.answers import engine_label, engines_used, wanted_answer, whole_answer
 from mirrorchat.audio import decode, require_speakable
 from mirrorchat.engines import Deadline, Language
@@ -32,6 +34,7 @@ from mirrorchat.errors import (
 )
 from mirrorchat.pipeline import Pipeline, Question, Stopwatch
 from mirrorchat.scheduler import Scheduler
+from mirrorchat.sessions import Sessions, owner_of
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
 from mirrorchat.startup import build_engines
@@ -52,6 +55,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.scheduler = Scheduler(settings.max_turns)
+        self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
+        self.sessions.start_sweeping()
         self._pipeline: Pipeline | None = None
         self._loaded = threading.Event()
         threading.Thread(target=self._load, name="load-engines", daemon=True).start()
@@ -75,6 +80,7 @@ class Runtime:
     def close(self) -> None:
         """End what runs and free the engines."""
         self.end_turns()
+        self.sessions.close()
         if self._pipeline is not None:
             self._pipeline.close()
 
@@ -123,11 +129,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.request_class = InMemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit_bytes
-    app.extensions["mirrorchat"] = Runtime(settings)
+    runtime = app.extensions["mirrorchat"] = Runtime(settings)
+    app.extensions[session_routes.STORE] = runtime.sessions
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(Exception, _error_response)
     app.register_blueprint(main)
+    app.register_blueprint(session_routes.routes)
     return app
 
 
@@ -152,6 +160,7 @@ def _check_key(authorization: str) -> None:
     matches = [hmac.compare_digest(key.encode(), given.encode()) for key in keys]
     if keys and not any(matches):
         raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
+    g.owner = owner_of(given if keys else "")
 
 
 def _finish(response: Response) -> Response:
@@ -160,6 +169,7 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
+    session_routes.name_session(response)
     _log.info(
         "%s %s %s %d %.0f ms in=%d out=%d",
         g.request_id,
@@ -239,20 +249,24 @@ def process_audio() -> Response:
     language = _language("language")
     reply_language = _language("reply_language") if "reply_language" in request.form else language
     text = _text_field()
+    session_id = session_routes.session_field()
     wanted = wanted_answer(request)
-    with runtime.scheduler.enter(deadline) as place:
+    with runtime.scheduler.enter(deadline) as place, ExitStack() as held:
+        session = held.enter_context(session_routes.open_session(session_id))
         with watch.time("decode"):
             audio = decode(data, limit_s=runtime.settings.question_limit_s)
             require_speakable(audio)
-        question = Question(audio, language, reply_language, text)
+        question = Question(audio, language, reply_language, text, session)
         pipeline = runtime.pipeline
         if wanted.stream:
-            return stream_answer(
+            response = stream_answer(
                 wanted, question, place, pipeline=pipeline, watch=watch, environ=request.environ,
                 request_id=g.request_id,
             )  # fmt: skip
+            held.pop_all()  # the stream holds the session from here on
+            return response
         answer = pipeline.answer(question, place, watch=watch, caller_gone=hung_up(request.environ))
-    return whole_answer(wanted, answer, engines_used(question, pipeline.engines.infos()))
+    return whole_answer(wanted, answer, engines_used(question, pipeline.engines.infos()), session.id)
 
 
 def _audio_field() -> bytes:

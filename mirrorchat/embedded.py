@@ -24,9 +24,11 @@ from mirrorchat.engines import (
     Language,
     Message,
     Priority,
+    SpeakerEmbedding,
     Transcript,
     Voice,
     VoiceKind,
+    judge_similarity,
 )
 from mirrorchat.errors import ChatFailure, ConfigurationError, ModelNotInstalled, RecognitionFailed, SynthesisFailed
 from mirrorchat.espeak import Espeak
@@ -34,7 +36,15 @@ from mirrorchat.pocketsphinx_child import SAMPLE_RATE_HZ
 from mirrorchat.spoken_form import spoken_form
 from mirrorchat.text import split_text
 from mirrorchat.vad import find_speech, trim_to_speech
-from mirrorchat.voice_tint import Profile, TintVoice, VoiceTint
+from mirrorchat.voice_tint import (
+    DIFFERENT_TO,
+    SAME_FROM,
+    Profile,
+    TintVoice,
+    VoiceTint,
+    similarity,
+    speaker_features,
+)
 
 _MIN_WORD_S = 0.1  # speech for less than this (three frames) is a click that the detector fell for
 _RECOGNITION_PEAK = 0.3
@@ -162,6 +172,18 @@ class EmbeddedSynthesizer:
         if profile is None:
             return TintVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
         return TintVoice(VoiceKind.TINT, "coloured toward the speaker", profile)
+
+    def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
+        """Return pitch and colour of `speech` (its first 20 s), or None when it is not voiced or pyworld is missing."""
+        if self._tint is None:
+            return None
+        start = speech.samples[: int(_MAX_REFERENCE_S * speech.sample_rate)]
+        profile = self._tint.profile(Audio(start, speech.sample_rate))
+        return None if profile is None else speaker_features(profile)
+
+    def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
+        """Return whether two embeddings are of one speaker; None in doubt, which is often: this is no speaker model."""
+        return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
 
     def speak(
         self,

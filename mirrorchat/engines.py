@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from mirrorchat.audio import Audio
 from mirrorchat.errors import ChatFailure, DeadlineExceeded, MirrorChatError
 
@@ -136,6 +139,16 @@ class Voice:
     reason: str
 
 
+SpeakerEmbedding = npt.NDArray[np.float64]  # 1-D; what its numbers mean is the synthesiser's that made it
+
+
+def judge_similarity(similarity: float, *, same_from: float, different_to: float) -> bool | None:
+    """Return whether two speakers are the same one: True, False, or None in doubt, between the two limits."""
+    if similarity >= same_from:
+        return True
+    return False if similarity <= different_to else None
+
+
 class Recognizer(Protocol):
     """Turns speech into words. Thread-safe; deterministic."""
 
@@ -176,6 +189,17 @@ class Synthesizer(Protocol):
 
     def voice(self, references: Sequence[Audio]) -> Voice:
         """Return the voice heard in `references`, or a neutral one that says why it is neutral."""
+        ...
+
+    def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
+        """Return what tells the speaker of `speech` (any rate, trimmed to speech) from others, or None if nothing does.
+
+        It costs far less than `voice`. Embeddings of one speaker may be averaged.
+        """
+        ...
+
+    def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
+        """Return whether two embeddings of this engine are of one speaker; None in doubt."""
         ...
 
     def speak(

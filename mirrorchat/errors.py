@@ -8,6 +8,7 @@
     │   ├── NotFound                 404 not_found
     │   ├── MethodNotAllowed         405 method_not_allowed
     │   ├── UploadTimeout            408 upload_timeout
+    │   ├── SessionBusy              409 session_busy
     │   ├── UploadTooLarge           413 upload_too_large
     │   ├── AudioTooLong             413 audio_too_long
     │   ├── UnsupportedAudio         415 unsupported_audio
@@ -93,6 +94,13 @@ class MethodNotAllowed(InvalidRequest):
 class UploadTimeout(InvalidRequest):
     status = 408
     code = "upload_timeout"
+
+
+class SessionBusy(InvalidRequest):
+    """Another turn of the same session still runs."""
+
+    status = 409
+    code = "session_busy"
 
 
 class UploadTooLarge(InvalidRequest):

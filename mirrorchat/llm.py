@@ -47,10 +47,15 @@ _KNOWN_TYPES = ("text/html", "text/plain", "text/xml", "application/xml", "appli
 _log = logging.getLogger(__name__)
 
 
-def build_messages(system_prompt: str, language: Language, question: str) -> list[Message]:
-    """Return the messages that ask `question`; `{language}` in `system_prompt` becomes `Chinese` or `English`."""
+def build_messages(
+    system_prompt: str, language: Language, question: str, history: Sequence[Message] = ()
+) -> list[Message]:
+    """Return the messages that ask `question` after `history`, the session's earlier turns, oldest first.
+
+    `{language}` in `system_prompt` becomes `Chinese` or `English`.
+    """
     prompt = system_prompt.format(language=language.value.capitalize())
-    return [Message("system", prompt), Message("user", question)]
+    return [Message("system", prompt), *history, Message("user", question)]
 
 
 class ChatClient:

@@ -30,13 +30,15 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.llm import build_messages
+from mirrorchat.reference import ReferenceQuality
 from mirrorchat.scheduler import Place
+from mirrorchat.sessions import Session
 from mirrorchat.text import SentenceCutter
 
 POLL_S = 0.03  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is begun
-HELPERS_PER_TURN = 4  # recogniser, voice, chat, speech
+HELPERS_PER_TURN = 5  # recogniser, voice, its reference's quality, chat, speech
 EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
 
 TURN_OVER = ClientGone("the turn is over")  # what a helper that outlives its turn is stopped with; nobody sees it
@@ -46,12 +48,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Question:
-    """What a caller sent. `text` (what was said) skips recognition; the voice comes from `audio` all the same."""
+    """What a caller sent. `text` (what was said) skips recognition; the voice comes from `audio` all the same.
+
+    `session` (held for this turn) gives the chat its history and the voice its reference; None: the turn stands alone.
+    """
 
     audio: Audio
     language: Language
     reply_language: Language
     text: str | None = None
+    session: Session | None = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,10 @@ class Timings:
 
 @dataclass(frozen=True)
 class Done:
-    """The whole answer is out, spoken in `voice`."""
+    """The whole answer is out, spoken in `voice`, whose reference is of `quality`. The session has kept the turn."""
 
     voice: Voice
+    quality: ReferenceQuality
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,7 @@ class Answer:
     reply: str
     audio: Audio
     voice: Voice
+    quality: ReferenceQuality
     timings: Timings
 
 
@@ -231,33 +239,49 @@ class _Turn:
     caller_gone: Callable[[], bool]
     cancel: Cancel = field(default_factory=Cancel)
 
+    def __post_init__(self) -> None:
+        self.session = self.question.session or Session.unkept()
+
     def run(self, heard: Callable[[], bool]) -> Iterator[Event]:
         voice = self.pipeline.submit(self.place, self._compute_voice)
+        quality = self.pipeline.submit(self.place, partial(self._assess, voice))
         transcript = yield from self._transcript()
         if not transcript.text:
             raise NoWords("no words were recognised in the audio", param="audio")
         yield transcript
-        yield from self._answer(transcript.text, voice, heard)
+        answer: list[str] = []
+        for event in self._answer(transcript.text, voice, heard):
+            if isinstance(event, TextDelta):
+                answer.append(event.text)
+            elif isinstance(event, StartedOver):
+                answer.clear()
+            yield event
+        done = Done(voice.result(), (yield from self._wait(quality)))
         yield self.watch.timings()
-        yield Done(voice.result())
+        self.session.add_turn(transcript.text, "".join(answer).strip())
+        yield done
 
     def _transcript(self) -> Generator[Event, None, Transcript]:
         if self.question.text is not None:
             return Transcript(self.question.text, self.question.language)
-        recognized = self.pipeline.submit(self.place, self._recognize)
+        return (yield from self._wait(self.pipeline.submit(self.place, self._recognize)))
+
+    def _wait(self, helper: "Future[Result]") -> Generator[Event, None, Result]:
+        """Return what `helper` returns; say now and then that it still works."""
         silent_until = time.monotonic() + KEEP_ALIVE_S
-        while not recognized.done():
+        while not helper.done():
             self.check()
             self.place.deadline.check()
-            wait([recognized], timeout=POLL_S)
+            wait([helper], timeout=POLL_S)
             if time.monotonic() > silent_until:
                 yield StillWorking()
                 silent_until = time.monotonic() + KEEP_ALIVE_S
-        return recognized.result()
+        return helper.result()
 
     def _answer(self, text: str, voice: "Future[Voice]", heard: Callable[[], bool]) -> Iterator[Event]:
         """Yield the answer, started over with the next API as long as one breaks off and nobody has heard of it."""
-        messages = build_messages(self.pipeline.system_prompt, self.question.reply_language, text)
+        history = self.session.history()
+        messages = build_messages(self.pipeline.system_prompt, self.question.reply_language, text, history)
         failed: Sequence[ChatFailure] = ()
         while True:
             attempt = _Attempt(self, messages, voice, failed)
@@ -285,7 +309,13 @@ class _Turn:
     def _compute_voice(self) -> Voice:
         synthesizer = self.pipeline.engines.synthesizers[self.question.reply_language]
         with self.watch.time("voice"):
-            return synthesizer.voice([self.question.audio])
+            return self.session.voice_with(self.question.audio, synthesizer)
+
+    def _assess(self, voice: "Future[Voice]") -> ReferenceQuality:
+        """Judge the reference beside the answer, which waits for the voice alone."""
+        voice.result()
+        self.cancel.check()
+        return self.session.quality()
 
 
 class _Attempt:
@@ -405,7 +435,7 @@ class _Collector:
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
         self._transcript = ""
-        self._voice: Voice | None = None
+        self._done: Done | None = None
         self._timings = Timings({})
         self._forget()
 
@@ -426,15 +456,16 @@ class _Collector:
                 self._forget()
             case Timings():
                 self._timings = event
-            case Done(voice=voice):
-                self._voice = voice
+            case Done():
+                self._done = event
             case SentenceFailed(reason=reason) | Error(reason=reason):
                 raise reason
 
     def answer(self) -> Answer:
-        assert self._voice is not None, "run_turn ends with Done or Error"
+        assert self._done is not None, "run_turn ends with Done or Error"
         audio = Audio(np.concatenate(self._samples), self._sample_rate)
-        return Answer(self._transcript, "".join(self._reply).strip(), audio, self._voice, self._timings)
+        reply = "".join(self._reply).strip()
+        return Answer(self._transcript, reply, audio, self._done.voice, self._done.quality, self._timings)
 
 
 def _collect(events: Generator[Event], sample_rate: int) -> Answer:

@@ -77,6 +77,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 9990
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    session_ttl_s: float = 1800.0
+    max_sessions: int = 1000
+    history_tokens: int = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -303,6 +306,9 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "host": _text,
     "port": _integer(1, 65535),
     "api_keys": _keys,
+    "session_ttl_s": _number(1.0, 86_400.0),
+    "max_sessions": _integer(1, 100_000),
+    "history_tokens": _integer(0, 1_000_000),
     "seed": _integer(0, 2**63 - 1),
 }
 assert set(_READERS) == {entry.name for entry in dataclasses.fields(Settings)}

@@ -20,6 +20,7 @@ from mirrorchat.answers import (
     describe_engines,
     engines_json,
     engines_used,
+    session_json,
     timings_json,
     voice_json,
 )
@@ -98,6 +99,7 @@ class _StreamedTurn:
     ) -> None:
         self.used: dict[str, EngineInfo] = engines_used(question, pipeline.engines.infos())
         self.watch = watch
+        self.session = question.session
         self.heard = False  # whether the caller has had any of the answer
         self.events = pipeline.run_turn(
             question, place, watch=watch, heard=lambda: self.heard, caller_gone=hung_up(environ)
@@ -132,6 +134,8 @@ class _StreamedTurn:
         """End whatever still runs for the turn and free its place."""
         self._sending.close()
         self.events.close()
+        if self.session is not None:
+            self.session.close()
         self.leave()
 
     def close(self) -> None:
@@ -213,7 +217,10 @@ def _event_body(turn: _StreamedTurn) -> Iterator[bytes]:
                 reply.append(event.text)
             if isinstance(event, Error):
                 raise event.reason
-            yield from turn.send(_as_sent(event, "".join(reply), turn.used))
+            if isinstance(event, Done):
+                yield from turn.send(_done(event, "".join(reply), turn))
+            else:
+                yield from turn.send(_as_sent(event))
         turn.ended()
     except Exception as error:
         reason = _as_ours(error)
@@ -221,8 +228,15 @@ def _event_body(turn: _StreamedTurn) -> Iterator[bytes]:
         yield from turn.send(_sse("error", reason.body()))
 
 
-def _as_sent(event: Event, reply: str, used: Mapping[str, EngineInfo]) -> bytes:
-    """Return one event as it is sent; `reply` is the text so far."""
+def _done(event: Done, reply: str, turn: _StreamedTurn) -> bytes:
+    """Return the last event, with the whole `reply`."""
+    facts: dict[str, object] = {"reply": reply.strip(), "voice": voice_json(event.voice)}
+    session = session_json(turn.session.id, event.quality) if turn.session is not None else {}
+    return _sse("done", facts | {"engines": engines_json(turn.used)} | session)
+
+
+def _as_sent(event: Event) -> bytes:
+    """Return one event as it is sent."""
     match event:
         case Transcript(text=text, language=language):
             return _sse("transcript", {"text": text, "language": language})
@@ -236,8 +250,6 @@ def _as_sent(event: Event, reply: str, used: Mapping[str, EngineInfo]) -> bytes:
             return _sse("sentence_failed", {"index": index, "sentence": sentence} | reason.body())
         case Timings():
             return _sse("timings", timings_json(event))
-        case Done(voice=voice):
-            return _sse("done", {"reply": reply.strip(), "voice": voice_json(voice), "engines": engines_json(used)})
         case _:
             return KEEP_ALIVE
 

@@ -8,6 +8,7 @@ caught here: silence at the edges is trimmed, and a piece that never ends is dra
 import functools
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,17 @@ import numpy as np
 import torch
 
 from mirrorchat.audio import Audio, Samples
-from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Priority, Voice, VoiceKind
+from mirrorchat.engines import (
+    Cancel,
+    Deadline,
+    EngineInfo,
+    Language,
+    Priority,
+    SpeakerEmbedding,
+    Voice,
+    VoiceKind,
+    judge_similarity,
+)
 from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed
 from mirrorchat.espeak import Espeak
 from mirrorchat.spoken_form import spoken_form
@@ -28,7 +39,7 @@ from mirrorchat.xtts_sampling import LOOP_TOKENS, Sampling
 from mirrorchat.xtts_text import TextCutter, read_as
 from mirrorchat.xtts_utterance import FinishReason, Request
 from mirrorchat.xtts_vocoder import StreamingVocoder, fade_out
-from mirrorchat.xtts_voice import XttsVoice
+from mirrorchat.xtts_voice import DIFFERENT_TO, SAME_FROM, XttsVoice, similarity
 
 SPEECH_NEEDED_S = 1.0  # less is not enough to tell a voice
 REFERENCE_LIMIT_S = 30.0
@@ -90,6 +101,19 @@ class XttsSynthesizer:
             return replace(self._neutral_voice, reason=f"{shown_s:.1f} s of speech, {SPEECH_NEEDED_S:.0f} s is needed")
         heard = [trim_to_speech(audio, span) for audio, span in zip(references, spans, strict=True) if span.speech_s]
         return self._condition(heard, VoiceKind.CLONE, f"{speech_s:.1f} s of speech")
+
+    def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
+        """Return what the speaker encoder makes of `speech` (its first 30 s), shape (512,).
+
+        The GPT's conditioning, the larger part of a voice, is not computed. Raises SynthesisFailed when the model
+        fails.
+        """
+        waves = self._conditioning_waves([speech])
+        return self._speaker_embedding(waves).numpy().astype(np.float64).ravel() if waves else None
+
+    def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
+        """Return whether two embeddings are of one speaker, by their cosine; None in doubt."""
+        return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
 
     def speak(
         self,
@@ -154,24 +178,30 @@ class XttsSynthesizer:
 
         Runs beside inferences: no state is carried here, and nothing is drawn at random.
         """
-        network, config = self._loaded(), self._config
-        waves = [torch.from_numpy(samples)[None] for samples in limited(references, REFERENCE_LIMIT_S)]
-        if config.sound_norm_refs:
-            waves = [wave / wave.abs().max() * 0.75 for wave in waves]
-        try:
-            embeddings = [network.get_speaker_embedding(wave, REFERENCE_RATE_HZ) for wave in waves]
+        waves, network, config = self._conditioning_waves(references), self._loaded(), self._config
+        embedding = self._speaker_embedding(waves)
+        with _failing_as_ours():
             latent = network.get_gpt_cond_latents(
                 torch.cat(waves, dim=-1),
                 REFERENCE_RATE_HZ,
                 length=config.gpt_cond_len,
                 chunk_length=config.gpt_cond_chunk_len,
             )
-        except MODEL_ERRORS as error:
-            raise SynthesisFailed(f"the voice could not be computed ({type(error).__name__})") from error
-        embedding = torch.stack(embeddings).mean(dim=0)
-        if not (latent.isfinite().all() and embedding.isfinite().all()):
-            raise SynthesisFailed("the voice could not be computed (numbers that are not finite)")
-        return XttsVoice(kind, reason, latent.cpu().clone(), embedding.cpu().clone())
+        return XttsVoice(kind, reason, _finite(latent), embedding)
+
+    def _conditioning_waves(self, references: Sequence[Audio]) -> list[torch.Tensor]:
+        """Return the first 30 s of `references` for the encoders, each (1, samples) at REFERENCE_RATE_HZ."""
+        waves = [torch.from_numpy(samples)[None] for samples in limited(references, REFERENCE_LIMIT_S)]
+        if self._config.sound_norm_refs:
+            waves = [wave / wave.abs().max() * 0.75 for wave in waves]
+        return waves
+
+    def _speaker_embedding(self, waves: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the mean of the waves' speaker embeddings, (1, 512, 1) on the CPU."""
+        network = self._loaded()
+        with _failing_as_ours():
+            embeddings = [network.get_speaker_embedding(wave, REFERENCE_RATE_HZ) for wave in waves]
+        return _finite(torch.stack(embeddings).mean(dim=0))
 
     def _pieces(self, text: str, language: Language) -> list[str]:
         network = self._loaded()
@@ -230,6 +260,21 @@ class XttsSynthesizer:
         yield from _not_empty(np.concatenate([trimmer.push(rest), trimmer.finish()]))
         if not trimmer.started:
             raise SynthesisFailed("XTTS could not speak the sentence (it made no sound)")
+
+
+@contextmanager
+def _failing_as_ours() -> Iterator[None]:
+    try:
+        yield
+    except MODEL_ERRORS as error:
+        raise SynthesisFailed(f"the voice could not be computed ({type(error).__name__})") from error
+
+
+def _finite(computed: torch.Tensor) -> torch.Tensor:
+    """Return a copy on the CPU. Raises SynthesisFailed when a number in it is not finite."""
+    if not computed.isfinite().all():
+        raise SynthesisFailed("the voice could not be computed (numbers that are not finite)")
+    return computed.cpu().clone()
 
 
 def limited(references: Sequence[Audio], limit_s: float) -> list[Samples]:

@@ -109,7 +109,7 @@ def check_wav(data: bytes) -> None:
 
 def test_json_has_all_of_it(embedded_server: RunningServer) -> None:
     answer = embedded_server.ask_json(say_wav("hello there my friend"), "ENGLISH", text="Is it late?")
-    assert set(answer) == {"transcript", "reply", "audio", "voice", "engines", "timings"}
+    assert set(answer) == {"transcript", "reply", "audio", "voice", "engines", "timings", "session_id", "reference"}
     assert answer["transcript"] == "Is it late?"
     assert "Is it late?" in answer["reply"]
     assert answer["voice"]["kind"] == "tint"

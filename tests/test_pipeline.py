@@ -37,6 +37,7 @@ from mirrorchat.pipeline import (
     Timings,
 )
 from mirrorchat.scheduler import Scheduler
+from mirrorchat.sessions import Session, Sessions
 from mirrorchat.settings import ChatApi
 
 UNREADABLE = "ꡀꡁꡂ ꡃꡄꡅ ꡆꡇꡈ."  # letters, but none that eSpeak NG has a sound for
@@ -70,10 +71,10 @@ class Turns:
 
     def run(
         self, text: str | None = "Hi", *, collected: bool = False, deadline_s: float = 30.0, audio: Audio | None = None,
-        caller_gone: Callable[[], bool] = lambda: False,
+        caller_gone: Callable[[], bool] = lambda: False, session: Session | None = None,
     ) -> Iterator[Event]:  # fmt: skip
         """Yield the events of one turn."""
-        question = Question(audio or say("hello there"), Language.ENGLISH, Language.ENGLISH, text)
+        question = Question(audio or say("hello there"), Language.ENGLISH, Language.ENGLISH, text, session)
         with self.scheduler.enter(Deadline.after(deadline_s)) as place:
             events = self.pipeline.run_turn(
                 question, place, watch=Stopwatch(), heard=lambda: not collected, caller_gone=caller_gone
@@ -101,6 +102,50 @@ def test_events_come_in_order(engines: tuple[EmbeddedRecognizer, EmbeddedSynthes
     assert indices == sorted(indices) and set(indices) == {0, 1}
     assert isinstance(events[-2], Timings) and isinstance(events[-1], Done)
     assert set(events[-2].seconds) == {"voice", "answer", "speak", "total"}
+
+
+def test_the_end_says_what_the_reference_was_like(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
+    with ChatServer() as chat:
+        done = list(Turns(engines, chat).run(audio=say("good morning to all of you my dear friends")))[-1]
+    assert isinstance(done, Done)
+    assert 1.0 < done.quality.speech_s < 4.0 and done.quality.second_speaker is None
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_whole_turn_is_kept_and_asked_with(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], collected: bool
+) -> None:
+    sessions = Sessions(2, 60.0, 1000)
+    with ChatServer(truncated("A broken answer. It ", "ends")) as broken, ChatServer(answer(" A whole one. ")) as whole:
+        turns = Turns(engines, *([broken] if collected else []), whole)
+        with sessions.open(None, "") as session:
+            assert isinstance(list(turns.run("What?", collected=collected, session=session))[-1], Done)
+        with sessions.open(session.id, "") as again:
+            list(turns.run("And?", collected=collected, session=again))
+        asked = [message["content"] for message in whole.requests[-1].messages]
+    assert asked == ["Answer in English.", "What?", "A whole one.", "And?"]
+
+
+@pytest.mark.parametrize("end", ["close", "broken", "lost sentence"])
+def test_a_turn_that_is_not_whole_is_not_kept(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], end: str
+) -> None:
+    sessions = Sessions(2, 60.0, 1000)
+    behaviour = truncated("Here it is. And ", "ends") if end == "broken" else answer(f"Here it is.\n{UNREADABLE}\nBye.")
+    with ChatServer(behaviour) as chat, sessions.open(None, "") as session:
+        turns = Turns(engines, chat)
+        if end == "lost sentence":  # nobody gets an answer of which a sentence is missing
+            question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi", session)
+            with turns.scheduler.enter(Deadline.after(30)) as place, pytest.raises(SynthesisFailed):
+                turns.pipeline.answer(question, place, watch=Stopwatch())
+        else:
+            events = turns.run(session=session)
+            for event in events:
+                if end == "close" and isinstance(event, Timings | SpokenAudio):
+                    events.close()  # type: ignore[attr-defined]  # a generator's
+        turns.assert_all_places_free()
+    with sessions.open(session.id, "") as again:
+        assert again.history() == ()
 
 
 def test_a_sentence_is_spoken_while_the_next_is_written(

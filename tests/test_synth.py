@@ -33,6 +33,7 @@ from mirrorchat.errors import (
     NotReady,
     SynthesisFailed,
 )
+from mirrorchat.reference import Take
 from mirrorchat.synth import (
     EDGE_KEPT_S,
     EDGE_LEVEL,
@@ -47,7 +48,7 @@ from mirrorchat.synth import (
 from mirrorchat.vad import find_speech, trim_to_speech
 from mirrorchat.xtts_decode import DecodeLimits
 from mirrorchat.xtts_utterance import FinishReason, Request, Utterance
-from mirrorchat.xtts_voice import XttsVoice
+from mirrorchat.xtts_voice import XttsVoice, similarity
 
 
 def speak(
@@ -193,6 +194,39 @@ class TestEqualToCoqui:
         voice = synthesizer.voice([references[0], references[0]])
         torch.testing.assert_close(voice.gpt_cond_latent, latent.cpu(), atol=1e-5, rtol=0)
         torch.testing.assert_close(voice.speaker_embedding, embedding.cpu(), atol=1e-5, rtol=0)
+
+
+class TestSpeaker:
+    def test_the_embedding_is_the_voices_without_its_conditioning(
+        self, synthesizer: XttsSynthesizer, references: list[Audio], voice: XttsVoice, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(synthesizer._loaded(), "get_gpt_cond_latents", None)  # would fail
+        embedding = synthesizer.embed_speaker(trim_to_speech(references[0], find_speech(references[0])))
+        assert embedding is not None and embedding.shape == (512,)
+        np.testing.assert_allclose(embedding, voice.speaker_embedding.numpy().ravel(), atol=1e-6)
+        assert synthesizer.embed_speaker(Audio(np.zeros(0, np.float32), 16_000)) is None
+
+    @pytest.mark.parametrize(("cosine", "same"), [(1.0, True), (0.61, True), (0.59, None), (0.26, None), (0.24, False)])
+    def test_the_cosine_decides(self, synthesizer: XttsSynthesizer, cosine: float, same: bool | None) -> None:
+        one = np.zeros(512)
+        one[0] = 1.0
+        two = np.zeros(512)
+        two[:2] = 3.0 * cosine, 3.0 * np.sqrt(1.0 - cosine**2)
+        assert similarity(one, two) == pytest.approx(cosine)
+        assert synthesizer.same_speaker(one, two) is same
+        assert synthesizer.same_speaker(one, 0.0 * two) is False
+
+    def test_a_model_that_fails_costs_the_check_alone(
+        self, synthesizer: XttsSynthesizer, references: list[Audio], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> torch.Tensor:
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(synthesizer._loaded(), "get_speaker_embedding", fail)
+        with pytest.raises(SynthesisFailed, match="RuntimeError"):
+            synthesizer.embed_speaker(references[0])
+        take = Take(references[0], synthesizer)
+        assert take.embedding is None and take.quality.second_speaker is None and take.quality.speech_s > 3.0
 
 
 class TestSpeak:
