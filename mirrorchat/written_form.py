@@ -15,6 +15,9 @@ SIGN = r"(?:(?<![\dA-Za-z)%°_-])-)?"  # "5-3" and "COVID-19" hold no minus
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 QUANTITY = rf"{START}(?P<a>{SIGN}{NUMBER})(?:[-~–—](?P<b>-?{NUMBER})| [~–—] (?P<c>-?{NUMBER}))?"
 
+_ELEMENT = r"(?:[HCNOSPKFI]|Na|Cl|Ca|Mg|Fe|Al|Si|Zn|Cu|Ag)"
+FORMULA = rf"(?<![A-Za-z0-9])(?=[A-Za-z]{{1,12}}\d)(?:{_ELEMENT}\d{{0,2}}){{2,6}}(?![A-Za-z0-9])"  # H2SO4
+
 _CHARACTERS = {
     "−": "-", "‐": "-", "‑": "-", "﹣": "-", "\u00a0": " ", "\u3000": " ", "\u202f": " ", "\u2009": " ",
     "№": "No. ", "™": "", "®": "", "©": "", "\u200b": "", "\ufeff": "", "\u2060": "", "\u00ad": "",
@@ -63,6 +66,8 @@ def _plain(character: str) -> str:
     if decimal is not None:
         return str(decimal)
     folded = unicodedata.normalize("NFKC", character)
+    if "\u2160" <= character <= "\u217f":  # Ⅲ
+        return str(int(unicodedata.numeric(character)))
     if unicodedata.category(character) == "No":
         return _plain_numeral(character, folded)
     symbol_block = "\u2100" <= character <= "\u214f" or "\u3300" <= character <= "\u33ff"
