@@ -1,0 +1,217 @@
+"""A turn as callers have it: a real server under gunicorn, a chat API that streams at a set rate, players in real time.
+
+    .venv/bin/python benchmarks/turn.py [--json] [--engines embedded xtts] [--callers 1 2 4 8] [--turns 5]
+        [--threads 2] [--weights int8] [--tokens-s 40] [--checkpoint FOLDER]
+
+Callers ask all at the same moment, once every answer of the round before is through. XTTS has random weights at real
+size: what they cost does not depend on their values, and turn_wsgi.py gives its sentences the length of speech. In the
+same server a second route answers in the original design's order (recognise, whole answer, every sentence, one wav),
+in turns with the streamed answers that it is compared with. benchmarks/README.md says what each figure is.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import numpy as np  # noqa: E402
+from chat_server import ChatServer  # noqa: E402
+
+from benchmarks.turn_chat import FIRST_TOKEN_S, PacedAnswer  # noqa: E402
+from benchmarks.turn_player import Caller, Heard  # noqa: E402
+from benchmarks.turn_server import MeasuredServer, measured_server  # noqa: E402
+
+Figures = dict[str, Any]
+ENGINES = ("embedded", "xtts")
+QUESTION = ROOT / "examples" / "question.wav"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running server with everything that is asked of it."""
+
+    server: MeasuredServer
+    chat: PacedAnswer
+    caller: Caller
+    turns: int
+
+    def heard(self, turn: Heard) -> Heard:
+        """Return `turn` when it was answered; what nobody may refuse else ends the benchmark."""
+        if not turn.answered:
+            sys.exit(f"benchmarks/turn.py: one caller was not answered ({turn.status}):\n{self.server.log}")
+        return turn
+
+    def streamed_turn(self) -> tuple[Heard, float]:
+        """Return the turn of one caller, and the seconds of it that are the server's own (see `overhead_s`)."""
+        self.server.stages()
+        self.chat.first_sentence_s.clear()
+        turn = self.heard(self.caller.listen())
+        return turn, overhead_s(turn, self.server.stages(), self.chat.first_sentence_s[0])
+
+    def original_turn(self) -> Heard:
+        return self.heard(self.caller.wait_for_whole("/original"))
+
+
+def overhead_s(turn: Heard, stages: dict[str, float], chat_s: float) -> float:
+    """Return the time to first audio without the stages that had to be waited for.
+
+    Those are the recogniser and then the chat API, or the voice where it takes longer than both, and then the first
+    chunk of the first sentence. `chat_s` is the API's own time; to reach it is the server's.
+    """
+    before = max(stages["recognise"] + chat_s, stages["voice"])
+    return turn.first_s - before - stages["first_chunk"]
+
+
+def percentiles(values: Sequence[float], scale: float = 1.0) -> dict[str, float | None]:
+    """Return the median and the 95th percentile of `values` times `scale`; None where there are no values."""
+    if not values:
+        return {"p50": None, "p95": None}
+    return {name: round(scale * float(np.percentile(values, at)), 2) for name, at in (("p50", 50), ("p95", 95))}
+
+
+def compare_orders(bench: Bench) -> Figures:
+    """Ask in both orders in turns, one caller at a time, after one of each to warm up."""
+    bench.streamed_turn()
+    bench.original_turn()
+    ours, own_s, theirs = [], [], []
+    for _ in range(bench.turns):
+        turn, overhead = bench.streamed_turn()
+        ours.append(turn.first_s)
+        own_s.append(overhead)
+        theirs.append(bench.original_turn().first_s)
+    figures: Figures = {
+        "ttfa_vs_original": round(min(theirs) / min(ours), 2),
+        "ttfa_vs_original_median": round(float(np.median(theirs) / np.median(ours)), 2),
+        "ttfa_original_ms": percentiles(theirs, 1000),
+        "overhead_ms": percentiles(own_s, 1000),
+    }
+    print(
+        f"  first audio after {min(ours):.2f} s, in the original's order {min(theirs):.2f} s: "
+        f"{figures['ttfa_vs_original']:.1f} times sooner; overhead {figures['overhead_ms']['p50']:.1f} ms",
+        flush=True,
+    )
+    return figures
+
+
+def ask_at_once(bench: Bench, callers: int) -> Figures:
+    """Let so many callers ask at the same moment, and again when all have been answered."""
+    bench.server.stages()
+    turns: list[Heard] = []
+    before_s = bench.server.cpu_s()
+    with ThreadPoolExecutor(callers) as pool:
+        for _ in range(bench.turns):
+            turns += pool.map(lambda _: bench.caller.listen(), range(callers))
+            bench.server.stages()  # which waits until every place is free
+    cpu_s = bench.server.cpu_s() - before_s
+    answered = [turn for turn in turns if turn.answered]
+    figures: Figures = {
+        "ttfa_ms": percentiles([turn.first_s for turn in answered], 1000),
+        "underruns": percentiles([len(turn.gaps_s) for turn in answered]),
+        "gap_ms": percentiles([sum(turn.gaps_s) for turn in answered], 1000),
+        "underruns_in_all": sum(len(turn.gaps_s) for turn in answered),
+        "answered": len(answered),
+        "refused": sum(turn.refused for turn in turns),
+        "failed": sum(not turn.answered and not turn.refused for turn in turns),
+        "speech_s": percentiles([turn.speech_s for turn in answered]),
+        "whole_s": percentiles([turn.whole_s for turn in answered]),
+        "cpu_s_per_turn": round(cpu_s / max(1, len(answered)), 2),
+    }
+    print(f"  {callers} callers: " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
+    return figures
+
+
+def measure(name: str, options: argparse.Namespace) -> Figures:
+    """Return all figures of one choice of engines."""
+    print(f"{name}:", flush=True)
+    with running_bench(name, options) as bench:
+        figures = compare_orders(bench)
+        by_callers = {str(callers): ask_at_once(bench, callers) for callers in options.callers}
+        figures |= {
+            field: {n: each[field] for n, each in by_callers.items()} for field in next(iter(by_callers.values()))
+        }
+        rss_mb, children_mb = bench.server.peak_mb()
+    print(f"  memory: {rss_mb:.0f} MB, its children {children_mb:.0f} MB", flush=True)
+    overhead_ms = figures["overhead_ms"]["p50"]
+    return figures | {"overhead_ms_p50": overhead_ms, "rss_mb": round(rss_mb), "children_rss_mb": round(children_mb)}
+
+
+@contextmanager
+def running_bench(name: str, options: argparse.Namespace) -> Iterator[Bench]:
+    chat = PacedAnswer(options.tokens_s)
+    with tempfile.TemporaryDirectory() as folder, ChatServer(chat) as api:
+        models = Path(folder) / "weights"
+        models.mkdir()
+        settings: dict[str, Any] = {"models_dir": str(models), "threads": options.threads}
+        if name == "xtts":
+            put_weights(models / "xtts-v2", options.checkpoint)
+            settings |= {"xtts_weights": options.weights, "device": "cpu"}
+        engines = {"recognizer": "embedded", "synthesizer": name, "chatgpt_apis": [api.api()]}
+        with measured_server(Path(folder), **settings, **engines) as server:
+            yield Bench(server, chat, Caller(server.port, QUESTION.read_bytes()), options.turns)
+
+
+def put_weights(folder: Path, checkpoint: Path | None) -> None:
+    """Make weights of real size in `folder`, in a process whose memory ends with it, or link those that are given."""
+    if checkpoint is not None:
+        folder.symlink_to(checkpoint.resolve())
+        return
+    script = ROOT / "scripts" / "make_tiny_xtts.py"
+    command = [sys.executable, str(script), str(folder), "--size", "real"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def gathered(engines: dict[str, Figures]) -> Figures:
+    """Return everything, with the figures that targets are set for on top (benchmarks/README.md says whose)."""
+    shown = engines.get("xtts") or next(iter(engines.values()))
+    overhead = (engines.get("embedded") or shown)["overhead_ms_p50"]
+    fields = ("ttfa_vs_original", "ttfa_ms", "underruns", "rss_mb")
+    return {**{field: shown[field] for field in fields}, "overhead_ms_p50": overhead, "engines": engines}
+
+
+def surroundings(engines: Sequence[str]) -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    names = ["flask", "gunicorn", "numpy", "pocketsphinx"] + ["torch", "coqui-tts"] * ("xtts" in engines)
+    packages = {name: version(name) for name in names}
+    cpu = models[0] if models else platform.machine()
+    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), **packages}
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="end with one line that holds everything as JSON")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--callers", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--turns", type=int, default=5, help="of each caller; also how often the orders are compared")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--weights", default="int8", help="XTTS's weight mode")
+    parser.add_argument("--tokens-s", type=float, default=40.0, help="the chat API's tokens a second")
+    parser.add_argument("--checkpoint", type=Path, help="a converted XTTS checkpoint instead of random weights")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_options()
+    print(surroundings(options.engines), flush=True)
+    figures = gathered({name: measure(name, options) for name in options.engines})
+    if options.json:
+        chosen = {name: getattr(options, name) for name in ("callers", "turns", "threads", "weights", "tokens_s")}
+        settings = {**chosen, "first_token_s": FIRST_TOKEN_S}
+        print(json.dumps({**figures, "settings": settings, "surroundings": surroundings(options.engines)}))
+
+
+if __name__ == "__main__":
+    main()

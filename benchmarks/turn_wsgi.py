@@ -1,0 +1,138 @@
+"""What gunicorn serves for benchmarks/turn.py: the real application, and what the benchmark has to know of it.
+
+- Random weights never say that a sentence is over. So each piece of text has as many audio tokens as speech of its
+  length would, and its end counts as the model's own. What a token costs does not depend on the weights' values.
+- The recogniser, the voice and a sentence's first chunk are timed; GET /measured hands the times over.
+- POST /original answers in the order of the original design, on the same engines.
+"""
+
+import functools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, ParamSpec, TypeVar, cast
+from unittest.mock import patch
+
+import numpy as np
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from mirrorchat import app as application
+from mirrorchat.app import Runtime, create_app
+from mirrorchat.audio import Audio, decode, encode_wav
+from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
+from mirrorchat.llm import build_messages
+from mirrorchat.settings import Settings
+from mirrorchat.startup import build_engines
+from mirrorchat.text import SentenceCutter
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TOKENS_S = 21.5  # audio tokens of XTTS in a second of speech
+CHARACTERS_S = {Language.ENGLISH: 14.0, Language.CHINESE: 4.5}  # spoken in a second
+LANGUAGE = Language.ENGLISH
+
+_measured: list[tuple[str, float]] = []  # stage, seconds
+bench = Blueprint("bench", __name__)
+
+
+@bench.get("/measured")
+def measured() -> Response:
+    """Hand over the stages of all turns since the last call, and say how many turns still hold a place."""
+    stages = _measured.copy()
+    _measured.clear()
+    return jsonify(stages=stages, running=_runtime().scheduler.running)
+
+
+@bench.post("/original")
+def original() -> Response:
+    """Recognise, compute the voice, wait for the whole answer, speak every sentence, then send one wav."""
+    runtime = _runtime()
+    engines, deadline, cancel = runtime.pipeline.engines, Deadline.after(runtime.settings.turn_deadline_s), Cancel()
+    audio = decode(request.files["audio"].read(), limit_s=runtime.settings.question_limit_s)
+    heard = engines.recognizers[LANGUAGE].recognize(audio, LANGUAGE, cancel=cancel)
+    synthesizer = engines.synthesizers[LANGUAGE]
+    voice = synthesizer.voice([audio])
+    messages = build_messages(runtime.pipeline.system_prompt, LANGUAGE, heard.text)
+    reply = "".join(engines.chat.stream(messages, deadline=deadline, cancel=cancel))
+    cutter = SentenceCutter(LANGUAGE)
+    speech = [
+        audio.samples
+        for sentence in [*cutter.feed(reply), *cutter.flush()]
+        for audio in synthesizer.speak(
+            sentence, voice, LANGUAGE, seed=0, priority=Priority.LATER, deadline=deadline, cancel=cancel
+        )
+    ]
+    return Response(encode_wav(Audio(np.concatenate(speech), synthesizer.sample_rate)), mimetype="audio/wav")
+
+
+def _runtime() -> Runtime:
+    return cast(Runtime, current_app.extensions["mirrorchat"])
+
+
+def build_measured_engines(settings: Settings) -> Engines:
+    """Return the engines that `settings` choose, timed; with XTTS, sentences have a length of their own."""
+    engines = build_engines(settings)
+    recognizer, synthesizer = engines.recognizers[LANGUAGE], engines.synthesizers[LANGUAGE]
+    patch.object(recognizer, "recognize", _timed("recognise", recognizer.recognize)).start()
+    patch.object(synthesizer, "voice", _timed("voice", synthesizer.voice)).start()
+    patch.object(synthesizer, "speak", _first_chunk_timed(synthesizer.speak)).start()
+    if "mirrorchat.synth" in sys.modules:  # not imported for it: torch is half the memory of the embedded engines
+        _give_sentences_a_length()
+    return engines
+
+
+def _timed(stage: str, work: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(work)
+    def timed(*arguments: P.args, **settings: P.kwargs) -> R:
+        started = time.monotonic()
+        result = work(*arguments, **settings)
+        _measured.append((stage, time.monotonic() - started))
+        return result
+
+    return timed
+
+
+def _first_chunk_timed(speak: Callable[..., Iterator[Audio]]) -> Callable[..., Iterator[Audio]]:
+    """Return `speak` with the time until its first audio measured for the sentence that a caller waits for."""
+
+    def timed(*arguments: Any, priority: Priority, **settings: Any) -> Iterator[Audio]:
+        started, waiting = time.monotonic(), priority is Priority.FIRST
+        for audio in speak(*arguments, priority=priority, **settings):
+            if waiting:
+                _measured.append(("first_chunk", time.monotonic() - started))
+                waiting = False
+            yield audio
+
+    return timed
+
+
+def tokens_of(piece: str, language: Language) -> int:
+    """Return how many audio tokens `piece` takes when it is spoken at an ordinary pace."""
+    return math.ceil(len(piece) * TOKENS_S / CHARACTERS_S[language])
+
+
+def _give_sentences_a_length() -> None:
+    from mirrorchat import synth
+    from mirrorchat.xtts_decode import DecodeEngine
+    from mirrorchat.xtts_utterance import FinishReason, Request, Utterance
+
+    submit, finish = DecodeEngine.submit, Utterance.finish
+
+    def submit_exactly(engine: DecodeEngine, wanted: Request) -> Utterance:
+        sampling = replace(wanted.sampling, min_tokens=wanted.max_tokens)
+        return submit(engine, replace(wanted, sampling=sampling))
+
+    def finish_well(utterance: Utterance, reason: FinishReason) -> None:
+        finish(utterance, FinishReason.STOP if reason is FinishReason.LENGTH else reason)
+
+    patch.object(synth, "token_budget", tokens_of).start()
+    patch.object(DecodeEngine, "submit", submit_exactly).start()
+    patch.object(Utterance, "finish", finish_well).start()
+
+
+patch.object(application, "build_engines", build_measured_engines).start()
+app = create_app()
+app.register_blueprint(bench)
