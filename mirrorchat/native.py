@@ -8,10 +8,13 @@ import ctypes
 import functools
 import mmap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+
+MADV_POPULATE_READ = 22  # of Linux 5.14; Python does not name it
 
 VARIANTS = (  # the best first: the extension's name, and what it needs of the CPU
     ("_native_amx", ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni")),
@@ -43,19 +46,25 @@ class Team:
         self._library.functions.team_destroy(self.pointer)
 
 
-def forget_mapped(tensor: torch.Tensor) -> None:
-    """Let the system take back the pages of a contiguous `tensor` that is mapped from a file; harmless for others.
+@contextmanager
+def mapped_in(tensor: torch.Tensor) -> Iterator[None]:
+    """Hold the pages of a contiguous `tensor` in memory for now, where it is mapped from a file; harmless for others.
 
-    They are read from the file again when used. Weights that were copied into another form would else count twice.
+    They come all at once, which takes a fraction of the time of a fault for each. Afterwards the system may take them
+    back, and reads them from the file again when they are used: weights that were copied into another form would else
+    count twice.
     """
     page, start, end = mmap.PAGESIZE, tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    if not any(first <= start and end <= last for first, last in _file_mappings()):
+    from_file = any(first <= start and end <= last for first, last in _file_mappings())
+    whole, stop = -(-start // page) * page, end // page * page  # pages that it shares with a neighbour are left alone
+    if not from_file or whole >= stop:
+        yield
         return
-    whole = -(-start // page) * page  # pages that it shares with a neighbour stay
-    if whole < end // page * page:
-        ctypes.CDLL(None).madvise(
-            ctypes.c_void_p(whole), ctypes.c_size_t(end // page * page - whole), mmap.MADV_DONTNEED
-        )
+    place = ctypes.c_void_p(whole), ctypes.c_size_t(stop - whole)
+    advise = ctypes.CDLL(None).madvise
+    advise(*place, MADV_POPULATE_READ)  # an error, on a kernel that does not know it, changes nothing
+    yield
+    advise(*place, mmap.MADV_DONTNEED)
 
 
 def _file_mappings() -> Iterator[tuple[int, int]]:

@@ -180,9 +180,8 @@ class NativeGpt(GptInputs):
 
         def linear(name: str) -> _Linear:
             weight, bias = (layer.get_parameter(f"{name}.{part}").detach() for part in ("weight", "bias"))
-            packed = self._linears.add(weight, bias)
-            native.forget_mapped(weight)
-            return packed
+            with native.mapped_in(weight):
+                return self._linears.add(weight, bias)
 
         norms = [self._norm(layer.get_submodule(name)) for name in ("ln_1", "ln_2")]
         return _Layer(*norms, *map(linear, ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")))
