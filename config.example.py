@@ -63,8 +63,10 @@ upload_limit_mb = 12
 question_limit_s = 60.0
 turn_deadline_s = 100.0
 
-# How many questions are answered at once, 1 to 64; the next caller gets 503 with Retry-After.
+# How many questions are answered at once, 1 to 64 (fewer where speech would not come as fast as it plays), and how many
+# wait for their turn, 0 to 256: who finds the queue full, or would wait past the deadline, gets 503 with Retry-After.
 max_turns = 4
+max_waiting = 16
 
 # Sessions: callers who send the session_id of their last answer back are remembered, in memory only: what was said last
 # (up to history_tokens; a Chinese character counts as one, else four characters do; 0: nothing), and the voice, with up

@@ -17,7 +17,8 @@ bind = f"{_settings.host}:{_settings.port}"
 wsgi_app = "wsgi:app"
 workers = 1
 worker_class = "gthread"
-threads = 32
+SPARE_THREADS = 12  # for health, refusals and uploads, beside those that are answered or wait
+threads = max(32, _settings.max_turns + _settings.max_waiting + SPARE_THREADS)
 timeout = 120
 graceful_timeout = 30
 keepalive = 75  # longer than nginx keeps a connection unused, so that nginx is the one to close it
@@ -39,13 +40,14 @@ logconfig_dict = {
 
 
 def post_worker_init(worker: Any) -> None:
-    """Give running turns TURN_GRACE_S after SIGTERM."""
+    """On SIGTERM admit nobody any more, and give running turns TURN_GRACE_S; what still runs then gets an error."""
     import signal
 
     runtime = worker.app.callable.extensions["mirrorchat"]
 
     def stop(signum: int, frame: FrameType | None) -> None:
         logging.getLogger("mirrorchat").info("stopping: %d turns may finish", runtime.scheduler.running)
+        runtime.stop_admission()
         timer = threading.Timer(TURN_GRACE_S, runtime.end_turns)
         timer.daemon = True
         timer.start()

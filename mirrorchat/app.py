@@ -5,7 +5,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 from contextlib import ExitStack
 from io import BytesIO
 from typing import IO, cast
@@ -32,8 +31,10 @@ from mirrorchat.errors import (
     UploadTooLarge,
     log_unexpected,
 )
+from mirrorchat.metrics import CONTENT_TYPE, Metrics
 from mirrorchat.pipeline import Pipeline, Question, Stopwatch
-from mirrorchat.scheduler import Scheduler
+from mirrorchat.request_record import RequestRecord
+from mirrorchat.scheduler import SHUTDOWN_RETRY_S, Place, Scheduler
 from mirrorchat.sessions import Sessions, owner_of
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
@@ -44,6 +45,8 @@ TEXT_LIMIT_CHARS = 4000  # of the form field `text`
 FORM_PARTS = 16
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz")
+UNLOADED_ENDPOINTS = (*OPEN_ENDPOINTS, "main.metrics")  # those that answer before the engines do
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _log = logging.getLogger(__name__)
 main = Blueprint("main", __name__)
@@ -54,7 +57,8 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.scheduler = Scheduler(settings.max_turns)
+        self.scheduler = Scheduler(settings.max_turns, settings.max_waiting)
+        self.metrics = Metrics(self.scheduler)
         self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
         self.sessions.start_sweeping()
         self._pipeline: Pipeline | None = None
@@ -73,9 +77,13 @@ class Runtime:
         """Wait up to `timeout_s` seconds; return whether every engine is loaded."""
         return self._loaded.wait(timeout_s)
 
+    def stop_admission(self) -> None:
+        """Admit nobody any more; who waits is told so, what runs goes on."""
+        self.scheduler.stop_admission(_shutting_down())
+
     def end_turns(self) -> None:
         """Admit nobody any more and end each running turn with an error of ours."""
-        self.scheduler.end_all(ShuttingDown("the server is being stopped; ask again in a moment", retry_after_s=10))
+        self.scheduler.end_all(_shutting_down())
 
     def close(self) -> None:
         """End what runs and free the engines."""
@@ -99,6 +107,7 @@ class Runtime:
         self._pipeline = Pipeline(
             engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=settings.max_turns
         )
+        self.metrics.engines = engines
         for stage, info in engines.infos().items():
             _log.info("%-14s %s (%s)", stage, engine_label(info), info.reason)
         _log.info("ready after %.1f s", time.monotonic() - started)
@@ -143,16 +152,35 @@ def _runtime() -> Runtime:
     return cast(Runtime, current_app.extensions["mirrorchat"])
 
 
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the server is being stopped; ask again in a moment", retry_after_s=SHUTDOWN_RETRY_S)
+
+
 def _begin() -> None:
-    g.request_id = uuid.uuid4().hex
-    g.started = time.monotonic()
+    method = request.method if request.method in METHODS else "other"
+    route = (request.endpoint or "none").removeprefix("main.")
+    g.record = RequestRecord(_runtime().metrics, method, route, request.content_length or 0)
     if request.endpoint in OPEN_ENDPOINTS:
         return
     _check_key(request.headers.get("Authorization", ""))
-    _runtime().pipeline  # noqa: B018 - raises NotReady
+    if request.endpoint not in UNLOADED_ENDPOINTS:
+        _runtime().pipeline  # noqa: B018 - raises NotReady
+
+
+def request_record() -> RequestRecord:
+    """Return the record of the request that this thread handles; a stream must take it before it begins."""
+    return cast(RequestRecord, g.record)
+
+
+def enter(deadline: Deadline) -> Place:
+    """Wait for a place for the present request, until its caller hangs up. Raises what `Scheduler.enter` does."""
+    place = _runtime().scheduler.enter(deadline, owner=g.caller, caller_gone=hung_up(request.environ))
+    request_record().admitted(place)
+    return place
 
 
 def _check_key(authorization: str) -> None:
+    """Raise InvalidKey where a key is needed and none is given. Callers are told apart by key and address."""
     keys = _runtime().settings.api_keys
     scheme, _, given = authorization.partition(" ")
     given = given.strip() if scheme.lower() == "bearer" else ""
@@ -161,31 +189,38 @@ def _check_key(authorization: str) -> None:
     if keys and not any(matches):
         raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
     g.owner = owner_of(given if keys else "")
+    g.caller = f"{g.owner} {_address()}"
+
+
+def _address() -> str:
+    """Return the caller's address: the one that a proxy on this machine gives, else the connection's own."""
+    address = request.remote_addr or ""
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    return forwarded.rpartition(",")[2].strip()[:64] if forwarded and address in ("127.0.0.1", "::1") else address
 
 
 def _finish(response: Response) -> Response:
     if response.status_code >= 400:
         discard_body(request.environ)
-    response.headers["X-Request-Id"] = g.request_id
+    record = request_record()
+    response.headers["X-Request-Id"] = record.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
     session_routes.name_session(response)
-    _log.info(
-        "%s %s %s %d %.0f ms in=%d out=%d",
-        g.request_id,
-        request.method,
-        request.endpoint,
-        response.status_code,
-        1000 * (time.monotonic() - g.started),
-        request.content_length or 0,
-        response.content_length or 0,
-    )
+    record.status = response.status_code
+    if response.is_streamed:
+        response.call_on_close(record.end)
+        return response
+    record.bytes_out = response.content_length or 0
+    record.succeeded()  # unless it has failed
+    record.end()
     return response
 
 
 def _error_response(error: Exception) -> Response:
     """Turn any exception into our JSON: the only place where an error becomes a response."""
     known = _as_ours(error)
+    request_record().failed(known)
     response = jsonify(known.body())
     response.status_code = known.status
     if known.retry_after_s is not None:
@@ -204,7 +239,9 @@ def _as_ours(error: Exception) -> MirrorChatError:
         return _from_http(error)
     if not isinstance(error, MirrorChatError):
         log_unexpected(error)
-    return MirrorChatError(f"something went wrong inside the server; its log has more under {g.request_id}")
+    return MirrorChatError(
+        f"something went wrong inside the server; its log has more under {request_record().request_id}"
+    )
 
 
 def _from_http(error: HTTPException) -> MirrorChatError:
@@ -227,9 +264,17 @@ def healthz() -> Response:
 
 @main.get("/readyz")
 def readyz() -> Response:
-    """Say which engines answer: 200 once all are loaded, 503 until then."""
+    """Say which engines answer: 200; 503 until all are loaded, when speech fails or is stuck, and after SIGTERM."""
+    if _runtime().scheduler.closed:
+        raise _shutting_down()
     infos = _runtime().pipeline.engines.infos()
     return jsonify(status="ready", engines={stage: vars(info) for stage, info in infos.items()})
+
+
+@main.get("/metrics")
+def metrics() -> Response:
+    """Say what Prometheus asks for. Needs a key where there are any, like everything but health."""
+    return Response(_runtime().metrics.render(), content_type=CONTENT_TYPE)
 
 
 @main.get("/")
@@ -242,7 +287,7 @@ def index() -> str:
 def process_audio() -> Response:
     """Answer a spoken question: multipart `audio`, `language`, optional `reply_language`, `text`, `stream`, ..."""
     runtime = _runtime()
-    watch = Stopwatch()
+    watch = request_record().watch = Stopwatch()
     deadline = Deadline.after(runtime.settings.turn_deadline_s)
     with upload_deadline(request.environ):
         data = _audio_field()
@@ -251,17 +296,18 @@ def process_audio() -> Response:
     text = _text_field()
     session_id = session_routes.session_field()
     wanted = wanted_answer(request)
-    with runtime.scheduler.enter(deadline) as place, ExitStack() as held:
+    with enter(deadline) as place, ExitStack() as held:
         session = held.enter_context(session_routes.open_session(session_id))
         with watch.time("decode"):
             audio = decode(data, limit_s=runtime.settings.question_limit_s)
+            request_record().audio_in_s = audio.duration_s
             require_speakable(audio)
         question = Question(audio, language, reply_language, text, session)
         pipeline = runtime.pipeline
         if wanted.stream:
             response = stream_answer(
                 wanted, question, place, pipeline=pipeline, watch=watch, environ=request.environ,
-                request_id=g.request_id,
+                record=request_record(),
             )  # fmt: skip
             held.pop_all()  # the stream holds the session from here on
             return response

@@ -23,6 +23,7 @@ from mirrorchat.engines import Cancel, Deadline
 
 _POLL_S = 0.05  # how soon a cancelled caller is let go
 _START_LIMIT_S = 30.0
+RETRY_S = 5.0  # for so long after a failed start there is no use in asking again
 
 
 class ChildFailed(Exception):
@@ -57,6 +58,12 @@ class WarmChildren:
         with self._borrow(deadline, cancel) as child:
             return child.request(body, limit_s, deadline, cancel)
 
+    def check_start(self) -> None:
+        """Raise ChildFailed with the reason when a child has failed to start within the last RETRY_S seconds."""
+        for child in self._children:
+            if child.failed_start is not None and time.monotonic() - child.failed_at < RETRY_S:
+                raise child.failed_start
+
     def pids(self) -> list[int]:
         """Return the process ids of the children that are running."""
         return [pid for child in self._children if (pid := child.pid()) is not None]
@@ -89,6 +96,8 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._owner = 0
+        self.failed_start: ChildFailed | None = None  # of the last start, at `failed_at`
+        self.failed_at = 0.0
         self._end: Callable[[], object] = lambda: None
 
     def pid(self) -> int | None:
@@ -112,13 +121,16 @@ class _Child:
         if self.pid() is not None and self._owner == os.getpid():
             return
         self.end()
-        self._start()
         try:
+            self._start()
             done, answer = self._receive(watch)
             if not done:
                 raise ChildFailed(answer.decode(errors="replace"))
-        except BaseException:
+            self.failed_start = None
+        except BaseException as error:
             self.end()
+            if isinstance(error, ChildFailed):
+                self.failed_start, self.failed_at = error, time.monotonic()
             raise
 
     def end(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mirrorchat.audio import Audio, to_pcm16
-from mirrorchat.child_process import ChildFailed, WarmChildren
+from mirrorchat.child_process import RETRY_S, ChildFailed, WarmChildren
 from mirrorchat.engines import (
     Cancel,
     Deadline,
@@ -30,7 +30,14 @@ from mirrorchat.engines import (
     VoiceKind,
     judge_similarity,
 )
-from mirrorchat.errors import ChatFailure, ConfigurationError, ModelNotInstalled, RecognitionFailed, SynthesisFailed
+from mirrorchat.errors import (
+    ChatFailure,
+    ConfigurationError,
+    ModelNotInstalled,
+    NotReady,
+    RecognitionFailed,
+    SynthesisFailed,
+)
 from mirrorchat.espeak import Espeak
 from mirrorchat.pocketsphinx_child import SAMPLE_RATE_HZ
 from mirrorchat.spoken_form import spoken_form
@@ -214,7 +221,11 @@ class EmbeddedSynthesizer:
             yield _at_level(speech.resample(self.sample_rate))
 
     def check_ready(self) -> None:
-        """Nothing to check: a process that has ended is started again by the next sentence."""
+        """Raise NotReady while eSpeak NG's process, started again after its end, does not start."""
+        try:
+            self._espeak.check_start()
+        except ChildFailed as error:
+            raise NotReady(f"eSpeak NG does not start: {error}", retry_after_s=math.ceil(RETRY_S)) from None
 
     def close(self) -> None:
         """End the eSpeak NG process."""

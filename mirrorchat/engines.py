@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -221,6 +221,30 @@ class Synthesizer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class BatchStats:
+    """What a batched synthesiser is doing: sequences `running` in its `rows`, `waiting` ones, `tokens` drawn so far."""
+
+    running: int
+    rows: int
+    waiting: int
+    tokens: int
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A synthesiser that can say how full its batch is."""
+
+    def stats(self) -> BatchStats: ...
+
+
+@runtime_checkable
+class CountsFailures(Protocol):
+    """A chat model that counts how often each of its APIs has failed, in list order."""
+
+    def failures(self) -> Sequence[int]: ...
 
 
 @dataclass(frozen=True)

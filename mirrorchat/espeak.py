@@ -96,6 +96,10 @@ class Espeak:
             phonemes.append(spoken.phonemes)
         return Spoken(Audio(np.concatenate(parts), rate_hz), " ".join(phonemes))
 
+    def check_start(self) -> None:
+        """Raise ChildFailed with the reason when the process has just failed to start."""
+        self._children.check_start()
+
     def pids(self) -> list[int]:
         """Return the ids of the running processes."""
         return self._children.pids()

@@ -38,7 +38,7 @@ from mirrorchat.settings import ChatApi
 _MAX_STREAM_BYTES = 64_000_000  # 20,000 one-character events of 3 kB each; comments count too
 _MAX_RETRY_AFTER_S = 300.0
 _READ_BYTES = 16_384
-_POLL_S = 0.03  # how late a cancel or a deadline is noticed at most
+_POLL_S = 0.02  # how late a cancel or a deadline is noticed at most
 _GRACE_S = 1.0  # wait for [DONE] after a finish_reason: everything has been said, but some servers say more after it
 _JOIN_S = 1.0
 # Shown in a reason; any other type is only called unknown, because a header can echo the key like a body can.
@@ -68,6 +68,8 @@ class ChatClient:
     def __init__(self, apis: Sequence[ChatApi], *, cooldown_s: float) -> None:
         self._apis = tuple(apis)
         self._cooldowns = _Cooldowns(len(self._apis), cooldown_s)
+        self._failures = [0] * len(self._apis)
+        self._lock = threading.Lock()
         models = ", ".join(f"{api.model}@{api.host}" for api in self._apis)
         self.info = EngineInfo(name="chat", model=models, device="remote", reason="chatgpt_apis is set")
 
@@ -103,7 +105,14 @@ class ChatClient:
     def close(self) -> None:
         """Do nothing: connections live as long as a call, and a turn that still runs is ended by its `cancel`."""
 
+    def failures(self) -> Sequence[int]:
+        """Return how often each API has failed since the start, in list order."""
+        with self._lock:
+            return tuple(self._failures)
+
     def _note(self, index: int, failed: AnswerFailed) -> ChatFailure:
+        with self._lock:
+            self._failures[index] += 1
         self._cooldowns.failed(index, failed.retry_after_s)
         failure = ChatFailure(index, f"API {index + 1} ({self._apis[index].host})", failed.reason)
         _log.warning("chat: %s", failure)

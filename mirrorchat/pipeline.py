@@ -31,11 +31,11 @@ from mirrorchat.errors import (
 )
 from mirrorchat.llm import build_messages
 from mirrorchat.reference import ReferenceQuality
-from mirrorchat.scheduler import Place
+from mirrorchat.scheduler import MAX_LEFTOVERS, Place
 from mirrorchat.sessions import Session
 from mirrorchat.text import SentenceCutter
 
-POLL_S = 0.03  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
+POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is begun
 HELPERS_PER_TURN = 5  # recogniser, voice, its reference's quality, chat, speech
@@ -139,9 +139,14 @@ Event = (
 
 
 class Stopwatch:
-    """Adds up the seconds of named stages from several threads (each stage is timed by one thread at a time)."""
+    """Adds up the seconds of named stages from several threads (each stage is timed by one thread at a time).
+
+    Of the speech, `speech_s` are the seconds made so far; the first came `first_audio_s` seconds after the start.
+    """
 
     def __init__(self) -> None:
+        self.speech_s = 0.0
+        self.first_audio_s: float | None = None
         self._started = time.monotonic()
         self._seconds: dict[str, float] = {}
 
@@ -152,6 +157,12 @@ class Stopwatch:
             yield
         finally:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + time.monotonic() - started
+
+    def spoke(self, seconds: float) -> None:
+        """Count further speech."""
+        if self.first_audio_s is None:
+            self.first_audio_s = time.monotonic() - self._started
+        self.speech_s += seconds
 
     def timings(self) -> Timings:
         return Timings({**self._seconds, "total": time.monotonic() - self._started})
@@ -176,7 +187,8 @@ class Pipeline:
         self.engines = engines
         self.system_prompt = system_prompt
         self.seed = seed
-        self._pool = ThreadPoolExecutor(HELPERS_PER_TURN * max_turns, thread_name_prefix="turn")
+        at_work = (2 + MAX_LEFTOVERS) * max_turns  # what runs, and what may be left of turns that have ended
+        self._pool = ThreadPoolExecutor(HELPERS_PER_TURN * at_work, thread_name_prefix="turn")
 
     def run_turn(
         self,
@@ -204,6 +216,7 @@ class Pipeline:
             yield Error(MirrorChatError("something went wrong inside the server"))
         finally:
             turn.cancel.set(TURN_OVER)
+            place.abandon()
 
     def answer(
         self, question: Question, place: Place, *, watch: Stopwatch, caller_gone: Callable[[], bool] = lambda: False
@@ -412,17 +425,19 @@ class _Attempt:
     def _speak(self, index: int, sentence: str, voice: Voice) -> None:
         turn = self._turn
         language = turn.question.reply_language
+        pieces = turn.pipeline.engines.synthesizers[language].speak(
+            sentence,
+            voice,
+            language,
+            seed=turn.pipeline.seed,
+            priority=Priority.LATER if index else Priority.FIRST,
+            deadline=turn.place.deadline,
+            cancel=self._cancel,
+        )
         try:
             with turn.watch.time("speak"):
-                for audio in turn.pipeline.engines.synthesizers[language].speak(
-                    sentence,
-                    voice,
-                    language,
-                    seed=turn.pipeline.seed,
-                    priority=Priority.LATER if index else Priority.FIRST,
-                    deadline=turn.place.deadline,
-                    cancel=self._cancel,
-                ):
+                for audio in turn.place.measure(pieces):
+                    turn.watch.spoke(audio.duration_s)
                     self._events.put_nowait(SpokenAudio(index, sentence, audio))
                     self._spoken_s += audio.duration_s
         except SynthesisFailed as error:

@@ -74,6 +74,7 @@ class Settings:
     question_limit_s: float = 60.0
     turn_deadline_s: float = 100.0
     max_turns: int = 4
+    max_waiting: int = 16
     host: str = "127.0.0.1"
     port: int = 9990
     api_keys: tuple[str, ...] = field(default=(), repr=False)
@@ -303,6 +304,7 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "question_limit_s": _number(1.0, 60.0),
     "turn_deadline_s": _number(1.0, 3600.0),
     "max_turns": _integer(1, 64),
+    "max_waiting": _integer(0, 256),
     "host": _text,
     "port": _integer(1, 65535),
     "api_keys": _keys,

@@ -7,7 +7,6 @@ left to send then is in memory (pipeline.UNHEARD_LIMIT_S bounds it), and SendWat
 import base64
 import errno
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,14 +41,13 @@ from mirrorchat.pipeline import (
     Timings,
     VoiceKnown,
 )
+from mirrorchat.request_record import RequestRecord
 from mirrorchat.scheduler import Place
 from mirrorchat.socket_watch import SendWatch, hung_up
 
 WRITE_BYTES = 65_536  # in one write, which has SEND_DEADLINE_S: 1.4 s of wav
 GREETING = b": MirrorChat\n\n"  # a comment: sends the headers off before there is anything to say
 KEEP_ALIVE = b": still working\n\n"
-
-_log = logging.getLogger(__name__)
 
 
 class BrokenOff(ConnectionResetError):
@@ -67,13 +65,13 @@ def stream_answer(
     pipeline: Pipeline,
     watch: Stopwatch,
     environ: Mapping[str, Any],
-    request_id: str,
+    record: RequestRecord,
 ) -> Response:
     """Return the answer to `question` as a response that is made while it is sent; it holds `place` by itself.
 
     Audio is returned once its first piece exists: raises what ends the turn before. Events are returned at once.
     """
-    turn = _StreamedTurn(question, place, pipeline, watch, environ, request_id)
+    turn = _StreamedTurn(question, place, pipeline, watch, environ, record)
     try:
         response = _event_response(turn) if wanted.form == "sse" else _audio_response(turn, wanted.form)
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold small pieces back
@@ -95,7 +93,7 @@ class _StreamedTurn:
         pipeline: Pipeline,
         watch: Stopwatch,
         environ: Mapping[str, Any],
-        request_id: str,
+        record: RequestRecord,
     ) -> None:
         self.used: dict[str, EngineInfo] = engines_used(question, pipeline.engines.infos())
         self.watch = watch
@@ -104,9 +102,7 @@ class _StreamedTurn:
         self.events = pipeline.run_turn(
             question, place, watch=watch, heard=lambda: self.heard, caller_gone=hung_up(environ)
         )
-        self._request_id = request_id
-        self._outcome = ""
-        self._sent_bytes = 0
+        self._record = record
         self._sending = SendWatch(environ)
         place.hold()
         self._place: Place | None = place
@@ -118,7 +114,7 @@ class _StreamedTurn:
             self._sending.begin()
             yield piece
             self._sending.end()
-            self._sent_bytes += len(piece)
+            self._record.bytes_out += len(piece)
 
     def leave(self) -> None:
         """Let go of the place: the engines alone hold it from here on, so a slow reader does not."""
@@ -128,7 +124,10 @@ class _StreamedTurn:
 
     def ended(self, reason: MirrorChatError | None = None) -> None:
         """Note how the turn ended; the first note counts."""
-        self._outcome = self._outcome or (f"{reason.status} {reason.code}" if reason else "200 done")
+        if reason is None:
+            self._record.succeeded()
+        else:
+            self._record.failed(reason)
 
     def free(self) -> None:
         """End whatever still runs for the turn and free its place."""
@@ -139,12 +138,11 @@ class _StreamedTurn:
         self.leave()
 
     def close(self) -> None:
-        """Free the turn and log how it ended: for the caller the response is over, however that came about."""
+        """Free the turn: for the caller the response is over, however that came about."""
         self.free()
         self.ended(ClientGone("the answer was not read"))
-        late = " (not read in time)" if self._sending.expired else ""
-        spent_ms = 1000 * self.watch.timings().seconds["total"]
-        _log.info("%s stream %s%s %.0f ms out=%d", self._request_id, self._outcome, late, spent_ms, self._sent_bytes)
+        if self._sending.expired:
+            self._record.note = "not_read_in_time"
 
 
 # Audio

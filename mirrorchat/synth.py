@@ -17,6 +17,7 @@ import torch
 
 from mirrorchat.audio import Audio, Samples
 from mirrorchat.engines import (
+    BatchStats,
     Cancel,
     Deadline,
     EngineInfo,
@@ -46,6 +47,8 @@ REFERENCE_LIMIT_S = 30.0
 REFERENCE_RATE_HZ = 22_050  # of the model's conditioning encoder
 NEUTRAL_SPEAKER = "Claribel Dervla"  # of the 58 studio speakers that come with the released weights
 NEUTRAL_TEXT = "The quick brown fox jumps over the lazy dog, while five wizards box and a vexed judge keeps watch."
+
+STUCK_S = 30.0  # one step takes milliseconds on a GPU, a long text's first one seconds on a slow CPU
 
 PIECE_GAP_S = 0.15
 EDGE_LEVEL = 0.003  # -50 dB: what is quieter at a piece's edges is silence
@@ -145,9 +148,15 @@ class XttsSynthesizer:
                 yield Audio(np.zeros(int(PIECE_GAP_S * self.sample_rate), np.float32), self.sample_rate)
 
     def check_ready(self) -> None:
-        """Raise NotReady when the engine can speak no more, after an error of the GPU."""
+        """Raise NotReady when the engine can speak no more, after an error of the GPU, or makes no progress."""
         if not self._engine.healthy:
             raise NotReady("the speech engine has failed: the server must be started again")
+        if self._engine.stuck_s > STUCK_S:
+            raise NotReady(f"the speech engine has made no progress for {STUCK_S:g} s", retry_after_s=30)
+
+    def stats(self) -> BatchStats:
+        """Return how full the batch is."""
+        return self._engine.stats()
 
     def close(self) -> None:
         """Free the model. What is being spoken ends with ShuttingDown; later calls raise NotReady."""

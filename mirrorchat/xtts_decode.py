@@ -19,6 +19,7 @@ thread that ends.
 import hashlib
 import itertools
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from mirrorchat import native
 from mirrorchat.audio import Samples
+from mirrorchat.engines import BatchStats
 from mirrorchat.errors import (
     ConfigurationError,
     MirrorChatError,
@@ -173,6 +175,8 @@ class DecodeEngine:
         self._changed = threading.Condition()
         self._schedule = _Schedule(list(reversed(range(self.cache.rows))))
         self._tickets = itertools.count()
+        self._tokens = 0
+        self._turned_at = time.monotonic()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="xtts-decode", daemon=True)
         self._thread.start()
@@ -186,6 +190,8 @@ class DecodeEngine:
         self._check(request)
         with self._changed:
             self._check_admission()
+            if not self._schedule.everyone():
+                self._turned_at = time.monotonic()  # until now there was nothing to make progress with
             utterance = Utterance(request, self.limits.queue_chunks, self._changed)
             limit = min(request.max_tokens, self.gpt.token_limit)
             self._schedule.waiting.append(_Sequence(utterance, next(self._tickets), limit))
@@ -197,6 +203,18 @@ class DecodeEngine:
         """Return how many sequences hold rows of the cache."""
         with self._changed:
             return len(self._schedule.running)
+
+    @property
+    def stuck_s(self) -> float:
+        """Return how many seconds the thread has been in its present turn; 0 while nobody waits for speech."""
+        with self._changed:
+            return time.monotonic() - self._turned_at if self._schedule.everyone() else 0.0
+
+    def stats(self) -> BatchStats:
+        """Return how full the batch is, and the tokens drawn since the start."""
+        with self._changed:
+            schedule = self._schedule
+            return BatchStats(len(schedule.running), self.cache.rows, len(schedule.waiting), self._tokens)
 
     def close(self) -> None:
         """End every utterance with ShuttingDown and join the thread. Later requests are refused."""
@@ -230,7 +248,7 @@ class DecodeEngine:
         try:
             with torch.inference_mode():
                 while self._turn():
-                    pass
+                    self._turned_at = time.monotonic()
         except Exception as error:  # whatever it is, nobody may wait for ever
             log_unexpected(error)
             with self._changed:
@@ -370,6 +388,7 @@ class DecodeEngine:
         utterance = sequence.utterance
         utterance.latents.append(drawn.latent)
         utterance.tokens.append(drawn.token)
+        self._tokens += 1
         sequence.reason = self._reason(utterance.tokens, sequence.max_tokens)
 
     def _reason(self, tokens: Sequence[int], limit: int) -> FinishReason | None:

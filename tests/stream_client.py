@@ -73,8 +73,8 @@ class Gate:
         while not self.opened.is_set():
             exchange.wait(0.02)
         exchange.chunk(delta(self._after) + delta(None, "stop") + DONE)
+        self.ended.set()  # first: the client may close as soon as it has [DONE]
         exchange.end()
-        self.ended.set()
 
 
 def broken_when_open(gate: Gate, before: str) -> Behaviour:

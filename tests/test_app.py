@@ -292,7 +292,7 @@ def test_bad_settings_end_the_server_in_one_line(tmp_path: Path) -> None:
 def test_one_caller_too_many_is_told_when_to_come_back(tmp_path: Path) -> None:
     with (
         ChatServer(answer("I am slow.", delay_s=2.0)) as chat,
-        RunningServer(tmp_path, max_turns=1, chatgpt_apis=[chat.api()]) as server,
+        RunningServer(tmp_path, max_turns=1, max_waiting=0, chatgpt_apis=[chat.api()]) as server,
     ):
         first: list[requests.Response] = []
         thread = Thread(target=lambda: first.append(server.ask(say_wav("hello"), "english", text="Hi")))
@@ -305,6 +305,48 @@ def test_one_caller_too_many_is_told_when_to_come_back(tmp_path: Path) -> None:
         assert first[0].status_code == 200
         freed = ask_when_free(server.url, say_wav("hello"), "english", text="Hi")
         assert freed.status_code == 200
+
+
+def test_callers_wait_their_turn_and_who_hangs_up_meanwhile_leaves_the_queue(tmp_path: Path) -> None:
+    with (
+        ChatServer(hang_before_headers) as chat,
+        RunningServer(tmp_path, max_turns=1, max_waiting=2, chatgpt_apis=[chat.api()]) as server,
+    ):
+        with connected(server.port) as first:
+            wait_for(lambda: len(chat.requests) == 1)
+            chat.behaviour = answer("It is your turn.")
+            with connected(server.port), connected(server.port):
+                wait_for(lambda: waiting(server.url) == 2)
+                full = server.ask(say_wav("hello"), "english", text="Hi")
+                check_error(full, 503, "server_busy")
+            wait_for(lambda: waiting(server.url) == 0)
+            answers: list[requests.Response] = []
+            thread = Thread(target=lambda: answers.append(server.ask(say_wav("hello"), "english", text="Hi")))
+            thread.start()
+            wait_for(lambda: waiting(server.url) == 1)
+            first.close()
+            thread.join()
+        assert answers[0].status_code == 200
+        assert len(chat.requests) == 2  # of those who left the queue nothing was asked
+        assert "queue_ms=" in server.log and server.log.count("outcome=client_gone") == 3
+
+
+def waiting(url: str) -> int:
+    """Return how many callers wait for their turn."""
+    lines = requests.get(f"{url}/metrics", timeout=5).text.splitlines()
+    return int(float(next(line.split()[1] for line in lines if line.startswith("mirrorchat_queue_depth "))))
+
+
+def connected(port: int) -> socket.socket:
+    """Return a connection on which a whole question has been sent."""
+    body = requests.Request(
+        "POST", "http://h/", files={"audio": say_wav("hello")}, data={"language": "en", "text": "Hi"}
+    ).prepare()
+    assert isinstance(body.body, bytes)
+    head = f"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Type: {body.headers['Content-Type']}\r\n"
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(f"{head}Content-Length: {len(body.body)}\r\n\r\n".encode() + body.body)
+    return client
 
 
 def test_a_turn_past_its_deadline_ends_with_504(tmp_path: Path) -> None:
@@ -322,16 +364,10 @@ def test_a_caller_who_hangs_up_frees_the_place_and_the_chat(tmp_path: Path) -> N
         ChatServer(hang_before_headers) as chat,
         RunningServer(tmp_path, max_turns=1, chatgpt_apis=[chat.api()]) as server,
     ):
-        body = requests.Request(
-            "POST", server.url, files={"audio": say_wav("hello")}, data={"language": "en", "text": "Hi"}
-        ).prepare()
-        assert isinstance(body.body, bytes)
-        head = f"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Type: {body.headers['Content-Type']}\r\n"
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.sendall(f"{head}Content-Length: {len(body.body)}\r\n\r\n".encode() + body.body)
+        with connected(server.port):
             wait_for(lambda: bool(chat.requests))
         assert chat.requests[0].closed_early.wait(10)
-        wait_for(lambda: " 499 " in server.log)
+        wait_for(lambda: "status=499 " in server.log)
 
 
 def test_a_defect_of_ours_says_nothing_internal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

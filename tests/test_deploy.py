@@ -18,7 +18,7 @@ import requests
 from chat_server import ChatServer, answer, hang_before_headers
 from running_server import GUNICORN_CONF, ROOT, RunningServer, ask, ask_when_free, free_port
 from speech import say, say_wav
-from test_app import check_error, wait_for
+from test_app import check_error, connected, wait_for, waiting
 
 from mirrorchat.audio import Audio, encode_wav
 
@@ -165,7 +165,7 @@ def test_a_server_that_stays_silent_is_504_and_a_hang_up_frees_its_place(tmp_pat
         response = ask(proxy.url, say_wav("hello"), "english", text="Hi")
         assert (response.status_code, response.json()["error"]["code"]) == (504, "gateway_timeout")
         assert chat.requests[0].closed_early.wait(10)  # nginx hung up, so the turn was ended
-        wait_for(lambda: " 499 " in server.log)
+        wait_for(lambda: "status=499 " in server.log)
         chat.behaviour = answer("Here I am.")
         assert ask_when_free(proxy.url, say_wav("hello"), "english", text="Hi").status_code == 200
 
@@ -211,6 +211,41 @@ def test_a_running_answer_is_finished_after_sigterm(tmp_path: Path) -> None:
         thread.join()
         assert responses[0].status_code == 200
         assert server.process.wait(20) == 0
+
+
+def test_after_sigterm_who_waits_is_told_and_who_is_answered_is_not_cut(tmp_path: Path) -> None:
+    with (
+        ChatServer(answer("It is done.", delay_s=1.0)) as chat,
+        RunningServer(tmp_path, max_turns=1, chatgpt_apis=[chat.api()]) as server,
+    ):
+        responses: dict[str, requests.Response] = {}
+
+        def call(name: str) -> None:
+            responses[name] = server.ask(say_wav("hello"), "english", text="Hi")
+
+        threads = [Thread(target=call, args=(name,)) for name in ("running", "waiting")]
+        threads[0].start()
+        wait_for(lambda: bool(chat.requests))
+        threads[1].start()
+        wait_for(lambda: waiting(server.url) == 1)
+        server.process.send_signal(signal.SIGTERM)
+        threads[1].join()
+        assert "running" not in responses  # who waits is told at once
+        check_error(responses["waiting"], 503, "shutting_down")
+        assert responses["waiting"].headers["Retry-After"]
+        threads[0].join()
+        assert responses["running"].status_code == 200
+        assert server.process.wait(20) == 0
+
+
+def test_there_are_threads_for_all_who_are_answered_or_wait(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, max_turns=1, max_waiting=60, turn_deadline_s=600.0) as server:
+        idle = [connected(server.port) for _ in range(50)]
+        try:
+            assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+        finally:
+            for client in idle:
+                client.close()
 
 
 def test_an_answer_that_takes_too_long_after_sigterm_ends_with_an_error_of_ours(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The turn as events: their order, what ends them, and that nothing is left behind."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, cast
 
@@ -85,7 +86,7 @@ class Turns:
     def assert_all_places_free(self) -> None:
         """Wait until the helpers of ended turns have let go."""
         limit = time.monotonic() + 10.0
-        while self.scheduler.running:
+        while self.scheduler.running or self.scheduler.stats().leftovers:
             assert time.monotonic() < limit, "a helper holds its place"
             time.sleep(0.01)
 
@@ -291,3 +292,61 @@ def test_a_slow_listener_hears_what_was_spoken_in_time(
                 time.sleep(3.0)
             last = event
     assert isinstance(last, Done)
+
+
+def test_a_hang_up_frees_the_place_and_the_chat_within_100_ms(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    places, chats = [], []
+    for delay_s in (0.15, 0.25, 0.35, 0.5, 0.62):
+        with ChatServer(hang_after("Here comes the first sentence. And ")) as chat:
+            turns, gone = Turns(engines, chat), threading.Event()
+            events = turns.run(caller_gone=gone.is_set)
+            while not isinstance(next(events), SpokenAudio):
+                pass
+            hang_up_at = time.monotonic() + delay_s
+            threading.Timer(delay_s, gone.set).start()
+            assert isinstance(list(events)[-1], Error)  # waits for the chat
+            assert turns.scheduler.running == 0
+            places.append(time.monotonic() - hang_up_at)
+            assert chat.requests[0].closed_early.wait(10)
+            chats.append(time.monotonic() - hang_up_at)
+            turns.assert_all_places_free()
+    # the median: this machine may be busy with something else
+    assert sorted(places)[2] < 0.1 and sorted(chats)[2] < 0.1
+
+
+def test_a_native_call_that_goes_on_does_not_hold_the_place(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computing, go_on = threading.Event(), threading.Event()
+    real = EmbeddedSynthesizer.voice
+
+    def slow(self: EmbeddedSynthesizer, references: Sequence[Audio]) -> Voice:
+        computing.set()
+        go_on.wait(20)
+        return real(self, references)
+
+    monkeypatch.setattr(EmbeddedSynthesizer, "voice", slow)
+    with ChatServer(answer("Hello.")) as chat:
+        turns = Turns(engines, chat)
+        events = list(turns.run(caller_gone=computing.is_set))
+        assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ClientGone)
+        assert (turns.scheduler.running, turns.scheduler.stats().leftovers) == (0, 1)
+        go_on.set()
+        turns.assert_all_places_free()
+
+
+def test_what_speech_takes_is_measured(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
+    with ChatServer(answer("The first sentence is here. The second one follows it.")) as chat:
+        turns = Turns(engines, chat)
+        watch = Stopwatch()
+        question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi")
+        assert turns.scheduler.playback.rate(1) is None
+        with turns.scheduler.enter(Deadline.after(30)) as place:
+            spoken = turns.pipeline.answer(question, place, watch=watch)
+    seconds = spoken.timings.seconds
+    assert watch.speech_s == pytest.approx(spoken.audio.duration_s)
+    assert watch.first_audio_s is not None and 0 < watch.first_audio_s < seconds["total"]
+    rate = turns.scheduler.playback.rate(1)
+    assert rate is not None and rate >= 0.9 * watch.speech_s / seconds["speak"]

@@ -70,6 +70,7 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("max_turn = 1", "unknown setting 'max_turn'; did you mean 'max_turns'?"),
         ("colour = 1", "unknown setting 'colour'; the settings are api_keys,"),
         ("max_turns = 0", "max_turns must be a whole number from 1 to 64"),
+        ("max_waiting = -1", "max_waiting must be a whole number from 0 to 256"),
         ("max_turns = True", "max_turns must be a whole number"),
         ("question_limit_s = 61", "question_limit_s must be a number from 1 to 60"),
         ("question_limit_s = float('nan')", "question_limit_s must be a number"),

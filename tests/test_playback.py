@@ -1,0 +1,166 @@
+"""How many callers speech keeps up with: what is measured counts, a line lies between, beyond it one is tried."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirrorchat.audio import Audio
+from mirrorchat.playback import FORGET_S, NEEDED_RATE, Playback
+
+
+class FakeClock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def second_of_speech(seconds: float = 1.0) -> Audio:
+    return Audio(np.zeros(int(8000 * seconds), np.float32), 8000)
+
+
+def test_nothing_measured_admits_all() -> None:
+    playback = Playback()
+    assert playback.rate(3) is None
+    assert playback.allows(64) and playback.limit(64) == 64
+
+
+def test_one_caller_is_always_admitted_however_slow_the_engine() -> None:
+    playback = Playback()
+    playback.spoke(1.0, 4.0, 1)
+    assert playback.rate(1) == pytest.approx(0.25)
+    assert playback.allows(1) and not playback.allows(2)
+    assert playback.limit(8) == 1
+
+
+def test_beyond_what_was_measured_the_sum_stays_and_one_more_is_tried() -> None:
+    playback = Playback()
+    playback.spoke(4.0, 1.0, 1)
+    assert playback.rate(3) == pytest.approx(4 / 3) and playback.allows(3)
+    assert not playback.allows(4)  # 1.0 has no margin
+    playback.spoke(1.2, 1.0, 3)
+    assert playback.allows(4)  # three have enough: one more is tried
+    assert not playback.allows(5)
+    playback.spoke(1.0, 1.0, 4)
+    assert not playback.allows(4) and playback.limit(64) == 3  # and that was learned from
+
+
+def test_between_two_numbers_the_cost_is_a_line() -> None:
+    playback = Playback()
+    playback.spoke(1.0, 0.2, 1)
+    playback.spoke(1.0, 1.0, 5)
+    assert playback.rate(3) == pytest.approx(1 / 0.6)
+    assert playback.limit(64) == 4  # costs 0.8 of a second per second; 5 cost 1.0
+
+
+def test_newer_sentences_count_more() -> None:
+    playback = Playback()
+    for _ in range(5):
+        playback.spoke(1.0, 2.0, 2)
+    assert not playback.allows(2)
+    for _ in range(12):
+        playback.spoke(2.0, 1.0, 2)
+    assert playback.allows(2)
+
+
+def test_what_was_measured_is_forgotten() -> None:
+    clock = FakeClock()
+    playback = Playback(clock)
+    playback.spoke(1.0, 2.0, 2)
+    clock.now += FORGET_S - 1
+    assert not playback.allows(2)
+    clock.now += 2
+    assert playback.allows(2) and playback.rate(2) is None
+
+
+@pytest.mark.parametrize(("audio_s", "wall_s"), [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])
+def test_what_says_nothing_is_not_counted(audio_s: float, wall_s: float) -> None:
+    playback = Playback()
+    playback.spoke(audio_s, wall_s, 1)
+    assert playback.rate(1) is None
+
+
+@given(fixed=st.floats(0.0, 2.0), each=st.floats(0.001, 1.0), most=st.integers(1, 12))
+def test_on_a_linear_engine_nobody_known_to_starve_is_admitted(fixed: float, each: float, most: int) -> None:
+    """A step of the engine costs `fixed + each * n`: what was measured is decided rightly, and at most one is tried."""
+    playback = Playback()
+    for callers in range(1, most + 1):
+        playback.spoke(1.0, fixed + each * callers, callers)
+    for callers in range(2, most + 1):
+        assert playback.allows(callers) == (1 / (fixed + each * callers) >= NEEDED_RATE)
+    beyond = most + 2  # the least that is sure: the sum over all callers stays
+    assert playback.allows(beyond) == (most / (beyond * (fixed + each * most)) >= NEEDED_RATE)
+
+
+def test_measuring_counts_the_makers_time_and_not_the_listeners() -> None:
+    clock = FakeClock()
+    playback = Playback(clock)
+
+    def speak() -> Iterator[Audio]:
+        for _ in range(3):
+            clock.now += 0.5
+            yield second_of_speech()
+
+    for _ in playback.measure(speak()):
+        clock.now += 10.0  # a slow reader
+    assert playback.rate(1) == pytest.approx(3.0 / 1.5)
+
+
+def test_measuring_tells_how_many_were_spoken_to() -> None:
+    clock = FakeClock()
+    playback = Playback(clock)
+
+    def speak(seconds: float) -> Iterator[Audio]:
+        clock.now += seconds
+        yield second_of_speech(8.0)
+
+    first, second = playback.measure(speak(2.0)), playback.measure(speak(4.0))
+    next(first)
+    next(second)  # both from here on
+    clock.now += 20.0
+    assert list(first) == [] and list(second) == []
+    # of the first one's 26 s the second shared 24, of the second's 24 all
+    assert playback.rate(2) == pytest.approx((8.0 + 0.8 * 8.0) / (4.0 + 0.8 * 2.0))
+    assert playback.rate(1) == pytest.approx(2 * (8.0 + 0.8 * 8.0) / (4.0 + 0.8 * 2.0))
+
+
+def test_a_sentence_that_breaks_off_is_not_counted_and_neither_is_its_caller() -> None:
+    playback = Playback()
+
+    def speak() -> Iterator[Audio]:
+        yield second_of_speech()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        list(playback.measure(speak()))
+    assert playback.rate(1) is None
+    list(playback.measure(iter([second_of_speech()])))
+    assert list(playback._measured) == [1]
+
+
+def test_threads_are_counted_together() -> None:
+    playback = Playback()
+    together = threading.Barrier(4)
+
+    def speak() -> Iterator[Audio]:
+        together.wait()
+        time.sleep(0.1)
+        yield second_of_speech(0.4)
+        together.wait()
+
+    threads = [threading.Thread(target=lambda: list(playback.measure(speak()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(playback._measured) == 4
+    rate = playback.rate(4)
+    assert rate is not None and 1.0 < rate < 4.1
