@@ -49,11 +49,15 @@ def _half(weight: Tensor) -> Linear:
 
 def _int8_dynamic(weight: Tensor, engine: str) -> Linear:
     """Return a layer of weights with a scale for each output; inputs are rounded to 8 bits as they come."""
-    torch.backends.quantized.engine = engine
     whole, scale = _whole(weight, 127)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     quantized = torch._make_per_channel_quantized_tensor(whole, scale, zeros, 0)
-    packed = torch.ops.quantized.linear_prepack(quantized, None)
+    usual = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    try:
+        packed = torch.ops.quantized.linear_prepack(quantized, None)
+    finally:
+        torch.backends.quantized.engine = usual  # it is the whole process's
     return lambda x: torch.ops.quantized.linear_dynamic(x, packed, False)
 
 

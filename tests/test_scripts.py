@@ -20,8 +20,9 @@ def machine(tmp_path: Path) -> Path:
         found = shutil.which(name)
         assert found
         (tools / name).symlink_to(found)
-    for name in ("setup.cfg", "pyproject.toml"):
+    for name in ("setup.cfg", "setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "native", tmp_path / "native")
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
