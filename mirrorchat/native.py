@@ -36,14 +36,20 @@ class Library:
 
 
 class Team:
-    """Threads that compute together; `pointer` is what the library's functions take. One caller at a time."""
+    """Threads that compute together; `pointer` is what the library's functions take. One caller at a time.
+
+    Raises MemoryError when the system gives no more threads.
+    """
 
     def __init__(self, library: Library, threads: int) -> None:
         self._library = library
-        self.pointer = library.functions.team_create(threads)
+        self.pointer: int | None = library.functions.team_create(threads)
+        if self.pointer is None:
+            raise MemoryError(f"the system gives no {threads} threads")
 
     def __del__(self) -> None:
-        self._library.functions.team_destroy(self.pointer)
+        if self.pointer is not None:
+            self._library.functions.team_destroy(self.pointer)
 
 
 @contextmanager

@@ -54,6 +54,7 @@ from mirrorchat.xtts_utterance import POLL_S, FinishReason, Request, Utterance
 from mirrorchat.xtts_vocoder import VocoderStream
 
 CONDITIONING_POSITIONS = 32  # of a voice, made by the perceiver
+FAULTS = (RuntimeError, MemoryError)  # of one computation: what torch and the C++ library raise
 VOICES_KEPT = 8  # voices whose keys and values are kept: 8 MB each in float32
 
 
@@ -334,7 +335,7 @@ class DecodeEngine:
             launched = self._steps.start(
                 sequence.row, last, positions=positions, sampling=request.sampling, seed=request.seed
             )
-        except RuntimeError as error:
+        except FAULTS as error:
             self._fail(sequence, error)
             return
         self._note([sequence], launched)
@@ -358,7 +359,7 @@ class DecodeEngine:
         """Launch one token of each; where that fails together, each alone, so that only the one at fault fails."""
         try:
             launched = self._steps.launch([sequence.row for sequence in ready if sequence.row is not None])
-        except RuntimeError as error:
+        except FAULTS as error:
             if len(ready) == 1:
                 self._fail(ready[0], error)
                 return
@@ -398,7 +399,7 @@ class DecodeEngine:
             return FinishReason.LOOP
         return FinishReason.LENGTH if len(tokens) >= limit else None
 
-    def _fail(self, sequence: _Sequence, error: RuntimeError | None) -> None:
+    def _fail(self, sequence: _Sequence, error: RuntimeError | MemoryError | None) -> None:
         """Fail `sequence` alone, unless `error` is the whole engine's. None stands for numbers that are not finite."""
         if error is None:
             self._end(sequence, SynthesisFailed("XTTS could not speak the sentence (numbers that are not finite)"))
@@ -416,7 +417,7 @@ class DecodeEngine:
         for group in [[sequence] for sequence in due] if self._on_cpu else [due]:
             try:
                 spoken = self._vocoder.advance([_work(sequence) for sequence in group])
-            except RuntimeError as error:
+            except FAULTS as error:
                 for sequence in group:
                     self._fail(sequence, error)
                 continue
@@ -482,7 +483,7 @@ def _cache_within(limits: DecodeLimits, gpt: GptInputs, positions: int) -> Cache
     return Cache(rows, positions, gpt)
 
 
-def _raise_if_engine_wide(error: RuntimeError) -> None:
+def _raise_if_engine_wide(error: RuntimeError | MemoryError) -> None:
     """Raise `error` again when it is the GPU's: after it nothing more can be computed in this process."""
     if isinstance(error, torch.AcceleratorError):
         raise error

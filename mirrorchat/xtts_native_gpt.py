@@ -147,7 +147,7 @@ class NativeGpt(GptInputs):
     def step(self, x: Tensor, cache: Cache, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Run one input for each place, `x` (n, D), at `positions` of `rows`; return the last layer's output (n, D).
 
-        Raises ValueError for places outside the cache.
+        Raises ValueError for places outside the cache, MemoryError.
         """
         places = zip(rows, positions, strict=True)
         if not all(0 <= row < cache.rows and 0 <= position < cache.positions for row, position in places):
@@ -157,7 +157,7 @@ class NativeGpt(GptInputs):
         out = x.to(torch.float32, copy=True).contiguous()
         view = _CacheView(cache.data.data_ptr(), *cache.data.stride()[:4])
         count = len(rows)
-        self._library.functions.gpt_forward(
+        failed = self._library.functions.gpt_forward(
             self._model.pointer,
             _at(out),
             _Int(count),
@@ -165,6 +165,7 @@ class NativeGpt(GptInputs):
             (_Int * count)(*positions),
             ctypes.byref(view),
         )
+        _check_memory(failed)
         return out
 
     @torch.inference_mode()
@@ -172,7 +173,10 @@ class NativeGpt(GptInputs):
         """Return the latents (n, D) for the vocoder and the next token's scores (n, tokens) from the last output."""
         x = x.contiguous()
         latents, scores = torch.empty_like(x), torch.empty(len(x), self._scores)
-        self._library.functions.gpt_finish(self._model.pointer, _at(x), _Int(len(x)), _at(latents), _at(scores))
+        failed = self._library.functions.gpt_finish(
+            self._model.pointer, _at(x), _Int(len(x)), _at(latents), _at(scores)
+        )
+        _check_memory(failed)
         return latents, scores[:, : self.audio_tokens]
 
     def _layer(self, layer: torch.nn.Module) -> _Layer:
@@ -199,11 +203,17 @@ class _Handle:
     def __init__(self, library: native.Library, team: native.Team, model: _Model) -> None:
         create = library.functions.gpt_create
         create.restype = _Pointer
-        self.pointer = _Pointer(create(_Pointer(team.pointer), ctypes.byref(model)))
         self._library = library
+        self.pointer = _Pointer(create(_Pointer(team.pointer), ctypes.byref(model)))
+        _check_memory(not self.pointer)
 
     def __del__(self) -> None:
-        self._library.functions.gpt_destroy(self.pointer)
+        self._library.functions.gpt_destroy(self.pointer)  # null does no harm
+
+
+def _check_memory(failed: bool) -> None:
+    if failed:
+        raise MemoryError("too little memory for the GPT")
 
 
 def _at(tensor: Tensor) -> ctypes.c_void_p:

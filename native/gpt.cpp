@@ -287,16 +287,34 @@ void gpt_linear(Team* team, const Linear* layer, const float* x, int64_t count, 
     });
 }
 
-Gpt* gpt_create(Team* team, const Model* model) { return new Gpt(team, *model); }
+// Null if there is too little memory.
+Gpt* gpt_create(Team* team, const Model* model) {
+    try {
+        return new Gpt(team, *model);
+    } catch (...) {
+        return nullptr;
+    }
+}
 
 void gpt_destroy(Gpt* gpt) { delete gpt; }
 
-void gpt_forward(Gpt* gpt, float* x, int64_t count, const int64_t* rows, const int64_t* positions,
-                 const CacheView* cache) {
-    gpt->forward(x, count, rows, positions, *cache);
+// This and `gpt_finish` return 0, or -1 if there is too little memory; then nothing has been computed.
+int gpt_forward(Gpt* gpt, float* x, int64_t count, const int64_t* rows, const int64_t* positions,
+                const CacheView* cache) {
+    try {
+        gpt->forward(x, count, rows, positions, *cache);
+        return 0;
+    } catch (...) {
+        return -1;
+    }
 }
 
-void gpt_finish(Gpt* gpt, const float* x, int64_t count, float* latents, float* scores) {
-    gpt->finish(x, count, latents, scores);
+int gpt_finish(Gpt* gpt, const float* x, int64_t count, float* latents, float* scores) {
+    try {
+        gpt->finish(x, count, latents, scores);
+        return 0;
+    } catch (...) {
+        return -1;
+    }
 }
 }

@@ -19,7 +19,14 @@ int native_open() {
 #endif
 }
 
-Team* team_create(int size) { return new Team(size); }
+// Null if the system gives no more threads.
+Team* team_create(int size) {
+    try {
+        return new Team(size);
+    } catch (...) {
+        return nullptr;
+    }
+}
 
 void team_destroy(Team* team) { delete team; }
 }

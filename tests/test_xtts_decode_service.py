@@ -302,7 +302,7 @@ class TestFailures:
             with pytest.raises(SynthesisFailed, match="not finite"):
                 collect(utterances[1])
             for utterance in (utterances[0], utterances[2]):
-                np.testing.assert_allclose(collect(utterance).samples, expected.samples, atol=5e-5)
+                np.testing.assert_allclose(collect(utterance).samples, expected.samples, atol=1e-5)
         assert engine.healthy
 
     def test_a_row_that_held_such_numbers_can_be_given_away_unread(
@@ -333,9 +333,15 @@ class TestFailures:
             collect(utterances[0])
         assert collect(utterances[1]).tokens
 
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), MemoryError("out of memory")])
     @pytest.mark.parametrize("method", ["text_prefix", "launch", "advance"])
     def test_out_of_memory_is_one_sequence_s(
-        self, make_engine: Callable[..., DecodeEngine], network: Network, monkeypatch: pytest.MonkeyPatch, method: str
+        self,
+        make_engine: Callable[..., DecodeEngine],
+        network: Network,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+        error: Exception,
     ) -> None:
         """Fails whatever works on the sequence whose text has 13 tokens."""
         gate = threading.Lock()
@@ -353,13 +359,13 @@ class TestFailures:
                 "advance": lambda: victim is not None and any(item[0] is victim.stream for item in arguments[0]),
             }
             if concerned[method]():
-                raise torch.OutOfMemoryError("out of memory")
+                raise error
             return original(*arguments)
 
         monkeypatch.setattr(target, method, failing)
         with gate:
             utterances = [engine.submit(ask(ids)) for ids in (range(6, 30), range(6, 19), range(6, 30))]
-        with pytest.raises(SynthesisFailed, match="OutOfMemoryError"):
+        with pytest.raises(SynthesisFailed, match=type(error).__name__):
             collect(utterances[1])
         for utterance in (utterances[0], utterances[2]):
             assert_same(collect(utterance), expected)

@@ -1,5 +1,6 @@
 """The GPT in C++ against torch with the same weights, on every variant that this CPU runs."""
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,14 @@ class TestGpt:
         for wrong in (torch.zeros(2, 64), torch.zeros(1, 32)):
             with pytest.raises(ValueError, match="inputs of shape"):
                 gpt.step(wrong, cache, [0], [0])
+
+    @variants
+    def test_too_little_memory_is_an_error(self, library: native.Library, folder: Path) -> None:
+        gpt, count = NativeGpt(load_network(folder), WeightMode.INT8, library, 2), 1 << 50
+        for function, places in ((library.functions.gpt_forward, 4), (library.functions.gpt_finish, 3)):
+            # more rows than any memory holds; the library sees that before it looks at them
+            arguments = [ctypes.c_void_p(None)] * places
+            assert function(gpt._model.pointer, arguments[0], ctypes.c_int64(count), *arguments[1:]) == -1
 
     @variants
     def test_keeps_nothing_of_the_network(self, library: native.Library, folder: Path) -> None:

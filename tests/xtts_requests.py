@@ -76,7 +76,8 @@ def engines(network: Network, **defaults: Any) -> Iterator[Callable[..., DecodeE
             name: options.pop(name) for name in ("device_lock", "vocoder", "step_mode", "device") if name in options
         }
         settings = {"device": CPU} | defaults | own
-        settings.setdefault("vocoder", StreamingVocoder(weights.hifigan_decoder))
+        # In fp32 all is torch's, the reference; the faster modes speak through the library's vocoder where it runs.
+        settings.setdefault("vocoder", StreamingVocoder(weights.hifigan_decoder, native=mode is not WeightMode.FP32))
         made.append(DecodeEngine(weights, mode=mode, limits=DecodeLimits(**options), **settings))
         return made[-1]
 
