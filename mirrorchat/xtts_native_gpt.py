@@ -16,7 +16,7 @@ from mirrorchat.xtts_gpt import Cache, GptInputs
 from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import Network
 
-PANEL = 16  # outputs are packed in so many together
+STRIP = 32  # outputs of one plane are packed in so many together; of two planes half as many
 DEPTH = 64  # inputs come in multiples of it
 
 _Pointer = ctypes.c_void_p
@@ -75,10 +75,10 @@ class PackedLinears:
     @staticmethod
     def room_for(inputs: int, outputs: int, planes: int) -> int:
         """Return the bytes of the packed weights of one layer."""
-        return planes * inputs * _padded(outputs)
+        return planes * inputs * _padded(outputs, planes)
 
     def add(self, weight: Tensor, bias: Tensor) -> _Linear:
-        """Pack `weight` (inputs, outputs) and `bias` (outputs,), both float32. Outputs are padded to whole panels.
+        """Pack `weight` (inputs, outputs) and `bias` (outputs,), both float32. Outputs are padded to whole strips.
 
         Raises ValueError when the inputs are no multiple of 64 or the room is too small.
         """
@@ -88,7 +88,7 @@ class PackedLinears:
             raise ValueError(f"a layer of {inputs} inputs and {outputs} outputs cannot be packed")
         packed = self._room[self.used : self.used + size]
         self.used += size
-        padded = _padded(outputs)
+        padded = _padded(outputs, self._planes)
         scales, totals = torch.empty(padded), torch.empty(self._planes, padded, dtype=torch.int32)
         added = torch.nn.functional.pad(bias, (0, padded - outputs))
         matrix = weight.contiguous()
@@ -98,6 +98,7 @@ class PackedLinears:
             _at(matrix),
             _Int(inputs),
             _Int(outputs),
+            _Int(padded),
             _Int(self._planes),
             *map(_at, (packed, scales, totals)),
         )
@@ -220,5 +221,6 @@ def _at(tensor: Tensor) -> ctypes.c_void_p:
     return _Pointer(tensor.data_ptr())
 
 
-def _padded(outputs: int) -> int:
-    return -(-outputs // PANEL) * PANEL
+def _padded(outputs: int, planes: int) -> int:
+    strip = STRIP // planes
+    return -(-outputs // strip) * strip

@@ -9,10 +9,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <vector>
 
+#include "buffer.h"
 #include "team.h"
 #include "vectors.h"
 
@@ -45,27 +44,6 @@ struct Range {
 int64_t padded(int64_t channels) { return (channels + kBlock - 1) / kBlock * kBlock; }
 int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
-
-// Memory that only grows, on the borders of cache lines.
-template <typename T>
-class Buffer {
-  public:
-    T* reserve(int64_t count) {
-        if (count > count_) {
-            memory_.reset(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64))));
-            count_ = count;
-        }
-        return memory_.get();
-    }
-    T* data() const { return memory_.get(); }
-
-  private:
-    struct Free {
-        void operator()(T* memory) const { ::operator delete(memory, std::align_val_t(64)); }
-    };
-    std::unique_ptr<T, Free> memory_;
-    int64_t count_ = 0;
-};
 
 // Rows (times) of `width` channels, of which the first in memory is row `origin`.
 template <typename T>

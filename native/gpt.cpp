@@ -1,4 +1,4 @@
-// XTTS's GPT as one call for each decode step: weights as 8-bit numbers in panels, read from memory once for all rows.
+// XTTS's GPT as one call for each decode step: weights as 8-bit numbers in strips, read from memory once for all rows.
 //
 // Decoding is bound by how fast the weights come from memory. torch's own operations add to that a dispatch for each of
 // some 700 small ones, and none reads two planes of 8-bit weights (linear.h). What is not a linear layer is computed row
@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "buffer.h"
 #include "linear.h"
 #include "team.h"
 #include "vectors.h"
@@ -138,7 +139,7 @@ class Gpt {
                 normalise(model_.last_norms[1], latent, width, latent);
                 activations_.set(row, latent, width);
             });
-            multiply(progress, model_.head, [&](int64_t row, int64_t output, __m512 value) {
+            multiply(member, progress, model_.head, model_.layer[0].qkv, [&](int64_t row, int64_t output, __m512 value) {
                 _mm512_storeu_ps(scores + row * model_.head.outputs + output, value);
             });
         });
@@ -151,38 +152,39 @@ class Gpt {
         Products products;
     };
 
-    static constexpr int64_t kChunks = 16;  // that a layer is taken in
+    static constexpr int64_t kChunks = 32;  // that a layer is taken in
 
     void prepare(int64_t count) {
         const int64_t width = model_.width;
         for (auto& next : taken_) next.store(0, std::memory_order_relaxed);
         activations_.resize(count, 4 * width);
-        scratch_.resize(std::max<size_t>(scratch_.size(), count * 4 * width));
-        normed_.resize(std::max<size_t>(normed_.size(), count * width));
+        scratch_.reserve(count * 4 * width);
+        normed_.reserve(count * width);
     }
 
     void run_layer(int member, int64_t index, float* x, int64_t count, const int64_t* rows, const int64_t* positions,
                    const CacheView& cache, Progress& progress) {
         const Layer& layer = model_.layer[index];
+        const Linear& after = index + 1 < model_.layers ? model_.layer[index + 1].qkv : model_.head;
         const int64_t width = model_.width;
         const auto add_to_x = [&](int64_t row, int64_t output, __m512 value) {
             float* to = x + row * width + output;
             _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), value));
         };
         norm_rows(member, layer.attention_norm, x, count);
-        multiply(progress, layer.qkv, [&](int64_t row, int64_t output, __m512 value) {
+        multiply(member, progress, layer.qkv, layer.attention_out, [&](int64_t row, int64_t output, __m512 value) {
             _mm512_storeu_ps(scratch_.data() + row * 3 * width + output, value);
         });
         remember(member, index, count, rows, positions, cache);
         look_back(member, index, count, rows, positions, cache);
         take_rows(member, normed_.data(), width, count);
-        multiply(progress, layer.attention_out, add_to_x);
+        multiply(member, progress, layer.attention_out, layer.mlp_in, add_to_x);
         norm_rows(member, layer.mlp_norm, x, count);
-        multiply(progress, layer.mlp_in, [&](int64_t row, int64_t output, __m512 value) {
+        multiply(member, progress, layer.mlp_in, layer.mlp_out, [&](int64_t row, int64_t output, __m512 value) {
             _mm512_storeu_ps(scratch_.data() + row * 4 * width + output, gelu(value));
         });
         take_rows(member, scratch_.data(), 4 * width, count);
-        multiply(progress, layer.mlp_out, add_to_x);
+        multiply(member, progress, layer.mlp_out, after, add_to_x);
     }
 
     template <typename Work>
@@ -204,13 +206,22 @@ class Gpt {
         each_row(member, count, [&](int64_t row) { activations_.set(row, x + row * inputs, inputs); });
     }
 
-    // Members take panels as they come, since one may be held up by whatever else runs on its core.
+    // The strips of a layer that are taken together, and the first of a member: each begins with its own, so that it
+    // is known early enough to be fetched while the layer before is still being computed.
+    static int64_t chunk(const Linear& layer) { return (layer.strips() + kChunks - 1) / kChunks; }
+
+    // Members take strips as they come, since one may be held up by whatever else runs on its core; always the next
+    // before they compute the last, for its weights to be fetched. `after` is the layer that follows.
     template <typename Emit>
-    void multiply(Progress& progress, const Linear& layer, const Emit& emit) {
-        const int64_t panels = layer.outputs / kLanes, chunk = std::max<int64_t>(2, panels / kChunks / 2 * 2);
-        std::atomic<int64_t>& next = taken_[progress.layers++];
-        for (int64_t first; (first = next.fetch_add(chunk, std::memory_order_relaxed)) < panels;)
-            linear(layer, activations_, {first, std::min(first + chunk, panels)}, progress.products, emit);
+    void multiply(int member, Progress& progress, const Linear& layer, const Linear& after, const Emit& emit) {
+        const int64_t strips = layer.strips(), size = chunk(layer);
+        const int8_t* afterwards = after.strip(member * chunk(after));
+        std::atomic<int64_t>& untaken = taken_[progress.layers++];
+        for (int64_t first = member * size, next; first < strips; first = next) {
+            next = (team_.size() + untaken.fetch_add(1, std::memory_order_relaxed)) * size;
+            linear(layer, activations_, {first, std::min(first + size, strips)},
+                   next < strips ? layer.strip(next) : afterwards, progress.products, emit);
+        }
         team_.meet();
     }
 
@@ -248,9 +259,9 @@ class Gpt {
     Team& team_;
     const Model model_;
     const int64_t size_;                       // of a head
-    std::vector<std::atomic<int64_t>> taken_;  // panels of each linear layer that a member has begun with
+    std::vector<std::atomic<int64_t>> taken_;  // chunks of each linear layer, beside each member's first
     Activations activations_;
-    std::vector<float> scratch_, normed_;
+    Buffer<float> scratch_, normed_;
     std::vector<std::vector<float>> weights_;  // of attention, for each member
 };
 
@@ -261,11 +272,11 @@ using namespace mirrorchat;
 
 extern "C" {
 
-// Packs `matrix` (inputs, given) into `packed`, `scales` and `totals` as in Linear.
-void gpt_pack(Team* team, const float* matrix, int64_t inputs, int64_t given, int64_t planes, int8_t* packed,
-              float* scales, int32_t* totals) {
-    const int64_t panels = (given + kLanes - 1) / kLanes;
-    const Packing packing{matrix, inputs, given, planes, packed, scales, totals, panels * kLanes};
+// Packs `matrix` (inputs, given) into `packed`, `scales` and `totals` of so many `outputs`, as in Linear.
+void gpt_pack(Team* team, const float* matrix, int64_t inputs, int64_t given, int64_t outputs, int64_t planes,
+              int8_t* packed, float* scales, int32_t* totals) {
+    const int64_t panels = outputs / kLanes;
+    const Packing packing{matrix, inputs, given, planes, packed, scales, totals, outputs};
     team->run([&](int member) {
         const Share share = team->share(member, panels);
         packing.find_scales(share.first * kLanes, share.last * kLanes);
@@ -280,7 +291,7 @@ void gpt_linear(Team* team, const Linear* layer, const float* x, int64_t count, 
     for (int64_t row = 0; row < count; ++row) activations.set(row, x + row * layer->inputs, layer->inputs);
     team->run([&](int member) {
         Products products;
-        linear(*layer, activations, team->share(member, layer->outputs / kLanes), products,
+        linear(*layer, activations, team->share(member, layer->strips()), layer->packed, products,
                [&](int64_t row, int64_t output, __m512 value) {
                    _mm512_storeu_ps(out + row * layer->outputs + output, value);
                });

@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
+#include "buffer.h"
 #include "team.h"
 #include "vectors.h"
 
@@ -23,12 +23,18 @@ constexpr float kLargest = 127.0f, kPlaneRatio = 254.0f, kSmallest = 1e-30f;
 
 // A packed layer, filled in by mirrorchat/xtts_native_gpt.py.
 struct Linear {
-    int64_t inputs, outputs;  // multiples of kDepth and 16
+    int64_t inputs, outputs;  // multiples of kDepth and of a strip's
     int64_t planes;
-    const int8_t* packed;   // (outputs / 16, inputs / kDepth, planes, kDepth / 4, 16, 4)
+    const int8_t* packed;   // strips of two blocks, (strip, inputs / kDepth, 2, kDepth / 4, 16, 4): see below
     const float* scales;    // (outputs)
     const int32_t* totals;  // (planes, outputs): sums of each output's weights
     const float* bias;      // (outputs)
+
+    // A strip's blocks are both planes of 16 outputs, or one plane of 32.
+    int64_t panels() const { return planes == 1 ? 2 : 1; }  // of 16 outputs, in a strip
+    int64_t strips() const { return outputs / (panels() * kLanes); }
+    int64_t strip_bytes() const { return inputs * 2 * kLanes; }
+    const int8_t* strip(int64_t index) const { return packed + index * strip_bytes(); }
 };
 
 inline __m512i quantise_high(__m512 x) { return _mm512_cvtps_epi32(x); }
@@ -42,13 +48,13 @@ class Activations {
   public:
     void resize(int64_t rows, int64_t most_inputs) {
         rows_ = rows;
-        bytes_.resize(std::max<size_t>(bytes_.size(), 2 * rows * most_inputs));
-        units_.resize(std::max<size_t>(units_.size(), rows));
+        bytes_.reserve(2 * rows * most_inputs);
+        units_.reserve(rows);
     }
 
     int64_t groups() const { return (rows_ + kRows - 1) / kRows; }
     int rows_in(int64_t group) const { return static_cast<int>(std::min<int64_t>(kRows, rows_ - group * kRows)); }
-    float unit(int64_t row) const { return units_[row]; }
+    float unit(int64_t row) const { return units_.data()[row]; }
     const int8_t* group(int64_t index, int64_t inputs) const { return bytes_.data() + 2 * index * kRows * inputs; }
 
     // Takes `row` in. What is no number makes its unit none, and so everything that is computed of it.
@@ -60,7 +66,7 @@ class Activations {
             strange = _mm512_fmadd_ps(value, _mm512_setzero_ps(), strange);
         }
         const float largest = std::max(_mm512_reduce_max_ps(most), kSmallest);
-        units_[row] = largest / kLargest + _mm512_reduce_add_ps(strange);
+        units_.data()[row] = largest / kLargest + _mm512_reduce_add_ps(strange);
         write(row, x, inputs, _mm512_set1_ps(kLargest / largest));
     }
 
@@ -78,19 +84,23 @@ class Activations {
     }
 
     int64_t rows_ = 0;
-    std::vector<int8_t> bytes_;
-    std::vector<float> units_;
+    Buffer<int8_t> bytes_;
+    Buffer<float> units_;
 };
 
-// One or two blocks of 16 outputs' weights that are multiplied together: a panel's two planes, or two panels.
-struct Weights {
-    const int8_t* first;
-    int64_t apart, step;  // bytes from one block to the other, and from kDepth inputs to the next
+// Where weights are read next: after `end` those at `next`. What lies some tiles ahead is fetched meanwhile.
+struct Ahead {
+    const int8_t *end, *next;
 
-    const int8_t* block(int index) const { return first + index * apart; }
+    const int8_t* of(const int8_t* weights) const {
+        const int8_t* ahead = weights + kAhead;
+        return ahead < end ? ahead : next + (ahead - end);
+    }
+
+    static constexpr int kAhead = 16 * kTile;
 };
 
-// Sums of products of a group's lines (at most 16) with each of the blocks.
+// Sums of products of a group's lines (at most 16) with each of a strip's blocks.
 struct Sums {
     alignas(64) int32_t value[2][16][16];  // block, line, output
 };
@@ -103,13 +113,13 @@ class Products {
     ~Products() { _tile_release(); }
 
     // Two groups at once use the weights twice while they are at hand; `second` is null where there is one.
-    template <int BLOCKS>
-    void compute(Weights weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more, Sums* sums) {
+    void compute(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int rows, const int8_t* second,
+                 int more, Sums* sums) {
         configure(rows, more);
         if (second == nullptr) {
-            one<BLOCKS>(weights, inputs, x, rows, sums[0]);
+            one(weights, ahead, inputs, x, rows, sums[0]);
         } else {
-            two<BLOCKS>(weights, inputs, x, rows, second, more, sums);
+            two(weights, ahead, inputs, x, rows, second, more, sums);
         }
     }
 
@@ -131,59 +141,49 @@ class Products {
     }
 
     static void fetch(const int8_t* weights) {  // the processor's own prefetch stops at each page's end
-        for (int line = 0; line < kTile; line += 64)
-            _mm_prefetch(reinterpret_cast<const char*>(weights + kAhead + line), _MM_HINT_T0);
+        for (int line = 0; line < 2 * kTile; line += 64)
+            _mm_prefetch(reinterpret_cast<const char*>(weights + line), _MM_HINT_T0);
     }
 
-    template <int BLOCKS>
-    static void one(Weights weights, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
+    static void one(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
         _tile_zero(0);
         _tile_zero(1);
-        for (int64_t depth = 0; depth < inputs; depth += kDepth, weights.first += weights.step) {
-            for (int block = 0; block < BLOCKS; ++block) fetch(weights.block(block));
+        for (int64_t depth = 0; depth < inputs; depth += kDepth) {
+            fetch(ahead.of(weights));
             _tile_loadd(4, x, kDepth);
-            _tile_loadd(6, weights.first, 64);
+            _tile_loadd(6, weights, 64);
             _tile_dpbssd(0, 4, 6);
-            if constexpr (BLOCKS == 2) {
-                _tile_loadd(7, weights.block(1), 64);
-                _tile_dpbssd(1, 4, 7);
-            }
-            x += 2 * rows * kDepth;
+            _tile_loadd(7, weights + kTile, 64);
+            _tile_dpbssd(1, 4, 7);
+            weights += 2 * kTile, x += 2 * rows * kDepth;
         }
         _tile_stored(0, sums.value[0], 64);
-        if constexpr (BLOCKS == 2) _tile_stored(1, sums.value[1], 64);
+        _tile_stored(1, sums.value[1], 64);
     }
 
-    // No prefetch: many rows wait for the products, not for the memory.
-    template <int BLOCKS>
-    static void two(Weights weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more,
-                    Sums* sums) {
+    static void two(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int rows,
+                    const int8_t* second, int more, Sums* sums) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
-        for (int64_t depth = 0; depth < inputs; depth += kDepth, weights.first += weights.step) {
+        for (int64_t depth = 0; depth < inputs; depth += kDepth) {
             _tile_loadd(4, x, kDepth);
-            _tile_loadd(6, weights.first, 64);
+            _tile_loadd(6, weights, 64);
             _tile_dpbssd(0, 4, 6);
             _tile_loadd(5, second, kDepth);
             _tile_dpbssd(2, 5, 6);
-            if constexpr (BLOCKS == 2) {
-                _tile_loadd(7, weights.block(1), 64);
-                _tile_dpbssd(1, 4, 7);
-                _tile_dpbssd(3, 5, 7);
-            }
-            x += 2 * rows * kDepth, second += 2 * more * kDepth;
+            _tile_loadd(7, weights + kTile, 64);
+            _tile_dpbssd(1, 4, 7);
+            _tile_dpbssd(3, 5, 7);
+            weights += 2 * kTile, x += 2 * rows * kDepth, second += 2 * more * kDepth;
         }
         _tile_stored(0, sums[0].value[0], 64);
+        _tile_stored(1, sums[0].value[1], 64);
         _tile_stored(2, sums[1].value[0], 64);
-        if constexpr (BLOCKS == 2) {
-            _tile_stored(1, sums[0].value[1], 64);
-            _tile_stored(3, sums[1].value[1], 64);
-        }
+        _tile_stored(3, sums[1].value[1], 64);
     }
 
-    static constexpr int kAhead = 8 * kTile;
     int rows_ = 0, more_ = -1;
 };
 
@@ -196,41 +196,40 @@ inline __m512i corrected(const Sums& sums, int block, int line, const int32_t*) 
 // AVX512-VNNI multiplies unsigned by signed numbers: activations are raised by 128, and `corrected` takes that out.
 class Products {
   public:
-    template <int BLOCKS>
-    void compute(Weights weights, int64_t inputs, const int8_t* x, int rows, const int8_t* second, int more, Sums* sums) {
-        group<BLOCKS>(weights, inputs, x, rows, sums[0]);
-        if (second != nullptr) group<BLOCKS>(weights, inputs, second, more, sums[1]);
+    void compute(const int8_t* weights, Ahead, int64_t inputs, const int8_t* x, int rows, const int8_t* second,
+                 int more, Sums* sums) {
+        group(weights, inputs, x, rows, sums[0]);
+        if (second != nullptr) group(weights, inputs, second, more, sums[1]);
     }
 
   private:
     static constexpr int kLines = 4;  // at once: with two blocks 8 sums, as many as hide an addition's latency
 
-    template <int BLOCKS>
-    static void group(Weights weights, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
+    static void group(const int8_t* weights, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
         for (int line = 0; line < 2 * rows; line += kLines) {
             if (2 * rows - line >= kLines) {
-                lines<BLOCKS, kLines>(weights, inputs, x + line * kDepth, 2 * rows, sums, line);
+                lines<kLines>(weights, inputs, x + line * kDepth, 2 * rows, sums, line);
             } else {
-                lines<BLOCKS, 2>(weights, inputs, x + line * kDepth, 2 * rows, sums, line);
+                lines<2>(weights, inputs, x + line * kDepth, 2 * rows, sums, line);
             }
         }
     }
 
-    template <int BLOCKS, int LINES>
-    static void lines(Weights weights, int64_t inputs, const int8_t* x, int stride, Sums& sums, int first) {
-        __m512i total[BLOCKS][LINES] = {};
-        for (int64_t depth = 0; depth < inputs; depth += kDepth, x += stride * kDepth, weights.first += weights.step) {
+    template <int LINES>
+    static void lines(const int8_t* weights, int64_t inputs, const int8_t* x, int stride, Sums& sums, int first) {
+        __m512i total[2][LINES] = {};
+        for (int64_t depth = 0; depth < inputs; depth += kDepth, x += stride * kDepth, weights += 2 * kTile) {
             for (int four = 0; four < kDepth; four += 4) {
                 __m512i raised[LINES];
                 for (int line = 0; line < LINES; ++line) raised[line] = four_inputs(x + line * kDepth + four);
-                for (int block = 0; block < BLOCKS; ++block) {
-                    const __m512i weight = _mm512_loadu_si512(weights.block(block) + four * kLanes);
+                for (int block = 0; block < 2; ++block) {
+                    const __m512i weight = _mm512_loadu_si512(weights + block * kTile + four * kLanes);
                     for (int line = 0; line < LINES; ++line)
                         total[block][line] = _mm512_dpbusd_epi32(total[block][line], raised[line], weight);
                 }
             }
         }
-        for (int block = 0; block < BLOCKS; ++block)
+        for (int block = 0; block < 2; ++block)
             for (int line = 0; line < LINES; ++line)
                 _mm512_store_si512(sums.value[block][first + line], total[block][line]);
     }
@@ -255,17 +254,17 @@ inline __m512 both_planes(const Sums& sums, int block, int rows, int row, const 
     return _mm512_fmadd_ps(low, _mm512_set1_ps(1 / kPlaneRatio), high);
 }
 
-// Calls `emit(row, first output, values)` for a group's rows with what the blocks of panel `panel` on have given.
-template <int BLOCKS, typename Emit>
-void emit_group(const Linear& layer, const Activations& x, int64_t group, int64_t panel, const Sums& sums,
+// Calls `emit(row, first output, values)` for a group's rows with what a strip has given.
+template <typename Emit>
+void emit_group(const Linear& layer, const Activations& x, int64_t group, int64_t strip, const Sums& sums,
                 const Emit& emit) {
-    const int rows = x.rows_in(group), panels = layer.planes == 1 ? BLOCKS : 1;
-    for (int each = 0; each < panels; ++each) {
-        const int64_t output = (panel + each) * kLanes;
+    const int rows = x.rows_in(group);
+    for (int panel = 0; panel < layer.panels(); ++panel) {
+        const int64_t output = (strip * layer.panels() + panel) * kLanes;
         const int32_t* totals = layer.totals + output;
         const __m512 scale = _mm512_loadu_ps(layer.scales + output), bias = _mm512_loadu_ps(layer.bias + output);
         for (int row = 0; row < rows; ++row) {
-            __m512 found = both_planes(sums, each, rows, row, totals);
+            __m512 found = both_planes(sums, panel, rows, row, totals);
             if (layer.planes == 2) {
                 const __m512 low = both_planes(sums, 1, rows, row, totals + layer.outputs);
                 found = _mm512_fmadd_ps(low, _mm512_set1_ps(1 / kPlaneRatio), found);
@@ -276,29 +275,27 @@ void emit_group(const Linear& layer, const Activations& x, int64_t group, int64_
     }
 }
 
-template <int BLOCKS, typename Emit>
-void multiply_panel(const Linear& layer, const Activations& x, int64_t panel, Products& products, const Emit& emit) {
-    const int64_t bytes = layer.inputs * kLanes;
-    const Weights weights{layer.packed + panel * layer.planes * bytes, layer.planes == 2 ? kTile : bytes,
-                          layer.planes * kTile};
+template <typename Emit>
+void multiply_strip(const Linear& layer, const Activations& x, int64_t strip, Ahead ahead, Products& products,
+                    const Emit& emit) {
     Sums sums[2];
     for (int64_t group = 0; group < x.groups(); group += 2) {
         const bool both = group + 1 < x.groups();
-        products.template compute<BLOCKS>(weights, layer.inputs, x.group(group, layer.inputs), x.rows_in(group),
-                                          both ? x.group(group + 1, layer.inputs) : nullptr,
-                                          both ? x.rows_in(group + 1) : 0, sums);
-        emit_group<BLOCKS>(layer, x, group, panel, sums[0], emit);
-        if (both) emit_group<BLOCKS>(layer, x, group + 1, panel, sums[1], emit);
+        products.compute(layer.strip(strip), ahead, layer.inputs, x.group(group, layer.inputs), x.rows_in(group),
+                         both ? x.group(group + 1, layer.inputs) : nullptr, both ? x.rows_in(group + 1) : 0, sums);
+        emit_group(layer, x, group, strip, sums[0], emit);
+        if (both) emit_group(layer, x, group + 1, strip, sums[1], emit);
     }
 }
 
-// Calls `emit(row, first output, values)` with 16 outputs at a time of the member's share of the layer.
+// Calls `emit(row, first output, values)` with 16 outputs at a time of some of the layer's strips. `next` is where the
+// weights lie that will be read after these.
 template <typename Emit>
-void linear(const Linear& layer, const Activations& x, Share panels, Products& products, const Emit& emit) {
-    int64_t panel = panels.first;
-    const int at_once = layer.planes == 1 ? 2 : 1;
-    for (; panel + at_once <= panels.last; panel += at_once) multiply_panel<2>(layer, x, panel, products, emit);
-    for (; panel < panels.last; ++panel) multiply_panel<1>(layer, x, panel, products, emit);
+void linear(const Linear& layer, const Activations& x, Share strips, const int8_t* next, Products& products,
+            const Emit& emit) {
+    const Ahead ahead{layer.strip(strips.last), next};
+    for (int64_t strip = strips.first; strip < strips.last; ++strip)
+        multiply_strip(layer, x, strip, ahead, products, emit);
 }
 
 // Packing: a member goes through its share of the outputs row by row, as the matrix lies in memory.
@@ -308,7 +305,7 @@ struct Packing {
     int8_t* packed;
     float* scales;
     int32_t* totals;
-    int64_t outputs;  // `given` rounded up to 16
+    int64_t outputs;  // `given` rounded up to whole strips
 
     __mmask16 real(int64_t output) const {
         const int64_t left = given - output;
@@ -348,9 +345,9 @@ struct Packing {
                 bytes[plane] = _mm512_or_si512(bytes[plane], _mm512_sllv_epi32(byte, _mm512_set1_epi32(8 * i)));
             }
         }
-        int8_t* to = packed + (output / kLanes * inputs + input / kDepth * kDepth) * planes * kLanes;
         for (int64_t plane = 0; plane < planes; ++plane) {
-            _mm512_storeu_si512(to + plane * kTile + input % kDepth * kLanes, bytes[plane]);
+            const int64_t block = output / kLanes * planes + plane, tile = (block / 2 * inputs / kDepth + input / kDepth) * 2 + block % 2;
+            _mm512_storeu_si512(packed + tile * kTile + input % kDepth * kLanes, bytes[plane]);
             int32_t* sum = totals + plane * outputs + output;
             _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_loadu_si512(sum), total[plane]));
         }

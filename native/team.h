@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -44,11 +45,11 @@ class Team {
     // Runs `work(member)` on every member at once and returns when all have finished. One caller at a time.
     void run(const std::function<void(int)>& work) {
         std::lock_guard one_caller(callers_);
+        work_ = &work;
+        unfinished_.store(size_ - 1, std::memory_order_relaxed);
         {
             std::lock_guard lock(mutex_);
-            work_ = &work;
-            ++round_;
-            unfinished_.store(size_ - 1, std::memory_order_relaxed);
+            round_.fetch_add(1, std::memory_order_release);
         }
         wake_.notify_all();
         work(0);
@@ -69,6 +70,7 @@ class Team {
     Share share(int member, int64_t count) const { return {count * member / size_, count * (member + 1) / size_}; }
 
   private:
+    static constexpr std::chrono::microseconds kLinger{2000};
     static constexpr int kSpins = 20'000;  // about 0.3 ms: longer than any part of a step, then others may have the core
 
     template <typename Condition>
@@ -83,19 +85,23 @@ class Team {
     }
 
     void serve(int member) {
-        uint64_t seen = 0;
-        for (;;) {
-            const std::function<void(int)>* work;
+        for (uint64_t seen = 0;; ++seen) {
+            linger(seen);
             {
                 std::unique_lock lock(mutex_);
-                wake_.wait(lock, [&] { return closing_ || round_ != seen; });
+                wake_.wait(lock, [&] { return closing_ || round_.load(std::memory_order_relaxed) != seen; });
                 if (closing_) return;
-                seen = round_;
-                work = work_;
             }
-            (*work)(member);
+            (*work_)(member);
             unfinished_.fetch_sub(1, std::memory_order_acq_rel);
         }
+    }
+
+    // Stays awake a while after round `seen`: a step's next part, or the next step, mostly follows within that time.
+    void linger(uint64_t seen) const {
+        const auto end = std::chrono::steady_clock::now() + kLinger;
+        while (round_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < end)
+            for (int spins = 0; spins < 64; ++spins) _mm_pause();
     }
 
     const int size_;
@@ -103,7 +109,7 @@ class Team {
     std::mutex callers_, mutex_;
     std::condition_variable wake_;
     const std::function<void(int)>* work_ = nullptr;
-    uint64_t round_ = 0;
+    std::atomic<uint64_t> round_{0};
     bool closing_ = false;
     std::atomic<int> unfinished_{0}, arrived_{0};
     std::atomic<uint32_t> phase_{0};

@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks import xtts_kernels
 from benchmarks.xtts_errors import Outputs, compare
 from benchmarks.xtts_kernels import KERNELS, Bench, Kernel
+from mirrorchat import native
 
 FIELDS = {
     "fp16w_vs_stock",
@@ -45,8 +46,11 @@ def test_last_line_holds_every_figure(tmp_path: Path) -> None:
     assert figures.keys() >= FIELDS
     assert figures["ids_equal"] is True
     assert figures["wav_max_error"] < 1e-3
-    assert figures["step_vs_floor"].keys() == figures["errors"].keys() == {"fp16w", "int8"}
-    assert 0 <= figures["errors"]["fp16w"]["kl_mean"] < figures["errors"]["int8"]["kl_mean"] < 0.01
+    modes = ["fp16w", "int8"] if native.library() else ["fp16w"]
+    errors = [figures["errors"][mode]["kl_mean"] for mode in modes]
+    assert figures["step_vs_floor"].keys() == figures["errors"].keys() == set(modes)
+    assert 0 <= errors[0] < 0.01
+    assert errors == sorted(set(errors))
 
 
 def test_errors_of_known_outputs() -> None:

@@ -1,26 +1,32 @@
 """The GPT in C++ against torch with the same weights, on every variant that this CPU runs."""
 
 import ctypes
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from make_tiny_xtts import make_checkpoint
+from native_variants import NAMES, variant_or_skip
 
 from mirrorchat import native
 from mirrorchat.xtts_checkpoint import read_weights
 from mirrorchat.xtts_gpt import Cache, TorchGpt
 from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import Network, load_network
-from mirrorchat.xtts_native_gpt import NativeGpt, PackedLinears
+from mirrorchat.xtts_native_gpt import STRIP, NativeGpt, PackedLinears
 
-LIBRARIES = {name: library for name, _ in native.VARIANTS if (library := native.variant(name)) is not None}
 CPU = torch.device("cpu")
 POSITIONS = 120
 MODES = (WeightMode.FP16W, WeightMode.INT8)
 
-variants = pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES.keys())
+variants = pytest.mark.parametrize("library", NAMES, indirect=True)
 planes_of = {WeightMode.FP16W: 2, WeightMode.INT8: 1}
+
+
+@pytest.fixture
+def library(request: pytest.FixtureRequest) -> native.Library:
+    return variant_or_skip(request.param)
 
 
 def random(*shape: int, seed: int) -> torch.Tensor:
@@ -92,7 +98,7 @@ class TestLinear:
     @pytest.mark.parametrize("planes", [1, 2])
     def test_variants_agree_to_the_last_bit(self, planes: int) -> None:
         weight, bias, x = random(1024, 80, seed=1), random(80, seed=2), random(19, 1024, seed=3)
-        first, *others = (multiply(library, weight, bias, x, planes) for library in LIBRARIES.values())
+        first, *others = (multiply(variant_or_skip(name), weight, bias, x, planes) for name in NAMES)
         assert all(torch.equal(first, other) for other in others)
 
     @variants
@@ -109,7 +115,7 @@ class TestLinear:
 
     @variants
     def test_what_cannot_be_packed_is_refused(self, library: native.Library) -> None:
-        linears = PackedLinears(library, native.Team(library, 1), planes=1, room=64 * 16)
+        linears = PackedLinears(library, native.Team(library, 1), planes=1, room=64 * STRIP)
         with pytest.raises(ValueError, match="100 inputs"):
             linears.add(torch.zeros(100, 4), torch.zeros(4))
         linears.add(torch.zeros(64, 4), torch.zeros(4))
@@ -194,7 +200,14 @@ class TestGpt:
 
 class TestLibrary:
     def test_is_the_best_variant_that_runs(self) -> None:
-        assert native.library() is next(iter(LIBRARIES.values()), None)
+        running = [native.variant(name) for name in NAMES if native.variant(name) is not None]
+        assert native.library() is (running[0] if running else None)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_is_there_where_there_is_a_compiler(self, name: str) -> None:
+        if shutil.which("g++") is None:
+            pytest.skip("no compiled library: there is no g++ to compile it")
+        assert native.compiled(name) is not None
 
     def test_none_is_found_where_none_was_compiled(self) -> None:
         assert native.compiled("_native_of_another_kind") is None

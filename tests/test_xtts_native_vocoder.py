@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from native_variants import tiles_or_skip
 
 pytest.importorskip(
     "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
@@ -26,10 +27,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 @pytest.fixture(scope="module")
 def library() -> Library:
-    library = native_library.library()
-    if library is None or not library.tiles:
-        pytest.skip("no AMX")
-    return library
+    return tiles_or_skip()
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ pytest.importorskip(
 )
 
 import make_tiny_xtts
+from native_variants import tiles_or_skip
 from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
 
-from mirrorchat import native as native_library
 from mirrorchat.audio import Samples
 from mirrorchat.xtts_model import load_network
 from mirrorchat.xtts_vocoder import StreamingVocoder, VocoderStream, fade_out
@@ -38,9 +38,8 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> HifiDecoder:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["torch", "native"])
 def native(request: pytest.FixtureRequest) -> bool:
-    library = native_library.library()
-    if request.param and (library is None or not library.tiles):
-        pytest.skip("no AMX")
+    if request.param:
+        tiles_or_skip()
     return bool(request.param)
 
 
