@@ -46,9 +46,9 @@ _SAMPLE_TYPES: dict[str, type[np.float32 | np.int16 | np.int32]] = {"flt": np.fl
 _LAYOUTS = ("mono", "stereo", "2.1", "quad", "5.0", "5.1", "6.1", "7.1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audio:
-    """Mono sound: `samples`, 1-D float32 in [-1, 1], at `sample_rate` Hz."""
+    """Mono sound: `samples`, 1-D float32 in [-1, 1], at `sample_rate` Hz. Each is equal to itself alone."""
 
     samples: Samples
     sample_rate: int

@@ -256,9 +256,11 @@ class _Turn:
         self.session = self.question.session or Session.unkept()
 
     def run(self, heard: Callable[[], bool]) -> Iterator[Event]:
+        # Recognition first: the answer waits for it longest.
+        recognition = self.pipeline.submit(self.place, self._transcribe)
         voice = self.pipeline.submit(self.place, self._compute_voice)
         quality = self.pipeline.submit(self.place, partial(self._assess, voice))
-        transcript = yield from self._transcript()
+        transcript = yield from self._wait(recognition)
         if not transcript.text:
             raise NoWords("no words were recognised in the audio", param="audio")
         yield transcript
@@ -273,11 +275,6 @@ class _Turn:
         yield self.watch.timings()
         self.session.add_turn(transcript.text, "".join(answer).strip())
         yield done
-
-    def _transcript(self) -> Generator[Event, None, Transcript]:
-        if self.question.text is not None:
-            return Transcript(self.question.text, self.question.language)
-        return (yield from self._wait(self.pipeline.submit(self.place, self._recognize)))
 
     def _wait(self, helper: "Future[Result]") -> Generator[Event, None, Result]:
         """Return what `helper` returns; say now and then that it still works."""
@@ -313,8 +310,10 @@ class _Turn:
         if self.caller_gone():
             raise ClientGone("the caller hung up")
 
-    def _recognize(self) -> Transcript:
+    def _transcribe(self) -> Transcript:
         question = self.question
+        if question.text is not None:
+            return Transcript(question.text, question.language)
         recognizer = self.pipeline.engines.recognizers[question.language]
         with self.watch.time("recognise"):
             return recognizer.recognize(question.audio, question.language, cancel=self.cancel)

