@@ -264,7 +264,7 @@ def healthz() -> Response:
 
 @main.get("/readyz")
 def readyz() -> Response:
-    """Say which engines answer: 200; 503 until all are loaded, when speech fails or is stuck, and after SIGTERM."""
+    """Say which engines answer: 200; 503 until all are loaded, when one fails or is stuck, and after SIGTERM."""
     if _runtime().scheduler.closed:
         raise _shutting_down()
     infos = _runtime().pipeline.engines.infos()

@@ -258,6 +258,9 @@ class WenetRecognizer:
             units = self._decode(features, cancel)
         return Transcript(written([self._units[unit] for unit in units], language), language)
 
+    def check_ready(self) -> None:
+        """It computes on the caller's thread: there is nothing that could have ended."""
+
     def close(self) -> None:
         """Nothing to end: the weights go with the last reference."""
 

@@ -110,6 +110,10 @@ class EmbeddedRecognizer:
             raise RecognitionFailed(f"the question could not be recognised: pocketsphinx: {error}") from None
         return Transcript(sentence_case(heard.decode(errors="replace")), language)
 
+    def check_ready(self) -> None:
+        """Raise NotReady while pocketsphinx's process, started again after its end, does not start."""
+        _check_start(self._children, "pocketsphinx")
+
     def close(self) -> None:
         """End the processes."""
         self._children.close()
@@ -134,6 +138,9 @@ class MissingRecognizer:
     ) -> Transcript:
         """Raise ModelNotInstalled with the folder, the files and the command."""
         raise ModelNotInstalled(self._message, param="language")
+
+    def check_ready(self) -> None:
+        """The server is as ready as it was meant to be: the other language may be there."""
 
     def close(self) -> None:
         """Nothing to free."""
@@ -222,10 +229,7 @@ class EmbeddedSynthesizer:
 
     def check_ready(self) -> None:
         """Raise NotReady while eSpeak NG's process, started again after its end, does not start."""
-        try:
-            self._espeak.check_start()
-        except ChildFailed as error:
-            raise NotReady(f"eSpeak NG does not start: {error}", retry_after_s=math.ceil(RETRY_S)) from None
+        _check_start(self._espeak, "eSpeak NG")
 
     def close(self) -> None:
         """End the eSpeak NG process."""
@@ -302,6 +306,14 @@ def _warm_up(child: WarmChildren | Espeak, name: str) -> None:
     except ChildFailed as error:
         child.close()
         raise ConfigurationError(f"{name} cannot be loaded: {error}") from error
+
+
+def _check_start(child: Espeak | WarmChildren, name: str) -> None:
+    """Raise NotReady when a process of the engine `name` has just failed to start."""
+    try:
+        child.check_start()
+    except ChildFailed as error:
+        raise NotReady(f"{name} does not start: {error}", retry_after_s=math.ceil(RETRY_S)) from None
 
 
 def _gather_speech(references: Sequence[Audio]) -> tuple[Audio, float]:

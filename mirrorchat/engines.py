@@ -160,6 +160,10 @@ class Recognizer(Protocol):
         """Return what is said in `audio` (any rate). No words give an empty text, never an error."""
         ...
 
+    def check_ready(self) -> None:
+        """Raise NotReady when the engine, once loaded, can recognise no more."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -263,6 +267,8 @@ class Engines:
 
     def check_ready(self) -> None:
         """Raise NotReady when an engine can answer no more."""
+        for recognizer in self.recognizers.values():
+            recognizer.check_ready()
         for synthesizer in self.synthesizers.values():
             synthesizer.check_ready()
 

@@ -1,4 +1,4 @@
-"""/readyz: not ready while the engine's thread is stuck; and what the batch says of itself."""
+"""/readyz: not ready while the engine's thread is stuck or a process does not start; and what the batch says of itself."""
 
 import sys
 import threading
@@ -19,9 +19,9 @@ from speech import say
 from mirrorchat import synth
 from mirrorchat.app import create_app
 from mirrorchat.audio import Samples
-from mirrorchat.embedded import EmbeddedSynthesizer
-from mirrorchat.engines import Cancel, Deadline, Language, Priority, Voice
-from mirrorchat.errors import NotReady, SynthesisFailed
+from mirrorchat.embedded import EmbeddedRecognizer, EmbeddedSynthesizer, ParrotChat
+from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority, Voice
+from mirrorchat.errors import NotReady, RecognitionFailed, SynthesisFailed
 from mirrorchat.settings import Settings
 from mirrorchat.synth import XttsSynthesizer
 from mirrorchat.xtts_decode import Vocoder
@@ -171,6 +171,25 @@ def test_a_child_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypa
         assert caught.value.retry_after_s
         assert list(embedded(engine, voice))
         engine.check_ready()
+    finally:
+        engine.close()
+
+
+def test_a_recogniser_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, question = EmbeddedRecognizer(), say("good morning")
+    try:
+        engine._children._children[0].end()
+        engine.check_ready()  # the next question starts another
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(tmp_path / "no-python"))
+            with pytest.raises(RecognitionFailed):
+                engine.recognize(question, Language.ENGLISH, cancel=Cancel())
+        engines = Engines({Language.ENGLISH: engine}, ParrotChat(), {})
+        with pytest.raises(NotReady, match="pocketsphinx does not start") as caught:
+            engines.check_ready()
+        assert caught.value.retry_after_s
+        assert engine.recognize(question, Language.ENGLISH, cancel=Cancel()).text
+        engines.check_ready()
     finally:
         engine.close()
 
