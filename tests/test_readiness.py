@@ -1,4 +1,4 @@
-"""/readyz: not ready while the engine's thread is stuck or a process does not start; and what the batch says of itself."""
+"""/readyz: not ready while the engine's thread is stuck or a process does not start; what the batch says of itself."""
 
 import sys
 import threading
