@@ -50,7 +50,7 @@ device = "auto"
 xtts_weights = "auto"
 
 # How many sentences XTTS decodes at once, 1 to 64, and the megabytes for what it remembers of them: fewer sentences run
-# at once where they do not fit (255 MB for the longest one in fp32, half that on a GPU in 16 bits).
+# at once where they do not fit (255 MB for the longest one, half that in int8 and on a GPU in 16 bits).
 xtts_batch = 8
 xtts_cache_mb = 2200
 

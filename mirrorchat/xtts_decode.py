@@ -474,7 +474,7 @@ def _cache_and_steps(limits: DecodeLimits, gpt: TorchGpt | NativeGpt, mode: Step
 
 def _cache_within(limits: DecodeLimits, gpt: GptInputs, positions: int) -> Cache:
     """Return a cache for as many sequences of `positions` as fit. Raises ConfigurationError when none does."""
-    row_bytes = int(np.prod(gpt.cache_shape(positions))) * gpt.mode.dtype.itemsize
+    row_bytes = int(np.prod(gpt.cache_shape(positions))) * gpt.cache_dtype.itemsize
     rows = min(limits.max_batch, limits.cache_bytes // row_bytes)
     if rows < 1:
         raise ConfigurationError(

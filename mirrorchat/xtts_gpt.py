@@ -48,7 +48,8 @@ class Block:
 class Cache:
     """Keys and values of `rows` sequences at `positions` each: (rows, layers, 2, heads, positions, D / heads).
 
-    Allocated once. On a CPU the system gives it memory only as positions are first written.
+    Of the type `gpt.cache_dtype`. Allocated once. On a CPU the system gives it memory only as positions are first
+    written.
     """
 
     def __init__(self, rows: int, positions: int, gpt: "GptInputs") -> None:
@@ -57,9 +58,9 @@ class Cache:
         device = gpt.mel_embedding.device
         shape = (rows, *gpt.cache_shape(positions))
         if device.type == "cpu":  # not written to, so that the system gives no memory yet
-            self.data = torch.empty(shape, dtype=gpt.mode.dtype)
+            self.data = torch.empty(shape, dtype=gpt.cache_dtype)
         else:  # a captured step multiplies what lies beyond a sequence's end by 0, which must not be NaN
-            self.data = torch.zeros(shape, dtype=gpt.mode.dtype, device=device)
+            self.data = torch.zeros(shape, dtype=gpt.cache_dtype, device=device)
 
     def filled(self, row: int, count: int) -> tuple[Tensor, ...]:
         """Return views of the first `count` positions of `row`: keys, values of layer 0, of layer 1, ...
@@ -102,6 +103,11 @@ class GptInputs:
         self.text_positions = _kept(gpt.text_pos_embedding.emb, device)
         self.mel_embedding = _kept(gpt.mel_embedding, device)
         self.mel_positions = _kept(gpt.mel_pos_embedding.emb, device)
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Return the type of keys and values in the cache: the one that torch computes in."""
+        return self.mode.dtype
 
     def cache_shape(self, positions: int) -> tuple[int, ...]:
         """Return the shape of one sequence's cache: (layers, 2, heads, positions, D / heads)."""

@@ -31,7 +31,7 @@ class WeightMode(enum.StrEnum):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the type of activations and cache in the GPU's modes, float32 in the CPU's."""
+        """Return the type of torch's activations, keys and values in the GPU's modes, float32 in the CPU's."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.value, torch.float32)
 
 

@@ -1,7 +1,7 @@
 """XTTS's GPT on CPUs with AVX512-VNNI or AMX: the layers' weights in 8-bit planes, a decode step as one call in C++.
 
-What is computed is described in native/gpt.cpp. One plane of weights is the mode `int8`; two, which keep 16 bits of
-each weight, are `fp16w`.
+What is computed is described in native/gpt.cpp. One plane of weights is the mode `int8`, whose cache of keys and values
+is in half precision; two, which keep 16 bits of each weight, are `fp16w`, with a cache in float32.
 """
 
 import ctypes
@@ -53,7 +53,7 @@ class _Model(ctypes.Structure):
 class _CacheView(ctypes.Structure):
     _fields_ = [
         ("data", _Pointer),
-        *((name, _Int) for name in ("row_stride", "layer_stride", "part_stride", "head_stride")),
+        *((name, _Int) for name in ("row_stride", "layer_stride", "part_stride", "head_stride", "half")),
     ]
 
 
@@ -139,6 +139,11 @@ class NativeGpt(GptInputs):
         model = _Model(self.width, self.heads, len(layers), self._layers, self._norms, packed_head)
         self._model = _Handle(library, self._team, model)
 
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Return float16 for int8, as each step reads the cache and its rounding is far below that of the weights."""
+        return torch.float16 if self.mode is WeightMode.INT8 else torch.float32
+
     @torch.inference_mode()
     def prefill(self, x: Tensor, cache: Cache, row: int, past: int) -> Tensor:
         """Run inputs `x` (n, D) that follow `past` positions of `row`; return their last layer's output (n, D)."""
@@ -148,7 +153,8 @@ class NativeGpt(GptInputs):
     def step(self, x: Tensor, cache: Cache, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Run one input for each place, `x` (n, D), at `positions` of `rows`; return the last layer's output (n, D).
 
-        Raises ValueError for places outside the cache, MemoryError.
+        Both float32; the cache may be in float32 or float16. Raises ValueError for places outside the cache,
+        MemoryError.
         """
         places = zip(rows, positions, strict=True)
         if not all(0 <= row < cache.rows and 0 <= position < cache.positions for row, position in places):
@@ -156,7 +162,7 @@ class NativeGpt(GptInputs):
         if x.shape != (len(rows), self.width) or not len(rows):
             raise ValueError(f"inputs of shape {tuple(x.shape)} for {len(rows)} places")
         out = x.to(torch.float32, copy=True).contiguous()
-        view = _CacheView(cache.data.data_ptr(), *cache.data.stride()[:4])
+        view = _CacheView(cache.data.data_ptr(), *cache.data.stride()[:4], cache.data.dtype == torch.float16)
         count = len(rows)
         failed = self._library.functions.gpt_forward(
             self._model.pointer,

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "buffer.h"
@@ -36,11 +35,44 @@ struct Model {
     Linear head;
 };
 
-// Keys and values: (rows, layers, 2, heads, positions, width / heads) floats.
+using Half = uint16_t;  // the bits of a number of half precision
+
+// Keys and values: (rows, layers, 2, heads, positions, width / heads) numbers, Half if `half`, else float. The strides
+// count numbers.
 struct CacheView {
-    float* data;
-    int64_t row_stride, layer_stride, part_stride, head_stride;
+    void* data;
+    int64_t row_stride, layer_stride, part_stride, head_stride, half;
 };
+
+// Where the inputs of a call are: at `positions` of `rows`, of which some may be the same row.
+struct Places {
+    int64_t count;
+    const int64_t *rows, *positions;
+    bool share_rows;
+};
+
+bool any_twice(const int64_t* rows, int64_t count) {
+    std::vector<int64_t> sorted(rows, rows + count);
+    std::sort(sorted.begin(), sorted.end());
+    return std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end();
+}
+
+inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
+
+inline __m512 load(const Half* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+
+inline void store(float* to, __m512 x) { _mm512_storeu_ps(to, x); }
+
+// What is too large becomes no number, so that its sequence fails alone: an infinite key could give a score of minus
+// infinity, which would hide its position and go unnoticed. XTTS's keys and values are far smaller.
+inline void store(Half* to, __m512 x) {
+    const __mmask16 fits = _mm512_cmp_ps_mask(_mm512_abs_ps(x), _mm512_set1_ps(65520.0f), _CMP_LT_OQ);
+    x = _mm512_mask_mov_ps(_mm512_set1_ps(NAN), fits, x);
+    const __m256i halves = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), halves);
+}
 
 void normalise(const Norm& norm, const float* x, int64_t width, float* out) {
     __m512 sum = _mm512_setzero_ps(), square = _mm512_setzero_ps();
@@ -67,13 +99,14 @@ inline __m512 gelu(__m512 x) {
 }
 
 // Scores of a query of `size` floats with `count` keys, scaled and made into weights that sum to 1; returns nothing.
-void attention_weights(const float* query, const float* keys, int64_t count, int64_t size, float* weights) {
+template <typename Number>
+void attention_weights(const float* query, const Number* keys, int64_t count, int64_t size, float* weights) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(size));
     float most = -INFINITY;
     for (int64_t position = 0; position < count; ++position) {
         __m512 sum = _mm512_setzero_ps();
         for (int64_t i = 0; i < size; i += kLanes)
-            sum = _mm512_fmadd_ps(_mm512_loadu_ps(query + i), _mm512_loadu_ps(keys + position * size + i), sum);
+            sum = _mm512_fmadd_ps(load(query + i), load(keys + position * size + i), sum);
         weights[position] = _mm512_reduce_add_ps(sum) * scale;
         most = std::max(most, weights[position]);
     }
@@ -91,18 +124,19 @@ void attention_weights(const float* query, const float* keys, int64_t count, int
 }
 
 // Four sums run side by side, since each waits for its own last addition.
-template <int VECTORS>
-void attend_to(const float* weights, const float* values, int64_t count, int64_t size, float* out) {
+template <int VECTORS, typename Number>
+void attend_to(const float* weights, const Number* values, int64_t count, int64_t size, float* out) {
     __m512 sum[VECTORS] = {};
     for (int64_t position = 0; position < count; ++position) {
         const __m512 weight = _mm512_set1_ps(weights[position]);
         for (int i = 0; i < VECTORS; ++i)
-            sum[i] = _mm512_fmadd_ps(weight, _mm512_loadu_ps(values + position * size + i * kLanes), sum[i]);
+            sum[i] = _mm512_fmadd_ps(weight, load(values + position * size + i * kLanes), sum[i]);
     }
     for (int i = 0; i < VECTORS; ++i) _mm512_storeu_ps(out + i * kLanes, sum[i]);
 }
 
-void attend(const float* weights, const float* values, int64_t count, int64_t size, float* out) {
+template <typename Number>
+void attend(const float* weights, const Number* values, int64_t count, int64_t size, float* out) {
     int64_t i = 0;
     for (; i + 4 * kLanes <= size; i += 4 * kLanes) attend_to<4>(weights, values + i, count, size, out + i);
     for (; i < size; i += kLanes) attend_to<1>(weights, values + i, count, size, out + i);
@@ -117,13 +151,14 @@ class Gpt {
     // Runs one input for each of `count` places, `x` (count, width), through the layers; `x` becomes their output.
     void forward(float* x, int64_t count, const int64_t* rows, const int64_t* positions, const CacheView& cache) {
         prepare(count);
+        const Places places{count, rows, positions, any_twice(rows, count)};
         const int64_t longest = *std::max_element(positions, positions + count) + 1;
         weights_.resize(team_.size());
         for (auto& own : weights_) own.resize(std::max<size_t>(own.size(), longest + kLanes));
         team_.run([&](int member) {
             Progress progress;
             for (int64_t layer = 0; layer < model_.layers; ++layer)
-                run_layer(member, layer, x, count, rows, positions, cache, progress);
+                run_layer(member, layer, x, places, cache, progress);
         });
     }
 
@@ -162,11 +197,11 @@ class Gpt {
         normed_.reserve(count * width);
     }
 
-    void run_layer(int member, int64_t index, float* x, int64_t count, const int64_t* rows, const int64_t* positions,
-                   const CacheView& cache, Progress& progress) {
+    void run_layer(int member, int64_t index, float* x, const Places& places, const CacheView& cache,
+                   Progress& progress) {
         const Layer& layer = model_.layer[index];
         const Linear& after = index + 1 < model_.layers ? model_.layer[index + 1].qkv : model_.head;
-        const int64_t width = model_.width;
+        const int64_t width = model_.width, count = places.count;
         const auto add_to_x = [&](int64_t row, int64_t output, __m512 value) {
             float* to = x + row * width + output;
             _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), value));
@@ -175,8 +210,11 @@ class Gpt {
         multiply(member, progress, layer.qkv, layer.attention_out, [&](int64_t row, int64_t output, __m512 value) {
             _mm512_storeu_ps(scratch_.data() + row * 3 * width + output, value);
         });
-        remember(member, index, count, rows, positions, cache);
-        look_back(member, index, count, rows, positions, cache);
+        if (cache.half) {
+            find_attended<Half>(member, index, places, cache);
+        } else {
+            find_attended<float>(member, index, places, cache);
+        }
         take_rows(member, normed_.data(), width, count);
         multiply(member, progress, layer.attention_out, layer.mlp_in, add_to_x);
         norm_rows(member, layer.mlp_norm, x, count);
@@ -225,35 +263,45 @@ class Gpt {
         team_.meet();
     }
 
-    // Puts the new keys and values into the cache. All of them before anyone looks: a text's places see each other.
-    void remember(int member, int64_t layer, int64_t count, const int64_t* rows, const int64_t* positions,
-                  const CacheView& cache) {
-        const Share share = team_.share(member, count * model_.heads);
-        for (int64_t item = share.first; item < share.last; ++item) {
-            const int64_t place = item / model_.heads, head = item % model_.heads;
-            const float* from = scratch_.data() + place * 3 * model_.width + head * size_;
-            float* to = part(cache, rows[place], layer, head) + positions[place] * size_;
-            std::memcpy(to, from + model_.width, size_ * sizeof(float));
-            std::memcpy(to + cache.part_stride, from + 2 * model_.width, size_ * sizeof(float));
-        }
-        team_.meet();
-    }
-
-    void look_back(int member, int64_t layer, int64_t count, const int64_t* rows, const int64_t* positions,
-                   const CacheView& cache) {
-        const Share share = team_.share(member, count * model_.heads);
+    // Finds what attention gives. Where a text's places see each other, all new keys and values come into the cache
+    // before anyone looks. A place alone in its row sees only what its own member has put there just now: a member
+    // looks back with the same items that it has remembered.
+    template <typename Number>
+    void find_attended(int member, int64_t layer, const Places& places, const CacheView& cache) {
+        const Share share = team_.share(member, places.count * model_.heads);
+        for (int64_t item = share.first; item < share.last; ++item) remember<Number>(item, layer, places, cache);
+        if (places.share_rows) team_.meet();
         float* weights = weights_[member].data();
-        for (int64_t item = share.first; item < share.last; ++item) {
-            const int64_t place = item / model_.heads, head = item % model_.heads, seen = positions[place] + 1;
-            const float* keys = part(cache, rows[place], layer, head);
-            attention_weights(scratch_.data() + place * 3 * model_.width + head * size_, keys, seen, size_, weights);
-            attend(weights, keys + cache.part_stride, seen, size_, normed_.data() + place * model_.width + head * size_);
-        }
+        for (int64_t item = share.first; item < share.last; ++item)
+            look_back<Number>(item, layer, places, cache, weights);
         team_.meet();
     }
 
-    static float* part(const CacheView& cache, int64_t row, int64_t layer, int64_t head) {
-        return cache.data + row * cache.row_stride + layer * cache.layer_stride + head * cache.head_stride;
+    // Puts the new key and value of one head of one place into the cache.
+    template <typename Number>
+    void remember(int64_t item, int64_t layer, const Places& places, const CacheView& cache) {
+        const int64_t place = item / model_.heads, head = item % model_.heads;
+        const float* key = scratch_.data() + (3 * place + 1) * model_.width + head * size_;
+        Number* to = part<Number>(cache, places.rows[place], layer, head) + places.positions[place] * size_;
+        for (int64_t i = 0; i < size_; i += kLanes) {
+            store(to + i, load(key + i));
+            store(to + cache.part_stride + i, load(key + model_.width + i));
+        }
+    }
+
+    // Attends with one head of one place over all that its row has up to it.
+    template <typename Number>
+    void look_back(int64_t item, int64_t layer, const Places& places, const CacheView& cache, float* weights) {
+        const int64_t place = item / model_.heads, head = item % model_.heads, seen = places.positions[place] + 1;
+        const Number* keys = part<Number>(cache, places.rows[place], layer, head);
+        attention_weights(scratch_.data() + place * 3 * model_.width + head * size_, keys, seen, size_, weights);
+        attend(weights, keys + cache.part_stride, seen, size_, normed_.data() + place * model_.width + head * size_);
+    }
+
+    template <typename Number>
+    static Number* part(const CacheView& cache, int64_t row, int64_t layer, int64_t head) {
+        return static_cast<Number*>(cache.data) + row * cache.row_stride + layer * cache.layer_stride +
+               head * cache.head_stride;
     }
 
     Team& team_;

@@ -259,6 +259,16 @@ class TestLimits:
         with pytest.raises(ConfigurationError, match=f"give it {row_bytes} or more"):
             make_engine(cache_bytes=row_bytes - 1)
 
+    @pytest.mark.parametrize("mode", EXACT_MODES)
+    def test_twice_as_many_fit_in_int8(self, network: Network, mode: WeightMode) -> None:
+        budget = 2 * ROW_BYTES[StepMode.EAGER]
+        with engines(network) as make:
+            engine = make(mode, cache_bytes=budget)
+            assert engine.cache.rows == (4 if mode is WeightMode.INT8 else 2)
+            assert engine.cache.data.nbytes == budget
+            utterances = [engine.submit(ask(speaker=number)) for number in range(5)]
+            assert all(collect(utterance).tokens for utterance in utterances)
+
     def test_admission(self, make_engine: Callable[..., DecodeEngine]) -> None:
         gate = threading.Lock()
         engine = make_engine(max_batch=1, max_waiting=2, device_lock=gate)

@@ -27,7 +27,7 @@ GREEDY = Sampling(do_sample=False)
 SAMPLED = Sampling()
 TOKEN_LIMIT = 37  # of the tiny checkpoint
 POSITIONS = 32 + 401 + 2 + TOKEN_LIMIT
-ROW_BYTES = {  # layers, keys and values, width, float32, positions
+ROW_BYTES = {  # layers, keys and values, width, float32 (as in all modes but int8), positions
     StepMode.EAGER: 2 * 2 * 64 * 4 * POSITIONS,
     StepMode.STATIC: 2 * 2 * 64 * 4 * (POSITIONS + 1),
 }
