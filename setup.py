@@ -1,7 +1,8 @@
-"""The part of the installation that setup.cfg cannot say: XTTS's networks in C++, for two kinds of CPU.
+"""The part of the installation that setup.cfg cannot say: what is in C++.
 
-Where they cannot be compiled, MirrorChat is installed without them and torch does the work. They are opened through
-ctypes (mirrorchat/native.py), so they need no Python headers.
+XTTS's networks, for two kinds of CPU, and the search of the recogniser, for any. Where they cannot be compiled,
+MirrorChat is installed without them; torch and Python do the work. They are opened through ctypes
+(mirrorchat/native.py), so they need no Python headers.
 """
 
 from glob import glob
@@ -10,12 +11,16 @@ from setuptools import Extension, setup
 
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma"]
 AMX = [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
+XTTS = ["native/gpt.cpp", "native/module.cpp", "native/vocoder.cpp"]
+SEARCH = ["native/prefix_beam.cpp"]
+# Its sums are those of Python to the bit: a CPU that multiplies and adds at once may not do so.
+EXACT = ["-ffp-contract=off"]
 
 
-def library(name: str, flags: list[str]) -> Extension:
+def library(name: str, sources: list[str], flags: list[str]) -> Extension:
     return Extension(
         f"mirrorchat.{name}",
-        sources=sorted(glob("native/*.cpp")),
+        sources=sources,
         depends=sorted(glob("native/*.h")),
         # GCC 12 warns of its own headers.
         extra_compile_args=["-std=c++20", "-O3", "-Wno-uninitialized", "-Wno-maybe-uninitialized", *flags],
@@ -25,4 +30,10 @@ def library(name: str, flags: list[str]) -> Extension:
     )
 
 
-setup(ext_modules=[library("_native_avx512", AVX512), library("_native_amx", AMX)])
+setup(
+    ext_modules=[
+        library("_native_avx512", XTTS, AVX512),
+        library("_native_amx", XTTS, AMX),
+        library("_native_search", SEARCH, EXACT),
+    ]
+)

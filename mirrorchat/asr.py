@@ -5,40 +5,26 @@ A model is a folder with `final.zip` (TorchScript) and `units.txt`. The steps an
 then both attention decoders choose among its n best.
 """
 
-import math
 import re
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import kaldi_native_fbank
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from mirrorchat.audio import Audio
+from mirrorchat.ctc_search import FloatArray, Hypothesis, prefix_beam_search
 from mirrorchat.engines import Cancel, EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 
 SAMPLE_RATE = 16000
 BINS = 80
-BEAM = 10
 CTC_WEIGHT = 0.5
 REVERSE_WEIGHT = 0.3
-BLANK = 0
-
-FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One reading of an utterance: its unit numbers, and the log probability that CTC gives it."""
-
-    units: tuple[int, ...]
-    score: float
 
 
 def fbank(samples: FloatArray) -> FloatArray:
@@ -64,82 +50,6 @@ def encode(model: torch.jit.ScriptModule, features: FloatArray) -> tuple[torch.T
     encoded, _, _ = model.forward_encoder_chunk(torch.from_numpy(features).unsqueeze(0), 0, -1)
     log_probs: FloatArray = model.ctc_activation(encoded)[0].numpy()
     return encoded, log_probs
-
-
-class _Prefixes:
-    """Every prefix met in one search, as a tree: a number for each, so that none is copied or compared whole."""
-
-    def __init__(self) -> None:
-        self.parents = [-1]
-        self.units = [-1]
-        self._children: dict[tuple[int, int], int] = {}
-
-    def child(self, prefix: int, unit: int) -> int:
-        """Return the number of `prefix` followed by `unit`."""
-        number = self._children.setdefault((prefix, unit), len(self.units))
-        if number == len(self.units):
-            self.parents.append(prefix)
-            self.units.append(unit)
-        return number
-
-    def spell(self, prefix: int) -> tuple[int, ...]:
-        """Return the units of `prefix`, first to last."""
-        units = []
-        while prefix > 0:
-            units.append(self.units[prefix])
-            prefix = self.parents[prefix]
-        return tuple(reversed(units))
-
-
-# A live prefix: its number, and the log probabilities of the paths that end in a blank and in its last unit.
-_Live = tuple[int, float, float]
-
-
-def prefix_beam_search(log_probs: FloatArray, beam: int = BEAM) -> list[Hypothesis]:
-    """Return the `beam` best readings of CTC log probabilities (S, V), best first.
-
-    The method is Hannun et al.'s (arXiv 1408.2873), with WeNet's pruning: in each frame the `beam` best units extend
-    the `beam` best prefixes. Equal scores stay in the order in which they were met.
-    """
-    prefixes = _Prefixes()
-    live: list[_Live] = [(0, 0.0, -math.inf)]
-    best = torch.from_numpy(log_probs).topk(min(beam, log_probs.shape[1]), dim=1)
-    for scores, units in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        live = _advance(live, units, scores, prefixes)[:beam]
-    return [Hypothesis(prefixes.spell(prefix), _log_add(blank, unit)) for prefix, blank, unit in live]
-
-
-def _advance(live: list[_Live], units: list[int], scores: list[float], prefixes: _Prefixes) -> list[_Live]:
-    """Return the live prefixes after one more frame, best first. Two paths that spell the same are added up."""
-    met: dict[int, list[float]] = {}
-    last = prefixes.units
-    totals = [_log_add(blank, unit) for _, blank, unit in live]
-    for unit, score in zip(units, scores, strict=True):
-        for (prefix, ends_blank, ends_unit), total in zip(live, totals, strict=True):
-            if unit == BLANK:
-                _add(met, prefix, 0, total + score)
-            elif last[prefix] == unit:
-                # The same unit again is the same letter held, unless a blank came between.
-                _add(met, prefix, 1, ends_unit + score)
-                _add(met, prefixes.child(prefix, unit), 1, ends_blank + score)
-            else:
-                _add(met, prefixes.child(prefix, unit), 1, total + score)
-    ranked = sorted(((_log_add(*ends), prefix, ends) for prefix, ends in met.items()), key=lambda item: -item[0])
-    return [(prefix, ends[0], ends[1]) for _, prefix, ends in ranked]
-
-
-def _add(met: dict[int, list[float]], prefix: int, end: int, score: float) -> None:
-    ends = met.get(prefix)
-    if ends is None:
-        ends = met[prefix] = [-math.inf, -math.inf]
-    ends[end] = _log_add(ends[end], score)
-
-
-def _log_add(a: float, b: float) -> float:
-    """Return log(exp(a) + exp(b)), also where both are log 0."""
-    if a < b:
-        a, b = b, a
-    return a if b == -math.inf else a + math.log1p(math.exp(b - a))
 
 
 def attention_rescoring(

@@ -1,7 +1,8 @@
-"""The library in C++ (`native/`) that runs XTTS's two networks on CPUs with AVX512-VNNI or AMX, opened through ctypes.
+"""The libraries in C++ (`native/`), opened through ctypes: XTTS's two networks for CPUs with AVX512-VNNI or AMX, and
+the search of the recogniser for any CPU.
 
-It is compiled when the project is installed, once for each kind of CPU. Where there was no compiler, or the CPU is
-another, `library` says why there is none and torch does the work.
+They are compiled when the project is installed, the networks once for each kind of CPU. Where there was no compiler, or
+the CPU is another, there is no library, and torch or plain Python does the work.
 """
 
 import ctypes
@@ -98,6 +99,16 @@ def variant(name: str) -> Library | None:
         return None
     try:
         return Library(path)
+    except OSError:
+        return None
+
+
+@functools.cache
+def search_library() -> ctypes.CDLL | None:
+    """Return the C functions of the CTC prefix beam search, or None where they were not compiled."""
+    path = compiled("_native_search")
+    try:
+        return None if path is None else ctypes.CDLL(str(path))
     except OSError:
         return None
 

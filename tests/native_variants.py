@@ -1,4 +1,6 @@
-"""The compiled library's variants for tests, which skip where this CPU, or this installation, has none of them."""
+"""The compiled libraries for tests, which skip where this CPU, or this installation, has none of them."""
+
+import ctypes
 
 import pytest
 
@@ -18,3 +20,11 @@ def variant_or_skip(name: str) -> native.Library:
 def tiles_or_skip() -> native.Library:
     """Return the variant that has the vocoder."""
     return variant_or_skip("_native_amx")
+
+
+def search_functions_or_skip() -> ctypes.CDLL:
+    """Return the CTC search's functions."""
+    functions = native.search_library()
+    if functions is None:
+        pytest.skip("no compiled library: _native_search is not there")
+    return functions

@@ -1,34 +1,18 @@
-"""The steps of recognition one by one: features by hand, the search and the rescoring against obvious ones."""
+"""The steps of recognition around the search: features by hand, and the rescoring against an obvious one."""
 
-import itertools
-import math
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import make_tiny_wenet
 import numpy as np
 import pytest
-import tiny_wenet_speech as speech
 import torch
+from ctc_log_probs import random_log_probs
 
-from mirrorchat.asr import (
-    BEAM,
-    FloatArray,
-    Hypothesis,
-    WenetRecognizer,
-    attention_rescoring,
-    encode,
-    fbank,
-    load_script,
-    prefix_beam_search,
-)
+from mirrorchat.asr import WenetRecognizer, attention_rescoring, fbank, load_script
 from mirrorchat.audio import Audio
+from mirrorchat.ctc_search import Hypothesis, prefix_beam_search
 from mirrorchat.engines import Cancel, Language
 from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model
-
-MODELS = Path(__file__).parent / "data" / "wenet-tiny"
-
 
 # Features
 
@@ -53,87 +37,6 @@ def test_features_are_kaldis() -> None:
 def test_features_come_every_10_ms() -> None:
     assert [len(fbank(np.zeros(n, np.float32))) for n in (0, 399, 400, 559, 560, 16000)] == [0, 0, 1, 1, 2, 98]
     assert fbank(np.zeros(0, np.float32)).shape == (0, 80)
-
-
-# Search
-
-
-def reference_search(log_probs: FloatArray, beam: int) -> list[Hypothesis]:
-    """The same search with whole prefixes as keys: slow, and read at a glance."""
-    live: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
-    for frame in log_probs:
-        met: dict[tuple[int, ...], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-        for unit in np.argsort(-frame, kind="stable")[:beam].tolist():
-            score = float(frame[unit])
-            for prefix, (ends_blank, ends_unit) in live.items():
-                if unit == 0:
-                    met[prefix][0].extend((ends_blank + score, ends_unit + score))
-                elif prefix and prefix[-1] == unit:
-                    met[prefix][1].append(ends_unit + score)
-                    met[(*prefix, unit)][1].append(ends_blank + score)
-                else:
-                    met[(*prefix, unit)][1].extend((ends_blank + score, ends_unit + score))
-        summed = {prefix: (log_sum(blank), log_sum(unit)) for prefix, (blank, unit) in met.items()}
-        live = dict(sorted(summed.items(), key=lambda item: -log_sum(item[1]))[:beam])
-    return [Hypothesis(prefix, log_sum(ends)) for prefix, ends in live.items()]
-
-
-def log_sum(logs: Sequence[float]) -> float:
-    top = max(logs, default=-math.inf)
-    return top if top == -math.inf else top + math.log(sum(math.exp(log - top) for log in logs))
-
-
-def random_log_probs(frames: int, units: int, seed: int, sharpness: float) -> FloatArray:
-    scores = np.random.default_rng(seed).standard_normal((frames, units)) * sharpness
-    scores[:, 0] += sharpness  # blank leads, as it does in a trained model
-    return torch.log_softmax(torch.from_numpy(scores.astype(np.float32)), dim=-1).numpy()
-
-
-def assert_same(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> None:
-    assert [hypothesis.units for hypothesis in found] == [hypothesis.units for hypothesis in expected]
-    np.testing.assert_allclose([item.score for item in found], [item.score for item in expected], rtol=1e-9)
-
-
-@pytest.mark.parametrize("sharpness", [0.5, 2.0, 6.0])
-@pytest.mark.parametrize(("frames", "units", "beam"), [(1, 5, 10), (30, 6, 3), (60, 40, 10), (25, 4, 1)])
-def test_the_search_equals_the_reference(frames: int, units: int, beam: int, sharpness: float) -> None:
-    for seed in range(8):
-        log_probs = random_log_probs(frames, units, seed, sharpness)
-        assert_same(prefix_beam_search(log_probs, beam), reference_search(log_probs, beam))
-
-
-@pytest.mark.parametrize("code", ["en", "zh"])
-@torch.inference_mode()
-def test_the_search_equals_the_reference_on_speech(code: speech.Code) -> None:
-    model = load_script(MODELS / code / "final.zip")
-    for samples in speech.speak(speech.held_out(code)[::6]):
-        _, log_probs = encode(model, fbank(samples))
-        assert_same(prefix_beam_search(log_probs), reference_search(log_probs, BEAM))
-
-
-def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(unit for unit, _ in itertools.groupby(path) if unit != 0)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_wide_search_finds_every_reading_and_its_whole_probability(seed: int) -> None:
-    log_probs = random_log_probs(5, 3, seed, 1.0)
-    paths: dict[tuple[int, ...], list[float]] = defaultdict(list)
-    for path in itertools.product(range(3), repeat=5):
-        paths[collapse(path)].append(sum(float(log_probs[time, unit]) for time, unit in enumerate(path)))
-    expected = {units: log_sum(logs) for units, logs in paths.items()}
-    found = {item.units: item.score for item in prefix_beam_search(log_probs, beam=1000)}
-    likely = {units: score for units, score in found.items() if score > -math.inf}
-    assert likely == pytest.approx(expected, abs=1e-6)
-    assert prefix_beam_search(log_probs, beam=1000)[0].units == max(expected, key=lambda units: expected[units])
-
-
-def test_a_repeated_unit_needs_a_blank_between() -> None:
-    certain = np.full((3, 2), -50.0, np.float32)
-    certain[[0, 1, 2], [1, 0, 1]] = 0.0
-    assert prefix_beam_search(certain)[0].units == (1, 1)
-    certain[1] = [-50.0, 0.0]
-    assert prefix_beam_search(certain)[0].units == (1,)
 
 
 # Rescoring, on a random network in full precision
@@ -185,7 +88,7 @@ def test_rescoring_chooses_as_the_obvious_sum_does(random_model: Path) -> None:
 def test_rescoring_takes_an_empty_text(random_model: Path) -> None:
     model = load_script(random_model / "final.zip")
     encoded, _, _ = model.forward_encoder_chunk(torch.zeros(1, 40, 80), 0, -1)
-    assert attention_rescoring(model, [Hypothesis((), -1.0)], encoded).units == ()
+    assert attention_rescoring(model, [Hypothesis((), -1.0, (), ())], encoded).units == ()
 
 
 def test_a_model_in_full_precision_is_read_too(random_model: Path) -> None:

@@ -1,0 +1,405 @@
+// CTC prefix beam search (Hannun et al., arXiv:1408.2873) with WeNet's pruning, times and hot words: what
+// mirrorchat/ctc_plain.py does, some twenty times as fast.
+//
+// Both do the same operations on the same doubles in the same order and call the same exp and log1p, so both give the
+// same bits. Nothing here is shared between searches.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <new>
+#include <unordered_map>
+#include <vector>
+
+namespace mirrorchat {
+namespace {
+
+constexpr int32_t kBlank = 0;
+constexpr int32_t kNone = -1;
+constexpr int kBlock = 32;  // scores compared at once
+constexpr double kImpossible = -std::numeric_limits<double>::infinity();
+
+enum Status : int { kDone = 0, kNoMemory = -1, kNotNumbers = -2 };
+
+// The automaton of hot words: `_Arrays` in mirrorchat/ctc_context.py. The arrays outlive the search.
+struct Graph {
+    const int32_t* first;
+    const int32_t* units;
+    const int32_t* targets;
+    const int32_t* fail;
+    const double* reached;
+    const double* completed;
+    double score;
+
+    // The state that the arc of `unit` leads to, or kNone.
+    int32_t arc(int32_t state, int32_t unit) const {
+        const int32_t* end = units + first[state + 1];
+        const int32_t* found = std::lower_bound(units + first[state], end, unit);
+        return found != end && *found == unit ? targets[found - units] : kNone;
+    }
+
+    // Goes from `state` on with `unit`; returns what that adds to the bonus.
+    double step(int32_t& state, int32_t unit) const {
+        const int32_t from = state, direct = arc(from, unit);
+        int32_t target = direct;
+        while (target == kNone && state != 0) target = arc(state = fail[state], unit);
+        state = std::max(target, 0);
+        const double bonus = direct != kNone ? score : reached[state] - reached[from];
+        return bonus + completed[state];
+    }
+};
+
+double log_add(double a, double b) {
+    if (a < b) std::swap(a, b);
+    return b == kImpossible ? a : a + std::log1p(std::exp(b - a));
+}
+
+// A unit among the best of a frame.
+struct Choice {
+    float score;
+    int32_t unit;
+};
+
+// Whether none of kBlock scores is above `least`; false with NaN.
+bool none_above(const float* scores, float least) {
+    int above = 0;
+    for (int i = 0; i < kBlock; ++i) above |= !(scores[i] <= least);
+    return above == 0;
+}
+
+// Writes the `count` best units of a frame, best first, of equals the lower unit. False if one is NaN or infinite.
+bool choose(const float* frame, int64_t units, int64_t count, Choice* best) {
+    int64_t held = 0;
+    for (int64_t unit = 0; unit < units; ++unit) {
+        if (held == count) {
+            const float least = best[count - 1].score;
+            while (unit + kBlock <= units && none_above(frame + unit, least)) unit += kBlock;
+            while (unit < units && frame[unit] <= least) ++unit;
+            if (unit == units) break;
+        }
+        const float score = frame[unit];
+        if (!(score < std::numeric_limits<float>::infinity())) return false;
+        int64_t place = held < count ? held++ : count - 1;
+        for (; place > 0 && best[place - 1].score < score; --place) best[place] = best[place - 1];
+        best[place] = {score, static_cast<int32_t>(unit)};
+    }
+    return true;
+}
+
+// When the last unit of a path was spoken, and a link to those before it.
+struct Spoken {
+    int32_t before;
+    int32_t frame;
+    float peak;  // the largest log probability of the unit while it is held
+};
+
+// The paths to a prefix that end alike, in a blank or in its last unit.
+struct Paths {
+    double total = kImpossible;  // log probability of all of them
+    double best = kImpossible;   // of the likeliest
+    int32_t spoken = kNone;      // by the likeliest
+};
+
+struct Prefix {
+    int32_t parent, last;  // its place in the tree; its last unit, kNone for the empty prefix
+    int32_t number;        // in the tree; kNone for one that has not survived a frame
+    int32_t state;         // of the automaton
+    double bonus;          // for hot words
+    double total;          // log probability of all paths; hot words apart
+    Paths blank, unit;
+
+    const Paths& likeliest() const { return blank.best > unit.best ? blank : unit; }
+};
+
+// A prefix met in a frame. What its last unit's paths speak becomes a link only if the prefix survives.
+struct Met : Prefix {
+    bool ends_blank = false, ends_unit = false;
+    Spoken spoken{};
+
+    // Adds paths that the last unit was just appended to.
+    void append(double log, double likeliest, const Spoken& said) {
+        unit.total = log_add(unit.total, log);
+        if (!(unit.best < likeliest) && ends_unit) return;
+        unit.best = likeliest;
+        spoken = said;
+        ends_unit = true;
+    }
+
+    // Adds `paths`, whose last unit, spoken as `said`, was just held. The frames of paths that it was appended to just
+    // now stay, as in WeNet.
+    void hold(const Paths& paths, float score, const Spoken& said) {
+        unit.total = log_add(unit.total, paths.total + score);
+        if (unit.best == kImpossible) spoken = said;
+        unit.best = std::max(unit.best, paths.best + score);
+        ends_unit = true;
+    }
+};
+
+// Every prefix that has survived a frame: a number for each, so that none is copied or compared whole.
+class Tree {
+  public:
+    int32_t number(int32_t parent, int32_t unit) {
+        const uint64_t key = static_cast<uint64_t>(parent) << 32 | static_cast<uint32_t>(unit);
+        const auto [place, fresh] = numbers_.try_emplace(key, static_cast<int32_t>(nodes_.size()));
+        if (fresh) nodes_.push_back({parent, unit, nodes_[parent].depth + 1});
+        return place->second;
+    }
+
+    int32_t depth(int32_t number) const { return nodes_[number].depth; }
+
+    // Writes the units of a prefix, first to last.
+    void spell(int32_t number, int32_t* units) const {
+        for (; number > 0; number = nodes_[number].parent) units[nodes_[number].depth - 1] = nodes_[number].unit;
+    }
+
+    // The longest prefix that both begin with.
+    int32_t common(int32_t a, int32_t b) const {
+        while (a != b) (depth(a) > depth(b) ? a : b) = nodes_[depth(a) > depth(b) ? a : b].parent;
+        return a;
+    }
+
+  private:
+    struct Node {
+        int32_t parent, unit, depth;
+    };
+    std::vector<Node> nodes_{{kNone, kNone, 0}};
+    std::unordered_map<uint64_t, int32_t> numbers_;
+};
+
+class Search {
+  public:
+    Search(int32_t beam, const Graph* graph) : beam_(beam), graph_(graph ? *graph : Graph{}), hot_(graph != nullptr) {
+        Prefix start{kNone, kNone, 0, 0, 0.0, 0.0, {}, {}};
+        start.blank.total = start.blank.best = 0.0;
+        live_.push_back(start);
+    }
+
+    // Takes all frames, or none if one holds NaN or infinity.
+    Status advance(const float* log_probs, int64_t frames, int64_t units) {
+        const int64_t count = std::min<int64_t>(beam_, units);
+        choices_.resize(frames * count);
+        for (int64_t i = 0; i < frames; ++i) {
+            if (!choose(log_probs + i * units, units, count, choices_.data() + i * count)) return kNotNumbers;
+        }
+        for (int64_t i = 0; i < frames; ++i, ++frame_) step(choices_.data() + i * count, count);
+        return kDone;
+    }
+
+    int64_t count() const { return static_cast<int64_t>(live_.size()); }
+
+    // The number of units of all live prefixes together.
+    int64_t units() const {
+        int64_t sum = 0;
+        for (const Prefix& prefix : live_) sum += tree_.depth(prefix.number);
+        return sum;
+    }
+
+    // Writes the live prefixes, best first, scored as if speech ended here: what each has of units, one after another.
+    void read(int32_t* lengths, double* scores, int32_t* units, int32_t* frames, float* peaks) const {
+        std::vector<std::pair<double, int32_t>> order;
+        for (int32_t i = 0; i < count(); ++i) order.emplace_back(final_score(live_[i]), i);
+        std::stable_sort(order.begin(), order.end(), [](auto& a, auto& b) { return a.first > b.first; });
+        for (const auto& [score, i] : order) {
+            const int32_t length = tree_.depth(live_[i].number);
+            tree_.spell(live_[i].number, units);
+            trace(live_[i].likeliest().spoken, length, frames, peaks);
+            *lengths++ = length, *scores++ = score;
+            units += length, frames += length, peaks += length;
+        }
+    }
+
+    // The number of the longest prefix that all live ones begin with.
+    int32_t agreed() const {
+        int32_t number = live_[0].number;
+        for (const Prefix& prefix : live_) number = tree_.common(number, prefix.number);
+        return number;
+    }
+
+    const Tree& tree() const { return tree_; }
+
+  private:
+    // Replaces the live prefixes by the best of those that one more frame leads to; of equals, the first met.
+    void step(const Choice* choices, int64_t count) {
+        met_.clear();
+        again_.assign(live_.size(), kNone);
+        link_live();
+        for (int64_t i = 0; i < count; ++i) {
+            for (int32_t from = 0; from < static_cast<int32_t>(live_.size()); ++from) {
+                if (choices[i].unit == kBlank) {
+                    stay(from, choices[i].score);
+                } else {
+                    append(from, choices[i]);
+                }
+            }
+        }
+        keep(rank());
+    }
+
+    // Finds the live prefixes that are another's with one unit more: only those can be met in two ways.
+    void link_live() {
+        const int32_t count = static_cast<int32_t>(live_.size());
+        child_.assign(count, kNone);
+        sibling_.assign(count, kNone);
+        for (int32_t i = 0; i < count; ++i) {
+            for (int32_t parent = 0; parent < count; ++parent) {
+                if (live_[parent].number != live_[i].parent) continue;
+                sibling_[i] = child_[parent];
+                child_[parent] = i;
+            }
+        }
+    }
+
+    // What is met of the live prefix `from` itself.
+    Met& again(int32_t from) {
+        if (again_[from] == kNone) {
+            again_[from] = static_cast<int32_t>(met_.size());
+            const Prefix& prefix = live_[from];
+            met_.push_back({{prefix.parent, prefix.last, prefix.number, prefix.state, prefix.bonus, 0.0, {}, {}}});
+        }
+        return met_[again_[from]];
+    }
+
+    // What is met of the live prefix `from` followed by `unit`.
+    Met& longer(int32_t from, int32_t unit) {
+        for (int32_t child = child_[from]; child != kNone; child = sibling_[child]) {
+            if (live_[child].last == unit) return again(child);
+        }
+        const Prefix& prefix = live_[from];
+        int32_t state = prefix.state;
+        const double bonus = prefix.bonus + (hot_ ? graph_.step(state, unit) : 0.0);
+        met_.push_back({{prefix.number, unit, kNone, state, bonus, 0.0, {}, {}}});
+        return met_.back();
+    }
+
+    void stay(int32_t from, float score) {
+        const Paths& likeliest = live_[from].likeliest();
+        Met& met = again(from);
+        met.blank = {live_[from].total + score, likeliest.best + score, likeliest.spoken};
+        met.ends_blank = true;
+    }
+
+    void append(int32_t from, const Choice& choice) {
+        const Prefix& prefix = live_[from];
+        const float score = choice.score;
+        if (choice.unit != prefix.last) {
+            const Paths& paths = prefix.likeliest();
+            longer(from, choice.unit).append(prefix.total + score, paths.best + score, {paths.spoken, frame_, score});
+            return;
+        }
+        // The same unit again is the same letter held, unless a blank came between.
+        const Spoken& said = spoken_[prefix.unit.spoken];
+        again(from).hold(prefix.unit, score, {said.before, frame_, std::max(said.peak, score)});
+        const Paths& paths = prefix.blank;
+        longer(from, choice.unit).append(paths.total + score, paths.best + score, {paths.spoken, frame_, score});
+    }
+
+    // Returns how many prefixes survive; `order_` begins with them, best first.
+    int64_t rank() {
+        order_.resize(met_.size());
+        ranks_.resize(met_.size());
+        for (size_t i = 0; i < met_.size(); ++i) {
+            met_[i].total = log_add(met_[i].blank.total, met_[i].unit.total);
+            ranks_[i] = met_[i].total + met_[i].bonus;
+            order_[i] = static_cast<int32_t>(i);
+        }
+        const int64_t survivors = std::min<int64_t>(beam_, met_.size());
+        std::partial_sort(order_.begin(), order_.begin() + survivors, order_.end(), [this](int32_t a, int32_t b) {
+            return ranks_[a] != ranks_[b] ? ranks_[a] > ranks_[b] : a < b;
+        });
+        return survivors;
+    }
+
+    void keep(int64_t survivors) {
+        live_.clear();
+        for (int64_t i = 0; i < survivors; ++i) {
+            Met& met = met_[order_[i]];
+            if (met.number == kNone) met.number = tree_.number(met.parent, met.last);
+            // Paths that are impossible still need frames, for readings that are: as many as there are units.
+            met.unit.spoken = met.ends_unit ? static_cast<int32_t>(spoken_.size()) : met.blank.spoken;
+            if (met.ends_unit) spoken_.push_back(met.spoken);
+            if (!met.ends_blank) met.blank.spoken = met.unit.spoken;
+            live_.push_back(met);
+        }
+    }
+
+    double final_score(const Prefix& prefix) const {
+        return prefix.total + (prefix.bonus - (hot_ ? graph_.reached[prefix.state] : 0.0));
+    }
+
+    void trace(int32_t spoken, int32_t length, int32_t* frames, float* peaks) const {
+        for (int32_t i = length - 1; i >= 0; --i, spoken = spoken_[spoken].before) {
+            frames[i] = spoken_[spoken].frame;
+            peaks[i] = spoken_[spoken].peak;
+        }
+    }
+
+    int32_t beam_;
+    Graph graph_;
+    bool hot_;
+    int32_t frame_ = 0;
+    Tree tree_;
+    std::vector<Spoken> spoken_;
+    std::vector<Prefix> live_;
+    // Of one frame, kept for their memory: prefixes met; of each live prefix where it is met again, its first child
+    // among the live and its next sibling.
+    std::vector<Met> met_;
+    std::vector<int32_t> again_, child_, sibling_, order_;
+    std::vector<double> ranks_;
+    std::vector<Choice> choices_;
+};
+
+}  // namespace
+}  // namespace mirrorchat
+
+using mirrorchat::Graph;
+using mirrorchat::Search;
+
+extern "C" {
+
+// Null if there is too little memory. `graph` may be null.
+Search* prefix_search_create(int32_t beam, const Graph* graph) {
+    try {
+        return new Search(beam, graph);
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+void prefix_search_destroy(Search* search) { delete search; }
+
+// Takes log probabilities (frames, units). After kNoMemory the search can only be destroyed.
+int prefix_search_advance(Search* search, const float* log_probs, int64_t frames, int64_t units) {
+    try {
+        return search->advance(log_probs, frames, units);
+    } catch (...) {
+        return mirrorchat::kNoMemory;
+    }
+}
+
+// How many readings there are, and in `units` how many units they have together.
+int64_t prefix_search_size(const Search* search, int64_t* units) {
+    *units = search->units();
+    return search->count();
+}
+
+// Writes all readings into arrays of the size that prefix_search_size gives.
+int prefix_search_read(const Search* search, int32_t* lengths, double* scores, int32_t* units, int32_t* frames,
+                       float* peaks) {
+    try {
+        search->read(lengths, scores, units, frames, peaks);
+        return mirrorchat::kDone;
+    } catch (...) {
+        return mirrorchat::kNoMemory;
+    }
+}
+
+// Writes the units that all readings begin with and returns how many they are; more than `capacity` are not written.
+int64_t prefix_search_stable(const Search* search, int64_t capacity, int32_t* units) {
+    const int32_t agreed = search->agreed();
+    const int64_t length = search->tree().depth(agreed);
+    if (length <= capacity) search->tree().spell(agreed, units);
+    return length;
+}
+}
