@@ -38,12 +38,17 @@ system_prompt = (
 recognizer = {"chinese": "auto", "english": "auto"}
 synthesizer = {"chinese": "auto", "english": "auto"}
 
-# One folder per model: wenet-zh/ and wenet-en/ (final.zip, units.txt), xtts-v2/ (config.json, vocab.json,
-# model.safetensors or model.pth).
+# One folder per model: wenet-zh/ and wenet-en/ (train.yaml, final.pt, units.txt and global_cmvn of a checkpoint, or
+# final.zip and units.txt of a runtime release), xtts-v2/ (config.json, vocab.json, model.safetensors or model.pth).
 models_dir = "~/.cache/mirrorchat"
 
-# Where XTTS runs: auto (the GPU when torch can use one), cpu, cuda or cuda:N. WeNet's released files run on the CPU.
+# Where XTTS and WeNet's checkpoints run: auto (the GPU when torch can use one), cpu, cuda or cuda:N. WeNet's runtime
+# releases run on the CPU.
 device = "auto"
+
+# How WeNet's checkpoints keep their weights. CPU: fp32 or int8. GPU: fp32, bf16 or fp16. auto: int8 on the CPU where the
+# C++ library runs, else fp32.
+wenet_weights = "auto"
 
 # How XTTS keeps its weights. CPU: fp32, fp16w (16 bits) or int8 (needs AVX512-VNNI); fewer bits speak sooner.
 # GPU: fp32, bf16 or fp16. auto: fp16w on the CPU, bf16 on the GPU.

@@ -3,6 +3,7 @@
 import hmac
 import logging
 import os
+import re
 import threading
 import time
 from contextlib import ExitStack
@@ -42,6 +43,8 @@ from mirrorchat.startup import build_engines
 from mirrorchat.streams import stream_answer
 
 TEXT_LIMIT_CHARS = 4000  # of the form field `text`
+HOTWORDS_LIMIT = 200
+HOTWORD_LIMIT_CHARS = 64
 FORM_PARTS = 16
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz")
@@ -293,7 +296,7 @@ def process_audio() -> Response:
         data = _audio_field()
     language = _language("language")
     reply_language = _language("reply_language") if "reply_language" in request.form else language
-    text = _text_field()
+    text, hotwords = _text_field(), _hotwords_field()
     session_id = session_routes.session_field()
     wanted = wanted_answer(request)
     with enter(deadline) as place, ExitStack() as held:
@@ -302,7 +305,7 @@ def process_audio() -> Response:
             audio = decode(data, limit_s=runtime.settings.question_limit_s)
             request_record().audio_in_s = audio.duration_s
             require_speakable(audio)
-        question = Question(audio, language, reply_language, text, session)
+        question = Question(audio, language, reply_language, text, session, hotwords)
         pipeline = runtime.pipeline
         if wanted.stream:
             response = stream_answer(
@@ -332,6 +335,16 @@ def _language(name: str) -> Language:
         return Language.parse(value)
     except ValueError as error:
         raise InvalidField(f"{name}: {error}", param=name) from None
+
+
+def _hotwords_field() -> list[str]:
+    """Return the words of the field `hotwords`, one a line or between commas."""
+    words = [word.strip() for word in re.split(r"[\n,，、]", request.form.get("hotwords", ""))]
+    words = [word for word in words if word]
+    if len(words) > HOTWORDS_LIMIT or any(len(word) > HOTWORD_LIMIT_CHARS for word in words):
+        limits = f"at most {HOTWORDS_LIMIT} words of at most {HOTWORD_LIMIT_CHARS} characters"
+        raise InvalidField(f"hotwords takes {limits}", param="hotwords")
+    return words
 
 
 def _text_field() -> str | None:

@@ -1,30 +1,53 @@
-"""Speech recognition with WeNet's released runtime models: features, search, rescoring, and text as a person writes it.
+"""WeNet's recogniser: sound to Kaldi filter banks, through the network and the searches, to text as a person writes it.
 
-A model is a folder with `final.zip` (TorchScript) and `units.txt`. The steps and their numbers are those of WeNet
-(Zhang et al., arXiv 2203.15455): Kaldi filter banks, the whole utterance through the encoder, CTC prefix beam search,
-then both attention decoders choose among its n best.
+A model is a folder: `train.yaml`, `final.pt` (or `final.safetensors`), `units.txt` and `global_cmvn` as WeNet trains
+them, which our own network reads; or its runtime format, `final.zip` (TorchScript) and `units.txt`. The steps and their
+numbers are those of WeNet (Zhang et al., arXiv 2203.15455).
 """
 
+import enum
+import math
 import re
-import threading
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import kaldi_native_fbank
 import numpy as np
 import torch
 
+from mirrorchat import native
 from mirrorchat.audio import Audio
-from mirrorchat.ctc_search import FloatArray, Hypothesis, prefix_beam_search
-from mirrorchat.engines import Cancel, EngineInfo, Language, Transcript
-from mirrorchat.errors import ConfigurationError, ModelNotInstalled
+from mirrorchat.ctc_context import MAX_PHRASE_UNITS, ContextGraph
+from mirrorchat.ctc_search import FloatArray, Hypothesis
+from mirrorchat.devices import usable_device
+from mirrorchat.engines import Cancel, EngineInfo, Language, SpokenUnit, Transcript
+from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
+from mirrorchat.speech_pieces import Piece, pieces_of
+from mirrorchat.wenet_batch import FRAME_SHIFT_S, ScriptOneByOne, U2Batches, brief, load_script, warm_up
+from mirrorchat.wenet_checkpoint import read_checkpoint, read_units
+from mirrorchat.wenet_engine import RecognitionEngine
+from mirrorchat.wenet_int8 import quantise
 
 SAMPLE_RATE = 16000
 BINS = 80
-CTC_WEIGHT = 0.5
-REVERSE_WEIGHT = 0.3
+STUCK_S = 60.0  # longer than any batch takes on a busy core
+UNIT_REACH_S = 0.1  # how far a unit's sound reaches from its frame, where no neighbour is nearer: WeNet's runtime's gap
+MAX_HOTWORDS = 200
+HOTWORD_CHARS = 64
+
+
+class WenetWeights(enum.StrEnum):
+    """How the network's weights are kept: as they are, with 8 bits (CPU), or in half precision (GPU)."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+_DTYPES = {WenetWeights.FP16: torch.float16, WenetWeights.BF16: torch.bfloat16}
 
 
 def fbank(samples: FloatArray) -> FloatArray:
@@ -43,43 +66,6 @@ def fbank(samples: FloatArray) -> FloatArray:
     bank.input_finished()
     frames = [bank.get_frame(i) for i in range(bank.num_frames_ready)]
     return np.array(frames, dtype=np.float32).reshape(-1, BINS)
-
-
-def encode(model: torch.jit.ScriptModule, features: FloatArray) -> tuple[torch.Tensor, FloatArray]:
-    """Return the encoder's output (1, S, D) and CTC log probabilities (S, V) of one utterance's features (T, 80)."""
-    encoded, _, _ = model.forward_encoder_chunk(torch.from_numpy(features).unsqueeze(0), 0, -1)
-    log_probs: FloatArray = model.ctc_activation(encoded)[0].numpy()
-    return encoded, log_probs
-
-
-def attention_rescoring(
-    model: torch.jit.ScriptModule, hypotheses: Sequence[Hypothesis], encoded: torch.Tensor
-) -> Hypothesis:
-    """Return the hypothesis that CTC and the attention decoders together like best (U2, arXiv 2012.05481).
-
-    `encoded` is the encoder's output (1, S, D). Scores are WeNet's: the decoders' log probabilities, 0.7 forwards and
-    0.3 backwards where the model has both, and 0.5 times CTC's. Of equals the first wins.
-    """
-    sos, eos = int(model.sos_symbol()), int(model.eos_symbol())
-    weight = REVERSE_WEIGHT if model.is_bidirectional_decoder() else 0.0
-    lengths = torch.tensor([len(hypothesis.units) + 1 for hypothesis in hypotheses])
-    padded = torch.full((len(hypotheses), int(lengths.max())), eos)
-    for row, hypothesis in zip(padded, hypotheses, strict=True):
-        row[: len(hypothesis.units) + 1] = torch.tensor((sos, *hypothesis.units))
-    forwards, backwards = model.forward_attention_decoder(padded, lengths, encoded, weight)
-    scores = []
-    for i, hypothesis in enumerate(hypotheses):
-        score = (1.0 - weight) * _text_score(forwards[i], (*hypothesis.units, eos)) + CTC_WEIGHT * hypothesis.score
-        if weight > 0.0:
-            score += weight * _text_score(backwards[i], (*reversed(hypothesis.units), eos))
-        scores.append(score)
-    return hypotheses[scores.index(max(scores))]
-
-
-def _text_score(log_probs: torch.Tensor, units: tuple[int, ...]) -> float:
-    """Return the log probability of `units` by one decoder's (U, V)."""
-    wanted = torch.tensor(units).unsqueeze(1)
-    return float(log_probs[: len(units)].gather(1, wanted).sum(dtype=torch.float64))
 
 
 _SPECIAL = re.compile(r"<[^<>]*>")
@@ -105,115 +91,147 @@ def written(units: Sequence[str], language: Language) -> str:
     return text
 
 
-def read_units(path: Path) -> list[str]:
-    """Return the units of a `units.txt` (one `unit number` a line), indexed by their numbers.
-
-    Raises ConfigurationError, naming the line, when a line is not of that form or a number is missing or doubled.
-    """
-    numbered: dict[int, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8 text; install the model again") from error
-    for position, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        unit, _, number = line.rstrip("\r").replace("\t", " ").rpartition(" ")
-        if not unit or not number.isdecimal() or int(number) in numbered:
-            raise ConfigurationError(f"{path}, line {position}: not a unit and its own number; install the model again")
-        numbered[int(number)] = unit
-    if not numbered or sorted(numbered) != list(range(len(numbered))):
-        raise ConfigurationError(f"{path}: numbers are missing; install the model again")
-    return [numbered[number] for number in range(len(numbered))]
-
-
 class WenetRecognizer:
-    """WeNet's runtime model in `folder` for one language. Thread-safe; deterministic.
+    """WeNet's model in `folder` for one language. Thread-safe; deterministic; callers' recordings share batches.
 
-    The released files are int8-quantised, which PyTorch runs on the CPU only. `threads` is the number of PyTorch's
+    Weights that WeNet has trained run on `device` (`auto`, `cpu`, `cuda` or `cuda:1`), kept as `weights` says (a
+    WenetWeights or `auto`); its runtime format, read where it is all that the folder holds, is quantised, which PyTorch
+    runs on the CPU only. `threads` is the number of PyTorch's
     threads in one operation; PyTorch keeps one such number for the whole process, and the last engine built sets it.
+    `device_lock` is held while a batch is computed.
 
-    Raises ModelNotInstalled when `folder` lacks a file, ConfigurationError when a file is not what its name says.
+    Raises ModelNotInstalled when `folder` lacks a file, ConfigurationError when a file is not what its name says or
+    `weights` and `device` do not go together.
     """
 
-    def __init__(self, folder: Path, language: Language, *, threads: int) -> None:
-        missing = [name for name in ("final.zip", "units.txt") if not (folder / name).is_file()]
-        if missing:
-            raise ModelNotInstalled(
-                f"the WeNet model for {language} is not installed: {folder} lacks {' and '.join(missing)}"
-            )
+    def __init__(
+        self,
+        folder: Path,
+        language: Language,
+        *,
+        threads: int,
+        device: str = "cpu",
+        weights: str = "auto",
+        device_lock: AbstractContextManager[object] | None = None,
+    ) -> None:
         torch.set_num_threads(threads)
-        self.info = EngineInfo("wenet", folder.name, "cpu", "the released files are quantised, which runs on the CPU")
         self.language = language
-        self._units = read_units(folder / "units.txt")
-        self._model = load_script(folder / "final.zip")
-        # The interpreter of TorchScript may rewrite a method's graph while it runs, and one utterance already uses
-        # every thread, so utterances take turns.
-        self._lock = threading.Lock()
-        self._check_and_warm_up(folder)
+        model: U2Batches | ScriptOneByOne
+        if (folder / "train.yaml").is_file():
+            place = usable_device(device)
+            kept = _choose_weights(weights, place)
+            model, self._units, self._frame_s = _load_checkpoint(folder, place, kept, threads)
+            self.info = EngineInfo("wenet", f"{folder.name} {kept}", str(place))
+        else:
+            model, self._units, self._frame_s = _load_runtime(folder, language)
+            reason = "the released files are quantised, which runs on the CPU"
+            self.info = EngineInfo("wenet", folder.name, "cpu", reason)
+        self._numbers = {unit: number for number, unit in enumerate(self._units)}
+        self._longest_unit = max(map(len, self._units))
+        self._begins_words = any(unit.startswith("▁") for unit in self._units)
+        self._is_upper = any(unit.isupper() for unit in self._units if not _SPECIAL.fullmatch(unit))
+        self._engine = RecognitionEngine(model, device_lock=device_lock)
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
     ) -> Transcript:
-        """Return what is said in `audio` (any rate, any length). No words, or no time for one, give an empty text.
+        """Return what is said in `audio` (any rate, any length), and when. No words give an empty text.
 
-        `hotwords` are taken and not yet used. Raises the reason of `cancel` between the stages once it is set, and
-        ValueError for a language that this model is not for.
+        `hotwords` are likelier to be heard: names, say. One that the model has no units for changes nothing. Raises the
+        reason of `cancel` soon after it is set, RecognitionFailed, ServerBusy, ShuttingDown, and ValueError for a
+        language that this model is not for.
         """
         if language is not self.language:
             raise ValueError(f"this model is for {self.language}, not {language}")
         cancel.check()
-        features = fbank(audio.resample(SAMPLE_RATE).samples)
-        with self._lock, torch.inference_mode():
-            units = self._decode(features, cancel)
-        return Transcript(written([self._units[unit] for unit in units], language), language)
+        pieces = pieces_of(audio)
+        features = [fbank(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
+        found = self._engine.recognise(features, context=self._context(hotwords), cancel=cancel)
+        return self._transcript(pieces, found)
 
     def check_ready(self) -> None:
-        """It computes on the caller's thread: there is nothing that could have ended."""
+        """Raise NotReady when the engine's thread has failed or is stuck."""
+        self._engine.check_ready()
+        if self._engine.stuck_s > STUCK_S:
+            raise NotReady(f"recognition has been stuck for {self._engine.stuck_s:.0f} s")
 
     def close(self) -> None:
-        """Nothing to end: the weights go with the last reference."""
+        """End the engine's thread; who still waits gets ShuttingDown."""
+        self._engine.close()
 
-    def _decode(self, features: FloatArray, cancel: Cancel) -> tuple[int, ...]:
-        if len(features) < self._shortest:
-            return ()
-        cancel.check()
-        encoded, log_probs = encode(self._model, features)
-        cancel.check()
-        hypotheses = prefix_beam_search(log_probs)
-        cancel.check()
-        return attention_rescoring(self._model, hypotheses, encoded).units
+    def _transcript(self, pieces: Sequence[Piece], found: Sequence[Hypothesis]) -> Transcript:
+        units = [self._units[unit] for each in found for unit in each.units]
+        spoken = tuple(unit for piece, each in zip(pieces, found, strict=True) for unit in self._spoken(piece, each))
+        # the geometric mean, as Hypothesis.confidence has it, over all pieces
+        logs = [math.log(max(unit.confidence, 1e-30)) for unit in spoken]
+        confidence = math.exp(math.fsum(logs) / len(logs)) if logs else None
+        return Transcript(written(units, self.language), self.language, spoken, confidence)
 
-    def _check_and_warm_up(self, folder: Path) -> None:
-        """Check that the files belong together, and recognise noise twice: TorchScript optimises on its second run."""
-        try:
-            self._shortest = int(self._model.right_context()) + 1
-            noise = np.random.default_rng(0).standard_normal((100, BINS), dtype=np.float32)
-            for _ in range(2):
-                self._warm_up(noise)
-        except (RuntimeError, AttributeError, ValueError) as error:
-            raise ConfigurationError(f"{folder / 'final.zip'} is not a WeNet runtime model: {_brief(error)}") from error
+    def _spoken(self, piece: Piece, found: Hypothesis) -> Iterator[SpokenUnit]:
+        times = [(frame + 0.5) * self._frame_s for frame in found.frames]
+        edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), piece.audio.duration_s]
+        for number, unit in enumerate(found.units):
+            start_s = max(edges[number], times[number] - UNIT_REACH_S)
+            end_s = min(edges[number + 1], times[number] + UNIT_REACH_S)
+            yield SpokenUnit(
+                self._units[unit], piece.start_s + start_s, piece.start_s + end_s, found.confidences[number]
+            )
 
-    @torch.inference_mode()
-    def _warm_up(self, features: FloatArray) -> None:
-        encoded, log_probs = encode(self._model, features)
-        if log_probs.shape[1] != len(self._units):
-            raise ValueError(f"it knows {log_probs.shape[1]} units and units.txt lists {len(self._units)}")
-        attention_rescoring(self._model, prefix_beam_search(log_probs), encoded)
+    def _context(self, hotwords: Sequence[str]) -> ContextGraph | None:
+        spelled = [self._spell(word) for word in hotwords[:MAX_HOTWORDS]]
+        phrases = [units for units in spelled if units and len(units) <= MAX_PHRASE_UNITS]
+        return ContextGraph(phrases) if phrases else None
 
-
-def load_script(path: Path) -> torch.jit.ScriptModule:
-    """Return the TorchScript model in `path`, on the CPU. Raises ConfigurationError when it holds none."""
-    with warnings.catch_warnings():
-        # PyTorch calls TorchScript deprecated; it is the format of WeNet's releases, and this is where it is read.
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.load` is deprecated", category=DeprecationWarning)
-        try:
-            model = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError) as error:
-            raise ConfigurationError(f"{path} cannot be read as TorchScript: {_brief(error)}") from error
-    return cast(torch.jit.ScriptModule, model.eval())
+    def _spell(self, word: str) -> tuple[int, ...]:
+        """Return a hot word in the longest units that fit, from its start; nothing where one is missing."""
+        text = word.strip()[:HOTWORD_CHARS]
+        if self._begins_words:
+            text = "".join(f"▁{part}" for part in (text.upper() if self._is_upper else text.lower()).split())
+        units: list[int] = []
+        while text:
+            size = next((n for n in range(min(self._longest_unit, len(text)), 0, -1) if text[:n] in self._numbers), 0)
+            if not size:
+                return ()
+            units.append(self._numbers[text[:size]])
+            text = text[size:]
+        return tuple(units)
 
 
-def _brief(error: Exception) -> str:
-    """Return the first line of a PyTorch error; the rest is its C++ stack."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognises, its units, seconds in a frame
+
+
+def _choose_weights(name: str, device: torch.device) -> WenetWeights:
+    if name == "auto":
+        fast = device.type == "cpu" and native.library() is not None
+        return WenetWeights.INT8 if fast else WenetWeights.FP32
+    weights = WenetWeights(name)
+    if weights is not WenetWeights.FP32 and (weights is WenetWeights.INT8) != (device.type == "cpu"):
+        raise ConfigurationError(f"WeNet's weights cannot be {weights} on {device}; choose fp32")
+    return weights
+
+
+def _load_checkpoint(folder: Path, device: torch.device, weights: WenetWeights, threads: int) -> Loaded:
+    checkpoint = read_checkpoint(folder)
+    if weights is WenetWeights.INT8:
+        model = quantise(checkpoint.model, threads)
+    else:
+        model = checkpoint.model.to(device=device, dtype=_DTYPES.get(weights, torch.float32))
+    batches = U2Batches(model, device=device)
+    warm_up(batches)
+    return batches, checkpoint.units, checkpoint.model.subsampling_rate() * FRAME_SHIFT_S
+
+
+def _load_runtime(folder: Path, language: Language) -> Loaded:
+    missing = [name for name in ("final.zip", "units.txt") if not (folder / name).is_file()]
+    if missing:
+        raise ModelNotInstalled(
+            f"the WeNet model for {language} is not installed: {folder} lacks {' and '.join(missing)}"
+        )
+    units = read_units(folder / "units.txt")
+    script = load_script(folder / "final.zip")
+    try:
+        model = ScriptOneByOne(script, len(units))
+        warm_up(model)
+        return model, units, int(script.subsampling_rate()) * FRAME_SHIFT_S
+    except (RuntimeError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{folder / 'final.zip'} is not a WeNet runtime model: {brief(error)}") from error

@@ -105,11 +105,29 @@ class EngineInfo:
 
 
 @dataclass(frozen=True)
+class SpokenUnit:
+    """A recogniser's unit (a character, a piece of a word), from when to when it was spoken, and how sure that is.
+
+    Times are in seconds from the start of the recording; `confidence` is in [0, 1].
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Transcript:
-    """What was said, as a person writes it. `text` is empty when no words were heard."""
+    """What was said, as a person writes it. `text` is empty when no words were heard.
+
+    `units` and `confidence`, in [0, 1], are there where the recogniser knows them.
+    """
 
     text: str
     language: Language
+    units: tuple[SpokenUnit, ...] = ()
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class Question:
     """What a caller sent. `text` (what was said) skips recognition; the voice comes from `audio` all the same.
 
     `session` (held for this turn) gives the chat its history and the voice its reference; None: the turn stands alone.
+    `hotwords` are words that the recogniser should be readier to hear.
     """
 
     audio: Audio
@@ -58,6 +59,7 @@ class Question:
     reply_language: Language
     text: str | None = None
     session: Session | None = None
+    hotwords: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,9 @@ class _Turn:
             return Transcript(question.text, question.language)
         recognizer = self.pipeline.engines.recognizers[question.language]
         with self.watch.time("recognise"):
-            return recognizer.recognize(question.audio, question.language, cancel=self.cancel)
+            return recognizer.recognize(
+                question.audio, question.language, hotwords=question.hotwords, cancel=self.cancel
+            )
 
     def _compute_voice(self) -> Voice:
         synthesizer = self.pipeline.engines.synthesizers[self.question.reply_language]

@@ -17,6 +17,7 @@ CONFIG_NAMES = ("config.py", "chatgpt_api_config.py")  # the second is the older
 DEFAULT_CHAT_MODEL = "gpt-4o-mini"
 RECOGNIZER_NAMES = ("auto", "wenet", "embedded")
 SYNTHESIZER_NAMES = ("auto", "xtts", "embedded")
+WENET_WEIGHTS = ("auto", "fp32", "int8", "bf16", "fp16")
 XTTS_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
 LANGUAGE_NAMES = ("chinese", "english")
 SYSTEM_PROMPT = (
@@ -65,6 +66,7 @@ class Settings:
     recognizer: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(LANGUAGE_NAMES, "auto"))
     synthesizer: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(LANGUAGE_NAMES, "auto"))
     device: str = "auto"
+    wenet_weights: str = "auto"
     xtts_weights: str = "auto"
     xtts_batch: int = 8
     xtts_cache_mb: int = 2200
@@ -295,6 +297,7 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "recognizer": _per_language(RECOGNIZER_NAMES),
     "synthesizer": _per_language(SYNTHESIZER_NAMES),
     "device": _device,
+    "wenet_weights": _choice(WENET_WEIGHTS),
     "xtts_weights": _choice(XTTS_WEIGHTS),
     "xtts_batch": _integer(1, 64),
     "xtts_cache_mb": _integer(1, 100_000),

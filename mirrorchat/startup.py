@@ -9,7 +9,7 @@ from mirrorchat.engines import ChatModel, Engines, Language, Recognizer, Synthes
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.settings import Settings
 
-WENET_FILES = ("final.zip", "units.txt")
+WENET_FILES = ("final.zip or train.yaml", "units.txt")
 WENET_PACKAGES = ("torch", "kaldi_native_fbank")
 XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
 XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")
@@ -48,7 +48,9 @@ def _build_recognizer(settings: Settings, language: Language) -> Recognizer:
         _require_packages("wenet", WENET_PACKAGES)
         from mirrorchat.asr import WenetRecognizer
 
-        engine = WenetRecognizer(folder, language, threads=settings.threads)
+        engine = WenetRecognizer(
+            folder, language, threads=settings.threads, device=settings.device, weights=settings.wenet_weights
+        )
     else:
         engine = _build_embedded_recognizer(language, folder, required=reason == NAMED)
     engine.info = replace(engine.info, reason=_join(reason, engine.info.reason))
@@ -112,8 +114,12 @@ def _missing(folder: Path, files: Sequence[str], packages: Sequence[str]) -> str
 
 
 def _is_present(folder: Path, name: str) -> bool:
-    """Tell whether a weight file is there; XTTS's pickle does when it has not been converted to safetensors."""
-    return (folder / name).is_file() or (name == "model.safetensors" and (folder / "model.pth").is_file())
+    """Tell whether a weight file, or one of several, is there.
+
+    XTTS's pickle does when it has not been converted to safetensors.
+    """
+    choices = (*name.split(" or "), *(["model.pth"] if name == "model.safetensors" else []))
+    return any((folder / choice).is_file() for choice in choices)
 
 
 def _require_packages(engine: str, packages: Sequence[str]) -> None:

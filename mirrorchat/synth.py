@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mirrorchat.audio import Audio, Samples
+from mirrorchat.devices import usable_device
 from mirrorchat.engines import (
     BatchStats,
     Cancel,
@@ -77,7 +78,7 @@ class XttsSynthesizer:
         self, folder: Path, *, device: str, threads: int, weights: str = "auto", limits: DecodeLimits | None = None
     ) -> None:
         torch.set_num_threads(threads)
-        self._device = _usable_device(device)
+        self._device = usable_device(device)
         self._folder = folder
         mode = _weight_mode(weights, self._device)
         network = load_network(folder)
@@ -354,16 +355,3 @@ def _vocoder_dtype(mode: WeightMode) -> torch.dtype:
 def _as_read(piece: str) -> str:
     """Return `piece` as `Xtts.inference` gives it to the tokenizer."""
     return piece.strip().lower()
-
-
-def _usable_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(f"device {name!r} is not one that torch knows") from error
-    gpus = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ConfigurationError(f"device {name!r} cannot be used: torch {torch.__version__} finds {gpus} GPUs")
-    return device
