@@ -22,6 +22,8 @@ import torch
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
+from mirrorchat.wenet_checkpoint import read_units
+from mirrorchat.wenet_model import U2Model
 
 SAMPLE_RATE = 16000
 BINS = 80
@@ -59,7 +61,7 @@ def fbank(samples: FloatArray) -> FloatArray:
     return np.array(frames, dtype=np.float32).reshape(-1, BINS)
 
 
-def encode(model: torch.jit.ScriptModule, features: FloatArray) -> tuple[torch.Tensor, FloatArray]:
+def encode(model: torch.jit.ScriptModule | U2Model, features: FloatArray) -> tuple[torch.Tensor, FloatArray]:
     """Return the encoder's output (1, S, D) and CTC log probabilities (S, V) of one utterance's features (T, 80)."""
     encoded, _, _ = model.forward_encoder_chunk(torch.from_numpy(features).unsqueeze(0), 0, -1)
     log_probs: FloatArray = model.ctc_activation(encoded)[0].numpy()
@@ -143,7 +145,7 @@ def _log_add(a: float, b: float) -> float:
 
 
 def attention_rescoring(
-    model: torch.jit.ScriptModule, hypotheses: Sequence[Hypothesis], encoded: torch.Tensor
+    model: torch.jit.ScriptModule | U2Model, hypotheses: Sequence[Hypothesis], encoded: torch.Tensor
 ) -> Hypothesis:
     """Return the hypothesis that CTC and the attention decoders together like best (U2, arXiv 2012.05481).
 
@@ -193,28 +195,6 @@ def written(units: Sequence[str], language: Language) -> str:
         text = _LONE_I.sub("I", text.lower())
         text = text[:1].upper() + text[1:]
     return text
-
-
-def read_units(path: Path) -> list[str]:
-    """Return the units of a `units.txt` (one `unit number` a line), indexed by their numbers.
-
-    Raises ConfigurationError, naming the line, when a line is not of that form or a number is missing or doubled.
-    """
-    numbered: dict[int, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8 text; install the model again") from error
-    for position, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        unit, _, number = line.rstrip("\r").replace("\t", " ").rpartition(" ")
-        if not unit or not number.isdecimal() or int(number) in numbered:
-            raise ConfigurationError(f"{path}, line {position}: not a unit and its own number; install the model again")
-        numbered[int(number)] = unit
-    if not numbered or sorted(numbered) != list(range(len(numbered))):
-        raise ConfigurationError(f"{path}: numbers are missing; install the model again")
-    return [numbered[number] for number in range(len(numbered))]
 
 
 class WenetRecognizer:
