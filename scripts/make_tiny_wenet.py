@@ -150,7 +150,7 @@ def train(model: U2Model, examples: Sequence[Example], steps: int, seed: int) ->
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.1)
-    mean = model.encoder.global_cmvn.mean
+    mean = model.get_buffer("encoder.global_cmvn.mean")
     started, recent = time.monotonic(), 0.0
     model.train()
     for step, batch in zip(range(1, steps + 1), batches(examples, rng), strict=False):

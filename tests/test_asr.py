@@ -14,11 +14,11 @@ import soundfile
 import tiny_wenet_speech as speech
 import torch
 
-from mirrorchat import asr
 from mirrorchat.asr import WenetRecognizer, written
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Language
 from mirrorchat.errors import ClientGone, ConfigurationError, MirrorChatError, ModelNotInstalled
+from mirrorchat.wenet_checkpoint import read_units
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "data" / "wenet-tiny"
@@ -240,7 +240,7 @@ def test_the_models_are_small_and_quantised_as_the_releases_are() -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_the_units_are_the_scripts(code: speech.Code) -> None:
-    assert asr.read_units(MODELS / code / "units.txt") == make_tiny_wenet.list_units(code)
+    assert read_units(MODELS / code / "units.txt") == make_tiny_wenet.list_units(code)
 
 
 def test_an_absent_folder_is_named(tmp_path: Path) -> None:
@@ -298,18 +298,18 @@ def test_units_of_another_model_are_refused(folder: Path) -> None:
 def test_spoiled_units_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "units.txt").write_text(content, encoding="utf-8")
     with pytest.raises(ConfigurationError, match=message):
-        asr.read_units(tmp_path / "units.txt")
+        read_units(tmp_path / "units.txt")
 
 
 def test_units_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     (tmp_path / "units.txt").write_bytes("今 0\n".encode("gb18030"))
     with pytest.raises(ConfigurationError, match="not UTF-8"):
-        asr.read_units(tmp_path / "units.txt")
+        read_units(tmp_path / "units.txt")
 
 
 def test_units_in_any_order_and_with_odd_spaces_are_read(tmp_path: Path) -> None:
     (tmp_path / "units.txt").write_bytes("a\t2\r\n<blank> 0\n\u3000 1\n\n".encode())
-    assert asr.read_units(tmp_path / "units.txt") == ["<blank>", "\u3000", "a"]
+    assert read_units(tmp_path / "units.txt") == ["<blank>", "\u3000", "a"]
 
 
 # Turns that end early

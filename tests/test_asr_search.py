@@ -52,8 +52,8 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         decoder_units=16, decoder_blocks=1, reverse_blocks=1,
     )  # fmt: skip
     model = U2Model(config, GlobalCMVN(torch.zeros(80), torch.ones(80))).eval()
-    for decoder in (model.decoder.left_decoder, model.decoder.right_decoder):
-        torch.nn.init.normal_(decoder.output_layer.weight)
+    for side in ("left", "right"):
+        torch.nn.init.normal_(model.get_parameter(f"decoder.{side}_decoder.output_layer.weight"))
     units = ["<blank>", "<unk>", "<sos/eos>", *"abcdefghi"]
     make_tiny_wenet.save_script(model, folder / "final.zip")
     (folder / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(units)), encoding="utf-8")
