@@ -33,7 +33,7 @@ from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, Ser
 from mirrorchat.playback import Playback
 
 TYPICAL_TURN_S = 5.0  # what waits are predicted from until turns have been seen
-LEAD_PER_CALLER_S = 0.6  # of speech, for each other caller; measured with XTTS on two cores: less gives gaps at four
+LEAD_PER_CALLER_S = 0.85  # of speech, for each other caller; measured with XTTS on two cores: less gives gaps at four
 LEADLESS_RATE = 4.0  # seconds of speech a second for each caller, from which nobody waits
 SMOOTHING = 0.2  # weight of the newest turn, after the first few, in the running mean of their length
 RETRY_LIMIT_S = 60
