@@ -62,7 +62,7 @@ class WarmChildren:
         """Raise ChildFailed with the reason when a child has failed to start within the last RETRY_S seconds."""
         for child in self._children:
             if child.failed_start is not None and time.monotonic() - child.failed_at < RETRY_S:
-                raise child.failed_start
+                raise ChildFailed(*child.failed_start.args)  # a kept one would gather the frames of all who ask
 
     def pids(self) -> list[int]:
         """Return the process ids of the children that are running."""
@@ -130,7 +130,7 @@ class _Child:
         except BaseException as error:
             self.end()
             if isinstance(error, ChildFailed):
-                self.failed_start, self.failed_at = error, time.monotonic()
+                self.failed_start, self.failed_at = ChildFailed(*error.args), time.monotonic()
             raise
 
     def end(self) -> None:

@@ -35,6 +35,10 @@ class Encoder(Protocol):
         """Return the rest; the encoder is of no use afterwards."""
         ...
 
+    def close(self) -> None:
+        """Free what it holds, also when it was not finished; a second time does nothing."""
+        ...
+
 
 class PcmEncoder:
     """16-bit little-endian samples and nothing else; rate and channels are in the content type."""
@@ -50,6 +54,9 @@ class PcmEncoder:
 
     def finish(self) -> bytes:
         return b""
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 class WavEncoder(PcmEncoder):
@@ -114,6 +121,10 @@ class AvEncoder:
         self._file.mux(self._stream.encode(None))
         self._file.close()
         return self._sink.take()
+
+    def close(self) -> None:
+        """Close the file, which else would hold its buffers and two threads until the garbage is collected."""
+        self._file.close()
 
 
 def opus_encoder(sample_rate: int) -> AvEncoder:

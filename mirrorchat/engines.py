@@ -1,5 +1,6 @@
 """The seams between the turn and the engines: protocols and result types."""
 
+import copy
 import enum
 import threading
 import time
@@ -69,9 +70,13 @@ class Cancel:
         return self._event.wait(timeout_s)
 
     def check(self) -> None:
-        """Raise the reason when the switch is set."""
+        """Raise a copy of the reason when the switch is set.
+
+        An exception keeps the frames of every place where it was raised, and their audio: a reason that outlives the
+        turn would gather those of all turns that it ended.
+        """
         if self._event.is_set() and self._reason is not None:
-            raise self._reason
+            raise copy.copy(self._reason)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.llm import build_messages
+from mirrorchat.playback import HeadStart
 from mirrorchat.reference import ReferenceQuality
 from mirrorchat.scheduler import MAX_LEFTOVERS, Place
 from mirrorchat.sessions import Session
@@ -349,6 +350,7 @@ class _Attempt:
         self._events: queue.Queue[Event | Exception | None] = queue.Queue(EVENT_LIMIT)  # None: all is spoken
         self._spoken_s = 0.0  # written by the speaking helper alone
         self._fetched_s = 0.0  # written by the request's thread alone
+        self._out = HeadStart[Event](self._hand_over, lambda: turn.place.lead_s)  # of the speaking helper
 
     def run(self) -> Iterator[Event]:
         """Yield the events of the answer until it is out. Raises what a helper raised."""
@@ -408,6 +410,7 @@ class _Attempt:
             self._wait_for_listener()
             self._speak(index, sentence, voice)
             index += 1
+        self._out.release()
         if index == 0:
             raise SynthesisFailed("the answer held nothing that can be spoken")
         self._events.put_nowait(None)
@@ -415,6 +418,7 @@ class _Attempt:
     def _next_sentence(self) -> str | None:
         while True:
             self._cancel.check()
+            self._out.check()
             with suppress(queue.Empty):
                 return self._sentences.get(timeout=POLL_S)
 
@@ -440,11 +444,15 @@ class _Attempt:
         try:
             with turn.watch.time("speak"):
                 for audio in turn.place.measure(pieces):
-                    turn.watch.spoke(audio.duration_s)
-                    self._events.put_nowait(SpokenAudio(index, sentence, audio))
                     self._spoken_s += audio.duration_s
+                    self._out.add(SpokenAudio(index, sentence, audio), audio.duration_s)
         except SynthesisFailed as error:
-            self._events.put_nowait(SentenceFailed(index, sentence, error))
+            self._out.add(SentenceFailed(index, sentence, error), 0.0)
+
+    def _hand_over(self, event: Event) -> None:
+        if isinstance(event, SpokenAudio):
+            self._turn.watch.spoke(event.audio.duration_s)
+        self._events.put_nowait(event)
 
 
 class _Collector:

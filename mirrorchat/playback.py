@@ -11,17 +11,22 @@ can only be learned by trying: where the most callers that were measured have en
 are forgotten after ten minutes, so that one bad minute does not lock callers out for ever.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from mirrorchat.audio import Audio
 
 NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks
 KEPT = 0.8  # of the older reports' weight, with each new one
 FORGET_S = 600.0
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -132,3 +137,48 @@ class Playback:
         oldest = self._clock() - FORGET_S
         self._measured = {n: entry for n, entry in self._measured.items() if entry.at >= oldest}
         return {n: entry.cost for n, entry in self._measured.items()}
+
+
+class HeadStart(Generic[T]):
+    """Holds the first pieces of an answer back until there is a lead, so that it then plays without a gap.
+
+    They go to `hand_over` as soon as they last for `lead_s()` seconds together, or the first has waited for so long;
+    later ones at once. Used by one thread.
+    """
+
+    def __init__(
+        self,
+        hand_over: Callable[[T], None],
+        lead_s: Callable[[], float],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hand_over = hand_over
+        self._lead_s = lead_s
+        self._clock = clock
+        self._held: list[T] | None = []
+        self._audio_s = 0.0
+        self._since = math.inf
+
+    def add(self, piece: T, audio_s: float) -> None:
+        """Take a piece of `audio_s` seconds of speech."""
+        if self._held is None:
+            self._hand_over(piece)
+            return
+        self._since = min(self._since, self._clock())
+        self._audio_s += audio_s
+        self._held.append(piece)
+        self.check()
+
+    def check(self) -> None:
+        """Hand over what is held, if it is time."""
+        if self._held:
+            lead_s = self._lead_s()
+            if self._audio_s >= lead_s or self._clock() - self._since >= lead_s:
+                self.release()
+
+    def release(self) -> None:
+        """Hand over what is held, and hold nothing any more."""
+        held, self._held = self._held or [], None
+        for piece in held:
+            self._hand_over(piece)

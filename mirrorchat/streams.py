@@ -193,6 +193,8 @@ def _audio_body(turn: _StreamedTurn, encoder: Encoder, first: Samples) -> Iterat
     except Exception as error:
         turn.ended(_as_ours(error))
         raise BrokenOff from None
+    finally:
+        encoder.close()
 
 
 # Events

@@ -25,6 +25,23 @@ def free_port() -> int:
         return port
 
 
+def changed_conf(folder: Path, old: str, new: str) -> Path:
+    """Return a copy of deploy/gunicorn.conf.py that says `new` instead of `old`."""
+    text = GUNICORN_CONF.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (folder / "gunicorn.conf.py").write_text(text.replace(old, new), encoding="utf-8")
+    return folder / "gunicorn.conf.py"
+
+
+def conf_that_admits_all(folder: Path) -> Path:
+    """Return a gunicorn.conf.py with which `max_turns` callers are answered at once, however slowly they are spoken to.
+
+    Otherwise a busy test machine would decide how many.
+    """
+    change = "import mirrorchat.playback\n\nmirrorchat.playback.NEEDED_RATE = 0.0\nbind = "
+    return changed_conf(folder, "bind = ", change)
+
+
 def ask(url: str, audio: bytes, language: str, **fields: str) -> requests.Response:
     """Post `audio` to the server at `url`, and return the response."""
     return requests.post(

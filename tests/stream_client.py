@@ -91,15 +91,30 @@ def broken_when_open(gate: Gate, before: str) -> Behaviour:
 
 def post_raw(port: int, audio: bytes, *, receive_buffer: int | None = None, **fields: str) -> socket.socket:
     """Send a whole question over a socket of one's own, and return it with nothing read."""
-    request = requests.Request(
-        "POST", "http://h/process_audio", files={"audio": ("question.wav", audio)}, data=fields
-    ).prepare()
-    assert isinstance(request.body, bytes)
     client = socket.socket()
     if receive_buffer is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     client.settimeout(30)
     client.connect(("127.0.0.1", port))
-    head = f"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Type: {request.headers['Content-Type']}\r\n"
-    client.sendall(f"{head}Content-Length: {len(request.body)}\r\n\r\n".encode() + request.body)
+    client.sendall(raw_question(audio, **fields))
     return client
+
+
+def raw_question(audio: bytes, **fields: str) -> bytes:
+    """Return a whole question as it goes over the wire."""
+    request = requests.Request(
+        "POST", "http://h/process_audio", files={"audio": ("question.wav", audio)}, data=fields
+    ).prepare()
+    assert isinstance(request.body, bytes)
+    head = f"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Type: {request.headers['Content-Type']}\r\n"
+    return f"{head}Content-Length: {len(request.body)}\r\n\r\n".encode() + request.body
+
+
+def read_until(client: socket.socket, mark: bytes) -> bytes:
+    """Read a response up to and with `mark`."""
+    data = b""
+    while mark not in data:
+        piece = client.recv(65_536)
+        assert piece, data[-2000:]
+        data += piece
+    return data

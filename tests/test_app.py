@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
-from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -215,30 +214,6 @@ def test_a_body_that_breaks_off_disturbs_nobody(embedded_server: RunningServer) 
     with socket.create_connection(("127.0.0.1", embedded_server.port)) as client:
         client.sendall(head + b"Content-Length: 1000\r\n\r\n--b\r\n")
     assert requests.get(f"{embedded_server.url}/healthz", timeout=5).status_code == 200
-
-
-def test_two_callers_at_once_never_get_each_others(embedded_server: RunningServer) -> None:
-    callers = {
-        "en-us+m3": "The first caller asks about apples.",
-        "en-us+f2": "A second caller would like to hear of trains.",
-    }
-    audio = {voice: say_wav("good morning my dear friends, how are you all today", voice) for voice in callers}
-    alone = {voice: embedded_server.ask_json(audio[voice], "en", text=text) for voice, text in callers.items()}
-    assert alone["en-us+m3"]["audio"] != alone["en-us+f2"]["audio"]
-    together: dict[tuple[str, int], Any] = {}
-
-    def ask(voice: str, turn: int) -> None:
-        together[voice, turn] = embedded_server.ask_json(audio[voice], "en", text=callers[voice])
-
-    threads = [Thread(target=ask, args=(voice, turn)) for turn in range(2) for voice in callers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(together) == 4
-    for (voice, _), reply in together.items():
-        for part in ("transcript", "reply", "audio"):
-            assert reply[part] == alone[voice][part]
 
 
 def test_the_voice_follows_the_asker(embedded_server: RunningServer) -> None:

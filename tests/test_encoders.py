@@ -1,6 +1,8 @@
 """Encoders that write as they go: what is decoded is what went in, however it was cut, and it comes early."""
 
+import gc
 import io
+import os
 import struct
 
 import av
@@ -111,3 +113,23 @@ def test_a_sound_without_samples_and_one_that_is_given_up_are_harmless(name: str
 def test_loud_peaks_do_not_wrap_round() -> None:
     loud = np.array([2.0, -2.0], np.float32)
     assert struct.unpack("<2h", b"".join(encode("pcm", loud, 1))) == (32767, -32767)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_that_is_given_up_holds_no_thread(name: str, speech: Samples) -> None:
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    before = threads()
+    gc.disable()  # which would find it in the end
+    try:
+        for _ in range(5):
+            encoder = ENCODERS[name](RATE)
+            encoder.start()
+            encoder.encode(speech)
+            encoder.close()
+            encoder.close()
+        del encoder
+        assert threads() <= before
+    finally:
+        gc.enable()

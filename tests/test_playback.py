@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrorchat.audio import Audio
-from mirrorchat.playback import FORGET_S, NEEDED_RATE, Playback
+from mirrorchat.playback import FORGET_S, NEEDED_RATE, HeadStart, Playback
 
 
 class FakeClock:
@@ -164,3 +164,57 @@ def test_threads_are_counted_together() -> None:
     assert max(playback._measured) == 4
     rate = playback.rate(4)
     assert rate is not None and 1.0 < rate < 4.1
+
+
+class Answer:
+    """Pieces that were handed over, and the lead that is wanted now."""
+
+    def __init__(self, lead_s: float) -> None:
+        self.heard: list[str] = []
+        self.lead_s = lead_s
+        self.clock = FakeClock()
+        self.start = HeadStart[str](self.heard.append, lambda: self.lead_s, clock=self.clock)
+
+
+def test_without_a_lead_nothing_is_held() -> None:
+    answer = Answer(0.0)
+    answer.start.add("a", 0.2)
+    assert answer.heard == ["a"]
+
+
+def test_the_first_pieces_wait_for_the_lead_and_later_ones_do_not() -> None:
+    answer = Answer(1.0)
+    answer.start.add("a", 0.25)
+    answer.start.add("b", 0.5)
+    assert answer.heard == []
+    answer.start.add("c", 0.25)
+    answer.start.add("d", 0.0)
+    assert answer.heard == ["a", "b", "c", "d"]
+
+
+def test_the_first_waits_no_longer_than_the_lead_would_last() -> None:
+    answer = Answer(1.0)
+    answer.start.check()
+    answer.start.add("a", 0.3)
+    answer.clock.now += 0.9
+    answer.start.check()
+    assert answer.heard == []
+    answer.clock.now += 0.1
+    answer.start.check()
+    assert answer.heard == ["a"]
+
+
+def test_a_lead_that_is_needed_no_more_is_not_waited_for() -> None:
+    answer = Answer(1.0)
+    answer.start.add("a", 0.3)
+    answer.lead_s = 0.3
+    answer.start.check()
+    assert answer.heard == ["a"]
+
+
+def test_the_end_lets_go_of_everything() -> None:
+    answer = Answer(5.0)
+    answer.start.add("a", 0.3)
+    answer.start.release()
+    answer.start.add("b", 0.3)
+    assert answer.heard == ["a", "b"]

@@ -15,7 +15,16 @@ from test_playback import FakeClock
 
 from mirrorchat.engines import Deadline
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown
-from mirrorchat.scheduler import MAX_LEFTOVERS, TYPICAL_TURN_S, Place, Refusal, Scheduler, Ticket
+from mirrorchat.scheduler import (
+    LEAD_PER_CALLER_S,
+    LEADLESS_RATE,
+    MAX_LEFTOVERS,
+    TYPICAL_TURN_S,
+    Place,
+    Refusal,
+    Scheduler,
+    Ticket,
+)
 
 LONG = 1000.0
 
@@ -268,9 +277,9 @@ def test_ending_all_tells_every_turn_why_and_admits_nobody() -> None:
     reason = ShuttingDown("bye")
     scheduler.end_all(reason)
     for place in (first, second):
-        with pytest.raises(ShuttingDown) as caught:
+        with pytest.raises(ShuttingDown, match="bye") as caught:
             place.cancel.check()
-        assert caught.value is reason
+        assert caught.value is not reason  # which outlives the turns, and would keep the frames of each
     first.release()
     with pytest.raises(ShuttingDown):
         scheduler.enter(Deadline.after(1))
@@ -442,3 +451,16 @@ class Admission(RuleBasedStateMachine):
 
 TestAdmission = Admission.TestCase
 TestAdmission.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
+    scheduler = Scheduler(4)
+    places = [scheduler.enter(Deadline.after(60)) for _ in range(3)]
+    assert places[0].lead_s == pytest.approx(2 * LEAD_PER_CALLER_S)
+    places[2].release()
+    assert places[0].lead_s == pytest.approx(LEAD_PER_CALLER_S)
+    scheduler.spoke(5.0 * LEADLESS_RATE, 5.0, speaking=2.0)
+    assert places[0].lead_s == 0.0
+    places[1].release()
+    assert places[0].lead_s == 0.0
+    places[0].release()

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import requests
 from chat_server import Behaviour, ChatServer, answer, hang_after
-from running_server import GUNICORN_CONF, RunningServer, ask_when_free
+from running_server import RunningServer, ask_when_free, changed_conf
 from speech import say, say_wav
-from stream_client import Gate, Received, ask_streamed, broken_when_open, events_of, named, post_raw
+from stream_client import Gate, Received, ask_streamed, broken_when_open, events_of, named, post_raw, read_until
 from test_app import wait_for
 from test_deploy import Nginx, needs_nginx
 from werkzeug.test import EnvironBuilder
@@ -61,28 +61,10 @@ class Gone:
         wait_for(lambda: self._server.log.count(self._mark) > self._before, 5)
 
 
-def changed_conf(folder: Path, old: str, new: str) -> Path:
-    """Return a copy of deploy/gunicorn.conf.py that says `new` instead of `old`."""
-    text = GUNICORN_CONF.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (folder / "gunicorn.conf.py").write_text(text.replace(old, new), encoding="utf-8")
-    return folder / "gunicorn.conf.py"
-
-
 def assert_free(server: RunningServer, chat: ChatServer) -> None:
     """Wait until the one place is free, which an answer to somebody else shows."""
     chat.behaviour = answer("Here I am.")
     assert ask_when_free(server.url, say_wav("yes"), "english", text="Hi").status_code == 200
-
-
-def read_until(client: socket.socket, mark: bytes) -> bytes:
-    """Read a response up to and with `mark`."""
-    data = b""
-    while mark not in data:
-        piece = client.recv(65_536)
-        assert piece, data[-2000:]
-        data += piece
-    return data
 
 
 def long_question() -> bytes:
