@@ -46,7 +46,7 @@ models_dir = "~/.cache/mirrorchat"
 # releases run on the CPU.
 device = "auto"
 
-# How WeNet's checkpoints keep their weights. CPU: fp32 or int8. GPU: fp32, bf16 or fp16. auto: int8 on the CPU where the
+# How WeNet's checkpoints keep their weights. CPU: fp32 or int8. GPU: fp32, bf16 or fp16. auto: int8 on a CPU where the
 # C++ library runs, else fp32.
 wenet_weights = "auto"
 

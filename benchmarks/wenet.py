@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/wenet.py [--json] [--threads 1] [--seconds 5] [--rounds 5] [--sizes wenetspeech ...]
 
-Our network with 8-bit and with float32 weights, WeNet's runtime format (int8 TorchScript) with a search in plain Python,
+Our network with 8-bit and float32 weights, and WeNet's runtime format (int8 TorchScript) with a search in plain Python,
 each in a process of its own, asked in turns. benchmarks/README.md says what each figure is.
 """
 

@@ -29,7 +29,7 @@ from mirrorchat.engines import (
     VoiceKind,
     judge_similarity,
 )
-from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed
+from mirrorchat.errors import NotReady, SynthesisFailed
 from mirrorchat.espeak import Espeak
 from mirrorchat.spoken_form import spoken_form
 from mirrorchat.vad import find_speech, trim_to_speech

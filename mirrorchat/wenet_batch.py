@@ -82,11 +82,17 @@ class ScriptOneByOne:
     def _recognise(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
         if len(features) < self._shortest:
             return NOTHING
-        output, _, _ = self.model.forward_encoder_chunk(torch.from_numpy(features).unsqueeze(0), 0, -1)
-        log_probs = self.model.ctc_activation(output)[0].numpy()
+        output, log_probs = encode(self.model, features)
         if log_probs.shape[1] != self._units:
             raise ValueError(f"it knows {log_probs.shape[1]} units and units.txt lists {self._units}")
         return attention_rescoring(self.model, prefix_beam_search(log_probs, context=context), output)
+
+
+def encode(model: torch.jit.ScriptModule | U2Model, features: FloatArray) -> tuple[torch.Tensor, FloatArray]:
+    """Return the encoder's output (1, S, D) and CTC log probabilities (S, V) of one utterance's features (T, 80)."""
+    encoded, _, _ = model.forward_encoder_chunk(torch.from_numpy(features).unsqueeze(0), 0, -1)
+    log_probs: FloatArray = model.ctc_activation(encoded)[0].numpy()
+    return encoded, log_probs
 
 
 @torch.inference_mode()

@@ -8,11 +8,13 @@ import pytest
 import torch
 from ctc_log_probs import random_log_probs
 
-from mirrorchat.asr import WenetRecognizer, attention_rescoring, fbank, load_script
+from mirrorchat.asr import WenetRecognizer, fbank
 from mirrorchat.audio import Audio
 from mirrorchat.ctc_search import Hypothesis, prefix_beam_search
 from mirrorchat.engines import Cancel, Language
+from mirrorchat.wenet_batch import load_script
 from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model
+from mirrorchat.wenet_rescoring import attention_rescoring
 
 # Features
 

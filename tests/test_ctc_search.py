@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from native_variants import search_functions_or_skip
 
 from mirrorchat import ctc_search, native
-from mirrorchat.asr import encode, fbank, load_script
+from mirrorchat.asr import fbank
 from mirrorchat.ctc_context import MAX_PHRASE_UNITS, MAX_PHRASES
 from mirrorchat.ctc_native import NativeSearch
 from mirrorchat.ctc_plain import PlainSearch
@@ -34,6 +34,7 @@ from mirrorchat.ctc_search import (
     greedy_search,
     prefix_beam_search,
 )
+from mirrorchat.wenet_batch import encode, load_script
 
 MODELS = Path(__file__).parent / "data" / "wenet-tiny"
 NAN, INFINITY = float("nan"), float("inf")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mirrorchat.asr import load_script
+from mirrorchat.wenet_batch import load_script
 from mirrorchat.wenet_layers import PositionalEncoding
 from mirrorchat.wenet_model import (
     BiTransformerDecoder,
