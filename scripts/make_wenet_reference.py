@@ -27,7 +27,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 

@@ -16,7 +16,9 @@ import pytest
 import requests
 from make_tiny_xtts import make_checkpoint
 from running_server import ROOT, START_LIMIT_S, free_port
+from tiny_wenet_speech import Code
 from tiny_xtts import pickled_copy
+from trained_wenet import write_trained_checkpoint
 
 from mirrorchat.settings import load_settings
 
@@ -140,9 +142,11 @@ def test_the_configuration_is_valid(clone: Clone) -> None:
 
 
 def test_installed_wenet_models_are_found(clone: Clone, tmp_path: Path) -> None:
-    for archive, language in (("wenetspeech", "zh"), ("librispeech", "en")):
-        with tarfile.open(tmp_path / f"{archive}_u2pp_conformer_libtorch.tar.gz", "w:gz") as tar:
-            tar.add(ROOT / "tests" / "data" / "wenet-tiny" / language, "20220506_u2pp_conformer_libtorch")
+    releases: dict[str, Code] = {"wenetspeech": "zh", "librispeech": "en"}
+    for archive, language in releases.items():
+        checkpoint = write_trained_checkpoint(tmp_path / language, language)
+        with tarfile.open(tmp_path / f"{archive}_u2pp_conformer_exp.tar.gz", "w:gz") as tar:
+            tar.add(checkpoint, "20220506_u2pp_conformer_exp")
     unpacked = clone.run(block("mkdir -p ~/.cache"), folder=tmp_path)
     assert unpacked.returncode == 0, unpacked.stdout
     with clone.serving(block("scripts/serve --full").strip()) as url:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mirrorchat.ctc_context import ContextGraph
-from mirrorchat.ctc_search import Hypothesis
+from mirrorchat.ctc_search import FloatArray, Hypothesis
 from mirrorchat.engines import Cancel
 from mirrorchat.errors import ClientGone, NotReady, RecognitionFailed, ServerBusy, ShuttingDown
-from mirrorchat.wenet_batch import NOTHING, FloatArray, U2Batches
+from mirrorchat.wenet_batch import NOTHING, U2Batches
 from mirrorchat.wenet_checkpoint import read_checkpoint
 from mirrorchat.wenet_engine import RecognitionEngine
 
