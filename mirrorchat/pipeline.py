@@ -314,14 +314,12 @@ class _Turn:
             raise ClientGone("the caller hung up")
 
     def _transcribe(self) -> Transcript:
-        question = self.question
-        if question.text is not None:
-            return Transcript(question.text, question.language)
-        recognizer = self.pipeline.engines.recognizers[question.language]
+        asked = self.question
+        if asked.text is not None:
+            return Transcript(asked.text, asked.language)
+        recognizer = self.pipeline.engines.recognizers[asked.language]
         with self.watch.time("recognise"):
-            return recognizer.recognize(
-                question.audio, question.language, hotwords=question.hotwords, cancel=self.cancel
-            )
+            return recognizer.recognize(asked.audio, asked.language, hotwords=asked.hotwords, cancel=self.cancel)
 
     def _compute_voice(self) -> Voice:
         synthesizer = self.pipeline.engines.synthesizers[self.question.reply_language]
