@@ -26,7 +26,7 @@ from mirrorchat.engines import Cancel, EngineInfo, Language, SpokenUnit, Transcr
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
 from mirrorchat.speech_pieces import Piece, pieces_of
 from mirrorchat.wenet_batch import FRAME_SHIFT_S, ScriptOneByOne, U2Batches, brief, load_script, warm_up
-from mirrorchat.wenet_checkpoint import read_checkpoint, read_units
+from mirrorchat.wenet_checkpoint import read_checkpoint, read_units, weights_path
 from mirrorchat.wenet_engine import RecognitionEngine
 from mirrorchat.wenet_int8 import quantise
 
@@ -34,8 +34,6 @@ SAMPLE_RATE = 16000
 BINS = 80
 STUCK_S = 60.0  # longer than any batch takes on a busy core
 UNIT_REACH_S = 0.1  # how far a unit's sound reaches from its frame, where no neighbour is nearer: WeNet's runtime's gap
-MAX_HOTWORDS = 200
-HOTWORD_CHARS = 64
 
 
 class WenetWeights(enum.StrEnum):
@@ -117,7 +115,7 @@ class WenetRecognizer:
         torch.set_num_threads(threads)
         self.language = language
         model: U2Batches | ScriptOneByOne
-        if (folder / "train.yaml").is_file():
+        if weights_path(folder).is_file():
             place = usable_device(device)
             kept = _choose_weights(weights, place)
             model, self._units, self._frame_s = _load_checkpoint(folder, place, kept, threads)
@@ -137,9 +135,9 @@ class WenetRecognizer:
     ) -> Transcript:
         """Return what is said in `audio` (any rate, any length), and when. No words give an empty text.
 
-        `hotwords` are likelier to be heard: names, say. One that the model has no units for changes nothing. Raises the
-        reason of `cancel` soon after it is set, RecognitionFailed, ServerBusy, ShuttingDown, and ValueError for a
-        language that this model is not for.
+        `hotwords` are likelier to be heard: names, say. One that the model has no units for, or that has too many,
+        changes nothing. Raises the reason of `cancel` soon after it is set, RecognitionFailed, ServerBusy,
+        ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot words.
         """
         if language is not self.language:
             raise ValueError(f"this model is for {self.language}, not {language}")
@@ -178,13 +176,13 @@ class WenetRecognizer:
             )
 
     def _context(self, hotwords: Sequence[str]) -> ContextGraph | None:
-        spelled = [self._spell(word) for word in hotwords[:MAX_HOTWORDS]]
+        spelled = [self._spell(word) for word in hotwords]
         phrases = [units for units in spelled if units and len(units) <= MAX_PHRASE_UNITS]
         return ContextGraph(phrases) if phrases else None
 
     def _spell(self, word: str) -> tuple[int, ...]:
         """Return a hot word in the longest units that fit, from its start; nothing where one is missing."""
-        text = word.strip()[:HOTWORD_CHARS]
+        text = word.strip()
         if self._begins_words:
             text = "".join(f"▁{part}" for part in (text.upper() if self._is_upper else text.lower()).split())
         units: list[int] = []

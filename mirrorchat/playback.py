@@ -24,9 +24,6 @@ from mirrorchat.audio import Audio
 NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks
 KEPT = 0.8  # of the older reports' weight, with each new one
 FORGET_S = 600.0
-PATIENCE = (
-    2.0  # times the lead that is waited for it: with many callers at once speech may be made slower than it plays
-)
 
 
 T = TypeVar("T")
@@ -145,7 +142,7 @@ class Playback:
 class HeadStart(Generic[T]):
     """Holds the first pieces of an answer back until there is a lead, so that it then plays without a gap.
 
-    They go to `hand_over` as soon as they last for `lead_s()` seconds together, or the first has waited twice as long;
+    They go to `hand_over` as soon as they last for `lead_s()` seconds together, or the first has waited for so long;
     later ones at once. Used by one thread.
     """
 
@@ -177,7 +174,7 @@ class HeadStart(Generic[T]):
         """Hand over what is held, if it is time."""
         if self._held:
             lead_s = self._lead_s()
-            if self._audio_s >= lead_s or self._clock() - self._since >= PATIENCE * lead_s:
+            if self._audio_s >= lead_s or self._clock() - self._since >= lead_s:
                 self.release()
 
     def release(self) -> None:

@@ -9,7 +9,7 @@ from mirrorchat.engines import ChatModel, Engines, Language, Recognizer, Synthes
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.settings import Settings
 
-WENET_FILES = ("final.zip or train.yaml", "units.txt")
+WENET_FILES = ("final.pt or final.safetensors or final.zip", "units.txt")
 WENET_PACKAGES = ("torch", "kaldi_native_fbank")
 XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
 XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")

@@ -12,15 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from mirrorchat.ctc_search import ContextGraph, Hypothesis
+from mirrorchat.ctc_search import ContextGraph, FloatArray, Hypothesis
 from mirrorchat.engines import Cancel
 from mirrorchat.errors import MirrorChatError, NotReady, RecognitionFailed, ServerBusy, ShuttingDown, log_unexpected
-
-FloatArray = npt.NDArray[np.float32]
 
 POLL_S = 0.02  # how soon a waiting caller notices that its turn is cancelled
 FAULTS = (RuntimeError, MemoryError, ValueError)  # of one computation: what torch and the search raise

@@ -25,7 +25,9 @@ def attention_rescoring(
     padded = torch.full((len(hypotheses), int(lengths.max())), eos)
     for row, hypothesis in zip(padded, hypotheses, strict=True):
         row[: len(hypothesis.units) + 1] = torch.tensor((sos, *hypothesis.units))
-    forwards, backwards = model.forward_attention_decoder(padded, lengths, encoded, weight)
+    forwards, backwards = model.forward_attention_decoder(
+        padded.to(encoded.device), lengths.to(encoded.device), encoded, weight
+    )
     scores = []
     for i, hypothesis in enumerate(hypotheses):
         score = (1.0 - weight) * _text_score(forwards[i], (*hypothesis.units, eos)) + CTC_WEIGHT * hypothesis.score
@@ -37,5 +39,5 @@ def attention_rescoring(
 
 def _text_score(log_probs: torch.Tensor, units: tuple[int, ...]) -> float:
     """Return the log probability of `units` by one decoder's (U, V)."""
-    wanted = torch.tensor(units).unsqueeze(1)
+    wanted = torch.tensor(units, device=log_probs.device).unsqueeze(1)
     return float(log_probs[: len(units)].gather(1, wanted).sum(dtype=torch.float64))

@@ -188,6 +188,12 @@ def test_unusable_audio(embedded_server: RunningServer, audio: Callable[[], byte
     check_error(embedded_server.ask(audio(), "english"), status, code, "audio")
 
 
+@pytest.mark.parametrize("hotwords", ["word\n" * 201, "w" * 65], ids=["too many", "too long"])
+def test_unusable_hot_words(embedded_server: RunningServer, hotwords: str) -> None:
+    refused = embedded_server.ask(QUESTION.read_bytes(), "english", hotwords=hotwords)
+    assert "at most 200 words of at most 64 characters" in check_error(refused, 400, "invalid_value", "hotwords")
+
+
 def test_an_upload_over_the_limit_gets_its_answer(embedded_server: RunningServer) -> None:
     message = check_error(embedded_server.ask(bytes(20_000_000), "english"), 413, "upload_too_large", "audio")
     assert "12 MB" in message

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import tiny_wenet_speech as speech
+from running_server import RunningServer
 from trained_wenet import write_trained_checkpoint
 
 from mirrorchat.asr import WenetRecognizer
-from mirrorchat.audio import Audio
+from mirrorchat.audio import Audio, encode_wav
 from mirrorchat.engines import Cancel, Language, Transcript
 from mirrorchat.errors import ConfigurationError
 
@@ -80,16 +82,38 @@ def test_a_long_recording_is_heard_whole(recognizers: dict[str, WenetRecognizer]
     assert starts == sorted(starts) and starts[-1] > 25
 
 
-def test_hot_words_are_heard_more_often_in_noise(recognizers: dict[str, WenetRecognizer]) -> None:
-    recognizer = recognizers["en"]
+def in_noise(code: speech.Code) -> Iterator[tuple[str, Audio]]:
+    """Yield the longest word of each take, and the take in noise."""
     noise = np.random.default_rng(3)
+    for take, audio in takes(code):
+        samples = audio.samples + 0.03 * noise.standard_normal(len(audio.samples))
+        yield max(take.words, key=len), Audio(np.clip(samples, -1, 1).astype(np.float32), audio.sample_rate)
+
+
+def test_hot_words_are_heard_more_often_in_noise(recognizers: dict[str, WenetRecognizer]) -> None:
     found = dict.fromkeys(("plain", "hot"), 0)
-    for take, audio in takes("en"):
-        word = max(take.words, key=len)
-        noisy = Audio((audio.samples + 0.03 * noise.standard_normal(len(audio.samples))).astype(np.float32), 16_000)
-        found["plain"] += word in hear(recognizer, noisy).text.lower().split()
-        found["hot"] += word in hear(recognizer, noisy, word).text.lower().split()
+    for word, noisy in in_noise("en"):
+        found["plain"] += word in hear(recognizers["en"], noisy).text.lower().split()
+        found["hot"] += word in hear(recognizers["en"], noisy, word).text.lower().split()
     assert found["hot"] > found["plain"]
+
+
+def test_a_caller_gives_hot_words_in_the_form(
+    recognizers: dict[str, WenetRecognizer], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    word, noisy = next(
+        (word, noisy)
+        for word, noisy in in_noise("en")
+        if hear(recognizers["en"], noisy).text != hear(recognizers["en"], noisy, word).text
+    )
+    models = str(folders["en"].parent)
+    with RunningServer(tmp_path, models_dir=models, recognizer="wenet", wenet_weights="fp32", device="cpu") as server:
+        plain, hot = (
+            unquote(server.ask(encode_wav(noisy), "english", **fields).headers["X-MirrorChat-Transcript"]).lower()
+            for fields in ({}, {"hotwords": f"nobody, {word}"})
+        )
+    assert word in hot.split()
+    assert plain != hot
 
 
 def test_hot_words_that_were_not_said_change_no_clean_text(recognizers: dict[str, WenetRecognizer]) -> None:
