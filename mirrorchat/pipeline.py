@@ -8,10 +8,11 @@ caller who hangs up ends the turn while a native call still runs (its result is 
 """
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -19,7 +20,8 @@ from typing import TypeVar
 import numpy as np
 
 from mirrorchat.audio import Audio, Samples
-from mirrorchat.engines import Cancel, Engines, Language, Message, Priority, Transcript, Voice
+from mirrorchat.busy_time import BusyTime
+from mirrorchat.engines import Batched, Cancel, Engines, Language, Message, Priority, Transcript, Voice
 from mirrorchat.errors import (
     ChatFailure,
     ChatInterrupted,
@@ -30,16 +32,29 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.llm import build_messages
-from mirrorchat.playback import HeadStart
+from mirrorchat.playback import HeadStart, InOrder
 from mirrorchat.reference import ReferenceQuality
 from mirrorchat.scheduler import MAX_LEFTOVERS, Place
 from mirrorchat.sessions import Session
 from mirrorchat.text import SentenceCutter
+from mirrorchat.turn_events import (
+    Done,
+    Error,
+    Event,
+    SentenceFailed,
+    SpokenAudio,
+    StartedOver,
+    StillWorking,
+    TextDelta,
+    Timings,
+    VoiceKnown,
+)
 
 POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is begun
-HELPERS_PER_TURN = 5  # recogniser, voice, its reference's quality, chat, speech
+SENTENCES_AT_ONCE = 2  # of one answer, where the synthesiser has a batch: the next is ready when one has been heard
+HELPERS_PER_TURN = 5 + SENTENCES_AT_ONCE  # recogniser, voice, its reference's quality, chat, speech; sentences
 EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
 
 TURN_OVER = ClientGone("the turn is over")  # what a helper that outlives its turn is stopped with; nobody sees it
@@ -63,86 +78,8 @@ class Question:
     hotwords: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class StillWorking:
-    """Nothing has come for KEEP_ALIVE_S seconds."""
-
-
-@dataclass(frozen=True)
-class VoiceKnown:
-    """The answer will be spoken in `voice`; comes before the first SpokenAudio."""
-
-    voice: Voice
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """A further piece of the answer's text, as the chat API sent it."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class SpokenAudio:
-    """A further piece of `sentence`, the one at `index` (from 0), spoken."""
-
-    index: int
-    sentence: str
-    audio: Audio
-
-
-@dataclass(frozen=True)
-class SentenceFailed:
-    """The `sentence` at `index` could not be spoken; the others are not affected."""
-
-    index: int
-    sentence: str
-    reason: MirrorChatError
-
-
-@dataclass(frozen=True)
-class StartedOver:
-    """The answer broke off before the caller had anything of it: forget every TextDelta and audio so far."""
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Seconds spent in each stage. Stages overlap, so they do not add up to `total`."""
-
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Done:
-    """The whole answer is out, spoken in `voice`, whose reference is of `quality`. The session has kept the turn."""
-
-    voice: Voice
-    quality: ReferenceQuality
-
-
-@dataclass(frozen=True)
-class Error:
-    """The turn ended with `reason`; nothing follows."""
-
-    reason: MirrorChatError
-
-
-Event = (
-    Transcript
-    | StillWorking
-    | VoiceKnown
-    | TextDelta
-    | SpokenAudio
-    | SentenceFailed
-    | StartedOver
-    | Timings
-    | Done
-    | Error
-)
-
-
 class Stopwatch:
-    """Adds up the seconds of named stages from several threads (each stage is timed by one thread at a time).
+    """Adds up the seconds of named stages from several threads; what overlaps within a stage counts once.
 
     Of the speech, `speech_s` are the seconds made so far; the first came `first_audio_s` seconds after the start.
     """
@@ -151,15 +88,10 @@ class Stopwatch:
         self.speech_s = 0.0
         self.first_audio_s: float | None = None
         self._started = time.monotonic()
-        self._seconds: dict[str, float] = {}
+        self._stages: dict[str, BusyTime] = {}
 
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.monotonic() - started
+    def time(self, stage: str) -> AbstractContextManager[None]:
+        return self._stages.setdefault(stage, BusyTime()).busy()
 
     def spoke(self, seconds: float) -> None:
         """Count further speech."""
@@ -168,7 +100,8 @@ class Stopwatch:
         self.speech_s += seconds
 
     def timings(self) -> Timings:
-        return Timings({**self._seconds, "total": time.monotonic() - self._started})
+        seconds = {stage: busy.seconds for stage, busy in list(self._stages.items())}
+        return Timings({**seconds, "total": time.monotonic() - self._started})
 
 
 @dataclass(frozen=True)
@@ -334,7 +267,7 @@ class _Turn:
 
 
 class _Attempt:
-    """One try at an answer: a helper reads the chat and cuts sentences, another speaks them."""
+    """One try at an answer: a helper reads the chat and cuts sentences, another has them spoken, each by a helper."""
 
     def __init__(
         self, turn: _Turn, messages: Sequence[Message], voice: "Future[Voice]", failed: Sequence[ChatFailure]
@@ -343,18 +276,23 @@ class _Attempt:
         self._messages = messages
         self._voice = voice
         self._failed = failed
+        self._language = turn.question.reply_language
+        self._synthesizer = turn.pipeline.engines.synthesizers[self._language]
+        self._at_once = SENTENCES_AT_ONCE if isinstance(self._synthesizer, Batched) else 1
         self._cancel = Cancel()
         self._sentences: queue.Queue[str | None] = queue.Queue(EVENT_LIMIT)  # None: no more
         self._events: queue.Queue[Event | Exception | None] = queue.Queue(EVENT_LIMIT)  # None: all is spoken
-        self._spoken_s = 0.0  # written by the speaking helper alone
         self._fetched_s = 0.0  # written by the request's thread alone
-        self._out = HeadStart[Event](self._hand_over, lambda: turn.place.lead_s)  # of the speaking helper
+        self._changed = threading.Condition()  # guards the next two
+        self._under_way = 0  # sentences
+        self._spoken_s = 0.0
+        self._out = InOrder(HeadStart[Event](self._hand_over, lambda: turn.place.lead_s))
 
     def run(self) -> Iterator[Event]:
         """Yield the events of the answer until it is out. Raises what a helper raised."""
         try:
             for helper in (self._read_chat, self._speak_sentences):
-                self._turn.pipeline.submit(self._turn.place, partial(self._report, helper))
+                self._submit(helper)
             while (event := self._next_event()) is not None:
                 yield event
         finally:
@@ -378,6 +316,9 @@ class _Attempt:
             self._fetched_s += event.audio.duration_s
         return event
 
+    def _submit(self, helper: Callable[[], None]) -> None:
+        self._turn.pipeline.submit(self._turn.place, partial(self._report, helper))
+
     def _report(self, helper: Callable[[], None]) -> None:
         try:
             helper()
@@ -386,7 +327,7 @@ class _Attempt:
 
     def _read_chat(self) -> None:
         turn = self._turn
-        cutter = SentenceCutter(turn.question.reply_language)
+        cutter = SentenceCutter(self._language)
         with turn.watch.time("answer"):
             for piece in turn.pipeline.engines.chat.stream(
                 self._messages, deadline=turn.place.deadline, cancel=self._cancel, failed=self._failed
@@ -405,9 +346,12 @@ class _Attempt:
         self._events.put_nowait(VoiceKnown(voice))
         index = 0
         while (sentence := self._next_sentence()) is not None:
-            self._wait_for_listener()
-            self._speak(index, sentence, voice)
+            self._wait(self._may_begin)
+            with self._changed:
+                self._under_way += 1
+            self._submit(partial(self._speak, index, sentence, voice))
             index += 1
+        self._wait(lambda: not self._under_way)
         self._out.release()
         if index == 0:
             raise SynthesisFailed("the answer held nothing that can be spoken")
@@ -420,32 +364,54 @@ class _Attempt:
             with suppress(queue.Empty):
                 return self._sentences.get(timeout=POLL_S)
 
-    def _wait_for_listener(self) -> None:
-        """Begin nothing while too much is unheard: it bounds memory, and the engine is free for others meanwhile."""
-        while self._spoken_s - self._fetched_s > UNHEARD_LIMIT_S:
-            self._turn.place.deadline.check()
-            if self._cancel.wait(POLL_S):
+    def _wait(self, until: Callable[[], bool]) -> None:
+        """Return when `until`, which is called with `_changed` held, says so. Raises what ends the turn."""
+        with self._changed:
+            while not until():
                 self._cancel.check()
+                self._turn.place.deadline.check()
+                self._out.check()
+                self._changed.wait(POLL_S)
+
+    def _may_begin(self) -> bool:
+        """Tell whether one sentence more may be begun.
+
+        None while too much is unheard: it bounds memory, and the engine is free for others meanwhile. A second one at
+        once where they share a batch, but not before the first can be heard, which it would slow down.
+        """
+        if self._spoken_s - self._fetched_s > UNHEARD_LIMIT_S:
+            return False
+        return self._under_way < (self._at_once if self._spoken_s else 1)
 
     def _speak(self, index: int, sentence: str, voice: Voice) -> None:
-        turn = self._turn
-        language = turn.question.reply_language
-        pieces = turn.pipeline.engines.synthesizers[language].speak(
+        try:
+            with self._turn.watch.time("speak"):
+                for audio in self._turn.place.measure(self._pieces(index, sentence, voice)):
+                    self._note(spoken_s=audio.duration_s)
+                    self._out.add(index, SpokenAudio(index, sentence, audio), audio.duration_s)
+                self._out.end(index)
+        except SynthesisFailed as error:
+            self._out.add(index, SentenceFailed(index, sentence, error), 0.0)
+            self._out.end(index)
+        finally:
+            self._note(ended=1)
+
+    def _pieces(self, index: int, sentence: str, voice: Voice) -> Iterator[Audio]:
+        return self._synthesizer.speak(
             sentence,
             voice,
-            language,
-            seed=turn.pipeline.seed,
+            self._language,
+            seed=self._turn.pipeline.seed,
             priority=Priority.LATER if index else Priority.FIRST,
-            deadline=turn.place.deadline,
+            deadline=self._turn.place.deadline,
             cancel=self._cancel,
         )
-        try:
-            with turn.watch.time("speak"):
-                for audio in turn.place.measure(pieces):
-                    self._spoken_s += audio.duration_s
-                    self._out.add(SpokenAudio(index, sentence, audio), audio.duration_s)
-        except SynthesisFailed as error:
-            self._out.add(SentenceFailed(index, sentence, error), 0.0)
+
+    def _note(self, *, spoken_s: float = 0.0, ended: int = 0) -> None:
+        with self._changed:
+            self._spoken_s += spoken_s
+            self._under_way -= ended
+            self._changed.notify_all()
 
     def _hand_over(self, event: Event) -> None:
         if isinstance(event, SpokenAudio):

@@ -1,8 +1,9 @@
 """How fast speech is made, and so how many callers can hear theirs without a gap.
 
-Of each sentence it is known how many seconds of speech it gave (A), how long the synthesiser took (W), and how many
-callers were being spoken to meanwhile, on average (n). Per n the sums of A and W are kept, each report weighing less
-with every later one, and their ratio A / W is the rate that *one* of n callers gets; 1.0 is as fast as it plays.
+Of each sentence it is known how many seconds of speech it gave (A), how long the synthesiser was at work for its caller
+since the caller's last report (W; sentences of one answer overlap), and how many callers were being spoken to
+meanwhile, on average (n). Per n the sums of A and W are kept, each report weighing less with every later one, and their
+ratio A / W is the rate that *one* of n callers gets; 1.0 is as fast as it plays.
 
 What n callers would get is then, in this order: the rate measured at n; a straight line between the measured numbers on
 either side (W / A, the cost, grows about linearly in a batch); beyond them, what is left when the sum over all callers
@@ -14,12 +15,13 @@ are forgotten after ten minutes, so that one bad minute does not lock callers ou
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mirrorchat.audio import Audio
+from mirrorchat.busy_time import BusyTime
 
 NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks
 KEPT = 0.8  # of the older reports' weight, with each new one
@@ -93,38 +95,8 @@ class Playback:
         """Return how many callers up to `most` may be spoken to at once."""
         return next((n for n in range(1, most) if not self.allows(n + 1)), most)
 
-    def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
-        """Pass on the pieces of one sentence and report them when all have come; the listener's time is not counted."""
-        audio_s = wall_s = 0.0
-        iterator = iter(pieces)
-        with self._counted() as speaking:
-            while True:
-                asked = self._clock()
-                piece = next(iterator, None)
-                wall_s += self._clock() - asked
-                if piece is None:
-                    break
-                audio_s += piece.duration_s
-                yield piece
-            mean = speaking()
-        self.spoke(audio_s, wall_s, mean)
-
-    @contextmanager
-    def _counted(self) -> Iterator[Callable[[], float]]:
-        """Count one caller more; yield a function that returns the mean number of callers since."""
-        began, before = self._count(1)
-
-        def mean() -> float:
-            now, seconds = self._count(0)
-            return (seconds - before) / (now - began) if now > began else 1.0
-
-        try:
-            yield mean
-        finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> tuple[float, float]:
-        """Add to the number of callers; return the time and the caller-seconds so far."""
+    def count(self, change: int) -> tuple[float, float]:
+        """Add to the number of callers that are spoken to; return the time and the caller-seconds so far."""
         with self._lock:
             now = self._clock()
             self._caller_seconds += self._speaking * (now - self._changed_at)
@@ -139,11 +111,58 @@ class Playback:
         return {n: entry.cost for n, entry in self._measured.items()}
 
 
+class Meter:
+    """Measures what is spoken to one caller, for `playback`. Thread-safe: its sentences may overlap."""
+
+    def __init__(self, playback: Playback, clock: Callable[[], float] = time.monotonic) -> None:
+        self._playback = playback
+        self._work = BusyTime(clock)
+        self._lock = threading.Lock()
+        self._sentences = 0  # under way; what follows is of the time since the last report
+        self._work_before_s = 0.0
+        self._counted_before = (0.0, 0.0)
+
+    def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
+        """Pass on the pieces of one sentence and report them when all have come; the listener's time is not counted."""
+        iterator, audio_s, whole = iter(pieces), 0.0, False
+        self._begin()
+        try:
+            while (piece := self._next(iterator)) is not None:
+                audio_s += piece.duration_s
+                yield piece
+            whole = True
+        finally:
+            self._end(audio_s if whole else 0.0)
+
+    def _next(self, iterator: Iterator[Audio]) -> Audio | None:
+        with self._work.busy():
+            return next(iterator, None)
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._sentences += 1
+            if self._sentences == 1:
+                self._counted_before = self._playback.count(1)
+                self._work_before_s = self._work.seconds
+
+    def _end(self, audio_s: float) -> None:
+        """Report a sentence of `audio_s`; one that broke off, with 0, counts for nothing."""
+        with self._lock:
+            self._sentences -= 1
+            now, seconds = self._playback.count(0 if self._sentences else -1)
+            work_s = self._work.seconds
+            if audio_s > 0:
+                began, before = self._counted_before
+                mean = (seconds - before) / (now - began) if now > began else 1.0
+                self._playback.spoke(audio_s, work_s - self._work_before_s, mean)
+                self._counted_before, self._work_before_s = (now, seconds), work_s
+
+
 class HeadStart(Generic[T]):
     """Holds the first pieces of an answer back until there is a lead, so that it then plays without a gap.
 
     They go to `hand_over` as soon as they last for `lead_s()` seconds together, or the first has waited for so long;
-    later ones at once. Used by one thread.
+    later ones at once. Not thread-safe.
     """
 
     def __init__(
@@ -182,3 +201,45 @@ class HeadStart(Generic[T]):
         held, self._held = self._held or [], None
         for piece in held:
             self._hand_over(piece)
+
+
+class InOrder(Generic[T]):
+    """Puts the pieces of sentences that are spoken at once into the order of the sentences. Thread-safe.
+
+    Pieces of the first sentence that has not ended go to `start` as they come, those of later ones when it is their
+    turn.
+    """
+
+    def __init__(self, start: HeadStart[T]) -> None:
+        self._start = start
+        self._current = 0
+        self._held: dict[int, list[tuple[T, float]]] = defaultdict(list)
+        self._ended: set[int] = set()
+        self._lock = threading.Lock()
+
+    def add(self, index: int, piece: T, audio_s: float) -> None:
+        """Take a piece, of `audio_s` seconds of speech, of the sentence at `index`."""
+        with self._lock:
+            if index == self._current:
+                self._start.add(piece, audio_s)
+            else:
+                self._held[index].append((piece, audio_s))
+
+    def end(self, index: int) -> None:
+        """Know that the sentence at `index` has no more pieces."""
+        with self._lock:
+            self._ended.add(index)
+            while self._current in self._ended:
+                self._current += 1
+                for piece, audio_s in self._held.pop(self._current, ()):
+                    self._start.add(piece, audio_s)
+
+    def check(self) -> None:
+        """Let what is held back for a lead go, if it is time."""
+        with self._lock:
+            self._start.check()
+
+    def release(self) -> None:
+        """Let what is held back for a lead go."""
+        with self._lock:
+            self._start.release()

@@ -30,7 +30,7 @@ from types import TracebackType
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Deadline
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown
-from mirrorchat.playback import Playback
+from mirrorchat.playback import Meter, Playback
 
 TYPICAL_TURN_S = 5.0  # what waits are predicted from until turns have been seen
 LEAD_PER_CALLER_S = 0.85  # of speech, for each other caller; measured with XTTS on two cores: less gives gaps at four
@@ -67,6 +67,7 @@ class Place:
         self.owner = owner
         self.holders = 1  # guarded by the scheduler's lock
         self._scheduler = scheduler
+        self._meter = Meter(scheduler.playback, scheduler.clock)
 
     def hold(self) -> None:
         """Add a holder, who must call `release` once."""
@@ -95,7 +96,7 @@ class Place:
 
     def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
         """Pass on the pieces of one sentence as the synthesiser makes them, and learn from it how fast it is."""
-        yield from self._scheduler.playback.measure(pieces)
+        yield from self._meter.measure(pieces)
         self._scheduler.serve()
 
     def __enter__(self) -> "Place":
@@ -148,7 +149,7 @@ class Scheduler:
         self.max_turns = max_turns
         self.max_waiting = max_waiting
         self.playback = Playback(clock)
-        self._clock = clock
+        self.clock = clock
         self._places: dict[Place, float] = {}  # with the time of entry
         self._leftovers: set[Place] = set()
         self._turns: weakref.WeakSet[Place] = weakref.WeakSet()  # with those whose speech is still being sent
@@ -184,7 +185,7 @@ class Scheduler:
             if self._closed:
                 self._refusals[Refusal.SHUTTING_DOWN] += 1
                 raise ShuttingDown("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_S)
-            ticket = Ticket(owner, deadline, self._clock())
+            ticket = Ticket(owner, deadline, self.clock())
             self._serve()
             if self._has_room():
                 self._admit(ticket)
@@ -276,7 +277,7 @@ class Scheduler:
             self._admit(self._next())
 
     def _admit(self, ticket: Ticket) -> None:
-        now = self._clock()
+        now = self.clock()
         place = Place(self, ticket.deadline, ticket.owner, now - ticket.applied_at)
         self._places[place] = now
         self._turns.add(place)
@@ -299,7 +300,7 @@ class Scheduler:
     def _queue(self, ticket: Ticket) -> None:
         """Let `ticket` wait. Raises ServerBusy when the queue is full or the wait would be too long."""
         wait_s = self._predicted_wait_s(ticket.owner)
-        if self.max_waiting and wait_s > ticket.deadline.at - self._clock():
+        if self.max_waiting and wait_s > ticket.deadline.at - self.clock():
             raise self._busy(Refusal.WAIT_TOO_LONG, "a place would come too late for this request", wait_s)
         if self._queued() >= self.max_waiting and not self._make_way(ticket.owner):
             raise self._busy(Refusal.QUEUE_FULL, f"the server is answering {len(self._places)} callers already", wait_s)
@@ -344,4 +345,4 @@ class Scheduler:
         entered = self._places.pop(place, None)
         if entered is not None:
             self._ended += 1
-            self._turn_s += max(SMOOTHING, 1 / self._ended) * (self._clock() - entered - self._turn_s)
+            self._turn_s += max(SMOOTHING, 1 / self._ended) * (self.clock() - entered - self._turn_s)

@@ -27,23 +27,21 @@ from mirrorchat.audio import Audio, Samples, to_pcm16
 from mirrorchat.encoders import ENCODERS, Encoder
 from mirrorchat.engines import EngineInfo, Transcript, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, MirrorChatError, SynthesisFailed, log_unexpected
-from mirrorchat.pipeline import (
+from mirrorchat.pipeline import Pipeline, Question, Stopwatch
+from mirrorchat.request_record import RequestRecord
+from mirrorchat.scheduler import Place
+from mirrorchat.socket_watch import SendWatch, hung_up
+from mirrorchat.turn_events import (
     Done,
     Error,
     Event,
-    Pipeline,
-    Question,
     SentenceFailed,
     SpokenAudio,
     StartedOver,
-    Stopwatch,
     TextDelta,
     Timings,
     VoiceKnown,
 )
-from mirrorchat.request_record import RequestRecord
-from mirrorchat.scheduler import Place
-from mirrorchat.socket_watch import SendWatch, hung_up
 
 WRITE_BYTES = 65_536  # in one write, which has SEND_DEADLINE_S: 1.4 s of wav
 GREETING = b": MirrorChat\n\n"  # a comment: sends the headers off before there is anything to say

@@ -5,7 +5,7 @@ sampling settings, random generator, rows of the cache and queue to its listener
 neighbours. Latents for the vocoder are taken from the decode step itself; stock XTTS runs the GPT a second time.
 
 A listener who does not take samples fills its queue: its sequence then skips its turn, and gives its cache row to
-another sequence that waits for one (what the row held is kept aside).
+another sequence that waits for one (what the row held is kept aside). So does a later sentence for a caller's first one.
 
 On a GPU the engine is one step ahead (see xtts_cuda_graph.py): it launches a step, and only then reads what the one
 before gave. What a step gives for a sequence that has ended meanwhile is dropped.
@@ -97,6 +97,7 @@ class _Sequence:
     wanted: int = 1  # latents that the vocoder waits for before it gives more samples
     vocoded: int = 0  # latents given to it
     reason: FinishReason | None = None
+    pausing: bool = False  # it will lend its row as soon as nothing of it is under way
 
     @property
     def order(self) -> tuple[int, int]:
@@ -105,12 +106,16 @@ class _Sequence:
     @property
     def may_go_on(self) -> bool:
         """Tell whether its next token may be launched."""
-        return not self.utterance.full and self.asked < self.max_tokens
+        return not (self.utterance.full or self.pausing) and self.asked < self.max_tokens
 
     @property
-    def stalled(self) -> bool:
-        """Tell whether its listener has fallen behind and nothing of it is under way."""
-        return self.utterance.full and self.asked == len(self.utterance.tokens)
+    def settled(self) -> bool:
+        """Tell whether nothing of it is under way."""
+        return self.asked == len(self.utterance.tokens)
+
+    def yields_to(self, other: "_Sequence") -> bool:
+        """Tell whether it gives way to `other`: its listener has fallen behind, or `other` is more urgent."""
+        return self.utterance.full or self.utterance.request.priority > other.utterance.request.priority
 
 
 @dataclass
@@ -137,9 +142,10 @@ class _Schedule:
         """Return the most urgent sequence whose listener has room."""
         return min((s for s in self.waiting if not s.utterance.full), key=lambda s: s.order, default=None)
 
-    def stalled(self) -> _Sequence | None:
-        """Return a sequence that may lend its row, the least urgent one."""
-        return max((s for s in self.running if s.stalled), key=lambda s: s.order, default=None)
+    def lender(self, to: _Sequence) -> _Sequence | None:
+        """Return a sequence that may lend its row: the least urgent one, of those who have fallen behind first."""
+        lenders = (s for s in self.running if s.yields_to(to))
+        return max(lenders, key=lambda s: (s.utterance.full, s.order), default=None)
 
 
 class DecodeEngine:
@@ -298,15 +304,20 @@ class DecodeEngine:
             sequence.utterance.fail(error)
 
     def _seat(self) -> list[_Sequence]:
-        """Give rows to those who wait, the most urgent first, also rows of those whose listeners fell behind."""
+        """Give rows to those who wait, the most urgent first, also rows of those who give way to them."""
         seated: list[_Sequence] = []
         schedule = self._schedule
+        for running in schedule.running:
+            running.pausing = False
         while (sequence := schedule.next_to_join()) is not None:
             if not schedule.free_rows:
-                stalled = schedule.stalled()
-                if stalled is None:
+                lender = schedule.lender(sequence)
+                if lender is None:
                     break
-                self._unseat(stalled)
+                if not lender.settled:
+                    lender.pausing = True  # it is settled when the step before has been read
+                    break
+                self._unseat(lender)
             schedule.waiting.remove(sequence)
             schedule.running.append(sequence)
             sequence.row = schedule.free_rows.pop()

@@ -14,32 +14,22 @@ from test_app import wait_for
 
 from mirrorchat.audio import Audio
 from mirrorchat.embedded import EmbeddedRecognizer, EmbeddedSynthesizer
-from mirrorchat.engines import Deadline, Engines, Language, Transcript, Voice
+from mirrorchat.engines import BatchStats, Deadline, Engines, Language, Transcript, Voice
 from mirrorchat.errors import (
     ChatInterrupted,
     ClientGone,
     DeadlineExceeded,
+    NotReady,
     NoWords,
     ShuttingDown,
     SynthesisFailed,
 )
 from mirrorchat.llm import ChatClient
-from mirrorchat.pipeline import (
-    Done,
-    Error,
-    Event,
-    Pipeline,
-    Question,
-    SentenceFailed,
-    SpokenAudio,
-    StartedOver,
-    Stopwatch,
-    TextDelta,
-    Timings,
-)
+from mirrorchat.pipeline import Pipeline, Question, Stopwatch
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.sessions import Session, Sessions
 from mirrorchat.settings import ChatApi
+from mirrorchat.turn_events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings
 
 UNREADABLE = "ꡀꡁꡂ ꡃꡄꡅ ꡆꡇꡈ."  # letters, but none that eSpeak NG has a sound for
 
@@ -334,6 +324,62 @@ def test_a_native_call_that_goes_on_does_not_hold_the_place(
         assert (turns.scheduler.running, turns.scheduler.stats().leftovers) == (0, 1)
         go_on.set()
         turns.assert_all_places_free()
+
+
+class Overlapping(Counting):
+    """A synthesiser with a batch whose first sentence stops after a piece until the second has been spoken whole."""
+
+    def __init__(self, real: EmbeddedSynthesizer) -> None:
+        super().__init__(real)
+        self.second_is_spoken = threading.Event()
+        self.begun: list[str] = []
+
+    def stats(self) -> BatchStats:
+        return BatchStats(0, 8, 0, 0)
+
+    def speak(self, text: str, voice: Voice, language: Language, **urgency: Any) -> Iterator[Audio]:
+        place = len(self.begun)
+        self.begun.append(text)
+        for audio in super().speak(text, voice, language, **urgency):
+            yield audio
+            if place == 0:
+                assert self.second_is_spoken.wait(20)
+                assert len(self.begun) == 2  # no third one beside them
+        if place == 1:
+            self.second_is_spoken.set()
+
+
+def test_sentences_share_the_batch_and_come_in_order(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    overlapping = Overlapping(engines[1])
+    reply = "The first sentence is here. The second one follows it. And the third one ends it."
+    with ChatServer(answer(reply)) as chat:
+        turns = Turns((engines[0], cast(EmbeddedSynthesizer, overlapping)), chat)
+        events = list(turns.run())
+        turns.assert_all_places_free()
+    indices = [event.index for event in events if isinstance(event, SpokenAudio)]
+    assert indices == sorted(indices) and set(indices) == {0, 1, 2}
+    assert isinstance(events[-1], Done)
+
+
+def test_what_ends_the_turn_is_heard_before_a_later_sentence(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    """The second sentence is there when the first one breaks off with what no further sentence can mend."""
+
+    class Failing(Overlapping):
+        def speak(self, text: str, voice: Voice, language: Language, **urgency: Any) -> Iterator[Audio]:
+            first = not self.begun
+            yield from super().speak(text, voice, language, **urgency)
+            if first:
+                raise NotReady("the speech engine has failed")
+
+    failing = Failing(engines[1])
+    with ChatServer(answer("The first sentence is here. The second one follows it.")) as chat:
+        events = list(Turns((engines[0], cast(EmbeddedSynthesizer, failing)), chat).run())
+    assert isinstance(events[-1], Error) and isinstance(events[-1].reason, NotReady)
+    assert {event.index for event in events if isinstance(event, SpokenAudio)} == {0}
 
 
 def test_what_speech_takes_is_measured(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:

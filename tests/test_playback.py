@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrorchat.audio import Audio
-from mirrorchat.playback import FORGET_S, NEEDED_RATE, HeadStart, Playback
+from mirrorchat.playback import FORGET_S, NEEDED_RATE, HeadStart, InOrder, Meter, Playback
 
 
 class FakeClock:
@@ -109,7 +109,7 @@ def test_measuring_counts_the_makers_time_and_not_the_listeners() -> None:
             clock.now += 0.5
             yield second_of_speech()
 
-    for _ in playback.measure(speak()):
+    for _ in Meter(playback, clock).measure(speak()):
         clock.now += 10.0  # a slow reader
     assert playback.rate(1) == pytest.approx(3.0 / 1.5)
 
@@ -122,7 +122,7 @@ def test_measuring_tells_how_many_were_spoken_to() -> None:
         clock.now += seconds
         yield second_of_speech(8.0)
 
-    first, second = playback.measure(speak(2.0)), playback.measure(speak(4.0))
+    first, second = (Meter(playback, clock).measure(speak(seconds)) for seconds in (2.0, 4.0))
     next(first)
     next(second)  # both from here on
     clock.now += 20.0
@@ -140,10 +140,35 @@ def test_a_sentence_that_breaks_off_is_not_counted_and_neither_is_its_caller() -
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        list(playback.measure(speak()))
+        list(Meter(playback).measure(speak()))
     assert playback.rate(1) is None
-    list(playback.measure(iter([second_of_speech()])))
+    list(Meter(playback).measure(iter([second_of_speech()])))
     assert list(playback._measured) == [1]
+
+
+def test_sentences_of_one_caller_that_overlap_are_one_caller_and_their_time_counts_once() -> None:
+    """The first takes 0 to 3 s, the second 1 to 5 s, in threads of their own."""
+    clock = FakeClock()
+    playback = Playback(clock)
+    meter = Meter(playback, clock)
+    begun, goes_on = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+
+    def speak(number: int) -> Iterator[Audio]:
+        begun[number].set()
+        assert goes_on[number].wait(10)
+        yield second_of_speech(4.0)
+
+    threads = [threading.Thread(target=lambda number=number: list(meter.measure(speak(number)))) for number in range(2)]
+    for at_s, thread in enumerate(threads):
+        clock.now = 1000.0 + at_s
+        thread.start()
+        assert begun[at_s].wait(10)
+    for end_s, thread, event in zip((3.0, 5.0), threads, goes_on, strict=True):
+        clock.now = 1000.0 + end_s
+        event.set()
+        thread.join(10)
+    assert list(playback._measured) == [1]
+    assert playback.rate(1) == pytest.approx((0.8 * 4.0 + 4.0) / (0.8 * 3.0 + 2.0))
 
 
 def test_threads_are_counted_together() -> None:
@@ -156,7 +181,7 @@ def test_threads_are_counted_together() -> None:
         yield second_of_speech(0.4)
         together.wait()
 
-    threads = [threading.Thread(target=lambda: list(playback.measure(speak()))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: list(Meter(playback).measure(speak()))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -217,4 +242,33 @@ def test_the_end_lets_go_of_everything() -> None:
     answer.start.add("a", 0.3)
     answer.start.release()
     answer.start.add("b", 0.3)
+    assert answer.heard == ["a", "b"]
+
+
+@given(data=st.data())
+def test_sentences_spoken_at_once_come_in_order_and_whole(data: st.DataObject) -> None:
+    lengths = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
+    heard: list[tuple[int, int]] = []
+    out = InOrder(HeadStart[tuple[int, int]](heard.append, lambda: 0.0))
+    left = {index: list(range(length)) for index, length in enumerate(lengths)}
+    while left:
+        index = data.draw(st.sampled_from(sorted(left)))
+        if left[index]:
+            out.add(index, (index, left[index].pop(0)), 0.1)
+        else:
+            del left[index]
+            out.end(index)
+        first = min(left, default=len(lengths))  # who has not ended: all before is heard, and its own so far
+        expected = [(i, n) for i, length in enumerate(lengths[:first]) for n in range(length)]
+        expected += [(first, n) for n in range(lengths[first] - len(left[first]))] if left else []
+        assert heard == expected
+
+
+def test_a_lead_is_made_of_the_first_sentences_in_order() -> None:
+    answer = Answer(1.0)
+    out = InOrder(answer.start)
+    out.add(1, "b", 0.8)
+    out.add(0, "a", 0.3)
+    assert answer.heard == []
+    out.end(0)
     assert answer.heard == ["a", "b"]

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ from mirrorchat.xtts_linear import WeightMode
 from mirrorchat.xtts_model import Network, load_network
 from mirrorchat.xtts_sampling import LOOP_TOKENS, Sampling
 from mirrorchat.xtts_steps import Drawn, Launched, StepMode
-from mirrorchat.xtts_utterance import FinishReason
+from mirrorchat.xtts_utterance import FinishReason, Utterance
 from mirrorchat.xtts_vocoder import StreamingVocoder
 
 
@@ -138,7 +139,7 @@ class TestListeners:
         engine = make_engine(WeightMode.FP16W, max_batch=rows, queue_chunks=1)
         expected = collect(engine.submit(ask()))
         slow = [engine.submit(ask()) for _ in range(3)]  # more than there are rows: they lend theirs
-        wait_until(lambda: all(sequence.stalled for sequence in engine._schedule.everyone()))
+        wait_until(lambda: all(each.utterance.full and each.settled for each in engine._schedule.everyone()))
         held = [len(utterance.tokens) for utterance in slow]
         assert max(held) < len(expected.tokens)
         assert_same(collect(engine.submit(ask())), expected)
@@ -169,6 +170,31 @@ class TestListeners:
         for utterance in utterances:
             collect(utterance)
         assert [len(prefix) - 3 for prefix in joined] == [10, 12, 11, 13]
+
+    def test_a_later_sentence_lends_its_row_to_a_first_one(
+        self, make_engine: Callable[..., DecodeEngine], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And goes on afterwards as if nothing had been; another later one waits for it."""
+        gate = threading.Lock()
+        engine = make_engine(WeightMode.FP16W, max_batch=1, device_lock=gate)
+        expected = [collect(engine.submit(ask(seed=seed))) for seed in range(3)]
+        finished: list[int] = []
+        finish = Utterance.finish
+
+        def recorded(utterance: Utterance, reason: FinishReason) -> None:
+            finished.append(utterance.request.seed)
+            finish(utterance, reason)
+
+        monkeypatch.setattr(Utterance, "finish", recorded)
+        with gate:
+            utterances = [engine.submit(ask(seed=0, priority=Priority.LATER))]
+            wait_until(lambda: engine.running == 1)
+            utterances.append(engine.submit(ask(seed=1, priority=Priority.FIRST)))
+            utterances.append(engine.submit(ask(seed=2, priority=Priority.LATER)))
+        with ThreadPoolExecutor(3) as listeners:
+            for found, alone in zip(listeners.map(collect, utterances), expected, strict=True):
+                assert_same(found, alone)
+        assert finished == [1, 0, 2]
 
 
 class TestEnding:
