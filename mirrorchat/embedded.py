@@ -7,7 +7,7 @@ Nothing here recognises Chinese.
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -209,11 +209,13 @@ class EmbeddedSynthesizer:
         priority: Priority,
         deadline: Deadline,
         cancel: Cancel,
+        awaited: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
-        `seed` and `priority` change nothing. Text without letters or digits yields nothing. Raises SynthesisFailed
-        when eSpeak NG fails (the next sentence gets a new process), DeadlineExceeded, and the reason of `cancel`.
+        `seed`, `priority` and `awaited` change nothing. Text without letters or digits yields nothing. Raises
+        SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), DeadlineExceeded, and the reason of
+        `cancel`.
         """
         profile = voice.profile if isinstance(voice, TintVoice) else None
         for piece in split_text(spoken_form(text, language), language, _PIECE_CHARS[language]):

@@ -4,7 +4,7 @@ import copy
 import enum
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -239,8 +239,13 @@ class Synthesizer(Protocol):
         priority: Priority,
         deadline: Deadline,
         cancel: Cancel,
+        awaited: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
-        """Yield `text` (written form) as speech at `sample_rate`, in order, nothing lost however long it is."""
+        """Yield `text` (written form) as speech at `sample_rate`, in order, nothing lost however long it is.
+
+        While `awaited` says that the listener has nearly nothing left to hear, what is there of a LATER sentence comes
+        at once.
+        """
         ...
 
     def check_ready(self) -> None:

@@ -32,7 +32,7 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.llm import build_messages
-from mirrorchat.playback import HeadStart, InOrder
+from mirrorchat.playback import HeadStart, InOrder, Listener
 from mirrorchat.reference import ReferenceQuality
 from mirrorchat.scheduler import MAX_LEFTOVERS, Place
 from mirrorchat.sessions import Session
@@ -54,6 +54,7 @@ POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its de
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is begun
 SENTENCES_AT_ONCE = 2  # of one answer, where the synthesiser has a batch: the next is ready when one has been heard
+AWAITED_S = 1.5  # of speech left to hear: from then on a later sentence goes out as it comes
 HELPERS_PER_TURN = 5 + SENTENCES_AT_ONCE  # recogniser, voice, its reference's quality, chat, speech; sentences
 EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
 
@@ -230,7 +231,7 @@ class _Turn:
         messages = build_messages(self.pipeline.system_prompt, self.question.reply_language, text, history)
         failed: Sequence[ChatFailure] = ()
         while True:
-            attempt = _Attempt(self, messages, voice, failed)
+            attempt = _Attempt(self, messages, voice, failed, heard)
             try:
                 yield from attempt.run()
                 return
@@ -270,9 +271,15 @@ class _Attempt:
     """One try at an answer: a helper reads the chat and cuts sentences, another has them spoken, each by a helper."""
 
     def __init__(
-        self, turn: _Turn, messages: Sequence[Message], voice: "Future[Voice]", failed: Sequence[ChatFailure]
+        self,
+        turn: _Turn,
+        messages: Sequence[Message],
+        voice: "Future[Voice]",
+        failed: Sequence[ChatFailure],
+        heard: Callable[[], bool],
     ) -> None:
         self._turn = turn
+        self._heard = heard
         self._messages = messages
         self._voice = voice
         self._failed = failed
@@ -286,6 +293,7 @@ class _Attempt:
         self._changed = threading.Condition()  # guards the next two
         self._under_way = 0  # sentences
         self._spoken_s = 0.0
+        self._listener = Listener()
         self._out = InOrder(HeadStart[Event](self._hand_over, lambda: turn.place.lead_s))
 
     def run(self) -> Iterator[Event]:
@@ -405,7 +413,12 @@ class _Attempt:
             priority=Priority.LATER if index else Priority.FIRST,
             deadline=self._turn.place.deadline,
             cancel=self._cancel,
+            awaited=partial(self._is_awaited, index),
         )
+
+    def _is_awaited(self, index: int) -> bool:
+        """Tell whether a listener who plays the answer as it comes has nearly nothing left before this sentence."""
+        return self._heard() and self._out.is_next(index) and self._listener.left_s < AWAITED_S
 
     def _note(self, *, spoken_s: float = 0.0, ended: int = 0) -> None:
         with self._changed:
@@ -416,6 +429,7 @@ class _Attempt:
     def _hand_over(self, event: Event) -> None:
         if isinstance(event, SpokenAudio):
             self._turn.watch.spoke(event.audio.duration_s)
+            self._listener.hear(event.audio.duration_s)
         self._events.put_nowait(event)
 
 

@@ -8,7 +8,7 @@ ratio A / W is the rate that *one* of n callers gets; 1.0 is as fast as it plays
 What n callers would get is then, in this order: the rate measured at n; a straight line between the measured numbers on
 either side (W / A, the cost, grows about linearly in a batch); beyond them, what is left when the sum over all callers
 stays as it is at the nearest, which no engine falls short of by much. A batched engine does better than that, which
-can only be learned by trying: where the most callers that were measured have enough, one more may enter. Measurements
+can only be learned by trying: one more than the most that were measured may enter where little would lack. Measurements
 are forgotten after ten minutes, so that one bad minute does not lock callers out for ever.
 """
 
@@ -24,6 +24,7 @@ from mirrorchat.audio import Audio
 from mirrorchat.busy_time import BusyTime
 
 NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks
+TRIED_RATE = 0.9  # what each of one caller more must get at least for a try: a lead makes up for so much
 KEPT = 0.8  # of the older reports' weight, with each new one
 FORGET_S = 600.0
 
@@ -89,7 +90,7 @@ class Playback:
         with self._lock:
             costs = self._costs()
         most = max(costs, default=callers)
-        return callers == most + 1 and 1 / costs[most] >= NEEDED_RATE
+        return callers == most + 1 and rate >= TRIED_RATE
 
     def limit(self, most: int) -> int:
         """Return how many callers up to `most` may be spoken to at once."""
@@ -203,6 +204,23 @@ class HeadStart(Generic[T]):
             self._hand_over(piece)
 
 
+class Listener:
+    """What is left to hear for a listener who plays an answer as it comes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ends_at = -math.inf
+
+    def hear(self, audio_s: float) -> None:
+        """Know that further speech has gone out."""
+        self._ends_at = max(self._ends_at, self._clock()) + audio_s
+
+    @property
+    def left_s(self) -> float:
+        """Return for how many seconds there is speech."""
+        return max(0.0, self._ends_at - self._clock())
+
+
 class InOrder(Generic[T]):
     """Puts the pieces of sentences that are spoken at once into the order of the sentences. Thread-safe.
 
@@ -233,6 +251,10 @@ class InOrder(Generic[T]):
                 self._current += 1
                 for piece, audio_s in self._held.pop(self._current, ()):
                     self._start.add(piece, audio_s)
+
+    def is_next(self, index: int) -> bool:
+        """Tell whether pieces of the sentence at `index` go out as they come."""
+        return index == self._current
 
     def check(self) -> None:
         """Let what is held back for a lead go, if it is time."""

@@ -7,7 +7,7 @@ caught here: silence at the edges is trimmed, and a piece that never ends is dra
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -129,13 +129,15 @@ class XttsSynthesizer:
         priority: Priority,
         deadline: Deadline,
         cancel: Cancel,
+        awaited: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form) as speech, in order; nothing if it holds no word.
 
         A FIRST sentence comes in pieces while it is decoded. A LATER one has time until the one before has been heard:
-        each piece of its text comes as a whole, so that one that goes wrong can still be drawn again. Raises
-        SynthesisFailed when the model fails, DeadlineExceeded, and the reason of `cancel`, both within one step of the
-        model; ServerBusy when too many sentences wait; TypeError for another engine's voice.
+        each piece of its text comes as a whole, so that one that goes wrong can still be drawn again, unless it is
+        `awaited` already: what it then draws depends on how busy the engine is. Raises SynthesisFailed when the model
+        fails, DeadlineExceeded, and the reason of `cancel`, both within one step of the model; ServerBusy when too many
+        sentences wait; TypeError for another engine's voice.
         """
         if not isinstance(voice, XttsVoice):
             raise TypeError(f"XTTS speaks with an XttsVoice, not a {type(voice).__name__}")
@@ -143,7 +145,7 @@ class XttsSynthesizer:
         for index, piece in enumerate(pieces):
             urgency = priority if index == 0 else Priority.LATER
             request = self._request(piece, voice, language, seed + index, urgency, deadline, cancel)
-            for samples in self._speak_piece(request):
+            for samples in self._speak_piece(request, awaited):
                 yield Audio(samples, self.sample_rate)
             if index < len(pieces) - 1:
                 yield Audio(np.zeros(int(PIECE_GAP_S * self.sample_rate), np.float32), self.sample_rate)
@@ -251,15 +253,16 @@ class XttsSynthesizer:
             ),
         )
 
-    def _speak_piece(self, request: Request) -> Iterator[Samples]:
+    def _speak_piece(self, request: Request, awaited: Callable[[], bool]) -> Iterator[Samples]:
         """Yield the samples of one piece, its edges trimmed; drawn again once if it went wrong and nobody heard it."""
+        at_once = request.priority is Priority.FIRST
         again = replace(request, seed=request.seed + REDRAW_SEED)
         for attempt, drawn in enumerate((request, again)):
             utterance, trimmer = self._engine.submit(drawn), EdgeTrimmer(self.sample_rate)
             held: list[Samples] = []
             for chunk in utterance:
                 held.append(chunk)
-                if request.priority is Priority.FIRST and utterance.finish_reason is None:
+                if utterance.finish_reason is None and (at_once or trimmer.started or awaited()):
                     yield from _not_empty(trimmer.push(np.concatenate(held)))
                     held = []
             if utterance.finish_reason is FinishReason.STOP or trimmer.started or attempt == 1:

@@ -5,7 +5,7 @@ sampling settings, random generator, rows of the cache and queue to its listener
 neighbours. Latents for the vocoder are taken from the decode step itself; stock XTTS runs the GPT a second time.
 
 A listener who does not take samples fills its queue: its sequence then skips its turn, and gives its cache row to
-another sequence that waits for one (what the row held is kept aside). So does a later sentence for a caller's first one.
+another sequence that waits for one (what the row held is kept aside). A later sentence gives its own to a first one.
 
 On a GPU the engine is one step ahead (see xtts_cuda_graph.py): it launches a step, and only then reads what the one
 before gave. What a step gives for a sequence that has ended meanwhile is dropped.

@@ -326,6 +326,28 @@ def test_a_native_call_that_goes_on_does_not_hold_the_place(
         turns.assert_all_places_free()
 
 
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_sentence_is_awaited_when_its_listener_has_nothing_left(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], collected: bool
+) -> None:
+    """Two sentences of 2 s or so are heard when the third begins late; nobody plays what is collected first."""
+    awaited: list[bool] = []
+
+    class Late(Counting):
+        def speak(self, text: str, voice: Voice, language: Language, **urgency: Any) -> Iterator[Audio]:
+            if "third" in text:
+                awaited.append(urgency["awaited"]())
+                time.sleep(8.0)
+                awaited.append(urgency["awaited"]())
+            yield from super().speak(text, voice, language, **urgency)
+
+    reply = "The first sentence is here. The second one follows it. And the third one ends it."
+    with ChatServer(answer(reply)) as chat:
+        turns = Turns((engines[0], cast(EmbeddedSynthesizer, Late(engines[1]))), chat)
+        assert isinstance(list(turns.run(collected=collected))[-1], Done)
+    assert awaited == [False, not collected]
+
+
 class Overlapping(Counting):
     """A synthesiser with a batch whose first sentence stops after a piece until the second has been spoken whole."""
 

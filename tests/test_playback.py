@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrorchat.audio import Audio
-from mirrorchat.playback import FORGET_S, NEEDED_RATE, HeadStart, InOrder, Meter, Playback
+from mirrorchat.playback import FORGET_S, NEEDED_RATE, HeadStart, InOrder, Listener, Meter, Playback
 
 
 class FakeClock:
@@ -46,8 +46,10 @@ def test_beyond_what_was_measured_the_sum_stays_and_one_more_is_tried() -> None:
     playback.spoke(4.0, 1.0, 1)
     assert playback.rate(3) == pytest.approx(4 / 3) and playback.allows(3)
     assert not playback.allows(4)  # 1.0 has no margin
-    playback.spoke(1.2, 1.0, 3)
-    assert playback.allows(4)  # three have enough: one more is tried
+    playback.spoke(1.15, 1.0, 3)
+    assert not playback.allows(4)  # three have enough, but four might have 0.86, which no lead makes up for
+    playback.spoke(1.3, 1.0, 3)
+    assert playback.allows(4)  # 0.93, or more, as a batch gives: tried
     assert not playback.allows(5)
     playback.spoke(1.0, 1.0, 4)
     assert not playback.allows(4) and playback.limit(64) == 3  # and that was learned from
@@ -272,3 +274,17 @@ def test_a_lead_is_made_of_the_first_sentences_in_order() -> None:
     assert answer.heard == []
     out.end(0)
     assert answer.heard == ["a", "b"]
+
+
+def test_a_listener_hears_what_has_come_and_waits_where_nothing_has() -> None:
+    clock = FakeClock()
+    listener = Listener(clock)
+    assert listener.left_s == 0.0
+    listener.hear(2.0)
+    clock.now += 1.5
+    listener.hear(1.0)
+    assert listener.left_s == pytest.approx(1.5)
+    clock.now += 5.0  # a gap, which is not made up for
+    assert listener.left_s == 0.0
+    listener.hear(1.0)
+    assert listener.left_s == pytest.approx(1.0)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,11 +62,10 @@ def speak(
     priority: Priority = Priority.FIRST,
     deadline: Deadline | None = None,
     cancel: Cancel | None = None,
+    awaited: Callable[[], bool] = lambda: False,
 ) -> Iterator[Audio]:
-    deadline = deadline or Deadline.after(600.0)
-    return synthesizer.speak(
-        text, voice, language, seed=seed, priority=priority, deadline=deadline, cancel=cancel or Cancel()
-    )
+    urgency: dict[str, Any] = {"priority": priority, "awaited": awaited, "deadline": deadline or Deadline.after(600.0)}
+    return synthesizer.speak(text, voice, language, seed=seed, cancel=cancel or Cancel(), **urgency)
 
 
 def joined(audios: Iterator[Audio]) -> Samples:
@@ -374,6 +374,25 @@ class TestGuards:
             return seed_that_stops(synthesizer, SHORT[ENGLISH], voice, ENGLISH, start=seed) == seed
         except AssertionError:
             return False
+
+    def test_a_later_sentence_comes_as_a_whole_unless_it_is_awaited(
+        self, synthesizer: XttsSynthesizer, voice: XttsVoice
+    ) -> None:
+        """From then on: what is there comes at once, and so does the rest."""
+        seed = seed_that_stops(synthesizer, SHORT[ENGLISH], voice, ENGLISH)
+        asked = iter([False, True])
+        whole, from_then_on, at_once = (
+            [
+                audio.samples
+                for audio in speak(
+                    synthesizer, SHORT[ENGLISH], voice, seed=seed, priority=Priority.LATER, awaited=awaited
+                )
+            ]
+            for awaited in (lambda: False, lambda: next(asked, False), lambda: True)
+        )
+        assert len(whole) == 1 < len(from_then_on) < len(at_once)
+        for pieces in (from_then_on, at_once):
+            assert np.array_equal(np.concatenate(pieces), whole[0])
 
     def test_what_was_heard_is_not_drawn_again(
         self, synthesizer: XttsSynthesizer, voice: XttsVoice, requests: list[Request]
