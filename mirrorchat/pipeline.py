@@ -54,7 +54,7 @@ POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its de
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is begun
 SENTENCES_AT_ONCE = 2  # of one answer, where the synthesiser has a batch: the next is ready when one has been heard
-AWAITED_S = 1.5  # of speech left to hear: from then on a later sentence goes out as it comes
+AWAITED_S = 1.5  # of speech left to hear: with less, the next is waited for
 HELPERS_PER_TURN = 5 + SENTENCES_AT_ONCE  # recogniser, voice, its reference's quality, chat, speech; sentences
 EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
 
@@ -385,11 +385,12 @@ class _Attempt:
         """Tell whether one sentence more may be begun.
 
         None while too much is unheard: it bounds memory, and the engine is free for others meanwhile. A second one at
-        once where they share a batch, but not before the first can be heard, which it would slow down.
+        once where they share a batch, but not while the listener has little left of the first, which it slows down.
         """
         if self._spoken_s - self._fetched_s > UNHEARD_LIMIT_S:
             return False
-        return self._under_way < (self._at_once if self._spoken_s else 1)
+        at_ease = bool(self._spoken_s) and not (self._heard() and self._listener.left_s < AWAITED_S)
+        return self._under_way < (self._at_once if at_ease else 1)
 
     def _speak(self, index: int, sentence: str, voice: Voice) -> None:
         try:
