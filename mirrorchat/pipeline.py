@@ -317,9 +317,8 @@ class _Turn:
         asked = self.question
         if asked.text is not None:
             return Transcript(asked.text, asked.language)
-        recognizer = self.pipeline.engines.recognizers[asked.language]
         with self.watch.time("recognise"):
-            return recognizer.recognize(
+            return self.pipeline.engines.recognizers[asked.language].recognize(
                 asked.audio, asked.language, hotwords=asked.hotwords, deadline=self.place.deadline, cancel=self.cancel
             )
 

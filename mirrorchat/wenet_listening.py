@@ -116,10 +116,9 @@ class ChunkListener(Listener):
         """Take a further piece and return what has been said so far, which changes with each whole chunk."""
         reader = self._open()
         self._admit(audio)
-        if self._features is None:
-            self._features = FeatureStream(audio.sample_rate)
-        self._features.accept(audio)
-        self._read(reader, self._features, least=reader.window)
+        features = self._features = self._features or FeatureStream(audio.sample_rate)
+        features.accept(audio)
+        self._read(reader, features, least=reader.window)
         if reader.frames > self._shown:
             self._shown, self._partial = reader.frames, self._write(reader)
         return self._partial
@@ -127,9 +126,10 @@ class ChunkListener(Listener):
     def finish(self) -> Transcript:
         """Return what has been said, as the attention decoders choose, and close."""
         reader, found = self._open(), Hypothesis((), 0.0, (), ())
-        if self._features is not None:
-            self._features.finish()
-            self._read(reader, self._features, least=reader.shortest)
+        features = self._features
+        if features is not None:
+            features.finish()
+            self._read(reader, features, least=reader.shortest)
         if reader.frames:
             found = self._compute(reader.rescored)
         self.close()

@@ -272,6 +272,15 @@ def test_who_is_past_the_deadline_counts_no_more(english: WenetRecognizer) -> No
     assert all(each.is_closed for each in late)
 
 
+def test_a_recording_that_waits_past_its_deadline_is_not_recognised(
+    english: WenetRecognizer, sounds: dict[str, Audio]
+) -> None:
+    with pytest.raises(DeadlineExceeded):
+        english.recognize(sounds["en"], Language.ENGLISH, deadline=Deadline.after(0.0), cancel=Cancel())
+    in_time = english.recognize(sounds["en"], Language.ENGLISH, deadline=Deadline.after(120), cancel=Cancel())
+    assert in_time == english.recognize(sounds["en"], Language.ENGLISH, cancel=Cancel())
+
+
 def check_freed(listening: ChunkListener, error: type[Exception]) -> None:
     """The listening is over with `error`, and what it held is gone."""
     reader = listening._reader
@@ -402,5 +411,6 @@ def test_a_network_that_cannot_be_read_in_chunks_hears_the_whole() -> None:
 
 
 def test_which_recognisers_listen(recognizers: dict[str, WenetRecognizer], tmp_path: Path) -> None:
-    assert all(isinstance(each, Streams) and each.streams for each in recognizers.values())
+    listening: list[Streams] = list(recognizers.values())
+    assert all(isinstance(each, Streams) and each.streams for each in listening)
     assert not isinstance(MissingRecognizer(Language.CHINESE, tmp_path), Streams)
