@@ -52,7 +52,7 @@ def original() -> Response:
     runtime = _runtime()
     engines, deadline, cancel = runtime.pipeline.engines, Deadline.after(runtime.settings.turn_deadline_s), Cancel()
     audio = decode(request.files["audio"].read(), limit_s=runtime.settings.question_limit_s)
-    heard = engines.recognizers[LANGUAGE].recognize(audio, LANGUAGE, cancel=cancel)
+    heard = engines.recognizers[LANGUAGE].recognize(audio, LANGUAGE, deadline=deadline, cancel=cancel)
     synthesizer = engines.synthesizers[LANGUAGE]
     voice = synthesizer.voice([audio])
     messages = build_messages(runtime.pipeline.system_prompt, LANGUAGE, heard.text)

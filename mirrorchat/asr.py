@@ -7,31 +7,33 @@ numbers are those of WeNet (Zhang et al., arXiv 2203.15455).
 
 import enum
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import kaldi_native_fbank
-import numpy as np
 import torch
 
 from mirrorchat import native
 from mirrorchat.audio import Audio
 from mirrorchat.ctc_context import MAX_PHRASE_UNITS, ContextGraph
-from mirrorchat.ctc_search import FloatArray, Hypothesis
+from mirrorchat.ctc_search import Hypothesis
 from mirrorchat.devices import usable_device
-from mirrorchat.engines import Cancel, EngineInfo, Language, SpokenUnit, Transcript
+from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Listening, SpokenUnit, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
-from mirrorchat.speech_pieces import Piece, pieces_of
+from mirrorchat.speech_pieces import pieces_of
 from mirrorchat.wenet_batch import FRAME_SHIFT_S, ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet_checkpoint import read_checkpoint, read_units, weights_path
 from mirrorchat.wenet_engine import RecognitionEngine
+from mirrorchat.wenet_features import BINS, SAMPLE_RATE, fbank
 from mirrorchat.wenet_int8 import quantise
+from mirrorchat.wenet_listening import ChunkListener, Listeners, WholeListener
+from mirrorchat.wenet_stream import ChunkReader, reads_chunks
+from mirrorchat.wenet_text import SPECIAL, written
 
-SAMPLE_RATE = 16000
-BINS = 80
+__all__ = ["BINS", "SAMPLE_RATE", "WenetRecognizer", "WenetWeights", "fbank", "written"]
+
 STUCK_S = 60.0  # longer than any batch takes on a busy core
 UNIT_REACH_S = 0.1  # how far a unit's sound reaches from its frame, where no neighbour is nearer: WeNet's runtime's gap
 
@@ -48,55 +50,16 @@ class WenetWeights(enum.StrEnum):
 _DTYPES = {WenetWeights.FP16: torch.float16, WenetWeights.BF16: torch.bfloat16}
 
 
-def fbank(samples: FloatArray) -> FloatArray:
-    """Return Kaldi filter banks (T, 80) float32 of 16 kHz samples in [-1, 1]; T is 0 below 25 ms.
-
-    WeNet's settings: 25 ms windows every 10 ms, 16-bit scale, and at inference no dither, so that the same audio always
-    gives the same words.
-    """
-    options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.samp_freq = SAMPLE_RATE
-    options.frame_opts.dither = 0.0
-    options.mel_opts.num_bins = BINS
-    options.energy_floor = 0.0
-    bank = kaldi_native_fbank.OnlineFbank(options)
-    bank.accept_waveform(SAMPLE_RATE, samples * np.float32(32768.0))
-    bank.input_finished()
-    frames = [bank.get_frame(i) for i in range(bank.num_frames_ready)]
-    return np.array(frames, dtype=np.float32).reshape(-1, BINS)
-
-
-_SPECIAL = re.compile(r"<[^<>]*>")
-_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_LETTER = rf"[^\W\d_{_CJK}]"
-_BETWEEN_SCRIPTS = re.compile(rf"(?<=[{_CJK}])(?={_LETTER})|(?<={_LETTER})(?=[{_CJK}])")
-_WITHIN_CJK = re.compile(rf"(?<=[{_CJK}]) +(?=[\d{_CJK}])|(?<=\d) +(?=[{_CJK}])")
-_LONE_I = re.compile(r"(?<![\w'])i(?![\w-])")
-
-
-def written(units: Sequence[str], language: Language) -> str:
-    """Return units as a person writes them.
-
-    `▁` begins a word; `<blank>`, `<unk>`, `<sos/eos>` and their like are no text. English is in lower case, with a
-    capital at the start and for "I". Chinese has no spaces, except round words in Latin letters, which keep their case.
-    """
-    text = "".join(" " if _SPECIAL.fullmatch(unit) else unit.replace("▁", " ") for unit in units)
-    text = _WITHIN_CJK.sub("", _BETWEEN_SCRIPTS.sub(" ", " ".join(text.split())))
-    text = " ".join(text.split())
-    if language is Language.ENGLISH:
-        text = _LONE_I.sub("I", text.lower())
-        text = text[:1].upper() + text[1:]
-    return text
-
-
 class WenetRecognizer:
     """WeNet's model in `folder` for one language. Thread-safe; deterministic; callers' recordings share batches.
+
+    `streams` says whether it can listen in chunks: whether the network was trained so, and hears nothing ahead.
 
     Weights that WeNet has trained run on `device` (`auto`, `cpu`, `cuda` or `cuda:1`), kept as `weights` says (a
     WenetWeights or `auto`); its runtime format, read where it is all that the folder holds, is quantised, which PyTorch
     runs on the CPU only. `threads` is the number of PyTorch's
     threads in one operation; PyTorch keeps one such number for the whole process, and the last engine built sets it.
-    `device_lock` is held while a batch is computed.
+    `device_lock` is held while `device` computes a batch or a chunk; the runtime format has no use for it.
 
     Raises ModelNotInstalled when `folder` lacks a file, ConfigurationError when a file is not what its name says or
     `weights` and `device` do not go together.
@@ -122,30 +85,69 @@ class WenetRecognizer:
             self.info = EngineInfo("wenet", f"{folder.name} {kept}", str(place))
         else:
             model, self._units, self._frame_s = _load_runtime(folder, language)
+            device_lock = None
             reason = "the released files are quantised, which runs on the CPU"
             self.info = EngineInfo("wenet", folder.name, "cpu", reason)
         self._numbers = {unit: number for number, unit in enumerate(self._units)}
         self._longest_unit = max(map(len, self._units))
         self._begins_words = any(unit.startswith("▁") for unit in self._units)
-        self._is_upper = any(unit.isupper() for unit in self._units if not _SPECIAL.fullmatch(unit))
+        self._is_upper = any(unit.isupper() for unit in self._units if not SPECIAL.fullmatch(unit))
+        self._network = model.model
+        self.streams = reads_chunks(model.model)
+        self._listeners = Listeners()
         self._engine = RecognitionEngine(model, device_lock=device_lock)
 
     def recognize(
-        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
+        self,
+        audio: Audio,
+        language: Language,
+        *,
+        hotwords: Sequence[str] = (),
+        deadline: Deadline | None = None,
+        cancel: Cancel,
     ) -> Transcript:
         """Return what is said in `audio` (any rate, any length), and when. No words give an empty text.
 
         `hotwords` are likelier to be heard: names, say. One that the model has no units for, or that has too many,
-        changes nothing. Raises the reason of `cancel` soon after it is set, RecognitionFailed, ServerBusy,
-        ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot words.
+        changes nothing. Raises the reason of `cancel` soon after it is set, DeadlineExceeded, RecognitionFailed,
+        ServerBusy, ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot
+        words.
         """
-        if language is not self.language:
-            raise ValueError(f"this model is for {self.language}, not {language}")
+        self._check_language(language)
         cancel.check()
         pieces = pieces_of(audio)
         features = [fbank(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
-        found = self._engine.recognise(features, context=self._context(hotwords), cancel=cancel)
-        return self._transcript(pieces, found)
+        context = self._context(hotwords)
+        found = self._engine.recognise(features, context=context, deadline=deadline, cancel=cancel)
+        return self._transcript(
+            [(piece.start_s, piece.audio.duration_s, each) for piece, each in zip(pieces, found, strict=True)]
+        )
+
+    def listen(
+        self, language: Language, *, hotwords: Sequence[str] = (), deadline: Deadline, cancel: Cancel
+    ) -> Listening:
+        """Begin to listen to a caller who speaks for LONGEST_S at most, in one piece; partials come every 0.64 s.
+
+        Without `streams` they are empty, and the whole is recognised at the end. Raises ServerBusy when MAX_LISTENERS
+        speak already, ShuttingDown, the reason of `cancel`, and ValueError as `recognize` does.
+        """
+        self._check_language(language)
+        cancel.check()
+        context = self._context(hotwords)
+        listener: ChunkListener | WholeListener
+        if self.streams:
+            reader = ChunkReader(self._network, context=context)
+            listener = ChunkListener(
+                self._engine, reader, self._units, language, self._transcribe_one, deadline=deadline, cancel=cancel
+            )
+        else:
+            listener = WholeListener(
+                partial(self.recognize, language=language, hotwords=hotwords, deadline=deadline, cancel=cancel),
+                deadline=deadline,
+                cancel=cancel,
+            )
+        self._listeners.admit(listener)
+        return listener
 
     def check_ready(self) -> None:
         """Raise NotReady when the engine's thread has failed or is stuck."""
@@ -157,23 +159,29 @@ class WenetRecognizer:
         """End the engine's thread; who still waits gets ShuttingDown."""
         self._engine.close()
 
-    def _transcript(self, pieces: Sequence[Piece], found: Sequence[Hypothesis]) -> Transcript:
-        units = [self._units[unit] for each in found for unit in each.units]
-        spoken = tuple(unit for piece, each in zip(pieces, found, strict=True) for unit in self._spoken(piece, each))
+    def _check_language(self, language: Language) -> None:
+        if language is not self.language:
+            raise ValueError(f"this model is for {self.language}, not {language}")
+
+    def _transcribe_one(self, found: Hypothesis, duration_s: float) -> Transcript:
+        return self._transcript([(0.0, duration_s, found)])
+
+    def _transcript(self, pieces: Sequence[tuple[float, float, Hypothesis]]) -> Transcript:
+        """Return what was found in pieces, each with its start and its duration in seconds."""
+        units = [self._units[unit] for _, _, found in pieces for unit in found.units]
+        spoken = tuple(unit for piece in pieces for unit in self._spoken(*piece))
         # the geometric mean, as Hypothesis.confidence has it, over all pieces
         logs = [math.log(max(unit.confidence, 1e-30)) for unit in spoken]
         confidence = math.exp(math.fsum(logs) / len(logs)) if logs else None
         return Transcript(written(units, self.language), self.language, spoken, confidence)
 
-    def _spoken(self, piece: Piece, found: Hypothesis) -> Iterator[SpokenUnit]:
+    def _spoken(self, start_s: float, duration_s: float, found: Hypothesis) -> Iterator[SpokenUnit]:
         times = [(frame + 0.5) * self._frame_s for frame in found.frames]
-        edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), piece.audio.duration_s]
+        edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), duration_s]
         for number, unit in enumerate(found.units):
-            start_s = max(edges[number], times[number] - UNIT_REACH_S)
-            end_s = min(edges[number + 1], times[number] + UNIT_REACH_S)
-            yield SpokenUnit(
-                self._units[unit], piece.start_s + start_s, piece.start_s + end_s, found.confidences[number]
-            )
+            first_s = max(edges[number], times[number] - UNIT_REACH_S)
+            last_s = min(edges[number + 1], times[number] + UNIT_REACH_S)
+            yield SpokenUnit(self._units[unit], start_s + first_s, start_s + last_s, found.confidences[number])
 
     def _context(self, hotwords: Sequence[str]) -> ContextGraph | None:
         spelled = [self._spell(word) for word in hotwords]

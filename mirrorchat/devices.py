@@ -5,6 +5,11 @@ import torch
 from mirrorchat.errors import ConfigurationError
 
 
+def is_gpu(name: str) -> bool:
+    """Tell whether `auto`, `cpu`, `cuda` or `cuda:1` means a GPU, be it there or not."""
+    return torch.cuda.is_available() if name == "auto" else name.startswith("cuda")
+
+
 def usable_device(name: str) -> torch.device:
     """Return the device of `auto`, `cpu`, `cuda` or `cuda:1`. Raises ConfigurationError where torch cannot use it."""
     if name == "auto":

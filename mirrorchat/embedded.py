@@ -86,12 +86,18 @@ class EmbeddedRecognizer:
         self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu")
 
     def recognize(
-        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
+        self,
+        audio: Audio,
+        language: Language,
+        *,
+        hotwords: Sequence[str] = (),
+        deadline: Deadline | None = None,
+        cancel: Cancel,
     ) -> Transcript:
         """Return what is said in `audio` (any rate); `hotwords` are not used.
 
         The text is empty when there is no speech in it: pocketsphinx by itself hears words in noise and in silence.
-        Raises ValueError for any language but English.
+        Raises ValueError for any language but English, DeadlineExceeded, and the reason of `cancel`.
         """
         if language is not Language.ENGLISH:
             raise ValueError("pocketsphinx recognises English only")
@@ -104,7 +110,7 @@ class EmbeddedRecognizer:
         limit_s = 20.0 + 3.0 * speech.duration_s  # it takes a fifth of the duration on a free core
         try:
             heard = self._children.request(
-                to_pcm16(samples).astype("<i2").tobytes(), limit_s=limit_s, deadline=None, cancel=cancel
+                to_pcm16(samples).astype("<i2").tobytes(), limit_s=limit_s, deadline=deadline, cancel=cancel
             )
         except ChildFailed as error:
             raise RecognitionFailed(f"the question could not be recognised: pocketsphinx: {error}") from None
@@ -134,7 +140,13 @@ class MissingRecognizer:
         self.info = EngineInfo("none", f"no {language.value.capitalize()} model", "", _WHY_MISSING[language])
 
     def recognize(
-        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
+        self,
+        audio: Audio,
+        language: Language,
+        *,
+        hotwords: Sequence[str] = (),
+        deadline: Deadline | None = None,
+        cancel: Cancel,
     ) -> Transcript:
         """Raise ModelNotInstalled with the folder, the files and the command."""
         raise ModelNotInstalled(self._message, param="language")

@@ -136,6 +136,20 @@ class Transcript:
 
 
 @dataclass(frozen=True)
+class PartialTranscript:
+    """What has been said so far of speech that goes on.
+
+    `text` is written as if speech ended here, and may change. `stable_text` is its beginning that no later sound can
+    change: every later text, and the transcript, begins with it. It ends with a whole word; a Chinese character is one.
+    `heard_s` are the seconds of sound that the text covers.
+    """
+
+    text: str
+    stable_text: str
+    heard_s: float
+
+
+@dataclass(frozen=True)
 class Message:
     """One message of a chat, as in OpenAI's API."""
 
@@ -178,9 +192,18 @@ class Recognizer(Protocol):
     info: EngineInfo
 
     def recognize(
-        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
+        self,
+        audio: Audio,
+        language: Language,
+        *,
+        hotwords: Sequence[str] = (),
+        deadline: Deadline | None = None,
+        cancel: Cancel,
     ) -> Transcript:
-        """Return what is said in `audio` (any rate). No words give an empty text, never an error."""
+        """Return what is said in `audio` (any rate). No words give an empty text, never an error.
+
+        Raises DeadlineExceeded at `deadline`, and the reason of `cancel`, soon after it is set.
+        """
         ...
 
     def check_ready(self) -> None:
@@ -188,6 +211,43 @@ class Recognizer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Listening(Protocol):
+    """One caller who still speaks. For one thread at a time; `close` may come from any, and frees what it holds."""
+
+    def hear(self, audio: Audio) -> PartialTranscript:
+        """Take a further piece (any length; the rate of the first) and return what has been said so far.
+
+        Raises AudioTooLong beyond the recogniser's limit, NonFiniteAudio and ValueError: that piece is not taken, and
+        the others stay. ServerBusy: it is taken, and computed with the next call. After any other error of the tree
+        (the deadline's, the reason of the cancel, ...) this listening is closed; closed, it raises ValueError.
+        """
+        ...
+
+    def finish(self) -> Transcript:
+        """Return what has been said and close. Raises as `hear` does; after ServerBusy it may be called again."""
+        ...
+
+    def close(self) -> None:
+        """Forget what was heard. A second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A recogniser that listens while the caller still speaks."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether text comes before the end; else partials are empty, and `finish` recognises the whole."""
+        ...
+
+    def listen(
+        self, language: Language, *, hotwords: Sequence[str] = (), deadline: Deadline, cancel: Cancel
+    ) -> Listening:
+        """Begin to listen, until `deadline` at most. Raises ServerBusy when too many speak already."""
+        ...
 
 
 class ChatModel(Protocol):

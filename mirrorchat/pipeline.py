@@ -251,9 +251,10 @@ class _Turn:
         asked = self.question
         if asked.text is not None:
             return Transcript(asked.text, asked.language)
-        recognizer = self.pipeline.engines.recognizers[asked.language]
         with self.watch.time("recognise"):
-            return recognizer.recognize(asked.audio, asked.language, hotwords=asked.hotwords, cancel=self.cancel)
+            return self.pipeline.engines.recognizers[asked.language].recognize(
+                asked.audio, asked.language, hotwords=asked.hotwords, deadline=self.place.deadline, cancel=self.cancel
+            )
 
     def _compute_voice(self) -> Voice:
         synthesizer = self.pipeline.engines.synthesizers[self.question.reply_language]

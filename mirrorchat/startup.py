@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mirrorchat.device_lock import DeviceLock
 from mirrorchat.engines import ChatModel, Engines, Language, Recognizer, Synthesizer
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.settings import Settings
@@ -21,10 +22,11 @@ def build_engines(settings: Settings) -> Engines:
     """Load what `settings` choose: a named engine must start, `auto` takes the real one when its weights are here.
 
     Raises ConfigurationError or ModelNotInstalled when a chosen engine cannot start. Heavy packages are imported here,
-    in the branch that needs them.
+    in the branch that needs them. Engines that compute on the same GPU get one lock for it.
     """
-    synthesizers = _build_synthesizers(settings)
-    recognizers = {language: _build_recognizer(settings, language) for language in Language}
+    lock = DeviceLock()
+    synthesizers = _build_synthesizers(settings, lock)
+    recognizers = {language: _build_recognizer(settings, language, lock) for language in Language}
     return Engines(recognizers, _build_chat(settings), synthesizers)
 
 
@@ -38,7 +40,7 @@ def _build_chat(settings: Settings) -> ChatModel:
     return ParrotChat()
 
 
-def _build_recognizer(settings: Settings, language: Language) -> Recognizer:
+def _build_recognizer(settings: Settings, language: Language, lock: DeviceLock) -> Recognizer:
     folder = settings.models_dir / f"wenet-{language.code}"
     name, reason = _choose(
         settings.recognizer[language.value], "wenet", _missing(folder, WENET_FILES, WENET_PACKAGES), folder
@@ -49,7 +51,12 @@ def _build_recognizer(settings: Settings, language: Language) -> Recognizer:
         from mirrorchat.asr import WenetRecognizer
 
         engine = WenetRecognizer(
-            folder, language, threads=settings.threads, device=settings.device, weights=settings.wenet_weights
+            folder,
+            language,
+            threads=settings.threads,
+            device=settings.device,
+            weights=settings.wenet_weights,
+            device_lock=_if_shared(lock, settings.device),
         )
     else:
         engine = _build_embedded_recognizer(language, folder, required=reason == NAMED)
@@ -66,7 +73,7 @@ def _build_embedded_recognizer(language: Language, folder: Path, *, required: bo
     return MissingRecognizer(language, folder)
 
 
-def _build_synthesizers(settings: Settings) -> dict[Language, Synthesizer]:
+def _build_synthesizers(settings: Settings, lock: DeviceLock) -> dict[Language, Synthesizer]:
     """Return a synthesiser for each language; languages that use the same engine share it."""
     folder = settings.models_dir / "xtts-v2"
     missing = _missing(folder, XTTS_FILES, XTTS_PACKAGES)
@@ -75,14 +82,14 @@ def _build_synthesizers(settings: Settings) -> dict[Language, Synthesizer]:
     for language in Language:
         name, reason = _choose(settings.synthesizer[language.value], "xtts", missing, folder)
         if name not in built:
-            engine = _build_synthesizer(name, settings, folder)
+            engine = _build_synthesizer(name, settings, folder, lock)
             engine.info = replace(engine.info, reason=_join(reason, engine.info.reason))
             built[name] = engine
         chosen[language] = built[name]
     return chosen
 
 
-def _build_synthesizer(name: str, settings: Settings, folder: Path) -> Synthesizer:
+def _build_synthesizer(name: str, settings: Settings, folder: Path, lock: DeviceLock) -> Synthesizer:
     if name == "xtts":
         _require_packages("xtts", XTTS_PACKAGES)
         from mirrorchat.synth import XttsSynthesizer
@@ -90,11 +97,23 @@ def _build_synthesizer(name: str, settings: Settings, folder: Path) -> Synthesiz
 
         limits = DecodeLimits(max_batch=settings.xtts_batch, cache_bytes=settings.xtts_cache_mb * 1_000_000)
         return XttsSynthesizer(
-            folder, device=settings.device, threads=settings.threads, weights=settings.xtts_weights, limits=limits
+            folder,
+            device=settings.device,
+            threads=settings.threads,
+            weights=settings.xtts_weights,
+            limits=limits,
+            device_lock=_if_shared(lock, settings.device),
         )
     from mirrorchat.embedded import EmbeddedSynthesizer
 
     return EmbeddedSynthesizer()
+
+
+def _if_shared(lock: DeviceLock, device: str) -> DeviceLock | None:
+    """Return `lock` where `device` is a GPU. On a CPU, the system shares out its cores."""
+    from mirrorchat.devices import is_gpu
+
+    return lock if is_gpu(device) else None
 
 
 def _choose(choice: str, real: str, missing: str, folder: Path) -> tuple[str, str]:

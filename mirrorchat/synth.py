@@ -8,7 +8,7 @@ caught here: silence at the edges is trimmed, and a piece that never ends is dra
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,13 +69,20 @@ class XttsSynthesizer:
     """Speaks with the XTTS v2 weights in `folder`.
 
     `device` is `auto`, `cpu`, `cuda` or `cuda:1`; `threads` counts CPU threads; `weights` is a WeightMode or `auto`:
-    fp16w on a CPU, bf16 on a GPU. Raises ModelNotInstalled when
+    fp16w on a CPU, bf16 on a GPU; `device_lock` is held during each step of the engine. Raises ModelNotInstalled when
     files are missing; ConfigurationError when they are damaged or do not belong together, or the device cannot be
     used, or not in that mode. Nothing in the folder is written.
     """
 
     def __init__(
-        self, folder: Path, *, device: str, threads: int, weights: str = "auto", limits: DecodeLimits | None = None
+        self,
+        folder: Path,
+        *,
+        device: str,
+        threads: int,
+        weights: str = "auto",
+        limits: DecodeLimits | None = None,
+        device_lock: AbstractContextManager[object] | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         self._device = usable_device(device)
@@ -84,7 +91,9 @@ class XttsSynthesizer:
         network = load_network(folder)
         network.hifigan_decoder.to(self._device)
         vocoder = StreamingVocoder(network.hifigan_decoder, dtype=_vocoder_dtype(mode))
-        self._engine = DecodeEngine(network, mode=mode, vocoder=vocoder, device=self._device, limits=limits)
+        self._engine = DecodeEngine(
+            network, mode=mode, vocoder=vocoder, device=self._device, limits=limits, device_lock=device_lock
+        )
         network.forget_decoder()
         self._network: Network | None = network.to(self._device)
         self._config = network.config

@@ -18,6 +18,7 @@ from mirrorchat.asr import WenetRecognizer, written
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Language
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
+from mirrorchat.speech_pieces import pieces_of
 from mirrorchat.wenet_checkpoint import read_units
 
 ROOT = Path(__file__).parent.parent
@@ -334,9 +335,10 @@ class CountedCancel(Cancel):
 def test_a_cancelled_turn_goes_on_at_once(
     recognizers: dict[str, WenetRecognizer], held_out: dict[str, Spoken], at: int
 ) -> None:
-    """The first check is before any work; the others are while its many pieces are computed."""
+    """The first check is before any work; then one comes at the least as each of its many pieces is there."""
     recognizer, audio = recognizers["en"], held_out["en"][0][1]
     long = Audio(np.tile(audio.samples, 30), audio.sample_rate)
+    assert len(pieces_of(long)) > 2
     cancel = CountedCancel(at)
     with pytest.raises(ClientGone):
         recognizer.recognize(long, Language.ENGLISH, cancel=cancel)

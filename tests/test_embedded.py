@@ -207,6 +207,14 @@ def test_cancel_frees_a_caller_while_it_is_being_heard(recognizer: EmbeddedRecog
     assert hear(recognizer, clip)
 
 
+def test_nobody_waits_past_the_deadline_to_be_heard(recognizer: EmbeddedRecognizer, say: Say) -> None:
+    clip = say("en-us+klatt4", SENTENCES[0])
+    os.kill(recognizer._children.pids()[0], signal.SIGSTOP)  # it would never answer
+    with pytest.raises(DeadlineExceeded):
+        recognizer.recognize(clip, ENGLISH, deadline=Deadline.after(0.3), cancel=Cancel())
+    assert hear(recognizer, clip)
+
+
 def test_a_crash_while_hearing_costs_one_question(recognizer: EmbeddedRecognizer, say: Say) -> None:
     clip = say("en-us+klatt4", " ".join(SENTENCES))
     assert hear(recognizer, say("en-us+klatt4", "Hello."))

@@ -271,6 +271,23 @@ def test_no_more_is_spoken_than_a_slow_listener_has_room_for(
     assert isinstance(event, Done)
 
 
+def test_recognition_is_told_when_the_turn_ends(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Deadline] = []
+    recognizer, real = engines[0], engines[0].recognize
+
+    def recognize(*arguments: Any, deadline: Deadline, **options: Any) -> Transcript:
+        told.append(deadline)
+        return real(*arguments, deadline=deadline, **options)
+
+    monkeypatch.setattr(recognizer, "recognize", recognize)
+    with ChatServer() as chat:
+        events = list(Turns(engines, chat).run(None, audio=say("hello there"), deadline_s=1_000.0))
+    assert isinstance(events[-1], Done)
+    assert [500.0 < each.remaining_s() <= 1_000.0 for each in told] == [True]
+
+
 def test_a_slow_listener_hears_what_was_spoken_in_time(
     engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
 ) -> None:

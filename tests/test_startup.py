@@ -1,18 +1,28 @@
 """Which engine answers, and why: what is missing is named, and a named engine must start."""
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from make_tiny_xtts import make_checkpoint
 from running_server import ROOT
+from speech import say
+from trained_wenet import write_trained_checkpoint
 
-from mirrorchat import startup
-from mirrorchat.engines import Engines, Language
+from mirrorchat import asr, startup, synth
+from mirrorchat.asr import WenetRecognizer
+from mirrorchat.device_lock import DeviceLock
+from mirrorchat.devices import is_gpu
+from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.settings import Settings
 from mirrorchat.startup import build_engines
+from mirrorchat.synth import XttsSynthesizer
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +68,55 @@ def test_a_named_engine_must_start(tmp_path: Path) -> None:
         build_engines(Settings(models_dir=tmp_path, recognizer=named, threads=1))
     with pytest.raises(ModelNotInstalled, match="xtts-v2"):
         build_engines(Settings(models_dir=tmp_path, synthesizer=dict.fromkeys(named, "xtts"), threads=1))
+
+
+def test_engines_on_one_gpu_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda` is asked for, and here means the CPU: what is built and how it waits is the same."""
+    for module in (asr, synth):
+        monkeypatch.setattr(module, "usable_device", lambda name: torch.device("cpu"))
+    for language in Language:
+        write_trained_checkpoint(tmp_path / f"wenet-{language.code}", "zh" if language.code == "zh" else "en")
+    make_checkpoint(tmp_path / "xtts-v2")
+    engines = build_engines(Settings(models_dir=tmp_path, threads=1, device="cuda"))
+    try:
+        question, english = say("hello there my dear friends, how are you"), Language.ENGLISH
+        speaker = engines.synthesizers[english]
+        voice, late = speaker.voice([question]), Deadline.after(120)
+        calls: list[Callable[[], object]] = [
+            *(lambda each=each: each.recognize(question, each.language, cancel=Cancel())
+              for each in engines.recognizers.values()),
+            lambda: list(speaker.speak("Hello.", voice, english, seed=0, priority=Priority.FIRST,
+                                       deadline=late, cancel=Cancel())),
+        ]  # fmt: skip
+        lock = lock_of(engines.recognizers[english])
+        assert isinstance(lock, DeviceLock)
+        assert all(lock_of(each) is lock for each in (*engines.recognizers.values(), speaker))
+        with ThreadPoolExecutor(len(calls)) as pool:
+            with lock:
+                under_way = [pool.submit(call) for call in calls]
+                limit = time.monotonic() + 30
+                while len(lock._turns) < 1 + len(calls):  # each engine's thread stands behind this one
+                    assert time.monotonic() < limit
+                    time.sleep(0.005)
+                assert isinstance(speaker, XttsSynthesizer)
+                assert not any(each.done() for each in under_way) and speaker.stats().tokens == 0
+            assert all(each.result(60) for each in under_way)
+    finally:
+        engines.close()
+
+
+def test_engines_on_the_cpu_do_not_wait_for_each_other(engines: Engines) -> None:
+    for engine in (engines.recognizers[Language.CHINESE], engines.synthesizers[Language.CHINESE]):
+        assert isinstance(lock_of(engine), nullcontext)
+
+
+@pytest.mark.parametrize(("name", "gpu"), [("cpu", False), ("cuda", True), ("cuda:1", True)])
+def test_the_name_of_a_device_says_whether_it_is_a_gpu(name: str, gpu: bool) -> None:
+    assert is_gpu(name) is gpu
+    assert is_gpu("auto") is torch.cuda.is_available()
+
+
+def lock_of(engine: object) -> object:
+    """Return what a recogniser's or synthesiser's thread holds in each step."""
+    assert isinstance(engine, WenetRecognizer | XttsSynthesizer)
+    return engine._engine._device_lock

@@ -2,9 +2,11 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,16 @@ import torch
 
 from mirrorchat.ctc_context import ContextGraph
 from mirrorchat.ctc_search import FloatArray, Hypothesis
-from mirrorchat.engines import Cancel
-from mirrorchat.errors import ClientGone, NotReady, RecognitionFailed, ServerBusy, ShuttingDown
+from mirrorchat.device_lock import DeviceLock
+from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    NotReady,
+    RecognitionFailed,
+    ServerBusy,
+    ShuttingDown,
+)
 from mirrorchat.wenet_batch import NOTHING, U2Batches
 from mirrorchat.wenet_checkpoint import read_checkpoint
 from mirrorchat.wenet_engine import RecognitionEngine
@@ -31,12 +41,14 @@ class Gate:
         self.batches: list[int] = []
         self.open, self.reached = threading.Event(), threading.Event()
         self.error: Exception = RuntimeError("the device is out of memory")
+        self.before_result: Callable[[], None] = lambda: None
         self._model = model
 
     def recognise(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         self.batches.append(len(features))
         self.reached.set()
         assert self.open.wait(30)
+        self.before_result()
         if any(len(each) and each[0, 0] == self.poison for each in features):
             raise self.error
         return self._model.recognise(features, contexts)
@@ -136,6 +148,94 @@ def test_who_has_gone_is_let_go_at_once_and_not_computed(engine: RecognitionEngi
         gate.open.set()
         assert ask(engine, recordings((50,))[0]).units
     assert gate.batches == [1, 1]
+
+
+def test_who_is_cancelled_by_the_time_of_the_result_gets_the_reason(engine: RecognitionEngine, gate: Gate) -> None:
+    cancel = Cancel()
+    gate.before_result = lambda: cancel.set(ClientGone("the caller hung up"))
+    gate.open.set()
+    with pytest.raises(ClientGone):
+        ask(engine, recordings((30,))[0], cancel)
+    assert gate.batches == [1]
+
+
+def test_who_waits_past_the_deadline_is_let_go_and_not_computed(engine: RecognitionEngine, gate: Gate) -> None:
+    late = Deadline.after(0.3)
+    with ThreadPoolExecutor(4) as pool:
+        running = pool.submit(ask, engine, recordings((30,))[0])
+        assert gate.reached.wait(10)
+        waiting: list[Future[Any]] = [
+            pool.submit(engine.recognise, recordings((40, 50)), deadline=late, cancel=Cancel()),
+            pool.submit(engine.compute, lambda: gate.batches.append(99), deadline=late, cancel=Cancel()),
+        ]
+        patient = pool.submit(engine.recognise, recordings((60,)), deadline=Deadline.after(60), cancel=Cancel())
+        for each in waiting:  # the gate is still closed
+            with pytest.raises(DeadlineExceeded):
+                each.result(20)
+        wait_until_waiting(engine, 1)
+        gate.open.set()
+        assert running.result(30) and patient.result(30)[0].units
+    assert gate.batches == [1, 1]
+
+
+def test_a_deadline_in_the_middle_of_the_work_ends_the_wait(engine: RecognitionEngine, gate: Gate) -> None:
+    with pytest.raises(DeadlineExceeded):
+        engine.recognise(recordings((30,)), deadline=Deadline.after(0.2), cancel=Cancel())
+    assert not gate.open.is_set()
+    gate.open.set()
+    assert ask(engine, recordings((30,))[0])
+
+
+def test_pieces_of_work_come_between_batches_and_in_their_order(engine: RecognitionEngine, gate: Gate) -> None:
+    done: list[object] = []
+    gate.before_result = lambda: done.append(gate.batches[-1])
+    with ThreadPoolExecutor(12) as pool:
+        asked: list[Future[Any]] = [pool.submit(ask, engine, recordings((30,))[0])]
+        assert gate.reached.wait(10)
+        for number in range(4):
+            asked.append(pool.submit(ask, engine, recordings((30,))[0]))
+            wait_until_waiting(engine, 2 * number + 1)
+            asked.append(pool.submit(engine.compute, partial(done.append, f"work {number}"), cancel=Cancel()))
+            wait_until_waiting(engine, 2 * number + 2)
+        gate.open.set()
+        for each in asked:
+            each.result(30)
+    assert done == [1, 4, "work 0", "work 1", "work 2", "work 3"]
+
+
+def test_work_that_fails_fails_alone(engine: RecognitionEngine, gate: Gate) -> None:
+    def fail() -> None:
+        raise ValueError("no such chunk")
+
+    gate.open.set()
+    with pytest.raises(RecognitionFailed, match="ValueError"):
+        engine.compute(fail, cancel=Cancel())
+    assert engine.compute(torch.is_inference_mode_enabled, cancel=Cancel())
+    assert ask(engine, recordings((50,))[0]).units
+
+
+def test_nothing_is_computed_while_another_engine_has_the_device(gate: Gate) -> None:
+    lock = DeviceLock()
+    engine = RecognitionEngine(gate, device_lock=lock)
+    gate.open.set()
+    try:
+        for asks in (
+            lambda: ask(engine, recordings((30,))[0]),
+            lambda: engine.compute(gate.reached.set, cancel=Cancel()),
+        ):
+            gate.reached.clear()
+            with ThreadPoolExecutor(1) as pool:
+                with lock:
+                    asked = pool.submit(asks)
+                    limit = time.monotonic() + 20
+                    while len(lock._turns) < 2:  # the engine stands behind this thread
+                        assert time.monotonic() < limit
+                        time.sleep(0.002)
+                    assert not gate.reached.is_set()
+                asked.result(30)
+                assert gate.reached.is_set()
+    finally:
+        engine.close()
 
 
 def test_too_many_are_refused(engine: RecognitionEngine, gate: Gate) -> None:
