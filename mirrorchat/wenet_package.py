@@ -147,9 +147,19 @@ class PackageModel:
         try:
             return self._decode(features, context)
         except Exception as error:  # asserts and indices as well
+            if self._finds_no_unit(features):
+                return NOTHING
             if len(features) > self._longest:  # the reading ran on
                 return self._read_in_parts(features, context)
             raise ValueError(f"WeNet's package failed ({type(error).__name__})") from error
+
+    def _finds_no_unit(self, features: FloatArray) -> bool:
+        """Tell whether Paraformer counts no unit, as in silence: its decoder cannot read none."""
+        predictor = getattr(self._network, "predictor", None)
+        if self._method != "paraformer_greedy_search" or predictor is None:
+            return False
+        encoded, mask = self._network.embed_audio(*self._batch(features))
+        return float(predictor(encoded, mask=mask)[1]) < 1.0
 
     def _read_in_parts(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
         size = int(self._longest)
@@ -157,11 +167,14 @@ class PackageModel:
         return Hypothesis(tuple(unit for part in parts for unit in part.units), sum(p.score for p in parts), (), ())
 
     def _decode(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
-        batch = torch.from_numpy(features).unsqueeze(0).to(self._device)
-        lengths = torch.tensor([len(features)], device=self._device)
         graph = _PackageGraph(context) if context else None
-        found = self._network.decode([self._method], batch, lengths, context_graph=graph, **self._how)
+        found = self._network.decode([self._method], *self._batch(features), context_graph=graph, **self._how)
         return _hypothesis(found[self._method][0], timed=self.rescores)
+
+    def _batch(self, features: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return one utterance as the package takes it: (1, T, D), and T."""
+        batch = torch.from_numpy(features).unsqueeze(0)
+        return batch.to(self._device), torch.tensor([len(features)], device=self._device)
 
 
 class _PackageGraph:

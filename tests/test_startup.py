@@ -1,12 +1,13 @@
 """Which engine answers, and why: what is missing is named, and a named engine must start."""
 
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from make_tiny_xtts import make_checkpoint
-from running_server import ROOT
+from running_server import ROOT, RunningServer
 
 from mirrorchat import startup
 from mirrorchat.engines import Engines, Language
@@ -58,3 +59,13 @@ def test_a_named_engine_must_start(tmp_path: Path) -> None:
         build_engines(Settings(models_dir=tmp_path, recognizer=named, threads=1))
     with pytest.raises(ModelNotInstalled, match="xtts-v2"):
         build_engines(Settings(models_dir=tmp_path, synthesizer=dict.fromkeys(named, "xtts"), threads=1))
+
+
+def test_a_model_of_wenets_package_that_cannot_be_loaded_ends_the_server_with_the_way(tmp_path: Path) -> None:
+    """Without the package its installation is named, and with it the models that it knows."""
+    with RunningServer(tmp_path, wait=False, recognizer={"english": "wenet:no-such-model"}) as server:
+        assert server.process.wait(90) == 3
+        if importlib.util.find_spec("wenet"):
+            assert "wenet:no-such-model is no folder" in server.log and "paraformer" in server.log
+        else:
+            assert "WeNet's package is not installed; install it: .venv/bin/pip install git+https" in server.log
