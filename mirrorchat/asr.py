@@ -6,11 +6,9 @@ numbers are those of WeNet (Zhang et al., arXiv 2203.15455).
 """
 
 import enum
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from itertools import pairwise
 from pathlib import Path
 
 import kaldi_native_fbank
@@ -19,12 +17,12 @@ import torch
 
 from mirrorchat import native
 from mirrorchat.audio import Audio
-from mirrorchat.ctc_context import MAX_PHRASE_UNITS, ContextGraph
 from mirrorchat.ctc_search import FloatArray, Hypothesis
 from mirrorchat.devices import usable_device
-from mirrorchat.engines import Cancel, EngineInfo, Language, SpokenUnit, Transcript
+from mirrorchat.engines import Cancel, EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
 from mirrorchat.speech_pieces import Piece, pieces_of
+from mirrorchat.unit_table import SPECIAL, UnitTable, mean_confidence
 from mirrorchat.wenet_batch import FRAME_SHIFT_S, ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet_checkpoint import read_checkpoint, read_units, weights_path
 from mirrorchat.wenet_engine import RecognitionEngine
@@ -33,7 +31,6 @@ from mirrorchat.wenet_int8 import quantise
 SAMPLE_RATE = 16000
 BINS = 80
 STUCK_S = 60.0  # longer than any batch takes on a busy core
-UNIT_REACH_S = 0.1  # how far a unit's sound reaches from its frame, where no neighbour is nearer: WeNet's runtime's gap
 
 
 class WenetWeights(enum.StrEnum):
@@ -66,7 +63,6 @@ def fbank(samples: FloatArray) -> FloatArray:
     return np.array(frames, dtype=np.float32).reshape(-1, BINS)
 
 
-_SPECIAL = re.compile(r"<[^<>]*>")
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTER = rf"[^\W\d_{_CJK}]"
 _BETWEEN_SCRIPTS = re.compile(rf"(?<=[{_CJK}])(?={_LETTER})|(?<={_LETTER})(?=[{_CJK}])")
@@ -80,7 +76,7 @@ def written(units: Sequence[str], language: Language) -> str:
     `▁` begins a word; `<blank>`, `<unk>`, `<sos/eos>` and their like are no text. English is in lower case, with a
     capital at the start and for "I". Chinese has no spaces, except round words in Latin letters, which keep their case.
     """
-    text = "".join(" " if _SPECIAL.fullmatch(unit) else unit.replace("▁", " ") for unit in units)
+    text = "".join(" " if SPECIAL.fullmatch(unit) else unit.replace("▁", " ") for unit in units)
     text = _WITHIN_CJK.sub("", _BETWEEN_SCRIPTS.sub(" ", " ".join(text.split())))
     text = " ".join(text.split())
     if language is Language.ENGLISH:
@@ -118,16 +114,13 @@ class WenetRecognizer:
         if weights_path(folder).is_file():
             place = usable_device(device)
             kept = _choose_weights(weights, place)
-            model, self._units, self._frame_s = _load_checkpoint(folder, place, kept, threads)
+            model, units, frame_s = _load_checkpoint(folder, place, kept, threads)
             self.info = EngineInfo("wenet", f"{folder.name} {kept}", str(place))
         else:
-            model, self._units, self._frame_s = _load_runtime(folder, language)
+            model, units, frame_s = _load_runtime(folder, language)
             reason = "the released files are quantised, which runs on the CPU"
             self.info = EngineInfo("wenet", folder.name, "cpu", reason)
-        self._numbers = {unit: number for number, unit in enumerate(self._units)}
-        self._longest_unit = max(map(len, self._units))
-        self._begins_words = any(unit.startswith("▁") for unit in self._units)
-        self._is_upper = any(unit.isupper() for unit in self._units if not _SPECIAL.fullmatch(unit))
+        self._units = UnitTable(units, frame_s)
         self._engine = RecognitionEngine(model, device_lock=device_lock)
 
     def recognize(
@@ -144,7 +137,7 @@ class WenetRecognizer:
         cancel.check()
         pieces = pieces_of(audio)
         features = [fbank(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
-        found = self._engine.recognise(features, context=self._context(hotwords), cancel=cancel)
+        found = self._engine.recognise(features, context=self._units.context(hotwords), cancel=cancel)
         return self._transcript(pieces, found)
 
     def check_ready(self) -> None:
@@ -158,41 +151,9 @@ class WenetRecognizer:
         self._engine.close()
 
     def _transcript(self, pieces: Sequence[Piece], found: Sequence[Hypothesis]) -> Transcript:
-        units = [self._units[unit] for each in found for unit in each.units]
-        spoken = tuple(unit for piece, each in zip(pieces, found, strict=True) for unit in self._spoken(piece, each))
-        # the geometric mean, as Hypothesis.confidence has it, over all pieces
-        logs = [math.log(max(unit.confidence, 1e-30)) for unit in spoken]
-        confidence = math.exp(math.fsum(logs) / len(logs)) if logs else None
-        return Transcript(written(units, self.language), self.language, spoken, confidence)
-
-    def _spoken(self, piece: Piece, found: Hypothesis) -> Iterator[SpokenUnit]:
-        times = [(frame + 0.5) * self._frame_s for frame in found.frames]
-        edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), piece.audio.duration_s]
-        for number, unit in enumerate(found.units):
-            start_s = max(edges[number], times[number] - UNIT_REACH_S)
-            end_s = min(edges[number + 1], times[number] + UNIT_REACH_S)
-            yield SpokenUnit(
-                self._units[unit], piece.start_s + start_s, piece.start_s + end_s, found.confidences[number]
-            )
-
-    def _context(self, hotwords: Sequence[str]) -> ContextGraph | None:
-        spelled = [self._spell(word) for word in hotwords]
-        phrases = [units for units in spelled if units and len(units) <= MAX_PHRASE_UNITS]
-        return ContextGraph(phrases) if phrases else None
-
-    def _spell(self, word: str) -> tuple[int, ...]:
-        """Return a hot word in the longest units that fit, from its start; nothing where one is missing."""
-        text = word.strip()
-        if self._begins_words:
-            text = "".join(f"▁{part}" for part in (text.upper() if self._is_upper else text.lower()).split())
-        units: list[int] = []
-        while text:
-            size = next((n for n in range(min(self._longest_unit, len(text)), 0, -1) if text[:n] in self._numbers), 0)
-            if not size:
-                return ()
-            units.append(self._numbers[text[:size]])
-            text = text[size:]
-        return tuple(units)
+        spoken = self._units.spoken(pieces, found)
+        text = written(self._units.names(found), self.language)
+        return Transcript(text, self.language, spoken, mean_confidence(spoken))
 
 
 Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognises, its units, seconds in a frame
