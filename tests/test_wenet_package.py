@@ -24,10 +24,13 @@ from running_server import ROOT, RunningServer
 from tiny_wenet_package import KINDS, TAGS, write_model
 from trained_wenet import write_trained_checkpoint
 
+from benchmarks.wenet_package_side import write_checkpoint
+from benchmarks.wenet_sides import SIZES
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio import Audio, encode_wav
 from mirrorchat.engines import Cancel, Language, Recognizer, Transcript
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
+from mirrorchat.wenet_model import U2Config
 from mirrorchat.wenet_package import PackageModel, WenetPackageRecognizer
 from mirrorchat.wenet_package_load import PackageFiles, load
 
@@ -129,6 +132,17 @@ def complete(folder: Path) -> None:
     config = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
     config["dataset_conf"] = {"fbank_conf": {"num_mel_bins": 80, "frame_shift": 10, "frame_length": 25, "dither": 1.0}}
     (folder / "train.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+def test_the_benchmarks_checkpoint_is_the_network_that_it_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"width": 16, "heads": 2, "encoder_units": 24, "encoder_blocks": 2, "decoder_heads": 2, "decoder_units": 32}
+    monkeypatch.setitem(SIZES, "tiny", U2Config(40, 2, 2, **sizes))  # type: ignore[arg-type]
+    (tmp_path / "tiny").mkdir()
+    write_checkpoint("tiny", tmp_path / "tiny")
+    with package("tiny", tmp_path) as theirs, ours(tmp_path / "tiny", CHINESE) as own:
+        assert hear(theirs, question()).text == hear(own, question()).text != ""
 
 
 # What the package does wrong by itself
