@@ -35,6 +35,8 @@ system_prompt = (
 
 # Which engine hears and which one speaks each language. auto: the real one when its weights are in models_dir, else the
 # embedded one. A name (recognizer: wenet, embedded; synthesizer: xtts, embedded) must start, or the server refuses to.
+# recognizer: wenet:NAME runs a model of WeNet's own package, where that is installed (README): paraformer, firered,
+# sensevoice_small, whisper-large-v3, ..., or a folder.
 recognizer = {"chinese": "auto", "english": "auto"}
 synthesizer = {"chinese": "auto", "english": "auto"}
 

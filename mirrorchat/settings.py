@@ -15,7 +15,7 @@ from mirrorchat.errors import ConfigurationError
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
 CONFIG_NAMES = ("config.py", "chatgpt_api_config.py")  # the second is the older layout's, which held the list alone
 DEFAULT_CHAT_MODEL = "gpt-4o-mini"
-RECOGNIZER_NAMES = ("auto", "wenet", "embedded")
+RECOGNIZER_NAMES = ("auto", "wenet", "embedded", "wenet:NAME")  # the last for any NAME: a model of WeNet's package
 SYNTHESIZER_NAMES = ("auto", "xtts", "embedded")
 WENET_WEIGHTS = ("auto", "fp32", "int8", "bf16", "fp16")
 XTTS_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
@@ -203,11 +203,17 @@ def _per_language(choices: tuple[str, ...]) -> Callable[[str, object], Mapping[s
         given = dict.fromkeys(LANGUAGE_NAMES, value) if isinstance(value, str) else value
         if not isinstance(given, Mapping) or not set(given) <= set(LANGUAGE_NAMES):
             raise ConfigurationError(f"{name} must be one name, or names for {' and '.join(LANGUAGE_NAMES)}")
-        if bad := [engine for engine in given.values() if engine not in choices]:
+        if bad := [engine for engine in given.values() if not _is_among(engine, choices)]:
             raise ConfigurationError(f"{name}: {bad[0]!r} is not one of {', '.join(choices)}")
         return {language: str(given.get(language, "auto")) for language in LANGUAGE_NAMES}
 
     return read
+
+
+def _is_among(engine: object, choices: tuple[str, ...]) -> bool:
+    """Tell whether an engine is one of `choices`; one that ends in `:NAME` stands for all that go on otherwise."""
+    stems = tuple(choice.removesuffix("NAME") for choice in choices if choice.endswith(":NAME"))
+    return engine in choices or (isinstance(engine, str) and engine.startswith(stems) and not engine.endswith(":"))
 
 
 def _choice(choices: tuple[str, ...]) -> Callable[[str, object], str]:

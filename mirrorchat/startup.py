@@ -12,6 +12,7 @@ from mirrorchat.settings import Settings
 
 WENET_FILES = ("final.pt or final.safetensors or final.zip", "units.txt")
 WENET_PACKAGES = ("torch", "kaldi_native_fbank")
+OWN_PACKAGE = "wenet:"  # what follows is a model of WeNet's own package
 XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
 XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")
 NAMED = "named in the settings"
@@ -46,7 +47,9 @@ def _build_recognizer(settings: Settings, language: Language, lock: DeviceLock) 
         settings.recognizer[language.value], "wenet", _missing(folder, WENET_FILES, WENET_PACKAGES), folder
     )
     engine: Recognizer
-    if name == "wenet":
+    if name.startswith(OWN_PACKAGE):
+        engine = _build_package_recognizer(name, settings, language)
+    elif name == "wenet":
         _require_packages("wenet", WENET_PACKAGES)
         from mirrorchat.asr import WenetRecognizer
 
@@ -62,6 +65,15 @@ def _build_recognizer(settings: Settings, language: Language, lock: DeviceLock) 
         engine = _build_embedded_recognizer(language, folder, required=reason == NAMED)
     engine.info = replace(engine.info, reason=_join(reason, engine.info.reason))
     return engine
+
+
+def _build_package_recognizer(name: str, settings: Settings, language: Language) -> Recognizer:
+    _require_packages(name, (*WENET_PACKAGES, "yaml"))
+    from mirrorchat.wenet_package import WenetPackageRecognizer
+
+    return WenetPackageRecognizer(
+        name.removeprefix(OWN_PACKAGE), settings.models_dir, language, threads=settings.threads, device=settings.device
+    )
 
 
 def _build_embedded_recognizer(language: Language, folder: Path, *, required: bool) -> Recognizer:

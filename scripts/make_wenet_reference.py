@@ -108,8 +108,8 @@ def load_wenet(source: Path) -> Wenet:
     stand_in("whisper")
     stand_in("whisper.tokenizer", LANGUAGES={})
     sys.path.insert(0, str(source))
-    from wenet.utils.context_graph import ContextGraph  # type: ignore[import-not-found]
-    from wenet.utils.init_model import init_model  # type: ignore[import-not-found]
+    from wenet.utils.context_graph import ContextGraph
+    from wenet.utils.init_model import init_model
 
     return Wenet(init_model, ContextGraph)
 

@@ -21,6 +21,7 @@ from tiny_xtts import pickled_copy
 from trained_wenet import write_trained_checkpoint
 
 from mirrorchat.settings import load_settings
+from mirrorchat.wenet_package_load import INSTALL
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS = [(language, text) for language, text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))]
@@ -140,6 +141,13 @@ def test_the_configuration_is_valid(clone: Clone) -> None:
     config.write_text(block("chatgpt_apis = ["), encoding="utf-8")
     hosts = [api.host for api in load_settings(config, environ={}).chatgpt_apis]
     assert hosts == ["api.openai.com", "127.0.0.1:11434"]
+
+
+def test_wenets_package_is_the_commit_that_was_tried(tmp_path: Path) -> None:
+    assert INSTALL.endswith(block(".venv/bin/pip install git+").strip())
+    (tmp_path / "config.py").write_text(block("recognizer = "), encoding="utf-8")
+    settings = load_settings(environ={}, folder=tmp_path)
+    assert settings.recognizer == {"chinese": "wenet:paraformer", "english": "wenet:whisper-large-v3-turbo"}
 
 
 def test_installed_wenet_models_are_found(clone: Clone, tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("max_turns = True", "max_turns must be a whole number"),
         ("question_limit_s = 61", "question_limit_s must be a number from 1 to 60"),
         ("question_limit_s = float('nan')", "question_limit_s must be a number"),
-        ("recognizer = 'whisper'", "'whisper' is not one of auto, wenet, embedded"),
+        ("recognizer = 'whisper'", "'whisper' is not one of auto, wenet, embedded, wenet:NAME"),
+        ("recognizer = 'wenet:'", "'wenet:' is not one of auto, wenet, embedded, wenet:NAME"),
+        ("recognizer = 1", "recognizer must be one name, or names for chinese and english"),
+        ("synthesizer = 'xtts:other'", "'xtts:other' is not one of auto, xtts, embedded"),
         ("synthesizer = {'french': 'auto'}", "synthesizer must be one name, or names for chinese and english"),
         ("session_ttl_s = 0", "session_ttl_s must be a number from 1 to 86400"),
         ("max_sessions = 0", "max_sessions must be a whole number from 1 to 100000"),
@@ -100,6 +103,11 @@ def test_what_is_refused_is_named(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(ConfigurationError, match=message) as caught:
         read(tmp_path, text)
     assert "sk-very-secret" not in str(caught.value)
+
+
+def test_a_recogniser_can_be_any_model_of_wenets_package(tmp_path: Path) -> None:
+    settings = read(tmp_path, "recognizer = {'chinese': 'wenet:paraformer', 'english': 'wenet:~/models/my whisper'}")
+    assert settings.recognizer == {"chinese": "wenet:paraformer", "english": "wenet:~/models/my whisper"}
 
 
 def test_a_named_file_that_is_absent_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which engine answers, and why: what is missing is named, and a named engine must start."""
 
+import importlib.util
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from make_tiny_xtts import make_checkpoint
-from running_server import ROOT
+from running_server import ROOT, RunningServer
 from speech import say
 from trained_wenet import write_trained_checkpoint
 
@@ -120,3 +121,13 @@ def lock_of(engine: object) -> object:
     """Return what a recogniser's or synthesiser's thread holds in each step."""
     assert isinstance(engine, WenetRecognizer | XttsSynthesizer)
     return engine._engine._device_lock
+
+
+def test_a_model_of_wenets_package_that_cannot_be_loaded_ends_the_server_with_the_way(tmp_path: Path) -> None:
+    """Without the package its installation is named, and with it the models that it knows."""
+    with RunningServer(tmp_path, wait=False, recognizer={"english": "wenet:no-such-model"}) as server:
+        assert server.process.wait(90) == 3
+        if importlib.util.find_spec("wenet"):
+            assert "wenet:no-such-model is no folder" in server.log and "paraformer" in server.log
+        else:
+            assert "WeNet's package is not installed; install it: .venv/bin/pip install git+https" in server.log

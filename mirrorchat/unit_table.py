@@ -1,0 +1,70 @@
+"""A recogniser's list of units: hot words spelled in them, and what was heard with its times."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from mirrorchat.ctc_context import MAX_PHRASE_UNITS, ContextGraph
+from mirrorchat.ctc_search import Hypothesis
+from mirrorchat.engines import SpokenUnit
+from mirrorchat.speech_pieces import Piece
+
+SPECIAL = re.compile(r"<[^<>]*>")  # `<blank>`, `<unk>`, `<sos/eos>`, `<|en|>`: no text
+UNIT_REACH_S = 0.1  # how far a unit's sound reaches from its frame, where no neighbour is nearer: WeNet's runtime's gap
+
+
+class UnitTable:
+    """The `units` of a model by their numbers; one of its encoder's frames lasts `frame_s` seconds. Immutable."""
+
+    def __init__(self, units: Sequence[str], frame_s: float) -> None:
+        self.units = units
+        self._frame_s = frame_s
+        self._numbers = {unit: number for number, unit in enumerate(units)}
+        self._longest = max(map(len, units))
+        self._begins_words = any(unit.startswith("▁") for unit in units)
+        self._is_upper = any(unit.isupper() for unit in units if not SPECIAL.fullmatch(unit))
+
+    def context(self, hotwords: Sequence[str]) -> ContextGraph | None:
+        """Return the automaton of those hot words that can be spelled; None where there are none."""
+        spelled = [self._spell(word) for word in hotwords]
+        phrases = [units for units in spelled if units and len(units) <= MAX_PHRASE_UNITS]
+        return ContextGraph(phrases) if phrases else None
+
+    def names(self, found: Sequence[Hypothesis]) -> list[str]:
+        """Return the units of a recording's pieces, one after the other."""
+        return [self.units[unit] for each in found for unit in each.units]
+
+    def spoken(self, pieces: Sequence[Piece], found: Sequence[Hypothesis]) -> tuple[SpokenUnit, ...]:
+        """Return the units of a recording's pieces with their times in the whole of it."""
+        return tuple(unit for piece, each in zip(pieces, found, strict=True) for unit in self._spoken(piece, each))
+
+    def _spoken(self, piece: Piece, found: Hypothesis) -> Iterator[SpokenUnit]:
+        times = [(frame + 0.5) * self._frame_s for frame in found.frames]
+        edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), piece.audio.duration_s]
+        for number, unit in enumerate(found.units):
+            start_s = max(edges[number], times[number] - UNIT_REACH_S)
+            end_s = min(edges[number + 1], times[number] + UNIT_REACH_S)
+            confidence = found.confidences[number]
+            yield SpokenUnit(self.units[unit], piece.start_s + start_s, piece.start_s + end_s, confidence)
+
+    def _spell(self, word: str) -> tuple[int, ...]:
+        """Return a hot word in the longest units that fit, from its start; nothing where one is missing."""
+        text = word.strip()
+        if self._begins_words:
+            text = "".join(f"▁{part}" for part in (text.upper() if self._is_upper else text.lower()).split())
+        units: list[int] = []
+        while text:
+            longest = min(self._longest, len(text))
+            size = next((n for n in range(longest, 0, -1) if text[:n] in self._numbers), 0)
+            if not size:
+                return ()
+            units.append(self._numbers[text[:size]])
+            text = text[size:]
+        return tuple(units)
+
+
+def mean_confidence(spoken: Sequence[SpokenUnit]) -> float | None:
+    """Return the geometric mean of the units' confidences, as Hypothesis.confidence has it; None without units."""
+    logs = [math.log(max(unit.confidence, 1e-30)) for unit in spoken]
+    return math.exp(math.fsum(logs) / len(logs)) if logs else None
