@@ -104,6 +104,8 @@ def _attempt(remote: Remote, part: Path, advance: Advance) -> None:
             if response.status_code == 416:
                 raise _Broken("the server has fewer bytes than it had before")
             _receive(remote, response, part, total, advance)
+    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:  # of the proxy, or a redirect
+        raise SourceFailed(f"{remote.name}: the address or the proxy cannot be used: {error}") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno and not isinstance(error, requests.RequestException):
             raise SourceFailed(f"{part.parent} cannot be written: {error.strerror}") from error

@@ -11,6 +11,8 @@ from mirrorchat.model_manifest import Engine, Release
 from mirrorchat.model_material import XTTS_FILES, Material, Request, Say, check_room, material
 from mirrorchat.model_store import (
     ASIDE_PREFIX,
+    BY_HAND,
+    DAMAGED,
     Record,
     describe,
     installed_name,
@@ -28,7 +30,9 @@ def check_place_is_free(request: Request, models_dir: Path) -> bool:
     release, folder = request.release, models_dir / request.release.folder
     present = installed_name(folder) if not request.replace else ""
     if present and present != release.name:
-        what = f"{present} is in {folder}" if present != "by hand" else f"{folder} was filled by hand"
+        what = {BY_HAND: f"{folder} was filled by hand", DAMAGED: f"the record in {folder} is damaged"}.get(
+            present, f"{present} is in {folder}"
+        )
         raise InstallError(f"{what}: --replace installs {release.name} in its place")
     return not present
 

@@ -90,6 +90,8 @@ def _hub_metadata(file: ReleasedFile, url: str) -> Any:
     except errors.HfHubHTTPError as error:
         status = f"HTTP {error.response.status_code}" if error.response is not None else "an error"
         raise SourceFailed(f"{file.name}: {status}") from None
+    except ImportError as error:  # for a SOCKS proxy a further package is needed
+        raise SourceFailed(f"the proxy cannot be used: {error}") from None
     except (httpx2.HTTPError, OSError, ValueError) as error:
         raise SourceFailed(f"it does not answer ({type(error).__name__})") from None
 

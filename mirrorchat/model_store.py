@@ -17,13 +17,15 @@ from typing import Any
 
 from mirrorchat.errors import InstallError
 from mirrorchat.model_download import sha256_of
-from mirrorchat.model_manifest import RELEASES, Release
+from mirrorchat.model_manifest import Release
 
 RECORD_FILE = "installed.json"
 LOCK_FILE = ".lock"
 DOWNLOADS = ".downloads"
 ASIDE_PREFIX = ".installing-"
 REPLACED_PREFIX = ".replaced-"
+BY_HAND = "by hand"
+DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,14 @@ def _file_records(values: Sequence[Mapping[str, Any]]) -> tuple[FileRecord, ...]
 
 
 def installed_name(folder: Path) -> str:
-    """Return what is in `folder`: a release's name, "by hand" where there is no record, or nothing."""
-    record = read_record(folder)
+    """Return what is in `folder`: a release's name, BY_HAND without a record, DAMAGED with a bad one, or nothing."""
+    try:
+        record = read_record(folder)
+    except InstallError:
+        return DAMAGED
     if record:
         return record.name
-    return "by hand" if folder.is_dir() and any(folder.iterdir()) else ""
+    return BY_HAND if folder.is_dir() and any(folder.iterdir()) else ""
 
 
 def faults(folder: Path, record: Record) -> list[str]:
@@ -125,18 +130,19 @@ def remove_model(release: Release, models_dir: Path, *, unrecorded: bool = False
     Raises InstallError when it is not there, or was put there by hand and `unrecorded` ones shall stay.
     """
     folder = models_dir / release.folder
-    downloads = models_dir / DOWNLOADS / release.name
-    had_downloads = downloads.is_dir()
+    had_downloads = (models_dir / DOWNLOADS / release.name).is_dir()
     present = installed_name(folder)
-    if (present == "by hand" and unrecorded) or present == release.name:
+    if present == release.name or (unrecorded and present in (BY_HAND, DAMAGED)):
         # renamed first: a server that starts meanwhile finds no half of a model
         gone = models_dir / f"{ASIDE_PREFIX}removed-{release.folder}"
         folder.rename(gone)
         shutil.rmtree(gone)
     elif not had_downloads:
-        hint = " (it holds files that were put there by hand: --force removes them)" if present == "by hand" else ""
-        other = f" ({present} is)" if present in RELEASES else ""
-        raise InstallError(f"{release.name} is not installed in {folder}{other}{hint}")
+        hint = {
+            BY_HAND: ": what was put there by hand is removed with --force",
+            DAMAGED: f": its {RECORD_FILE} is damaged; --force removes it all the same",
+        }.get(present, f": {present} is" if present else "")
+        raise InstallError(f"{release.name} is not installed in {folder}{hint}")
     remove_downloads(release, models_dir)
 
 

@@ -13,6 +13,8 @@ from mirrorchat.errors import InstallError
 from mirrorchat.model_manifest import LICENCES, RELEASES, Engine, Release
 from mirrorchat.model_progress import size_text
 from mirrorchat.model_store import (
+    BY_HAND,
+    DAMAGED,
     RECORD_FILE,
     faults,
     installed_name,
@@ -36,7 +38,11 @@ def models() -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of `list`. `needed` is `yes`, `if installed` or `no`: what the present configuration asks for."""
+    """A line of `list`.
+
+    `installed` is `yes`, `no`, `by hand` or `damaged` (its record is); `needed` is `yes`, `if installed` or `no`: what
+    the present configuration asks for.
+    """
 
     name: str
     title: str
@@ -57,7 +63,8 @@ def rows(settings: Settings) -> list[Row]:
 def _row(release: Release, settings: Settings) -> Row:
     folder = settings.models_dir / release.folder
     present = installed_name(folder)
-    mine = present == release.name or (present == "by hand" and release.name == release.folder)
+    unknown = present in (BY_HAND, DAMAGED)
+    mine = present == release.name or (unknown and release.name == release.folder)
     return Row(
         name=release.name,
         title=release.title,
@@ -65,7 +72,7 @@ def _row(release: Release, settings: Settings) -> Row:
         download_bytes=release.download_bytes,
         licence=release.licence.code,
         terms=release.licence.terms,
-        installed=("by hand" if present == "by hand" else "yes") if mine else "no",
+        installed=(present if unknown else "yes") if mine else "no",
         installed_bytes=size_on_disk(folder) if mine else 0,
         needed=_needed(release, settings),
     )
@@ -225,13 +232,18 @@ def verify_models(names: Sequence[str], as_json: bool) -> None:
 
 
 def _recorded(models_dir: Path) -> list[str]:
-    folders = dict.fromkeys(models_dir / release.folder for release in RELEASES.values())
-    return [record.name for folder in folders if (record := read_record(folder)) and record.name in RELEASES]
+    """Return the names of what was installed; where a record is damaged, that of its folder."""
+    folders = dict.fromkeys(release.folder for release in RELEASES.values())
+    present = {folder: installed_name(models_dir / folder) for folder in folders}
+    return [folder if name == DAMAGED else name for folder, name in present.items() if name in {*RELEASES, DAMAGED}]
 
 
 def _verify(release: Release, models_dir: Path) -> list[str]:
     folder = models_dir / release.folder
-    record = read_record(folder)
+    try:
+        record = read_record(folder)
+    except InstallError as error:
+        return [str(error)]
     if not record or record.name != release.name:
         return [f"not installed: {folder} has no {RECORD_FILE} of it"]
     return faults(folder, record)

@@ -109,6 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._route()
 
+    def do_CONNECT(self) -> None:
+        self._route()
+
     def _route(self) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
         path = self.path.partition("?")[0]
