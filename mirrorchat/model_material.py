@@ -24,6 +24,7 @@ XTTS_FILES = (
     "speakers_xtts.pth",
     "speakers_xtts.safetensors",
 )
+CARRIED_IN = "carried in"
 MARGIN_BYTES = 50_000_000  # left free on the disk
 
 Say = Callable[[str], None]
@@ -99,11 +100,13 @@ def _fetched_material(release: Release, source: Source, models_dir: Path, stack:
 
 def _carried_material(request: Request, place: Path, models_dir: Path, stack: ExitStack) -> Material:
     found = carried_in(request.release, place)
-    released = _check_carried(request, found)
-    if found.is_file():
-        check_room(models_dir, 2 * request.release.installed_bytes)
-        found = _unpack(request.release, found, models_dir, stack)
-    return Material(found, "carried in", released)
+    if found.is_dir():
+        return Material(found, CARRIED_IN, _check_carried(request, found))
+    check_room(models_dir, 2 * request.release.installed_bytes)
+    archive = FileRecord(found.name, found.stat().st_size, sha256_of(found))
+    unpacked = _unpack(request.release, found, models_dir, stack)
+    _check_carried(request, unpacked)
+    return Material(unpacked, CARRIED_IN, (archive,))
 
 
 def _unpack(release: Release, archive: Path, models_dir: Path, stack: ExitStack) -> Path:
@@ -140,10 +143,11 @@ def _check_released(release: Release, found: Sequence[FileRecord]) -> None:
 
 
 def _check_carried(request: Request, place: Path) -> tuple[FileRecord, ...]:
-    """Return the records of what was carried in. Raises InstallError when it is damaged, or not what was published."""
+    """Return the records of the released files in a folder that was carried in.
+
+    Raises InstallError when a file is damaged, or not what was published.
+    """
     release = request.release
-    if place.is_file():
-        return (FileRecord(place.name, place.stat().st_size, sha256_of(place)),)
     record = read_record(place)
     if record and record.name == release.name:  # a folder that this command has made, on another machine
         if found := faults(place, record):

@@ -2,19 +2,22 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 from mirrorchat.errors import InstallError, SourceFailed
-from mirrorchat.model_download import CONNECT_S, SILENCE_S, Remote, download
+from mirrorchat.model_download import CHUNK_BYTES, CONNECT_S, SILENCE_S, Remote, download
 from mirrorchat.model_manifest import Release, ReleasedFile
 
 MODELSCOPE_ENDPOINT = "https://modelscope.cn"
 LISTING_LIMIT_BYTES = 4_000_000
+LISTING_LIMIT_S = 60.0
 
 
 class Source(Protocol):
@@ -128,15 +131,10 @@ def _dataset_url(repository: str, name: str) -> str:
     """Return the present address of a file in a data set: its listing holds one that is signed for a while."""
     listing = f"{modelscope_endpoint()}/api/v1/datasets/{repository}/oss/tree"
     try:
-        with requests.get(listing, timeout=(CONNECT_S, SILENCE_S), stream=True) as response:
-            if response.status_code != 200:
-                raise SourceFailed(f"its list of files: HTTP {response.status_code}")
-            text = response.raw.read(LISTING_LIMIT_BYTES + 1, decode_content=True)
-        if len(text) > LISTING_LIMIT_BYTES:
-            raise SourceFailed("its list of files is too long")
+        text = _read_listing(listing)
         entries = json.loads(text)["Data"]
         urls = [str(entry["Url"]) for entry in entries if entry["Key"] == name]
-    except (requests.RequestException, OSError) as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise SourceFailed(f"it does not answer ({type(error).__name__})") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise SourceFailed("its list of files cannot be read") from None
@@ -145,6 +143,23 @@ def _dataset_url(repository: str, name: str) -> str:
     if urlsplit(urls[0]).scheme not in ("https", urlsplit(listing).scheme):
         raise SourceFailed(f"its address of {name} is not safe")
     return urls[0]
+
+
+def _read_listing(url: str) -> bytes:
+    """Return the body at `url`, which must come whole within LISTING_LIMIT_S and be no longer than its limit."""
+    ends_s = time.monotonic() + LISTING_LIMIT_S
+    text = b""
+    headers = {"Accept-Encoding": "identity"}
+    with requests.get(url, headers=headers, timeout=(CONNECT_S, SILENCE_S), stream=True) as response:
+        if response.status_code != 200:
+            raise SourceFailed(f"its list of files: HTTP {response.status_code}")
+        while chunk := response.raw.read1(CHUNK_BYTES):
+            text += chunk
+            if len(text) > LISTING_LIMIT_BYTES:
+                raise SourceFailed("its list of files is too long")
+            if time.monotonic() > ends_s:
+                raise SourceFailed("its list of files does not come")
+    return text
 
 
 SOURCES: Mapping[str, Callable[[], Source]] = {HuggingFace.name: HuggingFace, ModelScope.name: ModelScope}

@@ -136,7 +136,7 @@ def remove_model(release: Release, models_dir: Path, *, unrecorded: bool = False
         # renamed first: a server that starts meanwhile finds no half of a model
         gone = models_dir / f"{ASIDE_PREFIX}removed-{release.folder}"
         folder.rename(gone)
-        shutil.rmtree(gone)
+        _discard(gone)
     elif not had_downloads:
         hint = {
             BY_HAND: ": what was put there by hand is removed with --force",
@@ -177,17 +177,25 @@ def _clear(models_dir: Path) -> None:
     for path in models_dir.glob(f"{REPLACED_PREFIX}*"):
         folder = models_dir / path.name.removeprefix(REPLACED_PREFIX)
         if folder.exists():
-            shutil.rmtree(path)
+            _discard(path)
         else:
             path.rename(folder)  # killed between the two renames of `put_in_place`
     for path in models_dir.glob(f"{ASIDE_PREFIX}*"):
+        _discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder; where it is a link to one on another disk, the link."""
+    if path.is_symlink():
+        path.unlink()
+    else:
         shutil.rmtree(path)
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
     """Rename the whole folder `aside` to `folder`; what was there goes away once the new one stands."""
     replaced = folder.parent / f"{REPLACED_PREFIX}{folder.name}"
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         folder.rename(replaced)
     try:
         aside.rename(folder)
@@ -195,5 +203,5 @@ def put_in_place(aside: Path, folder: Path) -> None:
         if replaced.exists():
             replaced.rename(folder)
         raise
-    if replaced.exists():
-        shutil.rmtree(replaced)
+    if replaced.exists() or replaced.is_symlink():
+        _discard(replaced)

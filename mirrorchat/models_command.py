@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def list_models(as_json: bool) -> None:
     settings = load_settings()
     table = rows(settings)
     if as_json:
-        click.echo(json.dumps([row.__dict__ for row in table], indent=2))
+        click.echo(json.dumps([asdict(row) for row in table], indent=2))
         return
     click.echo(f"models in {settings.models_dir}\n")
     titles = ("name", "download", "languages", "installed", "needed", "licence")

@@ -149,7 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
             if place == repository
         ]
         text = json.dumps({"Code": 200, "Data": entries}).encode()
-        return self._answer(fault.status or 200, {}, text if fault.body is None else fault.body)
+        text = text if fault.body is None else fault.body
+        if fault.drip_s is None:
+            return self._answer(fault.status or 200, {}, text)
+        self.send_response(200)
+        self._send_headers({"Content-Length": str(len(text))})
+        return self._send_body("listing", repository, text, fault)
 
     def _file(self, place: str, repository: str, name: str) -> None:
         fault = self.hub.fault(place, name)

@@ -14,7 +14,7 @@ from hub_server import Fault, HubServer
 from huggingface_hub import constants
 from running_server import ROOT, free_port
 
-from mirrorchat import model_download
+from mirrorchat import model_download, model_sources
 from mirrorchat.errors import SourceFailed
 from mirrorchat.model_download import Remote, download
 from mirrorchat.model_manifest import RELEASES, Release, ReleasedFile
@@ -222,6 +222,13 @@ def test_a_bad_listing_is_refused(server: HubServer, folder: Path, fault: Fault,
         ModelScope().fetch(WENET, WENET.files[0], folder)
 
 
+def test_a_listing_that_drips_is_given_up(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_sources, "LISTING_LIMIT_S", 0.1)
+    server.misbehave("listing", WENET.modelscope.name, Fault(body=b" " * 1000, drip_s=0.02))
+    with pytest.raises(SourceFailed, match="its list of files does not come"):
+        ModelScope().fetch(WENET, WENET.files[0], folder)
+
+
 def test_modelscope_s_address_is_that_of_its_own_client() -> None:
     assert modelscope_endpoint({}) == "https://modelscope.cn"
     assert modelscope_endpoint({"MODELSCOPE_DOMAIN": "www.modelscope.ai"}) == "https://www.modelscope.ai"
@@ -273,6 +280,9 @@ def test_proxies_are_honoured(server: HubServer, folder: Path, tmp_path: Path) -
     failed = fetch_elsewhere(folder, "huggingface", HF_HOME=str(tmp_path / "hub"), **proxy, **hub)
     assert "does not answer" in failed
     assert "the proxy does not answer" in fetch_elsewhere(folder, "modelscope", **proxy, **hub)
+    for source in ("huggingface", "modelscope"):  # of a kind that needs a further package
+        socks = {"all_proxy": f"socks5h://127.0.0.1:{free_port()}", "http_proxy": "", "no_proxy": ""}
+        assert fetch_elsewhere(folder, source, HF_HOME=str(tmp_path / "hub"), **socks, **hub)
     through = proxy | {"http_proxy": server.url}  # it is asked as a proxy is: with a whole address
     fetch_elsewhere(folder, "modelscope", **through, **hub)
     assert any("http://scope.invalid/models/" in request for request in server.requests)

@@ -332,6 +332,26 @@ def test_several_models_are_carried_in_one_folder(models_dir: Path, tmp_path: Pa
     assert load_network(models_dir / "xtts-v2").gpt.layers == 2
 
 
+def test_checksums_hold_within_an_archive_too(
+    published_xtts: HubServer, models_dir: Path, tmp_path: Path, released_xtts: Path
+) -> None:
+    contents = {path.name: path.read_bytes() for path in released_xtts.iterdir()}
+    archive = tmp_path / "xtts.tar.gz"
+    archive.write_bytes(archive_of(contents | {"vocab.json": contents["vocab.json"] + b" "}))
+    assert "vocab.json is not the released file" in refused(install("xtts-v2", "--from", str(archive)))
+    archive.write_bytes(archive_of(contents))
+    succeeded(install("xtts-v2", "--from", str(archive)))
+    assert load_network(models_dir / "xtts-v2").gpt.layers == 2
+
+
+def test_a_folder_on_another_disk_is_left_there(server: HubServer, models_dir: Path, tmp_path: Path) -> None:
+    elsewhere = copy_of(WENET_REFERENCE / "librispeech", tmp_path / "elsewhere", *WENET_NAMES)
+    models_dir.mkdir()
+    (models_dir / "wenet-en").symlink_to(elsewhere)
+    succeeded(install("wenet-en", "--replace"))
+    assert names_in(models_dir / "wenet-en") == CONVERTED and names_in(elsewhere) == set(WENET_NAMES)
+
+
 def test_installed_models_are_carried_to_another_machine(
     published_xtts: HubServer, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
