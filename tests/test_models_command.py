@@ -503,20 +503,3 @@ def test_a_killed_installation_is_gone_on_with(
     assert process.returncode == 0, output
     assert server.ranges[-1] == f"bytes={had}-"
     assert succeeded(models("verify")) == "wenet-en: as it was installed\n"
-
-
-def test_the_help_is_quick_and_needs_no_torch() -> None:
-    code = (
-        "import sys\nfrom mirrorchat.cli import cli\n"
-        "for arguments in (['--help'], ['models', '--help'], ['models', 'list'], ['models', 'install', '--help']):\n"
-        "    cli.main(arguments, standalone_mode=False)\n"
-        "heavy = {'torch', 'numpy', 'huggingface_hub', 'TTS', 'requests'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {heavy - {\"requests\"}}' if heavy - {'requests'} else 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "models" in done.stdout and "wenet-en-gigaspeech" in done.stdout
-
-
-def test_wrong_usage_ends_with_2() -> None:
-    assert models("install").exit_code == models("install", "whisper").exit_code == models("fly").exit_code == 2
