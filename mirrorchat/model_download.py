@@ -107,7 +107,8 @@ def _attempt(remote: Remote, part: Path, advance: Advance) -> None:
     except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:  # of the proxy, or a redirect
         raise SourceFailed(f"{remote.name}: the address or the proxy cannot be used: {error}") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno and not isinstance(error, requests.RequestException):
+        network = requests.RequestException, ConnectionError, TimeoutError
+        if isinstance(error, OSError) and error.errno and not isinstance(error, network):
             raise SourceFailed(f"{part.parent} cannot be written: {error.strerror}") from error
         raise _Broken(_reason(error)) from None
 

@@ -118,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/(cdn|oss)/([^/]+/[^/]+)/([^/]+)", path):
             place = "cdn" if found[1] == "cdn" else "scope"
             return self._file(place, found[2], found[3])
+        if found := re.fullmatch(r"/api/resolve-cache/models/([^/]+/[^/]+)/[^/]+/([^/]+)", path):
+            return self._file("cdn", found[1], found[2])
         if found := re.fullmatch(r"/models/([^/]+/[^/]+)/resolve/[^/]+/([^/]+)", path):
             return self._file("scope", found[1], found[2])
         if found := re.fullmatch(r"/api/v1/datasets/([^/]+/[^/]+)/oss/tree", path):
@@ -127,12 +129,15 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(404, {})
 
     def _resolve(self, repository: str, name: str) -> None:
-        """Answer as the hub does about a large file: what it is, and where its bytes are."""
+        """Answer as the hub does: what the file is, and where its bytes are; those of small ones on the hub itself."""
         content = self.hub.files.get((repository, name))
         fault = self.hub.fault("head", name) if self.command == "HEAD" else Fault()
         if fault.status or content is None:
             missing = {"X-Error-Code": "EntryNotFound"} if content is None else {}
             return self._answer(fault.status or 404, missing | _retry(fault))
+        if name.endswith(".json"):
+            location = f"/api/resolve-cache/models/{repository}/{COMMIT}/{name}"
+            return self._answer(307, {"X-Repo-Commit": COMMIT, "Location": location})
         headers = {
             "X-Repo-Commit": COMMIT,
             "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
@@ -167,20 +172,21 @@ class _Handler(BaseHTTPRequestHandler):
         start = 0 if wanted is None or fault.ignores_range else int(wanted[1])
         if start >= len(content) > 0:
             return self._answer(416, {"Content-Range": f"bytes */{len(content)}"})
-        headers = {"Content-Length": str((len(content) if fault.claims is None else fault.claims) - start)}
+        headers = {"ETag": f'"{_git_sha1(content)}"', "X-Repo-Commit": COMMIT}
+        headers |= {"Content-Length": str((len(content) if fault.claims is None else fault.claims) - start)}
         if start:
             first = start + fault.shifts_range
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
         self.send_response(206 if start else 200)
         self._send_headers(headers)
-        return self._send_body(place, name, content[start:], fault)
+        return self._send_body(place, name, content[start:], fault) if self.command == "GET" else None
 
     def _send_body(self, place: str, name: str, body: bytes, fault: Fault) -> None:
         body = body if fault.cut_after is None else body[: fault.cut_after]
         try:
             if fault.drip_s is None:
+                self.hub.sent[place, name] += len(body)  # before: the client may be through before this thread goes on
                 self.wfile.write(body)
-                self.hub.sent[place, name] += len(body)
             for index in range(len(body) if fault.drip_s is not None else 0):
                 self.wfile.write(body[index : index + 1])
                 self.hub.sent[place, name] += 1
@@ -201,6 +207,11 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
+
+
+def _git_sha1(content: bytes) -> str:
+    """Return the name of a file's content in git, which is the hub's ETag of small ones."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _retry(fault: Fault) -> dict[str, str]:

@@ -62,6 +62,12 @@ def test_a_file_comes_through_the_hub_s_redirect(server: HubServer, folder: Path
     assert len(server.requests) == asked
 
 
+def test_a_small_file_comes_from_the_hub_itself(server: HubServer, folder: Path) -> None:
+    server.publish(HUB, "config.json", b"{}")
+    assert fetch(folder, file=ReleasedFile("config.json", 2)) == b"{}"
+    assert any(request.startswith("GET /api/resolve-cache/models/") for request in server.requests)
+
+
 def test_a_broken_transfer_is_gone_on_with(server: HubServer, folder: Path) -> None:
     server.misbehave("cdn", FILE.name, Fault(cut_after=100_000), Fault(cut_after=100_000))
     assert fetch(folder) == CONTENT
