@@ -40,8 +40,9 @@ system_prompt = (
 recognizer = {"chinese": "auto", "english": "auto"}
 synthesizer = {"chinese": "auto", "english": "auto"}
 
-# One folder per model: wenet-zh/ and wenet-en/ (train.yaml, final.pt, units.txt and global_cmvn of a checkpoint, or
-# final.zip and units.txt of a runtime release), xtts-v2/ (config.json, vocab.json, model.safetensors or model.pth).
+# Where `mirrorchat models install` puts models. A folder each: wenet-zh/ and wenet-en/ (train.yaml, final.safetensors
+# or final.pt, units.txt and global_cmvn of a checkpoint, or final.zip and units.txt of a runtime release), xtts-v2/
+# (config.json, vocab.json, model.safetensors or model.pth).
 models_dir = "~/.cache/mirrorchat"
 
 # Where XTTS and WeNet's checkpoints run: auto (the GPU when torch can use one), cpu, cuda or cuda:N. WeNet's runtime

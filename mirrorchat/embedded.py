@@ -127,7 +127,7 @@ class EmbeddedRecognizer:
 
 _BUILD_HINT = "apt install build-essential python3-dev, and start again"
 _WHY_MISSING = {
-    Language.CHINESE: "only WeNet recognises Chinese: the README says how to install it",
+    Language.CHINESE: "only WeNet recognises Chinese: .venv/bin/mirrorchat models install wenet-zh",
     Language.ENGLISH: f"pocketsphinx is not installed: {_BUILD_HINT}",
 }
 
@@ -302,15 +302,14 @@ def sentence_case(words: str) -> str:
 
 def _how_to_install(language: Language, folder: Path) -> str:
     """Return what to do about a language that nothing here recognises, as one sentence with a command to copy."""
-    missing, model, also = {
-        Language.CHINESE: ("WeNet", "wenetspeech_u2pp_conformer", " (or aishell_u2pp_conformer)"),
-        Language.ENGLISH: ("WeNet or pocketsphinx", "librispeech_u2pp_conformer", ""),
+    missing, model = {
+        Language.CHINESE: ("WeNet", "wenetspeech_u2pp_conformer"),
+        Language.ENGLISH: ("WeNet or pocketsphinx", "librispeech_u2pp_conformer"),
     }[language]
     return (
-        f"{language.value.capitalize()} speech cannot be recognised without {missing}: put final.zip and units.txt of "
-        f"WeNet's runtime model {model}{also} into {folder} and start again, for example: mkdir -p {folder} && "
-        f"tar -xzf {model}_libtorch.tar.gz --strip-components=1 -C {folder} "
-        f"(or send what was said in the form field 'text')"
+        f"{language.value.capitalize()} speech cannot be recognised without {missing}: run .venv/bin/mirrorchat models "
+        f"install wenet-{language.code} and start again (it puts WeNet's {model} into {folder}), "
+        f"or send what was said in the form field 'text'"
     )
 
 

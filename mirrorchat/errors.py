@@ -29,7 +29,9 @@
     │   ├── ShuttingDown             503 shutting_down
     │   └── ModelNotInstalled        503 model_not_installed
     ├── DeadlineExceeded             504 deadline_exceeded
-    └── ConfigurationError           (startup only: the server refuses to start)
+    ├── ConfigurationError           (startup only: the server refuses to start)
+    └── InstallError                 (the command line only: a model could not be installed or is damaged)
+        └── SourceFailed             (one source of a model does not work; the next is tried)
 
 The message of each is written for the caller: it never holds a key, a path outside the models folder, or a traceback.
 """
@@ -220,6 +222,18 @@ class ConfigurationError(MirrorChatError):
     """A setting, a weight file or a package stops the server from starting; the message says what fixes it."""
 
     code = "configuration_error"
+
+
+class InstallError(MirrorChatError):
+    """A model could not be installed, removed or verified; the message says what to do."""
+
+    code = "install_failed"
+
+
+class SourceFailed(InstallError):
+    """A place that models come from does not work, or gives something else than the model."""
+
+    code = "source_failed"
 
 
 def log_unexpected(error: Exception) -> None:

@@ -17,6 +17,7 @@ XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
 XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")
 NAMED = "named in the settings"
 FULL_HINT = "{} is not installed: run scripts/serve --full"
+INSTALL_HINT = "run .venv/bin/mirrorchat models install {}"
 
 
 def build_engines(settings: Settings) -> Engines:
@@ -139,7 +140,7 @@ def _missing(folder: Path, files: Sequence[str], packages: Sequence[str]) -> str
     """Return what an engine lacks, weights first, or an empty text."""
     absent = [name for name in files if not _is_present(folder, name)]
     if absent:
-        return f"no {', '.join(absent)} in {folder}"
+        return f"no {', '.join(absent)} in {folder}: {INSTALL_HINT.format(folder.name)}"
     packages = [name for name in packages if not importlib.util.find_spec(name)]
     return f"{folder} is there, but {FULL_HINT.format(', '.join(packages))}" if packages else ""
 

@@ -1,4 +1,4 @@
-"""Model files: conversion of the released XTTS pickle to safetensors."""
+"""Model files: conversion of the released pickles, XTTS's and WeNet's, to safetensors."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from mirrorchat import wenet_checkpoint
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.xtts_checkpoint import (
     CONFIG_FILE,
@@ -45,6 +46,35 @@ def convert_checkpoint(source: Path, destination: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=destination) as aside:
             _write_files(source, Path(aside), weights, speakers)
             _move_into_place(Path(aside), destination)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ConfigurationError(f"{destination} could not be written: {error}") from error
+
+
+def convert_wenet_checkpoint(source: Path, destination: Path) -> None:
+    """Write the released WeNet checkpoint in folder `source` to the folder `destination`, which loads without a pickle.
+
+    `final.pt` becomes `final.safetensors`, with the CMVN of `global_cmvn` in it; `train.yaml`, `units.txt` and
+    `global_cmvn` are copied, and a `final.safetensors` is taken as `final.pt` is. The whole model is read first, so
+    that what does not load is not written. `destination` is another folder; its file of weights is written last.
+
+    Raises ModelNotInstalled when a file is missing from `source`, and ConfigurationError when one is damaged, they do
+    not belong together, or `destination` cannot be written.
+    """
+    weights = wenet_checkpoint.read_checkpoint(source).model.state_dict()
+    kept = (wenet_checkpoint.TRAIN_FILE, wenet_checkpoint.UNITS_FILE, wenet_checkpoint.CMVN_FILE)
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        _check_room(destination, weights)
+        with tempfile.TemporaryDirectory(prefix=".converting-", dir=destination) as aside:
+            for name in kept:
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, Path(aside) / name)
+            path = Path(aside) / wenet_checkpoint.WEIGHTS_FILE
+            safetensors.torch.save_file(_writable(weights), path)
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
+            for file in sorted(Path(aside).iterdir(), key=lambda file: file == path):
+                _to_disk(file)
+                file.replace(destination / file.name)
     except (OSError, safetensors.SafetensorError) as error:
         raise ConfigurationError(f"{destination} could not be written: {error}") from error
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,16 @@ from pathlib import Path
 
 import pytest
 import requests
+from hub_server import HubServer
 from make_tiny_xtts import make_checkpoint
+from model_releases import archive_of
 from running_server import ROOT, START_LIMIT_S, free_port
 from tiny_wenet_speech import Code
 from tiny_xtts import pickled_copy
 from trained_wenet import write_trained_checkpoint
 
+from mirrorchat.model_manifest import RELEASES
+from mirrorchat.model_progress import size_text
 from mirrorchat.settings import load_settings
 from mirrorchat.wenet_package_load import INSTALL
 
@@ -150,26 +153,37 @@ def test_wenets_package_is_the_commit_that_was_tried(tmp_path: Path) -> None:
     assert settings.recognizer == {"chinese": "wenet:paraformer", "english": "wenet:whisper-large-v3-turbo"}
 
 
-def test_installed_wenet_models_are_found(clone: Clone, tmp_path: Path) -> None:
-    releases: dict[str, Code] = {"wenetspeech": "zh", "librispeech": "en"}
-    for archive, language in releases.items():
-        checkpoint = write_trained_checkpoint(tmp_path / language, language)
-        with tarfile.open(tmp_path / f"{archive}_u2pp_conformer_exp.tar.gz", "w:gz") as tar:
-            tar.add(checkpoint, "20220506_u2pp_conformer_exp")
-    unpacked = clone.run(block("mkdir -p ~/.cache"), folder=tmp_path)
-    assert unpacked.returncode == 0, unpacked.stdout
-    with clone.serving(block("scripts/serve --full").strip()) as url:
+def test_models_are_installed_and_found(clone: Clone, tmp_path: Path) -> None:
+    codes: dict[str, Code] = {"wenet-zh": "zh", "wenet-en": "en"}
+    stick = tmp_path / "stick"
+    make_checkpoint(tmp_path / "made")
+    pickled_copy(tmp_path / "made", stick / "xtts-v2")
+    accept = " --accept-licence cpml,wenetspeech,cc-by-4.0"
+    with HubServer() as hub:
+        for name, code in codes.items():
+            checkpoint = write_trained_checkpoint(tmp_path / code, code)
+            archive = archive_of({file.name: file.read_bytes() for file in checkpoint.iterdir()})
+            (stick / RELEASES[name].files[0].name).write_bytes(archive)
+            hub.publish(RELEASES[name].hugging_face.name, RELEASES[name].files[0].name, archive)
+        fetch = block(".venv/bin/mirrorchat models install xtts").strip().replace("xtts-v2 ", "") + accept
+        fetched = clone.run(f"HF_ENDPOINT={hub.url} {fetch}")
+        assert fetched.returncode == 0, fetched.stdout
+    carry = block(".venv/bin/mirrorchat models install --from").strip().replace("/media/stick", str(stick))
+    carried = clone.run(f"{carry} --replace --allow-changed {accept}")  # the tiny XTTS is not the published one
+    assert carried.returncode == 0, carried.stdout
+    with clone.serving(block("scripts/serve\n").strip()) as url:
         engines = requests.get(f"{url}/readyz", timeout=5).json()["engines"]
         assert engines["recognizer.zh"]["name"] == engines["recognizer.en"]["name"] == "wenet"
+        assert engines["synthesizer.en"]["name"] == "xtts"
 
 
-def test_the_conversion_writes_a_folder_without_a_pickle(clone: Clone) -> None:
-    make_checkpoint(clone.home / "made")
-    pickled_copy(clone.home / "made", clone.folder / "xtts-v2")
-    converted = clone.run(block(".venv/bin/python -c"))
-    assert converted.returncode == 0, converted.stdout
-    files = {file.name for file in (clone.folder / "xtts-v2-safetensors").iterdir()}
-    assert {"config.json", "vocab.json", "model.safetensors"} <= files and "model.pth" not in files
+def test_the_table_of_models_is_that_of_the_manifest() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for release in RELEASES.values():
+        size, licence = size_text(release.download_bytes), release.licence
+        restriction = ": non-commercial" if licence.terms.startswith("non-commercial") else ""
+        line = rf"\| `{release.name}` \| .* \| {size} \| `{re.escape(licence.code)}`{restriction} \|"
+        assert re.search(line, text), release.name
 
 
 def test_other_machines_are_let_in_with_keys_only(clone: Clone) -> None:

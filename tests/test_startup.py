@@ -49,9 +49,8 @@ def test_auto_takes_the_real_engine_where_its_weights_are(engines: Engines) -> N
 def test_auto_takes_the_embedded_engine_else_and_names_the_missing_file(engines: Engines) -> None:
     info = engines.infos()["recognizer.en"]
     assert info.name == "embedded"
-    assert info.reason.startswith("no final.pt or final.safetensors or final.zip in ") and info.reason.endswith(
-        "wenet-en"
-    )
+    assert info.reason.startswith("no final.pt or final.safetensors or final.zip in ")
+    assert info.reason.endswith("wenet-en: run .venv/bin/mirrorchat models install wenet-en")
 
 
 def test_missing_packages_are_named_with_the_command(tmp_path: Path) -> None:
