@@ -1,7 +1,7 @@
 """The part of the installation that setup.cfg cannot say: what is in C++.
 
-XTTS's networks, for two kinds of CPU, and the search of the recogniser, for any. Where they cannot be compiled,
-MirrorChat is installed without them; torch and Python do the work. They are opened through ctypes
+The networks of XTTS and WeNet, for two kinds of CPU, and the search of the recogniser, for any. Where they cannot be
+compiled, MirrorChat is installed without them; torch and Python do the work. They are opened through ctypes
 (mirrorchat/native.py), so they need no Python headers.
 """
 
@@ -11,7 +11,7 @@ from setuptools import Extension, setup
 
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma"]
 AMX = [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
-XTTS = ["native/gpt.cpp", "native/module.cpp", "native/vocoder.cpp"]
+NETWORKS = ["native/gpt.cpp", "native/module.cpp", "native/vocoder.cpp", "native/wenet.cpp"]
 SEARCH = ["native/prefix_beam.cpp"]
 # Its sums are those of Python to the bit: a CPU that multiplies and adds at once may not do so.
 EXACT = ["-ffp-contract=off"]
@@ -32,8 +32,8 @@ def library(name: str, sources: list[str], flags: list[str]) -> Extension:
 
 setup(
     ext_modules=[
-        library("_native_avx512", XTTS, AVX512),
-        library("_native_amx", XTTS, AMX),
+        library("_native_avx512", NETWORKS, AVX512),
+        library("_native_amx", NETWORKS, AMX),
         library("_native_search", SEARCH, EXACT),
     ]
 )

@@ -1,6 +1,7 @@
 """WeNet's recognition in each form that the server runs, at the sizes of the releases, with random weights.
 
     .venv/bin/python benchmarks/wenet.py [--json] [--threads 1] [--seconds 5] [--rounds 5] [--sizes wenetspeech ...]
+                                      [--no-trained]
 
 Our network with 8-bit and float32 weights, and WeNet's runtime format (int8 TorchScript) with a search in plain Python,
 each in a process of its own, asked in turns. benchmarks/README.md says what each figure is.
@@ -23,13 +24,15 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.wenet_sides import SIZES, Ours, Runtime  # noqa: E402
-from benchmarks.xtts_child import Child, SideFailed  # noqa: E402
+from benchmarks.side_process import Child, SideFailed  # noqa: E402
+from benchmarks.wenet_errors import Trained, differing_share  # noqa: E402
+from benchmarks.wenet_sides import SIZES, Ours, Runtime, Stages  # noqa: E402
 from mirrorchat.asr import WenetWeights  # noqa: E402
 
 Figures = dict[str, Any]
 FRAMES_S = 100
 BATCH = 8
+SHORT = 150  # frames of a short utterance
 OURS = (WenetWeights.INT8, WenetWeights.FP32)
 
 warnings.filterwarnings("ignore")  # torch's of TorchScript and quantisation, in the children too
@@ -38,47 +41,100 @@ warnings.filterwarnings("ignore")  # torch's of TorchScript and quantisation, in
 def measure(size: str, options: argparse.Namespace) -> Figures:
     """Time each side in turns; return the figures of one size."""
     frames, threads = int(options.seconds * FRAMES_S), options.threads
-    times: dict[str, list[float]] = defaultdict(list)
+    rounds: dict[str, list[float]] = defaultdict(list)
     with ExitStack() as stack:
         ours = {mode: stack.enter_context(Child(mode.value, threads, Ours, size, mode, threads)) for mode in OURS}
         runtime = stack.enter_context(Child("runtime", threads, Runtime, size))
         for _ in range(options.rounds + 1):  # one to warm up
-            for mode, side in ours.items():
-                times[mode.value].append(side.ask(Ours.seconds, frames, 1, together=False))
-            times["runtime"].append(runtime.ask(Runtime.seconds, frames))
-            times["runtime, our search"].append(runtime.ask(Runtime.seconds_with_our_search, frames))
-            for mode, side in ours.items():
-                times[f"{mode.value} x 8"].append(side.ask(Ours.seconds, frames, BATCH, together=False))
-                times[f"{mode.value} batch of 8"].append(side.ask(Ours.seconds, frames, BATCH, together=True))
-            fast, plain = ours[WenetWeights.FP32].ask(Ours.search_seconds, frames)
-            times["beam"].append(fast)
-            times["beam in Python"].append(plain)
-        memory = {side.name: side.ask(type_.peak_mb) for side, type_ in _sides(ours, runtime)}
-    best = {name: min(seconds[1:]) for name, seconds in times.items()}
+            for name, seconds in one_round(ours, runtime, frames).items():
+                rounds[name].append(seconds)
+        memory = {side.name: (side.ask(type_.peak_mb), side.ask(type_.now_mb)) for side, type_ in _sides(ours, runtime)}
+        heard = {side.name: side.ask(type_.readings, frames, BATCH) for side, type_ in _sides(ours, runtime)}
+        rates = {
+            rows: ours[WenetWeights.INT8].ask(Ours.product_gmac_s, rows)
+            for rows in (frames // 4, BATCH * frames // 4, SHORT // 4, BATCH * SHORT // 4)
+        }
+    best = {name: min(seconds[1:]) for name, seconds in rounds.items()}
     for name, seconds in best.items():
         print(f"  {size}, {name}: {seconds * 1e3:.1f} ms", flush=True)
-    return figures_of(best, memory)
+    figures = figures_of(best) | heard_figures(heard) | {"product_gmac_s": rates}
+    for name in ("units", "int8_tokens_differ", "torchscript_tokens_differ", "product_gmac_s"):
+        print(f"  {size}, {name}: {figures[name]}", flush=True)
+    peaks, now = ({name: both[index] for name, both in memory.items()} for index in range(2))
+    return figures | {"rss_mb": peaks["int8"], "rss_mb_by_side": peaks, "rss_after_mb_by_side": now}
+
+
+def one_round(ours: dict[WenetWeights, Child[Ours]], runtime: Child[Runtime], frames: int) -> dict[str, float]:
+    """Return how long (s) everything takes once."""
+    times: dict[str, float] = {}
+    for mode, side in ours.items():
+        times[mode.value] = side.ask(Ours.seconds, frames, 1, together=False)
+        times |= stage_times(mode.value, side.ask(Ours.stages, frames))
+    stages = runtime.ask(Runtime.stages, frames)
+    times |= stage_times("runtime", stages) | {"runtime": stages.encoder_s + stages.search_s + stages.rescoring_s}
+    times["runtime, our search"] = runtime.ask(Runtime.seconds_with_our_search, frames)
+    for mode, side in ours.items():
+        for size, what in ((frames, mode.value), (SHORT, f"{mode.value} short")):
+            times[f"{what} x 8"] = side.ask(Ours.seconds, size, BATCH, together=False)
+            times[f"{what} batch of 8"] = side.ask(Ours.seconds, size, BATCH, together=True)
+    times["beam"], times["beam in Python"] = ours[WenetWeights.FP32].ask(Ours.search_seconds, frames)
+    return times
+
+
+def stage_times(side: str, stages: Stages) -> dict[str, float]:
+    return {
+        f"{side} encoder": stages.encoder_s,
+        f"{side} search": stages.search_s,
+        f"{side} rescoring": stages.rescoring_s,
+    }
 
 
 def _sides(ours: dict[WenetWeights, Child[Ours]], runtime: Child[Runtime]) -> list[tuple[Child[Any], Any]]:
     return [*((side, Ours) for side in ours.values()), (runtime, Runtime)]
 
 
-def figures_of(best: dict[str, float], memory: dict[str, float]) -> Figures:
-    """Return the ratios of the fastest times (s), and the memory (MB) of each side's process."""
+def figures_of(best: dict[str, float]) -> Figures:
+    """Return the ratios of the fastest times (s)."""
+    batches = {
+        f"batch8_vs_1{name}": best[f"{side} x 8"] / best[f"{side} batch of 8"]
+        for name, side in (("", "int8"), ("_fp32", "fp32"), ("_short", "int8 short"), ("_short_fp32", "fp32 short"))
+    }
+    stages = {
+        side: {stage: best[f"{side} {stage}"] * 1e3 for stage in ("encoder", "search", "rescoring")}
+        for side in ("int8", "fp32", "runtime")
+    }
     return {
         "int8_vs_torchscript": best["runtime"] / best["int8"],
         "int8_vs_torchscript_with_our_search": best["runtime, our search"] / best["int8"],
         "fp32_vs_torchscript": best["runtime"] / best["fp32"],
         "beam_vs_python": best["beam in Python"] / best["beam"],
-        "batch8_vs_1": best["int8 x 8"] / best["int8 batch of 8"],
-        "batch8_vs_1_fp32": best["fp32 x 8"] / best["fp32 batch of 8"],
+        **batches,
         "int8_ms": best["int8"] * 1e3,
         "beam_ms": best["beam"] * 1e3,
-        "rss_mb": memory["int8"],
-        "rss_mb_by_side": memory,
+        "stage_ms": stages,
         "ms": {name: seconds * 1e3 for name, seconds in best.items()},
     }
+
+
+def heard_figures(heard: dict[str, list[tuple[int, ...]]]) -> Figures:
+    """Return how many units a reading has in float32 (their mean), and the share that others hear differently."""
+    expected = heard["fp32"]
+    return {
+        "units": sum(map(len, expected)) / len(expected),
+        "int8_tokens_differ": differing_share(heard["int8"], expected),
+        "torchscript_tokens_differ": differing_share(heard["runtime"], expected),
+    }
+
+
+def trained_figures() -> Figures:
+    """Return what 8 bits change in what the tests' trained models hear, for each language."""
+    found: Figures = {}
+    with Child("trained", 1, Trained) as child:
+        for code in ("en", "zh"):
+            ours, script = child.ask(Trained.differing, code)
+            found[code] = {"int8": ours, "torchscript": script}
+            print(f"  trained tiny model, {code}, tokens that differ: {found[code]}", flush=True)
+    return found
 
 
 def surroundings() -> Figures:
@@ -92,9 +148,9 @@ def surroundings() -> Figures:
     }
 
 
-def gathered(sizes: dict[str, Figures]) -> Figures:
+def gathered(sizes: dict[str, Figures], trained: Figures | None) -> Figures:
     """Return the figures of all sizes, those of the first on top."""
-    return {**next(iter(sizes.values())), "wenet_vs_ours": None, "sizes": sizes}
+    return {**next(iter(sizes.values())), "wenet_vs_ours": None, "sizes": sizes, "trained_tokens_differ": trained}
 
 
 def main() -> None:
@@ -103,12 +159,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="of audio")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["wenetspeech", "librispeech"])
+    parser.add_argument("--no-trained", action="store_true", help="leave out the tests' trained models")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(surroundings(), f"{options.threads} thread(s), {options.seconds} s of audio", flush=True)
     try:
-        figures = gathered({size: measure(size, options) for size in options.sizes})
+        sizes = {size: measure(size, options) for size in options.sizes}
+        figures = gathered(sizes, None if options.no_trained else trained_figures())
     except SideFailed as error:
         sys.exit(f"benchmarks/wenet.py: {error}")
     if options.json:

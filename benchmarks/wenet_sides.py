@@ -1,37 +1,52 @@
 """The sides that benchmarks/wenet.py compares: our network in each weight mode, and WeNet's runtime format.
 
-Each is held by a process of its own (see xtts_child.py). Weights are random numbers at the sizes of the releases: what
-they cost does not depend on their values, but for the search, which has most to do where no unit stands out, as here.
+Each is held by a process of its own (see side_process.py). Weights are random numbers at the sizes of the releases:
+what they cost does not depend on their values, but for beam and rescoring, whose work follows the number of units that
+are heard. So the blank of the CTC layer is raised until 5 s of noise have about as many units as 5 s of speech (25), in
+the same model for all sides.
 """
 
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mirrorchat import native
 from mirrorchat.asr import WenetWeights
 from mirrorchat.ctc_plain import PlainSearch
 from mirrorchat.ctc_search import BEAM, FloatArray, Hypothesis, prefix_beam_search
 from mirrorchat.wenet_batch import ScriptOneByOne, U2Batches
 from mirrorchat.wenet_int8 import quantise
 from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model
+from mirrorchat.wenet_native import Product, Room
+from mirrorchat.wenet_reading_tree import rescore
 from mirrorchat.wenet_rescoring import attention_rescoring
+from mirrorchat.xtts_native_gpt import PackedLinears
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZES = {
     "wenetspeech": U2Config(
         5537, 5536, 5536, width=512, heads=8, kernel=15, decoder_heads=8, encoder_units=2048, decoder_units=2048
     ),
     "librispeech": U2Config(5002, 2, 2, width=256, heads=4, kernel=15, decoder_heads=4),
+    "tiny": U2Config(  # for the test of this benchmark
+        50, 49, 49, width=64, encoder_units=64, encoder_blocks=2, decoder_units=64, decoder_blocks=1, reverse_blocks=1
+    ),
 }
+BLANK_RAISED = {"wenetspeech": 3.45, "librispeech": 3.25, "tiny": 2.0}
 BINS = 80
 
 
 def draw_model(size: str) -> U2Model:
     """Return a network of one of SIZES with random weights, the same each time."""
     torch.manual_seed(0)
-    return U2Model(SIZES[size], GlobalCMVN(torch.full((BINS,), 10.0), torch.full((BINS,), 0.3))).eval()
+    model = U2Model(SIZES[size], GlobalCMVN(torch.full((BINS,), 10.0), torch.full((BINS,), 0.3))).eval()
+    with torch.no_grad():
+        model.ctc.ctc_lo.bias[SIZES[size].blank] += BLANK_RAISED[size]
+    return model.requires_grad_(False)
 
 
 def draw_features(frames: int, seed: int = 0) -> FloatArray:
@@ -39,11 +54,21 @@ def draw_features(frames: int, seed: int = 0) -> FloatArray:
     return (10 + 3 * np.random.default_rng(seed).standard_normal((frames, BINS))).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Stages:
+    """How long the parts of an utterance's recognition take."""
+
+    encoder_s: float
+    search_s: float
+    rescoring_s: float
+
+
 class Ours:
     """Our network in one weight mode, and our search."""
 
     def __init__(self, size: str, weights: WenetWeights, threads: int) -> None:
         model = draw_model(size)
+        self._threads, self._width, self._inner = threads, SIZES[size].width, SIZES[size].encoder_units
         self._batches = U2Batches(quantise(model, threads) if weights is WenetWeights.INT8 else model)
 
     @torch.inference_mode()
@@ -55,6 +80,39 @@ class Ours:
         for group in groups:
             self._batches.recognise(group, [None] * len(group))
         return time.perf_counter() - start
+
+    @torch.inference_mode()
+    def stages(self, frames: int) -> Stages:
+        """Return how long each part takes for one utterance; the CTC layer counts to the encoder."""
+        times = [time.perf_counter()]
+        output, log_probs = self._batches.encode([draw_features(frames)])
+        times.append(time.perf_counter())
+        hypotheses = self._batches.search(log_probs, [None])
+        times.append(time.perf_counter())
+        rescore(self._batches.model, hypotheses, output, [len(log_probs[0])])
+        times.append(time.perf_counter())
+        return Stages(*np.diff(times).tolist())
+
+    @torch.inference_mode()
+    def readings(self, frames: int, count: int) -> list[tuple[int, ...]]:
+        """Return the best reading of each of `count` utterances."""
+        return [self._batches.recognise([draw_features(frames, seed)], [None])[0].units for seed in range(count)]
+
+    @torch.inference_mode()
+    def product_gmac_s(self, rows: int) -> float | None:
+        """Return the rate of a feed-forward's product of so many rows, or None without the library in C++."""
+        library, layer = native.library(), torch.nn.Linear(self._width, self._inner)
+        if library is None:
+            return None
+        room = Room(library, self._threads, PackedLinears.room_for(self._width, self._inner, 1))
+        product, x = Product(room, [layer]), torch.randn(rows, self._width)
+        product(x)
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            product(x)
+            times.append(time.perf_counter() - start)
+        return rows * self._width * self._inner / min(times) / 1e9
 
     @torch.inference_mode()
     def search_seconds(self, frames: int) -> tuple[float, float]:
@@ -70,30 +128,50 @@ class Ours:
 
     def peak_mb(self) -> float:
         """Return the most memory that this process has had at once."""
-        return _peak_mb()
+        return _memory_mb("VmHWM")
+
+    def now_mb(self) -> float:
+        """Return the memory that this process has now."""
+        return _memory_mb("VmRSS")
+
+
+def quantised_script(model: U2Model) -> torch.jit.ScriptModule:
+    """Return `model` in WeNet's runtime format, quantised as the releases are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch says of its own formats
+        quantised = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+            model, {torch.nn.Linear}, dtype=torch.qint8
+        )
+        script: torch.jit.ScriptModule = torch.jit.script(quantised)
+    return script
 
 
 class Runtime:
     """WeNet's runtime format as the releases have it, int8 TorchScript, with the search in plain Python."""
 
     def __init__(self, size: str) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of its own formats
-            quantised = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
-                draw_model(size), {torch.nn.Linear}, dtype=torch.qint8
-            )
-            self._model = torch.jit.script(quantised)
+        self._model = quantised_script(draw_model(size))
         self._units = SIZES[size].vocabulary
 
     @torch.inference_mode()
-    def seconds(self, frames: int) -> float:
-        """Return how long an utterance takes from features to the best reading."""
+    def stages(self, frames: int) -> Stages:
+        """Return how long each part takes for an utterance, from features to the best reading."""
         features = torch.from_numpy(draw_features(frames)).unsqueeze(0)
-        start = time.perf_counter()
+        times = [time.perf_counter()]
         output, _, _ = self._model.forward_encoder_chunk(features, 0, -1)
-        hypotheses = plain_search(self._model.ctc_activation(output)[0].numpy())
+        log_probs = self._model.ctc_activation(output)[0].numpy()
+        times.append(time.perf_counter())
+        hypotheses = plain_search(log_probs)
+        times.append(time.perf_counter())
         attention_rescoring(self._model, hypotheses, output)
-        return time.perf_counter() - start
+        times.append(time.perf_counter())
+        return Stages(*np.diff(times).tolist())
+
+    @torch.inference_mode()
+    def readings(self, frames: int, count: int) -> list[tuple[int, ...]]:
+        """Return the best reading of each of `count` utterances."""
+        model = ScriptOneByOne(self._model, self._units)
+        return [model.recognise([draw_features(frames, seed)], [None])[0].units for seed in range(count)]
 
     @torch.inference_mode()
     def seconds_with_our_search(self, frames: int) -> float:
@@ -105,7 +183,11 @@ class Runtime:
 
     def peak_mb(self) -> float:
         """Return the most memory that this process has had at once."""
-        return _peak_mb()
+        return _memory_mb("VmHWM")
+
+    def now_mb(self) -> float:
+        """Return the memory that this process has now."""
+        return _memory_mb("VmRSS")
 
 
 def plain_search(log_probs: FloatArray) -> list[Hypothesis]:
@@ -115,6 +197,6 @@ def plain_search(log_probs: FloatArray) -> list[Hypothesis]:
     return [Hypothesis(units, score, frames, ()) for units, score, frames, _ in search.readings()]
 
 
-def _peak_mb() -> float:
+def _memory_mb(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(field))

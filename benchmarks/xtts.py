@@ -28,7 +28,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns of every setting that
 
 import torch  # noqa: E402
 
-from benchmarks.xtts_child import Child, SideFailed  # noqa: E402
+from benchmarks.side_process import Child, SideFailed  # noqa: E402
 from benchmarks.xtts_compare import (  # noqa: E402
     Figures,
     Work,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.xtts_child import Child
+from benchmarks.side_process import Child
 from benchmarks.xtts_sides import STREAM_TOKENS, Own, Spoken, Stock
 
 BATCHES = (1, 4, 8)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.xtts_child import Child
+from benchmarks.side_process import Child
 from benchmarks.xtts_sides import Own
 
 FORCED_TOKENS = 60

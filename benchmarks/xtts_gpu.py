@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.xtts_child import Child, SideFailed
+from benchmarks.side_process import Child, SideFailed
 from benchmarks.xtts_compare import Work, best, compare_first_chunk, compare_sentences
 from benchmarks.xtts_sides import Own, Stock
 from mirrorchat.asr import WenetRecognizer

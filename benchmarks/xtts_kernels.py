@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.xtts_child import Child
+from benchmarks.side_process import Child
 from benchmarks.xtts_sides import BANDWIDTH_BYTES, read_bandwidth
 
 ROWS = (1, 8)

@@ -1,6 +1,6 @@
 """The sides that benchmarks/xtts.py compares: coqui-tts's own XTTS code, and this project's decode engine.
 
-Each is held by a process of its own (see xtts_child.py) and is told numbers only: voices, texts and latents are made
+Each is held by a process of its own (see side_process.py) and is told numbers only: voices, texts and latents are made
 where they are used, the same for the same seed.
 """
 
@@ -153,7 +153,7 @@ class Own:
     """This project's engine in one weight mode, with a vocoder that computes in `dtype`, made ready as in the server.
 
     Steps and the vocoder alone are run on the caller's thread. They count only in a process whose engine has not
-    spoken: its thread would have workers too (see xtts_child.py).
+    spoken: its thread would have workers too (see side_process.py).
     """
 
     def __init__(

@@ -15,6 +15,7 @@ import torch
 from mirrorchat.ctc_search import ContextGraph, FloatArray, Hypothesis, prefix_beam_search
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.wenet_model import U2Model
+from mirrorchat.wenet_reading_tree import rescore
 from mirrorchat.wenet_rescoring import attention_rescoring
 
 FRAME_SHIFT_S = 0.01  # of the filter banks
@@ -42,23 +43,26 @@ class U2Batches:
         found = [NOTHING] * len(features)
         heard = [index for index, each in enumerate(features) if len(each) >= shortest]
         if heard:
-            encoded = self._encode([features[index] for index in heard])
-            for index, (output, log_probs) in zip(heard, encoded, strict=True):
-                hypotheses = prefix_beam_search(log_probs, context=contexts[index])
-                found[index] = attention_rescoring(self.model, hypotheses, output)
+            output, log_probs = self.encode([features[index] for index in heard])
+            hypotheses = self.search(log_probs, [contexts[index] for index in heard])
+            best = rescore(self.model, hypotheses, output, [len(each) for each in log_probs])
+            for index, hypothesis in zip(heard, best, strict=True):
+                found[index] = hypothesis
         return found
 
-    def _encode(self, features: Sequence[FloatArray]) -> list[tuple[torch.Tensor, FloatArray]]:
-        """Return each utterance's encoder output (1, S, D), and CTC log probabilities (S, V) on the CPU."""
+    def encode(self, features: Sequence[FloatArray]) -> tuple[torch.Tensor, list[FloatArray]]:
+        """Return the encoder's output (B, S, D), and each utterance's CTC log probabilities (S, V) on the CPU."""
         lengths = torch.tensor([len(each) for each in features])
         padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(each) for each in features], batch_first=True)
         output, mask = self.model.encoder(padded.to(self._device), lengths.to(self._device))
         log_probs = self.model.ctc_activation(output).float().cpu().numpy()
         sizes = mask.sum(-1).flatten().tolist()
-        return [
-            (output[index : index + 1, :size], np.ascontiguousarray(log_probs[index, :size]))
-            for index, size in enumerate(sizes)
-        ]
+        return output, [np.ascontiguousarray(log_probs[index, :size]) for index, size in enumerate(sizes)]
+
+    @staticmethod
+    def search(log_probs: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[list[Hypothesis]]:
+        """Return the n best readings of each utterance by its CTC log probabilities (S, V)."""
+        return [prefix_beam_search(each, context=context) for each, context in zip(log_probs, contexts, strict=True)]
 
 
 class ScriptOneByOne:

@@ -277,6 +277,7 @@ class TransformerEncoderLayer(nn.Module):
 class Encoder(nn.Module):
     def __init__(self, config: U2Config, global_cmvn: GlobalCMVN | None) -> None:
         super().__init__()
+        self.bins = config.bins
         self.knows_chunks = config.knows_chunks
         self.streams = config.streams
         self.fixed_chunk = 0 if config.dynamic_chunk else config.static_chunk

@@ -1,27 +1,36 @@
 """WeNet's networks with 8-bit weights on the CPU: every matrix with a scale for each output (dynamic quantisation).
 
-Where the C++ library runs, its linear layers do the work (native/linear.h): weights of 8 bits, activations of 16, exact
-sums, and the larger convolution of the subsampling as a product of the same kind. Elsewhere it is torch's own dynamic
-quantisation, with activations of 8 bits, as in WeNet's released runtime models.
+Where the C++ library runs, it computes whole layers (`wenet_native.py`): weights of 8 bits, activations of 8 with a
+scale for each row, exact sums. Elsewhere it is torch's own dynamic quantisation, whose activations have one scale for
+all rows, as in WeNet's released runtime models.
 """
 
 import warnings
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mirrorchat import native
-from mirrorchat.wenet_model import U2Model
-from mirrorchat.xtts_native_gpt import DEPTH, PackedLinears
-
-ROWS_AT_ONCE = 4096  # of a convolution's products: bounds the copy of its inputs to some 75 MB
+from mirrorchat.wenet_encoder import ConformerEncoderLayer, Conv2dSubsampling4, TransformerEncoderLayer
+from mirrorchat.wenet_model import BiTransformerDecoder, DecoderLayer, TransformerDecoder, U2Model
+from mirrorchat.wenet_native import (
+    LANES,
+    EncoderLayer,
+    Linear,
+    Room,
+    Subsampling,
+    TextLayer,
+    after_subsampling,
+    whole,
+)
+from mirrorchat.xtts_native_gpt import PackedLinears
 
 
 def quantise(model: U2Model, threads: int) -> U2Model:
     """Return `model` (float32, on the CPU) with 8-bit weights, computed by `threads` threads; `model` is used up."""
     library = native.library()
-    if library is not None:
+    if library is not None and model.ctc.ctc_lo.in_features % LANES == 0:
         return _in_library(model, library, threads)
     with warnings.catch_warnings():
         # torch would have torchao do it, a package that nothing else here needs.
@@ -33,83 +42,42 @@ def quantise(model: U2Model, threads: int) -> U2Model:
     return quantised
 
 
+@torch.no_grad()
 def _in_library(model: U2Model, library: native.Library, threads: int) -> U2Model:
-    layers = list(_layers(model))
-    room = sum(PackedLinears.room_for(_whole(matrix.shape[1]), matrix.shape[0], 1) for *_, matrix in layers)
-    linears = PackedLinears(library, native.Team(library, threads), planes=1, room=room)
-    for parent, name, layer, matrix in layers:
-        bias = layer.get_parameter("bias") if layer.bias is not None else None
-        product = _Product(linears, matrix, bias)
-        setattr(parent, name, _replacement(layer, product))
+    room = Room(library, threads, sum(_sizes(model)))
+    embed = model.encoder.embed
+    embed.add_module("conv", Subsampling(room, embed.conv, model.encoder.bins))
+    parent, name = (embed.out, "0") if isinstance(embed, Conv2dSubsampling4) else (embed, "linear")
+    after = parent.get_submodule(name)
+    assert isinstance(after, nn.Linear)
+    parent.add_module(name, after_subsampling(room, after, model.ctc.ctc_lo.in_features))
+    layers = model.encoder.encoders
+    for index, layer in enumerate(layers):
+        assert isinstance(layer, ConformerEncoderLayer | TransformerEncoderLayer)
+        layers[index] = EncoderLayer(room, layer)
+    for decoder in _decoders(model):
+        for index, layer in enumerate(decoder.decoders):
+            assert isinstance(layer, DecoderLayer)
+            decoder.decoders[index] = TextLayer(room, layer)
+        _replace(room, decoder, "output_layer")
+    _replace(room, model.ctc, "ctc_lo")
     return model
 
 
-def _layers(model: U2Model) -> Iterator[tuple[nn.Module, str, nn.Module, Tensor]]:
-    """Yield what is replaced: the module it is in and its name there, itself, and its matrix (outputs, inputs)."""
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Linear):
-                yield parent, name, layer, layer.weight.detach()
-            elif isinstance(layer, nn.Conv1d) and layer.kernel_size == (1,):
-                yield parent, name, layer, layer.weight.detach()[:, :, 0]
-            elif isinstance(layer, nn.Conv2d) and layer.in_channels > 1:
-                yield parent, name, layer, layer.weight.detach().flatten(1)
+def _replace(room: Room, parent: nn.Module, name: str) -> None:
+    layer = parent.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    parent.add_module(name, Linear(room, layer))
 
 
-def _replacement(layer: nn.Module, product: "_Product") -> nn.Module:
-    if isinstance(layer, nn.Conv1d):
-        return _PointwiseConvolution(product)
-    if isinstance(layer, nn.Conv2d):
-        return _Convolution(layer, product)
-    return product
+def _decoders(model: U2Model) -> list[TransformerDecoder]:
+    decoder = model.decoder
+    return [decoder.left_decoder, decoder.right_decoder] if isinstance(decoder, BiTransformerDecoder) else [decoder]
 
 
-class _Product(nn.Module):
-    """A linear layer in the library. Inputs are padded to what it can pack."""
-
-    def __init__(self, linears: PackedLinears, matrix: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self._linears = linears
-        self._outputs, inputs = matrix.shape
-        self._padding = _whole(inputs) - inputs
-        with native.mapped_in(matrix):
-            packed = nn.functional.pad(matrix, (0, self._padding)).t()
-            added = torch.zeros(self._outputs) if bias is None else bias.detach()
-            self._linear = linears.add(packed, added)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = nn.functional.pad(x.reshape(-1, x.shape[-1]), (0, self._padding))
-        out = self._linears.multiply(self._linear, rows)[:, : self._outputs]
-        return out.reshape(*x.shape[:-1], self._outputs)
-
-
-class _PointwiseConvolution(nn.Module):
-    """A convolution of one tap, over (B, D, S)."""
-
-    def __init__(self, product: _Product) -> None:
-        super().__init__()
-        self._product = product
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self._product(x.transpose(1, 2))
-        return mixed.transpose(1, 2)
-
-
-class _Convolution(nn.Module):
-    """A convolution over (B, D, T, F) as products of its inputs, copied once for each tap that reads them."""
-
-    def __init__(self, layer: nn.Conv2d, product: _Product) -> None:
-        super().__init__()
-        self._kernel, self._stride = layer.kernel_size, layer.stride
-        self._product = product
-
-    def forward(self, x: Tensor) -> Tensor:
-        (high, wide), (down, across) = self._kernel, self._stride
-        windows = x.unfold(2, high, down).unfold(3, wide, across).permute(0, 2, 3, 1, 4, 5)  # (B, T, F, D, taps)
-        times = max(1, ROWS_AT_ONCE // (windows.shape[0] * windows.shape[2]))
-        parts = [self._product(part.flatten(3)) for part in torch.split(windows, times, dim=1)]
-        return torch.cat(parts, dim=1).permute(0, 3, 1, 2)
-
-
-def _whole(inputs: int) -> int:
-    return -(-inputs // DEPTH) * DEPTH
+def _sizes(model: U2Model) -> Iterator[int]:
+    """Yield the bytes of each packed matrix, at most: those of one product are packed without gaps."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            outputs, inputs = layer.weight.flatten(1).shape
+            yield PackedLinears.room_for(whole(inputs), outputs, 1)

@@ -65,6 +65,21 @@ class TransformerDecoder(nn.Module):
         x = self.output_layer(self.after_norm(x))
         return x
 
+    def hidden_at(self, memory: Tensor, memory_mask: Tensor, units: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+        """Return what `output_layer` makes logits of, (N, U, D), for `units` (N, U) int64 that need not be one text.
+
+        `places` (N, U) int64 are their places in their texts, sos being at 0; `mask` (N, U, U) tells which of `units` a
+        unit follows, itself included.
+        """
+        embedding, positions = self.embed[0], self.embed[1]
+        assert isinstance(positions, PositionalEncoding)
+        x: Tensor = embedding(units) * positions.scale
+        x = x + positions.table(0, int(places.max()) + 1, x)[0, places]
+        for layer in self.decoders:
+            x = layer(x, mask, memory, memory_mask)
+        hidden: Tensor = self.after_norm(x)
+        return hidden
+
     def forward(
         self,
         memory: Tensor,

@@ -23,21 +23,25 @@ _Pointer = ctypes.c_void_p
 _Int = ctypes.c_int64
 
 
-class _Linear(ctypes.Structure):
+class LinearFields(ctypes.Structure):
+    """A packed layer: `Linear` of native/linear.h."""
+
     _fields_ = [
         *((name, _Int) for name in ("inputs", "outputs", "planes")),
         *((name, _Pointer) for name in ("packed", "scales", "totals", "bias")),
     ]
 
 
-class _Norm(ctypes.Structure):
+class NormFields(ctypes.Structure):
+    """A layer normalisation: `Norm` of native/norm.h."""
+
     _fields_ = [("weight", _Pointer), ("bias", _Pointer), ("eps", ctypes.c_double)]
 
 
 class _Layer(ctypes.Structure):
     _fields_ = [
-        *((name, _Norm) for name in ("attention_norm", "mlp_norm")),
-        *((name, _Linear) for name in ("qkv", "attention_out", "mlp_in", "mlp_out")),
+        *((name, NormFields) for name in ("attention_norm", "mlp_norm")),
+        *((name, LinearFields) for name in ("qkv", "attention_out", "mlp_in", "mlp_out")),
     ]
 
 
@@ -45,8 +49,8 @@ class _Model(ctypes.Structure):
     _fields_ = [
         *((name, _Int) for name in ("width", "heads", "layers")),
         ("layer", ctypes.POINTER(_Layer)),
-        ("last_norms", ctypes.POINTER(_Norm)),
-        ("head", _Linear),
+        ("last_norms", ctypes.POINTER(NormFields)),
+        ("head", LinearFields),
     ]
 
 
@@ -77,7 +81,7 @@ class PackedLinears:
         """Return the bytes of the packed weights of one layer."""
         return planes * inputs * _padded(outputs, planes)
 
-    def add(self, weight: Tensor, bias: Tensor) -> _Linear:
+    def add(self, weight: Tensor, bias: Tensor) -> LinearFields:
         """Pack `weight` (inputs, outputs) and `bias` (outputs,), both float32. Outputs are padded to whole strips.
 
         Raises ValueError when the inputs are no multiple of 64 or the room is too small.
@@ -102,9 +106,9 @@ class PackedLinears:
             _Int(self._planes),
             *map(_at, (packed, scales, totals)),
         )
-        return _Linear(inputs, padded, self._planes, *(t.data_ptr() for t in (packed, scales, totals, added)))
+        return LinearFields(inputs, padded, self._planes, *(t.data_ptr() for t in (packed, scales, totals, added)))
 
-    def multiply(self, linear: _Linear, x: Tensor) -> Tensor:
+    def multiply(self, linear: LinearFields, x: Tensor) -> Tensor:
         """Return rows `x` (n, inputs) times one layer's weights, with its bias: (n, outputs padded)."""
         out = torch.empty(len(x), linear.outputs)
         rows = x.contiguous()
@@ -133,7 +137,7 @@ class NativeGpt(GptInputs):
         self._kept: list[Tensor] = []
         self._layers = (_Layer * len(layers))(*map(self._layer, layers))
         norms = (network.gpt.gpt.ln_f, network.gpt.final_norm)
-        self._norms = (_Norm * 2)(*map(self._norm, norms))
+        self._norms = (NormFields * 2)(*map(self._norm, norms))
         packed_head = self._linears.add(head.weight.detach().t(), head.bias.detach())
         self._scores = packed_head.outputs
         model = _Model(self.width, self.heads, len(layers), self._layers, self._norms, packed_head)
@@ -189,7 +193,7 @@ class NativeGpt(GptInputs):
     def _layer(self, layer: torch.nn.Module) -> _Layer:
         """Return the packed form of a GPT-2 `layer`, whose matrices are (inputs, outputs)."""
 
-        def linear(name: str) -> _Linear:
+        def linear(name: str) -> LinearFields:
             weight, bias = (layer.get_parameter(f"{name}.{part}").detach() for part in ("weight", "bias"))
             with native.mapped_in(weight):
                 return self._linears.add(weight, bias)
@@ -197,11 +201,11 @@ class NativeGpt(GptInputs):
         norms = [self._norm(layer.get_submodule(name)) for name in ("ln_1", "ln_2")]
         return _Layer(*norms, *map(linear, ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")))
 
-    def _norm(self, norm: torch.nn.Module) -> _Norm:
+    def _norm(self, norm: torch.nn.Module) -> NormFields:
         assert isinstance(norm, torch.nn.LayerNorm)
         weight, bias = norm.weight.detach().clone(), norm.bias.detach().clone()
         self._kept += [weight, bias]
-        return _Norm(weight.data_ptr(), bias.data_ptr(), norm.eps)
+        return NormFields(weight.data_ptr(), bias.data_ptr(), norm.eps)
 
 
 class _Handle:

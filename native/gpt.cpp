@@ -11,6 +11,7 @@
 
 #include "buffer.h"
 #include "linear.h"
+#include "norm.h"
 #include "team.h"
 #include "vectors.h"
 
@@ -18,11 +19,6 @@ namespace mirrorchat {
 namespace {
 
 // What Python fills in: mirrored in mirrorchat/xtts_native_gpt.py.
-struct Norm {
-    const float *weight, *bias;
-    double eps;
-};
-
 struct Layer {
     Norm attention_norm, mlp_norm;
     Linear qkv, attention_out, mlp_in, mlp_out;
@@ -72,22 +68,6 @@ inline void store(Half* to, __m512 x) {
     x = _mm512_mask_mov_ps(_mm512_set1_ps(NAN), fits, x);
     const __m256i halves = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), halves);
-}
-
-void normalise(const Norm& norm, const float* x, int64_t width, float* out) {
-    __m512 sum = _mm512_setzero_ps(), square = _mm512_setzero_ps();
-    for (int64_t i = 0; i < width; i += kLanes) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
-    const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / width);
-    for (int64_t i = 0; i < width; i += kLanes) {
-        const __m512 away = _mm512_sub_ps(_mm512_loadu_ps(x + i), mean);
-        square = _mm512_fmadd_ps(away, away, square);
-    }
-    const float variance = _mm512_reduce_add_ps(square) / width + static_cast<float>(norm.eps);
-    const __m512 inverse = _mm512_set1_ps(1.0f / std::sqrt(variance));
-    for (int64_t i = 0; i < width; i += kLanes) {
-        const __m512 scaled = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), inverse);
-        _mm512_storeu_ps(out + i, _mm512_fmadd_ps(scaled, _mm512_loadu_ps(norm.weight + i), _mm512_loadu_ps(norm.bias + i)));
-    }
 }
 
 // The Gaussian error linear unit in GPT-2's approximation by a hyperbolic tangent.

@@ -1,6 +1,6 @@
 // Linear layers with weights in planes of 8-bit numbers: their packing, and rows of activations multiplied by them.
 //
-// A weight is scale * high, or scale * (high + low / 254) with two planes; an activation is unit * (high + low / 254).
+// A weight is scale * high, or scale * (high + low / 254) with two planes; so is an activation, with its row's unit.
 // Sums of products are exact (32-bit integers) and every row has its own unit: a row's result is the same to the last
 // bit alone and in any batch, on AMX and on AVX512-VNNI.
 #pragma once
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kDepth = 64;          // inputs that one tile multiplies
 constexpr int kTile = kDepth * 16;  // bytes of one plane's weights: 16 outputs of kDepth inputs
-constexpr int kRows = 8;            // activation rows of a group: their two planes fill a tile's 16 lines
+constexpr int kLines = 16;          // of a tile: the planes of a group of activation rows
 constexpr float kLargest = 127.0f, kPlaneRatio = 254.0f, kSmallest = 1e-30f;
 
 // A packed layer, filled in by mirrorchat/xtts_native_gpt.py.
@@ -43,19 +43,26 @@ inline __m512i quantise_low(__m512 x, __m512i high) {
     return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(x, _mm512_cvtepi32_ps(high)), _mm512_set1_ps(kPlaneRatio)));
 }
 
-// Rows of activations in two planes of 8 bits, in groups: for each kDepth inputs the group's high lines, then its low.
+// Rows of activations in planes of 8 bits, in groups: for each kDepth inputs the group's high lines, then its low.
 class Activations {
   public:
+    explicit Activations(int planes = 2) : planes_(planes) {}
+
     void resize(int64_t rows, int64_t most_inputs) {
         rows_ = rows;
-        bytes_.reserve(2 * rows * most_inputs);
+        bytes_.reserve(planes_ * rows * most_inputs);
         units_.reserve(rows);
     }
 
-    int64_t groups() const { return (rows_ + kRows - 1) / kRows; }
-    int rows_in(int64_t group) const { return static_cast<int>(std::min<int64_t>(kRows, rows_ - group * kRows)); }
+    int planes() const { return planes_; }
+    int most_rows() const { return kLines / planes_; }  // of a group
+    int64_t groups() const { return (rows_ + most_rows() - 1) / most_rows(); }
+    int rows_in(int64_t group) const {
+        return static_cast<int>(std::min<int64_t>(most_rows(), rows_ - group * most_rows()));
+    }
+    int lines_in(int64_t group) const { return planes_ * rows_in(group); }
     float unit(int64_t row) const { return units_.data()[row]; }
-    const int8_t* group(int64_t index, int64_t inputs) const { return bytes_.data() + 2 * index * kRows * inputs; }
+    const int8_t* group(int64_t index, int64_t inputs) const { return bytes_.data() + index * kLines * inputs; }
 
     // Takes `row` in. What is no number makes its unit none, and so everything that is computed of it.
     void set(int64_t row, const float* x, int64_t inputs) {
@@ -72,17 +79,21 @@ class Activations {
 
   private:
     void write(int64_t row, const float* x, int64_t inputs, __m512 inverse) {
-        const int rows = rows_in(row / kRows), line = static_cast<int>(row % kRows);
-        int8_t* bytes = bytes_.data() + 2 * (row / kRows) * kRows * inputs + line * kDepth;
+        const int64_t index = row / most_rows();
+        const int rows = rows_in(index), line = static_cast<int>(row % most_rows());
+        int8_t* bytes = bytes_.data() + index * kLines * inputs + line * kDepth;
         for (int64_t i = 0; i < inputs; i += kLanes) {
             const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(x + i), inverse);
-            const __m512i high = quantise_high(scaled), low = quantise_low(scaled, high);
-            int8_t* to = bytes + (i / kDepth) * 2 * rows * kDepth + i % kDepth;
+            const __m512i high = quantise_high(scaled);
+            int8_t* to = bytes + (i / kDepth) * planes_ * rows * kDepth + i % kDepth;
             _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtsepi32_epi8(high));
+            if (planes_ == 1) continue;
+            const __m512i low = quantise_low(scaled, high);
             _mm_storeu_si128(reinterpret_cast<__m128i*>(to + rows * kDepth), _mm512_cvtsepi32_epi8(low));
         }
     }
 
+    int planes_;
     int64_t rows_ = 0;
     Buffer<int8_t> bytes_;
     Buffer<float> units_;
@@ -100,9 +111,9 @@ struct Ahead {
     static constexpr int kAhead = 16 * kTile;
 };
 
-// Sums of products of a group's lines (at most 16) with each of a strip's blocks.
+// Sums of products of a group's lines with each of a strip's blocks.
 struct Sums {
-    alignas(64) int32_t value[2][16][16];  // block, line, output
+    alignas(64) int32_t value[2][kLines][16];  // block, line, output
 };
 
 #ifdef __AMX_INT8__
@@ -113,20 +124,20 @@ class Products {
     ~Products() { _tile_release(); }
 
     // Two groups at once use the weights twice while they are at hand; `second` is null where there is one.
-    void compute(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int rows, const int8_t* second,
+    void compute(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int lines, const int8_t* second,
                  int more, Sums* sums) {
-        configure(rows, more);
+        configure(lines, more);
         if (second == nullptr) {
-            one(weights, ahead, inputs, x, rows, sums[0]);
+            one(weights, ahead, inputs, x, lines, sums[0]);
         } else {
-            two(weights, ahead, inputs, x, rows, second, more, sums);
+            two(weights, ahead, inputs, x, lines, second, more, sums);
         }
     }
 
   private:
-    void configure(int rows, int more) {
-        if (rows == rows_ && more == more_) return;
-        rows_ = rows, more_ = more;
+    void configure(int lines, int more) {
+        if (lines == lines_ && more == more_) return;
+        lines_ = lines, more_ = more;
         struct alignas(64) {
             uint8_t palette = 1, start = 0, reserved[14] = {};
             uint16_t bytes[16] = {};
@@ -135,7 +146,7 @@ class Products {
         for (int tile = 0; tile < 8; ++tile) {
             const bool for_second = tile == 2 || tile == 3 || tile == 5;
             config.bytes[tile] = 64;
-            config.lines[tile] = tile >= 6 ? 16 : 2 * (for_second && more ? more : rows);
+            config.lines[tile] = tile >= 6 ? kLines : for_second && more ? more : lines;
         }
         _tile_loadconfig(&config);
     }
@@ -145,7 +156,7 @@ class Products {
             _mm_prefetch(reinterpret_cast<const char*>(weights + line), _MM_HINT_T0);
     }
 
-    static void one(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
+    static void one(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int lines, Sums& sums) {
         _tile_zero(0);
         _tile_zero(1);
         for (int64_t depth = 0; depth < inputs; depth += kDepth) {
@@ -155,13 +166,13 @@ class Products {
             _tile_dpbssd(0, 4, 6);
             _tile_loadd(7, weights + kTile, 64);
             _tile_dpbssd(1, 4, 7);
-            weights += 2 * kTile, x += 2 * rows * kDepth;
+            weights += 2 * kTile, x += lines * kDepth;
         }
         _tile_stored(0, sums.value[0], 64);
         _tile_stored(1, sums.value[1], 64);
     }
 
-    static void two(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int rows,
+    static void two(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int lines,
                     const int8_t* second, int more, Sums* sums) {
         _tile_zero(0);
         _tile_zero(1);
@@ -176,7 +187,7 @@ class Products {
             _tile_loadd(7, weights + kTile, 64);
             _tile_dpbssd(1, 4, 7);
             _tile_dpbssd(3, 5, 7);
-            weights += 2 * kTile, x += 2 * rows * kDepth, second += 2 * more * kDepth;
+            weights += 2 * kTile, x += lines * kDepth, second += more * kDepth;
         }
         _tile_stored(0, sums[0].value[0], 64);
         _tile_stored(1, sums[0].value[1], 64);
@@ -184,7 +195,7 @@ class Products {
         _tile_stored(3, sums[1].value[1], 64);
     }
 
-    int rows_ = 0, more_ = -1;
+    int lines_ = 0, more_ = -1;
 };
 
 inline __m512i corrected(const Sums& sums, int block, int line, const int32_t*) {
@@ -196,23 +207,21 @@ inline __m512i corrected(const Sums& sums, int block, int line, const int32_t*) 
 // AVX512-VNNI multiplies unsigned by signed numbers: activations are raised by 128, and `corrected` takes that out.
 class Products {
   public:
-    void compute(const int8_t* weights, Ahead, int64_t inputs, const int8_t* x, int rows, const int8_t* second,
+    void compute(const int8_t* weights, Ahead, int64_t inputs, const int8_t* x, int lines, const int8_t* second,
                  int more, Sums* sums) {
-        group(weights, inputs, x, rows, sums[0]);
+        group(weights, inputs, x, lines, sums[0]);
         if (second != nullptr) group(weights, inputs, second, more, sums[1]);
     }
 
   private:
-    static constexpr int kLines = 4;  // at once: with two blocks 8 sums, as many as hide an addition's latency
+    static constexpr int kAtOnce = 4;  // lines: with two blocks 8 sums, as many as hide an addition's latency
 
-    static void group(const int8_t* weights, int64_t inputs, const int8_t* x, int rows, Sums& sums) {
-        for (int line = 0; line < 2 * rows; line += kLines) {
-            if (2 * rows - line >= kLines) {
-                lines<kLines>(weights, inputs, x + line * kDepth, 2 * rows, sums, line);
-            } else {
-                lines<2>(weights, inputs, x + line * kDepth, 2 * rows, sums, line);
-            }
-        }
+    static void group(const int8_t* weights, int64_t inputs, const int8_t* x, int count, Sums& sums) {
+        int line = 0;
+        for (; count - line >= kAtOnce; line += kAtOnce)
+            lines<kAtOnce>(weights, inputs, x + line * kDepth, count, sums, line);
+        for (; count - line >= 2; line += 2) lines<2>(weights, inputs, x + line * kDepth, count, sums, line);
+        if (line < count) lines<1>(weights, inputs, x + line * kDepth, count, sums, line);
     }
 
     template <int LINES>
@@ -247,9 +256,10 @@ inline __m512i corrected(const Sums& sums, int block, int line, const int32_t* t
 
 #endif
 
-// Both planes of activation row `row` of a group of `rows` times one block, in units of the row and the output.
-inline __m512 both_planes(const Sums& sums, int block, int rows, int row, const int32_t* totals) {
+// All planes of activation row `row` of a group of `rows` times one block, in units of the row and the output.
+inline __m512 all_planes(const Sums& sums, int block, int planes, int rows, int row, const int32_t* totals) {
     const __m512 high = _mm512_cvtepi32_ps(corrected(sums, block, row, totals));
+    if (planes == 1) return high;
     const __m512 low = _mm512_cvtepi32_ps(corrected(sums, block, rows + row, totals));
     return _mm512_fmadd_ps(low, _mm512_set1_ps(1 / kPlaneRatio), high);
 }
@@ -264,12 +274,12 @@ void emit_group(const Linear& layer, const Activations& x, int64_t group, int64_
         const int32_t* totals = layer.totals + output;
         const __m512 scale = _mm512_loadu_ps(layer.scales + output), bias = _mm512_loadu_ps(layer.bias + output);
         for (int row = 0; row < rows; ++row) {
-            __m512 found = both_planes(sums, panel, rows, row, totals);
+            __m512 found = all_planes(sums, panel, x.planes(), rows, row, totals);
             if (layer.planes == 2) {
-                const __m512 low = both_planes(sums, 1, rows, row, totals + layer.outputs);
+                const __m512 low = all_planes(sums, 1, x.planes(), rows, row, totals + layer.outputs);
                 found = _mm512_fmadd_ps(low, _mm512_set1_ps(1 / kPlaneRatio), found);
             }
-            const int64_t index = group * kRows + row;
+            const int64_t index = group * x.most_rows() + row;
             emit(index, output, _mm512_fmadd_ps(found, _mm512_mul_ps(scale, _mm512_set1_ps(x.unit(index))), bias));
         }
     }
@@ -281,8 +291,8 @@ void multiply_strip(const Linear& layer, const Activations& x, int64_t strip, Ah
     Sums sums[2];
     for (int64_t group = 0; group < x.groups(); group += 2) {
         const bool both = group + 1 < x.groups();
-        products.compute(layer.strip(strip), ahead, layer.inputs, x.group(group, layer.inputs), x.rows_in(group),
-                         both ? x.group(group + 1, layer.inputs) : nullptr, both ? x.rows_in(group + 1) : 0, sums);
+        products.compute(layer.strip(strip), ahead, layer.inputs, x.group(group, layer.inputs), x.lines_in(group),
+                         both ? x.group(group + 1, layer.inputs) : nullptr, both ? x.lines_in(group + 1) : 0, sums);
         emit_group(layer, x, group, strip, sums[0], emit);
         if (both) emit_group(layer, x, group + 1, strip, sums[1], emit);
     }

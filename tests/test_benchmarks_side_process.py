@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import xtts_child
-from benchmarks.xtts_child import Child, SideFailed
+from benchmarks import side_process
+from benchmarks.side_process import Child, SideFailed
 
 
 class Echo:
@@ -52,6 +52,6 @@ def test_child_that_cannot_be_made() -> None:
 
 def test_child_that_takes_too_long(echo: Child[Echo], monkeypatch: pytest.MonkeyPatch) -> None:
     echo.wait()
-    monkeypatch.setattr(xtts_child, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(side_process, "DEADLINE_S", 0.2)
     with pytest.raises(SideFailed, match="took longer than"):
         echo.ask(Echo.sleep)

@@ -1,0 +1,65 @@
+"""What WeNet's weights in 8 bits change in what is heard: units that differ from float32's."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from benchmarks.wenet_sides import ROOT, quantised_script
+from mirrorchat.asr import fbank
+from mirrorchat.ctc_search import FloatArray, Hypothesis
+from mirrorchat.wenet_batch import ScriptOneByOne, U2Batches
+from mirrorchat.wenet_checkpoint import read_checkpoint
+from mirrorchat.wenet_int8 import quantise
+
+Units = tuple[int, ...]
+Code = Literal["en", "zh"]
+
+
+def differing_share(found: Sequence[Units], expected: Sequence[Units]) -> float:
+    """Return the edit distance (insertions, deletions, substitutions) of all readings, over the expected units."""
+    distance = sum(edit_distance(one, other) for one, other in zip(found, expected, strict=True))
+    return distance / max(1, sum(map(len, expected)))
+
+
+def edit_distance(one: Units, other: Units) -> int:
+    """Return Levenshtein's distance."""
+    costs = np.arange(len(other) + 1)
+    for row, unit in enumerate(one, 1):
+        diagonal, costs[0] = costs[0], row
+        for column, wanted in enumerate(other, 1):
+            best = min(costs[column] + 1, costs[column - 1] + 1, diagonal + (unit != wanted))
+            diagonal, costs[column] = costs[column], best
+    return int(costs[-1])
+
+
+class Trained:
+    """The tests' trained models (`tests/data/wenet-tiny`) over the sentences that they have not been trained with."""
+
+    @torch.inference_mode()
+    def differing(self, code: Code) -> tuple[float, float]:
+        """Return the share of units that differ from float32's in our 8 bits, and in TorchScript's."""
+        for place in ("scripts", "tests"):
+            sys.path.insert(0, str(ROOT / place))
+        import tiny_wenet_speech as speech
+        from trained_wenet import write_trained_checkpoint
+
+        features = [fbank(samples) for samples in speech.speak(speech.held_out(code))]
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = write_trained_checkpoint(Path(scratch) / code, code)
+
+            def model() -> U2Batches:
+                return U2Batches(read_checkpoint(folder).model)
+
+            exact = _readings(model().recognise, features)
+            ours = _readings(U2Batches(quantise(model().model, 1)).recognise, features)
+            script = ScriptOneByOne(quantised_script(model().model), len(read_checkpoint(folder).units))
+            return differing_share(ours, exact), differing_share(_readings(script.recognise, features), exact)
+
+
+def _readings(recognise: Callable[..., list[Hypothesis]], features: Sequence[FloatArray]) -> list[Units]:
+    return [recognise([each], [None])[0].units for each in features]
