@@ -18,7 +18,7 @@ from mirrorchat.asr import written
 from mirrorchat.audio import Audio
 from mirrorchat.ctc_search import BEAM, ContextGraph, FloatArray, Hypothesis
 from mirrorchat.devices import usable_device
-from mirrorchat.engines import Cancel, EngineInfo, Language, Transcript
+from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError, NotReady
 from mirrorchat.speech_pieces import Piece, pieces_of
 from mirrorchat.unit_table import SPECIAL, UnitTable, mean_confidence
@@ -67,12 +67,18 @@ class WenetPackageRecognizer:
         self._engine = RecognitionEngine(model, device_lock=device_lock)
 
     def recognize(
-        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), cancel: Cancel
+        self,
+        audio: Audio,
+        language: Language,
+        *,
+        hotwords: Sequence[str] = (),
+        deadline: Deadline | None = None,
+        cancel: Cancel,
     ) -> Transcript:
         """Return what is said in `audio` (any rate, any length). No words, and less than 60 ms, give an empty text.
 
-        Raises the reason of `cancel` soon after it is set, RecognitionFailed, ServerBusy, ShuttingDown, and ValueError
-        for a language that this model is not for or over MAX_PHRASES hot words.
+        Raises the reason of `cancel` soon after it is set, DeadlineExceeded, RecognitionFailed, ServerBusy, ShuttingDown,
+        and ValueError for a language that this model is not for or over MAX_PHRASES hot words.
         """
         if language is not self.language:
             raise ValueError(f"this model is for {self.language}, not {language}")
@@ -80,7 +86,7 @@ class WenetPackageRecognizer:
         pieces = [piece for piece in pieces_of(audio) if piece.audio.duration_s >= SHORTEST_S]
         features = [self._features(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
         context = self._units.context(hotwords) if self._units and self._has_units else None
-        found = self._engine.recognise(features, context=context, cancel=cancel)
+        found = self._engine.recognise(features, context=context, deadline=deadline, cancel=cancel)
         return self._transcript(pieces, found)
 
     def check_ready(self) -> None:
