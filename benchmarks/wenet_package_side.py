@@ -93,7 +93,7 @@ def train_yaml(config: U2Config) -> dict[str, Any]:
 
 
 def main(sizes: list[str], frames: int = 500, rounds: int = 5) -> None:
-    """Print the fastest of some rounds of the package and of the runtime format with our search, asked in turns on one thread."""
+    """Print the fastest of some rounds of the package and of the runtime format with our search, on one thread."""
     for size in sizes:
         with Child("package", 1, Package, size) as package, Child("runtime", 1, Runtime, size) as runtime:
             times = [

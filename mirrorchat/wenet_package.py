@@ -77,8 +77,8 @@ class WenetPackageRecognizer:
     ) -> Transcript:
         """Return what is said in `audio` (any rate, any length). No words, and less than 60 ms, give an empty text.
 
-        Raises the reason of `cancel` soon after it is set, DeadlineExceeded, RecognitionFailed, ServerBusy, ShuttingDown,
-        and ValueError for a language that this model is not for or over MAX_PHRASES hot words.
+        Raises the reason of `cancel` soon after it is set, DeadlineExceeded, RecognitionFailed, ServerBusy,
+        ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot words.
         """
         if language is not self.language:
             raise ValueError(f"this model is for {self.language}, not {language}")
