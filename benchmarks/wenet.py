@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not this folder, in which this very file is called `wenet` as WeNet's package is
 
 import torch  # noqa: E402
 
 from benchmarks.side_process import Child, SideFailed  # noqa: E402
 from benchmarks.wenet_errors import Trained, differing_share  # noqa: E402
+from benchmarks.wenet_package_side import Package  # noqa: E402
+from benchmarks.wenet_package_side import available as package_is_there  # noqa: E402
 from benchmarks.wenet_sides import SIZES, Ours, Runtime, Stages  # noqa: E402
 from mirrorchat.asr import WenetWeights  # noqa: E402
 
@@ -45,9 +47,12 @@ def measure(size: str, options: argparse.Namespace) -> Figures:
     with ExitStack() as stack:
         ours = {mode: stack.enter_context(Child(mode.value, threads, Ours, size, mode, threads)) for mode in OURS}
         runtime = stack.enter_context(Child("runtime", threads, Runtime, size))
+        package = stack.enter_context(Child("package", threads, Package, size)) if package_is_there() else None
         for _ in range(options.rounds + 1):  # one to warm up
             for name, seconds in one_round(ours, runtime, frames).items():
                 rounds[name].append(seconds)
+            if package is not None:
+                rounds["package"].append(package.ask(Package.seconds, frames))
         memory = {side.name: (side.ask(type_.peak_mb), side.ask(type_.now_mb)) for side, type_ in _sides(ours, runtime)}
         heard = {side.name: side.ask(type_.readings, frames, BATCH) for side, type_ in _sides(ours, runtime)}
         rates = {
@@ -108,6 +113,8 @@ def figures_of(best: dict[str, float]) -> Figures:
         "int8_vs_torchscript_with_our_search": best["runtime, our search"] / best["int8"],
         "fp32_vs_torchscript": best["runtime"] / best["fp32"],
         "beam_vs_python": best["beam in Python"] / best["beam"],
+        "wenet_vs_ours": best["package"] / best["int8"] if "package" in best else None,
+        "wenet_vs_ours_fp32": best["package"] / best["fp32"] if "package" in best else None,
         **batches,
         "int8_ms": best["int8"] * 1e3,
         "beam_ms": best["beam"] * 1e3,
@@ -150,7 +157,7 @@ def surroundings() -> Figures:
 
 def gathered(sizes: dict[str, Figures], trained: Figures | None) -> Figures:
     """Return the figures of all sizes, those of the first on top."""
-    return {**next(iter(sizes.values())), "wenet_vs_ours": None, "sizes": sizes, "trained_tokens_differ": trained}
+    return {**next(iter(sizes.values())), "sizes": sizes, "trained_tokens_differ": trained}
 
 
 def main() -> None:

@@ -6,23 +6,21 @@ numbers are those of WeNet (Zhang et al., arXiv 2203.15455).
 """
 
 import enum
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from mirrorchat import native
 from mirrorchat.audio import Audio
-from mirrorchat.ctc_context import MAX_PHRASE_UNITS, ContextGraph
 from mirrorchat.ctc_search import Hypothesis
 from mirrorchat.devices import usable_device
-from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Listening, SpokenUnit, Transcript
+from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Listening, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
 from mirrorchat.speech_pieces import pieces_of
+from mirrorchat.unit_table import Found, UnitTable, found_in, mean_confidence
 from mirrorchat.wenet_batch import FRAME_SHIFT_S, ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet_checkpoint import read_checkpoint, read_units, weights_path
 from mirrorchat.wenet_engine import RecognitionEngine
@@ -30,12 +28,11 @@ from mirrorchat.wenet_features import BINS, SAMPLE_RATE, fbank
 from mirrorchat.wenet_int8 import quantise
 from mirrorchat.wenet_listening import ChunkListener, Listeners, WholeListener
 from mirrorchat.wenet_stream import ChunkReader, reads_chunks
-from mirrorchat.wenet_text import SPECIAL, written
+from mirrorchat.wenet_text import written
 
 __all__ = ["BINS", "SAMPLE_RATE", "WenetRecognizer", "WenetWeights", "fbank", "written"]
 
 STUCK_S = 60.0  # longer than any batch takes on a busy core
-UNIT_REACH_S = 0.1  # how far a unit's sound reaches from its frame, where no neighbour is nearer: WeNet's runtime's gap
 
 
 class WenetWeights(enum.StrEnum):
@@ -57,8 +54,8 @@ class WenetRecognizer:
 
     Weights that WeNet has trained run on `device` (`auto`, `cpu`, `cuda` or `cuda:1`), kept as `weights` says (a
     WenetWeights or `auto`); its runtime format, read where it is all that the folder holds, is quantised, which PyTorch
-    runs on the CPU only. `threads` is the number of PyTorch's
-    threads in one operation; PyTorch keeps one such number for the whole process, and the last engine built sets it.
+    runs on the CPU only. `threads` is the number of PyTorch's threads in one operation; PyTorch keeps one such number
+    for the whole process, and the last engine built sets it.
     `device_lock` is held while `device` computes a batch or a chunk; the runtime format has no use for it.
 
     Raises ModelNotInstalled when `folder` lacks a file, ConfigurationError when a file is not what its name says or
@@ -81,17 +78,14 @@ class WenetRecognizer:
         if weights_path(folder).is_file():
             place = usable_device(device)
             kept = _choose_weights(weights, place)
-            model, self._units, self._frame_s = _load_checkpoint(folder, place, kept, threads)
+            model, units, frame_s = _load_checkpoint(folder, place, kept, threads)
             self.info = EngineInfo("wenet", f"{folder.name} {kept}", str(place))
         else:
-            model, self._units, self._frame_s = _load_runtime(folder, language)
+            model, units, frame_s = _load_runtime(folder, language)
             device_lock = None
             reason = "the released files are quantised, which runs on the CPU"
             self.info = EngineInfo("wenet", folder.name, "cpu", reason)
-        self._numbers = {unit: number for number, unit in enumerate(self._units)}
-        self._longest_unit = max(map(len, self._units))
-        self._begins_words = any(unit.startswith("▁") for unit in self._units)
-        self._is_upper = any(unit.isupper() for unit in self._units if not SPECIAL.fullmatch(unit))
+        self._units = UnitTable(units, frame_s)
         self._network = model.model
         self.streams = reads_chunks(model.model)
         self._listeners = Listeners()
@@ -117,11 +111,9 @@ class WenetRecognizer:
         cancel.check()
         pieces = pieces_of(audio)
         features = [fbank(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
-        context = self._context(hotwords)
+        context = self._units.context(hotwords)
         found = self._engine.recognise(features, context=context, deadline=deadline, cancel=cancel)
-        return self._transcript(
-            [(piece.start_s, piece.audio.duration_s, each) for piece, each in zip(pieces, found, strict=True)]
-        )
+        return self._transcript(found_in(pieces, found))
 
     def listen(
         self, language: Language, *, hotwords: Sequence[str] = (), deadline: Deadline, cancel: Cancel
@@ -133,12 +125,18 @@ class WenetRecognizer:
         """
         self._check_language(language)
         cancel.check()
-        context = self._context(hotwords)
+        context = self._units.context(hotwords)
         listener: ChunkListener | WholeListener
         if self.streams:
             reader = ChunkReader(self._network, context=context)
             listener = ChunkListener(
-                self._engine, reader, self._units, language, self._transcribe_one, deadline=deadline, cancel=cancel
+                self._engine,
+                reader,
+                self._units.units,
+                language,
+                self._transcribe_one,
+                deadline=deadline,
+                cancel=cancel,
             )
         else:
             listener = WholeListener(
@@ -164,43 +162,13 @@ class WenetRecognizer:
             raise ValueError(f"this model is for {self.language}, not {language}")
 
     def _transcribe_one(self, found: Hypothesis, duration_s: float) -> Transcript:
-        return self._transcript([(0.0, duration_s, found)])
+        return self._transcript([Found(0.0, duration_s, found)])
 
-    def _transcript(self, pieces: Sequence[tuple[float, float, Hypothesis]]) -> Transcript:
-        """Return what was found in pieces, each with its start and its duration in seconds."""
-        units = [self._units[unit] for _, _, found in pieces for unit in found.units]
-        spoken = tuple(unit for piece in pieces for unit in self._spoken(*piece))
-        # the geometric mean, as Hypothesis.confidence has it, over all pieces
-        logs = [math.log(max(unit.confidence, 1e-30)) for unit in spoken]
-        confidence = math.exp(math.fsum(logs) / len(logs)) if logs else None
-        return Transcript(written(units, self.language), self.language, spoken, confidence)
-
-    def _spoken(self, start_s: float, duration_s: float, found: Hypothesis) -> Iterator[SpokenUnit]:
-        times = [(frame + 0.5) * self._frame_s for frame in found.frames]
-        edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), duration_s]
-        for number, unit in enumerate(found.units):
-            first_s = max(edges[number], times[number] - UNIT_REACH_S)
-            last_s = min(edges[number + 1], times[number] + UNIT_REACH_S)
-            yield SpokenUnit(self._units[unit], start_s + first_s, start_s + last_s, found.confidences[number])
-
-    def _context(self, hotwords: Sequence[str]) -> ContextGraph | None:
-        spelled = [self._spell(word) for word in hotwords]
-        phrases = [units for units in spelled if units and len(units) <= MAX_PHRASE_UNITS]
-        return ContextGraph(phrases) if phrases else None
-
-    def _spell(self, word: str) -> tuple[int, ...]:
-        """Return a hot word in the longest units that fit, from its start; nothing where one is missing."""
-        text = word.strip()
-        if self._begins_words:
-            text = "".join(f"▁{part}" for part in (text.upper() if self._is_upper else text.lower()).split())
-        units: list[int] = []
-        while text:
-            size = next((n for n in range(min(self._longest_unit, len(text)), 0, -1) if text[:n] in self._numbers), 0)
-            if not size:
-                return ()
-            units.append(self._numbers[text[:size]])
-            text = text[size:]
-        return tuple(units)
+    def _transcript(self, found: Sequence[Found]) -> Transcript:
+        spoken = self._units.spoken(found)
+        return Transcript(
+            written(self._units.names(found), self.language), self.language, spoken, mean_confidence(spoken)
+        )
 
 
 Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognises, its units, seconds in a frame

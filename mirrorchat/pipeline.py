@@ -32,7 +32,7 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.llm import build_messages
-from mirrorchat.playback import HeadStart, InOrder, Listener
+from mirrorchat.playback import HeadStart, InOrder, PlayoutBuffer
 from mirrorchat.reference import ReferenceQuality
 from mirrorchat.scheduler import MAX_LEFTOVERS, Place
 from mirrorchat.sessions import Session
@@ -294,7 +294,7 @@ class _Attempt:
         self._changed = threading.Condition()  # guards the next two
         self._under_way = 0  # sentences
         self._spoken_s = 0.0
-        self._listener = Listener()
+        self._playout = PlayoutBuffer()
         self._out = InOrder(HeadStart[Event](self._hand_over, lambda: turn.place.lead_s))
 
     def run(self) -> Iterator[Event]:
@@ -390,7 +390,7 @@ class _Attempt:
         """
         if self._spoken_s - self._fetched_s > UNHEARD_LIMIT_S:
             return False
-        at_ease = bool(self._spoken_s) and not (self._heard() and self._listener.left_s < AWAITED_S)
+        at_ease = bool(self._spoken_s) and not (self._heard() and self._playout.left_s < AWAITED_S)
         return self._under_way < (self._at_once if at_ease else 1)
 
     def _speak(self, index: int, sentence: str, voice: Voice) -> None:
@@ -420,7 +420,7 @@ class _Attempt:
 
     def _is_awaited(self, index: int) -> bool:
         """Tell whether a listener who plays the answer as it comes has nearly nothing left before this sentence."""
-        return self._heard() and self._out.is_next(index) and self._listener.left_s < AWAITED_S
+        return self._heard() and self._out.is_next(index) and self._playout.left_s < AWAITED_S
 
     def _note(self, *, spoken_s: float = 0.0, ended: int = 0) -> None:
         with self._changed:
@@ -431,7 +431,7 @@ class _Attempt:
     def _hand_over(self, event: Event) -> None:
         if isinstance(event, SpokenAudio):
             self._turn.watch.spoke(event.audio.duration_s)
-            self._listener.hear(event.audio.duration_s)
+            self._playout.add(event.audio.duration_s)
         self._events.put_nowait(event)
 
 

@@ -204,14 +204,14 @@ class HeadStart(Generic[T]):
             self._hand_over(piece)
 
 
-class Listener:
-    """What is left to hear for a listener who plays an answer as it comes."""
+class PlayoutBuffer:
+    """The speech that a listener who plays an answer as it comes has left to hear."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ends_at = -math.inf
 
-    def hear(self, audio_s: float) -> None:
+    def add(self, audio_s: float) -> None:
         """Know that further speech has gone out."""
         self._ends_at = max(self._ends_at, self._clock()) + audio_s
 

@@ -1,17 +1,32 @@
 """A recogniser's list of units: hot words spelled in them, and what was heard with its times."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from mirrorchat.ctc_context import MAX_PHRASE_UNITS, ContextGraph
 from mirrorchat.ctc_search import Hypothesis
 from mirrorchat.engines import SpokenUnit
 from mirrorchat.speech_pieces import Piece
+from mirrorchat.wenet_text import SPECIAL
 
-SPECIAL = re.compile(r"<[^<>]*>")  # `<blank>`, `<unk>`, `<sos/eos>`, `<|en|>`: no text
 UNIT_REACH_S = 0.1  # how far a unit's sound reaches from its frame, where no neighbour is nearer: WeNet's runtime's gap
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read in a piece of a recording that begins at `start_s` and lasts for `duration_s`."""
+
+    start_s: float
+    duration_s: float
+    reading: Hypothesis
+
+
+def found_in(pieces: Sequence[Piece], readings: Sequence[Hypothesis]) -> list[Found]:
+    """Return the readings of a recording's pieces with their places in it."""
+    pairs = zip(pieces, readings, strict=True)
+    return [Found(piece.start_s, piece.audio.duration_s, reading) for piece, reading in pairs]
 
 
 class UnitTable:
@@ -31,22 +46,22 @@ class UnitTable:
         phrases = [units for units in spelled if units and len(units) <= MAX_PHRASE_UNITS]
         return ContextGraph(phrases) if phrases else None
 
-    def names(self, found: Sequence[Hypothesis]) -> list[str]:
+    def names(self, found: Sequence[Found]) -> list[str]:
         """Return the units of a recording's pieces, one after the other."""
-        return [self.units[unit] for each in found for unit in each.units]
+        return [self.units[unit] for each in found for unit in each.reading.units]
 
-    def spoken(self, pieces: Sequence[Piece], found: Sequence[Hypothesis]) -> tuple[SpokenUnit, ...]:
+    def spoken(self, found: Sequence[Found]) -> tuple[SpokenUnit, ...]:
         """Return the units of a recording's pieces with their times in the whole of it."""
-        return tuple(unit for piece, each in zip(pieces, found, strict=True) for unit in self._spoken(piece, each))
+        return tuple(unit for each in found for unit in self._spoken(each))
 
-    def _spoken(self, piece: Piece, found: Hypothesis) -> Iterator[SpokenUnit]:
-        times = [(frame + 0.5) * self._frame_s for frame in found.frames]
-        edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), piece.audio.duration_s]
-        for number, unit in enumerate(found.units):
-            start_s = max(edges[number], times[number] - UNIT_REACH_S)
-            end_s = min(edges[number + 1], times[number] + UNIT_REACH_S)
-            confidence = found.confidences[number]
-            yield SpokenUnit(self.units[unit], piece.start_s + start_s, piece.start_s + end_s, confidence)
+    def _spoken(self, found: Found) -> Iterator[SpokenUnit]:
+        reading = found.reading
+        times = [(frame + 0.5) * self._frame_s for frame in reading.frames]
+        edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), found.duration_s]
+        for number, unit in enumerate(reading.units):
+            start_s = found.start_s + max(edges[number], times[number] - UNIT_REACH_S)
+            end_s = found.start_s + min(edges[number + 1], times[number] + UNIT_REACH_S)
+            yield SpokenUnit(self.units[unit], start_s, end_s, reading.confidences[number])
 
     def _spell(self, word: str) -> tuple[int, ...]:
         """Return a hot word in the longest units that fit, from its start; nothing where one is missing."""

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from mirrorchat.asr import written
 from mirrorchat.audio import Audio
 from mirrorchat.ctc_search import BEAM, ContextGraph, FloatArray, Hypothesis
 from mirrorchat.devices import usable_device
 from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError, NotReady
-from mirrorchat.speech_pieces import Piece, pieces_of
-from mirrorchat.unit_table import SPECIAL, UnitTable, mean_confidence
+from mirrorchat.speech_pieces import pieces_of
+from mirrorchat.unit_table import Found, UnitTable, found_in, mean_confidence
 from mirrorchat.wenet_batch import FRAME_SHIFT_S, NOTHING, brief
 from mirrorchat.wenet_engine import RecognitionEngine
 from mirrorchat.wenet_package_load import SAMPLE_RATE, Features, load
 from mirrorchat.wenet_rescoring import CTC_WEIGHT, REVERSE_WEIGHT
+from mirrorchat.wenet_text import SPECIAL, written
 
 SHORTEST_S = 0.06  # below it the package's networks fail
 STUCK_S = 300.0  # longer than the largest Whisper takes for a piece on a busy CPU
@@ -87,7 +87,7 @@ class WenetPackageRecognizer:
         features = [self._features(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
         context = self._units.context(hotwords) if self._units and self._has_units else None
         found = self._engine.recognise(features, context=context, deadline=deadline, cancel=cancel)
-        return self._transcript(pieces, found)
+        return self._transcript(found_in(pieces, found))
 
     def check_ready(self) -> None:
         """Raise NotReady when the engine's thread has failed or is stuck."""
@@ -99,13 +99,13 @@ class WenetPackageRecognizer:
         """End the engine's thread; who still waits gets ShuttingDown."""
         self._engine.close()
 
-    def _transcript(self, pieces: Sequence[Piece], found: Sequence[Hypothesis]) -> Transcript:
+    def _transcript(self, found: Sequence[Found]) -> Transcript:
         if self._units is None:
-            return Transcript(self._detokenized([unit for each in found for unit in each.units]), self.language)
+            return Transcript(self._detokenized([unit for each in found for unit in each.reading.units]), self.language)
         text = written(self._units.names(found), self.language)
         if not self._has_units:
             return Transcript(text, self.language)
-        spoken = self._units.spoken(pieces, found)
+        spoken = self._units.spoken(found)
         return Transcript(text, self.language, spoken, mean_confidence(spoken))
 
     def _detokenized(self, units: Sequence[int]) -> str:

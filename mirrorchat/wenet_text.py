@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mirrorchat.engines import Language
 
-SPECIAL = re.compile(r"<[^<>]*>")
+SPECIAL = re.compile(r"<[^<>]*>")  # `<blank>`, `<unk>`, `<sos/eos>`, `<|en|>`: no text
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTER = rf"[^\W\d_{_CJK}]"
 _BETWEEN_SCRIPTS = re.compile(rf"(?<=[{_CJK}])(?={_LETTER})|(?<={_LETTER})(?=[{_CJK}])")

@@ -18,6 +18,7 @@ FIELDS = {
     "batch8_vs_1_fp32",
     "batch8_vs_1_short",
     "wenet_vs_ours",
+    "wenet_vs_ours_fp32",
     "int8_ms",
     "beam_ms",
     "rss_mb",

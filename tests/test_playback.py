@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrorchat.audio import Audio
-from mirrorchat.playback import FORGET_S, NEEDED_RATE, HeadStart, InOrder, Listener, Meter, Playback
+from mirrorchat.playback import FORGET_S, NEEDED_RATE, HeadStart, InOrder, Meter, Playback, PlayoutBuffer
 
 
 class FakeClock:
@@ -278,13 +278,13 @@ def test_a_lead_is_made_of_the_first_sentences_in_order() -> None:
 
 def test_a_listener_hears_what_has_come_and_waits_where_nothing_has() -> None:
     clock = FakeClock()
-    listener = Listener(clock)
-    assert listener.left_s == 0.0
-    listener.hear(2.0)
+    playout = PlayoutBuffer(clock)
+    assert playout.left_s == 0.0
+    playout.add(2.0)
     clock.now += 1.5
-    listener.hear(1.0)
-    assert listener.left_s == pytest.approx(1.5)
+    playout.add(1.0)
+    assert playout.left_s == pytest.approx(1.5)
     clock.now += 5.0  # a gap, which is not made up for
-    assert listener.left_s == 0.0
-    listener.hear(1.0)
-    assert listener.left_s == pytest.approx(1.0)
+    assert playout.left_s == 0.0
+    playout.add(1.0)
+    assert playout.left_s == pytest.approx(1.0)
