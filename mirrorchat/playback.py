@@ -24,7 +24,7 @@ from mirrorchat.audio import Audio
 from mirrorchat.busy_time import BusyTime
 
 NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks
-TRIED_RATE = 0.9  # what each of one caller more must get at least for a try: a lead makes up for so much
+TRIED_RATE = 1.0  # what each of one caller more must get for a try, should the batch gain nothing by it
 KEPT = 0.8  # of the older reports' weight, with each new one
 FORGET_S = 600.0
 

@@ -34,6 +34,8 @@ from mirrorchat.playback import Meter, Playback
 
 TYPICAL_TURN_S = 5.0  # what waits are predicted from until turns have been seen
 LEAD_PER_CALLER_S = 0.85  # of speech, for each other caller; measured with XTTS on two cores: less gives gaps at four
+SLOW_RATE = 2.0  # seconds of speech a second for one caller: below it an answer begins with SLOW_LEAD_S
+SLOW_LEAD_S = 1.2  # measured at 1.4 (XTTS on two cores without AMX): the gaps last for 0.7 to 0.9 s in all
 LEADLESS_RATE = 4.0  # seconds of speech a second for each caller, from which nobody waits
 SMOOTHING = 0.2  # weight of the newest turn, after the first few, in the running mean of their length
 RETRY_LIMIT_S = 60
@@ -83,16 +85,18 @@ class Place:
 
     @property
     def lead_s(self) -> float:
-        """Return how many seconds of speech should be there before the caller hears the first: 0 for one alone.
+        """Return how many seconds of speech should be there before the caller hears the first.
 
-        The others' recognition, prefixes and sentences come between one's own, most of all in the beginning. What is
-        heard without a gap is worth the wait; an engine that is far faster than speech needs none.
+        The others' recognition, prefixes and sentences come between one's own, most of all in the beginning; and where
+        speech is made little faster than it plays, even one caller's first chunks come late. What is heard without a
+        gap is worth the wait; an engine that is far faster than speech needs none.
         """
-        running = self._scheduler.running
-        rate = self._scheduler.playback.rate(running)
+        playback, running = self._scheduler.playback, self._scheduler.running
+        rate, alone = playback.rate(running), playback.rate(1)
         if rate is not None and rate >= LEADLESS_RATE:
             return 0.0
-        return LEAD_PER_CALLER_S * max(0, running - 1)
+        own_s = SLOW_LEAD_S if alone is not None and alone < SLOW_RATE else 0.0
+        return own_s + LEAD_PER_CALLER_S * max(0, running - 1)
 
     def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
         """Pass on the pieces of one sentence as the synthesiser makes them, and learn from it how fast it is."""

@@ -47,9 +47,9 @@ def test_beyond_what_was_measured_the_sum_stays_and_one_more_is_tried() -> None:
     assert playback.rate(3) == pytest.approx(4 / 3) and playback.allows(3)
     assert not playback.allows(4)  # 1.0 has no margin
     playback.spoke(1.15, 1.0, 3)
-    assert not playback.allows(4)  # three have enough, but four might have 0.86, which no lead makes up for
-    playback.spoke(1.3, 1.0, 3)
-    assert playback.allows(4)  # 0.93, or more, as a batch gives: tried
+    assert not playback.allows(4)  # three have enough, but four might have 0.86
+    playback.spoke(1.6, 1.0, 3)
+    assert playback.allows(4)  # 1.05, or more, as a batch gives: tried
     assert not playback.allows(5)
     playback.spoke(1.0, 1.0, 4)
     assert not playback.allows(4) and playback.limit(64) == 3  # and that was learned from

@@ -19,6 +19,8 @@ from mirrorchat.scheduler import (
     LEAD_PER_CALLER_S,
     LEADLESS_RATE,
     MAX_LEFTOVERS,
+    SLOW_LEAD_S,
+    SLOW_RATE,
     TYPICAL_TURN_S,
     Place,
     Refusal,
@@ -464,3 +466,12 @@ def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
     places[1].release()
     assert places[0].lead_s == 0.0
     places[0].release()
+
+
+@pytest.mark.parametrize(("rate", "lead_s"), [(0.99 * SLOW_RATE, SLOW_LEAD_S), (SLOW_RATE, 0.0)])
+def test_one_caller_alone_is_given_a_lead_where_speech_is_slow(rate: float, lead_s: float) -> None:
+    scheduler = Scheduler(4)
+    place = scheduler.enter(Deadline.after(60))
+    assert place.lead_s == 0.0  # nothing is known
+    scheduler.spoke(rate, 1.0, speaking=1.0)
+    assert place.lead_s == lead_s
