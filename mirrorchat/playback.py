@@ -7,9 +7,9 @@ ratio A / W is the rate that *one* of n callers gets; 1.0 is as fast as it plays
 
 What n callers would get is then, in this order: the rate measured at n; a straight line between the measured numbers on
 either side (W / A, the cost, grows about linearly in a batch); beyond them, what is left when the sum over all callers
-stays as it is at the nearest, which no engine falls short of by much. A batched engine does better than that, which
-can only be learned by trying: one more than the most that were measured may enter where little would lack. Measurements
-are forgotten after ten minutes, so that one bad minute does not lock callers out for ever.
+stays as it is at the nearest, which no engine falls short of by much. A batched engine does better than that, which is
+learned as callers come one by one, and never by trying: who is let in shall hear no gap. Measurements are forgotten
+after ten minutes, so that one bad minute does not lock callers out for ever.
 """
 
 import math
@@ -24,7 +24,6 @@ from mirrorchat.audio import Audio
 from mirrorchat.busy_time import BusyTime
 
 NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks
-TRIED_RATE = 1.0  # what each of one caller more must get for a try, should the batch gain nothing by it
 KEPT = 0.8  # of the older reports' weight, with each new one
 FORGET_S = 600.0
 
@@ -85,12 +84,7 @@ class Playback:
     def allows(self, callers: int) -> bool:
         """Tell whether so many callers would each get NEEDED_RATE; one always may, and where nothing is known, all."""
         rate = self.rate(callers)
-        if callers <= 1 or rate is None or rate >= NEEDED_RATE:
-            return True
-        with self._lock:
-            costs = self._costs()
-        most = max(costs, default=callers)
-        return callers == most + 1 and rate >= TRIED_RATE
+        return callers <= 1 or rate is None or rate >= NEEDED_RATE
 
     def limit(self, most: int) -> int:
         """Return how many callers up to `most` may be spoken to at once."""
