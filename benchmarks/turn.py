@@ -121,6 +121,7 @@ def ask_at_once(bench: Bench, callers: int) -> Figures:
         "ttfa_ms": percentiles([turn.first_s for turn in answered], 1000),
         "underruns": percentiles([len(turn.gaps_s) for turn in answered]),
         "gap_ms": percentiles([sum(turn.gaps_s) for turn in answered], 1000),
+        "worst_gap_ms": round(1000 * max((max(turn.gaps_s, default=0.0) for turn in answered), default=0.0), 1),
         "underruns_in_all": sum(len(turn.gaps_s) for turn in answered),
         "answered": len(answered),
         "refused": sum(turn.refused for turn in turns),

@@ -19,10 +19,11 @@ import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from mirrorchat import app as application
-from mirrorchat.app import Runtime, create_app
+from mirrorchat.app import create_app
 from mirrorchat.audio import Audio, decode, encode_wav
 from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
 from mirrorchat.llm import build_messages
+from mirrorchat.runtime import Runtime
 from mirrorchat.settings import Settings
 from mirrorchat.startup import build_engines
 from mirrorchat.text import SentenceCutter

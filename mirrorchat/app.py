@@ -1,120 +1,45 @@
 """The server: an application factory, one error handler, `/process_audio`, health, and the page."""
 
-import hmac
-import logging
-import os
 import re
-import threading
-import time
 from contextlib import ExitStack
 from io import BytesIO
-from typing import IO, cast
+from typing import IO
 
-from flask import Blueprint, Flask, Request, Response, current_app, g, jsonify, render_template, request
+from flask import Blueprint, Flask, Request, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from mirrorchat import session_routes
-from mirrorchat.answers import engine_label, engines_used, wanted_answer, whole_answer
+from mirrorchat.access import check_key
+from mirrorchat.answers import engines_used, wanted_answer, whole_answer
 from mirrorchat.audio import decode, require_speakable
 from mirrorchat.engines import Deadline, Language
 from mirrorchat.errors import (
-    ConfigurationError,
     InvalidField,
-    InvalidKey,
     InvalidRequest,
     MethodNotAllowed,
     MirrorChatError,
     MissingField,
-    ModelNotInstalled,
     NotFound,
-    NotReady,
-    ShuttingDown,
     UploadTooLarge,
     log_unexpected,
 )
-from mirrorchat.metrics import CONTENT_TYPE, Metrics
-from mirrorchat.pipeline import Pipeline, Question, Stopwatch
+from mirrorchat.metrics import CONTENT_TYPE
+from mirrorchat.pipeline import Question, Stopwatch
 from mirrorchat.request_record import RequestRecord
-from mirrorchat.scheduler import SHUTDOWN_RETRY_S, Place, Scheduler
-from mirrorchat.sessions import Sessions, owner_of
+from mirrorchat.runtime import EXTENSION, Runtime, enter, request_record, runtime, shutting_down
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
-from mirrorchat.startup import build_engines
 from mirrorchat.streams import stream_answer
 
 TEXT_LIMIT_CHARS = 4000  # of the form field `text`
 HOTWORDS_LIMIT = 200
 HOTWORD_LIMIT_CHARS = 64
 FORM_PARTS = 16
-LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz")
 UNLOADED_ENDPOINTS = (*OPEN_ENDPOINTS, "main.metrics")  # those that answer before the engines do
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-_log = logging.getLogger(__name__)
 main = Blueprint("main", __name__)
-
-
-class Runtime:
-    """What one server process holds: its settings, who may enter, and the engines once they are loaded."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.scheduler = Scheduler(settings.max_turns, settings.max_waiting)
-        self.metrics = Metrics(self.scheduler)
-        self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
-        self.sessions.start_sweeping()
-        self._pipeline: Pipeline | None = None
-        self._loaded = threading.Event()
-        threading.Thread(target=self._load, name="load-engines", daemon=True).start()
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """Return the pipeline. Raises NotReady until every engine is loaded, and when one has failed for good."""
-        if self._pipeline is None:
-            raise NotReady("the engines are still loading", retry_after_s=5)
-        self._pipeline.engines.check_ready()
-        return self._pipeline
-
-    def wait_until_loaded(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` seconds; return whether every engine is loaded."""
-        return self._loaded.wait(timeout_s)
-
-    def stop_admission(self) -> None:
-        """Admit nobody any more; who waits is told so, what runs goes on."""
-        self.scheduler.stop_admission(_shutting_down())
-
-    def end_turns(self) -> None:
-        """Admit nobody any more and end each running turn with an error of ours."""
-        self.scheduler.end_all(_shutting_down())
-
-    def close(self) -> None:
-        """End what runs and free the engines."""
-        self.end_turns()
-        self.sessions.close()
-        if self._pipeline is not None:
-            self._pipeline.close()
-
-    def _load(self) -> None:
-        started = time.monotonic()
-        try:
-            engines = build_engines(self.settings)
-        except (ConfigurationError, ModelNotInstalled) as error:
-            _log.critical("the server cannot start: %s", error.message)
-            os._exit(LOAD_FAILED_STATUS)
-        except Exception as error:
-            log_unexpected(error)
-            _log.critical("the server cannot start: an engine failed to load")
-            os._exit(LOAD_FAILED_STATUS)
-        settings = self.settings
-        self._pipeline = Pipeline(
-            engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=settings.max_turns
-        )
-        self.metrics.engines = engines
-        for stage, info in engines.infos().items():
-            _log.info("%-14s %s (%s)", stage, engine_label(info), info.reason)
-        _log.info("ready after %.1f s", time.monotonic() - started)
-        self._loaded.set()
 
 
 class InMemoryRequest(Request):
@@ -141,8 +66,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.request_class = InMemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit_bytes
-    runtime = app.extensions["mirrorchat"] = Runtime(settings)
-    app.extensions[session_routes.STORE] = runtime.sessions
+    app.extensions[EXTENSION] = Runtime(settings)
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(Exception, _error_response)
@@ -151,55 +75,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
-def _runtime() -> Runtime:
-    return cast(Runtime, current_app.extensions["mirrorchat"])
-
-
-def _shutting_down() -> ShuttingDown:
-    return ShuttingDown("the server is being stopped; ask again in a moment", retry_after_s=SHUTDOWN_RETRY_S)
-
-
 def _begin() -> None:
     method = request.method if request.method in METHODS else "other"
     route = (request.endpoint or "none").removeprefix("main.")
-    g.record = RequestRecord(_runtime().metrics, method, route, request.content_length or 0)
+    g.record = RequestRecord(runtime().metrics, method, route, request.content_length or 0)
     if request.endpoint in OPEN_ENDPOINTS:
         return
-    _check_key(request.headers.get("Authorization", ""))
+    check_key(request.headers.get("Authorization", ""))
     if request.endpoint not in UNLOADED_ENDPOINTS:
-        _runtime().pipeline  # noqa: B018 - raises NotReady
-
-
-def request_record() -> RequestRecord:
-    """Return the record of the request that this thread handles; a stream must take it before it begins."""
-    return cast(RequestRecord, g.record)
-
-
-def enter(deadline: Deadline) -> Place:
-    """Wait for a place for the present request, until its caller hangs up. Raises what `Scheduler.enter` does."""
-    place = _runtime().scheduler.enter(deadline, owner=g.caller, caller_gone=hung_up(request.environ))
-    request_record().admitted(place)
-    return place
-
-
-def _check_key(authorization: str) -> None:
-    """Raise InvalidKey where a key is needed and none is given. Callers are told apart by key and address."""
-    keys = _runtime().settings.api_keys
-    scheme, _, given = authorization.partition(" ")
-    given = given.strip() if scheme.lower() == "bearer" else ""
-    # every key is compared, each in constant time, so that the time taken tells nothing
-    matches = [hmac.compare_digest(key.encode(), given.encode()) for key in keys]
-    if keys and not any(matches):
-        raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
-    g.owner = owner_of(given if keys else "")
-    g.caller = f"{g.owner} {_address()}"
-
-
-def _address() -> str:
-    """Return the caller's address: the one that a proxy on this machine gives, else the connection's own."""
-    address = request.remote_addr or ""
-    forwarded = request.headers.get("X-Forwarded-For", "")
-    return forwarded.rpartition(",")[2].strip()[:64] if forwarded and address in ("127.0.0.1", "::1") else address
+        runtime().pipeline  # noqa: B018 - raises NotReady
 
 
 def _finish(response: Response) -> Response:
@@ -254,7 +138,7 @@ def _from_http(error: HTTPException) -> MirrorChatError:
         case 405:
             return MethodNotAllowed(f"{request.method} is not what {request.path[:200]} takes")
         case 413:
-            return UploadTooLarge(f"the upload is larger than {_runtime().settings.upload_limit_mb} MB", param="audio")
+            return UploadTooLarge(f"the upload is larger than {runtime().settings.upload_limit_mb} MB", param="audio")
         case _:
             return InvalidRequest("the request could not be read: send multipart/form-data")
 
@@ -268,30 +152,30 @@ def healthz() -> Response:
 @main.get("/readyz")
 def readyz() -> Response:
     """Say which engines answer: 200; 503 until all are loaded, when one fails or is stuck, and after SIGTERM."""
-    if _runtime().scheduler.closed:
-        raise _shutting_down()
-    infos = _runtime().pipeline.engines.infos()
+    if runtime().scheduler.closed:
+        raise shutting_down()
+    infos = runtime().pipeline.engines.infos()
     return jsonify(status="ready", engines={stage: vars(info) for stage, info in infos.items()})
 
 
 @main.get("/metrics")
 def metrics() -> Response:
     """Say what Prometheus asks for. Needs a key where there are any, like everything but health."""
-    return Response(_runtime().metrics.render(), content_type=CONTENT_TYPE)
+    return Response(runtime().metrics.render(), content_type=CONTENT_TYPE)
 
 
 @main.get("/")
 def index() -> str:
     """Say what this is and how to call it."""
-    return render_template("index.html", infos=_runtime().pipeline.engines.infos(), host=request.host_url)
+    return render_template("index.html", infos=runtime().pipeline.engines.infos(), host=request.host_url)
 
 
 @main.post("/process_audio")
 def process_audio() -> Response:
     """Answer a spoken question: multipart `audio`, `language`, optional `reply_language`, `text`, `stream`, ..."""
-    runtime = _runtime()
+    server = runtime()
     watch = request_record().watch = Stopwatch()
-    deadline = Deadline.after(runtime.settings.turn_deadline_s)
+    deadline = Deadline.after(server.settings.turn_deadline_s)
     with upload_deadline(request.environ):
         data = _audio_field()
     language = _language("language")
@@ -302,11 +186,11 @@ def process_audio() -> Response:
     with enter(deadline) as place, ExitStack() as held:
         session = held.enter_context(session_routes.open_session(session_id))
         with watch.time("decode"):
-            audio = decode(data, limit_s=runtime.settings.question_limit_s)
+            audio = decode(data, limit_s=server.settings.question_limit_s)
             request_record().audio_in_s = audio.duration_s
             require_speakable(audio)
         question = Question(audio, language, reply_language, text, session, hotwords)
-        pipeline = runtime.pipeline
+        pipeline = server.pipeline
         if wanted.stream:
             response = stream_answer(
                 wanted, question, place, pipeline=pipeline, watch=watch, environ=request.environ,

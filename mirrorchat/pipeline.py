@@ -54,7 +54,7 @@ POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its de
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is begun
 SENTENCES_AT_ONCE = 2  # of one answer, where the synthesiser has a batch: the next is ready when one has been heard
-AWAITED_S = 1.5  # of speech left to hear: with less, the next is waited for
+AWAITED_S = 3.0  # of speech left to hear: nearly two of XTTS's longest chunks; with less, the next is waited for
 HELPERS_PER_TURN = 5 + SENTENCES_AT_ONCE  # recogniser, voice, its reference's quality, chat, speech; sentences
 EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
 

@@ -5,9 +5,9 @@ A caller enters at once when a place is free, and else waits in the queue. There
 - fewer than `max_turns` turns run, and not too much native work outlives turns that have ended (`MAX_LEFTOVERS`);
 - playback holds: with one caller more, each would still get speech faster than it plays (see playback.py).
 
-Refused at once, with a Retry-After, is who finds the queue full, and who would wait past its deadline. The wait is
-predicted from the running mean of the turns' lengths and the number of those ahead: places come free evenly, one in
-every mean length / number of places.
+Refused at once, with a Retry-After, is who finds the queue full, and whose answer would not be whole by its deadline.
+That is predicted from the running mean of the turns' lengths and the number of those ahead: places come free evenly,
+one in every mean length / number of places, and a turn then takes the mean length; TURN_MARGIN is for their unevenness.
 
 Callers are served fairly: the queue goes round the owners (who asks: a key, an address), one turn each, and passes over
 an owner that holds its share of the places already (the places divided by the owners, rounded up) while another waits.
@@ -32,10 +32,11 @@ from mirrorchat.engines import Cancel, Deadline
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown
 from mirrorchat.playback import Meter, Playback
 
+TURN_MARGIN = 1.15  # of the predicted time until an answer is whole: turns of one question differ by a tenth
 TYPICAL_TURN_S = 5.0  # what waits are predicted from until turns have been seen
 LEAD_PER_CALLER_S = 0.85  # of speech, for each other caller; measured with XTTS on two cores: less gives gaps at four
 SLOW_RATE = 2.0  # seconds of speech a second for one caller: below it an answer begins with SLOW_LEAD_S
-SLOW_LEAD_S = 1.2  # measured at 1.4 (XTTS on two cores without AMX): the gaps last for 0.7 to 0.9 s in all
+SLOW_LEAD_S = 1.6  # measured at 1.4 (XTTS on two cores without AMX): the gaps last for 0.7 to 1.3 s in all
 LEADLESS_RATE = 4.0  # seconds of speech a second for each caller, from which nobody waits
 SMOOTHING = 0.2  # weight of the newest turn, after the first few, in the running mean of their length
 RETRY_LIMIT_S = 60
@@ -89,13 +90,14 @@ class Place:
 
         The others' recognition, prefixes and sentences come between one's own, most of all in the beginning; and where
         speech is made little faster than it plays, even one caller's first chunks come late. What is heard without a
-        gap is worth the wait; an engine that is far faster than speech needs none.
+        gap is worth the wait; an engine that is far faster than speech needs none. While its speed is not known, it
+        is taken for slow: a fast one has the lead together at once.
         """
         playback, running = self._scheduler.playback, self._scheduler.running
         rate, alone = playback.rate(running), playback.rate(1)
         if rate is not None and rate >= LEADLESS_RATE:
             return 0.0
-        own_s = SLOW_LEAD_S if alone is not None and alone < SLOW_RATE else 0.0
+        own_s = SLOW_LEAD_S if alone is None or alone < SLOW_RATE else 0.0
         return own_s + LEAD_PER_CALLER_S * max(0, running - 1)
 
     def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
@@ -302,9 +304,10 @@ class Scheduler:
             del self._waiting[owner]
 
     def _queue(self, ticket: Ticket) -> None:
-        """Let `ticket` wait. Raises ServerBusy when the queue is full or the wait would be too long."""
+        """Let `ticket` wait. Raises ServerBusy when the queue is full or the answer would come too late."""
         wait_s = self._predicted_wait_s(ticket.owner)
-        if self.max_waiting and wait_s > ticket.deadline.at - self.clock():
+        whole_s = TURN_MARGIN * (wait_s + self._turn_s)
+        if self.max_waiting and whole_s > ticket.deadline.at - self.clock():
             raise self._busy(Refusal.WAIT_TOO_LONG, "a place would come too late for this request", wait_s)
         if self._queued() >= self.max_waiting and not self._make_way(ticket.owner):
             raise self._busy(Refusal.QUEUE_FULL, f"the server is answering {len(self._places)} callers already", wait_s)

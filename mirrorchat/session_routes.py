@@ -1,17 +1,13 @@
-"""Sessions over HTTP: the form field `session_id`, the header `X-MirrorChat-Session`, `DELETE /sessions/<id>`.
-
-The app puts its store under `STORE` into its extensions, and into `flask.g` what `owner_of` makes of the caller's key.
-"""
+"""Sessions over HTTP: the form field `session_id`, the header `X-MirrorChat-Session`, `DELETE /sessions/<id>`."""
 
 import re
-from typing import cast
 
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, g, request
 
 from mirrorchat.errors import InvalidField
-from mirrorchat.sessions import Session, Sessions
+from mirrorchat.runtime import runtime
+from mirrorchat.sessions import Session
 
-STORE = "mirrorchat.sessions"
 HEADER = "X-MirrorChat-Session"
 ID_LIMIT_CHARS = 128
 
@@ -33,7 +29,7 @@ def session_field() -> str | None:
 
 def open_session(session_id: str | None) -> Session:
     """Take hold of the caller's session for one turn, of a new one for None; every answer then names it."""
-    session = _store().open(session_id, g.owner)
+    session = runtime().sessions.open(session_id, g.owner)
     g.session_id = session.id
     return session
 
@@ -47,9 +43,5 @@ def name_session(response: Response) -> None:
 @routes.delete("/sessions/<session_id>")
 def forget(session_id: str) -> tuple[str, int]:
     """Forget a session at once: 204, or 404 when the caller has none of this id."""
-    _store().forget(session_id, g.owner)
+    runtime().sessions.forget(session_id, g.owner)
     return "", 204
-
-
-def _store() -> Sessions:
-    return cast(Sessions, current_app.extensions[STORE])

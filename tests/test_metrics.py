@@ -17,11 +17,12 @@ from running_server import ROOT, RunningServer
 from speech import say_wav
 from test_app import wait_for
 
-from mirrorchat.app import create_app, request_record
+from mirrorchat.app import create_app
 from mirrorchat.engines import BatchStats
 from mirrorchat.errors import ServerBusy, ShuttingDown
 from mirrorchat.metrics import Metrics, Observed
 from mirrorchat.pipeline import Stopwatch
+from mirrorchat.runtime import request_record
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.settings import Settings
 

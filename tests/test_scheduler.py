@@ -21,6 +21,7 @@ from mirrorchat.scheduler import (
     MAX_LEFTOVERS,
     SLOW_LEAD_S,
     SLOW_RATE,
+    TURN_MARGIN,
     TYPICAL_TURN_S,
     Place,
     Refusal,
@@ -109,17 +110,17 @@ def test_who_waits_enters_first_come_first_served() -> None:
     assert scheduler.stats().refusals[Refusal.QUEUE_FULL] == 1
 
 
-def test_a_wait_that_would_pass_the_deadline_is_refused_at_once() -> None:
+def test_who_could_not_be_answered_by_the_deadline_is_refused_at_once() -> None:
     clock = FakeClock()
     scheduler = Scheduler(2, 8, clock=clock)
     for _ in range(2):
         scheduler.apply(deadline(clock))
     step_s = TYPICAL_TURN_S / 2  # a place in each
-    scheduler.apply(deadline(clock, 1.1 * step_s))
+    scheduler.apply(deadline(clock, TURN_MARGIN * (1.1 * step_s + TYPICAL_TURN_S)))
     with pytest.raises(ServerBusy, match="too late") as caught:
-        scheduler.apply(deadline(clock, 1.9 * step_s))  # behind the other: 2 steps
+        scheduler.apply(deadline(clock, TURN_MARGIN * (1.9 * step_s + TYPICAL_TURN_S)))  # 2 steps, and its own
     assert caught.value.retry_after_s == round(2 * step_s)
-    scheduler.apply(deadline(clock, 2.1 * step_s))
+    scheduler.apply(deadline(clock, TURN_MARGIN * (2.1 * step_s + TYPICAL_TURN_S)))
     assert scheduler.stats().refusals[Refusal.WAIT_TOO_LONG] == 1
 
 
@@ -132,9 +133,9 @@ def test_the_prediction_follows_the_turns() -> None:
         assert place is not None
         place.release()
     scheduler.apply(deadline(clock))
-    scheduler.apply(deadline(clock, 0.25))  # would be refused at TYPICAL_TURN_S
+    scheduler.apply(deadline(clock, 0.5))  # would be refused at TYPICAL_TURN_S
     with pytest.raises(ServerBusy) as caught:
-        scheduler.apply(deadline(clock, 0.25))
+        scheduler.apply(deadline(clock, 0.5))
     assert caught.value.retry_after_s == 1
 
 
@@ -458,6 +459,7 @@ TestAdmission.settings = settings(max_examples=60, stateful_step_count=40, deadl
 def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
     scheduler = Scheduler(4)
     places = [scheduler.enter(Deadline.after(60)) for _ in range(3)]
+    scheduler.spoke(2.0 * SLOW_RATE, 1.0, speaking=1.0)  # alone it is fast enough
     assert places[0].lead_s == pytest.approx(2 * LEAD_PER_CALLER_S)
     places[2].release()
     assert places[0].lead_s == pytest.approx(LEAD_PER_CALLER_S)
@@ -472,6 +474,6 @@ def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
 def test_one_caller_alone_is_given_a_lead_where_speech_is_slow(rate: float, lead_s: float) -> None:
     scheduler = Scheduler(4)
     place = scheduler.enter(Deadline.after(60))
-    assert place.lead_s == 0.0  # nothing is known
+    assert place.lead_s == SLOW_LEAD_S  # nothing is known
     scheduler.spoke(rate, 1.0, speaking=1.0)
     assert place.lead_s == lead_s
