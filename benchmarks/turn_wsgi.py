@@ -18,7 +18,7 @@ from unittest.mock import patch
 import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from mirrorchat import app as application
+from mirrorchat import runtime as server_runtime
 from mirrorchat.app import create_app
 from mirrorchat.audio import Audio, decode, encode_wav
 from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
@@ -134,6 +134,6 @@ def _give_sentences_a_length() -> None:
     patch.object(Utterance, "finish", finish_well).start()
 
 
-patch.object(application, "build_engines", build_measured_engines).start()
+patch.object(server_runtime, "build_engines", build_measured_engines).start()
 app = create_app()
 app.register_blueprint(bench)
