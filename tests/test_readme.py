@@ -27,7 +27,15 @@ from mirrorchat.settings import load_settings
 from mirrorchat.wenet_package_load import INSTALL
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-BLOCKS = [(language, text) for language, text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))]
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def blocks_of(name: str) -> list[tuple[str, str]]:
+    """Return the code blocks of a README, each with its language."""
+    return [(language, text) for language, text in BLOCK.findall((ROOT / name).read_text(encoding="utf-8"))]
+
+
+BLOCKS = blocks_of("README.md")
 
 
 def block(start: str) -> str:
@@ -177,11 +185,14 @@ def test_models_are_installed_and_found(clone: Clone, tmp_path: Path) -> None:
         assert engines["synthesizer.en"]["name"] == "xtts"
 
 
-def test_the_table_of_models_is_that_of_the_manifest() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "non_commercial"), [("README.md", ": non-commercial"), ("README.zh-CN.md", "：非商业")]
+)
+def test_the_table_of_models_is_that_of_the_manifest(name: str, non_commercial: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
     for release in RELEASES.values():
         size, licence = size_text(release.download_bytes), release.licence
-        restriction = ": non-commercial" if licence.terms.startswith("non-commercial") else ""
+        restriction = non_commercial if licence.terms.startswith("non-commercial") else ""
         line = rf"\| `{release.name}` \| .* \| {size} \| `{re.escape(licence.code)}`{restriction} \|"
         assert re.search(line, text), release.name
 
@@ -197,8 +208,21 @@ def test_no_block_is_left_out() -> None:
     assert [text for _, text in BLOCKS if not any(text.startswith(start) for start in run)] == []
 
 
-def test_links_lead_somewhere() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_both_readmes_have_the_same_blocks_tables_and_sections() -> None:
+    """So what is run of the one is true of the other; and what is told in one is told in the other."""
+    assert blocks_of("README.zh-CN.md") == BLOCKS
+    shapes = []
+    for name in READMES:
+        lines = re.sub(BLOCK, "", (ROOT / name).read_text(encoding="utf-8")).splitlines()
+        headings = [line.partition(" ")[0] for line in lines if line.startswith("#")]
+        rows = [line.count("|") for line in lines if line.startswith("|")]
+        shapes.append((headings, rows))
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_links_lead_somewhere(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
     headings = {re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
                 for line in text.splitlines() if line.startswith("#")}  # fmt: skip
     for target in re.findall(r"\]\(([^)]+)\)", text.replace("\n", " ")):
