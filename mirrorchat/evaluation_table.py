@@ -74,7 +74,8 @@ def _spoken(answers: _Column | None) -> str:
         return ""
     voices = ", ".join(f"{count} {kind}" for kind, count in answers["voices"].items() if count)
     failed = f", {answers['failed']} failed" if answers["failed"] else ""
-    return f"{answers['spoken']} ({voices}), {answers['seconds']:.0f} s{failed}"
+    spoken = f"{answers['spoken']} ({voices}), {answers['seconds']:.0f} s" if voices else "0"
+    return spoken + failed
 
 
 def _answer_rate(column: _Column) -> str:

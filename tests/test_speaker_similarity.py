@@ -68,7 +68,8 @@ def test_embeddings_are_resemblyzers(encoder: SpeakerEncoder, resemblyzer: Any, 
 
 def test_a_speaker_is_nearer_to_themselves_than_to_others(encoder: SpeakerEncoder) -> None:
     made = {(voice, text): encoder.embed(say(text, voice)) for voice in VOICES for text in TEXTS}
-    same, other = [], []
+    same: list[float] = []
+    other: list[float] = []
     for (one, first), (two, second) in itertools.combinations(made.items(), 2):
         assert first is not None and second is not None
         (same if one[0] == two[0] else other).append(cosine(first, second))
