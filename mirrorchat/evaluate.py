@@ -32,7 +32,7 @@ _FOR_BOTH = "for both languages"
 @click.option("--synthesizer", help=f"auto, xtts or embedded: {_FOR_BOTH}.")
 @click.option("--models-dir", type=click.Path(path_type=Path), help="The folder of the models.")
 @click.option("--seed", type=int, help="What speech is drawn with.")
-@click.option("--require-similarity", is_flag=True, help="Fail where the likeness of voices cannot be measured.")
+@click.option("--require-similarity", is_flag=True, help="Fail where speaker similarity cannot be measured.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Keep the answers here, as wav. Nothing else is ever written.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every clip and answer.")
@@ -79,7 +79,7 @@ def _encoder(settings: Settings, required: bool) -> "tuple[SpeakerEncoder | None
 
     missing = missing_packages()
     if missing and required:
-        raise EvaluationError(f"the likeness of voices cannot be measured: {missing}")
+        raise EvaluationError(f"speaker similarity cannot be measured: {missing}")
     if missing:
         return None, missing
     import torch

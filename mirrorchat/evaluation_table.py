@@ -30,16 +30,16 @@ def _measures(report: Mapping[str, Any]) -> Sequence[tuple[str, Callable[[str, _
         ("recogniser", engine("recognizer")),
         ("  error rate", lambda _, column: _rate(column["rate"], column["recognition"])),
         ("  substituted, deleted, inserted", lambda _, column: _edits(column["recognition"])),
-        ("  s for 1 s of sound", lambda _, column: _number(column["recognition"], "elapsed_per_second")),
+        ("  seconds for 1 s of sound", lambda _, column: _number(column["recognition"], "elapsed_per_second")),
         ("synthesiser", engine("synthesizer")),
         ("  answers", lambda _, column: _spoken(column["answers"])),
-        ("  their error rate, heard by us", lambda _, column: _answer_rate(column)),
-        ("  their likeness to the asker", lambda _, column: _number(column["answers"], "similarity")),
-        ("    the asker's to themselves", _ceiling),
-        ("    other speakers' to the asker", lambda _, column: _number(column["answers"], "floor")),
+        ("  error rate, heard by us", lambda _, column: _answer_rate(column)),
+        ("  similarity to the asker", lambda _, column: _number(column["answers"], "similarity")),
+        ("    same speaker (ceiling)", _ceiling),
+        ("    other speakers (floor)", lambda _, column: _number(column["answers"], "floor")),
         ("  real-time factor", lambda _, column: _number(column["answers"], "real_time_factor", digits=3)),
-        ("  first audio, s", _first_audio),
-        ("  the voice before it, s", lambda _, column: _number(column["answers"], "voice_median_s", digits=3)),
+        ("  first audio, seconds", _first_audio),
+        ("  voice made before it, seconds", lambda _, column: _number(column["answers"], "voice_median_s", digits=3)),
     )
 
 
@@ -104,7 +104,7 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     notes = [f"{name}: {column['not_recognised']}" for name, column in report["languages"].items()
              if column["not_recognised"]]  # fmt: skip
     if report["no_similarity"]:
-        notes.append(f"likeness was not measured: {report['no_similarity']}")
+        notes.append(f"speaker similarity was not measured: {report['no_similarity']}")
     hardware, settings = report["hardware"], report["settings"]
     machine = ", ".join([hardware["cpu"], f"{settings['threads']} threads", *hardware["gpus"]])
     notes.append(f"on {machine}; wenet_weights {settings['wenet_weights']}, xtts_weights {settings['xtts_weights']}")

@@ -49,9 +49,10 @@ class SpeakerSimilarity:
         ceiling, floor = self._mean(mine, same, MOST_SAME), self._mean(mine, others, MOST_OTHERS)
         spoken = self._encoder.embed(answer)
         close = None if spoken is None else cosine(mine, spoken)
-        if ceiling is None:
-            return Similarity(close, self._of_halves(asker), floor, by_halves=True)
-        return Similarity(close, ceiling, floor)
+        if ceiling is not None:
+            return Similarity(close, ceiling, floor)
+        halves = self._of_halves(asker)
+        return Similarity(close, halves, floor, by_halves=halves is not None)
 
     def _embedding(self, clip: Clip) -> Embedding | None:
         if clip.name not in self._embeddings:

@@ -126,7 +126,7 @@ def test_the_report_says_with_what_it_was_measured(embedded: dict[str, Any]) -> 
     assert embedded["claim"] is True and embedded["doubts"] == []
 
 
-def test_likeness_is_measured(embedded: dict[str, Any]) -> None:
+def test_speaker_similarity_is_measured(embedded: dict[str, Any]) -> None:
     if missing := speaker_encoder.missing_packages():
         pytest.skip(missing)
     assert embedded["similarity_encoder"] == "Resemblyzer 0.1.4" and embedded["no_similarity"] is None
@@ -137,7 +137,7 @@ def test_likeness_is_measured(embedded: dict[str, Any]) -> None:
     assert all(answer["similarity"].keys() == fields for answer in embedded["answers"])
 
 
-def test_a_table_without_likeness_and_answers_that_are_kept(
+def test_a_table_without_similarity_and_answers_that_are_kept(
     models_dir: Path, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speaker_encoder, "NEEDED_PACKAGES", ("not_a_package",))
@@ -148,7 +148,7 @@ def test_a_table_without_likeness_and_answers_that_are_kept(
     assert any(re.search(r"  error rate +not measured +WER \d+\.\d %$", line) for line in lines)
     assert any(re.search(r"real-time factor +\d\.\d+ +\d\.\d+$", line) for line in lines)
     assert "install wenet-zh" in result.stdout
-    assert "likeness was not measured: not_a_package not installed: run scripts/environment full" in result.stdout
+    assert "similarity was not measured: not_a_package not installed: run scripts/environment full" in result.stdout
     saved = sorted((tmp_path / "kept").iterdir())
     assert [path.name for path in saved] == ["0001-zh-zh.wav", "0002-en-ann.wav"]
     assert decode(saved[1].read_bytes(), limit_s=60.0).duration_s > 0.5
