@@ -30,6 +30,7 @@
     │   └── ModelNotInstalled        503 model_not_installed
     ├── DeadlineExceeded             504 deadline_exceeded
     ├── ConfigurationError           (startup only: the server refuses to start)
+    ├── EvaluationError              (the command line only: recordings cannot be evaluated, or not all of them)
     └── InstallError                 (the command line only: a model could not be installed or is damaged)
         └── SourceFailed             (one source of a model does not work; the next is tried)
 
@@ -222,6 +223,12 @@ class ConfigurationError(MirrorChatError):
     """A setting, a weight file or a package stops the server from starting; the message says what fixes it."""
 
     code = "configuration_error"
+
+
+class EvaluationError(MirrorChatError):
+    """Recordings cannot be evaluated as they are, or some of the evaluation failed; the message says which."""
+
+    code = "evaluation_failed"
 
 
 class InstallError(MirrorChatError):

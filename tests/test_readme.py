@@ -62,7 +62,7 @@ class Clone:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.folder / name)
         # brought up to date first: the clone's scripts shall find nothing to install, least of all the clone itself
-        subprocess.run([str(ROOT / "scripts" / "environment"), "full", "test"], check=True)
+        subprocess.run([str(ROOT / "scripts" / "environment"), "full", "test", "evaluate"], check=True)
         (self.folder / ".venv").symlink_to(ROOT / ".venv")
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("MIRRORCHAT_")}
         # another port than the README's, so that a server that runs on this machine is not in the way
