@@ -45,8 +45,10 @@ synthesizer = {"chinese": "auto", "english": "auto"}
 # (config.json, vocab.json, model.safetensors or model.pth).
 models_dir = "~/.cache/mirrorchat"
 
-# Where XTTS and WeNet's checkpoints run: auto (the GPU when torch can use one), cpu, cuda or cuda:N. WeNet's runtime
-# releases run on the CPU.
+# Where XTTS and WeNet's checkpoints run: auto (the GPU when torch can use one; WeNet on the CPU when both do not fit),
+# cpu, cuda or cuda:N. WeNet's runtime releases run on the CPU. What does not fit into memory at the start is stepped
+# down: xtts_weights and wenet_weights while they are auto, xtts_batch while it is 8, then where WeNet runs. Other
+# values are kept, and the server refuses to start where they do not fit.
 device = "auto"
 
 # How WeNet's checkpoints keep their weights. CPU: fp32 or int8. GPU: fp32, bf16 or fp16. auto: int8 on a CPU where the

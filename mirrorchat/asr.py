@@ -30,7 +30,7 @@ from mirrorchat.wenet_listening import ChunkListener, Listeners, WholeListener
 from mirrorchat.wenet_stream import ChunkReader, reads_chunks
 from mirrorchat.wenet_text import written
 
-__all__ = ["BINS", "SAMPLE_RATE", "WenetRecognizer", "WenetWeights", "fbank", "written"]
+__all__ = ["BINS", "SAMPLE_RATE", "WenetRecognizer", "WenetWeights", "choose_weights", "fbank", "written"]
 
 STUCK_S = 60.0  # longer than any batch takes on a busy core
 
@@ -77,7 +77,7 @@ class WenetRecognizer:
         model: U2Batches | ScriptOneByOne
         if weights_path(folder).is_file():
             place = usable_device(device)
-            kept = _choose_weights(weights, place)
+            kept = choose_weights(weights, place)
             model, units, frame_s = _load_checkpoint(folder, place, kept, threads)
             self.info = EngineInfo("wenet", f"{folder.name} {kept}", str(place))
         else:
@@ -174,7 +174,8 @@ class WenetRecognizer:
 Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognises, its units, seconds in a frame
 
 
-def _choose_weights(name: str, device: torch.device) -> WenetWeights:
+def choose_weights(name: str, device: torch.device) -> WenetWeights:
+    """Return what the setting `wenet_weights` means on `device`. Raises ConfigurationError when it is not for that."""
     if name == "auto":
         fast = device.type == "cpu" and native.library() is not None
         return WenetWeights.INT8 if fast else WenetWeights.FP32

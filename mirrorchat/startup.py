@@ -1,23 +1,25 @@
 """The choice of engines at startup: which one answers at each stage, and why."""
 
 import importlib.util
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from mirrorchat.device_lock import DeviceLock
-from mirrorchat.engines import ChatModel, Engines, Language, Recognizer, Synthesizer
-from mirrorchat.errors import ConfigurationError
+from mirrorchat.engine_choice import (
+    NAMED,
+    OWN_PACKAGE,
+    WENET_PACKAGES,
+    XTTS_PACKAGES,
+    chosen_recognizer,
+    chosen_synthesizer,
+    require_packages,
+)
+from mirrorchat.engines import ChatModel, EngineInfo, Engines, Language, Recognizer, Synthesizer
+from mirrorchat.memory_plan import MemoryPlan, plan_memory
 from mirrorchat.settings import Settings
 
-WENET_FILES = ("final.pt or final.safetensors or final.zip", "units.txt")
-WENET_PACKAGES = ("torch", "kaldi_native_fbank")
-OWN_PACKAGE = "wenet:"  # what follows is a model of WeNet's own package
-XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
-XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")
-NAMED = "named in the settings"
-FULL_HINT = "{} is not installed: run scripts/serve --full"
-INSTALL_HINT = "run .venv/bin/mirrorchat models install {}"
+_log = logging.getLogger(__name__)
 
 
 def build_engines(settings: Settings) -> Engines:
@@ -25,10 +27,18 @@ def build_engines(settings: Settings) -> Engines:
 
     Raises ConfigurationError or ModelNotInstalled when a chosen engine cannot start. Heavy packages are imported here,
     in the branch that needs them. Engines that compute on the same GPU get one lock for it.
+
+    What the models take of the memory is planned and logged first; ConfigurationError, too, when they do not fit.
     """
+    plan = plan_memory(settings)
+    for line in plan.lines():
+        _log.info("%s", line)
+    if plan.trouble:
+        _log.warning("%s", plan.trouble)
+    plan.require_fit()
     lock = DeviceLock()
-    synthesizers = _build_synthesizers(settings, lock)
-    recognizers = {language: _build_recognizer(settings, language, lock) for language in Language}
+    synthesizers = _build_synthesizers(plan, lock)
+    recognizers = {language: _build_recognizer(plan, language, lock) for language in Language}
     return Engines(recognizers, _build_chat(settings), synthesizers)
 
 
@@ -42,34 +52,31 @@ def _build_chat(settings: Settings) -> ChatModel:
     return ParrotChat()
 
 
-def _build_recognizer(settings: Settings, language: Language, lock: DeviceLock) -> Recognizer:
-    folder = settings.models_dir / f"wenet-{language.code}"
-    name, reason = _choose(
-        settings.recognizer[language.value], "wenet", _missing(folder, WENET_FILES, WENET_PACKAGES), folder
-    )
+def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) -> Recognizer:
+    settings, chosen = plan.settings, chosen_recognizer(plan.settings, language)
     engine: Recognizer
-    if name.startswith(OWN_PACKAGE):
-        engine = _build_package_recognizer(name, settings, language)
-    elif name == "wenet":
-        _require_packages("wenet", WENET_PACKAGES)
+    if chosen.name.startswith(OWN_PACKAGE):
+        engine = _build_package_recognizer(chosen.name, settings, language)
+    elif chosen.name == "wenet":
+        require_packages("wenet", WENET_PACKAGES)
         from mirrorchat.asr import WenetRecognizer
 
         engine = WenetRecognizer(
-            folder,
+            chosen.folder,
             language,
             threads=settings.threads,
-            device=settings.device,
+            device=plan.wenet_device,
             weights=settings.wenet_weights,
-            device_lock=_if_shared(lock, settings.device),
+            device_lock=_if_shared(lock, plan.wenet_device),
         )
     else:
-        engine = _build_embedded_recognizer(language, folder, required=reason == NAMED)
-    engine.info = replace(engine.info, reason=_join(reason, engine.info.reason))
+        engine = _build_embedded_recognizer(language, chosen.folder, required=chosen.reason == NAMED)
+    engine.info = _with_reasons(engine.info, chosen.reason, plan)
     return engine
 
 
 def _build_package_recognizer(name: str, settings: Settings, language: Language) -> Recognizer:
-    _require_packages(name, (*WENET_PACKAGES, "yaml"))
+    require_packages(name, (*WENET_PACKAGES, "yaml"))
     from mirrorchat.wenet_package import WenetPackageRecognizer
 
     return WenetPackageRecognizer(
@@ -86,25 +93,23 @@ def _build_embedded_recognizer(language: Language, folder: Path, *, required: bo
     return MissingRecognizer(language, folder)
 
 
-def _build_synthesizers(settings: Settings, lock: DeviceLock) -> dict[Language, Synthesizer]:
+def _build_synthesizers(plan: MemoryPlan, lock: DeviceLock) -> dict[Language, Synthesizer]:
     """Return a synthesiser for each language; languages that use the same engine share it."""
-    folder = settings.models_dir / "xtts-v2"
-    missing = _missing(folder, XTTS_FILES, XTTS_PACKAGES)
     built: dict[str, Synthesizer] = {}
-    chosen: dict[Language, Synthesizer] = {}
+    synthesizers: dict[Language, Synthesizer] = {}
     for language in Language:
-        name, reason = _choose(settings.synthesizer[language.value], "xtts", missing, folder)
-        if name not in built:
-            engine = _build_synthesizer(name, settings, folder, lock)
-            engine.info = replace(engine.info, reason=_join(reason, engine.info.reason))
-            built[name] = engine
-        chosen[language] = built[name]
-    return chosen
+        chosen = chosen_synthesizer(plan.settings, language)
+        if chosen.name not in built:
+            engine = _build_synthesizer(chosen.name, plan.settings, chosen.folder, lock)
+            engine.info = _with_reasons(engine.info, chosen.reason, plan)
+            built[chosen.name] = engine
+        synthesizers[language] = built[chosen.name]
+    return synthesizers
 
 
 def _build_synthesizer(name: str, settings: Settings, folder: Path, lock: DeviceLock) -> Synthesizer:
     if name == "xtts":
-        _require_packages("xtts", XTTS_PACKAGES)
+        require_packages("xtts", XTTS_PACKAGES)
         from mirrorchat.synth import XttsSynthesizer
         from mirrorchat.xtts_decode import DecodeLimits
 
@@ -129,36 +134,7 @@ def _if_shared(lock: DeviceLock, device: str) -> DeviceLock | None:
     return lock if is_gpu(device) else None
 
 
-def _choose(choice: str, real: str, missing: str, folder: Path) -> tuple[str, str]:
-    """Return the engine's name and why it was chosen. `missing` says what keeps the real one from starting, if any."""
-    if choice != "auto":
-        return choice, NAMED
-    return ("embedded", missing) if missing else (real, f"its weights are in {folder}")
-
-
-def _missing(folder: Path, files: Sequence[str], packages: Sequence[str]) -> str:
-    """Return what an engine lacks, weights first, or an empty text."""
-    absent = [name for name in files if not _is_present(folder, name)]
-    if absent:
-        return f"no {', '.join(absent)} in {folder}: {INSTALL_HINT.format(folder.name)}"
-    packages = [name for name in packages if not importlib.util.find_spec(name)]
-    return f"{folder} is there, but {FULL_HINT.format(', '.join(packages))}" if packages else ""
-
-
-def _is_present(folder: Path, name: str) -> bool:
-    """Tell whether a weight file, or one of several, is there.
-
-    XTTS's pickle does when it has not been converted to safetensors.
-    """
-    choices = (*name.split(" or "), *(["model.pth"] if name == "model.safetensors" else []))
-    return any((folder / choice).is_file() for choice in choices)
-
-
-def _require_packages(engine: str, packages: Sequence[str]) -> None:
-    absent = [name for name in packages if not importlib.util.find_spec(name)]
-    if absent:
-        raise ConfigurationError(f"engine {engine}: {FULL_HINT.format(', '.join(absent))}")
-
-
-def _join(*reasons: str) -> str:
-    return "; ".join(reason for reason in reasons if reason)
+def _with_reasons(info: EngineInfo, reason: str, plan: MemoryPlan) -> EngineInfo:
+    """Return `info` with why the engine was chosen, its own reason, and what the memory and the GPU made of it."""
+    made = [*plan.steps_of(info.name), plan.trouble] if info.name in ("xtts", "wenet") else []
+    return replace(info, reason="; ".join(each for each in (reason, info.reason, *made) if each))

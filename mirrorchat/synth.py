@@ -87,7 +87,7 @@ class XttsSynthesizer:
         torch.set_num_threads(threads)
         self._device = usable_device(device)
         self._folder = folder
-        mode = _weight_mode(weights, self._device)
+        mode = weight_mode(weights, self._device)
         network = load_network(folder)
         network.hifigan_decoder.to(self._device)
         vocoder = StreamingVocoder(network.hifigan_decoder, dtype=_vocoder_dtype(mode))
@@ -353,7 +353,8 @@ def _not_empty(samples: Samples) -> Iterator[Samples]:
         yield samples
 
 
-def _weight_mode(name: str, device: torch.device) -> WeightMode:
+def weight_mode(name: str, device: torch.device) -> WeightMode:
+    """Return what the setting `xtts_weights` means on `device`."""
     if name != "auto":
         return WeightMode(name)
     return WeightMode.BF16 if device.type == "cuda" else WeightMode.FP16W

@@ -64,7 +64,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     units = read_units(folder / UNITS_FILE)
     train = read_train_yaml(folder / TRAIN_FILE, units)
     path = weights_path(folder)
-    weights = _read_weights(path)
+    weights = read_weights(path)
     cmvn = _choose_cmvn(folder, weights, train.config.bins, train.wants_cmvn)
     if cmvn is not None:
         weights[_MEAN], weights[_ISTD] = cmvn
@@ -107,8 +107,11 @@ def _check_files(folder: Path) -> None:
 # Weights
 
 
-def _read_weights(path: Path) -> Weights:
-    """Return the tensors in `path` by name, memory-mapped, without those that nothing computes with."""
+def read_weights(path: Path) -> Weights:
+    """Return the tensors in `path` by name, memory-mapped, without those that nothing computes with.
+
+    Raises ConfigurationError when the file is damaged or is no table of weights.
+    """
     table = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if not isinstance(table, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in table.items()

@@ -15,10 +15,11 @@ from running_server import ROOT, RunningServer
 from speech import say
 from trained_wenet import write_trained_checkpoint
 
-from mirrorchat import asr, startup, synth
+from mirrorchat import asr, devices, synth
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.device_lock import DeviceLock
 from mirrorchat.devices import is_gpu
+from mirrorchat.engine_choice import missing, require_packages
 from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.settings import Settings
@@ -55,11 +56,11 @@ def test_auto_takes_the_embedded_engine_else_and_names_the_missing_file(engines:
 
 def test_missing_packages_are_named_with_the_command(tmp_path: Path) -> None:
     (tmp_path / "weights").touch()
-    reason = startup._missing(tmp_path, ["weights"], ["json", "not_a_package"])
+    reason = missing(tmp_path, ["weights"], ["json", "not_a_package"])
     assert "not_a_package is not installed: run scripts/serve --full" in reason and "json" not in reason
-    assert startup._missing(tmp_path, ["weights"], ["json"]) == ""
+    assert missing(tmp_path, ["weights"], ["json"]) == ""
     with pytest.raises(ConfigurationError, match="engine xtts: not_a_package is not installed"):
-        startup._require_packages("xtts", ["json", "not_a_package"])
+        require_packages("xtts", ["json", "not_a_package"])
 
 
 def test_a_named_engine_must_start(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_named_engine_must_start(tmp_path: Path) -> None:
 
 def test_engines_on_one_gpu_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`cuda` is asked for, and here means the CPU: what is built and how it waits is the same."""
-    for module in (asr, synth):
+    for module in (asr, devices, synth):
         monkeypatch.setattr(module, "usable_device", lambda name: torch.device("cpu"))
     for language in Language:
         write_trained_checkpoint(tmp_path / f"wenet-{language.code}", "zh" if language.code == "zh" else "en")
