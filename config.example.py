@@ -45,6 +45,10 @@ synthesizer = {"chinese": "auto", "english": "auto"}
 # (config.json, vocab.json, model.safetensors or model.pth).
 models_dir = "~/.cache/mirrorchat"
 
+# Where voices are kept that callers enrol through OpenAI's API, a file each, only its key's (README). Nothing else is
+# ever written there.
+voices_dir = "~/.local/share/mirrorchat/voices"
+
 # Where XTTS and WeNet's checkpoints run: auto (the GPU when torch can use one; WeNet on the CPU when both do not fit),
 # cpu, cuda or cuda:N. WeNet's runtime releases run on the CPU. What does not fit into memory at the start is stepped
 # down: xtts_weights and wenet_weights while they are auto, xtts_batch while it is 8, then where WeNet runs. Other
