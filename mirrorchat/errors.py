@@ -30,8 +30,11 @@
     │   └── ModelNotInstalled        503 model_not_installed
     ├── DeadlineExceeded             504 deadline_exceeded
     ├── ConfigurationError           (startup only: the server refuses to start)
-    └── InstallError                 (the command line only: a model could not be installed or is damaged)
-        └── SourceFailed             (one source of a model does not work; the next is tried)
+    ├── InstallError                 (the command line only: a model could not be installed or is damaged)
+    │   └── SourceFailed             (one source of a model does not work; the next is tried)
+    └── CommandError                     (the command line only)
+        ├── ServerFailed                 (a server cannot be reached, refuses, or does not answer as MirrorChat does)
+        └── SoundDeviceError             (nothing here plays or records, or what does has failed)
 
 The message of each is written for the caller: it never holds a key, a path outside the models folder, or a traceback.
 """
@@ -234,6 +237,24 @@ class SourceFailed(InstallError):
     """A place that models come from does not work, or gives something else than the model."""
 
     code = "source_failed"
+
+
+class CommandError(MirrorChatError):
+    """A command could not do what it was asked; the message says why."""
+
+    code = "command_failed"
+
+
+class ServerFailed(CommandError):
+    """The server that a command was sent to cannot be reached, refuses, or does not answer as MirrorChat does."""
+
+    code = "server_failed"
+
+
+class SoundDeviceError(CommandError):
+    """No program of this machine plays or records, or the one that does has failed."""
+
+    code = "sound_device_failed"
 
 
 def log_unexpected(error: Exception) -> None:
