@@ -1,11 +1,9 @@
 """Turns, recognition and speech on the engines of the configuration, in this process: no server."""
 
-import importlib.util
 import re
 import sys
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
-from dataclasses import replace
 
 from mirrorchat.answers import engines_json, engines_used
 from mirrorchat.asked import Answered, AnswerEvent, Asked
@@ -27,27 +25,14 @@ SPEECH_DEADLINE_S = 3600.0
 def loaded(
     settings: Settings, *, hearing: Collection[Language] = (), speaking: Collection[Language] = ()
 ) -> Iterator[Engines]:
-    """Load the engines that hear and speak these languages, with a line at a terminal; what is not needed is light.
+    """Load the engines that hear and speak these languages, with a line at a terminal, and the chat.
 
     Raises ConfigurationError or ModelNotInstalled when one cannot start.
     """
     with Waiting("loading the engines"), redirect_stdout(sys.stderr):  # some packages print while they load
-        engines = build_engines(_narrowed(settings, hearing, speaking))
+        engines = build_engines(settings, hearing=hearing, speaking=speaking)
     with closing(engines):
         yield engines
-
-
-def _narrowed(settings: Settings, hearing: Collection[Language], speaking: Collection[Language]) -> Settings:
-    """Return `settings` with the engines that need no weights where nothing is asked of them."""
-    light = {Language.CHINESE: True, Language.ENGLISH: importlib.util.find_spec("pocketsphinx") is not None}
-    recognizer: Mapping[str, str] = {
-        language: "embedded" if language not in hearing and light[language] else settings.recognizer[language]
-        for language in Language
-    }
-    synthesizer: Mapping[str, str] = {
-        language: settings.synthesizer[language] if language in speaking else "embedded" for language in Language
-    }
-    return replace(settings, recognizer=recognizer, synthesizer=synthesizer)
 
 
 def ask_here(settings: Settings, engines: Engines, asked: Asked) -> Generator[AnswerEvent]:

@@ -1,7 +1,7 @@
 """The choice of engines at startup: which one answers at each stage, and why."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,15 +20,22 @@ FULL_HINT = "{} is not installed: run scripts/serve --full"
 INSTALL_HINT = "run .venv/bin/mirrorchat models install {}"
 
 
-def build_engines(settings: Settings) -> Engines:
+def build_engines(
+    settings: Settings,
+    *,
+    hearing: Collection[Language] = tuple(Language),
+    speaking: Collection[Language] = tuple(Language),
+) -> Engines:
     """Load what `settings` choose: a named engine must start, `auto` takes the real one when its weights are here.
+
+    There is a recogniser for each language of `hearing`, and a synthesiser for each of `speaking`.
 
     Raises ConfigurationError or ModelNotInstalled when a chosen engine cannot start. Heavy packages are imported here,
     in the branch that needs them. Engines that compute on the same GPU get one lock for it.
     """
     lock = DeviceLock()
-    synthesizers = _build_synthesizers(settings, lock)
-    recognizers = {language: _build_recognizer(settings, language, lock) for language in Language}
+    synthesizers = _build_synthesizers(settings, speaking, lock)
+    recognizers = {language: _build_recognizer(settings, language, lock) for language in hearing}
     return Engines(recognizers, _build_chat(settings), synthesizers)
 
 
@@ -86,13 +93,15 @@ def _build_embedded_recognizer(language: Language, folder: Path, *, required: bo
     return MissingRecognizer(language, folder)
 
 
-def _build_synthesizers(settings: Settings, lock: DeviceLock) -> dict[Language, Synthesizer]:
-    """Return a synthesiser for each language; languages that use the same engine share it."""
+def _build_synthesizers(
+    settings: Settings, languages: Collection[Language], lock: DeviceLock
+) -> dict[Language, Synthesizer]:
+    """Return a synthesiser for each of `languages`; those that use the same engine share it."""
     folder = settings.models_dir / "xtts-v2"
     missing = _missing(folder, XTTS_FILES, XTTS_PACKAGES)
     built: dict[str, Synthesizer] = {}
     chosen: dict[Language, Synthesizer] = {}
-    for language in Language:
+    for language in languages:
         name, reason = _choose(settings.synthesizer[language.value], "xtts", missing, folder)
         if name not in built:
             engine = _build_synthesizer(name, settings, folder, lock)
