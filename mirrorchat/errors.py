@@ -246,9 +246,13 @@ class CommandError(MirrorChatError):
 
 
 class ServerFailed(CommandError):
-    """The server that a command was sent to cannot be reached, refuses, or does not answer as MirrorChat does."""
+    """The server that a command was sent to cannot be reached, refuses, or does not answer as MirrorChat does.
+
+    `said` is the code that it refuses with, "" when there is none.
+    """
 
     code = "server_failed"
+    said = ""
 
 
 class SoundDeviceError(CommandError):

@@ -36,7 +36,7 @@ def hear(
     """
     recording = read_recording(file)
     if server is not None:
-        found = _heard_there(server, key_file, recording, language)
+        found = _heard_there(server, key_file, recording, language, timed=as_json)
     else:
         found = _heard_here(config, recording, language)
     click.echo(json.dumps(found, ensure_ascii=False) if as_json else found["text"])
@@ -70,11 +70,11 @@ def _heard_here(config: Path | None, recording: bytes, language: str) -> dict[st
     }
 
 
-def _heard_there(server: str, key_file: Path | None, recording: bytes, language: str) -> dict[str, Any]:
+def _heard_there(server: str, key_file: Path | None, recording: bytes, language: str, *, timed: bool) -> dict[str, Any]:
     from mirrorchat.engines import Language
     from mirrorchat.server_client import ServerClient
     from mirrorchat.server_speech import hear_there
     from mirrorchat.terminal import Waiting
 
     with ServerClient(server, server_key(key_file)) as client, Waiting("listening"):
-        return hear_there(client, recording, Language.parse(language))
+        return hear_there(client, recording, Language.parse(language), timed=timed)

@@ -118,7 +118,12 @@ def _speech(
         from mirrorchat.server_client import ServerClient
         from mirrorchat.server_speech import speech_there
 
-        with ServerClient(server, server_key(key_file)) as client, speech_there(client, text, voice) as speech:
+        with (
+            Waiting("waiting for the speech") as waiting,
+            ServerClient(server, server_key(key_file)) as client,
+            speech_there(client, text, voice, language) as speech,
+        ):
+            waiting.stop()
             yield speech
         return
     settings = settings_of(config)

@@ -24,8 +24,6 @@ READ_BYTES = 16_384
 _KEY_LIMIT_BYTES = 4096
 _MESSAGE_LIMIT_CHARS = 1000
 
-Fields = list[tuple[str, Any]]
-
 
 class ServerClient:
     """Sends requests to the server at `url`, with `key` as its Bearer token. Close it, or use it in a with block.
@@ -48,11 +46,6 @@ class ServerClient:
 
     def __exit__(self, *_error: object) -> None:
         self._session.close()
-
-    def get_json(self, path: str) -> Any:
-        """Return the JSON at `path`."""
-        with self.open("GET", path) as response:
-            return json_of(response)
 
     def post_json(self, path: str, **body: Any) -> Any:
         """Send a body as requests does (`json`, `data`, `files`), and return the JSON that comes back."""
@@ -142,13 +135,18 @@ def _refusal(response: requests.Response) -> ServerFailed:
     hint = ": set MIRRORCHAT_API_KEY, or --key-file" if status == 401 else ""
     retry = response.headers.get("Retry-After", "")
     wait = f" (try again after {int(retry)} s)" if retry.isascii() and retry.isdigit() and len(retry) < 7 else ""
-    return ServerFailed(f"{failed.message}{hint}{wait}")
+    refusal = ServerFailed(f"{failed.message}{hint}{wait}")
+    refusal.said = failed.said
+    return refusal
 
 
 def error_in(error: Mapping[str, Any]) -> ServerFailed:
     """Return the `error` of a body or an event in MirrorChat's shape as one to raise."""
     message = printable(str(error["message"]))[:_MESSAGE_LIMIT_CHARS]
-    return ServerFailed(f"the server says: {message} ({printable(str(error.get('code')))[:64]})")
+    code = printable(str(error.get("code")))[:64]
+    failed = ServerFailed(f"the server says: {message} ({code})")
+    failed.said = code
+    return failed
 
 
 def read_key(path: Path) -> str:

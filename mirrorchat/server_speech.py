@@ -1,5 +1,6 @@
 """Recognition and speech asked of a running server, through the routes that OpenAI's API has for them."""
 
+import itertools
 import secrets
 import struct
 from collections.abc import Iterator, Mapping
@@ -14,28 +15,29 @@ from mirrorchat.engines import Language, Voice, VoiceKind
 from mirrorchat.errors import MirrorChatError, ServerFailed
 from mirrorchat.server_client import ServerClient, read
 from mirrorchat.terminal import printable
+from mirrorchat.text import split_text
 
 TRANSCRIPTION_MODEL, SPEECH_MODEL = "whisper-1", "tts-1"  # the names that OpenAI's clients send
 NEUTRAL_VOICE = "default"  # the server's
-SPEECH_LIMIT_S = 3600.0
+INPUT_LIMIT_CHARS = 4000  # of one request: the route takes 4,096
+SPEECH_LIMIT_S = 3600.0  # of one
 TEXT_LIMIT_CHARS = 200_000
 TOKENS_LIMIT = 100_000
 _HEADER_LIMIT_BYTES = 4096
 _ID_LIMIT_CHARS = 256
 
 
-def hear_there(client: ServerClient, recording: bytes, language: Language) -> dict[str, Any]:
-    """Return what is said in `recording`, with `text`, `language`, `duration` and `tokens`. Raises ServerFailed."""
-    found = client.post_json(
-        "/v1/audio/transcriptions",
-        files={"file": ("recording", recording)},
-        data=[
-            ("model", TRANSCRIPTION_MODEL),
-            ("language", language.code),
-            ("response_format", "verbose_json"),
-            ("timestamp_granularities[]", "word"),
-        ],
-    )
+def hear_there(client: ServerClient, recording: bytes, language: Language, *, timed: bool) -> dict[str, Any]:
+    """Return what is said in `recording`, with `text`, `language`, `duration`, and `tokens`: when each word was said.
+
+    Those are asked for where `timed` says so; there are none where the recogniser does not know. Raises ServerFailed.
+    """
+    try:
+        found = _transcription(client, recording, language, {"timestamp_granularities[]": "word"} if timed else {})
+    except ServerFailed as error:
+        if not timed or error.said != "unsupported_parameter":
+            raise
+        found = _transcription(client, recording, language, {})
     try:
         words = list(found.get("words") or [])[:TOKENS_LIMIT]
         tokens = [_token(word) for word in words]
@@ -50,6 +52,11 @@ def hear_there(client: ServerClient, recording: bytes, language: Language) -> di
         "confidence": _share(found.get("confidence")),
         "tokens": tokens,
     }
+
+
+def _transcription(client: ServerClient, recording: bytes, language: Language, more: Mapping[str, str]) -> Any:
+    fields = {"model": TRANSCRIPTION_MODEL, "language": language.code, "response_format": "verbose_json", **more}
+    return client.post_json("/v1/audio/transcriptions", files={"file": ("recording", recording)}, data=fields)
 
 
 def _token(word: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,13 +76,22 @@ def _text(value: object, limit_chars: int) -> str:
 
 
 @contextmanager
-def speech_there(client: ServerClient, text: str, recording: bytes | None) -> Iterator[tuple[Voice, Iterator[Audio]]]:
+def speech_there(
+    client: ServerClient, text: str, recording: bytes | None, language: Language
+) -> Iterator[tuple[Voice, Iterator[Audio]]]:
     """Yield the voice, and `text` spoken in it as it comes. A voice that was enrolled for it is deleted at the end."""
+    first, *others = split_text(text, language, INPUT_LIMIT_CHARS) or [""]
     with _enrolled(client, recording) as voice:
-        body = {"model": SPEECH_MODEL, "input": text, "voice": voice, "response_format": "wav"}
-        with client.open("POST", "/v1/audio/speech", json=body) as response:
+        body = {"model": SPEECH_MODEL, "voice": voice, "response_format": "wav", "language": language.code}
+
+        def later() -> Iterator[Audio]:
+            for part in others:
+                with client.open("POST", "/v1/audio/speech", json=body | {"input": part}) as response:
+                    yield from _wav_pieces(read(response))
+
+        with client.open("POST", "/v1/audio/speech", json=body | {"input": first}) as response:
             known = _voice_of(response.headers.get("X-MirrorChat-Voice", ""), recording is not None)
-            yield known, _wav_pieces(read(response))
+            yield known, itertools.chain(_wav_pieces(read(response)), later())
 
 
 @contextmanager
