@@ -45,6 +45,10 @@ synthesizer = {"chinese": "auto", "english": "auto"}
 # (config.json, vocab.json, model.safetensors or model.pth).
 models_dir = "~/.cache/mirrorchat"
 
+# Where voices are kept that callers enrol through OpenAI's API, a file each, only its key's (README). Nothing else is
+# ever written there.
+voices_dir = "~/.local/share/mirrorchat/voices"
+
 # Where XTTS and WeNet's checkpoints run: auto (the GPU when torch can use one), cpu, cuda or cuda:N. WeNet's runtime
 # releases run on the CPU.
 device = "auto"

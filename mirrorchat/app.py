@@ -8,7 +8,7 @@ from typing import IO
 from flask import Blueprint, Flask, Request, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from mirrorchat import session_routes
+from mirrorchat import openai_api, session_routes
 from mirrorchat.access import check_key
 from mirrorchat.answers import engines_used, wanted_answer, whole_answer
 from mirrorchat.audio import decode, require_speakable
@@ -72,6 +72,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(Exception, _error_response)
     app.register_blueprint(main)
     app.register_blueprint(session_routes.routes)
+    app.register_blueprint(openai_api.routes)
     return app
 
 

@@ -79,6 +79,11 @@ def event_text(name: str, data: str) -> tuple[str, bool]:
 
 def whole_text(chunks: Iterable[bytes]) -> str:
     """Return the answer of an API that sends one JSON body although a stream was asked for."""
+    return _content(_first_choice(whole_object(chunks)).get("message"))
+
+
+def whole_object(chunks: Iterable[bytes]) -> dict[str, Any]:
+    """Return the JSON body of such an answer. Raises AnswerFailed for an error, or what is none."""
     body = bytearray()
     for chunk in chunks:
         body += chunk
@@ -87,7 +92,7 @@ def whole_text(chunks: Iterable[bytes]) -> str:
     parsed = _object(body)
     if parsed.get("error"):
         raise AnswerFailed("an error instead of an answer")
-    return _content(_first_choice(parsed).get("message"))
+    return parsed
 
 
 def _object(text: str | bytearray) -> dict[str, Any]:

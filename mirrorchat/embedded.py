@@ -199,6 +199,15 @@ class EmbeddedSynthesizer:
             return TintVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
         return TintVoice(VoiceKind.TINT, "coloured toward the speaker", profile)
 
+    @property
+    def voice_model(self) -> str:
+        """Return the method that its voices' numbers are of."""
+        return "WORLD voice tint 1"
+
+    def restore(self, data: bytes) -> TintVoice:
+        """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for anything else."""
+        return TintVoice.from_bytes(data)
+
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
         """Return pitch and colour of `speech` (its first 20 s), or None when it is not voiced or pyworld is missing."""
         if self._tint is None:

@@ -1,4 +1,4 @@
-"""Speech as bytes while it is being made: wav, raw pcm, Ogg Opus and mp3, each written piece by piece.
+"""Speech as bytes while it is being made: wav, raw pcm, Ogg Opus, mp3, AAC and FLAC, each written piece by piece.
 
 How a sound is cut into pieces never shows in what is decoded from them. An encoder keeps a fraction of a second at
 most: what it has made is handed over at once.
@@ -14,7 +14,8 @@ import numpy as np
 from mirrorchat.audio import Samples, to_pcm16
 
 UNKNOWN_SIZE = 0xFFFFFFFF  # what a wav header says of a length that is not known yet
-OPUS_BIT_RATE, MP3_BIT_RATE = 48_000, 64_000  # a second; speech in one channel is transparent at these
+# A second; speech in one channel is transparent at these.
+OPUS_BIT_RATE, MP3_BIT_RATE, AAC_BIT_RATE = 48_000, 64_000, 64_000
 PAGE_US = 40_000  # of Opus in one Ogg page; FFmpeg keeps two pages back
 
 
@@ -90,7 +91,10 @@ class _Sink:
 
 
 class AvEncoder:
-    """What libavcodec's `codec` and libavformat's `container` make of a sound at `sample_rate` Hz, which both know."""
+    """What libavcodec's `codec` and libavformat's `container` make of a sound at `sample_rate` Hz, which both know.
+
+    A `bit_rate` of 0 is for codecs that lose nothing.
+    """
 
     def __init__(
         self, content_type: str, container: str, codec: str, sample_rate: int, bit_rate: int, **options: str
@@ -103,7 +107,8 @@ class AvEncoder:
         self._file = av.open(self._sink, "w", format=container, options=settings)
         stream = self._file.add_stream(codec, rate=sample_rate, layout="mono")
         assert isinstance(stream, av.AudioStream)
-        stream.bit_rate = bit_rate
+        if bit_rate:
+            stream.bit_rate = bit_rate
         self._stream = stream
 
     def start(self) -> bytes:
@@ -138,9 +143,21 @@ def mp3_encoder(sample_rate: int) -> AvEncoder:
     return AvEncoder("audio/mpeg", "mp3", "libmp3lame", sample_rate, MP3_BIT_RATE, write_xing="0", id3v2_version="0")
 
 
+def aac_encoder(sample_rate: int) -> AvEncoder:
+    """Return an encoder to AAC in ADTS frames, which need no header."""
+    return AvEncoder("audio/aac", "adts", "aac", sample_rate, AAC_BIT_RATE)
+
+
+def flac_encoder(sample_rate: int) -> AvEncoder:
+    """Return an encoder to FLAC of 16 bits whose header leaves the length open."""
+    return AvEncoder("audio/flac", "flac", "flac", sample_rate, 0)
+
+
 ENCODERS: dict[str, Callable[[int], Encoder]] = {
     "wav": WavEncoder,
     "opus": opus_encoder,
     "mp3": mp3_encoder,
     "pcm": PcmEncoder,
+    "aac": aac_encoder,
+    "flac": flac_encoder,
 }  # each takes the sample rate in Hz

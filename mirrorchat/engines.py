@@ -175,6 +175,10 @@ class Voice:
     kind: VoiceKind
     reason: str
 
+    def to_bytes(self) -> bytes:
+        """Return the voice as bytes that its synthesiser's `restore` reads."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be kept")
+
 
 SpeakerEmbedding = npt.NDArray[np.float64]  # 1-D; what its numbers mean is the synthesiser's that made it
 
@@ -274,8 +278,17 @@ class Synthesizer(Protocol):
     info: EngineInfo
     sample_rate: int
 
+    @property
+    def voice_model(self) -> str:
+        """Return what its voices are computed with: a voice is of use where this is the same."""
+        ...
+
     def voice(self, references: Sequence[Audio]) -> Voice:
         """Return the voice heard in `references`, or a neutral one that says why it is neutral."""
+        ...
+
+    def restore(self, data: bytes) -> Voice:
+        """Return the voice whose `to_bytes` gave `data`. Raises ValueError for anything else, whatever it holds."""
         ...
 
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:

@@ -5,10 +5,16 @@
     │   ├── MissingField             400 missing_field
     │   ├── InvalidField             400 invalid_value
     │   ├── InvalidKey               401 invalid_api_key
+    │   ├── UnsupportedField         400 unsupported_parameter
     │   ├── NotFound                 404 not_found
+    │   │   └── ModelNotFound        404 model_not_found
     │   ├── MethodNotAllowed         405 method_not_allowed
     │   ├── UploadTimeout            408 upload_timeout
     │   ├── SessionBusy              409 session_busy
+    │   ├── VoiceConflict            409
+    │   │   ├── VoiceExists          409 voice_exists
+    │   │   ├── TooManyVoices        409 too_many_voices
+    │   │   └── OtherModelsVoice     409 voice_of_another_model
     │   ├── UploadTooLarge           413 upload_too_large
     │   ├── AudioTooLong             413 audio_too_long
     │   ├── UnsupportedAudio         415 unsupported_audio
@@ -16,6 +22,7 @@
     │       ├── AudioTooShort        422 audio_too_short
     │       ├── SilentAudio          422 silent_audio
     │       ├── NonFiniteAudio       422 non_finite_audio
+    │       ├── NoVoice              422 no_voice
     │       └── NoWords              422 no_words
     ├── ClientGone                   499 client_gone        (counted; nobody is left to read it)
     ├── RecognitionFailed            500 recognition_failed
@@ -86,9 +93,19 @@ class InvalidKey(InvalidRequest):
     code = "invalid_api_key"
 
 
+class UnsupportedField(InvalidRequest):
+    """A field of OpenAI's API that means something, and that cannot be honoured here."""
+
+    code = "unsupported_parameter"
+
+
 class NotFound(InvalidRequest):
     status = 404
     code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -106,6 +123,27 @@ class SessionBusy(InvalidRequest):
 
     status = 409
     code = "session_busy"
+
+
+class VoiceConflict(InvalidRequest):
+    """What is kept does not allow what was asked of a voice."""
+
+    status = 409
+    code = "voice_conflict"
+
+
+class VoiceExists(VoiceConflict):
+    code = "voice_exists"
+
+
+class TooManyVoices(VoiceConflict):
+    code = "too_many_voices"
+
+
+class OtherModelsVoice(VoiceConflict):
+    """The voice was computed with another model than the one that is loaded."""
+
+    code = "voice_of_another_model"
 
 
 class UploadTooLarge(InvalidRequest):
@@ -138,6 +176,12 @@ class SilentAudio(UnusableAudio):
 
 class NonFiniteAudio(UnusableAudio):
     code = "non_finite_audio"
+
+
+class NoVoice(UnusableAudio):
+    """A voice was to be enrolled from a recording that none can be computed from."""
+
+    code = "no_voice"
 
 
 class NoWords(UnusableAudio):

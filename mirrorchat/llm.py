@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -30,7 +30,8 @@ from requests.utils import get_auth_from_url
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from mirrorchat import __version__
-from mirrorchat.chat_stream import AnswerFailed, event_text, events, spoken, whole_text
+from mirrorchat.chat_chunks import ChatChunk, ChunkReader, Reader, TextReader
+from mirrorchat.chat_stream import AnswerFailed, events
 from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Message
 from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi
 from mirrorchat.settings import ChatApi
@@ -43,6 +44,8 @@ _GRACE_S = 1.0  # wait for [DONE] after a finish_reason: everything has been sai
 _JOIN_S = 1.0
 # Shown in a reason; any other type is only called unknown, because a header can echo the key like a body can.
 _KNOWN_TYPES = ("text/html", "text/plain", "text/xml", "application/xml", "application/octet-stream")
+
+Said = TypeVar("Said")  # a piece of an answer: text, or a chunk as OpenAI's API streams it
 
 _log = logging.getLogger(__name__)
 
@@ -83,11 +86,41 @@ class ChatClient:
         every failure of the turn), DeadlineExceeded, or the reason of `cancel`. Closing the generator ends the
         request; the connection is closed however it ends.
         """
+        asked = [{"role": message.role, "content": message.content} for message in messages]
+        return self._first_answer(TextReader, {"messages": asked}, range(len(self._apis)), deadline, cancel, failed)
+
+    def relay(
+        self,
+        request: Mapping[str, Any],
+        *,
+        model: str | None = None,
+        deadline: Deadline,
+        cancel: Cancel,
+        failed: Sequence[ChatFailure] = (),
+    ) -> Iterator[ChatChunk]:
+        """Yield the answer to a request in OpenAI's form as OpenAI's API streams it; its fields are passed on.
+
+        `model`: ask those APIs only that are set to it; each API gets its own model's name. All else is as with
+        `stream`.
+        """
+        chosen = [index for index, api in enumerate(self._apis) if model in (None, api.model)]
+        return self._first_answer(ChunkReader, request, chosen, deadline, cancel, failed)
+
+    def _first_answer(
+        self,
+        reader: Callable[[], Reader[Said]],
+        request: Mapping[str, Any],
+        chosen: Collection[int],
+        deadline: Deadline,
+        cancel: Cancel,
+        failed: Sequence[ChatFailure],
+    ) -> Iterator[Said]:
         failures = list(failed)
-        for index in self._cooldowns.order(skip={failure.index for failure in failed}):
+        skipped = set(range(len(self._apis))).difference(chosen) | {failure.index for failure in failed}
+        for index in self._cooldowns.order(skip=skipped):
             begun = False
             try:
-                with _Attempt(self._apis[index], messages) as attempt:
+                with _Attempt(self._apis[index], request, reader()) as attempt:
                     for piece in attempt.pieces(deadline, cancel):
                         begun = True
                         yield piece
@@ -145,22 +178,23 @@ class _Cooldowns:
             self._until[index] = float("-inf")
 
 
-class _Attempt:
+class _Attempt(Generic[Said]):
     """One request to one API. A context manager: leaving it closes the connection and ends the thread."""
 
-    def __init__(self, api: ChatApi, messages: Sequence[Message]) -> None:
+    def __init__(self, api: ChatApi, request: Mapping[str, Any], reader: Reader[Said]) -> None:
         self._api = api
-        self._messages = messages
+        self._request = request
+        self._reader = reader
         self._line = _Line()
         # Never blocks the reading thread; what it can hold is bounded by MAX_ANSWER_CHARS. None is the end.
-        self._events: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Said | BaseException | None] = queue.SimpleQueue()
         self._finished_at: float | None = None
         self._started_at = time.monotonic()
         self._connect_timeout_s = api.timeout_s
         # a daemon, because a name look-up that hangs cannot be ended and must not keep the process alive
         self._thread = threading.Thread(target=self._run, name=f"chat-{api.host}", daemon=True)
 
-    def __enter__(self) -> "_Attempt":
+    def __enter__(self) -> "_Attempt[Said]":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -170,7 +204,7 @@ class _Attempt:
         if self._line.connected and self._thread.ident is not None:
             self._thread.join(_JOIN_S)
 
-    def pieces(self, deadline: Deadline, cancel: Cancel) -> Iterator[str]:
+    def pieces(self, deadline: Deadline, cancel: Cancel) -> Iterator[Said]:
         """Yield the answer; called once. Raises AnswerFailed, DeadlineExceeded, or the reason of `cancel`."""
         cancel.check()
         deadline.check()
@@ -219,7 +253,7 @@ class _Attempt:
             # A session of its own: requests does not promise that one can be shared between threads, and a connection
             # kept from an earlier call could not be told from one that the server has closed meanwhile.
             with requests.Session() as session, self._post(session) as response:
-                for piece in spoken(self._texts(response)):
+                for piece in self._reader.passed_on(self._pieces(response)):
                     self._events.put(piece)
                 self._events.put(None)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -239,7 +273,7 @@ class _Attempt:
             session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         return session.post(
             api.endpoint,
-            json=_payload(api, self._messages),
+            json=_payload(api, self._request),
             headers=_headers(api),
             auth=_authorization(api),
             timeout=(self._connect_timeout_s, api.timeout_s),
@@ -247,28 +281,28 @@ class _Attempt:
             allow_redirects=False,  # the key must reach no other host
         )
 
-    def _texts(self, response: requests.Response) -> Iterator[str]:
-        """Yield the texts of an answer of either form; raise AnswerFailed for any other response, unread."""
+    def _pieces(self, response: requests.Response) -> Iterator[Said]:
+        """Yield the pieces of an answer of either form; raise AnswerFailed for any other response, unread."""
         _check_status(response)
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind == "text/event-stream":
             yield from self._streamed(_chunks(response))
         elif kind == "application/json":
-            yield whole_text(_chunks(response))
+            yield from self._reader.whole(_chunks(response))
         else:
             raise AnswerFailed(f"not an event stream ({kind if kind in _KNOWN_TYPES else 'unknown type'})")
 
-    def _streamed(self, chunks: Iterator[bytes]) -> Iterator[str]:
-        """Yield the texts of a stream up to [DONE]; raise AnswerFailed when it ends before it is finished."""
+    def _streamed(self, chunks: Iterator[bytes]) -> Iterator[Said]:
+        """Yield the pieces of a stream up to [DONE]; raise AnswerFailed when it ends before it is finished."""
         empty = True
         try:
             for name, data in events(chunks):
                 empty = False
                 if data.strip() == "[DONE]":
                     return
-                text, finished = event_text(name, data)
-                if text:
-                    yield text
+                piece, finished = self._reader.event(name, data)
+                if piece is not None:
+                    yield piece
                 if finished and self._finished_at is None:
                     self._finished_at = time.monotonic()
         except (urllib3.exceptions.HTTPError, OSError):
@@ -346,11 +380,16 @@ class _TlsConnection(_Connection, HTTPSConnection):
     """The same over TLS; the handshake too is done on a connection that can be shut down."""
 
 
-def _payload(api: ChatApi, messages: Sequence[Message]) -> dict[str, Any]:
-    asked = [{"role": message.role, "content": message.content} for message in messages]
-    payload: dict[str, Any] = {"model": api.model, "messages": asked, "stream": True}
-    optional = {"temperature": api.temperature, "max_tokens": api.max_tokens}
-    return payload | {name: value for name, value in optional.items() if value is not None}
+def _payload(api: ChatApi, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is sent: `request` stands above what the settings give this API, but for the model."""
+    own = {"temperature": api.temperature, "max_tokens": api.max_tokens}
+    if "max_completion_tokens" in request:
+        del own["max_tokens"]  # an older name of the same
+    return {name: value for name, value in own.items() if value is not None} | {
+        **request,
+        "model": api.model,
+        "stream": True,
+    }
 
 
 def _headers(api: ChatApi) -> CaseInsensitiveDict[str]:

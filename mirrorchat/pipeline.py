@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -20,8 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from mirrorchat.audio import Audio, Samples
-from mirrorchat.busy_time import BusyTime
-from mirrorchat.engines import Batched, Cancel, Engines, Language, Message, Priority, Transcript, Voice
+from mirrorchat.engines import Batched, Cancel, Engines, Language, Priority, Transcript, Voice
 from mirrorchat.errors import (
     ChatFailure,
     ChatInterrupted,
@@ -36,6 +35,7 @@ from mirrorchat.playback import HeadStart, InOrder, PlayoutBuffer
 from mirrorchat.reference import ReferenceQuality
 from mirrorchat.scheduler import MAX_LEFTOVERS, Place
 from mirrorchat.sessions import Session
+from mirrorchat.stopwatch import Stopwatch as Stopwatch
 from mirrorchat.text import SentenceCutter
 from mirrorchat.turn_events import (
     Done,
@@ -58,9 +58,11 @@ AWAITED_S = 3.0  # of speech left to hear: nearly two of XTTS's longest chunks; 
 HELPERS_PER_TURN = 5 + SENTENCES_AT_ONCE  # recogniser, voice, its reference's quality, chat, speech; sentences
 EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
 
+NO_AUDIO = Audio(np.zeros(0, np.float32), 16_000)
 TURN_OVER = ClientGone("the turn is over")  # what a helper that outlives its turn is stopped with; nobody sees it
 
 Result = TypeVar("Result")
+Texts = Callable[[Sequence[ChatFailure], Cancel], Iterator[str]]  # an answer in pieces, not from the APIs that failed
 
 
 @dataclass(frozen=True)
@@ -77,32 +79,6 @@ class Question:
     text: str | None = None
     session: Session | None = None
     hotwords: Sequence[str] = ()
-
-
-class Stopwatch:
-    """Adds up the seconds of named stages from several threads; what overlaps within a stage counts once.
-
-    Of the speech, `speech_s` are the seconds made so far; the first came `first_audio_s` seconds after the start.
-    """
-
-    def __init__(self) -> None:
-        self.speech_s = 0.0
-        self.first_audio_s: float | None = None
-        self._started = time.monotonic()
-        self._stages: dict[str, BusyTime] = {}
-
-    def time(self, stage: str) -> AbstractContextManager[None]:
-        return self._stages.setdefault(stage, BusyTime()).busy()
-
-    def spoke(self, seconds: float) -> None:
-        """Count further speech."""
-        if self.first_audio_s is None:
-            self.first_audio_s = time.monotonic() - self._started
-        self.speech_s += seconds
-
-    def timings(self) -> Timings:
-        seconds = {stage: busy.seconds for stage, busy in list(self._stages.items())}
-        return Timings({**seconds, "total": time.monotonic() - self._started})
 
 
 @dataclass(frozen=True)
@@ -144,16 +120,25 @@ class Pipeline:
         generator cancels whatever still runs for it.
         """
         turn = _Turn(self, question, place, watch, caller_gone)
-        try:
-            yield from turn.run(heard)
-        except MirrorChatError as error:
-            yield Error(error)
-        except Exception as error:
-            log_unexpected(error)
-            yield Error(MirrorChatError("something went wrong inside the server"))
-        finally:
-            turn.cancel.set(TURN_OVER)
-            place.abandon()
+        yield from _ended(turn, turn.run(heard))
+
+    def speak(
+        self,
+        texts: Texts,
+        voice: Callable[[], Voice],
+        language: Language,
+        place: Place,
+        *,
+        watch: Stopwatch,
+        heard: Callable[[], bool],
+        caller_gone: Callable[[], bool] = lambda: False,
+    ) -> Generator[Event]:
+        """Yield a text that comes in pieces as an answer is spoken: TextDelta, VoiceKnown and audio; or Error, last.
+
+        `texts` and `voice` are called in helpers. All else is as with `run_turn`.
+        """
+        turn = _Turn(self, Question(NO_AUDIO, language, language), place, watch, caller_gone)
+        yield from _ended(turn, turn.speak(texts, voice, heard))
 
     def answer(
         self, question: Question, place: Place, *, watch: Stopwatch, caller_gone: Callable[[], bool] = lambda: False
@@ -202,7 +187,7 @@ class _Turn:
             raise NoWords("no words were recognised in the audio", param="audio")
         yield transcript
         answer: list[str] = []
-        for event in self._answer(transcript.text, voice, heard):
+        for event in self._answer(partial(self._ask, transcript.text), voice, heard):
             if isinstance(event, TextDelta):
                 answer.append(event.text)
             elif isinstance(event, StartedOver):
@@ -212,6 +197,9 @@ class _Turn:
         yield self.watch.timings()
         self.session.add_turn(transcript.text, "".join(answer).strip())
         yield done
+
+    def speak(self, texts: Texts, voice: Callable[[], Voice], heard: Callable[[], bool]) -> Iterator[Event]:
+        yield from self._answer(texts, self.pipeline.submit(self.place, voice), heard)
 
     def _wait(self, helper: "Future[Result]") -> Generator[Event, None, Result]:
         """Return what `helper` returns; say now and then that it still works."""
@@ -225,13 +213,11 @@ class _Turn:
                 silent_until = time.monotonic() + KEEP_ALIVE_S
         return helper.result()
 
-    def _answer(self, text: str, voice: "Future[Voice]", heard: Callable[[], bool]) -> Iterator[Event]:
+    def _answer(self, texts: Texts, voice: "Future[Voice]", heard: Callable[[], bool]) -> Iterator[Event]:
         """Yield the answer, started over with the next API as long as one breaks off and nobody has heard of it."""
-        history = self.session.history()
-        messages = build_messages(self.pipeline.system_prompt, self.question.reply_language, text, history)
         failed: Sequence[ChatFailure] = ()
         while True:
-            attempt = _Attempt(self, messages, voice, failed, heard)
+            attempt = _Attempt(self, partial(texts, failed), voice, heard)
             try:
                 yield from attempt.run()
                 return
@@ -240,6 +226,13 @@ class _Turn:
                     raise
                 failed = error.failures
             yield StartedOver()
+
+    def _ask(self, question: str, failed: Sequence[ChatFailure], cancel: Cancel) -> Iterator[str]:
+        chat, deadline = self.pipeline.engines.chat, self.place.deadline
+        language, history = self.question.reply_language, self.session.history()
+        messages = build_messages(self.pipeline.system_prompt, language, question, history)
+        with self.watch.time("answer"):
+            yield from chat.stream(messages, deadline=deadline, cancel=cancel, failed=failed)
 
     def check(self) -> None:
         """Raise what ends the turn from outside: a shutdown, or a caller who hung up."""
@@ -269,21 +262,19 @@ class _Turn:
 
 
 class _Attempt:
-    """One try at an answer: a helper reads the chat and cuts sentences, another has them spoken, each by a helper."""
+    """One try at an answer: a helper reads its text and cuts sentences, another has them spoken, each by a helper."""
 
     def __init__(
         self,
         turn: _Turn,
-        messages: Sequence[Message],
+        texts: Callable[[Cancel], Iterator[str]],
         voice: "Future[Voice]",
-        failed: Sequence[ChatFailure],
         heard: Callable[[], bool],
     ) -> None:
         self._turn = turn
         self._heard = heard
-        self._messages = messages
+        self._texts = texts
         self._voice = voice
-        self._failed = failed
         self._language = turn.question.reply_language
         self._synthesizer = turn.pipeline.engines.synthesizers[self._language]
         self._at_once = SENTENCES_AT_ONCE if isinstance(self._synthesizer, Batched) else 1
@@ -300,7 +291,7 @@ class _Attempt:
     def run(self) -> Iterator[Event]:
         """Yield the events of the answer until it is out. Raises what a helper raised."""
         try:
-            for helper in (self._read_chat, self._speak_sentences):
+            for helper in (self._read_text, self._speak_sentences):
                 self._submit(helper)
             while (event := self._next_event()) is not None:
                 yield event
@@ -334,15 +325,11 @@ class _Attempt:
         except Exception as error:
             self._events.put_nowait(error)
 
-    def _read_chat(self) -> None:
-        turn = self._turn
+    def _read_text(self) -> None:
         cutter = SentenceCutter(self._language)
-        with turn.watch.time("answer"):
-            for piece in turn.pipeline.engines.chat.stream(
-                self._messages, deadline=turn.place.deadline, cancel=self._cancel, failed=self._failed
-            ):
-                self._events.put_nowait(TextDelta(piece))
-                self._queue_sentences(cutter.feed(piece))
+        for piece in self._texts(self._cancel):
+            self._events.put_nowait(TextDelta(piece))
+            self._queue_sentences(cutter.feed(piece))
         self._queue_sentences(cutter.flush())
         self._sentences.put_nowait(None)
 
@@ -433,6 +420,20 @@ class _Attempt:
             self._turn.watch.spoke(event.audio.duration_s)
             self._playout.add(event.audio.duration_s)
         self._events.put_nowait(event)
+
+
+def _ended(turn: _Turn, events: Iterator[Event]) -> Generator[Event]:
+    """Pass on the events of `turn`; whatever ends it becomes the last one, and then nothing runs for it any more."""
+    try:
+        yield from events
+    except MirrorChatError as error:
+        yield Error(error)
+    except Exception as error:
+        log_unexpected(error)
+        yield Error(MirrorChatError("something went wrong inside the server"))
+    finally:
+        turn.cancel.set(TURN_OVER)
+        turn.place.abandon()
 
 
 class _Collector:

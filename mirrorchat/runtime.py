@@ -10,6 +10,7 @@ from flask import current_app, g, request
 
 from mirrorchat.answers import engine_label
 from mirrorchat.engines import Deadline
+from mirrorchat.enrolled_voices import EnrolledVoices
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady, ShuttingDown, log_unexpected
 from mirrorchat.metrics import Metrics
 from mirrorchat.pipeline import Pipeline
@@ -35,6 +36,7 @@ class Runtime:
         self.metrics = Metrics(self.scheduler)
         self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
         self.sessions.start_sweeping()
+        self.voices = EnrolledVoices(settings.voices_dir)
         self._pipeline: Pipeline | None = None
         self._loaded = threading.Event()
         threading.Thread(target=self._load, name="load-engines", daemon=True).start()

@@ -72,6 +72,7 @@ class Settings:
     xtts_cache_mb: int = 2200
     threads: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
     models_dir: Path = field(default_factory=lambda: Path("~/.cache/mirrorchat").expanduser())
+    voices_dir: Path = field(default_factory=lambda: Path("~/.local/share/mirrorchat/voices").expanduser())
     upload_limit_mb: int = 12
     question_limit_s: float = 60.0
     turn_deadline_s: float = 100.0
@@ -309,6 +310,7 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "xtts_cache_mb": _integer(1, 100_000),
     "threads": _integer(1, 256),
     "models_dir": _folder,
+    "voices_dir": _folder,
     "upload_limit_mb": _integer(1, 100),
     "question_limit_s": _number(1.0, 60.0),
     "turn_deadline_s": _number(1.0, 3600.0),

@@ -23,3 +23,8 @@ def is_list_item(text: str) -> bool:
 def is_whole_clause(text: str) -> bool:
     """Return whether `text`, a part of a sentence, is long enough to be spoken well by itself."""
     return 2 * len(HAN.findall(text)) + 3 * len(_LATIN_WORD.findall(text)) >= _CLAUSE_UNITS
+
+
+def count_latin_words(text: str) -> int:
+    """Return how many words in letters other than Chinese ones `text` has."""
+    return len(_LATIN_WORD.findall(text))

@@ -7,8 +7,8 @@ left to send then is in memory (pipeline.UNHEARD_LIMIT_S bounds it), and SendWat
 import base64
 import errno
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 from flask import Response
 
@@ -30,6 +30,7 @@ from mirrorchat.errors import ClientGone, MirrorChatError, SynthesisFailed, log_
 from mirrorchat.pipeline import Pipeline, Question, Stopwatch
 from mirrorchat.request_record import RequestRecord
 from mirrorchat.scheduler import Place
+from mirrorchat.sessions import Session
 from mirrorchat.socket_watch import SendWatch, hung_up
 from mirrorchat.turn_events import (
     Done,
@@ -46,6 +47,9 @@ from mirrorchat.turn_events import (
 WRITE_BYTES = 65_536  # in one write, which has SEND_DEADLINE_S: 1.4 s of wav
 GREETING = b": MirrorChat\n\n"  # a comment: sends the headers off before there is anything to say
 KEEP_ALIVE = b": still working\n\n"
+
+
+Said = TypeVar("Said")  # the events of a turn
 
 
 class BrokenOff(ConnectionResetError):
@@ -69,7 +73,7 @@ def stream_answer(
 
     Audio is returned once its first piece exists: raises what ends the turn before. Events are returned at once.
     """
-    turn = _StreamedTurn(question, place, pipeline, watch, environ, record)
+    turn = _QuestionTurn(question, place, pipeline, watch, environ, record)
     try:
         response = _event_response(turn) if wanted.form == "sse" else _audio_response(turn, wanted.form)
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold small pieces back
@@ -81,25 +85,24 @@ def stream_answer(
     return response
 
 
-class _StreamedTurn:
-    """One turn on its way out. Holds its place, its events and the watch on the caller's socket until it is freed."""
+class StreamedTurn(Generic[Said]):
+    """One turn on its way out. Holds its place, its events and the watch on the caller's socket until it is freed.
+
+    `begin` gets a function that tells whether the caller has `heard` any of the answer, and gives the events.
+    """
 
     def __init__(
         self,
-        question: Question,
+        begin: Callable[[Callable[[], bool]], Generator[Said]],
         place: Place,
-        pipeline: Pipeline,
         watch: Stopwatch,
         environ: Mapping[str, Any],
         record: RequestRecord,
     ) -> None:
-        self.used: dict[str, EngineInfo] = engines_used(question, pipeline.engines.infos())
         self.watch = watch
-        self.session = question.session
+        self.session: Session | None = None
         self.heard = False  # whether the caller has had any of the answer
-        self.events = pipeline.run_turn(
-            question, place, watch=watch, heard=lambda: self.heard, caller_gone=hung_up(environ)
-        )
+        self.events = begin(lambda: self.heard)
         self._record = record
         self._sending = SendWatch(environ)
         place.hold()
@@ -143,22 +146,43 @@ class _StreamedTurn:
             self._record.note = "not_read_in_time"
 
 
+class _QuestionTurn(StreamedTurn[Event]):
+    """The answer to a question."""
+
+    def __init__(
+        self,
+        question: Question,
+        place: Place,
+        pipeline: Pipeline,
+        watch: Stopwatch,
+        environ: Mapping[str, Any],
+        record: RequestRecord,
+    ) -> None:
+        def begin(heard: Callable[[], bool]) -> Generator[Event]:
+            return pipeline.run_turn(question, place, watch=watch, heard=heard, caller_gone=hung_up(environ))
+
+        super().__init__(begin, place, watch, environ, record)
+        self.used: dict[str, EngineInfo] = engines_used(question, pipeline.engines.infos())
+        self.session = question.session
+
+
 # Audio
 
 
-def _audio_response(turn: _StreamedTurn, form: str) -> Response:
-    facts, first = _first_audio(turn)
-    turn.heard = True
-    turn.leave()
+def _audio_response(turn: StreamedTurn[Event], form: str) -> Response:
+    facts, first = first_audio(turn)
     encoder = ENCODERS[form](first.sample_rate)
-    response = Response(_audio_body(turn, encoder, first.samples), content_type=encoder.content_type)
+    response = Response(audio_body(turn, encoder, first.samples), content_type=encoder.content_type)
     response.headers["X-MirrorChat-Sample-Rate"] = str(first.sample_rate)
     describe(response, facts)
     return response
 
 
-def _first_audio(turn: _StreamedTurn) -> tuple[Facts, Audio]:
-    """Return what is known by the time the first audio exists, and that audio. Raises what ends the turn before."""
+def first_audio(turn: StreamedTurn[Event]) -> tuple[Facts, Audio]:
+    """Return what is known by the time the first audio exists, and that audio. Raises what ends the turn before.
+
+    From then on it counts as heard, and the engines alone hold the turn's place.
+    """
     transcript, reply, voice = "", list[str](), Voice(VoiceKind.NEUTRAL, "")
     for event in turn.events:
         match event:
@@ -171,13 +195,15 @@ def _first_audio(turn: _StreamedTurn) -> tuple[Facts, Audio]:
             case StartedOver():
                 reply.clear()
             case SpokenAudio(audio=audio):
+                turn.heard = True
+                turn.leave()
                 return Facts(transcript, "".join(reply), False, voice, turn.watch.timings()), audio
             case SentenceFailed(reason=reason) | Error(reason=reason):
                 raise reason
     raise SynthesisFailed("the answer held nothing that can be spoken")
 
 
-def _audio_body(turn: _StreamedTurn, encoder: Encoder, first: Samples) -> Iterator[bytes]:
+def audio_body(turn: StreamedTurn[Event], encoder: Encoder, first: Samples) -> Iterator[bytes]:
     """Yield the answer's bytes. Raises BrokenOff at whatever is wrong: there is no other way to say it here."""
     try:
         yield from turn.send(encoder.start() + encoder.encode(first))
@@ -189,7 +215,7 @@ def _audio_body(turn: _StreamedTurn, encoder: Encoder, first: Samples) -> Iterat
         yield from turn.send(encoder.finish())
         turn.ended()
     except Exception as error:
-        turn.ended(_as_ours(error))
+        turn.ended(as_ours(error))
         raise BrokenOff from None
     finally:
         encoder.close()
@@ -198,12 +224,12 @@ def _audio_body(turn: _StreamedTurn, encoder: Encoder, first: Samples) -> Iterat
 # Events
 
 
-def _event_response(turn: _StreamedTurn) -> Response:
+def _event_response(turn: _QuestionTurn) -> Response:
     turn.heard = True  # of its text
     return Response(_event_body(turn), content_type="text/event-stream")
 
 
-def _event_body(turn: _StreamedTurn) -> Iterator[bytes]:
+def _event_body(turn: _QuestionTurn) -> Iterator[bytes]:
     """Yield the turn as server-sent events; whatever ends it is one too."""
     reply: list[str] = []
     try:
@@ -221,12 +247,12 @@ def _event_body(turn: _StreamedTurn) -> Iterator[bytes]:
                 yield from turn.send(_as_sent(event))
         turn.ended()
     except Exception as error:
-        reason = _as_ours(error)
+        reason = as_ours(error)
         turn.ended(reason)
         yield from turn.send(_sse("error", reason.body()))
 
 
-def _done(event: Done, reply: str, turn: _StreamedTurn) -> bytes:
+def _done(event: Done, reply: str, turn: _QuestionTurn) -> bytes:
     """Return the last event, with the whole `reply`."""
     facts: dict[str, object] = {"reply": reply.strip(), "voice": voice_json(event.voice)}
     session = session_json(turn.session.id, event.quality) if turn.session is not None else {}
@@ -261,7 +287,8 @@ def _sse(name: str, data: Mapping[str, object]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
-def _as_ours(error: Exception) -> MirrorChatError:
+def as_ours(error: Exception) -> MirrorChatError:
+    """Return `error`, or what the caller is told instead of it: a defect is logged."""
     if isinstance(error, MirrorChatError):
         return error
     log_unexpected(error)

@@ -6,6 +6,7 @@ caught here: silence at the edges is trimmed, and a piece that never ends is dra
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -114,6 +115,28 @@ class XttsSynthesizer:
             return replace(self._neutral_voice, reason=f"{shown_s:.1f} s of speech, {SPEECH_NEEDED_S:.0f} s is needed")
         heard = [trim_to_speech(audio, span) for audio, span in zip(references, spans, strict=True) if span.speech_s]
         return self._condition(heard, VoiceKind.CLONE, f"{speech_s:.1f} s of speech")
+
+    @functools.cached_property
+    def voice_model(self) -> str:
+        """Return the model's folder and the beginning of the SHA-256 of the networks that its voices come from."""
+        network = self._loaded()
+        gpt, speaker_encoder = network.gpt, network.hifigan_decoder.speaker_encoder
+        parts = (gpt.conditioning_encoder, gpt.conditioning_perceiver, speaker_encoder)
+        digest = hashlib.sha256()
+        for name, tensor in (entry for part in parts for entry in part.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return f"{self._folder.name} {digest.hexdigest()[:12]}"
+
+    def restore(self, data: bytes) -> XttsVoice:
+        """Return the voice that `XttsVoice.to_bytes` wrote. Raises ValueError unless it fits this model."""
+        voice, own = XttsVoice.from_bytes(data), self._neutral_voice
+        for given, fitting in (
+            (voice.gpt_cond_latent, own.gpt_cond_latent),
+            (voice.speaker_embedding, own.speaker_embedding),
+        ):
+            if given.shape != fitting.shape or given.dtype != torch.float32 or not given.isfinite().all():
+                raise ValueError("this voice does not fit the model")
+        return voice
 
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
         """Return what the speaker encoder makes of `speech` (its first 30 s), shape (512,).

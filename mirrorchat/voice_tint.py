@@ -143,7 +143,7 @@ class TintVoice(Voice):
         try:
             fields = json.loads(head)
             kind, reason = VoiceKind(fields["kind"]), str(fields["reason"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError("not a voice") from error
         return cls(kind, reason, Profile.from_bytes(packed) if packed else None)
 

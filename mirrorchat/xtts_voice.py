@@ -43,8 +43,8 @@ class XttsVoice(Voice):
             tensors = safetensors.torch.load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             kind, reason = json.loads(header["__metadata__"]["about"])
-            return cls(VoiceKind(kind), reason, tensors["gpt_cond_latent"], tensors["speaker_embedding"])
-        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            return cls(VoiceKind(kind), str(reason), tensors["gpt_cond_latent"], tensors["speaker_embedding"])
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError("these bytes are not an XTTS voice") from error
 
     def __eq__(self, other: object) -> bool:

@@ -1,0 +1,223 @@
+"""Voices that callers have enrolled: one file for each in one folder, found by an id that cannot be guessed.
+
+A file is a line of JSON, the header, and the bytes that it announces: the voice as each synthesiser has it and, where
+the caller asked for that, the sample as a wav. What is read is taken for hostile: every size is bounded, every name is
+checked, and nothing in it is ever run. Nothing but enrolment writes here.
+"""
+
+import json
+import os
+import re
+import secrets
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mirrorchat.engines import Synthesizer, Voice
+from mirrorchat.errors import InvalidField, NotFound, OtherModelsVoice, TooManyVoices, VoiceExists
+
+VOICES_PER_OWNER = 100
+NAME_LIMIT_CHARS = 64
+ID_PREFIX = "voice_"
+SUFFIX = ".voice"
+HEADER_LIMIT_BYTES = 8_192
+PART_LIMIT_BYTES = 4_000_000  # of one synthesiser's voice; XTTS's takes 130 kB
+SAMPLE_LIMIT_BYTES = 8_000_000  # a minute at 48 kHz in 16 bits is 5.8 MB
+
+_ID = re.compile(rf"{ID_PREFIX}[0-9a-f]{{32}}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The voice as one synthesiser has it: the engine's name, what its voices are computed with, and the voice."""
+
+    engine: str
+    model: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class EnrolledVoice:
+    """What is kept of a voice, without the voice itself. `created_at` in Unix seconds; `sample`: whether it is kept."""
+
+    id: str
+    owner: str
+    name: str
+    created_at: int
+    models: tuple[tuple[str, str], ...]  # engine and model of each part
+    sample: bool
+
+
+class EnrolledVoices:
+    """The voices in `folder`, which is made with the first of them. Thread-safe; one server for one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+
+    def enrol(self, owner: str, name: str, parts: Sequence[Part], sample: bytes = b"") -> EnrolledVoice:
+        """Keep a voice of `owner` under `name` (of `checked_name`), with the wav `sample` if there is one.
+
+        Raises VoiceExists when the owner has one of that name, TooManyVoices beyond VOICES_PER_OWNER.
+        """
+        with self._lock:
+            self.check_room(owner, name)
+            models = tuple((part.engine, part.model) for part in parts)
+            voice_id = ID_PREFIX + secrets.token_hex(16)
+            voice = EnrolledVoice(voice_id, owner, name, int(time.time()), models, bool(sample))
+            sizes = [len(part.data) for part in parts]
+            self._write(voice_id, _header(voice, sizes, len(sample)) + b"".join(part.data for part in parts) + sample)
+        return voice
+
+    def check_room(self, owner: str, name: str) -> None:
+        """Raise what keeps `owner` from enrolling a voice called `name`."""
+        kept = self.of(owner)
+        if any(voice.name.casefold() == name.casefold() for voice in kept):
+            raise VoiceExists(f"there is a voice {name} already; delete it, or choose another name", param="name")
+        if len(kept) >= VOICES_PER_OWNER:
+            raise TooManyVoices(f"{VOICES_PER_OWNER} voices are kept already, which is the most; delete one first")
+
+    def of(self, owner: str) -> list[EnrolledVoice]:
+        """Return the voices of `owner`, oldest first. Files that are no voices are passed over."""
+        voices = [voice for voice in self._all() if voice.owner == owner]
+        return sorted(voices, key=lambda voice: (voice.created_at, voice.id))
+
+    def find(self, owner: str, id_or_name: str) -> EnrolledVoice:
+        """Return the voice of `owner` with this id, or else of this name. Raises NotFound."""
+        if _ID.fullmatch(id_or_name):
+            voice = self._read_header(id_or_name)
+            found = voice if voice is not None and voice.owner == owner else None
+        else:
+            named = (voice for voice in self.of(owner) if voice.name.casefold() == id_or_name.casefold())
+            found = next(named, None)
+        if found is None:
+            raise NotFound(f"there is no voice {id_or_name[:NAME_LIMIT_CHARS]!r} of yours", param="voice")
+        return found
+
+    def load(self, voice: EnrolledVoice, synthesizer: Synthesizer) -> Voice:
+        """Return `voice` as `synthesizer` speaks it.
+
+        Raises OtherModelsVoice when it was computed with other models alone, NotFound when it has been deleted or its
+        file is damaged.
+        """
+        mine = (synthesizer.info.name, synthesizer.voice_model)
+        if mine not in voice.models:
+            theirs = ", ".join(f"{engine} ({model})" for engine, model in voice.models)
+            raise OtherModelsVoice(
+                f"the voice {voice.name} was computed with {theirs}; what speaks here is {mine[0]} ({mine[1]}): "
+                "enrol it again",
+                param="voice",
+            )
+        data = self._read_part(voice.id, voice.models.index(mine))
+        try:
+            return synthesizer.restore(data)
+        except ValueError:
+            raise NotFound(f"the file of the voice {voice.name} is damaged: enrol it again", param="voice") from None
+
+    def delete(self, owner: str, id_or_name: str) -> EnrolledVoice:
+        """Remove a voice and all that is kept of it. Raises NotFound."""
+        with self._lock:
+            voice = self.find(owner, id_or_name)
+            self._path(voice.id).unlink(missing_ok=True)
+        return voice
+
+    def _path(self, voice_id: str) -> Path:
+        return self._folder / f"{voice_id}{SUFFIX}"
+
+    def _all(self) -> Iterator[EnrolledVoice]:
+        with suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self._folder)):
+                voice_id = name.removesuffix(SUFFIX)
+                if name.endswith(SUFFIX) and _ID.fullmatch(voice_id):
+                    voice = self._read_header(voice_id)
+                    if voice is not None:
+                        yield voice
+
+    def _read_header(self, voice_id: str) -> EnrolledVoice | None:
+        """Return what the file of `voice_id` says of itself; None where there is none, or it is no voice."""
+        try:
+            with self._path(voice_id).open("rb") as file:
+                return _read(voice_id, _fields(file.readline(HEADER_LIMIT_BYTES)))
+        except (OSError, ValueError):
+            return None
+
+    def _read_part(self, voice_id: str, index: int) -> bytes:
+        try:
+            with self._path(voice_id).open("rb") as file:
+                sizes = [part["bytes"] for part in _fields(file.readline(HEADER_LIMIT_BYTES))["parts"]]
+                file.seek(sum(sizes[:index]), os.SEEK_CUR)
+                return file.read(sizes[index])
+        except (OSError, ValueError, IndexError):
+            raise NotFound("the voice has been deleted, or its file is damaged", param="voice") from None
+
+    def _write(self, voice_id: str, data: bytes) -> None:
+        """Write a voice's file whole or not at all, for its owner's eyes alone."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self._folder / f".{voice_id}"
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(self._path(voice_id))
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+def checked_name(name: str, reserved: Sequence[str]) -> str:
+    """Return `name` as it is kept. Raises InvalidField for one that is empty, too long, not printable or `reserved`."""
+    text = unicodedata.normalize("NFC", name).strip()
+    if not 0 < len(text) <= NAME_LIMIT_CHARS or not text.isprintable():
+        raise InvalidField(f"name must be 1 to {NAME_LIMIT_CHARS} printable characters", param="name")
+    if text.casefold() in reserved or text.casefold().startswith(ID_PREFIX):
+        raise InvalidField(f"name may not be {text}: that means another voice; choose another name", param="name")
+    return text
+
+
+def _header(voice: EnrolledVoice, sizes: Sequence[int], sample_bytes: int) -> bytes:
+    parts = [
+        {"engine": engine, "model": model, "bytes": size}
+        for (engine, model), size in zip(voice.models, sizes, strict=True)
+    ]
+    fields = {"format": 1, "owner": voice.owner, "name": voice.name, "created_at": voice.created_at}
+    return json.dumps(fields | {"parts": parts, "sample_bytes": sample_bytes}).encode() + b"\n"
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    """Return a header's fields, of which all that is used is checked. Raises ValueError."""
+    try:
+        fields: Any = json.loads(line)
+    except RecursionError:
+        raise ValueError("no voice's header") from None
+    parts = fields.get("parts") if isinstance(fields, dict) and fields.get("format") == 1 else None
+    texts = isinstance(parts, list) and all(isinstance(fields.get(name), str) for name in ("owner", "name"))
+    if not parts or not texts or not all(map(_is_part, parts)):
+        raise ValueError("no voice's header")
+    if not _is_size(fields.get("sample_bytes"), SAMPLE_LIMIT_BYTES) or not _is_size(fields.get("created_at"), 1 << 40):
+        raise ValueError("no voice's header")
+    return dict(fields)
+
+
+def _is_part(part: object) -> bool:
+    return (
+        isinstance(part, Mapping)
+        and isinstance(part.get("engine"), str)
+        and isinstance(part.get("model"), str)
+        and _is_size(part.get("bytes"), PART_LIMIT_BYTES)
+    )
+
+
+def _is_size(value: object, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
+
+
+def _read(voice_id: str, fields: Mapping[str, Any]) -> EnrolledVoice:
+    models = tuple((part["engine"], part["model"]) for part in fields["parts"])
+    return EnrolledVoice(
+        voice_id, fields["owner"], fields["name"], fields["created_at"], models, bool(fields["sample_bytes"])
+    )
