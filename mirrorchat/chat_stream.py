@@ -22,7 +22,7 @@ class AnswerFailed(Exception):
         self.retry_after_s = retry_after_s
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+def _lines(chunks: Iterable[bytes], limit_chars: int) -> Iterator[str]:
     """Yield the lines, without their ends (LF, CR or CRLF), of UTF-8 that may be cut anywhere and begin with a BOM.
 
     What is not UTF-8 becomes U+FFFD, as the standard of event streams asks.
@@ -39,18 +39,18 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
             parts, size = [], 0
         parts.append(rest)
         size += len(rest)
-        if size > _MAX_LINE_CHARS:
+        if size > limit_chars:
             raise AnswerFailed("a line is too long for an event stream")
     yield "".join(parts) + decoder.decode(b"", final=True).rstrip("\n")
 
 
-def events(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+def events(chunks: Iterable[bytes], *, limit_chars: int = _MAX_LINE_CHARS) -> Iterator[tuple[str, str]]:
     """Yield (event name, data) of a stream of server-sent events (WHATWG HTML, section 9.2).
 
     Beyond the standard, an event that the end of the stream cuts off counts: many servers end at `data: [DONE]`.
     """
     name, data, size = "", [], 0
-    for line in _lines(chunks):
+    for line in _lines(chunks, limit_chars):
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
@@ -62,7 +62,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
             if data:
                 yield name, "\n".join(data)
             name, data, size = "", [], 0
-        if size > _MAX_LINE_CHARS:
+        if size > limit_chars:
             raise AnswerFailed("an event is too long for an event stream")
     if data:
         yield name, "\n".join(data)

@@ -13,10 +13,17 @@ from mirrorchat.errors import MirrorChatError
 
 # name: its module and function, and what it does (shown without importing it). One whose module is absent is not there.
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "serve": ("mirrorchat.serve_command:serve", "Run the server."),
+    "ask": ("mirrorchat.ask_command:ask", "Ask a spoken question, and hear the answer."),
+    "say": ("mirrorchat.say_command:say", "Speak a text in the voice of a recording."),
+    "hear": ("mirrorchat.hear_command:hear", "Write down what is said in a recording."),
     "models": ("mirrorchat.models_command:models", "Install, verify and remove the models of the real engines."),
     "doctor": ("mirrorchat.doctor:doctor", "Look for what keeps MirrorChat from working, and say what to do."),
     "evaluate": ("mirrorchat.evaluate:evaluate", "Measure recognition and speech over recordings."),
+    "completion": ("mirrorchat.completion_command:completion", "Print the script that completes commands in a shell."),
 }
+
+INTERRUPTED_STATUS = 130  # as shells say it: 128 and the number of SIGINT
 
 
 class CommandFailed(click.ClickException):
@@ -48,6 +55,9 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except MirrorChatError as error:
             raise CommandFailed(" ".join(str(error).split())) from error
+        except (KeyboardInterrupt, click.Abort):  # the second is what a question gives that Ctrl-C ends
+            click.echo("\nmirrorchat: interrupted", err=True)
+            ctx.exit(INTERRUPTED_STATUS)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,5 +67,5 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line and end the process: 0 when all went well, 1 when not, 2 for wrong usage."""
+    """Run the command line and end the process: 0 when all went well, 1 when not, 2 for wrong usage, 130 for Ctrl-C."""
     cli.main(prog_name="mirrorchat")

@@ -38,8 +38,11 @@
     ├── DeadlineExceeded             504 deadline_exceeded
     ├── ConfigurationError           (startup only: the server refuses to start)
     ├── EvaluationError              (the command line only: recordings cannot be evaluated, or not all of them)
-    └── InstallError                 (the command line only: a model could not be installed or is damaged)
-        └── SourceFailed             (one source of a model does not work; the next is tried)
+    ├── InstallError                 (the command line only: a model could not be installed or is damaged)
+    │   └── SourceFailed             (one source of a model does not work; the next is tried)
+    └── CommandError                     (the command line only)
+        ├── ServerFailed                 (a server cannot be reached, refuses, or does not answer as MirrorChat does)
+        └── SoundDeviceError             (nothing here plays or records, or what does has failed)
 
 The message of each is written for the caller: it never holds a key, a path outside the models folder, or a traceback.
 """
@@ -285,6 +288,28 @@ class SourceFailed(InstallError):
     """A place that models come from does not work, or gives something else than the model."""
 
     code = "source_failed"
+
+
+class CommandError(MirrorChatError):
+    """A command could not do what it was asked; the message says why."""
+
+    code = "command_failed"
+
+
+class ServerFailed(CommandError):
+    """The server that a command was sent to cannot be reached, refuses, or does not answer as MirrorChat does.
+
+    `said` is the code that it refuses with, "" when there is none.
+    """
+
+    code = "server_failed"
+    said = ""
+
+
+class SoundDeviceError(CommandError):
+    """No program of this machine plays or records, or the one that does has failed."""
+
+    code = "sound_device_failed"
 
 
 def log_unexpected(error: Exception) -> None:

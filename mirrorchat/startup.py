@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,24 +23,38 @@ from mirrorchat.settings import Settings
 _log = logging.getLogger(__name__)
 
 
-def build_engines(settings: Settings) -> Engines:
+def build_engines(
+    settings: Settings,
+    *,
+    hearing: Collection[Language] = tuple(Language),
+    speaking: Collection[Language] = tuple(Language),
+) -> Engines:
     """Load what `settings` choose: a named engine must start, `auto` takes the real one when its weights are here.
+
+    There is a recogniser for each language of `hearing`, and a synthesiser for each of `speaking`.
 
     Raises ConfigurationError or ModelNotInstalled when a chosen engine cannot start. Heavy packages are imported here,
     in the branch that needs them. Engines that compute on the same GPU get one lock for it.
 
     What the models take of the memory is planned and logged first; ConfigurationError, too, when they do not fit.
     """
-    plan = plan_memory(settings)
+    plan = plan_memory(_reduced(settings, hearing, speaking))
     for line in plan.lines():
         _log.info("%s", line)
     if plan.trouble:
         _log.warning("%s", plan.trouble)
     plan.require_fit()
     lock = DeviceLock()
-    synthesizers = _build_synthesizers(plan, lock)
-    recognizers = {language: _build_recognizer(plan, language, lock) for language in Language}
+    synthesizers = _build_synthesizers(plan, speaking, lock)
+    recognizers = {language: _build_recognizer(plan, language, lock) for language in hearing}
     return Engines(recognizers, _build_chat(settings), synthesizers)
+
+
+def _reduced(settings: Settings, hearing: Collection[Language], speaking: Collection[Language]) -> Settings:
+    """Return `settings` without models for languages that are not heard or spoken, so that none is planned for."""
+    recognizer = {one.value: settings.recognizer[one.value] if one in hearing else "embedded" for one in Language}
+    synthesizer = {one.value: settings.synthesizer[one.value] if one in speaking else "embedded" for one in Language}
+    return replace(settings, recognizer=recognizer, synthesizer=synthesizer)
 
 
 def _build_chat(settings: Settings) -> ChatModel:
@@ -93,11 +108,13 @@ def _build_embedded_recognizer(language: Language, folder: Path, *, required: bo
     return MissingRecognizer(language, folder)
 
 
-def _build_synthesizers(plan: MemoryPlan, lock: DeviceLock) -> dict[Language, Synthesizer]:
-    """Return a synthesiser for each language; languages that use the same engine share it."""
+def _build_synthesizers(
+    plan: MemoryPlan, languages: Collection[Language], lock: DeviceLock
+) -> dict[Language, Synthesizer]:
+    """Return a synthesiser for each of `languages`; those that use the same engine share it."""
     built: dict[str, Synthesizer] = {}
     synthesizers: dict[Language, Synthesizer] = {}
-    for language in Language:
+    for language in languages:
         chosen = chosen_synthesizer(plan.settings, language)
         if chosen.name not in built:
             engine = _build_synthesizer(chosen.name, plan.settings, chosen.folder, lock)

@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
-GUNICORN_CONF = ROOT / "deploy" / "gunicorn.conf.py"
+GUNICORN_CONF = ROOT / "mirrorchat" / "gunicorn_conf.py"  # what deploy/gunicorn.conf.py takes all from
 START_LIMIT_S = 90.0
 
 
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def changed_conf(folder: Path, old: str, new: str) -> Path:
-    """Return a copy of deploy/gunicorn.conf.py that says `new` instead of `old`."""
+    """Return a copy of mirrorchat/gunicorn_conf.py that says `new` instead of `old`."""
     text = GUNICORN_CONF.read_text(encoding="utf-8")
     assert text.count(old) == 1
     (folder / "gunicorn.conf.py").write_text(text.replace(old, new), encoding="utf-8")

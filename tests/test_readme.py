@@ -197,6 +197,14 @@ def test_the_table_of_models_is_that_of_the_manifest(name: str, non_commercial: 
         assert re.search(line, text), release.name
 
 
+def test_the_command_line_asks_hears_and_says(clone: Clone) -> None:
+    done = clone.run(block(".venv/bin/mirrorchat ask").replace("\n", " &&\n", 2))
+    assert done.returncode == 0, done.stdout
+    assert "What is the best way to learn a language\n" in done.stdout
+    for name in ("answer.wav", "morning.wav"):
+        assert (clone.folder / name).read_bytes()[:4] == b"RIFF"
+
+
 def test_other_machines_are_let_in_with_keys_only(clone: Clone) -> None:
     refused = clone.run(block("scripts/serve --host"))
     assert refused.returncode != 0

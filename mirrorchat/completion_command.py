@@ -1,0 +1,18 @@
+"""`mirrorchat completion`: what makes a shell complete commands, options and choices."""
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script of SHELL.
+
+    bash, in ~/.bashrc, and zsh, in ~/.zshrc: eval "$(mirrorchat completion bash)" (or zsh); fish, once: mirrorchat
+    completion fish > ~/.config/fish/completions/mirrorchat.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None, "click knows the three"
+    click.echo(kind(context.find_root().command, {}, "mirrorchat", "_MIRRORCHAT_COMPLETE").source())

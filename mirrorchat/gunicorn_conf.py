@@ -1,0 +1,64 @@
+"""gunicorn: one worker, so that the models are loaded once; threads, since a turn mostly waits for native code."""
+
+import logging
+import threading
+from types import FrameType
+from typing import Any
+
+from mirrorchat.errors import ConfigurationError
+from mirrorchat.settings import load_settings
+
+try:
+    _settings = load_settings()
+except ConfigurationError as error:
+    raise SystemExit(f"mirrorchat: {error.message}") from None
+
+_host = f"[{_settings.host}]" if ":" in _settings.host and not _settings.host.startswith("unix:") else _settings.host
+bind = f"{_host}:{_settings.port}"
+wsgi_app = "mirrorchat.app:create_app()"
+workers = 1
+worker_class = "gthread"
+SPARE_THREADS = 12  # for health, refusals and uploads, beside those that are answered or wait
+threads = max(32, _settings.max_turns + _settings.max_waiting + SPARE_THREADS)
+timeout = 120
+graceful_timeout = 30
+keepalive = 75  # longer than nginx keeps a connection unused, so that nginx is the one to close it
+control_socket_disable = True  # it would write a socket into the home folder
+TURN_GRACE_S = 25.0  # under graceful_timeout: what still runs then ends with our error, not with a cut connection
+
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {
+        "mirrorchat": {"level": "INFO"},
+        "gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True},
+        "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+    },
+}
+
+
+def post_worker_init(worker: Any) -> None:
+    """On SIGTERM admit nobody any more, and give running turns TURN_GRACE_S; what still runs then gets an error."""
+    import signal
+
+    runtime = worker.app.callable.extensions["mirrorchat"]
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        logging.getLogger("mirrorchat").info("stopping: %d turns may finish", runtime.scheduler.running)
+        runtime.stop_admission()
+        timer = threading.Timer(TURN_GRACE_S, runtime.end_turns)
+        timer.daemon = True
+        timer.start()
+        worker.handle_exit(signum, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Free the engines (and end eSpeak NG's process) when the worker leaves."""
+    app = getattr(worker.app, "callable", None)
+    if app is not None:
+        app.extensions["mirrorchat"].close()
