@@ -3,7 +3,6 @@
 import base64
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ import tiny_wenet_speech
 from chat_server import answer
 from openai import OpenAI
 from openai_scene import KEY_A, MODEL, OTHER_MODEL, QUESTION, QUESTION_FILE, Scene
-from running_server import RunningServer
 from speech import noise_wav, say
-from trained_wenet import write_trained_checkpoint
 
 from mirrorchat.audio import Audio, encode_wav
 
@@ -196,16 +193,6 @@ def test_bodies_that_are_none_are_refused(openai_scene: Scene, name: str) -> Non
 # WeNet's times
 
 
-@pytest.fixture(scope="module")
-def wenet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
-    """A server that hears both languages with trained tiny models of WeNet's."""
-    folder = tmp_path_factory.mktemp("wenet")
-    for code in ("zh", "en"):
-        write_trained_checkpoint(folder / "models" / f"wenet-{code}", code)
-    with RunningServer(folder, voices_dir=str(folder / "voices")) as server:
-        yield OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
-
-
 def take(code: tiny_wenet_speech.Code) -> tuple[str, bytes]:
     """Return a sentence that the tiny model was trained on, and its recording."""
     chosen = next(each for each in tiny_wenet_speech.held_out(code) if each.kind == "heard")
@@ -214,9 +201,9 @@ def take(code: tiny_wenet_speech.Code) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize("code", ["en", "zh"])
-def test_words_and_segments_have_their_times(wenet: OpenAI, code: tiny_wenet_speech.Code) -> None:
+def test_words_and_segments_have_their_times(weights_scene: Scene, code: tiny_wenet_speech.Code) -> None:
     text, data = take(code)
-    heard = wenet.audio.transcriptions.create(
+    heard = weights_scene.client().audio.transcriptions.create(
         model="whisper-1", file=("take.wav", data), response_format="verbose_json",
         timestamp_granularities=["word", "segment"],
     )  # fmt: skip

@@ -14,6 +14,7 @@ from running_server import RunningServer
 from test_app import wait_for
 
 ASK: list[Any] = [{"role": "user", "content": "What colour is the sky?"}]
+AUDIO: dict[str, Any] = {"modalities": ["text", "audio"], "audio": {"voice": "default", "format": "pcm16"}}
 RECORDING = base64.b64encode(QUESTION_FILE.read_bytes()).decode()
 SPOKEN_ASK: list[Any] = [
     {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": RECORDING, "format": "wav"}}]}
@@ -146,7 +147,7 @@ def test_where_no_api_answers_each_is_named(scene: Scene, client: OpenAI) -> Non
     for chat in scene.chats:
         chat.behaviour = status(500)
     for stream in (False, True):
-        with pytest.raises(openai.InternalServerError, match="API 1 .* API 2") as raised:
+        with pytest.raises(openai.InternalServerError, match=r"API 1 .* API 2") as raised:
             ask(client, stream=stream)
         assert (raised.value.status_code, raised.value.code) == (502, "no_chat_api")
 
@@ -224,9 +225,6 @@ def test_a_spoken_answer_that_breaks_off_is_started_over_unless_it_was_heard(sce
 
 def sound_part(**fields: Any) -> list[Any]:
     return [{"role": "user", "content": [{"type": "input_audio", "input_audio": fields}]}]
-
-
-AUDIO = {"modalities": ["text", "audio"], "audio": {"voice": "default", "format": "pcm16"}}
 
 
 @pytest.mark.parametrize(

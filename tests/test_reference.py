@@ -233,7 +233,7 @@ class TestGrowth:
         both = Take(joined(first, second), synthesizer).embedding
         assert both is not None
         alone = synthesizer.voice([first])
-        assert grown.voice.to_bytes() != alone.to_bytes()  # type: ignore[attr-defined]  # a TintVoice
+        assert grown.voice.to_bytes() != alone.to_bytes()  # a TintVoice
         assert similarity(grown.embedding, both) > 0.98
         assert grown.quality.speech_s > 1.7 * self.begun(synthesizer, first).quality.speech_s
 
