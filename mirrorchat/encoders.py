@@ -150,7 +150,7 @@ def aac_encoder(sample_rate: int) -> AvEncoder:
 
 def flac_encoder(sample_rate: int) -> AvEncoder:
     """Return an encoder to FLAC of 16 bits whose header leaves the length open."""
-    return AvEncoder("audio/flac", "flac", "flac", sample_rate, 0)
+    return AvEncoder("audio/flac", "flac", "flac", sample_rate, 0, metadata_header_padding="0")
 
 
 ENCODERS: dict[str, Callable[[int], Encoder]] = {

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from mirrorchat.engines import Synthesizer, Voice
-from mirrorchat.errors import InvalidField, NotFound, OtherModelsVoice, TooManyVoices, VoiceExists
+from mirrorchat.errors import (
+    InvalidField,
+    NotFound,
+    OtherModelsVoice,
+    TooManyVoices,
+    Unavailable,
+    VoiceExists,
+    log_unexpected,
+)
 
 VOICES_PER_OWNER = 100
 NAME_LIMIT_CHARS = 64
@@ -63,7 +71,8 @@ class EnrolledVoices:
     def enrol(self, owner: str, name: str, parts: Sequence[Part], sample: bytes = b"") -> EnrolledVoice:
         """Keep a voice of `owner` under `name` (of `checked_name`), with the wav `sample` if there is one.
 
-        Raises VoiceExists when the owner has one of that name, TooManyVoices beyond VOICES_PER_OWNER.
+        Raises VoiceExists when the owner has one of that name, TooManyVoices beyond VOICES_PER_OWNER, Unavailable when
+        the folder cannot be written.
         """
         with self._lock:
             self.check_room(owner, name)
@@ -71,7 +80,12 @@ class EnrolledVoices:
             voice_id = ID_PREFIX + secrets.token_hex(16)
             voice = EnrolledVoice(voice_id, owner, name, int(time.time()), models, bool(sample))
             sizes = [len(part.data) for part in parts]
-            self._write(voice_id, _header(voice, sizes, len(sample)) + b"".join(part.data for part in parts) + sample)
+            whole = _header(voice, sizes, len(sample)) + b"".join(part.data for part in parts) + sample
+            try:
+                self._write(voice_id, whole)
+            except OSError as error:
+                log_unexpected(error)
+                raise Unavailable("the voice cannot be kept: the server's voices_dir cannot be written") from None
         return voice
 
     def check_room(self, owner: str, name: str) -> None:
@@ -130,7 +144,7 @@ class EnrolledVoices:
         return self._folder / f"{voice_id}{SUFFIX}"
 
     def _all(self) -> Iterator[EnrolledVoice]:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # no folder yet, or none at all
             for name in sorted(os.listdir(self._folder)):
                 voice_id = name.removesuffix(SUFFIX)
                 if name.endswith(SUFFIX) and _ID.fullmatch(voice_id):

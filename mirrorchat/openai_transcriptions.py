@@ -43,10 +43,13 @@ HOTWORDS_LIMIT = 200
 HOTWORD_LIMIT_CHARS, HOTWORD_LIMIT_WORDS = 64, 4  # a longer phrase of a prompt is prose, which tells nothing here
 UNKNOWN_CONFIDENCE = 0.5  # of a recogniser that does not say how sure it is, beside one that does
 
+LISTS = (
+    "timestamp_granularities", "include", "keywords", "languages", "known_speaker_names", "known_speaker_references",
+)  # fmt: skip
 REFUSED = {
-    "include[]": "log probabilities are not given; verbose_json has avg_logprob",
-    "known_speaker_names[]": "speakers are not told apart",
-    "known_speaker_references[]": "speakers are not told apart",
+    "include": "log probabilities are not given; verbose_json has avg_logprob",
+    "known_speaker_names": "speakers are not told apart",
+    "known_speaker_references": "speakers are not told apart",
 }
 
 
@@ -116,9 +119,10 @@ def _sureness(transcript: Transcript) -> float:
 
 
 def _form() -> dict[str, Any]:
-    """Return the form's fields; those that end in `[]` as lists."""
+    """Return the form's fields; LISTS, which clients name with `[]` or without, as lists."""
     form = request.form
-    return {name: form.getlist(name) if name.endswith("[]") else form[name] for name in form}
+    plain = {name: form[name] for name in form if name.removesuffix("[]") not in LISTS}
+    return plain | {name: [*form.getlist(name), *form.getlist(f"{name}[]")] for name in LISTS}
 
 
 def _wanted(form: Mapping[str, Any]) -> Wanted:
@@ -138,12 +142,12 @@ def _languages(form: Mapping[str, Any]) -> tuple[Language, ...]:
     named = fields.language(form)
     if named is not None:
         return (named,)
-    given = [fields.language({"languages": value}, "languages") for value in form.get("languages[]", ())]
+    given = [fields.language({"languages": value}, "languages") for value in form["languages"]]
     return tuple(dict.fromkeys(each for each in given if each is not None)) or spoken
 
 
 def _granularities(form: Mapping[str, Any], form_wanted: str) -> tuple[str, ...]:
-    given = form.get("timestamp_granularities[]", [])
+    given = form["timestamp_granularities"]
     for value in given:
         if value not in GRANULARITIES:
             raise InvalidField("timestamp_granularities must be word or segment", param="timestamp_granularities")
@@ -156,7 +160,7 @@ def _granularities(form: Mapping[str, Any], form_wanted: str) -> tuple[str, ...]
 
 def _hotwords(form: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the `keywords`, and of the `prompt` what stands between commas or line ends and is short enough."""
-    prompt, keywords = form.get("prompt", ""), form.get("keywords[]", [])
+    prompt, keywords = form.get("prompt", ""), form["keywords"]
     if len(prompt) > PROMPT_LIMIT_CHARS:
         raise InvalidField(f"prompt is longer than {PROMPT_LIMIT_CHARS} characters", param="prompt")
     if len(keywords) > HOTWORDS_LIMIT or any(len(word) > HOTWORD_LIMIT_CHARS for word in keywords):

@@ -129,12 +129,11 @@ class XttsSynthesizer:
 
     def restore(self, data: bytes) -> XttsVoice:
         """Return the voice that `XttsVoice.to_bytes` wrote. Raises ValueError unless it fits this model."""
-        voice, own = XttsVoice.from_bytes(data), self._neutral_voice
-        for given, fitting in (
-            (voice.gpt_cond_latent, own.gpt_cond_latent),
-            (voice.speaker_embedding, own.speaker_embedding),
-        ):
-            if given.shape != fitting.shape or given.dtype != torch.float32 or not given.isfinite().all():
+        voice, latents = XttsVoice.from_bytes(data), self._loaded().gpt.conditioning_perceiver.latents
+        embedding_shape = (1, self._config.model_args.d_vector_dim, 1)
+        shapes = ((voice.gpt_cond_latent, (1, *latents.shape)), (voice.speaker_embedding, embedding_shape))
+        for tensor, shape in shapes:
+            if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.isfinite().all():
                 raise ValueError("this voice does not fit the model")
         return voice
 

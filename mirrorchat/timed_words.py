@@ -1,12 +1,12 @@
 """What was heard, word by word: a recogniser's units put together to words and to segments, and subtitles of these."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mirrorchat.audio import Audio
 from mirrorchat.engines import SpokenUnit, Transcript
-from mirrorchat.unit_table import mean_confidence
 from mirrorchat.vad import find_speech
 from mirrorchat.wenet_text import SPECIAL
 
@@ -66,8 +66,8 @@ def segments_of(transcript: Transcript, audio: Audio) -> list[Segment]:
 
 def _segment(words: Sequence[TimedWord], units: Sequence[SpokenUnit]) -> Segment:
     start_s, end_s = words[0].start_s, words[-1].end_s
-    within = [unit for unit in units if start_s <= unit.start_s < end_s]
-    return Segment(joined([word.text for word in words]), start_s, end_s, mean_confidence(within))
+    logs = [math.log(max(unit.confidence, 1e-30)) for unit in units if start_s <= unit.start_s < end_s]
+    return Segment(joined([word.text for word in words]), start_s, end_s, math.exp(math.fsum(logs) / len(logs)))
 
 
 def _groups(units: Sequence[SpokenUnit]) -> list[list[SpokenUnit]]:

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from openai_scene import Scene, open_scene
 from running_server import RunningServer
 
 # How the reason of a permitted skip begins.
@@ -31,3 +32,24 @@ def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
     """A real gunicorn with no weights and no chat API: everything embedded, the parrot answers."""
     with RunningServer(tmp_path_factory.mktemp("embedded")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def openai_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A real gunicorn with two keys and two real chat APIs, embedded engines, and a folder for voices."""
+    with open_scene(tmp_path_factory.mktemp("openai")) as scene:
+        yield scene
+
+
+@pytest.fixture(scope="session")
+def weights_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The same with weights: WeNet's trained tiny models for both languages, a tiny XTTS."""
+    from make_tiny_xtts import make_checkpoint
+    from trained_wenet import write_trained_checkpoint
+
+    folder = tmp_path_factory.mktemp("weights")
+    write_trained_checkpoint(folder / "models" / "wenet-zh", "zh")
+    write_trained_checkpoint(folder / "models" / "wenet-en", "en")
+    make_checkpoint(folder / "models" / "xtts-v2")
+    with open_scene(folder) as scene:
+        yield scene
