@@ -2,8 +2,10 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 import click
@@ -68,4 +70,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process: 0 when all went well, 1 when not, 2 for wrong usage, 130 for Ctrl-C."""
-    cli.main(prog_name="mirrorchat")
+    try:
+        cli.main(prog_name="mirrorchat")
+    except SystemExit as end:
+        if end.code == INTERRUPTED_STATUS:  # all is closed; Python would wait for threads that native code keeps
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(INTERRUPTED_STATUS)
+        raise

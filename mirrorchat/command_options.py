@@ -17,7 +17,7 @@ LANGUAGE_VARIABLE = "MIRRORCHAT_LANGUAGE"
 STDIN = "-"
 RECORDING_LIMIT_BYTES = 100 * 1024 * 1024  # the most that upload_limit_mb can allow
 PLAYER_NAMES = ("ffplay", "mpv", "paplay", "aplay", "play", "pw-play", "afplay")  # sound_devices.PLAYERS
-OUT_ENDINGS = (".wav", ".mp3", ".opus", ".ogg", ".pcm")  # sound_outputs.EXTENSIONS
+OUT_ENDINGS = (".wav", ".mp3", ".opus", ".ogg", ".aac", ".flac", ".pcm")  # sound_outputs.EXTENSIONS
 
 LANGUAGES = click.Choice(["chinese", "english", "zh", "en"], case_sensitive=False)
 Command = TypeVar("Command", bound=Callable[..., Any])

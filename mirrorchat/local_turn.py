@@ -2,8 +2,11 @@
 
 import re
 import sys
-from collections.abc import Collection, Generator, Iterator
+import threading
+from collections.abc import Callable, Collection, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, redirect_stdout
+from functools import partial
 
 from mirrorchat.answers import engines_json, engines_used
 from mirrorchat.asked import Answered, AnswerEvent, Asked
@@ -30,9 +33,23 @@ def loaded(
     Raises ConfigurationError or ModelNotInstalled when one cannot start.
     """
     with Waiting("loading the engines"), redirect_stdout(sys.stderr):  # some packages print while they load
-        engines = build_engines(settings, hearing=hearing, speaking=speaking)
+        engines = _aside(partial(build_engines, settings, hearing=hearing, speaking=speaking))
     with closing(engines):
         yield engines
+
+
+def _aside(call: Callable[[], Engines]) -> Engines:
+    """Return what `call` returns on another thread, so that Ctrl-C is noticed while native code runs."""
+    result: Future[Engines] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="load-engines", daemon=True).start()
+    return result.result()
 
 
 def ask_here(settings: Settings, engines: Engines, asked: Asked) -> Generator[AnswerEvent]:

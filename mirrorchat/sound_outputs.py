@@ -15,7 +15,15 @@ from mirrorchat.sound_devices import Player
 
 STDOUT = "-"
 # What a file's name may end in, and the form (of ENCODERS) that it means.
-EXTENSIONS = {".wav": "wav", ".mp3": "mp3", ".opus": "opus", ".ogg": "opus", ".pcm": "pcm"}
+EXTENSIONS = {
+    ".wav": "wav",
+    ".mp3": "mp3",
+    ".opus": "opus",
+    ".ogg": "opus",
+    ".aac": "aac",
+    ".flac": "flac",
+    ".pcm": "pcm",
+}
 
 
 class Output(Protocol):

@@ -252,6 +252,15 @@ def test_without_a_server_the_engines_of_the_configuration_answer(programs: Path
     assert decode((tmp_path / "answer.wav").read_bytes(), limit_s=60).duration_s > 3
 
 
+def test_ctrl_c_while_the_engines_load_ends_it(programs: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text(f"models_dir = {str(tmp_path)!r}\nthreads = 1\n")
+    with Terminal(["ask", QUESTION, "--config", str(tmp_path / "config.py")], environment(programs)) as terminal:
+        terminal.read_until("loading the engines")
+        terminal.interrupt()
+        assert terminal.end() == 130
+    assert "mirrorchat: interrupted" in terminal.shown and "Traceback" not in terminal.shown
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -1,6 +1,5 @@
 """`mirrorchat say` and `hear`, on the engines of the process and against a running server."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,12 +9,13 @@ from command_line import environment, player, run
 from running_server import ROOT, RunningServer
 
 from mirrorchat.audio import Audio, decode, encode_wav
+from mirrorchat.command_options import OUT_ENDINGS, PLAYER_NAMES
+from mirrorchat.encoders import ENCODERS
+from mirrorchat.sound_devices import PLAYERS
+from mirrorchat.sound_outputs import EXTENSIONS
 
 QUESTION = str(ROOT / "examples" / "question.wav")
 WORDS = "What is the best way to learn a language"
-needs_routes = pytest.mark.skipif(
-    importlib.util.find_spec("mirrorchat.openai_api") is None, reason="the routes of OpenAI's API are absent"
-)
 
 
 @pytest.fixture
@@ -75,7 +75,6 @@ def test_a_text_that_cannot_be_said_is_told(env: dict[str, str], tmp_path: Path)
     assert not (tmp_path / "said.wav").exists()
 
 
-@needs_routes
 def test_a_server_writes_down_and_says(env: dict[str, str], embedded_server: RunningServer, tmp_path: Path) -> None:
     env["MIRRORCHAT_SERVER"] = embedded_server.url
     heard = run("hear", QUESTION, "--json", env=env)
@@ -87,3 +86,8 @@ def test_a_server_writes_down_and_says(env: dict[str, str], embedded_server: Run
     assert decode(out.read_bytes(), limit_s=60).duration_s > 1
     neutral = run("say", "Hello there.", "--out", "-", env=env)
     assert neutral.returncode == 0 and decode(neutral.stdout, limit_s=60).duration_s > 0.4
+
+
+def test_the_choices_in_the_help_are_those_there_are() -> None:
+    assert list(PLAYERS) == list(PLAYER_NAMES) and list(EXTENSIONS) == list(OUT_ENDINGS)
+    assert set(EXTENSIONS.values()) == set(ENCODERS)
