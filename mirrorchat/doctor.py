@@ -8,11 +8,12 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TextIO
 
 import click
 
 from mirrorchat import __version__
-from mirrorchat.findings import Finding, Section, State, look_into, ok, problem
+from mirrorchat.findings import Finding, Section, State, counted, look_into, ok, warning
 from mirrorchat.settings import Settings
 
 _QUICK_S = 30.0
@@ -123,7 +124,7 @@ class Examination:
 
 
 def _not_without_settings(subject: str) -> Finding:
-    return problem(subject, "not looked at: the configuration cannot be read", "correct the configuration first")
+    return warning(subject, "not looked at: the configuration cannot be read", "correct the configuration first")
 
 
 @click.command()
@@ -138,6 +139,7 @@ def doctor(as_json: bool, thorough: bool, no_round_trip: bool, no_network: bool)
     count), 1 with one, 2 for wrong usage.
     """
     logging.getLogger("mirrorchat").addHandler(logging.NullHandler())  # what the client logs is among the findings
+    out = sys.stdout  # a configuration file that hangs leaves another one behind
     options = Options(thorough=thorough, round_trip=not no_round_trip, network=not no_network)
     found: list[tuple[str, Finding]] = []
     stuck = False
@@ -148,20 +150,15 @@ def doctor(as_json: bool, thorough: bool, no_round_trip: bool, no_network: bool)
         stuck = stuck or looked.stuck
         found += [(section.title, finding) for finding in looked.findings]
         if not as_json:
-            print_section(section.title, looked.findings)
+            print_section(section.title, looked.findings, out)
     if as_json:
-        click.echo(json.dumps(report(found), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(report(found), indent=2, ensure_ascii=False), file=out)
     else:
-        click.echo(summary([finding for _, finding in found]))
-    _end(1 if _count(found, State.PROBLEM) else 0, stuck)
-
-
-def _end(status: int, stuck: bool) -> None:
-    """End the process; a thread that hangs shall not keep it."""
+        click.echo(summary([finding for _, finding in found]), file=out)
+    status = 1 if _count(found, State.PROBLEM) else 0
     if stuck:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        out.flush()
+        os._exit(status)  # a thread that hangs shall not keep the process
     sys.exit(status)
 
 
@@ -182,18 +179,18 @@ class Waiting:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def print_section(title: str, findings: Sequence[Finding]) -> None:
+def print_section(title: str, findings: Sequence[Finding], out: TextIO) -> None:
     """Print a section: each finding, and below it what to do."""
-    click.echo(title)
+    click.echo(title, file=out)
     width = max((len(finding.subject) for finding in findings), default=0)
     for finding in findings:
         state = click.style(finding.state.value.ljust(8), fg=_COLOURS[finding.state])
         first, *others = _wrapped(finding.found, 13 + width)
-        click.echo(f"  {state} {finding.subject.ljust(width)}  {first}")
+        click.echo(f"  {state} {finding.subject.ljust(width)}  {first}", file=out)
         remedy = _wrapped(f"-> {finding.remedy}", 13 + width) if finding.remedy else []
         for line in (*others, *remedy):
-            click.echo(f"{' ' * (13 + width)}{line}")
-    click.echo()
+            click.echo(f"{' ' * (13 + width)}{line}", file=out)
+    click.echo(file=out)
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
@@ -209,11 +206,8 @@ def _printable(text: str) -> str:
 
 def summary(findings: Sequence[Finding]) -> str:
     """Return what was found in one line: `2 problems, 1 warning`."""
-    counts = {state: sum(finding.state is state for finding in findings) for state in State}
-    named = [
-        f"{n} {state.value}{'s' if n > 1 else ''}" for state in (State.PROBLEM, State.WARNING) if (n := counts[state])
-    ]
-    return ", ".join(named) or "all is well"
+    counts = {state: sum(finding.state is state for finding in findings) for state in (State.PROBLEM, State.WARNING)}
+    return ", ".join(counted(count, state.value) for state, count in counts.items() if count) or "all is well"
 
 
 def report(found: Sequence[tuple[str, Finding]]) -> dict[str, object]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.findings import Finding, ok, problem
+from mirrorchat.findings import Finding, counted, ok, problem
 from mirrorchat.settings import CONFIG_VARIABLE, ChatApi, Settings, config_file, load_settings
 
 _SUBJECT = "file"
@@ -51,7 +51,7 @@ def _shown(value: object) -> str:
         case (ChatApi(), *_):
             return "; ".join(f"{index}. {_api(cast(ChatApi, api))}" for index, api in enumerate(value, 1))
         case tuple():
-            return f"{len(value)} keys, not shown" if value else "none"
+            return f"{counted(len(value), 'key')}, not shown" if value else "none"
         case Mapping():
             return ", ".join(f"{name}: {entry}" for name, entry in value.items())
         case str() if "{language}" in value or len(value) > 80:
@@ -66,5 +66,7 @@ def _api(api: ChatApi) -> str:
         value = getattr(api, entry.name)
         if entry.name in ("url", "key", "model") or value == getattr(default, entry.name):
             continue
-        parts.append(f"{len(value)} headers, not shown" if entry.name == "headers" else f"{entry.name} {value:g}")
+        parts.append(
+            f"{counted(len(value), 'header')}, not shown" if entry.name == "headers" else f"{entry.name} {value:g}"
+        )
     return ", ".join(parts)

@@ -10,6 +10,7 @@ from mirrorchat.findings import Finding, ok, problem, warning
 from mirrorchat.model_packages import ROOT
 from mirrorchat.settings import Settings
 
+_SBIN = ("/usr/sbin", "/usr/local/sbin")  # which not every user has in PATH
 _NGINX_CONF = Path("deploy") / "nginx.conf"
 
 
@@ -26,8 +27,7 @@ def _gunicorn() -> Finding:
 
 
 def _nginx(settings: Settings, root: Path) -> list[Finding]:
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))  # not in every PATH
-    program = shutil.which("nginx", path=path)
+    program = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN)))
     if program is None:
         remedy = "`apt install nginx` before others than you are let in: it keeps slow callers off the server's threads"
         return [warning("nginx", "not installed", f"{remedy} (deploy/nginx.conf)")]

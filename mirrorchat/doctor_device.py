@@ -17,6 +17,7 @@ from mirrorchat.gpu_driver import driver_gpus
 from mirrorchat.model_progress import size_text
 from mirrorchat.settings import Settings, load_settings
 
+_DEV = Path("/dev")
 _CGROUP = Path("/sys/fs/cgroup")
 _CUDA_BUILD = "`.venv/bin/pip install --force-reinstall torch=={}` from an index that has the CUDA build, as PyPI does"
 _BUILD = "`apt install g++`, then `rm -f .venv/installed; scripts/environment`"
@@ -130,10 +131,10 @@ def _unseen(device: str, torch: Torch | None, shown: Sequence[str], environ: Map
         remedy = _CUDA_BUILD.format(torch.version.partition("+")[0])
         return report("GPU", f"{found}: torch {torch.version} is a build without CUDA", remedy)
     complaint = f": {torch.complaint}" if torch.complaint else ""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
+    if not any(_DEV.glob("nvidia[0-9]*")):
         remedy = "give the container its GPUs (docker run --gpus all), or load the driver (modprobe nvidia-uvm)"
         return report("GPU", f"{found}, and there is no /dev/nvidia0{complaint}", remedy)
-    if not os.access("/dev/nvidiactl", os.R_OK | os.W_OK):
+    if not os.access(_DEV / "nvidiactl", os.R_OK | os.W_OK):
         remedy = "let the server's user read and write /dev/nvidia*: `usermod -a -G video,render USER`"
         return report("GPU", f"{found}, and /dev/nvidiactl cannot be opened{complaint}", remedy)
     remedy = (

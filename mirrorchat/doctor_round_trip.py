@@ -82,11 +82,16 @@ def round_trip(tell: Say, *, parrot: bool) -> Iterator[Finding]:
     try:
         engines = build_engines(settings)
     except (ConfigurationError, ModelNotInstalled) as error:
-        remedy = "do what the message says: it keeps the server from starting"
+        remedy = "see the sections on weights, packages and device: this keeps the server from starting"
         yield problem("load", error.message, remedy, stage="load")
         return
     load_ms = round(1000 * (time.monotonic() - started))
-    yield ok("load", f"{load_ms} ms: {_names(engines)}", load_ms=load_ms)
+    yield ok("load", f"{load_ms} ms: {_names(engines)}", load_ms=load_ms, **_engines_by_stage(engines))
+    yield from turns(engines, settings, tell)
+
+
+def turns(engines: Engines, settings: Settings, tell: Say) -> Iterator[Finding]:
+    """Yield a finding for a turn in each language, and close `engines`."""
     pipeline = Pipeline(engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=1)
     try:
         for language in Language:
@@ -94,6 +99,10 @@ def round_trip(tell: Say, *, parrot: bool) -> Iterator[Finding]:
             yield from _turn(pipeline, settings, language)
     finally:
         pipeline.close()
+
+
+def _engines_by_stage(engines: Engines) -> dict[str, Value]:
+    return {stage: info.name for stage, info in engines.infos().items()}
 
 
 def _names(engines: Engines) -> str:

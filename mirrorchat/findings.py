@@ -44,6 +44,11 @@ def problem(subject: str, found: str, remedy: str, **values: Value) -> Finding:
     return Finding(subject, State.PROBLEM, found, remedy, values)
 
 
+def counted(count: int, name: str) -> str:
+    """Return `1 problem`, `2 problems`."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Section:
     """What is looked at together: `look` gives the findings, within `limit_s` seconds."""
