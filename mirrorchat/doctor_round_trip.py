@@ -6,7 +6,7 @@ It runs as a process of its own: engines are large, and native code can crash or
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -90,11 +90,13 @@ def round_trip(tell: Say, *, parrot: bool) -> Iterator[Finding]:
     yield from turns(engines, settings, tell)
 
 
-def turns(engines: Engines, settings: Settings, tell: Say) -> Iterator[Finding]:
-    """Yield a finding for a turn in each language, and close `engines`."""
+def turns(
+    engines: Engines, settings: Settings, tell: Say, languages: Iterable[Language] = Language
+) -> Iterator[Finding]:
+    """Yield a finding for a turn in each of `languages`, and close `engines`."""
     pipeline = Pipeline(engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=1)
     try:
-        for language in Language:
+        for language in languages:
             tell(f"a turn in {language.value.capitalize()}")
             yield from _turn(pipeline, settings, language)
     finally:
