@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TextIO
@@ -23,6 +24,7 @@ _CHAT_S = 90.0  # an API that loads its model at the first request takes a minut
 _CHATS_AT_ONCE = 32
 _LOAD_S = 300.0  # XTTS's 1.9 GB from a slow disk
 _SPARE_S = 15.0  # for a process to be ended, beyond its own limit
+_SOON_S = 1.0  # what takes no longer is not announced
 _WIDTH = 120
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
 
@@ -168,9 +170,10 @@ class Waiting:
     def __init__(self, title: str) -> None:
         self._title = title
         self._shown = False
+        self._show_at = time.monotonic() + _SOON_S
 
     def show(self) -> None:
-        if not self._shown and sys.stderr.isatty():
+        if not self._shown and time.monotonic() >= self._show_at and sys.stderr.isatty():
             click.echo(f"looking at: {self._title} ...", nl=False, err=True)
             self._shown = True
 

@@ -126,6 +126,8 @@ def _unseen(device: str, torch: Torch | None, shown: Sequence[str], environ: Map
         return warning("GPU", f"{found}: CUDA_VISIBLE_DEVICES is empty", "`unset CUDA_VISIBLE_DEVICES`")
     if torch is None:
         return ok("GPU", f"the driver shows {', '.join(shown)}: used once torch and the models are installed")
+    if seen:
+        return warning("GPU", found, "`nvidia-smi` says more of the others: broken, or too old for torch")
     report = warning if device == "cpu" else problem
     if not torch.cuda:
         remedy = _CUDA_BUILD.format(torch.version.partition("+")[0])

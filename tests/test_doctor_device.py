@@ -67,6 +67,11 @@ def test_what_the_driver_lacks_is_looked_for(
     assert found.state is State.PROBLEM and said in found.remedy and "The driver is too old" in found.found
 
 
+def test_some_gpus_of_several_will_do() -> None:
+    found = told("auto", Torch("2.13.0", "13.0", [H100]), ["NVIDIA H100", "Tesla K80"])
+    assert found["GPU"].state is State.WARNING and "torch can use 1" in found["GPU"].found
+
+
 def test_a_gpu_that_cannot_compute_is_a_problem() -> None:
     broken = Gpu("Tesla K80", 0, 0, "no kernel image is available")
     assert told("auto", Torch("2.13.0", "13.0", [broken]), ["Tesla K80"])["GPU 0"].state is State.PROBLEM
