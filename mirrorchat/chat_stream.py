@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
+from mirrorchat.errors import ChatFault
+
 MAX_ANSWER_CHARS = 20_000  # about twenty minutes of speech
 _MAX_LINE_CHARS = 1_000_000
 
@@ -16,9 +18,13 @@ _MAX_LINE_CHARS = 1_000_000
 class AnswerFailed(Exception):
     """This API gave no whole answer. `reason` is for people: no key, no path, nothing that the server wrote."""
 
-    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, fault: ChatFault = ChatFault.ANSWER, *, status: int = 0, retry_after_s: float = 0.0
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.fault = fault
+        self.status = status
         self.retry_after_s = retry_after_s
 
 
@@ -133,4 +139,4 @@ def spoken(texts: Iterable[str]) -> Iterator[str]:
         if not left:
             return
     if left == MAX_ANSWER_CHARS:
-        raise AnswerFailed("an empty answer")
+        raise AnswerFailed("an empty answer", ChatFault.EMPTY)

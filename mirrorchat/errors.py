@@ -47,10 +47,11 @@
 The message of each is written for the caller: it never holds a key, a path outside the models folder, or a traceback.
 """
 
+import enum
 import logging
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 _log = logging.getLogger(__name__)
@@ -204,13 +205,33 @@ class SynthesisFailed(MirrorChatError):
     code = "synthesis_failed"
 
 
+class ChatFault(enum.StrEnum):
+    """What kind of trouble a chat API gives: each calls for something else to be done."""
+
+    STATUS = "status"  # of HTTP, other than 200
+    NAME = "name"  # of its host, which cannot be resolved
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    TLS = "tls"
+    PROXY = "proxy"
+    CONNECTION = "connection"
+    REQUEST = "request"  # cannot be sent as the settings have it
+    EMPTY = "empty"  # an answer without text
+    ANSWER = "answer"  # not what a chat API sends
+
+
 @dataclass(frozen=True)
 class ChatFailure:
-    """Why one chat API of the ordered list gave no answer. `api` is its masked name (position and host, no key)."""
+    """Why one chat API of the ordered list gave no answer. `api` is its masked name (position and host, no key).
+
+    `status` is that of HTTP where the `fault` is one, else 0.
+    """
 
     index: int
     api: str
     reason: str
+    fault: ChatFault = field(default=ChatFault.ANSWER, compare=False)
+    status: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         return f"{self.api}: {self.reason}"

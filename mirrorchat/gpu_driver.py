@@ -1,14 +1,11 @@
 """The GPUs that NVIDIA's driver shows, whatever torch makes of them."""
 
-import contextlib
 import os
 import re
-import select
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
+
+from mirrorchat.bounded_run import run_bounded
 
 PROC = Path("/proc/driver/nvidia/gpus")
 _QUERY = ("--query-gpu=name", "--format=csv,noheader")
@@ -29,42 +26,12 @@ def _asked_for() -> list[str]:
     program = shutil.which("nvidia-smi", path=os.pathsep.join((os.environ.get("PATH", os.defpath), _WSL)))
     if program is None:
         return []
-    done, output = _run([program, *_QUERY])
-    names = [_printable(line) for line in output.decode(errors="replace").splitlines() if line.strip()]
-    return names if done else []
-
-
-def _run(command: list[str]) -> tuple[bool, bytes]:
-    """Return whether `command` ended well and in time, and the first 64 KiB that it wrote."""
     try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        ended = run_bounded([program, *_QUERY], limit_s=_LIMIT_S, limit_bytes=_LIMIT_BYTES)
     except OSError:
-        return False, b""
-    assert process.stdout is not None
-    with process.stdout:
-        ended, output = _read(process.stdout.fileno(), time.monotonic() + _LIMIT_S)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        if ended:
-            return process.wait(1.0) == 0, output
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):  # a process that hangs in the driver outlives this
-        process.wait(1.0)
-    return False, output
-
-
-def _read(file: int, limit_at: float) -> tuple[bool, bytes]:
-    """Return whether the file ended before `limit_at`, within 64 KiB, and what was in it."""
-    output = b""
-    while len(output) < _LIMIT_BYTES:
-        ready, _, _ = select.select([file], [], [], max(0.0, limit_at - time.monotonic()))
-        part = os.read(file, 4096) if ready else b""
-        if not part:
-            return bool(ready), output
-        output += part
-    return False, output
+        return []
+    lines = ended.output.decode(errors="replace").splitlines() if ended.status == 0 else []
+    return [_printable(line) for line in lines if line.strip()]
 
 
 def _listed_in(proc: Path) -> list[str]:

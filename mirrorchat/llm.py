@@ -33,7 +33,7 @@ from mirrorchat import __version__
 from mirrorchat.chat_chunks import ChatChunk, ChunkReader, Reader, TextReader
 from mirrorchat.chat_stream import AnswerFailed, events
 from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Message
-from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi
+from mirrorchat.errors import ChatFailure, ChatFault, ChatInterrupted, NoChatApi
 from mirrorchat.settings import ChatApi
 
 _MAX_STREAM_BYTES = 64_000_000  # 20,000 one-character events of 3 kB each; comments count too
@@ -147,7 +147,8 @@ class ChatClient:
         with self._lock:
             self._failures[index] += 1
         self._cooldowns.failed(index, failed.retry_after_s)
-        failure = ChatFailure(index, f"API {index + 1} ({self._apis[index].host})", failed.reason)
+        name = f"API {index + 1} ({self._apis[index].host})"
+        failure = ChatFailure(index, name, failed.reason, failed.fault, failed.status)
         _log.warning("chat: %s", failure)
         return failure
 
@@ -240,11 +241,11 @@ class _Attempt(Generic[Said]):
         if self._finished_at is not None and now - self._finished_at > _GRACE_S and begun:
             return True
         if not self._line.connected and spent_s > api.timeout_s:
-            raise AnswerFailed(f"no connection within {api.timeout_s:g} s")
+            raise AnswerFailed(f"no connection within {api.timeout_s:g} s", ChatFault.TIMEOUT)
         if not begun and spent_s > api.first_token_timeout_s:
-            raise AnswerFailed(f"no answer within {api.first_token_timeout_s:g} s")
+            raise AnswerFailed(f"no answer within {api.first_token_timeout_s:g} s", ChatFault.TIMEOUT)
         if spent_s > api.total_timeout_s:
-            raise AnswerFailed(f"no whole answer within {api.total_timeout_s:g} s")
+            raise AnswerFailed(f"no whole answer within {api.total_timeout_s:g} s", ChatFault.TIMEOUT)
         return False
 
     def _run(self) -> None:
@@ -257,7 +258,7 @@ class _Attempt(Generic[Said]):
                     self._events.put(piece)
                 self._events.put(None)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            self._events.put(AnswerFailed(_reason(error, self._api)))
+            self._events.put(_as_failed(error, self._api))
         except BaseException as error:  # AnswerFailed, or a mistake of ours: the caller's thread raises it
             self._events.put(error)
         finally:
@@ -359,7 +360,7 @@ class _Adapter(HTTPAdapter):
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         if pool.ConnectionCls not in (HTTPConnection, HTTPSConnection):  # with PySocks; never go past it unasked
-            raise AnswerFailed("a SOCKS proxy cannot be used")
+            raise AnswerFailed("a SOCKS proxy cannot be used", ChatFault.PROXY)
         pool.ConnectionCls = functools.partial(_TlsConnection if pool.scheme == "https" else _Connection, self)
         return pool
 
@@ -424,9 +425,11 @@ def _check_status(response: requests.Response) -> None:
     """Raise AnswerFailed for anything but 200. The body stays unread: it can be endless, and can echo the key."""
     status = response.status_code
     if 300 <= status < 400:
-        raise AnswerFailed(f"HTTP {status}, a redirect, which is not followed: a key goes to no other host")
+        reason = f"HTTP {status}, a redirect, which is not followed: a key goes to no other host"
+        raise AnswerFailed(reason, ChatFault.STATUS, status=status)
     if status != 200:
-        raise AnswerFailed(f"HTTP {status}", retry_after_s=_retry_after_s(response) if status in (429, 503) else 0.0)
+        retry_after_s = _retry_after_s(response) if status in (429, 503) else 0.0
+        raise AnswerFailed(f"HTTP {status}", ChatFault.STATUS, status=status, retry_after_s=retry_after_s)
 
 
 def _retry_after_s(response: requests.Response) -> float:
@@ -446,7 +449,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
         yield chunk
 
 
-def _reason(error: BaseException, api: ChatApi) -> str:
+def _as_failed(error: BaseException, api: ChatApi) -> AnswerFailed:
     """Say for people what an error of requests, urllib3 or the socket means. Foreign errors are told apart only here.
 
     By their types along the chain of causes; never by their texts, and never with them: they hold URLs and headers.
@@ -457,20 +460,27 @@ def _reason(error: BaseException, api: ChatApi) -> str:
         error = error.__cause__ or error.__context__ or error
     # requests' errors about a URL, a header or a proxy's address are all ValueErrors; deeper down one can mean anything
     if isinstance(chain[0], ValueError):
-        return "the request cannot be sent: check the url, the headers and the proxy"
-    for kinds, reason in _REASONS:
+        return AnswerFailed("the request cannot be sent: check the url, the headers and the proxy", ChatFault.REQUEST)
+    for kinds, fault, reason in _REASONS:
         if any(isinstance(link, kinds) for link in chain):
-            return reason.format(timeout_s=f"{api.timeout_s:g}")
-    return "the connection broke off"
+            return AnswerFailed(reason.format(timeout_s=f"{api.timeout_s:g}"), fault)
+    return AnswerFailed("the connection broke off", ChatFault.CONNECTION)
 
 
-_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-    ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), "the proxy could not be used"),
-    ((urllib3.exceptions.NameResolutionError, socket.gaierror), "its name cannot be resolved"),
-    ((ConnectionRefusedError,), "refused the connection"),
-    ((urllib3.exceptions.ReadTimeoutError,), "silent for {timeout_s} s"),
-    ((urllib3.exceptions.ConnectTimeoutError, TimeoutError), "no connection within {timeout_s} s"),
-    ((ssl.SSLError, urllib3.exceptions.SSLError), "no secure connection (TLS error)"),
-    ((urllib3.exceptions.NewConnectionError,), "cannot be reached"),
-    ((urllib3.exceptions.DecodeError, requests.exceptions.ContentDecodingError), "a body that cannot be decoded"),
-)
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], ChatFault, str], ...] = (
+    (
+        (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), ChatFault.PROXY, "the proxy could not be used",
+    ),
+    ((urllib3.exceptions.NameResolutionError, socket.gaierror), ChatFault.NAME, "its name cannot be resolved"),
+    ((ConnectionRefusedError,), ChatFault.REFUSED, "refused the connection"),
+    ((urllib3.exceptions.ReadTimeoutError,), ChatFault.TIMEOUT, "silent for {timeout_s} s"),
+    (
+        (urllib3.exceptions.ConnectTimeoutError, TimeoutError), ChatFault.TIMEOUT, "no connection within {timeout_s} s",
+    ),
+    ((ssl.SSLError, urllib3.exceptions.SSLError), ChatFault.TLS, "no secure connection (TLS error)"),
+    ((urllib3.exceptions.NewConnectionError,), ChatFault.CONNECTION, "cannot be reached"),
+    (
+        (urllib3.exceptions.DecodeError, requests.exceptions.ContentDecodingError), ChatFault.ANSWER,
+        "a body that cannot be decoded",
+    ),
+)  # fmt: skip

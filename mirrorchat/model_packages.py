@@ -17,18 +17,26 @@ _FIRST = "torch"  # the others are fitted to it
 
 def full_requirements(root: Path = ROOT) -> list[str]:
     """Return the requirements of the extra `full`: of the checkout that runs, else of the installed package."""
+    return requirements_of("full", root)
+
+
+def requirements_of(extra: str, root: Path = ROOT) -> list[str]:
+    """Return the requirements of `extra`, or for an empty one those of MirrorChat itself."""
     if (root / "setup.cfg").is_file():
         setup = configparser.ConfigParser()
         setup.read(root / "setup.cfg", encoding="utf-8")
-        lines = setup.get("options.extras_require", "full", fallback="").splitlines()
+        place = ("options.extras_require", extra) if extra else ("options", "install_requires")
+        lines = setup.get(*place, fallback="").splitlines()
         return [line.strip() for line in lines if line.strip()]
     try:
         declared = importlib.metadata.requires("mirrorchat") or []
     except importlib.metadata.PackageNotFoundError:
         declared = []
     parsed = [Requirement(line) for line in declared]
-    chosen = [each for each in parsed if each.marker and each.marker.evaluate({"extra": "full"})]
-    return [f"{each.name}{each.specifier}" for each in chosen if not each.marker or "extra" in str(each.marker)]
+    of_an_extra = [each for each in parsed if each.marker and "extra" in str(each.marker)]
+    chosen = [each for each in (of_an_extra if extra else parsed) if extra or each not in of_an_extra]
+    chosen = [each for each in chosen if not each.marker or each.marker.evaluate({"extra": extra})]
+    return [f"{each.name}{each.specifier}" for each in chosen]
 
 
 def missing_packages(requirements: list[str]) -> list[str]:

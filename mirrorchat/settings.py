@@ -109,13 +109,19 @@ def load_settings(
     Raises ConfigurationError for a file that is missing or does not run, an unknown setting or a bad value.
     """
     environ = os.environ if environ is None else environ
-    named = path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
-    folder = folder or Path(__file__).resolve().parent.parent
-    found = named or next((folder / name for name in CONFIG_NAMES if (folder / name).is_file()), None)
+    found = path or config_file(environ, folder)
     values = _read_file(found) if found else {}
     values.update(_from_environment(environ))
     values.update({name: value for name, value in overrides.items() if value is not None})
     return Settings(**{name: _READERS[name](name, value) for name, value in values.items()})
+
+
+def config_file(environ: Mapping[str, str], folder: Path | None = None) -> Path | None:
+    """Return the configuration file that counts where none is given, be it there or not, or None for the defaults."""
+    if environ.get(CONFIG_VARIABLE):
+        return Path(environ[CONFIG_VARIABLE])
+    folder = folder or Path(__file__).resolve().parent.parent
+    return next((folder / name for name in CONFIG_NAMES if (folder / name).is_file()), None)
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

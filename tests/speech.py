@@ -2,16 +2,16 @@
 
 import functools
 
-import make_question
 import numpy as np
 
+from mirrorchat import spoken_question
 from mirrorchat.audio import Audio, encode_wav
 
 
 @functools.cache
 def say(text: str, voice: str = "en-us+klatt4") -> Audio:
     """Return `text` spoken by an eSpeak NG voice (`en-us+f2`, `cmn+m3`, ...)."""
-    return make_question.say(text, voice)
+    return spoken_question.say(text, voice)
 
 
 def say_wav(text: str, voice: str = "en-us+klatt4") -> bytes:

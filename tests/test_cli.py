@@ -17,8 +17,8 @@ from mirrorchat.errors import InstallError
 def test_the_help_is_quick_and_needs_no_torch() -> None:
     code = (
         "import sys\nfrom mirrorchat.cli import cli\n"
-        "for arguments in (['--help'], ['models', '--help'], ['models', 'list'], ['models', 'install', '--help']):\n"
-        "    cli.main(arguments, standalone_mode=False)\n"
+        "for line in ('--help', 'doctor --help', 'models --help', 'models list', 'models install --help'):\n"
+        "    cli.main(line.split(), standalone_mode=False)\n"
         "print('imported:', *sorted({'torch', 'numpy', 'huggingface_hub', 'TTS', 'flask'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

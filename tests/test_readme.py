@@ -185,6 +185,18 @@ def test_models_are_installed_and_found(clone: Clone, tmp_path: Path) -> None:
         assert engines["synthesizer.en"]["name"] == "xtts"
 
 
+def test_the_doctor_says_what_is_shown(clone: Clone) -> None:
+    run = clone.run(block(".venv/bin/mirrorchat doctor"))
+    assert run.returncode == 0, run.stdout
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for part in text.partition("A part of what it says out of the box:")[2].split("```")[1].split("..."):
+        assert without_times(part) in without_times(run.stdout)
+
+
+def without_times(text: str) -> str:
+    return " ".join(re.sub(r"[\d.]+ m?s\b", "N", " ".join(text.split())).split())
+
+
 @pytest.mark.parametrize(
     ("name", "non_commercial"), [("README.md", ": non-commercial"), ("README.zh-CN.md", "：非商业")]
 )
