@@ -1,47 +1,24 @@
 """The OpenAPI 3.1 document of this server, served at `/openapi.json`; docs/http_api.md says the same in words."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from flask import Blueprint, Response, jsonify
 
 from mirrorchat import __version__
+from mirrorchat.openapi_openai import openai_paths
+from mirrorchat.openapi_parts import BINARY, SECONDS, STATUSES, TEXT, Schema, answered, operation, record, ref
 from mirrorchat.runtime import runtime
 from mirrorchat.settings import Settings
 
-Schema = dict[str, Any]
-
-TEXT: Schema = {"type": "string"}
-SECONDS: Schema = {"type": "number", "minimum": 0}
-LANGUAGE: Schema = {
-    "type": "string",
-    "enum": ["chinese", "zh", "zh-cn", "english", "en"],
-    "description": "any case",
-}
 EVENTS = ("transcript", "voice", "text", "audio", "sentence_failed", "timings", "done", "error")
 EVENT: Schema = {
     "type": "object",
     "properties": {"event": {"enum": list(EVENTS)}, "data": {**TEXT, "contentMediaType": "application/json"}},
     "required": ["event", "data"],
 }
-STATUSES: Mapping[int, str] = {
-    400: "a field is missing or not one of its choices",
-    401: "the server has keys, and the request has none of them",
-    404: "there is no such thing, or it belongs to another key",
-    405: "not with this method",
-    408: "the upload takes too long",
-    409: "another turn of the session still runs",
-    413: "the upload is too large, or the recording too long",
-    415: "not audio that the server reads",
-    422: "too short, silent, not finite, or without words",
-    429: "too many requests, or too many at once, of one key",
-    500: "a defect of the server",
-    502: "no chat API answered",
-    503: "loading, being stopped, or full (Retry-After); or a model is not installed",
-    504: "not done by the server's deadline",
+LANGUAGE: Schema = {
+    "type": "string",
+    "enum": ["chinese", "zh", "zh-cn", "english", "en"],
+    "description": "any case",
 }
-USUAL = (401, 405, 429, 500, 503)  # what any request may meet, beside its own
-
 routes = Blueprint("openapi", __name__)
 
 
@@ -53,7 +30,7 @@ def openapi() -> Response:
 
 def document(settings: Settings) -> Schema:
     """Return the document of a server that runs with `settings`."""
-    paths = {**_turn_paths(settings), **_state_paths()}
+    paths = {**_turn_paths(settings), **openai_paths(), **_state_paths()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -72,37 +49,6 @@ def document(settings: Settings) -> Schema:
     }
 
 
-def operation(
-    summary: str, responses: Mapping[str, Schema], *, errors: Sequence[int] = (), open_to_all: bool = False, **rest: Any
-) -> Schema:
-    """Return one operation: what it answers with when all is well, and the statuses of its failures."""
-    failures = {str(status): _ref("responses", f"Error{status}") for status in sorted({*errors, *USUAL})}
-    security: Schema = {"security": []} if open_to_all else {}
-    return {"summary": summary, "responses": {**responses, **failures}, **security, **rest}
-
-
-def answered(description: str, **content: Schema) -> Schema:
-    """Return a response with a body of each type in `content` (a type's `/` is written `_`)."""
-    return {
-        "description": description,
-        "headers": {"X-Request-Id": {"schema": TEXT}},
-        "content": {name: {"schema": schema} for name, schema in content.items()},
-    }
-
-
-def record(required: Sequence[str] | None = None, **properties: Schema) -> Schema:
-    """Return an object of `properties`, of which `required` (all unless given) are always there."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties if required is None else required),
-    }
-
-
-def _ref(kind: str, name: str) -> Schema:
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
 def _error_schema() -> Schema:
     text_or_null = {"type": ["string", "null"]}
     return record(error=record(message=TEXT, type=TEXT, param=text_or_null, code=TEXT))
@@ -112,7 +58,7 @@ def _error_response(status: int) -> Schema:
     headers: Schema = {"X-Request-Id": {"schema": TEXT}}
     if status in (429, 503):
         headers["Retry-After"] = {"schema": {"type": "integer", "minimum": 0}, "description": "seconds"}
-    content = {"application/json": {"schema": _ref("schemas", "Error")}}
+    content = {"application/json": {"schema": ref("schemas", "Error")}}
     return {"description": STATUSES[status], "headers": headers, "content": content}
 
 
@@ -145,8 +91,7 @@ def _question_schema(settings: Settings) -> Schema:
     return record(
         ["audio", "language"],
         audio={
-            "type": "string",
-            "format": "binary",
+            **BINARY,
             "description": f"the recording: wav, flac, mp3, ogg, webm, m4a, aac; {limits}",
         },
         language=LANGUAGE,
@@ -164,13 +109,12 @@ def _question_schema(settings: Settings) -> Schema:
 
 
 def _turn_paths(settings: Settings) -> Schema:
-    binary: Schema = {"type": "string", "format": "binary"}
     types = ("audio/wav", "audio/ogg; codecs=opus", "audio/mpeg", "audio/pcm")
-    audio = dict.fromkeys(types, binary)
+    audio = dict.fromkeys(types, BINARY)
     answer = answered(
         "the answer",
         **audio,
-        **{"application/json": _ref("schemas", "Answer"), "text/event-stream": EVENT},
+        **{"application/json": ref("schemas", "Answer"), "text/event-stream": EVENT},
     )
     form = {"multipart/form-data": {"schema": _question_schema(settings)}}
     session_id = {"name": "session_id", "in": "path", "required": True, "schema": TEXT}
@@ -195,7 +139,7 @@ def _turn_paths(settings: Settings) -> Schema:
 
 
 def _state_paths() -> Schema:
-    engines = {"type": "object", "additionalProperties": _ref("schemas", "Engine")}
+    engines = {"type": "object", "additionalProperties": ref("schemas", "Engine")}
     page = answered("a page for people", **{"text/html": TEXT})
     alive = answered("it is", **{"application/json": record(status={"const": "alive"})})
     ready = answered("which engines answer", **{"application/json": record(status={"const": "ready"}, engines=engines)})
