@@ -154,16 +154,14 @@ def _success(subject: str, watch: Stopwatch, answer: Answer, *, given: bool) -> 
 
 def _failure(subject: str, watch: StageWatch, error: MirrorChatError, engines: Engines, language: Language) -> Finding:
     stage, kind = watch.blame(error)
-    values: dict[str, Value] = {"stage": stage, "error": kind, **_times(watch)}
+    times = _times(watch)
+    values: dict[str, Value] = {"stage": stage, "error": kind, **times}
     remedy = _remedy(stage, engines, language)
     if isinstance(error, NoWords):
         found = "recognise: no words were heard in a synthetic question"
         return warning(subject, found, f"where it does not hear you either: {remedy}", **values)
-    return problem(subject, f"{stage}: {error.message} ({kind})", _TOO_SLOW if _is_late(kind) else remedy, **values)
-
-
-def _is_late(kind: str) -> bool:
-    return kind == DeadlineExceeded.__name__
+    found = f"{stage}: {error.message} ({kind}); {_listed(times)}"
+    return problem(subject, found, _TOO_SLOW if kind == DeadlineExceeded.__name__ else remedy, **values)
 
 
 def _remedy(stage: str, engines: Engines, language: Language) -> str:

@@ -88,6 +88,7 @@ def test_a_stage_that_takes_too_long_is_named(engines: Embedded) -> None:
     (found,) = turn(engines, "recognize", lambda *_, **__: time.sleep(2.0), limit_s=1.0)
     assert found.state is State.PROBLEM and found.values["stage"] == "recognise"
     assert found.values["error"] == "DeadlineExceeded" and "turn_deadline_s" in found.remedy
+    assert "; decode " in found.found and "total_ms" in found.values
 
 
 def test_where_nothing_is_heard_the_other_stages_are_tried_with_the_words(engines: Embedded) -> None:
