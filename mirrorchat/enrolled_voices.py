@@ -14,7 +14,7 @@ import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,8 @@ class EnrolledVoices:
             )
         data = self._read_part(voice.id, voice.models.index(mine))
         try:
-            return synthesizer.restore(data)
+            kept = synthesizer.restore(data)
+            return replace(kept, reason=_as_reason(kept.reason))
         except ValueError:
             raise NotFound(f"the file of the voice {voice.name} is damaged: enrol it again", param="voice") from None
 
@@ -191,6 +192,11 @@ def checked_name(name: str, reserved: Sequence[str]) -> str:
     if text.casefold() in reserved or text.casefold().startswith(ID_PREFIX):
         raise InvalidField(f"name may not be {text}: that means another voice; choose another name", param="name")
     return text
+
+
+def _as_reason(text: str) -> str:
+    """Return `text` as a header can say it."""
+    return "".join(character for character in text if character.isascii() and character.isprintable())[:200]
 
 
 def _header(voice: EnrolledVoice, sizes: Sequence[int], sample_bytes: int) -> bytes:

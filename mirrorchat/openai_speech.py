@@ -15,6 +15,7 @@ from mirrorchat.openai_models import SPEAKS, chosen
 from mirrorchat.openai_turn import entered, event_response, freed_on_error, spoken_turn, sse
 from mirrorchat.openai_voices import named
 from mirrorchat.scheduler import Place
+from mirrorchat.speech_length import HAN
 from mirrorchat.streams import StreamedTurn, audio_body, first_audio
 from mirrorchat.text import SentenceCutter
 from mirrorchat.time_stretch import FASTEST, SLOWEST, StretchedEncoder
@@ -23,6 +24,8 @@ from mirrorchat.turn_events import Error, Event, SentenceFailed, SpokenAudio
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 INPUT_LIMIT_CHARS = 4_096
 BODY_LIMIT_BYTES = 65_536
+LETTERS_PER_TURN = 1_000  # of a text that has the time of a turn: a minute of speech; a longer one has as much more
+LETTERS_PER_HAN = 3  # by the time that they take to say
 REFUSED = {"instructions": "a voice says the text as it stands"}
 
 
@@ -48,7 +51,7 @@ def create() -> Response:
     if body.get("voice") is None:
         raise MissingField("the field voice is missing", param="voice")
     voice = named(body["voice"], "voice", wanted.language)
-    with entered() as place:
+    with entered(turns=max(1.0, _letters(wanted.text) / LETTERS_PER_TURN)) as place:
         turn = _spoken(wanted, voice, place)
         with freed_on_error(turn):
             return _event_response(turn, wanted) if wanted.events else _audio_response(turn, wanted)
@@ -78,6 +81,10 @@ def _wanted(body: Mapping[str, Any]) -> Wanted:
         fields.number(body, "speed", SLOWEST, FASTEST, 1.0),
         fields.choice(body, "stream_format", ("audio", "sse"), "audio") == "sse",
     )
+
+
+def _letters(text: str) -> int:
+    return len(text) + (LETTERS_PER_HAN - 1) * len(HAN.findall(text))
 
 
 def _audio_response(turn: StreamedTurn[Event], wanted: Wanted) -> Response:

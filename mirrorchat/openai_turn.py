@@ -26,9 +26,12 @@ Made = TypeVar("Made")
 
 
 @contextmanager
-def entered() -> Iterator[Place]:
-    """Wait for a place and hold it; when the block ends, nothing is left of it but what has taken hold of it itself."""
-    deadline = Deadline.after(runtime().settings.turn_deadline_s)
+def entered(*, turns: float = 1.0) -> Iterator[Place]:
+    """Wait for a place and hold it; when the block ends, nothing is left of it but what has taken hold of it itself.
+
+    `turns`: how many times the time of a turn the work may take.
+    """
+    deadline = Deadline.after(turns * runtime().settings.turn_deadline_s)
     request_record().watch = Stopwatch()
     with enter(deadline) as place:
         try:

@@ -19,6 +19,7 @@ from mirrorchat.embedded import EmbeddedSynthesizer
 from mirrorchat.engines import Cancel, Deadline, Language, Priority, Synthesizer, VoiceKind
 from mirrorchat.enrolled_voices import EnrolledVoices, Part, checked_name
 from mirrorchat.errors import InvalidField, NotFound, OtherModelsVoice, TooManyVoices, Unavailable, VoiceExists
+from mirrorchat.voice_tint import TintVoice
 
 SPEECH = say("Here is somebody who speaks for long enough to be known again.", "en-us+m3")
 PARTS = [Part("embedded", "model 1", b"the voice's numbers")]
@@ -207,3 +208,11 @@ def test_a_part_that_is_cut_off_is_damaged(tmp_path: Path, embedded: EmbeddedSyn
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(NotFound, match="damaged"):
         store.load(voice, embedded)
+
+
+def test_a_reason_that_no_header_can_say_is_cleaned(tmp_path: Path, embedded: EmbeddedSynthesizer) -> None:
+    store = EnrolledVoices(tmp_path)
+    data = TintVoice(VoiceKind.TINT, "a\r\nSet-Cookie: b=1 \u4e2d" + "x" * 500).to_bytes()
+    voice = store.enrol("a", "n", [Part("embedded", embedded.voice_model, data)])
+    reason = store.load(voice, embedded).reason
+    assert reason.startswith("aSet-Cookie: b=1 x") and len(reason) == 200

@@ -191,4 +191,5 @@ def test_xtts_speaks_in_an_enrolled_voice(weights_scene: Scene) -> None:
     )
     assert response.headers["x-mirrorchat-voice"].startswith("clone")
     assert heard(response.content).duration_s > 0.3
+    assert heard(say(client, input="Hello.")).duration_s > 0.3  # in the default voice
     assert "xtts" in weights_scene.send("GET", f"/audio/voices/{voice.id}").json()["models"][0]

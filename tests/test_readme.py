@@ -124,6 +124,10 @@ def test_serve_and_the_two_clients(clone: Clone) -> None:
         client = block("import requests").replace("9990", str(clone.port))
         subprocess.run([sys.executable, "-c", client], cwd=clone.folder, check=True, timeout=120)
         assert answer.read_bytes()[:4] == b"RIFF"
+        openai_client = block("from openai import OpenAI").replace("9990", str(clone.port))
+        subprocess.run([sys.executable, "-c", openai_client], cwd=clone.folder, check=True, timeout=120)
+        assert (clone.folder / "hello.mp3").stat().st_size > 5_000
+        assert list((clone.home / ".local" / "share" / "mirrorchat" / "voices").iterdir()) == []  # it was deleted
         refused = clone.run(block("curl --fail").replace("english", "klingon"))
         assert refused.returncode == 22  # curl says so instead of saving an error as audio unnoticed
         check_streams(clone)

@@ -83,6 +83,7 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("max_sessions = 0", "max_sessions must be a whole number from 1 to 100000"),
         ("history_tokens = -1", "history_tokens must be a whole number from 0 to 1000000"),
         ("history_tokens = 1.5", "history_tokens must be a whole number"),
+        ("voices_dir = 5", "voices_dir must be the path of a folder"),
         ("device = 'tpu'", "device must be auto, cpu, cuda or cuda:N"),
         ("chatgpt_apis = {}", "chatgpt_apis must be a list"),
         ("chatgpt_apis = [{'key': 'k'}]", r"chatgpt_apis\[0\] must hold at least 'url'"),
