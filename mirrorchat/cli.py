@@ -14,6 +14,7 @@ from mirrorchat.errors import MirrorChatError
 # name: its module and function, and what it does (shown without importing it). One whose module is absent is not there.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "models": ("mirrorchat.models_command:models", "Install, verify and remove the models of the real engines."),
+    "key": ("mirrorchat.key_command:key", "Make a key for api_keys."),
     "doctor": ("mirrorchat.doctor:doctor", "Look for what keeps MirrorChat from working, and say what to do."),
     "evaluate": ("mirrorchat.evaluate:evaluate", "Measure recognition and speech over recordings."),
 }
