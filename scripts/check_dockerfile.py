@@ -30,7 +30,11 @@ from dockerfile import ROOT, Instruction, Stage, read
 SUITES = {"debian:bookworm-slim": "bookworm"}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_LIMIT_S = 120.0
-LENT_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf", "/etc/xdg/pip")
+LENT_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/xdg/pip")
+CERTIFICATES = Path(
+    "/etc/ssl/certs/ca-certificates.crt"
+)  # lent under another name: a package of Debian's makes its own
+LENT_CERTIFICATES = "/lent-certificates.crt"
 LENT_VARIABLES = re.compile(r"(?i)(https?|no|all)_proxy|PIP_.*|SSL_CERT_FILE|REQUESTS_CA_BUNDLE")
 
 
@@ -85,6 +89,10 @@ def lent(root: Path) -> Iterator[None]:
             if place.is_file():
                 target.touch()
         pairs.append((str(place.resolve()), target, "bind,ro"))
+    if CERTIFICATES.exists():
+        made.append(root / LENT_CERTIFICATES.lstrip("/"))
+        made[-1].touch()
+        pairs.append((str(CERTIFICATES.resolve()), made[-1], "bind,ro"))
     with _apt_settings(root), mounted(*pairs):
         yield
     for target in made:
@@ -122,10 +130,14 @@ def in_stage(built: Built, command: list[str], extra: Mapping[str, str]) -> list
 
 def run(built: Built, instruction: Instruction) -> None:
     """Execute one RUN."""
-    extra = {name: value for name, value in os.environ.items() if LENT_VARIABLES.fullmatch(name)}
+    extra = {name: value.replace(str(CERTIFICATES), LENT_CERTIFICATES) for name, value in os.environ.items()
+             if LENT_VARIABLES.fullmatch(name)}  # fmt: skip
     started = time.monotonic()
     with lent(built.root):
-        subprocess.run(in_stage(built, instruction.command, extra), check=True, stdout=subprocess.DEVNULL)
+        command = in_stage(built, instruction.command, extra)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(f"RUN {instruction.rest}\n{done.stdout[-4000:]}")
     say(f"RUN {instruction.rest[:70]!r}: {time.monotonic() - started:.0f} s")
 
 
