@@ -95,8 +95,23 @@ history_tokens = 2000
 host = "127.0.0.1"
 port = 9990
 
-# Who may ask: callers send one of these as 'Authorization: Bearer KEY'. At least 16 characters each; empty: everybody.
+# Who may ask: callers send one of these as 'Authorization: Bearer KEY'. Each is a hash, which tells nobody the key
+# ("sha256:..."; `mirrorchat key` makes a key and its hash), or a key itself, of at least 16 characters. Empty: all
+# may. The environment variable MIRRORCHAT_API_KEYS, with commas or one a line, stands above this list.
 api_keys: list[str] = []
+
+# How many requests a minute each key may send, and how many questions of one key are answered or wait at once: more get
+# 429 with Retry-After. Where there are no keys, each address is limited instead. 0: no limit.
+rate_limit_per_minute = 0
+turns_per_key = 0
+
+# Pages of which other origins may call from a browser (CORS): "https://app.example", "http://192.0.2.7:8000", as the
+# browser writes them. "*", all of them, is taken only where there are api_keys.
+cors_origins: list[str] = []
+
+# Addresses and networks of the proxies that are believed when they say who asks (X-Forwarded-For, X-Forwarded-Proto).
+# The default is a proxy on this machine.
+trusted_proxies = ["127.0.0.0/8", "::1"]
 
 # Where the voice's chance starts: the same question with the same seed gives the same samples.
 seed = 0

@@ -9,9 +9,11 @@ from flask import Blueprint, Flask, Request, Response, g, jsonify, render_templa
 from werkzeug.exceptions import HTTPException
 
 from mirrorchat import openai_api, openapi, session_routes
-from mirrorchat.access import check_key
+from mirrorchat.access import EXTENSION as ACCESS_EXTENSION
+from mirrorchat.access import Access, allowance_headers, check_caller
 from mirrorchat.answers import engines_used, wanted_answer, whole_answer
 from mirrorchat.audio import decode, require_speakable
+from mirrorchat.cross_origin import allow_origin, is_preflight, preflight_answer
 from mirrorchat.engines import Deadline, Language
 from mirrorchat.errors import (
     InvalidField,
@@ -30,6 +32,7 @@ from mirrorchat.runtime import EXTENSION, Runtime, enter, request_record, runtim
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
 from mirrorchat.streams import stream_answer
+from mirrorchat.trusted_proxies import TrustedProxies, networks_of
 
 TEXT_LIMIT_CHARS = 4000  # of the form field `text`
 HOTWORDS_LIMIT = 200
@@ -67,6 +70,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.request_class = InMemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit_bytes
     app.extensions[EXTENSION] = Runtime(settings)
+    app.extensions[ACCESS_EXTENSION] = Access(settings)
+    app.wsgi_app = TrustedProxies(app.wsgi_app, networks_of(settings.trusted_proxies))  # type: ignore[method-assign]
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(Exception, _error_response)
@@ -77,15 +82,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
-def _begin() -> None:
+def _begin() -> Response | None:
     method = request.method if request.method in METHODS else "other"
     route = (request.endpoint or "none").removeprefix("main.")
     g.record = RequestRecord(runtime().metrics, method, route, request.content_length or 0)
+    if runtime().settings.cors_origins and is_preflight(request):
+        return preflight_answer()
     if request.endpoint in OPEN_ENDPOINTS:
-        return
-    check_key(request.headers.get("Authorization", ""))
+        return None
+    check_caller()
     if request.endpoint not in UNLOADED_ENDPOINTS:
         runtime().pipeline  # noqa: B018 - raises NotReady
+    return None
 
 
 def _finish(response: Response) -> Response:
@@ -95,6 +103,8 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = record.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.update(allowance_headers())
+    allow_origin(request, response, runtime().settings.cors_origins)
     session_routes.name_session(response)
     record.status = response.status_code
     if response.is_streamed:

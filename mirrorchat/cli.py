@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "say": ("mirrorchat.say_command:say", "Speak a text in the voice of a recording."),
     "hear": ("mirrorchat.hear_command:hear", "Write down what is said in a recording."),
     "models": ("mirrorchat.models_command:models", "Install, verify and remove the models of the real engines."),
+    "key": ("mirrorchat.key_command:key", "Make a key for api_keys."),
     "doctor": ("mirrorchat.doctor:doctor", "Look for what keeps MirrorChat from working, and say what to do."),
     "evaluate": ("mirrorchat.evaluate:evaluate", "Measure recognition and speech over recordings."),
     "completion": ("mirrorchat.completion_command:completion", "Print the script that completes commands in a shell."),

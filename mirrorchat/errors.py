@@ -24,6 +24,9 @@
     │       ├── NonFiniteAudio       422 non_finite_audio
     │       ├── NoVoice              422 no_voice
     │       └── NoWords              422 no_words
+    ├── RateLimited                  429 rate_limit_exceeded  (carries Retry-After)
+    │   ├── TooManyTurns             429 too_many_turns
+    │   └── TooManyFailedKeys        429 too_many_failed_keys
     ├── ClientGone                   499 client_gone        (counted; nobody is left to read it)
     ├── RecognitionFailed            500 recognition_failed
     ├── SynthesisFailed              500 synthesis_failed
@@ -188,6 +191,26 @@ class NoVoice(UnusableAudio):
 
 class NoWords(UnusableAudio):
     code = "no_words"
+
+
+class RateLimited(MirrorChatError):
+    """One caller asks more often than its key, or its address, may."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class TooManyTurns(RateLimited):
+    """As many questions of one key are being answered, or wait, as may be."""
+
+    code = "too_many_turns"
+
+
+class TooManyFailedKeys(RateLimited):
+    """Somebody at this address tries keys."""
+
+    code = "too_many_failed_keys"
 
 
 class ClientGone(MirrorChatError):

@@ -23,6 +23,7 @@ threads = max(32, _settings.max_turns + _settings.max_waiting + SPARE_THREADS)
 timeout = 120
 graceful_timeout = 30
 keepalive = 75  # longer than nginx keeps a connection unused, so that nginx is the one to close it
+secure_scheme_headers: dict[str, str] = {}  # what proxies say is MirrorChat's to believe (trusted_proxies)
 control_socket_disable = True  # it would write a socket into the home folder
 TURN_GRACE_S = 25.0  # under graceful_timeout: what still runs then ends with our error, not with a cut connection
 

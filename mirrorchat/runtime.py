@@ -32,7 +32,7 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.scheduler = Scheduler(settings.max_turns, settings.max_waiting)
+        self.scheduler = Scheduler(settings.max_turns, settings.max_waiting, turns_per_key=settings.turns_per_key)
         self.metrics = Metrics(self.scheduler)
         self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
         self.sessions.start_sweeping()
@@ -102,7 +102,7 @@ def request_record() -> RequestRecord:
 
 def enter(deadline: Deadline) -> Place:
     """Wait for a place for the present request, until its caller hangs up. Raises what `Scheduler.enter` does."""
-    place = runtime().scheduler.enter(deadline, owner=g.caller, caller_gone=hung_up(request.environ))
+    place = runtime().scheduler.enter(deadline, owner=g.caller, payer=g.payer, caller_gone=hung_up(request.environ))
     request_record().admitted(place)
     return place
 

@@ -11,7 +11,9 @@ one in every mean length / number of places, and a turn then takes the mean leng
 
 Callers are served fairly: the queue goes round the owners (who asks: a key, an address), one turn each, and passes over
 an owner that holds its share of the places already (the places divided by the owners, rounded up) while another waits.
-In a full queue the owner who waits with most turns gives up its newest to an owner that has two fewer or less.
+In a full queue the owner who waits with most turns gives up its newest to an owner that has two fewer or less. Where
+`turns_per_key` is set, no payer (a key, or an address where there are no keys) has more turns than that, who wait
+included.
 
 No thread is owned here: whoever frees a place or reports speech hands places on, and who waits looks every POLL_S at
 its deadline and at its caller.
@@ -29,7 +31,7 @@ from types import TracebackType
 
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Deadline
-from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown
+from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown, TooManyTurns
 from mirrorchat.playback import Meter, Playback
 
 TURN_MARGIN = 1.15  # of the predicted time until an answer is whole: turns of one question differ by a tenth
@@ -51,6 +53,7 @@ class Refusal(enum.StrEnum):
     QUEUE_FULL = "queue_full"
     WAIT_TOO_LONG = "wait_too_long"
     FAIR_SHARE = "fair_share"
+    KEYS_TURNS = "turns_per_key"
     SHUTTING_DOWN = "shutting_down"
     DEADLINE = "deadline"
     HUNG_UP = "hung_up"
@@ -63,11 +66,12 @@ class Place:
     native call that nothing can interrupt. Only so many turns may have such leftovers.
     """
 
-    def __init__(self, scheduler: "Scheduler", deadline: Deadline, owner: str, waited_s: float) -> None:
-        self.deadline = deadline
+    def __init__(self, scheduler: "Scheduler", ticket: "Ticket", waited_s: float) -> None:
+        self.deadline = ticket.deadline
         self.cancel = Cancel()
         self.waited_s = waited_s
-        self.owner = owner
+        self.owner = ticket.owner
+        self.payer = ticket.payer
         self.holders = 1  # guarded by the scheduler's lock
         self._scheduler = scheduler
         self._meter = Meter(scheduler.playback, scheduler.clock)
@@ -121,6 +125,7 @@ class Ticket:
     owner: str
     deadline: Deadline
     applied_at: float
+    payer: str = ""
     place: Place | None = None
     error: MirrorChatError | None = None
     settled: threading.Event = field(default_factory=threading.Event)
@@ -151,9 +156,17 @@ class SchedulerStats:
 class Scheduler:
     """Admits at most `max_turns` turns at a time; up to `max_waiting` callers wait. Thread-safe; owns no thread."""
 
-    def __init__(self, max_turns: int, max_waiting: int = 0, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_turns: int,
+        max_waiting: int = 0,
+        *,
+        turns_per_key: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.max_turns = max_turns
         self.max_waiting = max_waiting
+        self.turns_per_key = turns_per_key
         self.playback = Playback(clock)
         self.clock = clock
         self._places: dict[Place, float] = {}  # with the time of entry
@@ -166,13 +179,20 @@ class Scheduler:
         self._refusals: Counter[Refusal] = Counter()
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
 
-    def enter(self, deadline: Deadline, *, owner: str = "", caller_gone: Callable[[], bool] = lambda: False) -> Place:
-        """Return a place for one turn of `owner`, after a wait where need be.
+    def enter(
+        self,
+        deadline: Deadline,
+        *,
+        owner: str = "",
+        payer: str = "",
+        caller_gone: Callable[[], bool] = lambda: False,
+    ) -> Place:
+        """Return a place for one turn of `owner`, which counts as one of `payer`'s, after a wait where need be.
 
-        Raises ServerBusy with a `retry_after_s` (at once, or when it gives way in a full queue), ShuttingDown,
-        DeadlineExceeded, and ClientGone within 0.1 s of `caller_gone()` being true.
+        Raises ServerBusy with a `retry_after_s` (at once, or when it gives way in a full queue), TooManyTurns
+        likewise, ShuttingDown, DeadlineExceeded, and ClientGone within 0.1 s of `caller_gone()` being true.
         """
-        ticket = self.apply(deadline, owner)
+        ticket = self.apply(deadline, owner, payer)
         try:
             while not ticket.settled.wait(min(POLL_S, deadline.remaining_s())):
                 self._check(ticket, caller_gone)
@@ -185,13 +205,14 @@ class Scheduler:
         assert ticket.place is not None, "a settled ticket has a place or an error"
         return ticket.place
 
-    def apply(self, deadline: Deadline, owner: str = "") -> Ticket:
-        """Ask to enter, without waiting. Raises ServerBusy or ShuttingDown."""
+    def apply(self, deadline: Deadline, owner: str = "", payer: str = "") -> Ticket:
+        """Ask to enter, without waiting. Raises ServerBusy, TooManyTurns or ShuttingDown."""
         with self._lock:
             if self._closed:
                 self._refusals[Refusal.SHUTTING_DOWN] += 1
                 raise ShuttingDown("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_S)
-            ticket = Ticket(owner, deadline, self.clock())
+            self._check_turns_of(payer)
+            ticket = Ticket(owner, deadline, self.clock(), payer)
             self._serve()
             if self._has_room():
                 self._admit(ticket)
@@ -267,6 +288,16 @@ class Scheduler:
 
     # What follows is called with the lock held, but for `_hold` and `_abandon`.
 
+    def _check_turns_of(self, payer: str) -> None:
+        turns = sum(place.payer == payer for place in self._places)
+        turns += sum(ticket.payer == payer for tickets in self._waiting.values() for ticket in tickets)
+        if self.turns_per_key and turns >= self.turns_per_key:
+            self._refusals[Refusal.KEYS_TURNS] += 1
+            raise TooManyTurns(
+                f"{turns} of your questions are being answered already, which is as many as may be",
+                retry_after_s=min(RETRY_LIMIT_S, max(1, math.ceil(self._turn_s))),
+            )
+
     def _has_room(self) -> bool:
         running = len(self._places)
         leftover_room = len(self._leftovers) < MAX_LEFTOVERS * self.max_turns
@@ -284,7 +315,7 @@ class Scheduler:
 
     def _admit(self, ticket: Ticket) -> None:
         now = self.clock()
-        place = Place(self, ticket.deadline, ticket.owner, now - ticket.applied_at)
+        place = Place(self, ticket, now - ticket.applied_at)
         self._places[place] = now
         self._turns.add(place)
         ticket.admit(place)

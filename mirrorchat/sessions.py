@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from mirrorchat.api_keys import digest_of
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Message, Synthesizer, Voice
 from mirrorchat.errors import NotFound, ServerBusy, SessionBusy
@@ -38,7 +39,7 @@ def count_tokens(message: Message) -> int:
 
 def owner_of(key: str) -> str:
     """Return how the caller with the API key `key` is known here: a hash; "" for "", where no keys are set."""
-    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+    return digest_of(key) if key else ""
 
 
 def last_turns(turns: tuple[Turn, ...], token_budget: int) -> tuple[Turn, ...]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mirrorchat.access_settings import check_origins, keys_in_environment, read_keys, read_origins, read_proxies
+from mirrorchat.api_keys import hashed
 from mirrorchat.errors import ConfigurationError
 
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
@@ -58,7 +60,10 @@ class ChatApi:
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting, checked. Units are in the names; `config.example.py` explains each."""
+    """Every setting, checked. Units are in the names; `config.example.py` explains each.
+
+    `api_keys` are kept as hashes, `sha256:` and 64 digits, however they are given.
+    """
 
     chatgpt_apis: tuple[ChatApi, ...] = ()
     chat_cooldown_s: float = 30.0
@@ -81,12 +86,18 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 9990
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    rate_limit_per_minute: int = 0
+    turns_per_key: int = 0
+    cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1")
     session_ttl_s: float = 1800.0
     max_sessions: int = 1000
     history_tokens: int = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "api_keys", tuple(dict.fromkeys(map(hashed, self.api_keys))))
+        check_origins(self.cors_origins, self.api_keys)
         if not self.api_keys and not _is_loopback(self.host):
             raise ConfigurationError(
                 f"host {self.host} lets other machines in: set api_keys in config.py (callers send one as"
@@ -105,7 +116,7 @@ def load_settings(
 
     The file is `path`, else the one that MIRRORCHAT_CONFIG names, else `config.py` or `chatgpt_api_config.py` in
     `folder` (the project's root by default), else none: every setting has a default. MIRRORCHAT_HOST and
-    MIRRORCHAT_PORT, which `scripts/serve --host --port` sets, stand above the file.
+    MIRRORCHAT_PORT, which `scripts/serve --host --port` sets, and MIRRORCHAT_API_KEYS stand above the file.
     Raises ConfigurationError for a file that is missing or does not run, an unknown setting or a bad value.
     """
     environ = os.environ if environ is None else environ
@@ -126,7 +137,11 @@ def config_file(environ: Mapping[str, str], folder: Path | None = None) -> Path 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     port = environ.get("MIRRORCHAT_PORT", "")
-    given = {"host": environ.get("MIRRORCHAT_HOST"), "port": int(port) if port.isdigit() else port or None}
+    given = {
+        "host": environ.get("MIRRORCHAT_HOST"),
+        "port": int(port) if port.isdigit() else port or None,
+        "api_keys": keys_in_environment(environ),
+    }
     return {name: value for name, value in given.items() if value}
 
 
@@ -246,14 +261,6 @@ def _folder(name: str, value: object) -> Path:
     return Path(value).expanduser()
 
 
-def _keys(name: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, list | tuple | set):
-        raise ConfigurationError(f"{name} must be a list of keys")
-    if not all(isinstance(key, str) and len(key) >= 16 and key.isascii() and key.isprintable() for key in value):
-        raise ConfigurationError(f"each of {name} must be at least 16 printable ASCII characters")
-    return tuple(value)
-
-
 def _headers(name: str, value: object) -> Mapping[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
         raise ConfigurationError(f"{name} must map header names to texts")
@@ -324,7 +331,11 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "max_waiting": _integer(0, 256),
     "host": _text,
     "port": _integer(1, 65535),
-    "api_keys": _keys,
+    "api_keys": read_keys,
+    "rate_limit_per_minute": _integer(0, 1_000_000),
+    "turns_per_key": _integer(0, 1000),
+    "cors_origins": read_origins,
+    "trusted_proxies": read_proxies,
     "session_ttl_s": _number(1.0, 86_400.0),
     "max_sessions": _integer(1, 100_000),
     "history_tokens": _integer(0, 1_000_000),

@@ -35,7 +35,7 @@ class Nginx:
         self.port = port
         site = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
         moved = {"listen 80;": f"listen 127.0.0.1:{port};", "127.0.0.1:9990": f"127.0.0.1:{backend_port}",
-                 "/var/log/nginx": str(folder)}  # fmt: skip
+                 "/var/log/nginx": str(folder), "/etc/nginx/mirrorchat": str(folder / "site")}  # fmt: skip
         for old, new in (moved | changes).items():
             assert site.count(old) >= 1, f"deploy/nginx.conf no longer has {old!r}"
             site = site.replace(old, new)

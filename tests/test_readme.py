@@ -21,6 +21,7 @@ from tiny_wenet_speech import Code
 from tiny_xtts import pickled_copy
 from trained_wenet import write_trained_checkpoint
 
+from mirrorchat.api_keys import hashed
 from mirrorchat.model_manifest import RELEASES
 from mirrorchat.model_progress import size_text
 from mirrorchat.settings import load_settings
@@ -225,6 +226,29 @@ def test_other_machines_are_let_in_with_keys_only(clone: Clone) -> None:
     refused = clone.run(block("scripts/serve --host"))
     assert refused.returncode != 0
     assert "set api_keys in config.py" in refused.stdout and "Traceback" not in refused.stdout
+
+
+def test_keys_are_made(clone: Clone) -> None:
+    made = clone.run(block(".venv/bin/mirrorchat key"))
+    found = re.fullmatch(r"key   (\S+)\nhash  (sha256:\S+)\n", made.stdout)
+    assert found and hashed(found[1]) == found[2]
+
+
+def test_https_on_a_lan(clone: Clone) -> None:
+    # What belongs to the machine lies in a folder, and nginx, which the rest of the recipe is for, is not reloaded: a
+    # test of deploy/ runs these files in a real one.
+    site = clone.home / "nginx"
+    (site / "conf.d").mkdir(parents=True)
+    (site / "sites-enabled").mkdir()
+    (site / "sites-enabled" / "default").touch()
+    recipe = block("deploy/make_certificate").removesuffix("sudo nginx -t\nsudo systemctl reload nginx\n")
+    done = clone.run("set -e\n" + recipe.replace("sudo ", "").replace("/etc/nginx", str(site)))
+    assert done.returncode == 0, done.stdout
+    files = sorted(str(file.relative_to(site)) for file in site.rglob("*") if file.is_file())
+    names = ("nginx-https.conf", "server.crt", "server.key")
+    assert files == ["conf.d/mirrorchat.conf", *(f"mirrorchat/{name}" for name in names)]
+    listed = clone.run("git init --quiet . && git status --short --untracked-files=all")
+    assert "certificates/" not in listed.stdout  # a key that nobody commits by mistake
 
 
 def test_no_block_is_left_out() -> None:

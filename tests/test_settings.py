@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mirrorchat.api_keys import hashed
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.settings import ChatApi, Settings, load_settings
 
@@ -93,6 +94,18 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("chatgpt_apis = [{'url': 'http://h', 'key': 'a\\nb'}]", "printable ASCII"),
         ("api_keys = 'secret-secret-secret'", "api_keys must be a list of keys"),
         ("api_keys = ['short']", "at least 16 printable ASCII characters"),
+        ("api_keys = ['sha256:0123456789abcdef']", "or sha256: and the 64 hexadecimal digits"),
+        ("rate_limit_per_minute = -1", "rate_limit_per_minute must be a whole number from 0 to 1000000"),
+        ("turns_per_key = 0.5", "turns_per_key must be a whole number from 0 to 1000"),
+        ("cors_origins = 'https://a.example'", "cors_origins must be a list of origins"),
+        ("cors_origins = ['https://a.example/']", "'https://a.example/' is not an origin as browsers write it"),
+        ("cors_origins = ['https://a.example:443']", "is not an origin as browsers write it"),
+        ("cors_origins = ['null']", "is not an origin as browsers write it"),
+        ("cors_origins = ['*']", "may hold '\\*' only where api_keys is set"),
+        ("trusted_proxies = '127.0.0.1'", "trusted_proxies must be a list of addresses and networks"),
+        ("trusted_proxies = ['nginx']", "'nginx' is neither an address nor a network"),
+        ("trusted_proxies = ['10.0.0.1/8']", "is neither an address nor a network"),
+        ("trusted_proxies = ['0.0.0.0/0']", "would believe whatever any caller says"),
         ("system_prompt = 'In {lang}'", "may hold {language} and no other braces"),
         ("host = '0.0.0.0'", "set api_keys"),
         ("threads = 1\nTHREADS = 2", "gives a setting twice"),
@@ -118,7 +131,7 @@ def test_a_named_file_that_is_absent_is_refused(tmp_path: Path) -> None:
 
 def test_other_machines_need_a_key(tmp_path: Path) -> None:
     keys = ["0123456789abcdef"]
-    assert read(tmp_path, f"host = '0.0.0.0'\napi_keys = {keys}").api_keys == tuple(keys)
+    assert read(tmp_path, f"host = '0.0.0.0'\napi_keys = {keys}").api_keys == tuple(map(hashed, keys))
     for host in ("127.0.0.1", "localhost", "::1"):
         assert read(tmp_path, f"host = {host!r}").host == host
 

@@ -1,0 +1,163 @@
+"""HTTPS on a LAN: the local authority's certificate, and real nginx and Caddy in front of the server."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from running_server import ROOT, RunningServer, free_port
+from speech import say_wav
+from test_app import check_error, wait_for
+from test_deploy import Nginx, needs_nginx
+
+MAKE = ROOT / "deploy" / "make_certificate"
+CADDY = shutil.which("caddy")
+
+
+def make(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([MAKE, folder, *names], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def curl(authority: Path, url: str, *more: str) -> subprocess.CompletedProcess[bytes]:
+    """Call `url` as a caller who trusts `authority` and nobody else."""
+    command = ["curl", "--silent", "--show-error", "--fail-with-body", "--cacert", str(authority), *more, url]
+    return subprocess.run(command, capture_output=True, timeout=90)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    made = make(folder, "localhost", "127.0.0.1")
+    assert made.returncode == 0, made.stdout
+    return folder
+
+
+def test_a_certificate_is_for_the_names_given_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    assert make(tmp_path, "speech.local", "192.0.2.7", "2001:db8::7").returncode == 0
+    authority, server = tmp_path / "ca.crt", tmp_path / "server.crt"
+    text = subprocess.run(["openssl", "x509", "-noout", "-text", "-in", server], capture_output=True, text=True).stdout
+    for name in ("DNS:speech.local", "IP Address:192.0.2.7", "IP Address:2001:DB8:0:0:0:0:0:7", "CA:FALSE"):
+        assert name in text
+    verified = subprocess.run(["openssl", "verify", "-CAfile", authority, server], capture_output=True)
+    assert verified.returncode == 0
+    for name in ("ca.key", "server.key"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert set(before) == {"ca.crt", "ca.key", "server.crt", "server.key"}
+    again = make(tmp_path, "other.local")
+    assert again.returncode == 1 and "is there already" in again.stdout
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_the_authority_signs_again(tmp_path: Path) -> None:
+    assert make(tmp_path, "first.local").returncode == 0
+    authority = (tmp_path / "ca.crt").read_bytes()
+    for name in ("server.crt", "server.key"):
+        (tmp_path / name).rename(tmp_path / f"old-{name}")
+    assert make(tmp_path).returncode == 0  # for this machine's own names
+    assert (tmp_path / "ca.crt").read_bytes() == authority
+    (tmp_path / "ca.key").unlink()
+    (tmp_path / "server.crt").unlink()
+    (tmp_path / "server.key").unlink()
+    assert make(tmp_path).returncode == 1  # a CA that cannot sign is not replaced
+
+
+@pytest.mark.parametrize("name", ["a b", "a,DNS:b", "$(id)", "*.*\n"])
+def test_what_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
+    refused = make(tmp_path / "new", name)
+    assert refused.returncode == 1 and "neither a name nor an address" in refused.stdout
+    assert not (tmp_path / "new").exists()
+
+
+@contextmanager
+def secure_nginx(folder: Path, backend_port: int, certificates: Path) -> Iterator[tuple[str, Nginx]]:
+    """Run nginx with nginx.conf and nginx-https.conf; yield the address of HTTPS, and nginx."""
+    site, port = folder / "site", free_port()
+    site.mkdir()
+    for name in ("server.crt", "server.key"):
+        shutil.copy(certificates / name, site)
+    text = (ROOT / "deploy" / "nginx-https.conf").read_text(encoding="utf-8")
+    moved = {"listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;", "/etc/nginx/mirrorchat/": f"{site}/"}
+    for old, new in moved.items():
+        assert old in text
+        text = text.replace(old, new)
+    (site / "nginx-https.conf").write_text(text, encoding="utf-8")
+    with Nginx(folder, backend_port) as proxy:
+        yield f"https://127.0.0.1:{port}", proxy
+
+
+@needs_nginx
+def test_nginx_with_the_local_authority(tmp_path: Path, embedded_server: RunningServer, certificates: Path) -> None:
+    (tmp_path / "question.wav").write_bytes(say_wav("hello there"))
+    authority = certificates / "ca.crt"
+    fields = ["-F", f"audio=@{tmp_path}/question.wav", "-F", "language=english", "-F", "text=Hi"]
+    with secure_nginx(tmp_path, embedded_server.port, certificates) as (url, proxy):
+        answer = curl(authority, f"{url}/process_audio", *fields)
+        assert answer.returncode == 0 and answer.stdout[:4] == b"RIFF", answer.stderr
+        stranger = curl(Path("/etc/ssl/certs/ca-certificates.crt"), f"{url}/readyz")
+        assert stranger.returncode in (60, 77)  # who does not trust the authority is told
+        plain = requests.post(f"{proxy.url}/process_audio?x=1", timeout=10, allow_redirects=False)
+        assert plain.status_code == 308
+        assert plain.headers["Location"] == "https://127.0.0.1/process_audio?x=1"
+        old = curl(authority, f"{url}/readyz", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0")
+        assert old.returncode == 35
+
+
+@needs_nginx
+def test_through_nginx_each_caller_is_its_own_address_and_cannot_be_another(tmp_path: Path, certificates: Path) -> None:
+    authority = certificates / "ca.crt"
+    (tmp_path / "nginx").mkdir()
+    with (
+        RunningServer(tmp_path, rate_limit_per_minute=3) as server,
+        secure_nginx(tmp_path / "nginx", server.port, certificates) as (url, _),
+    ):
+        statuses = []
+        for number in range(4):  # whoever they say they are, all come from one address
+            forged = ["-H", f"X-Forwarded-For: 192.0.2.{number}", "-H", "X-Forwarded-Proto: http"]
+            shown = curl(
+                authority, f"{url}/openapi.json", *forged, "--output", "/dev/null", "--write-out", "%{http_code}"
+            )
+            statuses.append(shown.stdout.decode())
+        assert statuses == ["200", "200", "200", "429"]
+        headers = {"X-Forwarded-For": "192.0.2.9"}  # as a proxy on this machine says it of another caller
+        assert requests.get(f"{server.url}/openapi.json", headers=headers, timeout=10).status_code == 200
+        check_error(requests.get(f"{server.url}/openapi.json", timeout=10), 429, "rate_limit_exceeded")
+
+
+@pytest.mark.skipif(CADDY is None, reason="caddy is not installed")
+def test_caddy(tmp_path: Path, embedded_server: RunningServer) -> None:
+    port, plain_port = free_port(), free_port()
+    # its ports and its folder are moved, and nothing of this machine is made to trust its authority
+    moved = f"{{\n\tadmin off\n\tskip_install_trust\n\thttp_port {plain_port}\n\thttps_port {port}\n\tservers {{"
+    text = (ROOT / "deploy" / "Caddyfile").read_text(encoding="utf-8")
+    assert text.count("{\n\tservers {") == 1
+    (tmp_path / "Caddyfile").write_text(text.replace("{\n\tservers {", moved), encoding="utf-8")
+    (tmp_path / "question.wav").write_bytes(say_wav("hello there"))
+    environ = os.environ | {
+        "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "MIRRORCHAT_PORT": str(embedded_server.port), "MIRRORCHAT_NAMES": "localhost, 127.0.0.1", "GOMAXPROCS": "1",
+    }  # fmt: skip
+    assert CADDY is not None
+    with (tmp_path / "caddy.log").open("wb") as log:
+        process = subprocess.Popen([CADDY, "run", "--config", str(tmp_path / "Caddyfile")], env=environ, stderr=log)
+    try:
+        authority = tmp_path / "data/caddy/pki/authorities/local/root.crt"
+        wait_for(lambda: authority.exists() and curl(authority, f"https://localhost:{port}/readyz").returncode == 0)
+        fields = ["-F", f"audio=@{tmp_path}/question.wav", "-F", "language=english", "-F", "text=Hi"]
+        for more in ([], ["-F", "stream=true"]):
+            answer = curl(authority, f"https://localhost:{port}/process_audio", *fields, *more)
+            assert answer.returncode == 0 and answer.stdout[:4] == b"RIFF", answer.stderr
+        plain = requests.get(f"http://localhost:{plain_port}/readyz", timeout=10, allow_redirects=False)
+        assert plain.status_code == 308 and plain.headers["Location"].startswith("https://localhost")
+        (tmp_path / "large").write_bytes(bytes(13 * 1024 * 1024))
+        large = curl(authority, f"https://localhost:{port}/process_audio", "-F", f"audio=@{tmp_path}/large")
+        assert large.returncode == 22 and b"upload_too_large" in large.stdout
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
