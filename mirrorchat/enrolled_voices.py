@@ -67,6 +67,9 @@ class EnrolledVoices:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        with suppress(OSError):  # no folder yet
+            for unfinished in folder.glob(f".{ID_PREFIX}*"):  # by a server that was killed while it wrote
+                unfinished.unlink()
 
     def enrol(self, owner: str, name: str, parts: Sequence[Part], sample: bytes = b"") -> EnrolledVoice:
         """Keep a voice of `owner` under `name` (of `checked_name`), with the wav `sample` if there is one.

@@ -81,6 +81,7 @@ class Asking:
 
     def chunks(self, failed: Sequence[ChatFailure], cancel: Cancel) -> Iterator[ChatChunk]:
         """Yield the answer, in chunks that say something."""
+        self.finish_reason, self.usage = "stop", None
         with self.watch.time("answer"):
             for chunk in self._all(failed, cancel):
                 self.finish_reason = chunk.finish_reason or self.finish_reason

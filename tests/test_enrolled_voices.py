@@ -216,3 +216,11 @@ def test_a_reason_that_no_header_can_say_is_cleaned(tmp_path: Path, embedded: Em
     voice = store.enrol("a", "n", [Part("embedded", embedded.voice_model, data)])
     reason = store.load(voice, embedded).reason
     assert reason.startswith("aSet-Cookie: b=1 x") and len(reason) == 200
+
+
+def test_what_a_killed_server_has_half_written_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    voice = EnrolledVoices(tmp_path).enrol("a", "n", PARTS)
+    (tmp_path / f".voice_{'0' * 32}").write_bytes(header()[:20])
+    (tmp_path / "another file").write_bytes(b"")
+    EnrolledVoices(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["another file", f"{voice.id}.voice"]
