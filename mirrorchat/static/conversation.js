@@ -12,7 +12,7 @@ export class Turn {
   #timings = {};
 
   constructor(language) {
-    this.item = make("li", "turn");
+    this.item = make("article", "turn");
     this.item.setAttribute("aria-busy", "true"); // a screen reader waits for the whole answer
     this.item.lang = TAGS[language];
     this.asked = this.#side("asked", "turn.you");
@@ -37,14 +37,14 @@ export class Turn {
 
   voice({ kind, reason }) {
     const entry = this.#entry(`voice voice-${kind}`, `voice.${kind}`);
-    entry.append(make("span", "reason", reason));
+    entry.append(" ", make("span", "reason", reason));
     entry.lastChild.lang = "en";
   }
 
   unspoken(sentence, { message }) {
     const note = make("p", "wrong");
     say(note, "turn.unspoken", { sentence });
-    note.append(make("span", "reason", message));
+    note.append(" ", make("span", "reason", message));
     this.print.before(note);
   }
 
@@ -61,8 +61,8 @@ export class Turn {
       const entry = this.#entry(`stage stage-${stage}`, `stage.${stage}`);
       const time = make("span", "time");
       say(time, "seconds", { seconds: this.#timings[stage].toFixed(this.#timings[stage] < 10 ? 2 : 0) });
-      entry.append(time);
-      if (engine in engines) entry.append(make("span", "model", modelOf(engines[engine])));
+      entry.append(" ", time);
+      if (engine in engines) entry.append(" ", make("span", "model", modelOf(engines[engine])));
     }
     this.item.removeAttribute("aria-busy");
     this.#show();
