@@ -1,6 +1,6 @@
 // Put into the page before its own scripts: what is handed to the loudspeakers, and what really reaches them.
 (() => {
-  const heard = { pieces: [], ears: [] };
+  const heard = { pieces: [], ears: [], gatherers: [] };
   const { start } = AudioBufferSourceNode.prototype;
   AudioBufferSourceNode.prototype.start = function (when, ...rest) {
     const samples = Array.from(this.buffer.getChannelData(0));
@@ -11,6 +11,12 @@
   AudioNode.prototype.connect = function (to, ...rest) {
     if (to instanceof AudioDestinationNode) connect.call(this, earOf(to.context));
     return connect.call(this, to, ...rest);
+  };
+  window.AudioWorkletNode = class extends AudioWorkletNode {
+    constructor(...given) {
+      super(...given);
+      heard.gatherers.push(this);
+    }
   };
   function earOf(context) {
     let ear = heard.ears.find((each) => each.context === context);

@@ -1,5 +1,8 @@
 """The page in a real Chromium against a real gunicorn: what people see, do and hear."""
 
+import base64
+import io
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import soundfile
 from browser import INSECURE_HOST, Browser
 from chat_server import ChatServer, answer, hang_after, hang_before_headers, status
 from running_server import RunningServer, conf_that_admits_all
@@ -155,6 +159,52 @@ def test_every_text_is_there_in_both_languages(scene: Scene) -> None:
     assert set(used) <= found["en"].keys()
 
 
+WAV_OF = """
+const [address, blocks, done] = arguments;
+const { wavOf } = await import(address);
+const bytes = new Uint8Array(await wavOf(blocks.map((block) => Float32Array.from(block)), 44100).arrayBuffer());
+done(btoa(String.fromCharCode(...bytes)));
+"""
+EVENTS_OF = """
+const [address, text, done] = arguments;
+const { eventsOf } = await import(address);
+const bytes = new TextEncoder().encode(text);
+const body = new ReadableStream({ start(stream) {
+  for (const byte of bytes) stream.enqueue(Uint8Array.of(byte));
+  stream.close();
+} });
+const found = [];
+for await (const event of eventsOf(body)) found.push([event.name, event.data]);
+done(found);
+"""
+
+
+def run_module(scene: Scene, script: str, module: str, given: object) -> Any:
+    """Run `script` on the page with the address of a module of its own, and return what it is done with."""
+    address = f"{scene.server.url}/static/{static_files().version}/{module}"
+    wrapped = f"(async function () {{{script}}}).apply(null, arguments)"
+    return scene.browser.driver.execute_async_script(wrapped, address, given)
+
+
+def test_a_recording_becomes_the_same_samples(scene: Scene) -> None:
+    scene.open()
+    samples = np.linspace(-1.25, 1.25, 3001, dtype=np.float32)
+    blocks = [samples[:1024].tolist(), samples[1024:].tolist()]
+    wav = base64.b64decode(run_module(scene, WAV_OF, "wav.js", blocks))
+    found, rate_hz = soundfile.read(io.BytesIO(wav), dtype="int16")
+    assert rate_hz == 44_100 and np.abs(found - np.clip(samples, -1, 1) * 32767).max() <= 0.51
+    assert int.from_bytes(wav[4:8], "little") == len(wav) - 8 == 36 + 2 * len(samples)
+
+
+def test_events_are_read_however_they_are_cut(scene: Scene) -> None:
+    scene.open()
+    events = [("text", {"delta": "你好，\n\nthere: 🙂"}), ("done", {"reply": "event: x"})]
+    text = ": hello\n\n" + "".join(
+        f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n: still working\n\n" for name, data in events
+    )
+    assert [tuple(event) for event in run_module(scene, EVENTS_OF, "events.js", text)] == events
+
+
 # Talking
 
 
@@ -208,7 +258,7 @@ def check_small_print(browser: Browser) -> None:
     texts = [stage.text.replace("\n", " ") for stage in stages]
     for text, label, model in zip(
         texts,
-        ["heard", "answered", "voice", "spoken", "first sound after", "in all"],
+        ["heard", "answered", "voice", "spoken", "first sound after", "the server in all"],
         ["pocketsphinx", "gpt-4o-mini", "", "eSpeak NG", "", ""],
         strict=True,
     ):
@@ -303,6 +353,20 @@ def test_too_short_a_press_is_said_in_words(scene: Scene) -> None:
     assert browser.text("#status") == "按住或点一下说话"
     browser.tap("page-language")
     assert browser.text("#status") == "Hold or tap to talk"
+
+
+def test_a_minute_is_the_limit(scene: Scene) -> None:
+    browser = scene.open()
+    browser.tap("talk")
+    browser.listen_for("0:01")
+    browser.run(  # as if the microphone had been open for a minute
+        "const node = window.heard.gatherers.at(-1);"
+        "node.port.onmessage({data: new Float32Array(58.6 * node.context.sampleRate)})"
+    )
+    wait_for(lambda: browser.state == "waiting")  # it is sent, without another tap
+    wait_for(lambda: browser.at("forget").is_enabled())  # and taken by the server, which refuses more than a minute
+    browser.tap("stop")
+    browser.is_ready()
 
 
 def test_no_answer_from_the_chat_and_asking_again(scene: Scene) -> None:

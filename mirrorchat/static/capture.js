@@ -56,10 +56,8 @@ export class Recording {
     if (!window.isSecureContext) throw new Refusal("insecure_page");
     if (!navigator.mediaDevices?.getUserMedia || !window.AudioWorkletNode) throw new Refusal("browser_too_old");
     try {
-      this.stream = await navigator.mediaDevices.getUserMedia({ audio: WANTED });
-      this.context = new AudioContext();
-      await this.context.audioWorklet.addModule(new URL("./gather.js", import.meta.url));
-      await this.context.resume();
+      const prepared = this.#prepare(); // meanwhile, so that the first word is not lost
+      [this.stream] = await Promise.all([navigator.mediaDevices.getUserMedia({ audio: WANTED }), prepared]);
     } catch (error) {
       this.#close();
       throw new Refusal(FAILURES[error.name] ?? "microphone_failed", { message: error.message });
@@ -68,6 +66,12 @@ export class Recording {
     this.node.port.onmessage = ({ data }) => this.#take(data);
     // to the loudspeakers, where it stays silent: some browsers run only what is connected
     this.context.createMediaStreamSource(this.stream).connect(this.node).connect(this.context.destination);
+  }
+
+  async #prepare() {
+    this.context = new AudioContext();
+    await this.context.audioWorklet.addModule(new URL("./gather.js", import.meta.url));
+    await this.context.resume();
   }
 
   #take(block) {

@@ -3,6 +3,7 @@
 import { say } from "./language.js";
 
 const STAGES = { recognise: "recognizer", answer: "chat", voice: null, speak: "synthesizer", first: null, total: null };
+const LISTED = ["recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"];
 const TAGS = { chinese: "zh-CN", english: "en" };
 
 const list = document.getElementById("conversation");
@@ -103,7 +104,8 @@ export function isEmpty() {
 
 /** Fill the list of what answers here; `engines` by stage, as the server's `/engines` has them. */
 export function showEngines(engines) {
-  const entries = Object.entries(engines).map(([stage, engine]) => {
+  const entries = LISTED.filter((stage) => stage in engines).map((stage) => {
+    const engine = engines[stage];
     const entry = make("div", "engine");
     say(entry.appendChild(make("dt", "")), `engine.${stage}`);
     const what = entry.appendChild(make("dd", "", modelOf(engine)));
