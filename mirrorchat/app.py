@@ -1,11 +1,11 @@
-"""The server: an application factory, one error handler, `/process_audio`, health, and the page."""
+"""The server: an application factory, one error handler, `/process_audio`, and health."""
 
 import re
 from contextlib import ExitStack
 from io import BytesIO
 from typing import IO
 
-from flask import Blueprint, Flask, Request, Response, g, jsonify, render_template, request
+from flask import Blueprint, Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from mirrorchat import openai_api, openapi, session_routes
@@ -26,6 +26,7 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.metrics import CONTENT_TYPE
+from mirrorchat.page import page
 from mirrorchat.pipeline import Question, Stopwatch
 from mirrorchat.request_record import RequestRecord
 from mirrorchat.runtime import EXTENSION, Runtime, enter, request_record, runtime, shutting_down
@@ -38,7 +39,7 @@ TEXT_LIMIT_CHARS = 4000  # of the form field `text`
 HOTWORDS_LIMIT = 200
 HOTWORD_LIMIT_CHARS = 64
 FORM_PARTS = 16
-OPEN_ENDPOINTS = ("main.healthz", "main.readyz")
+OPEN_ENDPOINTS = ("main.healthz", "main.readyz", "page.index", "page.static_file")
 UNLOADED_ENDPOINTS = (*OPEN_ENDPOINTS, "main.metrics", "openapi.openapi")  # those that answer before the engines do
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.after_request(_finish)
     app.register_error_handler(Exception, _error_response)
     app.register_blueprint(main)
+    app.register_blueprint(page)
     app.register_blueprint(session_routes.routes)
     app.register_blueprint(openai_api.routes)
     app.register_blueprint(openapi.routes)
@@ -174,12 +176,6 @@ def readyz() -> Response:
 def metrics() -> Response:
     """Say what Prometheus asks for. Needs a key where there are any, like everything but health."""
     return Response(runtime().metrics.render(), content_type=CONTENT_TYPE)
-
-
-@main.get("/")
-def index() -> str:
-    """Say what this is and how to call it."""
-    return render_template("index.html", infos=runtime().pipeline.engines.infos(), host=request.host_url)
 
 
 @main.post("/process_audio")

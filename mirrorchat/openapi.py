@@ -143,10 +143,12 @@ def _state_paths() -> Schema:
     page = answered("a page for people", **{"text/html": TEXT})
     alive = answered("it is", **{"application/json": record(status={"const": "alive"})})
     ready = answered("which engines answer", **{"application/json": record(status={"const": "ready"}, engines=engines)})
+    engines_answer = answered("which engines answer", **{"application/json": record(engines=engines)})
     metrics = answered("in Prometheus's format", **{"text/plain": TEXT})
     document = answered("in OpenAPI 3.1", **{"application/json": {"type": "object"}})
     return {
-        "/": {"get": operation("Talk to MirrorChat in a browser", {"200": page})},
+        "/": {"get": operation("Talk to MirrorChat in a browser", {"200": page}, open_to_all=True)},
+        "/engines": {"get": operation("Say which engines answer, to who has a key", {"200": engines_answer})},
         "/healthz": {"get": operation("Say that the process is alive", {"200": alive}, open_to_all=True)},
         "/readyz": {"get": operation("Say which engines answer", {"200": ready}, open_to_all=True)},
         "/metrics": {"get": operation("Say what Prometheus asks for", {"200": metrics})},

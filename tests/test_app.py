@@ -71,13 +71,6 @@ def test_readiness_names_each_engine_its_model_and_device(embedded_server: Runni
         assert f"{stage} " in embedded_server.log  # what runs is said at startup too
 
 
-def test_the_page_says_how_to_call(embedded_server: RunningServer) -> None:
-    page = requests.get(embedded_server.url, timeout=5)
-    assert page.status_code == 200
-    assert f"{embedded_server.url}/process_audio" in page.text
-    assert "pocketsphinx" in page.text
-
-
 def test_an_english_question_is_answered(embedded_server: RunningServer) -> None:
     response = embedded_server.ask(QUESTION.read_bytes(), "english")
     assert response.status_code == 200, response.text

@@ -1,0 +1,103 @@
+// The microphone: open only while someone speaks into it.
+
+import { Refusal } from "./server.js";
+import { wavOf } from "./wav.js";
+
+export const LONGEST_S = 59.5; // the server takes 60
+export const SHORTEST_S = 0.3;
+
+// The voice shall reach the server as it is: what cleans it for telephones also bends it. Nothing plays while it is
+// recorded, so there is no echo to cancel.
+const WANTED = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
+
+const FAILURES = {
+  NotAllowedError: "microphone_denied",
+  SecurityError: "microphone_denied",
+  NotFoundError: "microphone_missing",
+  OverconstrainedError: "microphone_missing",
+  NotReadableError: "microphone_taken",
+  AbortError: "microphone_taken",
+};
+
+/** One recording. `level` is 0 to 1, `seconds` its length so far; `onFull` is called once at LONGEST_S. */
+export class Recording {
+  level = 0;
+  #blocks = [];
+  #samples = 0;
+
+  /** Open the microphone and begin. Throws a Refusal that says why it cannot. */
+  static async begin(onFull) {
+    const recording = new Recording();
+    recording.onFull = onFull;
+    await recording.#open();
+    return recording;
+  }
+
+  get seconds() {
+    return this.#samples / this.context.sampleRate;
+  }
+
+  /** Close the microphone; return what was heard as a wav. */
+  async end() {
+    const flushed = new Promise((resolve) => (this.flushed = resolve));
+    this.node.port.postMessage("end");
+    await Promise.race([flushed, new Promise((resolve) => setTimeout(resolve, 500))]);
+    const rateHz = this.context.sampleRate;
+    this.#close();
+    return wavOf(this.#blocks, rateHz);
+  }
+
+  /** Close the microphone and drop what was heard. */
+  drop() {
+    this.#close();
+  }
+
+  async #open() {
+    if (!window.isSecureContext) throw new Refusal("insecure_page");
+    if (!navigator.mediaDevices?.getUserMedia || !window.AudioWorkletNode) throw new Refusal("browser_too_old");
+    try {
+      const prepared = this.#prepare(); // meanwhile, so that the first word is not lost
+      [this.stream] = await Promise.all([navigator.mediaDevices.getUserMedia({ audio: WANTED }), prepared]);
+    } catch (error) {
+      this.#close();
+      throw new Refusal(FAILURES[error.name] ?? "microphone_failed", { message: error.message });
+    }
+    this.node = new AudioWorkletNode(this.context, "gather", { channelCount: 1, channelCountMode: "explicit" });
+    this.node.port.onmessage = ({ data }) => this.#take(data);
+    // to the loudspeakers, where it stays silent: some browsers run only what is connected
+    this.context.createMediaStreamSource(this.stream).connect(this.node).connect(this.context.destination);
+  }
+
+  async #prepare() {
+    this.context = new AudioContext();
+    await this.context.audioWorklet.addModule(new URL("./gather.js", import.meta.url));
+    await this.context.resume();
+  }
+
+  #take(block) {
+    if (block === null) {
+      this.flushed?.();
+      return;
+    }
+    this.#blocks.push(block);
+    this.#samples += block.length;
+    this.level = loudness(block);
+    if (this.seconds >= LONGEST_S) {
+      this.onFull?.();
+      this.onFull = null;
+    }
+  }
+
+  #close() {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    if (this.context && this.context.state !== "closed") this.context.close();
+  }
+}
+
+/** Return how loud samples are to the ear, 0 (-60 dB of full scale and less) to 1 (-6 dB and more). */
+export function loudness(samples) {
+  let energy = 0;
+  for (const sample of samples) energy += sample * sample;
+  const db = 10 * Math.log10(energy / samples.length + 1e-9);
+  return Math.max(0, Math.min(1, (db + 60) / 54));
+}

@@ -1,0 +1,129 @@
+// The words of both sides as they come, and as small print which engines answered and how long each stage took.
+
+import { say } from "./language.js";
+
+const STAGES = { recognise: "recognizer", answer: "chat", voice: null, speak: "synthesizer", first: null, total: null };
+const LISTED = ["recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"];
+const TAGS = { chinese: "zh-CN", english: "en" };
+
+const list = document.getElementById("conversation");
+
+/** One question and its answer on the page. */
+export class Turn {
+  #timings = {};
+
+  constructor(language) {
+    this.item = make("article", "turn");
+    this.item.setAttribute("aria-busy", "true"); // a screen reader waits for the whole answer
+    this.item.lang = TAGS[language];
+    this.asked = this.#side("asked", "turn.you");
+    this.answered = this.#side("answered", "turn.answer");
+    this.print = make("ul", "print");
+    this.item.append(this.print);
+    list.append(this.item);
+    say(this.asked, "turn.hearing");
+    this.#show();
+  }
+
+  hear(text) {
+    delete this.asked.dataset.say;
+    this.asked.textContent = text;
+    this.#show();
+  }
+
+  add(delta) {
+    this.answered.append(delta);
+    this.#show();
+  }
+
+  voice({ kind, reason }) {
+    const entry = this.#entry(`voice voice-${kind}`, `voice.${kind}`);
+    entry.append(" ", make("span", "reason", reason));
+    entry.lastChild.lang = "en";
+  }
+
+  unspoken(sentence, { message }) {
+    const note = make("p", "wrong");
+    say(note, "turn.unspoken", { sentence });
+    note.append(" ", make("span", "reason", message));
+    this.print.before(note);
+  }
+
+  timings(seconds) {
+    for (const stage of Object.keys(STAGES)) {
+      if (`${stage}_s` in seconds) this.#timings[stage] = seconds[`${stage}_s`];
+    }
+  }
+
+  /** End with the small print: `engines` by stage, as the server's event `done` has them. */
+  finish(engines) {
+    for (const [stage, engine] of Object.entries(STAGES)) {
+      if (!(stage in this.#timings)) continue;
+      const entry = this.#entry(`stage stage-${stage}`, `stage.${stage}`);
+      const time = make("span", "time");
+      say(time, "seconds", { seconds: this.#timings[stage].toFixed(this.#timings[stage] < 10 ? 2 : 0) });
+      entry.append(" ", time);
+      if (engine in engines) entry.append(" ", make("span", "model", modelOf(engines[engine])));
+    }
+    this.item.removeAttribute("aria-busy");
+    this.#show();
+  }
+
+  /** End early: what has come stays; a turn of which nothing has come leaves the page. */
+  stop() {
+    this.item.removeAttribute("aria-busy");
+    if ("say" in this.asked.dataset) this.item.remove();
+    else this.#entry("stopped", "turn.stopped");
+  }
+
+  #side(name, label) {
+    const side = make("div", name);
+    say(side.appendChild(make("h2", "who")), label);
+    this.item.append(side);
+    return side.appendChild(make("p", "words"));
+  }
+
+  #entry(name, label) {
+    const entry = this.print.appendChild(make("li", name));
+    say(entry.appendChild(make("span", "label")), label);
+    return entry;
+  }
+
+  #show() {
+    this.item.scrollIntoView({ block: "end" });
+  }
+}
+
+export function clearConversation() {
+  list.replaceChildren();
+}
+
+export function isEmpty() {
+  return !list.childElementCount;
+}
+
+/** Fill the list of what answers here; `engines` by stage, as the server's `/engines` has them. */
+export function showEngines(engines) {
+  const entries = LISTED.filter((stage) => stage in engines).map((stage) => {
+    const engine = engines[stage];
+    const entry = make("div", "engine");
+    say(entry.appendChild(make("dt", "")), `engine.${stage}`);
+    const what = entry.appendChild(make("dd", "", modelOf(engine)));
+    what.append(make("span", "reason", engine.reason));
+    what.lang = "en";
+    return entry;
+  });
+  document.getElementById("engine-list").replaceChildren(...entries);
+  document.getElementById("engines").hidden = false;
+}
+
+function modelOf({ name, model }) {
+  return model && model !== name ? `${name} · ${model}` : name;
+}
+
+function make(tag, name, text = "") {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  element.textContent = text;
+  return element;
+}

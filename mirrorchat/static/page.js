@@ -1,0 +1,261 @@
+// The page: one state at a time, and what leads from one to the next.
+//
+//   loading -> key -> idle -> opening -> recording -> waiting -> speaking -> idle
+//
+// Talking again, or stopping, calls off whatever runs. `run` counts them, so that nothing late takes effect.
+
+import { LONGEST_S, Recording, SHORTEST_S } from "./capture.js";
+import { clearConversation, isEmpty, showEngines, Turn } from "./conversation.js";
+import { pageLanguage, say, speak } from "./language.js";
+import { clearNotice, showNews, showRefusal } from "./notice.js";
+import { Player } from "./player.js";
+import { Ring } from "./ring.js";
+import { dropKey, hasKey, keepKey, Refusal, request } from "./server.js";
+import { makeTalkButton } from "./talk_button.js";
+import { ask } from "./turn.js";
+
+const LOADING_PAUSE_MS = 1000;
+
+const at = (id) => document.getElementById(id);
+const player = new Player(() => rest());
+const ring = new Ring(at("ring"), () => (state === "recording" ? recording.level : player.level));
+
+let state = "loading";
+let run = 0;
+let recording = null;
+let calling = null; // the AbortController of the turn that runs
+let turn = null; // on the page
+let session = "";
+
+function become(next) {
+  state = next;
+  document.body.dataset.state = next;
+  say(at("status"), `status.${next}`);
+  say(at("talk-label"), next === "recording" ? "talk.send" : "talk.begin");
+  at("talk").disabled = next === "loading" || next === "key";
+  at("talk").setAttribute("aria-pressed", String(next === "recording"));
+  at("stop").disabled = !["opening", "recording", "waiting", "speaking"].includes(next);
+  at("forget").disabled = !session;
+  at("welcome").hidden = !isEmpty() || next === "key";
+  ring.run(next === "recording" || next === "speaking");
+  showClock();
+}
+
+function rest() {
+  calling = turn = null;
+  become("idle");
+}
+
+// Recording
+
+function press() {
+  player.wake();
+  if (state === "recording") send();
+  else if (state !== "opening") begin();
+}
+
+async function begin() {
+  callOff();
+  clearNotice();
+  const mine = run;
+  become("opening");
+  try {
+    const opened = await Recording.begin(send);
+    if (run !== mine) {
+      opened.drop();
+      return;
+    }
+    recording = opened;
+    become("recording");
+  } catch (refusal) {
+    if (run === mine) fail(refusal, null);
+  }
+}
+
+async function send() {
+  if (state !== "recording") return;
+  player.wake();
+  const { seconds } = recording;
+  const mine = run;
+  become("waiting");
+  const ended = recording;
+  recording = null;
+  const wav = await ended.end();
+  if (run !== mine) return;
+  if (seconds < SHORTEST_S) fail(new Refusal("audio_too_short"), null);
+  else await askWith(wav, spokenLanguage());
+}
+
+function showClock() {
+  const seconds = state === "recording" ? Math.floor(recording.seconds) : null;
+  const text = (count) => `${Math.floor(count / 60)}:${String(count % 60).padStart(2, "0")}`;
+  at("clock").textContent = seconds === null ? "" : `${text(seconds)} / ${text(Math.ceil(LONGEST_S))}`;
+}
+
+function spokenLanguage() {
+  return document.querySelector("[name=speech]:checked").value;
+}
+
+// The answer
+
+async function askWith(wav, language) {
+  callOff();
+  clearNotice();
+  const mine = run;
+  const sentAt = performance.now();
+  const shown = (turn = new Turn(language));
+  calling = new AbortController();
+  become("waiting");
+  player.begin();
+  try {
+    for await (const event of ask({ recording: wav, language, session, signal: calling.signal })) {
+      if (run !== mine) return;
+      take(event, shown, sentAt);
+    }
+    player.finish();
+  } catch (error) {
+    if (run !== mine) return;
+    shown.stop();
+    player.stop();
+    if (!(error instanceof Refusal)) console.error(error);
+    fail(error, () => askWith(wav, language));
+  }
+}
+
+function take({ name, data }, shown, sentAt) {
+  switch (name) {
+    case "session":
+      session = data;
+      at("forget").disabled = !session;
+      break;
+    case "transcript":
+      shown.hear(data.text);
+      break;
+    case "voice":
+      shown.voice(data);
+      break;
+    case "text":
+      shown.add(data.delta);
+      break;
+    case "audio":
+      player.add(data.audio, data.sample_rate);
+      if (state === "speaking") break;
+      shown.timings({ first_s: (performance.now() - sentAt) / 1000 });
+      become("speaking");
+      break;
+    case "sentence_failed":
+      shown.unspoken(data.sentence, data.error);
+      break;
+    case "timings":
+      shown.timings(data);
+      break;
+    case "done":
+      shown.finish(data.engines);
+  }
+}
+
+/** Call off whatever runs: the microphone closes, the sound stops, the request is hung up. */
+function callOff() {
+  run += 1;
+  recording?.drop();
+  recording = null;
+  player.stop();
+  if (turn?.item.hasAttribute("aria-busy")) turn.stop();
+  calling?.abort();
+  calling = turn = null;
+}
+
+function stop() {
+  if (at("stop").disabled) return;
+  callOff();
+  rest();
+}
+
+function fail(error, again) {
+  const refusal = error instanceof Refusal ? error : new Refusal("other", { message: String(error.message) });
+  rest();
+  if (refusal.code === "invalid_api_key") askForKey(true);
+  showRefusal(refusal, again);
+}
+
+async function forget() {
+  const id = session;
+  callOff();
+  try {
+    await request(`sessions/${encodeURIComponent(id)}`, { method: "DELETE" });
+  } catch (refusal) {
+    if (refusal.code !== "not_found") {
+      fail(refusal, forget); // not forgotten: the session stays known here, too
+      return;
+    }
+  }
+  session = "";
+  clearConversation();
+  rest();
+  showNews("forgotten");
+}
+
+// Coming in
+
+async function enter() {
+  become("loading");
+  try {
+    const { engines } = await (await request("engines")).json();
+    clearNotice();
+    at("key-form").hidden = true;
+    showEngines(engines);
+    rest();
+    if (!isSecureContext) showRefusal(new Refusal("insecure_page")); // better said before anyone has tried to talk
+  } catch (refusal) {
+    if (refusal.code === "invalid_api_key") askForKey(true);
+    else if (refusal.code === "not_ready") setTimeout(enter, LOADING_PAUSE_MS);
+    else showRefusal(refusal, enter, "again.look");
+  }
+}
+
+function askForKey(wrong) {
+  dropKey();
+  become("key");
+  at("engines").hidden = true;
+  at("key-form").hidden = false;
+  at("key-wrong").hidden = !wrong;
+  if (wrong) say(at("key-wrong"), "key.wrong");
+  at("key").focus();
+}
+
+function useKey(event) {
+  event.preventDefault();
+  const key = at("key").value.trim();
+  at("key").value = "";
+  if (!/^[\x20-\x7e]+$/.test(key)) {
+    askForKey(true); // no header takes such letters, and no server has such a key
+    return;
+  }
+  keepKey(key);
+  enter();
+}
+
+function begins() {
+  speak();
+  document.querySelector(`[name=speech][value=${pageLanguage() === "zh" ? "chinese" : "english"}]`).checked = true;
+  showOtherLanguage();
+  makeTalkButton(at("talk"), { press, release: () => state === "recording" && send() });
+  at("stop").onclick = stop;
+  at("forget").onclick = forget;
+  at("key-form").onsubmit = useKey;
+  at("page-language").onclick = () => {
+    speak(pageLanguage() === "zh" ? "en" : "zh");
+    showOtherLanguage();
+  };
+  addEventListener("keydown", (event) => event.key === "Escape" && stop());
+  setInterval(showClock, 250);
+  if (document.body.dataset.key === "needed" && !hasKey()) askForKey(false);
+  else enter();
+}
+
+function showOtherLanguage() {
+  const other = pageLanguage() === "zh" ? { lang: "en", textContent: "English" } : { lang: "zh-CN", textContent: "中文" };
+  Object.assign(at("page-language"), other);
+}
+
+begins();

@@ -1,0 +1,54 @@
+// Requests to the server this page came from, with the key where there is one, and what it says when it refuses.
+
+const KEY = "mirrorchat.key"; // in the tab's own storage: gone when it is closed
+
+/** Why something did not work: `code` as in the server's errors or one of the page's own (words.js has them all). */
+export class Refusal extends Error {
+  constructor(code, { message = "", status = 0, param = null, retryAfterS = null } = {}) {
+    super(message);
+    Object.assign(this, { code, status, param, retryAfterS });
+  }
+}
+
+export function keepKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+export function dropKey() {
+  sessionStorage.removeItem(KEY);
+}
+
+export function hasKey() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+/** Fetch `path` of this server. Throws a Refusal for every answer but a good one, AbortError when it was called off. */
+export async function request(path, options = {}) {
+  const headers = hasKey() ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {};
+  const response = await reach(fetch(path, { ...options, headers, cache: "no-store" }));
+  if (!response.ok) throw await refusalFrom(response);
+  return response;
+}
+
+/** Wait for something of the network; when that is gone, say so as a Refusal. */
+export async function reach(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Refusal("network_gone");
+  }
+}
+
+/** Return the Refusal that an error of the server's means. */
+export function refusalOf(error, status = 0, retryAfterS = null) {
+  return new Refusal(error.code ?? "internal_error", { message: error.message, status, param: error.param, retryAfterS });
+}
+
+async function refusalFrom(response) {
+  const retryAfterS = Number.parseInt(response.headers.get("Retry-After"), 10) || null;
+  try {
+    return refusalOf((await response.json()).error, response.status, retryAfterS);
+  } catch {
+    return new Refusal("internal_error", { message: `HTTP ${response.status}`, status: response.status, retryAfterS });
+  }
+}
