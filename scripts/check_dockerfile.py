@@ -22,7 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dockerfile import ROOT, Instruction, Stage, read
@@ -241,6 +241,8 @@ def _check_process(pid: int, built: Built) -> None:
     ):
         done = subprocess.run(in_stage(built, ["touch", place], {}), capture_output=True)
         assert (done.returncode == 0) == writable, f"{place}: {done.stderr.decode()}"
+    as_root = subprocess.run(in_stage(replace(built, user="0"), ["touch", "/x"], {}), capture_output=True, text=True)
+    assert "Read-only file system" in as_root.stderr, "the root is not read-only"
 
 
 def _ask(port: int) -> int:

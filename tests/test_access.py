@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import requests
-from chat_server import ChatServer, answer
+from chat_server import ChatServer, Exchange, answer
+from flask import Flask
 from running_server import RunningServer
 from speech import say_wav
 from test_app import check_error, wait_for
 
-from mirrorchat.access import FAILED_KEYS_PER_MINUTE
+from mirrorchat.access import EXTENSION, FAILED_KEYS_PER_MINUTE, Access, check_caller
 from mirrorchat.api_keys import hashed
-from mirrorchat.app import create_app
+from mirrorchat.errors import MirrorChatError
 from mirrorchat.settings import Settings
+from mirrorchat.trusted_proxies import TrustedProxies, networks_of
 
 KEY, OTHER, QUICK = "first-key-0123456789", "other-key-0123456789", "quick-key-0123456789"
 PAGE = "https://app.example"
@@ -103,8 +105,14 @@ def test_other_origins_are_told_nothing(server: RunningServer, origin: str) -> N
 
 
 def test_a_key_has_so_many_turns_at_once_from_however_many_addresses(tmp_path: Path) -> None:
+    released = Event()
+
+    def held(exchange: Exchange) -> None:
+        assert released.wait(60)
+        answer("Here I am.")(exchange)
+
     with (
-        ChatServer(answer("Here I am.", delay_s=2.0)) as chat,
+        ChatServer(held) as chat,
         RunningServer(
             tmp_path, api_keys=[KEY, OTHER], turns_per_key=2, max_turns=1, chatgpt_apis=[chat.api()]
         ) as server,
@@ -114,49 +122,50 @@ def test_a_key_has_so_many_turns_at_once_from_however_many_addresses(tmp_path: P
         def call(key: str, address: str) -> requests.Response:
             return requests.post(
                 f"{server.url}/process_audio", files={"audio": ("question.wav", say_wav("hello"))},
-                data={"language": "english", "text": "Hi"}, timeout=60,
+                data={"language": "english", "text": "Hi"}, timeout=90,
                 headers={"Authorization": f"Bearer {key}", "X-Forwarded-For": address},
             )  # fmt: skip
 
-        threads = [Thread(target=lambda: answers.append(call(KEY, "192.0.2.1"))) for _ in range(2)]
-        threads[0].start()
-        wait_for(lambda: bool(chat.requests))
-        threads[1].start()
-        wait_for(lambda: "mirrorchat_queue_depth 1.0" in metrics(server))  # who waits counts
-        refused = call(KEY, "192.0.2.2")
+        callers = [(KEY, "192.0.2.1"), (KEY, "192.0.2.2"), (OTHER, "192.0.2.1")]  # another key's turns are its own
+        threads = [Thread(target=lambda who=who: answers.append(call(*who))) for who in callers]
+        for depth, thread in enumerate(threads):
+            thread.start()
+            wait_for(lambda: bool(chat.requests))
+            wait_for(lambda depth=depth: f"mirrorchat_queue_depth {depth}.0" in metrics(server))
+        refused = call(KEY, "192.0.2.3")  # one of its two is answered and one waits
         check_error(refused, 429, "too_many_turns")
         assert int(refused.headers["Retry-After"]) >= 1
-        assert call(OTHER, "192.0.2.2").status_code == 200  # another key's turns are its own
+        assert 'mirrorchat_rejections_total{reason="turns_per_key"} 1.0' in metrics(server)
+        released.set()
         for thread in threads:
             thread.join()
-        assert [each.status_code for each in answers] == [200, 200]
-        assert 'mirrorchat_rejections_total{reason="turns_per_key"} 1.0' in metrics(server)
-        assert call(KEY, "192.0.2.2").status_code == 200  # its places are free again
+        assert [each.status_code for each in answers] == [200, 200, 200]
+        assert call(KEY, "192.0.2.3").status_code == 200  # its places are free again
 
 
 def metrics(server: RunningServer) -> str:
     return requests.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}, timeout=10).text
 
 
-def test_without_keys_addresses_are_limited_as_far_as_proxies_are_believed(tmp_path: Path) -> None:
+def test_without_keys_addresses_are_limited_as_far_as_proxies_are_believed() -> None:
     def statuses(proxy: str, *forwarded: str) -> list[int]:
-        app = create_app(Settings(models_dir=tmp_path, rate_limit_per_minute=2, trusted_proxies=(proxy,)))
-        try:
-            headers = [{"X-Forwarded-For": each} for each in forwarded]
-            return [app.test_client().get("/openapi.json", headers=each).status_code for each in headers]
-        finally:
-            app.extensions["mirrorchat"].close()
+        app = Flask(__name__)
+        app.extensions[EXTENSION] = Access(Settings(rate_limit_per_minute=2))
+        app.wsgi_app = TrustedProxies(app.wsgi_app, networks_of([proxy]))  # type: ignore[method-assign]
+        app.before_request(check_caller)
+        app.register_error_handler(MirrorChatError, lambda error: (error.body(), error.status))
+        app.add_url_rule("/", "page", lambda: "come in")
+        client = app.test_client()
+        return [client.get("/", headers={"X-Forwarded-For": each}).status_code for each in forwarded]
 
     first, second, forged = "192.0.2.1", "192.0.2.2", "192.0.2.9, 192.0.2.1"
     assert statuses("127.0.0.1", first, first, second, second, first, forged) == [200, 200, 200, 200, 429, 429]
     assert statuses("192.0.2.200", first, second, "192.0.2.3") == [200, 200, 429]
 
 
-def test_where_no_origin_is_listed_preflights_are_like_any_request(tmp_path: Path) -> None:
-    app = create_app(Settings(models_dir=tmp_path, api_keys=(KEY,)))
-    try:
-        asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
-        response = app.test_client().options("/process_audio", headers=asked)
-    finally:
-        app.extensions["mirrorchat"].close()
-    assert response.status_code == 401 and "Vary" not in response.headers
+def test_where_no_origin_is_listed_preflights_are_like_any_request(embedded_server: RunningServer) -> None:
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+    response = requests.options(f"{embedded_server.url}/process_audio", headers=asked, timeout=10)
+    assert response.status_code == 200 and "POST" in response.headers["Allow"]
+    assert "Vary" not in response.headers
+    assert not [name for name in response.headers if name.startswith("Access-Control")]

@@ -81,7 +81,8 @@ def test_ports_and_volumes_are_those_of_the_configuration() -> None:
     assert f"server 127.0.0.1:{port};" in (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
     volume = IMAGE.last("VOLUME").rest
     home = Path(ENVIRON["HOME"])
-    assert (home / Settings().models_dir.relative_to(Path.home())).is_relative_to(volume)
+    for folder in (Settings().models_dir, Settings().voices_dir):
+        assert (home / folder.relative_to(Path.home())).is_relative_to(volume)
     assert f"--home-dir {home} " in next(each.rest for each in IMAGE.instructions if "useradd" in each.rest)
     config = str(Path(IMAGE.last("WORKDIR").rest) / "config.py")
     for service in SERVERS.values():
@@ -147,7 +148,7 @@ def _arguments() -> list[str]:
 
 
 def test_answers_have_time_to_finish() -> None:
-    text = (DEPLOY / "gunicorn.conf.py").read_text(encoding="utf-8")
+    text = (ROOT / "mirrorchat" / "gunicorn_conf.py").read_text(encoding="utf-8")
     graceful = re.search(r"^graceful_timeout = (\d+)$", text, re.MULTILINE)
     assert graceful
     for service in SERVERS.values():
