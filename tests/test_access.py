@@ -104,6 +104,16 @@ def test_other_origins_are_told_nothing(server: RunningServer, origin: str) -> N
         assert "Origin" in response.headers["Vary"]
 
 
+def test_a_session_belongs_to_a_key_that_is_listed_by_its_hash(server: RunningServer) -> None:
+    answer = requests.post(
+        f"{server.url}/process_audio", files={"audio": ("question.wav", say_wav("hello"))},
+        data={"language": "english", "text": "Hi"}, headers=headers_of(OTHER), timeout=90,
+    )  # fmt: skip
+    session = f"{server.url}/sessions/{answer.headers['X-MirrorChat-Session']}"
+    check_error(requests.delete(session, headers=headers_of(KEY), timeout=10), 404, "not_found", "session_id")
+    assert requests.delete(session, headers=headers_of(OTHER), timeout=10).status_code == 204
+
+
 def test_a_key_has_so_many_turns_at_once_from_however_many_addresses(tmp_path: Path) -> None:
     released = Event()
 
@@ -119,19 +129,25 @@ def test_a_key_has_so_many_turns_at_once_from_however_many_addresses(tmp_path: P
     ):
         answers: list[requests.Response] = []
 
+        def wait_for_queue(depth: int) -> None:
+            wait_for(lambda: f"mirrorchat_queue_depth {depth}.0" in metrics(server))
+
         def call(key: str, address: str) -> requests.Response:
             return requests.post(
                 f"{server.url}/process_audio", files={"audio": ("question.wav", say_wav("hello"))},
                 data={"language": "english", "text": "Hi"}, timeout=90,
-                headers={"Authorization": f"Bearer {key}", "X-Forwarded-For": address},
+                headers=headers_of(key, **{"X-Forwarded-For": address}),
             )  # fmt: skip
 
+        def ask_as(key: str, address: str) -> None:
+            answers.append(call(key, address))
+
         callers = [(KEY, "192.0.2.1"), (KEY, "192.0.2.2"), (OTHER, "192.0.2.1")]  # another key's turns are its own
-        threads = [Thread(target=lambda who=who: answers.append(call(*who))) for who in callers]
+        threads = [Thread(target=ask_as, args=who) for who in callers]
         for depth, thread in enumerate(threads):
             thread.start()
             wait_for(lambda: bool(chat.requests))
-            wait_for(lambda depth=depth: f"mirrorchat_queue_depth {depth}.0" in metrics(server))
+            wait_for_queue(depth)
         refused = call(KEY, "192.0.2.3")  # one of its two is answered and one waits
         check_error(refused, 429, "too_many_turns")
         assert int(refused.headers["Retry-After"]) >= 1
