@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirrorchat.engine_choice import OWN_PACKAGE, WENET_FILES, WENET_PACKAGES, XTTS_FILES, XTTS_PACKAGES
+from mirrorchat.engine_choice import (
+    OWN_PACKAGE,
+    WENET_FILES,
+    WENET_PACKAGES,
+    XTTS_FILES,
+    XTTS_PACKAGES,
+    absent_files,
+    absent_packages,
+)
 from mirrorchat.engines import Language
 from mirrorchat.errors import InstallError
 from mirrorchat.findings import Finding, ok, problem, warning
@@ -18,7 +26,6 @@ from mirrorchat.settings import Settings
 
 INSTALL = "`.venv/bin/mirrorchat models install {}`"
 _REPLACE = "`.venv/bin/mirrorchat models install {} --replace`"
-_PICKLES = {"model.safetensors": ("model.pth",)}  # what does instead until it is converted
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,7 @@ class Stage:
 
     def lacks(self) -> list[str]:
         """Return the files that are missing, or else the packages."""
-        absent = [name for name in self.files if not any((self.folder / each).is_file() for each in _choices(name))]
-        return absent or [name for name in self.packages if not importlib.util.find_spec(name)]
-
-
-def _choices(name: str) -> Sequence[str]:
-    return (*name.split(" or "), *_PICKLES.get(name, ()))
+        return absent_files(self.folder, self.files) or absent_packages(self.packages)
 
 
 def stages(settings: Settings) -> list[Stage]:

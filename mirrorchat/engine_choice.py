@@ -42,17 +42,25 @@ def chosen_synthesizer(settings: Settings, language: Language) -> Chosen:
 
 def missing(folder: Path, files: Sequence[str], packages: Sequence[str]) -> str:
     """Return what an engine lacks, weights first, or an empty text."""
-    absent = [name for name in files if not _is_present(folder, name)]
-    if absent:
+    if absent := absent_files(folder, files):
         return f"no {', '.join(absent)} in {folder}: {INSTALL_HINT.format(folder.name)}"
-    packages = [name for name in packages if not importlib.util.find_spec(name)]
-    return f"{folder} is there, but {FULL_HINT.format(', '.join(packages))}" if packages else ""
+    absent = absent_packages(packages)
+    return f"{folder} is there, but {FULL_HINT.format(', '.join(absent))}" if absent else ""
+
+
+def absent_files(folder: Path, files: Sequence[str]) -> list[str]:
+    """Return those of `files` that are not in `folder`."""
+    return [name for name in files if not _is_present(folder, name)]
+
+
+def absent_packages(packages: Sequence[str]) -> list[str]:
+    """Return those of `packages` that are not installed."""
+    return [name for name in packages if not importlib.util.find_spec(name)]
 
 
 def require_packages(engine: str, packages: Sequence[str]) -> None:
     """Raise ConfigurationError, naming those of `packages` that are not installed."""
-    absent = [name for name in packages if not importlib.util.find_spec(name)]
-    if absent:
+    if absent := absent_packages(packages):
         raise ConfigurationError(f"engine {engine}: {FULL_HINT.format(', '.join(absent))}")
 
 
