@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from chat_server import ChatServer, answer, hang_before_headers
 from running_server import ROOT, RunningServer, free_port
 from speech import say_wav
 from test_app import check_error, wait_for
@@ -109,55 +110,84 @@ def test_nginx_with_the_local_authority(tmp_path: Path, embedded_server: Running
         assert old.returncode == 35
 
 
+@pytest.fixture(scope="module")
+def chat() -> Iterator[ChatServer]:
+    with ChatServer(answer("Here I am.")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory, chat: ChatServer) -> Iterator[RunningServer]:
+    """A server that asks for no key and limits addresses."""
+    folder = tmp_path_factory.mktemp("limited")
+    with RunningServer(folder, rate_limit_per_minute=20, chatgpt_apis=[chat.api()]) as running:
+        yield running
+
+
 @needs_nginx
-def test_through_nginx_each_caller_is_its_own_address_and_cannot_be_another(tmp_path: Path, certificates: Path) -> None:
+def test_through_nginx_a_caller_is_its_own_address_and_no_other(
+    tmp_path: Path, limited: RunningServer, certificates: Path
+) -> None:
     authority = certificates / "ca.crt"
-    (tmp_path / "nginx").mkdir()
-    with (
-        RunningServer(tmp_path, rate_limit_per_minute=3) as server,
-        secure_nginx(tmp_path / "nginx", server.port, certificates) as (url, _),
-    ):
+    with secure_nginx(tmp_path, limited.port, certificates) as (url, _):
         statuses = []
-        for number in range(4):  # whoever they say they are, all come from one address
-            forged = ["-H", f"X-Forwarded-For: 192.0.2.{number}", "-H", "X-Forwarded-Proto: http"]
-            shown = curl(
-                authority, f"{url}/openapi.json", *forged, "--output", "/dev/null", "--write-out", "%{http_code}"
-            )
-            statuses.append(shown.stdout.decode())
-        assert statuses == ["200", "200", "200", "429"]
-        headers = {"X-Forwarded-For": "192.0.2.9"}  # as a proxy on this machine says it of another caller
-        assert requests.get(f"{server.url}/openapi.json", headers=headers, timeout=10).status_code == 200
-        check_error(requests.get(f"{server.url}/openapi.json", timeout=10), 429, "rate_limit_exceeded")
+        for number in range(60):  # whoever they say they are, all come from one address
+            forged = ["-H", f"X-Forwarded-For: 192.0.2.{number}", "--interface", "127.0.0.9"]
+            status = ["--output", "/dev/null", "--write-out", "%{http_code}"]
+            statuses.append(curl(authority, f"{url}/openapi.json", *forged, *status).stdout.decode())
+            if statuses[-1] != "200":
+                break
+    assert len(statuses) > 20 and statuses[-1] == "429"
+    # what a proxy on this machine says is believed: of that caller, and of another
+    refused, other = (
+        requests.get(f"{limited.url}/openapi.json", headers={"X-Forwarded-For": address}, timeout=10)
+        for address in ("127.0.0.9", "192.0.2.9")
+    )
+    check_error(refused, 429, "rate_limit_exceeded")
+    assert other.status_code == 200
 
 
-@pytest.mark.skipif(CADDY is None, reason="caddy is not installed")
-def test_caddy(tmp_path: Path, embedded_server: RunningServer) -> None:
+@contextmanager
+def running_caddy(folder: Path, backend_port: int) -> Iterator[tuple[int, int, Path]]:
+    """Run deploy/Caddyfile with its ports and folders moved; yield the ports of HTTPS and HTTP, and its authority."""
+    assert CADDY is not None
     port, plain_port = free_port(), free_port()
-    # its ports and its folder are moved, and nothing of this machine is made to trust its authority
+    # nothing of this machine is made to trust its authority
     moved = f"{{\n\tadmin off\n\tskip_install_trust\n\thttp_port {plain_port}\n\thttps_port {port}\n\tservers {{"
     text = (ROOT / "deploy" / "Caddyfile").read_text(encoding="utf-8")
     assert text.count("{\n\tservers {") == 1
-    (tmp_path / "Caddyfile").write_text(text.replace("{\n\tservers {", moved), encoding="utf-8")
-    (tmp_path / "question.wav").write_bytes(say_wav("hello there"))
+    (folder / "Caddyfile").write_text(text.replace("{\n\tservers {", moved), encoding="utf-8")
     environ = os.environ | {
-        "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config"),
-        "MIRRORCHAT_PORT": str(embedded_server.port), "MIRRORCHAT_NAMES": "localhost, 127.0.0.1", "GOMAXPROCS": "1",
+        "HOME": str(folder), "XDG_DATA_HOME": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config"),
+        "MIRRORCHAT_PORT": str(backend_port), "MIRRORCHAT_NAMES": "localhost, 127.0.0.1", "GOMAXPROCS": "1",
     }  # fmt: skip
-    assert CADDY is not None
-    with (tmp_path / "caddy.log").open("wb") as log:
-        process = subprocess.Popen([CADDY, "run", "--config", str(tmp_path / "Caddyfile")], env=environ, stderr=log)
+    with (folder / "caddy.log").open("wb") as log:
+        process = subprocess.Popen([CADDY, "run", "--config", str(folder / "Caddyfile")], env=environ, stderr=log)
     try:
-        authority = tmp_path / "data/caddy/pki/authorities/local/root.crt"
+        authority = folder / "data/caddy/pki/authorities/local/root.crt"
         wait_for(lambda: authority.exists() and curl(authority, f"https://localhost:{port}/readyz").returncode == 0)
-        fields = ["-F", f"audio=@{tmp_path}/question.wav", "-F", "language=english", "-F", "text=Hi"]
-        for more in ([], ["-F", "stream=true"]):
-            answer = curl(authority, f"https://localhost:{port}/process_audio", *fields, *more)
-            assert answer.returncode == 0 and answer.stdout[:4] == b"RIFF", answer.stderr
-        plain = requests.get(f"http://localhost:{plain_port}/readyz", timeout=10, allow_redirects=False)
-        assert plain.status_code == 308 and plain.headers["Location"].startswith("https://localhost")
-        (tmp_path / "large").write_bytes(bytes(13 * 1024 * 1024))
-        large = curl(authority, f"https://localhost:{port}/process_audio", "-F", f"audio=@{tmp_path}/large")
-        assert large.returncode == 22 and b"upload_too_large" in large.stdout
+        yield port, plain_port, authority
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+@pytest.mark.skipif(CADDY is None, reason="caddy is not installed")
+def test_caddy(tmp_path: Path, limited: RunningServer, chat: ChatServer) -> None:
+    (tmp_path / "question.wav").write_bytes(say_wav("hello there"))
+    (tmp_path / "large").write_bytes(bytes(13 * 1024 * 1024))
+    fields = ["-F", f"audio=@{tmp_path}/question.wav", "-F", "language=english", "-F", "text=Hi"]
+    with running_caddy(tmp_path, limited.port) as (port, plain_port, authority):
+        url = f"https://localhost:{port}/process_audio"
+        for more in ([], ["-F", "stream=true"]):
+            answered = curl(authority, url, *fields, *more)
+            assert answered.returncode == 0 and answered.stdout[:4] == b"RIFF", answered.stderr
+        plain = requests.get(f"http://localhost:{plain_port}/readyz", timeout=10, allow_redirects=False)
+        assert plain.status_code == 308 and plain.headers["Location"].startswith("https://localhost")
+        large = curl(authority, url, "-F", f"audio=@{tmp_path}/large")
+        assert large.returncode == 22 and b"upload_too_large" in large.stdout
+        chat.behaviour = hang_before_headers
+        for more in ([], ["-F", "stream=true", "-F", "response_format=sse"]):
+            before = len(chat.requests)
+            assert curl(authority, url, *fields, *more, "--max-time", "2").returncode == 28
+            assert chat.requests[before].closed_early.wait(10)  # who hangs up ends the turn
