@@ -15,7 +15,6 @@ from mirrorchat.finding_process import Say, hand_over
 from mirrorchat.findings import Finding, ok, problem, warning
 from mirrorchat.gpu_driver import driver_gpus
 from mirrorchat.host_memory import free_host_bytes
-from mirrorchat.memory_plan import plan_memory
 from mirrorchat.model_progress import size_text
 from mirrorchat.settings import Settings, load_settings
 
@@ -156,6 +155,10 @@ def memory_finding(root: Path = Path("/")) -> Finding:
 
 def plan_findings(settings: Settings) -> Iterator[Finding]:
     """Yield whether the models that will be loaded fit into memory, where there are any."""
+    try:
+        from mirrorchat.memory_plan import plan_memory
+    except ImportError:  # a package is broken, which the section on packages says
+        return
     try:
         plan = plan_memory(settings)
         plan.require_fit()
