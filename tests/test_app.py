@@ -227,11 +227,14 @@ def test_keys_are_asked_for_and_never_logged(tmp_path: Path) -> None:
         check_error(refused, 401, "invalid_api_key")
         assert refused.headers["WWW-Authenticate"] == "Bearer"
         for header in (f"Bearer {SECRET}x", f"Basic {SECRET}", "Bearer ", "Bearer \xe9"):
-            answer = requests.get(server.url, headers={"Authorization": header}, timeout=5)
+            answer = requests.get(f"{server.url}/engines", headers={"Authorization": header}, timeout=5)
             assert answer.status_code == 401
         for path in ("/healthz", "/readyz"):
             assert requests.get(f"{server.url}{path}", timeout=5).status_code == 200
-        assert requests.get(server.url, headers={"Authorization": f"Bearer {SECRET}"}, timeout=5).status_code == 200
+        assert (
+            requests.get(f"{server.url}/engines", headers={"Authorization": f"Bearer {SECRET}"}, timeout=5).status_code
+            == 200
+        )
         assert SECRET not in server.log
 
 
