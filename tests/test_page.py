@@ -309,6 +309,18 @@ def test_stop_is_silence_at_once_and_hangs_up(scene: Scene) -> None:
     assert browser.pieces_count() == pieces and not browser.last_heard(2048).any()
 
 
+def test_stop_while_it_thinks_hangs_up(scene: Scene) -> None:
+    browser = scene.open()
+    scene.chat.behaviour = hang_before_headers
+    asked = len(scene.chat.requests)
+    browser.ask()
+    wait_for(lambda: len(scene.chat.requests) > asked)
+    assert browser.state == "waiting"
+    browser.tap("stop")
+    assert scene.chat.requests[-1].closed_early.wait(10)
+    assert browser.state == "idle" and browser.notice == ""
+
+
 def test_talking_again_interrupts_and_is_answered(scene: Scene) -> None:
     browser = scene.open()
     scene.chat.behaviour = hang_after(LONG)
