@@ -6,7 +6,7 @@
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,16 +28,13 @@ SHORT_ANSWER = "Listen first, then say what you heard."
 @contextmanager
 def conversation() -> Iterator[tuple[Browser, ChatServer, str]]:
     """Yield a browser, the chat that answers in it, and the page's address."""
-    browser = Browser(QUESTION)
-    try:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            ChatServer() as chat,
-            RunningServer(Path(folder), chatgpt_apis=[chat.api(model="qwen2.5")]) as server,
-        ):
-            yield browser, chat, server.url
-    finally:
-        browser.close()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ChatServer() as chat,
+        RunningServer(Path(folder), chatgpt_apis=[chat.api(model="qwen2.5")]) as server,
+        closing(Browser(QUESTION)) as browser,
+    ):
+        yield browser, chat, server.url
 
 
 def ask(browser: Browser) -> None:

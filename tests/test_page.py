@@ -6,8 +6,9 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -46,31 +47,39 @@ class Scene:
         return self.browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    browser = Browser(QUESTION)
-    yield browser
-    browser.close()
+class Scenes(NamedTuple):
+    """Two servers with one browser. `guarded` asks for a key and has one place."""
+
+    open: Scene
+    guarded: Scene
 
 
 @pytest.fixture(scope="module")
-def scene(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    folder = tmp_path_factory.mktemp("page")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenes]:
+    folder, other = tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("guarded")
     conf = conf_that_admits_all(folder)  # and speaks at once
+    always: dict[str, Any] = {"wait": False, "chat_cooldown_s": 0.0}
+    one_place: dict[str, Any] = {"api_keys": [KEY], "max_turns": 1, "max_waiting": 0}
     with (
         ChatServer() as chat,
-        RunningServer(folder, gunicorn_conf=conf, chat_cooldown_s=0.0, chatgpt_apis=[chat.api()]) as server,
+        ChatServer() as other_chat,
+        RunningServer(folder, gunicorn_conf=conf, chatgpt_apis=[chat.api(timeout_s=60.0)], **always) as server,
+        RunningServer(other, chatgpt_apis=[other_chat.api()], **one_place, **always) as guarded,
+        closing(Browser(QUESTION)) as browser,  # closed first: servers wait for connections that are open
     ):
-        yield Scene(server, chat, browser)
+        server.wait_until_ready()
+        guarded.wait_until_ready()
+        yield Scenes(Scene(server, chat, browser), Scene(guarded, other_chat, browser))
 
 
-@pytest.fixture(scope="module")
-def guarded(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A server that asks for a key and has one place."""
-    folder = tmp_path_factory.mktemp("guarded")
-    settings: dict[str, Any] = {"api_keys": [KEY], "max_turns": 1, "max_waiting": 0, "chat_cooldown_s": 0.0}
-    with ChatServer() as chat, RunningServer(folder, chatgpt_apis=[chat.api()], **settings) as server:
-        yield Scene(server, chat, browser)
+@pytest.fixture
+def scene(scenes: Scenes) -> Scene:
+    return scenes.open
+
+
+@pytest.fixture
+def guarded(scenes: Scenes) -> Scene:
+    return scenes.guarded
 
 
 @pytest.fixture(scope="session")
@@ -241,13 +250,13 @@ def check_speech(browser: Browser) -> None:
         late = after.now > before.end  # the server had nothing sooner
         assert late or abs(after.when - before.end) < 0.5 / 24_000
     assert all(piece.when >= piece.now for piece in pieces)
-    # since the last pause of the server's, all is one piece; its end is what was heard last
+    # since the server last paused, all is one stretch; its end is what was heard last
     first = max((i for i in range(1, len(pieces)) if pieces[i].now > pieces[i - 1].end), default=0)
     spoken = np.concatenate([piece.samples for piece in pieces[first:]])
     heard = np.trim_zeros(browser.last_heard(32_768), "b")
     spoken = np.trim_zeros(spoken, "b")
     both = min(len(heard), len(spoken))
-    assert both > 12_000 and np.sqrt(np.mean(spoken[-both:] ** 2)) > 0.01
+    assert both > 6_000 and np.sqrt(np.mean(spoken[-both:] ** 2)) > 0.01
     assert np.abs(heard[-both:] - spoken[-both:]).max() < 1e-4
 
 
@@ -276,7 +285,7 @@ def test_held_space_bar_and_a_second_question_of_the_same_session(scene: Scene) 
         browser.wait_until("speaking")
         browser.is_ready()
     first, second = scene.chat.requests[asked:]
-    assert "language" in first.question
+    assert "best way" in first.question
     assert [message["role"] for message in second.messages] == ["system", "user", "assistant", "user"]
     assert len(browser.driver.find_elements(By.CLASS_NAME, "turn")) == 2
     check_quiet(browser)
@@ -287,17 +296,29 @@ def test_stop_is_silence_at_once_and_hangs_up(scene: Scene) -> None:
     scene.chat.behaviour = hang_after(LONG)
     browser.ask()
     wait_for(lambda: browser.state == "speaking" and browser.loudness() > 0.005)
-    wait_for(lambda: browser.planned_until()[0] - browser.planned_until()[1] > 1.0)  # more is due
+    wait_for(lambda: browser.planned_until()[0] - browser.planned_until()[1] > 3.0)  # more is due
     browser.tap("stop")
     until, now = browser.planned_until()
     assert browser.state == "idle" and now < until
-    wait_for(lambda: browser.loudness() == 0.0)
+    wait_for(lambda: not browser.last_heard(24_000).any())  # a whole second: no pause between sentences is as long
     assert browser.planned_until()[1] < until  # it is not silent because all was said
     assert scene.chat.requests[-1].closed_early.wait(10)
     pieces = browser.pieces_count()
     assert browser.text(".print .stopped") == "stopped"
     wait_for(lambda: browser.planned_until()[1] > until)
     assert browser.pieces_count() == pieces and not browser.last_heard(2048).any()
+
+
+def test_stop_while_it_thinks_hangs_up(scene: Scene) -> None:
+    browser = scene.open()
+    scene.chat.behaviour = hang_before_headers
+    asked = len(scene.chat.requests)
+    browser.ask()
+    wait_for(lambda: len(scene.chat.requests) > asked)
+    assert browser.state == "waiting"
+    browser.tap("stop")
+    assert scene.chat.requests[-1].closed_early.wait(10)
+    assert browser.state == "idle" and browser.notice == ""
 
 
 def test_talking_again_interrupts_and_is_answered(scene: Scene) -> None:
@@ -359,14 +380,12 @@ def test_a_minute_is_the_limit(scene: Scene) -> None:
     browser = scene.open()
     browser.tap("talk")
     browser.listen_for("0:01")
-    browser.run(  # as if the microphone had been open for a minute
+    browser.run(  # as if the microphone had been open for another minute, of which no piece had come through
         "const node = window.heard.gatherers.at(-1);"
-        "node.port.onmessage({data: new Float32Array(58.6 * node.context.sampleRate)})"
+        "node.port.onmessage({data: new Float32Array(60 * node.context.sampleRate)})"
     )
-    wait_for(lambda: browser.state == "waiting")  # it is sent, without another tap
-    wait_for(lambda: browser.at("forget").is_enabled())  # and taken by the server, which refuses more than a minute
-    browser.tap("stop")
-    browser.is_ready()
+    wait_for(lambda: browser.notice == "audio_too_long")  # sent without another tap; so late that the server refuses it
+    assert browser.text("#notice-advice") == "A question may take up to a minute."
 
 
 def test_no_answer_from_the_chat_and_asking_again(scene: Scene) -> None:
@@ -402,12 +421,9 @@ def test_a_microphone_that_is_not_allowed(scene: Scene) -> None:
 
 
 def test_no_microphone(scene: Scene) -> None:
-    browser = Browser(None)
-    try:
+    with closing(Browser(None)) as browser:
         browser.open(scene.server.url)
         check_microphone(browser, "microphone_missing", "There is no microphone")
-    finally:
-        browser.close()
 
 
 def check_microphone(browser: Browser, code: str, title: str) -> None:
