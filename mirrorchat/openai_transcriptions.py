@@ -121,7 +121,8 @@ def _sureness(transcript: Transcript) -> float:
 def _form() -> dict[str, Any]:
     """Return the form's fields; LISTS, which clients name with `[]` or without, as lists."""
     form = request.form
-    plain = {name: form[name] for name in form if name.removesuffix("[]") not in LISTS}
+    # a part whose name cannot be read has none
+    plain = {name: form[name] for name in form if name is not None and name.removesuffix("[]") not in LISTS}
     return plain | {name: [*form.getlist(name), *form.getlist(f"{name}[]")] for name in LISTS}
 
 

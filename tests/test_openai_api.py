@@ -251,3 +251,10 @@ def test_the_official_client_for_node(openai_scene: Scene, node_modules: Path) -
     assert (said["error"]["status"], said["error"]["code"]) == (404, "not_found")
     assert said["error"]["requestId"]
     assert openai_scene.files() == []
+
+
+def test_a_part_of_a_form_whose_name_cannot_be_read_is_passed_over(openai_scene: Scene) -> None:
+    nameless = b'--b\r\nContent-Disposition: form-data; name="\\"\r\n\r\nnull\r\n--b--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    response = openai_scene.send("POST", "/audio/transcriptions", data=nameless, headers=headers)
+    assert response.status_code == 400 and response.json()["error"]["code"] == "missing_field"

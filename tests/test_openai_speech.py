@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -156,31 +159,46 @@ def test_a_failure_in_the_middle_is_seen(openai_scene: Scene, stream_format: str
         "response_format": "wav",
         "stream_format": stream_format,
     }
-    response = openai_scene.send("POST", "/audio/speech", json=body | {"stream_format": stream_format}, stream=True)
-    assert response.status_code == 200
-    pieces = response.iter_content(None)
-    first = next(pieces)
-    kill_speech(openai_scene.server.worker_pid)
-    if stream_format == "audio":
-        with pytest.raises(requests.exceptions.ChunkedEncodingError):
-            list(pieces)
-    else:
-        last = (first + b"".join(pieces)).strip().rpartition(b"\n\n")[2]
-        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "synthesis_failed"
+    with openai_scene.send("POST", "/audio/speech", json=body, stream=True) as response:
+        assert response.status_code == 200
+        pieces = response.iter_content(None)
+        first = next(pieces)
+        with speech_killed(openai_scene.server.worker_pid):
+            if stream_format == "audio":
+                with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                    list(pieces)
+            else:
+                last = (first + b"".join(pieces)).strip().rpartition(b"\n\n")[2]
+                assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "synthesis_failed"
     assert say(openai_scene.client(), input="Hello.")  # a new process speaks
 
 
-def kill_speech(worker_pid: int) -> None:
-    """End eSpeak NG's process, which belongs to the server's worker."""
-    found = [
+@contextmanager
+def speech_killed(worker_pid: int) -> Iterator[None]:
+    """Stop eSpeak NG's processes, so that the next sentence waits for one, and kill them a second later."""
+    pids = speech_processes(worker_pid)
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+
+    def kill() -> None:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    killer = Timer(1.0, kill)
+    killer.start()
+    yield
+    killer.join()
+
+
+def speech_processes(worker_pid: int) -> list[int]:
+    """Return the processes of eSpeak NG that belong to the server's worker."""
+    return [
         int(child)
         for task in Path(f"/proc/{worker_pid}/task").iterdir()
         for child in (task / "children").read_text().split()
         if b"espeak_child" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
-    assert found
-    for pid in found:
-        os.kill(pid, signal.SIGKILL)
 
 
 def test_xtts_speaks_in_an_enrolled_voice(weights_scene: Scene) -> None:

@@ -1,5 +1,6 @@
 """Every command and code block of the README, run as its reader would: in a clone, with a home folder of its own."""
 
+import copy
 import os
 import re
 import shutil
@@ -68,6 +69,14 @@ class Clone:
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("MIRRORCHAT_")}
         # another port than the README's, so that a server that runs on this machine is not in the way
         self.environ |= {"HOME": str(self.home), "MIRRORCHAT_PORT": str(self.port)}
+
+    def with_home(self, home: Path) -> "Clone":
+        """Return the clone as somebody has it whose home folder is `home`: what is installed there is theirs alone."""
+        other = copy.copy(self)
+        home.mkdir()
+        other.home = home
+        other.environ = self.environ | {"HOME": str(home)}
+        return other
 
     def run(self, command: str, *, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a shell command of the README and return what became of it."""
@@ -167,6 +176,7 @@ def test_wenets_package_is_the_commit_that_was_tried(tmp_path: Path) -> None:
 
 
 def test_models_are_installed_and_found(clone: Clone, tmp_path: Path) -> None:
+    clone = clone.with_home(tmp_path / "home")
     codes: dict[str, Code] = {"wenet-zh": "zh", "wenet-en": "en"}
     stick = tmp_path / "stick"
     make_checkpoint(tmp_path / "made")
