@@ -62,16 +62,9 @@ def say(
     if as_json and out == STDIN:
         raise click.UsageError("--json and --out - both want standard output")
     from mirrorchat.engines import Language
-    from mirrorchat.sound_devices import require_player
     from mirrorchat.sound_outputs import chosen_outputs
 
-    program = chosen_player(out, play, player)
-    if program is None and out is None:
-        if play is False or not sys.stdout.isatty():
-            raise click.UsageError(
-                "where should the speech go? --out FILE saves it, --out - writes a wav, --play plays"
-            )
-        require_player()
+    program = _player(out, play, player)
     words = _words(text)
     spoken_in = Language.parse(language or ("chinese" if re.search(r"[\u3400-\u9fff]", words) else "english"))
     recording = None if voice is None else read_recording(voice)
@@ -85,14 +78,31 @@ def say(
         outputs.finish()
     if first_s is None:
         raise CommandError("the text holds nothing that can be spoken")
-    known = {"kind": str(used.kind), "reason": used.reason}
+    _report(used, first_s, outputs.duration_s, as_json=as_json)
+
+
+def _player(out: str | None, play: bool | None, player: str | None) -> str | None:
+    """Return what plays the speech, None where it is only saved. Raises UsageError where it goes nowhere."""
+    from mirrorchat.sound_devices import require_player
+
+    program = chosen_player(out, play, player)
+    if program is None and out is None:
+        if play is False or not sys.stdout.isatty():
+            raise click.UsageError(
+                "where should the speech go? --out FILE saves it, --out - writes a wav, --play plays"
+            )
+        require_player()
+    return program
+
+
+def _report(voice: "Voice", first_s: float, audio_s: float, *, as_json: bool) -> None:
+    """Say in which voice the speech was, how much of it there is, and when the first of it was there."""
     if as_json:
-        facts = {"voice": known, "first_audio_s": round(first_s, 4), "audio_s": round(outputs.duration_s, 3)}
+        known = {"kind": str(voice.kind), "reason": voice.reason}
+        facts = {"voice": known, "first_audio_s": round(first_s, 4), "audio_s": round(audio_s, 3)}
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
-        say_aside(
-            f"voice: {used.kind}, {used.reason}; {outputs.duration_s:.1f} s of speech, the first after {first_s:.2f} s"
-        )
+        say_aside(f"voice: {voice.kind}, {voice.reason}; {audio_s:.1f} s of speech, the first after {first_s:.2f} s")
 
 
 def _words(text: str) -> str:
