@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -103,6 +104,8 @@ def _folders_that_pip_names() -> list[str]:
     shown = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     named = re.findall(r"(?:file://)?(/[\w./-]+)", re.sub(r"https?://\S+", "", shown.stdout))
     folders = {place if Path(place).is_dir() else str(Path(place).parent) for place in named if Path(place).exists()}
+    # an index on the disk is the folder "simple", whose links lead to files beside it
+    folders = {str(Path(folder).parent) if Path(folder).name == "simple" else folder for folder in folders}
     return sorted(folder for folder in folders if folder not in ("/", "/etc", "/etc/ssl/certs", "/etc/xdg/pip"))
 
 
@@ -282,6 +285,7 @@ def main() -> None:
         sys.exit("check_dockerfile: this needs root and debootstrap (apt install debootstrap)")
     if "MIRRORCHAT_OWN_MOUNTS" not in os.environ:
         _in_namespaces_of_its_own()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the first process of a namespace ignores it else
     work = given.keep or Path(tempfile.mkdtemp(prefix="mirrorchat-image-"))
     work.mkdir(parents=True, exist_ok=True)
     try:
