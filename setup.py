@@ -2,7 +2,7 @@
 
 The networks of XTTS and WeNet, for two kinds of CPU, and the search of the recogniser, for any. Where they cannot be
 compiled, MirrorChat is installed without them; torch and Python do the work. They are opened through ctypes
-(mirrorchat/native.py), so they need no Python headers.
+(mirrorchat/machine/native.py), so they need no Python headers.
 """
 
 from glob import glob

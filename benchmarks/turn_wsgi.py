@@ -18,14 +18,14 @@ from unittest.mock import patch
 import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from mirrorchat import runtime as server_runtime
 from mirrorchat.app import create_app
 from mirrorchat.audio import Audio, decode, encode_wav
 from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
 from mirrorchat.llm import build_messages
-from mirrorchat.runtime import Runtime
+from mirrorchat.server import runtime as server_runtime
+from mirrorchat.server.runtime import Runtime
 from mirrorchat.settings import Settings
-from mirrorchat.startup import build_engines
+from mirrorchat.startup.loading import build_engines
 from mirrorchat.text import SentenceCutter
 
 P = ParamSpec("P")
@@ -117,8 +117,8 @@ def tokens_of(piece: str, language: Language) -> int:
 
 def _give_sentences_a_length() -> None:
     from mirrorchat import synth
-    from mirrorchat.xtts_decode import DecodeEngine
-    from mirrorchat.xtts_utterance import FinishReason, Request, Utterance
+    from mirrorchat.xtts.decode import DecodeEngine
+    from mirrorchat.xtts.utterance import FinishReason, Request, Utterance
 
     submit, finish = DecodeEngine.submit, Utterance.finish
 

@@ -11,10 +11,10 @@ import torch
 
 from benchmarks.wenet_sides import ROOT, quantised_script
 from mirrorchat.asr import fbank
-from mirrorchat.ctc_search import FloatArray, Hypothesis
-from mirrorchat.wenet_batch import ScriptOneByOne, U2Batches
-from mirrorchat.wenet_checkpoint import read_checkpoint
-from mirrorchat.wenet_int8 import quantise
+from mirrorchat.ctc.search import FloatArray, Hypothesis
+from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches
+from mirrorchat.wenet.checkpoint import read_checkpoint
+from mirrorchat.wenet.int8 import quantise
 
 Units = tuple[int, ...]
 Code = Literal["en", "zh"]

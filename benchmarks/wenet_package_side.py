@@ -19,10 +19,10 @@ import yaml
 
 from benchmarks.side_process import Child
 from benchmarks.wenet_sides import BINS, SIZES, Runtime, draw_features, draw_model
-from mirrorchat.ctc_search import BEAM
-from mirrorchat.wenet_model import U2Config
-from mirrorchat.wenet_package_load import load
-from mirrorchat.wenet_rescoring import CTC_WEIGHT, REVERSE_WEIGHT
+from mirrorchat.ctc.search import BEAM
+from mirrorchat.wenet.model import U2Config
+from mirrorchat.wenet.package_load import load
+from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
 METHOD = "attention_rescoring"

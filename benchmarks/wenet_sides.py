@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mirrorchat import native
 from mirrorchat.asr import WenetWeights
-from mirrorchat.ctc_plain import PlainSearch
-from mirrorchat.ctc_search import BEAM, FloatArray, Hypothesis, prefix_beam_search
-from mirrorchat.wenet_batch import ScriptOneByOne, U2Batches
-from mirrorchat.wenet_int8 import quantise
-from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model
-from mirrorchat.wenet_native import Product, Room
-from mirrorchat.wenet_reading_tree import rescore
-from mirrorchat.wenet_rescoring import attention_rescoring
-from mirrorchat.xtts_native_gpt import PackedLinears
+from mirrorchat.ctc.plain import PlainSearch
+from mirrorchat.ctc.search import BEAM, FloatArray, Hypothesis, prefix_beam_search
+from mirrorchat.machine import native
+from mirrorchat.machine.native_layers import PackedLinears
+from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches
+from mirrorchat.wenet.int8 import quantise
+from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
+from mirrorchat.wenet.native import Product, Room
+from mirrorchat.wenet.reading_tree import rescore
+from mirrorchat.wenet.rescoring import attention_rescoring
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {

@@ -41,9 +41,9 @@ from benchmarks.xtts_errors import measure_errors  # noqa: E402
 from benchmarks.xtts_gpu import measure_gpu  # noqa: E402
 from benchmarks.xtts_kernels import measure_kernels  # noqa: E402
 from benchmarks.xtts_sides import Own, Stock  # noqa: E402
-from mirrorchat import native  # noqa: E402
-from mirrorchat.xtts_checkpoint import CONFIG_FILE  # noqa: E402
-from mirrorchat.xtts_linear import WeightMode  # noqa: E402
+from mirrorchat.machine import native  # noqa: E402
+from mirrorchat.xtts.checkpoint import CONFIG_FILE  # noqa: E402
+from mirrorchat.xtts.linear import WeightMode  # noqa: E402
 
 MODES = {WeightMode.FP16W: torch.float32}  # nearly exact
 if native.library() is not None:

@@ -13,7 +13,7 @@ from benchmarks.xtts_compare import Work, best, compare_first_chunk, compare_sen
 from benchmarks.xtts_sides import Own, Stock
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.engines import Language
-from mirrorchat.xtts_linear import WeightMode
+from mirrorchat.xtts.linear import WeightMode
 
 MODE = WeightMode.BF16
 BATCHES = (1, 4, 8, 16)

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from mirrorchat.audio import Samples
 from mirrorchat.engines import Cancel, Deadline
-from mirrorchat.xtts_cuda_graph import StaticSteps
-from mirrorchat.xtts_decode import DecodeEngine, DecodeLimits
-from mirrorchat.xtts_gpt import TorchGpt
-from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import Network, load_network, quiet_gpt_config
-from mirrorchat.xtts_sampling import Sampling
-from mirrorchat.xtts_utterance import Request
-from mirrorchat.xtts_vocoder import StreamingVocoder
+from mirrorchat.xtts.cuda_graph import StaticSteps
+from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
+from mirrorchat.xtts.gpt import TorchGpt
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import Network, load_network, quiet_gpt_config
+from mirrorchat.xtts.sampling import Sampling
+from mirrorchat.xtts.utterance import Request
+from mirrorchat.xtts.vocoder import StreamingVocoder
 
 TEXT = "The quick brown fox jumps over the lazy dog near the river."
 SETTINGS = {"temperature": 0.75, "top_k": 50, "top_p": 0.85, "repetition_penalty": 5.0}

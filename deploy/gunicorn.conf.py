@@ -1,3 +1,3 @@
 """gunicorn -c deploy/gunicorn.conf.py: the settings are in the package, where `mirrorchat serve` finds them, too."""
 
-from mirrorchat.gunicorn_conf import *  # noqa: F403
+from mirrorchat.server.gunicorn_conf import *  # noqa: F403

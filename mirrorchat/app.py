@@ -8,12 +8,8 @@ from typing import IO
 from flask import Blueprint, Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from mirrorchat import openai_api, openapi, session_routes
-from mirrorchat.access import EXTENSION as ACCESS_EXTENSION
-from mirrorchat.access import Access, allowance_headers, check_caller
-from mirrorchat.answers import engines_used, wanted_answer, whole_answer
+from mirrorchat import openai_api
 from mirrorchat.audio import decode, require_speakable
-from mirrorchat.cross_origin import allow_origin, is_preflight, preflight_answer
 from mirrorchat.engines import Deadline, Language
 from mirrorchat.errors import (
     InvalidField,
@@ -25,14 +21,20 @@ from mirrorchat.errors import (
     UploadTooLarge,
     log_unexpected,
 )
-from mirrorchat.metrics import CONTENT_TYPE
-from mirrorchat.page import page
+from mirrorchat.openapi import document as openapi
 from mirrorchat.pipeline import Question, Stopwatch
-from mirrorchat.request_record import RequestRecord
-from mirrorchat.runtime import EXTENSION, Runtime, enter, request_record, runtime, shutting_down
+from mirrorchat.server import session_routes
+from mirrorchat.server.access import EXTENSION as ACCESS_EXTENSION
+from mirrorchat.server.access import Access, allowance_headers, check_caller
+from mirrorchat.server.answers import engines_used, wanted_answer, whole_answer
+from mirrorchat.server.cross_origin import allow_origin, is_preflight, preflight_answer
+from mirrorchat.server.metrics import CONTENT_TYPE
+from mirrorchat.server.page import page
+from mirrorchat.server.request_record import RequestRecord
+from mirrorchat.server.runtime import EXTENSION, Runtime, enter, request_record, runtime, shutting_down
+from mirrorchat.server.socket_watch import discard_body, hung_up, upload_deadline
+from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
-from mirrorchat.socket_watch import discard_body, hung_up, upload_deadline
-from mirrorchat.streams import stream_answer
 from mirrorchat.trusted_proxies import TrustedProxies, networks_of
 
 TEXT_LIMIT_CHARS = 4000  # of the form field `text`

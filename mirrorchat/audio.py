@@ -1,7 +1,7 @@
 """Audio: samples that carry their rate; decoding of any upload within bounds; resampling; encoding.
 
 An upload passes through `decode` (what is it, is it short enough, is it finite) and `require_speakable` (can there be
-words in it). wav is read by libsndfile, every other container by `containers.py` and its packets by libavcodec.
+words in it). wav is read by libsndfile, every other container by `uploads/containers.py` and its packets by libavcodec.
 """
 
 import io
@@ -20,9 +20,9 @@ import soundfile
 import soxr
 from av.audio.plane import AudioPlane
 
-from mirrorchat.containers import is_wav, open_track, plain_wav
 from mirrorchat.errors import AudioTooLong, AudioTooShort, NonFiniteAudio, SilentAudio
-from mirrorchat.tracks import Track, unsupported
+from mirrorchat.uploads.containers import is_wav, open_track, plain_wav
+from mirrorchat.uploads.tracks import Track, unsupported
 
 Samples = npt.NDArray[np.float32]
 _Packet: TypeAlias = "av.Packet[av.stream.Stream]"

@@ -15,15 +15,15 @@ from mirrorchat.errors import MirrorChatError
 
 # name: its module and function, and what it does (shown without importing it). One whose module is absent is not there.
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "serve": ("mirrorchat.serve_command:serve", "Run the server."),
-    "ask": ("mirrorchat.ask_command:ask", "Ask a spoken question, and hear the answer."),
-    "say": ("mirrorchat.say_command:say", "Speak a text in the voice of a recording."),
-    "hear": ("mirrorchat.hear_command:hear", "Write down what is said in a recording."),
-    "models": ("mirrorchat.models_command:models", "Install, verify and remove the models of the real engines."),
-    "key": ("mirrorchat.key_command:key", "Make a key for api_keys."),
-    "doctor": ("mirrorchat.doctor:doctor", "Look for what keeps MirrorChat from working, and say what to do."),
-    "evaluate": ("mirrorchat.evaluate:evaluate", "Measure recognition and speech over recordings."),
-    "completion": ("mirrorchat.completion_command:completion", "Print the script that completes commands in a shell."),
+    "serve": ("mirrorchat.commands.serve:serve", "Run the server."),
+    "ask": ("mirrorchat.commands.ask:ask", "Ask a spoken question, and hear the answer."),
+    "say": ("mirrorchat.commands.say:say", "Speak a text in the voice of a recording."),
+    "hear": ("mirrorchat.commands.hear:hear", "Write down what is said in a recording."),
+    "models": ("mirrorchat.commands.models:models", "Install, verify and remove the models of the real engines."),
+    "key": ("mirrorchat.commands.key:key", "Make a key for api_keys."),
+    "doctor": ("mirrorchat.commands.doctor:doctor", "Look for what keeps MirrorChat from working, and say what to do."),
+    "evaluate": ("mirrorchat.commands.evaluate:evaluate", "Measure recognition and speech over recordings."),
+    "completion": ("mirrorchat.commands.completion:completion", "Print the script that completes commands in a shell."),
 }
 
 INTERRUPTED_STATUS = 130  # as shells say it: 128 and the number of SIGINT

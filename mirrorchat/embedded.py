@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from mirrorchat.audio import Audio, to_pcm16
-from mirrorchat.child_process import RETRY_S, ChildFailed, WarmChildren
+from mirrorchat.children.espeak import Espeak
+from mirrorchat.children.pocketsphinx_child import SAMPLE_RATE_HZ
+from mirrorchat.children.process import RETRY_S, ChildFailed, WarmChildren
 from mirrorchat.engines import (
     Cancel,
     Deadline,
@@ -38,9 +40,7 @@ from mirrorchat.errors import (
     RecognitionFailed,
     SynthesisFailed,
 )
-from mirrorchat.espeak import Espeak
-from mirrorchat.pocketsphinx_child import SAMPLE_RATE_HZ
-from mirrorchat.spoken_form import spoken_form
+from mirrorchat.spoken.form import spoken_form
 from mirrorchat.text import split_text
 from mirrorchat.vad import find_speech, trim_to_speech
 from mirrorchat.voice_tint import (
@@ -81,7 +81,7 @@ class EmbeddedRecognizer:
     """
 
     def __init__(self, processes: int = 1) -> None:
-        self._children = WarmChildren("mirrorchat.pocketsphinx_child", processes)
+        self._children = WarmChildren("mirrorchat.children.pocketsphinx_child", processes)
         _warm_up(self._children, "pocketsphinx")
         self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu")
 

@@ -30,8 +30,8 @@ from requests.utils import get_auth_from_url
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from mirrorchat import __version__
-from mirrorchat.chat_chunks import ChatChunk, ChunkReader, Reader, TextReader
-from mirrorchat.chat_stream import AnswerFailed, events
+from mirrorchat.chat.chunks import ChatChunk, ChunkReader, Reader, TextReader
+from mirrorchat.chat.stream import AnswerFailed, events
 from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Message
 from mirrorchat.errors import ChatFailure, ChatFault, ChatInterrupted, NoChatApi
 from mirrorchat.settings import ChatApi

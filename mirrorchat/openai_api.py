@@ -2,17 +2,17 @@
 
 from flask import Blueprint
 
-from mirrorchat import openai_chat, openai_models, openai_speech, openai_transcriptions, openai_voices
+from mirrorchat.openai import chat, models, speech, transcriptions, voices
 
 routes = Blueprint("openai", __name__, url_prefix="/v1")
 
-routes.get("/models")(openai_models.list_models)
-routes.get("/models/<path:model_id>")(openai_models.get_model)
-routes.post("/audio/transcriptions", endpoint="transcriptions")(openai_transcriptions.create)
-routes.post("/audio/translations", endpoint="translations")(openai_transcriptions.translate)
-routes.post("/audio/speech", endpoint="speech")(openai_speech.create)
-routes.post("/audio/voices", endpoint="enrol_voice")(openai_voices.create)
-routes.get("/audio/voices", endpoint="list_voices")(openai_voices.list_voices)
-routes.get("/audio/voices/<voice>", endpoint="get_voice")(openai_voices.get)
-routes.delete("/audio/voices/<voice>", endpoint="delete_voice")(openai_voices.delete)
-routes.post("/chat/completions", endpoint="chat")(openai_chat.create)
+routes.get("/models")(models.list_models)
+routes.get("/models/<path:model_id>")(models.get_model)
+routes.post("/audio/transcriptions", endpoint="transcriptions")(transcriptions.create)
+routes.post("/audio/translations", endpoint="translations")(transcriptions.translate)
+routes.post("/audio/speech", endpoint="speech")(speech.create)
+routes.post("/audio/voices", endpoint="enrol_voice")(voices.create)
+routes.get("/audio/voices", endpoint="list_voices")(voices.list_voices)
+routes.get("/audio/voices/<voice>", endpoint="get_voice")(voices.get)
+routes.delete("/audio/voices/<voice>", endpoint="delete_voice")(voices.delete)
+routes.post("/chat/completions", endpoint="chat")(chat.create)

@@ -31,13 +31,11 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.llm import build_messages
-from mirrorchat.playback import HeadStart, InOrder, PlayoutBuffer
 from mirrorchat.reference import ReferenceQuality
 from mirrorchat.scheduler import MAX_LEFTOVERS, Place
 from mirrorchat.sessions import Session
-from mirrorchat.stopwatch import Stopwatch as Stopwatch
 from mirrorchat.text import SentenceCutter
-from mirrorchat.turn_events import (
+from mirrorchat.turn.events import (
     Done,
     Error,
     Event,
@@ -49,6 +47,8 @@ from mirrorchat.turn_events import (
     Timings,
     VoiceKnown,
 )
+from mirrorchat.turn.playback import HeadStart, InOrder, PlayoutBuffer
+from mirrorchat.turn.stopwatch import Stopwatch as Stopwatch
 
 POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works

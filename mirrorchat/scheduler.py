@@ -3,7 +3,7 @@
 A caller enters at once when a place is free, and else waits in the queue. There is a place when
 
 - fewer than `max_turns` turns run, and not too much native work outlives turns that have ended (`MAX_LEFTOVERS`);
-- playback holds: with one caller more, each would still get speech faster than it plays (see playback.py).
+- playback holds: with one caller more, each would still get speech faster than it plays (see turn/playback.py).
 
 Refused at once, with a Retry-After, is who finds the queue full, and whose answer would not be whole by its deadline.
 That is predicted from the running mean of the turns' lengths and the number of those ahead: places come free evenly,
@@ -32,7 +32,7 @@ from types import TracebackType
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Deadline
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown, TooManyTurns
-from mirrorchat.playback import Meter, Playback
+from mirrorchat.turn.playback import Meter, Playback
 
 TURN_MARGIN = 1.15  # of the predicted time until an answer is whole: turns of one question differ by a tenth
 TYPICAL_TURN_S = 5.0  # what waits are predicted from until turns have been seen

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mirrorchat.audio import Audio, Samples
-from mirrorchat.devices import usable_device
+from mirrorchat.children.espeak import Espeak
 from mirrorchat.engines import (
     BatchStats,
     Cancel,
@@ -31,18 +31,18 @@ from mirrorchat.engines import (
     judge_similarity,
 )
 from mirrorchat.errors import NotReady, SynthesisFailed
-from mirrorchat.espeak import Espeak
-from mirrorchat.spoken_form import spoken_form
+from mirrorchat.machine.devices import usable_device
+from mirrorchat.spoken.form import spoken_form
 from mirrorchat.vad import find_speech, trim_to_speech
-from mirrorchat.xtts_checkpoint import read_speakers
-from mirrorchat.xtts_decode import DecodeEngine, DecodeLimits
-from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import Network, load_network
-from mirrorchat.xtts_sampling import LOOP_TOKENS, Sampling
-from mirrorchat.xtts_text import TextCutter, read_as
-from mirrorchat.xtts_utterance import FinishReason, Request
-from mirrorchat.xtts_vocoder import StreamingVocoder, fade_out
-from mirrorchat.xtts_voice import DIFFERENT_TO, SAME_FROM, XttsVoice, similarity
+from mirrorchat.xtts.checkpoint import read_speakers
+from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import Network, load_network
+from mirrorchat.xtts.sampling import LOOP_TOKENS, Sampling
+from mirrorchat.xtts.text import TextCutter, read_as
+from mirrorchat.xtts.utterance import FinishReason, Request
+from mirrorchat.xtts.vocoder import StreamingVocoder, fade_out
+from mirrorchat.xtts.voice import DIFFERENT_TO, SAME_FROM, XttsVoice, similarity
 
 SPEECH_NEEDED_S = 1.0  # less is not enough to tell a voice
 REFERENCE_LIMIT_S = 30.0

@@ -1,16 +1,16 @@
 """Cut text into pieces that can be spoken: a token stream into sentences, a long text into limited pieces.
 
 A stream is read character by character, so the sentences never depend on how it was cut into deltas. Writing numbers
-and signs out as words is `spoken_form.py`'s part.
+and signs out as words is `spoken/form.py`'s part.
 """
 
 import re
 
-from mirrorchat.code_fences import CodeFences
 from mirrorchat.engines import Language
-from mirrorchat.markup import strip_markup
-from mirrorchat.sentence_boundaries import SentenceBoundaries
-from mirrorchat.speech_length import is_short
+from mirrorchat.sentences.boundaries import SentenceBoundaries
+from mirrorchat.sentences.code_fences import CodeFences
+from mirrorchat.sentences.markup import strip_markup
+from mirrorchat.sentences.speech_length import is_short
 
 # By default; below the 250 and 82 characters that XTTS takes at once, numbers being longer when they are written out.
 SENTENCE_LIMIT_CHARS = {Language.ENGLISH: 200, Language.CHINESE: 70}

@@ -9,9 +9,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from mirrorchat import wenet_checkpoint
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
-from mirrorchat.xtts_checkpoint import (
+from mirrorchat.wenet import checkpoint as wenet_checkpoint
+from mirrorchat.xtts.checkpoint import (
     CONFIG_FILE,
     PICKLE_FILE,
     SPEAKERS_FILE,

@@ -18,7 +18,7 @@
 namespace mirrorchat {
 namespace {
 
-// What Python fills in: mirrored in mirrorchat/xtts_native_gpt.py.
+// What Python fills in: mirrored in mirrorchat/xtts/native_gpt.py.
 struct Layer {
     Norm attention_norm, mlp_norm;
     Linear qkv, attention_out, mlp_in, mlp_out;

@@ -1,4 +1,4 @@
-// WeNet's networks with 8-bit weights: what mirrorchat/wenet_native.py calls, a few large pieces for each layer.
+// WeNet's networks with 8-bit weights: what mirrorchat/wenet/native.py calls, a few large pieces for each layer.
 //
 // Activations are quantised row by row (8 bits, each row with its unit) right before the product that reads them, and
 // norms, activation functions and shortcuts are done while a block of rows is at hand. Sums of products are exact and
@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kBlockBytes = 512 * 1024;  // of a block's activations: they are read once for each strip of weights
 constexpr int64_t kMostRows = 128;           // of a block
 
-// What Python fills in: mirrored in mirrorchat/wenet_native.py.
+// What Python fills in: mirrored in mirrorchat/wenet/native.py.
 struct Product {
     Linear linear;            // padded to what it can pack
     int64_t inputs, outputs;  // those that are there; half of the outputs of a gated one

@@ -1,15 +1,17 @@
 """Builds and runs deploy/Dockerfile without a container engine: as root, with debootstrap, in a folder for each stage.
 
-    python scripts/check_dockerfile.py [--extras ""|full] [--keep FOLDER]
+    python scripts/check_dockerfile.py [--extras ""|full] [--xtts FOLDER] [--keep FOLDER]
 
 Each stage begins as a clean Debian that debootstrap makes; every RUN is executed in it, every COPY made. Then the
 server is started as the image's user, on a root that is read-only but for the volume and /tmp, without capabilities;
-its HEALTHCHECK is run, and it is asked a question. How this machine reaches Debian's and Python's packages (its
+its HEALTHCHECK is run, and it is asked a question; with --xtts (such as scripts/make_tiny_xtts.py makes) that model is
+laid on the volume before, and has to answer. How this machine reaches Debian's and Python's packages (its
 resolver, certificates, apt's and pip's settings) is lent to the RUN steps while they run, and is not part of the image.
 Takes minutes. By hand: no test does.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -189,8 +191,18 @@ def checked_out(folder: Path) -> Path:
     return folder
 
 
-def try_it(stage: Stage, built: Built) -> None:
-    """Start the image's command as its user on a read-only root, check its health, and ask it a question."""
+def lay_on_the_volume(model: Path, volume: Path, user: str) -> None:
+    """Put an XTTS model where `mirrorchat models install` would."""
+    target = volume / ".cache" / "mirrorchat" / "xtts-v2"
+    shutil.copytree(model, target, dirs_exist_ok=True)
+    subprocess.run(["chown", "--recursive", f"{user}:{user}", str(volume)], check=True)
+
+
+def try_it(stage: Stage, built: Built, xtts: Path | None) -> None:
+    """Start the image's command as its user on a read-only root, check its health, and ask it a question.
+
+    Where the folder `xtts` is given, XTTS must be what speaks.
+    """
     assert built.user not in ("0", "root"), "the server must not run as root"
     volume = stage.last("VOLUME").rest
     with socket.socket() as probe:
@@ -198,6 +210,8 @@ def try_it(stage: Stage, built: Built) -> None:
         port = str(probe.getsockname()[1])
     extra = {"MIRRORCHAT_PORT": port}
     data = built.root / volume.lstrip("/")
+    if xtts:
+        lay_on_the_volume(xtts, data, built.user)
     mounts = [
         (str(built.root), built.root, "bind"), (str(data), data, "bind"), ("proc", built.root / "proc", "nosuid"),
         ("tmpfs", built.root / "dev/shm", "size=64m"), ("tmpfs", built.root / "tmp", "size=256m"),
@@ -212,6 +226,7 @@ def try_it(stage: Stage, built: Built) -> None:
             _check_process(server.pid, built)
             subprocess.run(in_stage(built, stage.last("HEALTHCHECK").command, extra), check=True)
             say("HEALTHCHECK passed")
+            assert xtts is None or _speaks_with_xtts(int(port)), "another engine than XTTS speaks"
             say(f"the answer: {_ask(int(port))} bytes of wav")
         finally:
             server.terminate()
@@ -229,6 +244,11 @@ def _wait_until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise AssertionError(f"the server was not ready within {START_LIMIT_S:g} s")
+
+
+def _speaks_with_xtts(port: int) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as response:
+        return bool(json.load(response)["engines"]["synthesizer.en"]["name"] == "xtts")
 
 
 def _check_process(pid: int, built: Built) -> None:
@@ -279,6 +299,7 @@ def _in_namespaces_of_its_own() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--extras", default="", help='EXTRAS of the build: "" (the default here) or full')
+    parser.add_argument("--xtts", type=Path, help="a model of XTTS that is to answer; it needs --extras full")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it there")
     given = parser.parse_args()
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
@@ -296,7 +317,7 @@ def main() -> None:
             debian(SUITES[stage.image], root, work)
             done[stage.name] = build(stage, root, done, context, {"EXTRAS": given.extras})
             say(f"stage {stage.name or 'last'}: {megabytes(root)} MB")
-        try_it(stages[-1], done[stages[-1].name])
+        try_it(stages[-1], done[stages[-1].name], given.xtts)
     finally:
         if given.keep is None:
             subprocess.run(["rm", "-rf", "--one-file-system", str(work)], check=True)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from mirrorchat.audio import encode_wav
+from mirrorchat.doctor.spoken_question import QUESTIONS, say
 from mirrorchat.engines import Language
-from mirrorchat.spoken_question import QUESTIONS, say
 
 DESTINATION = Path(__file__).resolve().parent.parent / "examples" / "question.wav"
 

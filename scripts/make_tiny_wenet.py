@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mirrorchat.asr import WenetRecognizer, fbank
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Language
-from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model, reverse_units
+from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model, reverse_units
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "wenet-tiny"
 TAKES = 6000

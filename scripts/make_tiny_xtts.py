@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from TTS.tts.configs.xtts_config import XttsConfig
 
-from mirrorchat.xtts_checkpoint import CONFIG_FILE, PICKLE_FILE, VOCABULARY_FILE, WEIGHTS_FILE, Weights
-from mirrorchat.xtts_model import VocoderSizes, build_network, read_vocabulary
+from mirrorchat.xtts.checkpoint import CONFIG_FILE, PICKLE_FILE, VOCABULARY_FILE, WEIGHTS_FILE, Weights
+from mirrorchat.xtts.model import VocoderSizes, build_network, read_vocabulary
 
 SPECIAL_TOKENS = ("[STOP]", "[UNK]", "[SPACE]", "[START]", "[en]", "[zh-cn]")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mirrorchat.ctc_search import FloatArray
+from mirrorchat.ctc.search import FloatArray
 
 KINDS = ("flat", "peaky", "ties", "impossible")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from running_server import ROOT
 
-from mirrorchat.model_manifest import RELEASES, Release, ReleasedFile
+from mirrorchat.models.manifest import RELEASES, Release, ReleasedFile
 
 WENET_REFERENCE = ROOT / "tests" / "data" / "wenet-reference"
 WENET_TINY = ROOT / "tests" / "data" / "wenet-tiny"

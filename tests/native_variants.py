@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from mirrorchat import native
+from mirrorchat.machine import native
 
 NAMES = [name for name, _ in native.VARIANTS]
 

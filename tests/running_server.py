@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
-GUNICORN_CONF = ROOT / "mirrorchat" / "gunicorn_conf.py"  # what deploy/gunicorn.conf.py takes all from
+GUNICORN_CONF = ROOT / "mirrorchat" / "server" / "gunicorn_conf.py"  # what deploy/gunicorn.conf.py takes all from
 START_LIMIT_S = 90.0
 
 
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def changed_conf(folder: Path, old: str, new: str) -> Path:
-    """Return a copy of mirrorchat/gunicorn_conf.py that says `new` instead of `old`."""
+    """Return a copy of mirrorchat/server/gunicorn_conf.py that says `new` instead of `old`."""
     text = GUNICORN_CONF.read_text(encoding="utf-8")
     assert text.count(old) == 1
     (folder / "gunicorn.conf.py").write_text(text.replace(old, new), encoding="utf-8")
@@ -39,8 +39,8 @@ def conf_that_admits_all(folder: Path) -> Path:
     Otherwise a busy test machine would decide how many, and which sentences are awaited: then one that goes wrong is
     not drawn again.
     """
-    settings = "mirrorchat.playback.NEEDED_RATE = 0.0\nmirrorchat.pipeline.AWAITED_S = 0.0"
-    change = f"import mirrorchat.pipeline\nimport mirrorchat.playback\n\n{settings}\nbind = "
+    settings = "mirrorchat.turn.playback.NEEDED_RATE = 0.0\nmirrorchat.pipeline.AWAITED_S = 0.0"
+    change = f"import mirrorchat.pipeline\nimport mirrorchat.turn.playback\n\n{settings}\nbind = "
     return changed_conf(folder, "bind = ", change)
 
 

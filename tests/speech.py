@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from mirrorchat import spoken_question
 from mirrorchat.audio import Audio, encode_wav
+from mirrorchat.doctor import spoken_question
 
 
 @functools.cache

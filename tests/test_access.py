@@ -12,9 +12,9 @@ from running_server import RunningServer
 from speech import say_wav
 from test_app import check_error, wait_for
 
-from mirrorchat.access import EXTENSION, FAILED_KEYS_PER_MINUTE, Access, check_caller
 from mirrorchat.api_keys import hashed
 from mirrorchat.errors import MirrorChatError
+from mirrorchat.server.access import EXTENSION, FAILED_KEYS_PER_MINUTE, Access, check_caller
 from mirrorchat.settings import Settings
 from mirrorchat.trusted_proxies import TrustedProxies, networks_of
 

@@ -18,8 +18,8 @@ from mirrorchat.asr import WenetRecognizer, written
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Language
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
-from mirrorchat.speech_pieces import pieces_of
-from mirrorchat.wenet_checkpoint import read_units
+from mirrorchat.wenet.checkpoint import read_units
+from mirrorchat.wenet.speech_pieces import pieces_of
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "data" / "wenet-tiny"

@@ -10,11 +10,11 @@ from ctc_log_probs import random_log_probs
 
 from mirrorchat.asr import WenetRecognizer, fbank
 from mirrorchat.audio import Audio
-from mirrorchat.ctc_search import Hypothesis, prefix_beam_search
+from mirrorchat.ctc.search import Hypothesis, prefix_beam_search
 from mirrorchat.engines import Cancel, Language
-from mirrorchat.wenet_batch import load_script
-from mirrorchat.wenet_model import GlobalCMVN, U2Config, U2Model
-from mirrorchat.wenet_rescoring import attention_rescoring
+from mirrorchat.wenet.batch import load_script
+from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
+from mirrorchat.wenet.rescoring import attention_rescoring
 
 # Features
 

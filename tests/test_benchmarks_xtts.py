@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks import xtts_kernels
 from benchmarks.xtts_errors import Outputs, compare
 from benchmarks.xtts_kernels import KERNELS, Bench, Kernel
-from mirrorchat import native
+from mirrorchat.machine import native
 
 FIELDS = {
     "fp16w_vs_stock",

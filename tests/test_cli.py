@@ -54,7 +54,7 @@ def test_every_command_that_is_there_has_its_help(name: str) -> None:
 
 
 def test_an_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mirrorchat import models_command
+    from mirrorchat.commands import models as models_command
 
     def fail() -> None:
         raise InstallError("first line\n  second line")

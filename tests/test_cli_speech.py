@@ -9,10 +9,10 @@ from command_line import environment, player, run
 from running_server import ROOT, RunningServer
 
 from mirrorchat.audio import Audio, decode, encode_wav
-from mirrorchat.command_options import OUT_ENDINGS, PLAYER_NAMES
+from mirrorchat.client.sound_devices import PLAYERS
+from mirrorchat.client.sound_outputs import EXTENSIONS
+from mirrorchat.commands.options import OUT_ENDINGS, PLAYER_NAMES
 from mirrorchat.encoders import ENCODERS
-from mirrorchat.sound_devices import PLAYERS
-from mirrorchat.sound_outputs import EXTENSIONS
 
 QUESTION = str(ROOT / "examples" / "question.wav")
 WORDS = "What is the best way to learn a language"

@@ -148,7 +148,7 @@ def _arguments() -> list[str]:
 
 
 def test_answers_have_time_to_finish() -> None:
-    text = (ROOT / "mirrorchat" / "gunicorn_conf.py").read_text(encoding="utf-8")
+    text = (ROOT / "mirrorchat" / "server" / "gunicorn_conf.py").read_text(encoding="utf-8")
     graceful = re.search(r"^graceful_timeout = (\d+)$", text, re.MULTILINE)
     assert graceful
     for service in SERVERS.values():

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_variants import search_functions_or_skip
 
-from mirrorchat import ctc_search, native
 from mirrorchat.asr import fbank
-from mirrorchat.ctc_context import MAX_PHRASE_UNITS, MAX_PHRASES
-from mirrorchat.ctc_native import NativeSearch
-from mirrorchat.ctc_plain import PlainSearch
-from mirrorchat.ctc_search import (
+from mirrorchat.ctc import search as ctc_search
+from mirrorchat.ctc.context import MAX_PHRASE_UNITS, MAX_PHRASES
+from mirrorchat.ctc.native import NativeSearch
+from mirrorchat.ctc.plain import PlainSearch
+from mirrorchat.ctc.search import (
     BEAM,
     MAX_BEAM,
     ContextGraph,
@@ -34,7 +34,8 @@ from mirrorchat.ctc_search import (
     greedy_search,
     prefix_beam_search,
 )
-from mirrorchat.wenet_batch import encode, load_script
+from mirrorchat.machine import native
+from mirrorchat.wenet.batch import encode, load_script
 
 MODELS = Path(__file__).parent / "data" / "wenet-tiny"
 NAN, INFINITY = float("nan"), float("inf")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mirrorchat.device_lock import DeviceLock
+from mirrorchat.machine.device_lock import DeviceLock
 
 
 def wait_for_turns(lock: DeviceLock, count: int) -> None:

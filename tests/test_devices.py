@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mirrorchat import gpu_driver
-from mirrorchat.devices import gpu_trouble, is_gpu, runs_on, usable_device
 from mirrorchat.errors import ConfigurationError
+from mirrorchat.machine import gpu_driver
+from mirrorchat.machine.devices import gpu_trouble, is_gpu, runs_on, usable_device
 
 
 @pytest.fixture

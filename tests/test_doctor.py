@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 from chat_server import ChatServer, answer, status
@@ -24,13 +24,13 @@ from trained_wenet import write_trained_checkpoint
 
 from mirrorchat.audio import decode
 from mirrorchat.cli import cli
-from mirrorchat.doctor_round_trip import STAGES
-from mirrorchat.doctor_weights import needs_full, stages, weight_findings
+from mirrorchat.doctor.findings import State
+from mirrorchat.doctor.round_trip import STAGES
+from mirrorchat.doctor.spoken_question import QUESTIONS, say
+from mirrorchat.doctor.weights import needs_full, stages, weight_findings
 from mirrorchat.engines import Language
-from mirrorchat.findings import State
-from mirrorchat.model_store import FileRecord, Record, describe, now_text, write_record
+from mirrorchat.models.store import FileRecord, Record, describe, now_text, write_record
 from mirrorchat.settings import load_settings
-from mirrorchat.spoken_question import QUESTIONS, say
 
 KEY = "sk-secret-0123456789"
 REPLY = "Certainly, by listening every day."
@@ -192,8 +192,8 @@ def test_a_bad_configuration_leaves_the_rest_to_be_looked_at(doctor: Doctor) -> 
 
 def test_a_configuration_that_hangs_is_given_up(doctor: Doctor) -> None:
     doctor.config.write_text("import time\ntime.sleep(600)\n")
-    code = "import mirrorchat.doctor\nmirrorchat.doctor._QUICK_S = mirrorchat.doctor._TORCH_S = 1.0\n"
-    code += "mirrorchat.doctor._SPARE_S = 1.0\nfrom mirrorchat.cli import cli\ncli.main(['doctor', '--json'])\n"
+    code = "import mirrorchat.commands.doctor as doctor\ndoctor._QUICK_S = doctor._TORCH_S = doctor._SPARE_S = 1.0\n"
+    code += "from mirrorchat.cli import cli\ncli.main(['doctor', '--json'])\n"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, env=doctor.environ(), capture_output=True, text=True, timeout=60)
     report = Report(json.loads(done.stdout))

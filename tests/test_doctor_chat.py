@@ -18,8 +18,8 @@ from chat_server import (
     status,
 )
 
-from mirrorchat.doctor_chat import chat_findings
-from mirrorchat.findings import Finding, State
+from mirrorchat.doctor.chat import chat_findings
+from mirrorchat.doctor.findings import Finding, State
 from mirrorchat.settings import ChatApi
 
 

@@ -11,10 +11,11 @@ pytest.importorskip("torch", reason="torch, of the extra `full`, is not installe
 import torch
 from make_tiny_xtts import make_checkpoint
 
-from mirrorchat import doctor_device, native
-from mirrorchat.doctor_device import Gpu, Torch, gpu_findings, memory_finding, native_findings, plan_findings
-from mirrorchat.finding_process import findings_from
-from mirrorchat.findings import Finding, State
+from mirrorchat.doctor import device as doctor_device
+from mirrorchat.doctor.device import Gpu, Torch, gpu_findings, memory_finding, native_findings, plan_findings
+from mirrorchat.doctor.finding_process import findings_from
+from mirrorchat.doctor.findings import Finding, State
+from mirrorchat.machine import native
 from mirrorchat.settings import Settings
 
 CUDA = Torch("2.13.0", "13.0", [])
@@ -128,7 +129,7 @@ def test_the_process_sees_what_the_driver_shows(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "config.py").write_text("device = 'auto'\n")
     found = {
         finding.subject: finding
-        for finding in findings_from("mirrorchat.doctor_device", [], subject="device", limit_s=60.0)
+        for finding in findings_from("mirrorchat.doctor.device", [], subject="device", limit_s=60.0)
     }
     assert "NVIDIA Fake 9" in found["GPU"].found and found["GPU"].state is State.PROBLEM and found["GPU"].remedy
     assert torch.__version__ in found["torch"].found

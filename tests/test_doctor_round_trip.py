@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from mirrorchat.doctor_round_trip import STAGES, turns
+from mirrorchat.doctor.findings import Finding, State
+from mirrorchat.doctor.round_trip import STAGES, turns
 from mirrorchat.embedded import EmbeddedRecognizer, EmbeddedSynthesizer, ParrotChat
 from mirrorchat.engines import Engines, Language, Transcript
 from mirrorchat.errors import NoChatApi, RecognitionFailed, SynthesisFailed
-from mirrorchat.findings import Finding, State
 from mirrorchat.settings import Settings
 
 Embedded = tuple[EmbeddedRecognizer, ParrotChat, EmbeddedSynthesizer]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mirrorchat import doctor_deploy
-from mirrorchat.doctor_config import read_settings
-from mirrorchat.doctor_deploy import deploy_findings
-from mirrorchat.doctor_packages import package_findings, python_finding
-from mirrorchat.findings import Finding, State
+from mirrorchat.doctor import deploy as doctor_deploy
+from mirrorchat.doctor.config import read_settings
+from mirrorchat.doctor.deploy import deploy_findings
+from mirrorchat.doctor.findings import Finding, State
+from mirrorchat.doctor.packages import package_findings, python_finding
 from mirrorchat.settings import CONFIG_VARIABLE, Settings
 
 SECRETS = ("sk-secret", "pa55word", "quer7", "head3r", "0123456789abcdef", "my own prompt")

@@ -16,11 +16,11 @@ import pytest
 import soundfile
 
 from mirrorchat.audio import Audio
-from mirrorchat.child_process import WarmChildren
+from mirrorchat.children.espeak import _decode
+from mirrorchat.children.process import WarmChildren
 from mirrorchat.embedded import EmbeddedRecognizer, EmbeddedSynthesizer, MissingRecognizer, ParrotChat, sentence_case
 from mirrorchat.engines import Cancel, Deadline, Language, Message, Priority, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, DeadlineExceeded, ModelNotInstalled, RecognitionFailed, SynthesisFailed
-from mirrorchat.espeak import _decode
 from mirrorchat.voice_tint import TintVoice
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
@@ -56,7 +56,7 @@ def synthesizer() -> Iterator[EmbeddedSynthesizer]:
 @pytest.fixture(scope="module")
 def say() -> Iterator[Say]:
     """Speech by any of eSpeak NG's speakers."""
-    children = WarmChildren("mirrorchat.espeak_child")
+    children = WarmChildren("mirrorchat.children.espeak_child")
 
     def speak(voice: str, text: str) -> Audio:
         request = f"{voice}\0{text}".encode()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from benchmarks.wenet_errors import edit_distance
 from mirrorchat.engines import Language
-from mirrorchat.error_rate import FEWEST_RESAMPLED, Edits, edits, interval, units
+from mirrorchat.evaluation.error_rate import FEWEST_RESAMPLED, Edits, edits, interval, units
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 TEXTS = st.lists(st.sampled_from("abcd"), max_size=12)

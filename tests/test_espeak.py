@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mirrorchat.child_process import ChildFailed, WarmChildren
+from mirrorchat.children.espeak import _PHONEMES_OF_CHARACTERS, Espeak, Spoken, _decode, split_runs
+from mirrorchat.children.process import ChildFailed, WarmChildren
 from mirrorchat.engines import Cancel, Deadline, Language
 from mirrorchat.errors import ClientGone, DeadlineExceeded, SynthesisFailed
-from mirrorchat.espeak import _PHONEMES_OF_CHARACTERS, Espeak, Spoken, _decode, split_runs
 
 WAIT_S = 30.0
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
@@ -53,7 +53,7 @@ def is_running(pid: int) -> bool:
 
 def unchanged(text: str, voice: str) -> str:
     """Return the phonemes that eSpeak NG gives `text` by itself."""
-    children = WarmChildren("mirrorchat.espeak_child")
+    children = WarmChildren("mirrorchat.children.espeak_child")
     try:
         answer = children.request(f"{voice}\0{text}".encode(), limit_s=WAIT_S, deadline=None, cancel=Cancel())
         return _decode(answer).phonemes
@@ -196,7 +196,7 @@ def test_a_hang_ends_at_the_deadline(espeak: Espeak) -> None:
 
 
 def test_a_hang_ends_at_the_limit_of_the_request() -> None:
-    children = WarmChildren("mirrorchat.espeak_child")
+    children = WarmChildren("mirrorchat.children.espeak_child")
     try:
         children.warm_up()
         os.kill(children.pids()[0], signal.SIGSTOP)
@@ -244,7 +244,7 @@ def test_the_child_outlives_the_thread_that_started_it(espeak: Espeak) -> None:
 
 def test_the_child_dies_with_its_worker() -> None:
     program = (
-        "import time; from mirrorchat.espeak import Espeak; e = Espeak(); e.warm_up();"
+        "import time; from mirrorchat.children.espeak import Espeak; e = Espeak(); e.warm_up();"
         "print(e.pids()[0], flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as worker:

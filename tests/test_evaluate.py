@@ -14,13 +14,15 @@ from click.testing import CliRunner, Result
 from running_server import ROOT
 from speech import say, say_wav
 
-from mirrorchat import evaluation_report, evaluation_speech, speaker_encoder
 from mirrorchat.audio import Audio, decode, encode_wav
 from mirrorchat.cli import cli
 from mirrorchat.engines import Language
-from mirrorchat.evaluation_clips import Clip
-from mirrorchat.evaluation_speech import ANSWERS, choose_answered, make_clips
-from mirrorchat.evaluation_table import table
+from mirrorchat.evaluation import report as evaluation_report
+from mirrorchat.evaluation import speaker_encoder
+from mirrorchat.evaluation import speech as evaluation_speech
+from mirrorchat.evaluation.clips import Clip
+from mirrorchat.evaluation.speech import ANSWERS, choose_answered, make_clips
+from mirrorchat.evaluation.table import table
 
 FIELDS = {
     "claim", "doubts", "versions", "hardware", "settings", "engines", "normalisation", "similarity_encoder",
@@ -193,7 +195,7 @@ def test_answers_go_to_each_speaker_in_turn() -> None:
 @pytest.fixture
 def tiny_models(models_dir: Path) -> Path:
     """Install tiny models, as by hand."""
-    pytest.importorskip("mirrorchat.xtts_model", reason="coqui-tts is not installed", exc_type=ImportError)
+    pytest.importorskip("mirrorchat.xtts.model", reason="coqui-tts is not installed", exc_type=ImportError)
     from make_tiny_xtts import make_checkpoint
     from trained_wenet import write_trained_checkpoint
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from speech import noise_wav, say_wav
 
-from mirrorchat import evaluation_clips
 from mirrorchat.engines import Language
 from mirrorchat.errors import EvaluationError
-from mirrorchat.evaluation_clips import ClipLimits, read_clips
+from mirrorchat.evaluation import clips as evaluation_clips
+from mirrorchat.evaluation.clips import ClipLimits, read_clips
 
 LIMITS = ClipLimits(size_bytes=2_000_000, length_s=10.0)
 HEADER = "file\tlanguage\ttranscript\tspeaker"

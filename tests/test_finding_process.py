@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from mirrorchat.doctor.finding_process import findings_from
+from mirrorchat.doctor.findings import Finding, Section, State, look_into, ok
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.finding_process import findings_from
-from mirrorchat.findings import Finding, Section, State, look_into, ok
 
 HEAD = """
 import os, signal, sys, threading, time
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.finding_process import hand_over
-from mirrorchat.findings import ok
+from mirrorchat.doctor.finding_process import hand_over
+from mirrorchat.doctor.findings import ok
 
 def look(say):
     say("thinking")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirrorchat.engines import Language
-from mirrorchat.speech_length import is_short, is_whole_clause
+from mirrorchat.sentences.speech_length import is_short, is_whole_clause
 from mirrorchat.text import SENTENCE_LIMIT_CHARS, SentenceCutter
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mirrorchat import gpu_driver
-from mirrorchat.gpu_driver import driver_gpus
+from mirrorchat.machine import gpu_driver
+from mirrorchat.machine.gpu_driver import driver_gpus
 
 SLEEP = shutil.which("sleep")
 

@@ -155,7 +155,7 @@ def test_two_hundred_hang_ups_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_hang_ups_leave_no_sentence_in_the_batch(tmp_path: Path) -> None:
-    pytest.importorskip("mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed")
+    pytest.importorskip("mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed")
     from make_tiny_xtts import make_checkpoint
 
     make_checkpoint(tmp_path / "models" / "xtts-v2")

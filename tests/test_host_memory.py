@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mirrorchat.host_memory import free_host_bytes, resident_bytes
+from mirrorchat.machine.host_memory import free_host_bytes, resident_bytes
 
 GB = 10**9
 

@@ -150,7 +150,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.fixture(scope="module")
 def xtts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Clones, by a tiny network with random weights: it speaks noise, another one for each voice and sentence."""
-    pytest.importorskip("mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed")
+    pytest.importorskip("mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed")
     from make_tiny_xtts import make_checkpoint
 
     folder = tmp_path_factory.mktemp("xtts")
@@ -202,7 +202,7 @@ def test_each_of_eight_hears_their_own_answers_words_and_nobody_elses(embedded: 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_xtts_says_to_each_of_eight_what_it_says_to_one(xtts: Scene, form: str) -> None:
-    from mirrorchat import native
+    from mirrorchat.machine import native
 
     alone = xtts.alone(form)
     check_own(alone, "clone")

@@ -45,7 +45,7 @@ from chat_server import (
     truncated,
 )
 
-from mirrorchat.chat_stream import MAX_ANSWER_CHARS
+from mirrorchat.chat.stream import MAX_ANSWER_CHARS
 from mirrorchat.engines import Cancel, Deadline, Language, Message
 from mirrorchat.errors import ChatFailure, ChatInterrupted, ClientGone, DeadlineExceeded, NoChatApi
 from mirrorchat.llm import build_messages

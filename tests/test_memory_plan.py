@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import safetensors.torch
@@ -21,21 +21,22 @@ from running_server import ROOT, RunningServer
 from tiny_xtts import pickled_copy
 from trained_wenet import write_trained_checkpoint
 
-from mirrorchat import devices, memory_parts, native
 from mirrorchat.asr import WenetWeights
-from mirrorchat.checkpoint_bytes import Bytes, WenetBytes, XttsBytes
 from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.memory_parts import CUDA_BYTES, Choice, Demand, Part
-from mirrorchat.memory_plan import MemoryPlan, fit, plan_memory
+from mirrorchat.machine import devices, native
 from mirrorchat.settings import Settings
-from mirrorchat.startup import build_engines
+from mirrorchat.startup import memory_parts
+from mirrorchat.startup.checkpoint_bytes import Bytes, WenetBytes, XttsBytes
+from mirrorchat.startup.loading import build_engines
+from mirrorchat.startup.memory_parts import CUDA_BYTES, Choice, Demand, Part
+from mirrorchat.startup.memory_plan import MemoryPlan, fit, plan_memory
 from mirrorchat.synth import XttsSynthesizer
-from mirrorchat.wenet_checkpoint import read_checkpoint
-from mirrorchat.xtts_decode import DecodeEngine
-from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import VocoderSizes, load_network
-from mirrorchat.xtts_native_gpt import NativeGpt
+from mirrorchat.wenet.checkpoint import read_checkpoint
+from mirrorchat.xtts.decode import DecodeEngine
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import VocoderSizes, load_network
+from mirrorchat.xtts.native_gpt import NativeGpt
 
 GB = 10**9
 GPU = "cuda:0"

@@ -20,10 +20,10 @@ from test_app import wait_for
 from mirrorchat.app import create_app
 from mirrorchat.engines import BatchStats
 from mirrorchat.errors import ServerBusy, ShuttingDown
-from mirrorchat.metrics import Metrics, Observed
 from mirrorchat.pipeline import Stopwatch
-from mirrorchat.runtime import request_record
 from mirrorchat.scheduler import Scheduler
+from mirrorchat.server.metrics import Metrics, Observed
+from mirrorchat.server.runtime import request_record
 from mirrorchat.settings import Settings
 
 DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"

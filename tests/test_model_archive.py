@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from model_releases import archive_of
 
-from mirrorchat import model_archive
 from mirrorchat.errors import InstallError
-from mirrorchat.model_archive import unpack
+from mirrorchat.models import archive as model_archive
+from mirrorchat.models.archive import unpack
 
 NAMES = ("final.pt", "units.txt")
 LIMIT = 1_000_000

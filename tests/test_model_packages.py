@@ -8,7 +8,7 @@ import pytest
 from running_server import ROOT
 
 from mirrorchat.errors import InstallError
-from mirrorchat.model_packages import full_requirements, install_packages, missing_packages
+from mirrorchat.models.packages import full_requirements, install_packages, missing_packages
 
 REQUIREMENTS = ["torch==2.13.0", "coqui-tts==0.28.0"]
 

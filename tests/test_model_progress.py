@@ -9,8 +9,8 @@ import termios
 import pytest
 from running_server import ROOT
 
-from mirrorchat import model_progress
-from mirrorchat.model_progress import progress, progress_line, size_text
+from mirrorchat.models import progress as model_progress
+from mirrorchat.models.progress import progress, progress_line, size_text
 
 
 def test_a_line_has_share_rate_and_time_left() -> None:
@@ -41,7 +41,7 @@ def test_a_terminal_shows_a_bar() -> None:
     screen, terminal = pty.openpty()
     termios.tcsetwinsize(screen, (24, 100))
     code = (
-        "from mirrorchat.model_progress import progress\n"
+        "from mirrorchat.models.progress import progress\n"
         "with progress('model.pth', 2_000_000, 500_000) as advance:\n    advance(1_500_000)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=terminal, check=True)

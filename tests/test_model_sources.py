@@ -14,11 +14,12 @@ from hub_server import Fault, HubServer
 from huggingface_hub import constants
 from running_server import ROOT, free_port
 
-from mirrorchat import model_download, model_sources
 from mirrorchat.errors import SourceFailed
-from mirrorchat.model_download import Remote, download
-from mirrorchat.model_manifest import RELEASES, Release, ReleasedFile
-from mirrorchat.model_sources import HuggingFace, ModelScope, modelscope_endpoint
+from mirrorchat.models import download as model_download
+from mirrorchat.models import sources as model_sources
+from mirrorchat.models.download import Remote, download
+from mirrorchat.models.manifest import RELEASES, Release, ReleasedFile
+from mirrorchat.models.sources import HuggingFace, ModelScope, modelscope_endpoint
 
 XTTS, WENET = RELEASES["xtts-v2"], RELEASES["wenet-en"]
 CONTENT = os.urandom(300_000)
@@ -245,8 +246,8 @@ FETCH = """
 import sys
 from pathlib import Path
 from mirrorchat.errors import SourceFailed
-from mirrorchat.model_manifest import RELEASES, ReleasedFile
-from mirrorchat.model_sources import SOURCES
+from mirrorchat.models.manifest import RELEASES, ReleasedFile
+from mirrorchat.models.sources import SOURCES
 try:
     SOURCES[sys.argv[2]]().fetch(RELEASES["xtts-v2"], ReleasedFile("model.pth", 300_000), Path(sys.argv[1]))
 except SourceFailed as error:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
@@ -28,12 +28,12 @@ from huggingface_hub import constants
 from model_releases import WENET_NAMES, WENET_REFERENCE, WENET_TINY, archive_of, copy_of, fitted, wenet_archive
 from running_server import ROOT
 
-from mirrorchat import model_download
 from mirrorchat.cli import cli
-from mirrorchat.model_manifest import RELEASES
-from mirrorchat.model_store import REPLACED_PREFIX, read_record
-from mirrorchat.wenet_checkpoint import read_checkpoint
-from mirrorchat.xtts_model import load_network
+from mirrorchat.models import download as model_download
+from mirrorchat.models.manifest import RELEASES
+from mirrorchat.models.store import REPLACED_PREFIX, read_record
+from mirrorchat.wenet.checkpoint import read_checkpoint
+from mirrorchat.xtts.model import load_network
 
 HUB, SCOPE = RELEASES["wenet-en"].hugging_face.name, RELEASES["wenet-en"].modelscope.name
 ENGLISH, GIGASPEECH = "librispeech_u2pp_conformer_exp.tar.gz", "gigaspeech_u2pp_conformer_exp.tar.gz"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
@@ -23,7 +23,7 @@ from running_server import ROOT, RunningServer
 from trained_wenet import write_trained_checkpoint
 
 from mirrorchat.audio import Audio, encode_wav
-from mirrorchat.model_manifest import RELEASES
+from mirrorchat.models.manifest import RELEASES
 
 ACCEPT = "cpml,wenetspeech,cc-by-4.0"
 

@@ -19,10 +19,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from mirrorchat import openapi
 from mirrorchat.app import create_app
 from mirrorchat.errors import MirrorChatError
-from mirrorchat.openapi_parts import STATUSES
+from mirrorchat.openapi import document as openapi
+from mirrorchat.openapi.parts import STATUSES
 from mirrorchat.settings import load_settings
 
 STARTUP_ONLY = {"configuration_error", "install_failed", "source_failed"}

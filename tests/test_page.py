@@ -24,7 +24,7 @@ from stream_client import Gate
 from test_app import QUESTION, check_error, wait_for
 from test_pipeline import UNREADABLE
 
-from mirrorchat.page import HEADERS, KEPT_FOR_EVER, static_files
+from mirrorchat.server.page import HEADERS, KEPT_FOR_EVER, static_files
 
 KEY = "a-key-for-the-page-0123456789"
 FIRST = "Little and often is the way, and aloud. Read what you would read anyway. "
@@ -148,7 +148,7 @@ def test_its_files_are_kept_for_ever_at_an_address_of_their_contents(scene: Scen
     assert older.status_code == 200 and older.headers["Cache-Control"] == "no-cache"
 
 
-@pytest.mark.parametrize("name", ["page.py", "..%2fpage.py", "%2e%2e/app.py", "index.html", "x" * 3000])
+@pytest.mark.parametrize("name", ["app.py", "..%2fapp.py", "%2e%2e/app.py", "index.html", "x" * 3000])
 def test_there_are_no_other_files(scene: Scene, name: str) -> None:
     check_error(requests.get(f"{scene.server.url}/static/{static_files().version}/{name}", timeout=5), 404, "not_found")
 

@@ -29,7 +29,7 @@ from mirrorchat.pipeline import Pipeline, Question, Stopwatch
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.sessions import Session, Sessions
 from mirrorchat.settings import ChatApi
-from mirrorchat.turn_events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings
+from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings
 
 UNREADABLE = "ꡀꡁꡂ ꡃꡄꡅ ꡆꡇꡈ."  # letters, but none that eSpeak NG has a sound for
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrorchat.audio import Audio
-from mirrorchat.playback import FORGET_S, NEEDED_RATE, HeadStart, InOrder, Meter, Playback, PlayoutBuffer
+from mirrorchat.turn.playback import FORGET_S, NEEDED_RATE, HeadStart, InOrder, Meter, Playback, PlayoutBuffer
 
 
 class FakeClock:

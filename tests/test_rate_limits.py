@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrorchat.rate_limits import RateLimiter, duration_text
+from mirrorchat.server.rate_limits import RateLimiter, duration_text
 
 
 class Clock:

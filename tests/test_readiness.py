@@ -10,7 +10,7 @@ import pytest
 import torch
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
@@ -24,8 +24,8 @@ from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority, Vo
 from mirrorchat.errors import NotReady, RecognitionFailed, SynthesisFailed
 from mirrorchat.settings import Settings
 from mirrorchat.synth import XttsSynthesizer
-from mirrorchat.xtts_decode import Vocoder
-from mirrorchat.xtts_vocoder import VocoderStream
+from mirrorchat.xtts.decode import Vocoder
+from mirrorchat.xtts.vocoder import VocoderStream
 
 
 class BlockingVocoder:

@@ -23,10 +23,10 @@ from tiny_xtts import pickled_copy
 from trained_wenet import write_trained_checkpoint
 
 from mirrorchat.api_keys import hashed
-from mirrorchat.model_manifest import RELEASES
-from mirrorchat.model_progress import size_text
+from mirrorchat.models.manifest import RELEASES
+from mirrorchat.models.progress import size_text
 from mirrorchat.settings import load_settings
-from mirrorchat.wenet_package_load import INSTALL
+from mirrorchat.wenet.package_load import INSTALL
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 READMES = ("README.md", "README.zh-CN.md")

@@ -10,16 +10,16 @@ import pytest
 from answering_server import AnsweringServer, Got, event, events_head, reply, reply_json
 from command_line import run
 
-from mirrorchat import server_client, server_events, server_speech
-from mirrorchat.asked import Answered, AnswerEvent, Asked
 from mirrorchat.audio import Audio, to_pcm16
+from mirrorchat.client import server_client, server_events, server_speech
+from mirrorchat.client.asked import Answered, AnswerEvent, Asked
+from mirrorchat.client.server_client import ServerClient
+from mirrorchat.client.server_events import ask_server
+from mirrorchat.client.server_speech import hear_there, speech_there
 from mirrorchat.encoders import WavEncoder
 from mirrorchat.engines import Language, VoiceKind
 from mirrorchat.errors import ServerFailed
-from mirrorchat.server_client import ServerClient
-from mirrorchat.server_events import ask_server
-from mirrorchat.server_speech import hear_there, speech_there
-from mirrorchat.turn_events import SpokenAudio, TextDelta
+from mirrorchat.turn.events import SpokenAudio, TextDelta
 
 ASKED = Asked(b"RIFF", Language.ENGLISH, Language.CHINESE, "Hi", "one, two", "an id")
 SOUND = np.sin(np.arange(24_000, dtype=np.float32) / 20) * np.float32(0.5)

@@ -15,13 +15,13 @@ import torch
 from conftest import CLIPS
 from speech import say
 
-from mirrorchat import speaker_encoder
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.evaluation_clips import Clip, ClipLimits, read_clips
-from mirrorchat.speaker_encoder import SpeakerEncoder, at_level, missing_packages, window_starts
-from mirrorchat.speaker_similarity import SpeakerSimilarity, cosine
+from mirrorchat.evaluation import speaker_encoder
+from mirrorchat.evaluation.clips import Clip, ClipLimits, read_clips
+from mirrorchat.evaluation.speaker_encoder import SpeakerEncoder, at_level, missing_packages, window_starts
+from mirrorchat.evaluation.speaker_similarity import SpeakerSimilarity, cosine
 
 if missing := missing_packages():
     pytest.skip(missing, allow_module_level=True)

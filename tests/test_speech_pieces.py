@@ -5,7 +5,7 @@ import pytest
 from speech import say
 
 from mirrorchat.audio import Audio
-from mirrorchat.speech_pieces import pieces_of
+from mirrorchat.wenet.speech_pieces import pieces_of
 
 RATE = 16_000
 

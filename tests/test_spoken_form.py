@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from spoken_chinese_cases import CHINESE_CASES
 from spoken_english_cases import ENGLISH_CASES
 
-from mirrorchat.chinese_numbers import cardinal as chinese_cardinal
 from mirrorchat.engines import Language
-from mirrorchat.spoken_form import spoken_form
+from mirrorchat.spoken.chinese_numbers import cardinal as chinese_cardinal
+from mirrorchat.spoken.form import spoken_form
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 
@@ -113,8 +113,8 @@ def test_a_very_long_number_is_said_digit_by_digit(language: Language) -> None:
 
 _HOSTILE = """
 from mirrorchat.engines import Language
-from mirrorchat.markup import strip_markup
-from mirrorchat.spoken_form import spoken_form
+from mirrorchat.sentences.markup import strip_markup
+from mirrorchat.spoken.form import spoken_form
 from mirrorchat.text import SentenceCutter, split_text
 for unit in ["1", "1.", "1,", "1,111", '"', "(", "[", "[a](", "_", "*", "`", "1-", "1/", "1:", "a.", "a@", "https://a.",
              "$1", "。“", "! ", "<a", "~~~\\n", "1 ", "US ", "Mon-", "1\\"a ", "a 1 m ", ", a", "^1"]:

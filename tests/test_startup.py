@@ -15,15 +15,16 @@ from running_server import ROOT, RunningServer
 from speech import say
 from trained_wenet import write_trained_checkpoint
 
-from mirrorchat import asr, devices, synth
+from mirrorchat import asr, synth
 from mirrorchat.asr import WenetRecognizer
-from mirrorchat.device_lock import DeviceLock
-from mirrorchat.devices import is_gpu
-from mirrorchat.engine_choice import missing, require_packages
 from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
+from mirrorchat.machine import devices
+from mirrorchat.machine.device_lock import DeviceLock
+from mirrorchat.machine.devices import is_gpu
 from mirrorchat.settings import Settings
-from mirrorchat.startup import build_engines
+from mirrorchat.startup.engine_choice import missing, require_packages
+from mirrorchat.startup.loading import build_engines
 from mirrorchat.synth import XttsSynthesizer
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
@@ -24,7 +24,6 @@ import tiny_xtts
 from speech import say
 from xtts_texts import CHINESE, ENGLISH, LONG, SHORT
 
-from mirrorchat import native
 from mirrorchat.audio import Audio, Samples
 from mirrorchat.engines import Cancel, Deadline, Language, Priority, VoiceKind
 from mirrorchat.errors import (
@@ -34,6 +33,7 @@ from mirrorchat.errors import (
     NotReady,
     SynthesisFailed,
 )
+from mirrorchat.machine import native
 from mirrorchat.reference import Take
 from mirrorchat.synth import (
     EDGE_KEPT_S,
@@ -47,9 +47,9 @@ from mirrorchat.synth import (
     token_budget,
 )
 from mirrorchat.vad import find_speech, trim_to_speech
-from mirrorchat.xtts_decode import DecodeLimits
-from mirrorchat.xtts_utterance import FinishReason, Request, Utterance
-from mirrorchat.xtts_voice import XttsVoice, similarity
+from mirrorchat.xtts.decode import DecodeLimits
+from mirrorchat.xtts.utterance import FinishReason, Request, Utterance
+from mirrorchat.xtts.voice import XttsVoice, similarity
 
 
 def speak(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirrorchat.engines import Language
-from mirrorchat.markup import strip_markup
+from mirrorchat.sentences.markup import strip_markup
 from mirrorchat.text import SENTENCE_LIMIT_CHARS, SentenceCutter, split_text
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE

@@ -7,7 +7,7 @@ from speech import say
 
 from mirrorchat.audio import Audio
 from mirrorchat.encoders import ENCODERS
-from mirrorchat.time_stretch import StretchedEncoder, TimeStretch
+from mirrorchat.openai.time_stretch import StretchedEncoder, TimeStretch
 from mirrorchat.voice_tint import VoiceTint
 
 RATE = 24_000

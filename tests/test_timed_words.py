@@ -4,8 +4,8 @@ from speech import say
 
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Language, SpokenUnit, Transcript
-from mirrorchat.timed_words import Segment, TimedWord, as_srt, as_vtt, joined, segments_of, words_of
-from mirrorchat.wenet_text import written
+from mirrorchat.openai.timed_words import Segment, TimedWord, as_srt, as_vtt, joined, segments_of, words_of
+from mirrorchat.wenet.text import written
 
 NO_AUDIO = Audio(say("Nothing.").samples, 16_000)
 

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from mirrorchat.audio import Audio
-from mirrorchat.child_process import WarmChildren
+from mirrorchat.children.espeak import _decode
+from mirrorchat.children.process import WarmChildren
 from mirrorchat.engines import Cancel, VoiceKind
-from mirrorchat.espeak import _decode
 from mirrorchat.voice_tint import PROFILE_SIZE, SAMPLE_RATE_HZ, Profile, TintVoice, VoiceTint
 
 Say = Callable[[str, str], Audio]
@@ -31,7 +31,7 @@ CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 @pytest.fixture(scope="module")
 def say() -> Iterator[Say]:
     """Speech by any of eSpeak NG's speakers: `say("en-us+f2", text)`."""
-    children = WarmChildren("mirrorchat.espeak_child")
+    children = WarmChildren("mirrorchat.children.espeak_child")
 
     def speak(voice: str, text: str) -> Audio:
         request = f"{voice}\0{text}".encode()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
@@ -24,8 +24,8 @@ from TTS.tts.configs.xtts_config import XttsArgs, XttsAudioConfig, XttsConfig
 
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.weights import convert_checkpoint
-from mirrorchat.xtts_checkpoint import canonical, read_safetensors, read_speakers, read_weights
-from mirrorchat.xtts_model import load_network
+from mirrorchat.xtts.checkpoint import canonical, read_safetensors, read_speakers, read_weights
+from mirrorchat.xtts.model import load_network
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from mirrorchat import asr, wenet_train_yaml
+from mirrorchat import asr
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
-from mirrorchat.wenet_checkpoint import Checkpoint, read_checkpoint, read_cmvn
-from mirrorchat.wenet_train_yaml import read_train_yaml
+from mirrorchat.wenet import train_yaml as wenet_train_yaml
+from mirrorchat.wenet.checkpoint import Checkpoint, read_checkpoint, read_cmvn
+from mirrorchat.wenet.train_yaml import read_train_yaml
 
 DATA = Path(__file__).parent / "data" / "wenet-reference"
 NEW, OLD = "aishell", "aishell2"  # the old one's CMVN is Kaldi's text

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from mirrorchat.ctc_context import ContextGraph
-from mirrorchat.ctc_search import FloatArray, Hypothesis
-from mirrorchat.device_lock import DeviceLock
+from mirrorchat.ctc.context import ContextGraph
+from mirrorchat.ctc.search import FloatArray, Hypothesis
 from mirrorchat.engines import Cancel, Deadline
 from mirrorchat.errors import (
     ClientGone,
@@ -24,9 +23,10 @@ from mirrorchat.errors import (
     ServerBusy,
     ShuttingDown,
 )
-from mirrorchat.wenet_batch import NOTHING, U2Batches
-from mirrorchat.wenet_checkpoint import read_checkpoint
-from mirrorchat.wenet_engine import RecognitionEngine
+from mirrorchat.machine.device_lock import DeviceLock
+from mirrorchat.wenet.batch import NOTHING, U2Batches
+from mirrorchat.wenet.checkpoint import read_checkpoint
+from mirrorchat.wenet.engine import RecognitionEngine
 
 DATA = Path(__file__).parent / "data" / "wenet-reference"
 SIZES = (203, 23, 403, 5, 67, 150, 0, 311, 90)  # frames; the fourth and the seventh are too short for a word

@@ -7,12 +7,12 @@ import tiny_wenet_speech as speech
 import torch
 from trained_wenet import write_trained_checkpoint
 
-from mirrorchat import native
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Language
-from mirrorchat.wenet_checkpoint import read_checkpoint
-from mirrorchat.wenet_int8 import quantise
+from mirrorchat.machine import native
+from mirrorchat.wenet.checkpoint import read_checkpoint
+from mirrorchat.wenet.int8 import quantise
 
 DATA = Path(__file__).parent / "data" / "wenet-reference"
 VARIANTS = ("aishell", "gigaspeech", "multi_cn", "batch_norm", "transformer", "conv2d8")

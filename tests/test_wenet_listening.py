@@ -31,8 +31,8 @@ from mirrorchat.errors import (
     ServerBusy,
     ShuttingDown,
 )
-from mirrorchat.native import library
-from mirrorchat.wenet_listening import LONGEST_S, MAX_LISTENERS, NOTHING_YET, ChunkListener
+from mirrorchat.machine.native import library
+from mirrorchat.wenet.listening import LONGEST_S, MAX_LISTENERS, NOTHING_YET, ChunkListener
 
 MODELS = Path(__file__).parent / "data" / "wenet-tiny"
 KINDS = ["fp32-en", "fp32-zh", "script-en", *(["int8-zh"] if library() is not None else [])]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mirrorchat.wenet_batch import load_script
-from mirrorchat.wenet_layers import PositionalEncoding
-from mirrorchat.wenet_model import (
+from mirrorchat.wenet.batch import load_script
+from mirrorchat.wenet.layers import PositionalEncoding
+from mirrorchat.wenet.model import (
     BiTransformerDecoder,
     GlobalCMVN,
     U2Config,

@@ -30,9 +30,9 @@ from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio import Audio, encode_wav
 from mirrorchat.engines import Cancel, Language, Recognizer, Transcript
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
-from mirrorchat.wenet_model import U2Config
-from mirrorchat.wenet_package import PackageModel, WenetPackageRecognizer
-from mirrorchat.wenet_package_load import PackageFiles, load
+from mirrorchat.wenet.model import U2Config
+from mirrorchat.wenet.package import PackageModel, WenetPackageRecognizer
+from mirrorchat.wenet.package_load import PackageFiles, load
 
 pytestmark = [
     pytest.mark.skipif(

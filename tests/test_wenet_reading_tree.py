@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from test_wenet_model import VARIANTS, VOCABULARY, make_model
 from torch import Tensor
 
-from mirrorchat import wenet_reading_tree
-from mirrorchat.ctc_search import Hypothesis
-from mirrorchat.wenet_checkpoint import read_checkpoint
-from mirrorchat.wenet_model import BiTransformerDecoder, U2Model
-from mirrorchat.wenet_reading_tree import reading_tree, rescore, tree_scores
-from mirrorchat.wenet_rescoring import attention_rescoring
+from mirrorchat.ctc.search import Hypothesis
+from mirrorchat.wenet import reading_tree as wenet_reading_tree
+from mirrorchat.wenet.checkpoint import read_checkpoint
+from mirrorchat.wenet.model import BiTransformerDecoder, U2Model
+from mirrorchat.wenet.reading_tree import reading_tree, rescore, tree_scores
+from mirrorchat.wenet.rescoring import attention_rescoring
 
 DATA = Path(__file__).parent / "data" / "wenet-reference"
 CHECKPOINTS = ("aishell", "gigaspeech", "transformer")

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mirrorchat.asr import SAMPLE_RATE, fbank
 from mirrorchat.audio import Audio
-from mirrorchat.ctc_search import prefix_beam_search
-from mirrorchat.wenet_batch import encode
-from mirrorchat.wenet_checkpoint import Checkpoint, read_checkpoint
-from mirrorchat.wenet_rescoring import attention_rescoring
+from mirrorchat.ctc.search import prefix_beam_search
+from mirrorchat.wenet.batch import encode
+from mirrorchat.wenet.checkpoint import Checkpoint, read_checkpoint
+from mirrorchat.wenet.rescoring import attention_rescoring
 
 TESTS = Path(__file__).parent
 DATA = TESTS / "data" / "wenet-reference"

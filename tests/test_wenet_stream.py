@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from test_wenet_reference import ATOL, DATA, QUESTION, STREAMING, VARIANTS, sound, unpadded
 
 from mirrorchat.audio import Audio
-from mirrorchat.ctc_search import FloatArray
+from mirrorchat.ctc.search import FloatArray
 from mirrorchat.engines import Language
-from mirrorchat.wenet_batch import load_script
-from mirrorchat.wenet_checkpoint import read_checkpoint
-from mirrorchat.wenet_features import BINS, SAMPLE_RATE, FeatureStream, fbank
-from mirrorchat.wenet_stream import ALL, CHUNK, ChunkReader, reads_chunks
-from mirrorchat.wenet_text import settled, written
+from mirrorchat.wenet.batch import load_script
+from mirrorchat.wenet.checkpoint import read_checkpoint
+from mirrorchat.wenet.features import BINS, SAMPLE_RATE, FeatureStream, fbank
+from mirrorchat.wenet.stream import ALL, CHUNK, ChunkReader, reads_chunks
+from mirrorchat.wenet.text import settled, written
 
 MODELS = Path(__file__).parent / "data" / "wenet-tiny"
 

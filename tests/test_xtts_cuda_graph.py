@@ -8,17 +8,17 @@ import pytest
 import torch
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
 
-from mirrorchat.xtts_cuda_graph import LENGTH_STEP, StaticSteps
-from mirrorchat.xtts_gpt import Cache, TorchGpt
-from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import load_network
-from mirrorchat.xtts_sampling import Sampling
-from mirrorchat.xtts_steps import Drawn, EagerSteps, Steps
+from mirrorchat.xtts.cuda_graph import LENGTH_STEP, StaticSteps
+from mirrorchat.xtts.gpt import Cache, TorchGpt
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import load_network
+from mirrorchat.xtts.sampling import Sampling
+from mirrorchat.xtts.steps import Drawn, EagerSteps, Steps
 
 CPU = torch.device("cpu")
 CUDA = pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))

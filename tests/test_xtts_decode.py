@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
@@ -39,13 +39,13 @@ from xtts_texts import CHINESE, ENGLISH, SHORT
 
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Language
-from mirrorchat.xtts_decode import VOICES_KEPT, DecodeEngine
-from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import Network, load_network
-from mirrorchat.xtts_sampling import Sampling
-from mirrorchat.xtts_steps import StepMode
-from mirrorchat.xtts_utterance import FinishReason, Request
-from mirrorchat.xtts_vocoder import StreamingVocoder
+from mirrorchat.xtts.decode import VOICES_KEPT, DecodeEngine
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import Network, load_network
+from mirrorchat.xtts.sampling import Sampling
+from mirrorchat.xtts.steps import StepMode
+from mirrorchat.xtts.utterance import FinishReason, Request
+from mirrorchat.xtts.vocoder import StreamingVocoder
 
 KINDS = [
     *((mode, StepMode.EAGER) for mode in (WeightMode.FP32, *EXACT_MODES)),

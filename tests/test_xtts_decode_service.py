@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
@@ -41,13 +41,13 @@ from mirrorchat.errors import (
     ShuttingDown,
     SynthesisFailed,
 )
-from mirrorchat.xtts_decode import DecodeEngine
-from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import Network, load_network
-from mirrorchat.xtts_sampling import LOOP_TOKENS, Sampling
-from mirrorchat.xtts_steps import Drawn, Launched, StepMode
-from mirrorchat.xtts_utterance import FinishReason, Utterance
-from mirrorchat.xtts_vocoder import StreamingVocoder
+from mirrorchat.xtts.decode import DecodeEngine
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import Network, load_network
+from mirrorchat.xtts.sampling import LOOP_TOKENS, Sampling
+from mirrorchat.xtts.steps import Drawn, Launched, StepMode
+from mirrorchat.xtts.utterance import FinishReason, Utterance
+from mirrorchat.xtts.vocoder import StreamingVocoder
 
 
 @pytest.fixture(scope="module")

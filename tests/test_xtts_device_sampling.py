@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirrorchat.xtts_device_sampling import PIECE, DeviceSampler
-from mirrorchat.xtts_sampling import Sampler, Sampling
+from mirrorchat.xtts.device_sampling import PIECE, DeviceSampler
+from mirrorchat.xtts.sampling import Sampler, Sampling
 
 TOKENS, START, STOP = 66, 64, 65
 STEPS = 2 * PIECE + 5

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.xtts_linear import WeightMode, make_linear
+from mirrorchat.xtts.linear import WeightMode, make_linear
 
 
 @pytest.fixture(scope="module")

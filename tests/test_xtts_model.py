@@ -12,14 +12,14 @@ import pytest
 import torch
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
 import tiny_xtts
 
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
-from mirrorchat.xtts_model import load_network
+from mirrorchat.xtts.model import load_network
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ import torch
 def fail(path):
     raise OSError(path)
 torch.ops.load_library = fail
-from mirrorchat.torchaudio_import import import_torchaudio
+from mirrorchat.machine.torchaudio_import import import_torchaudio
 import_torchaudio()
 import torchaudio
 assert torchaudio.functional.resample(torch.zeros(1, 100), 24000, 16000).shape == (1, 67)

@@ -9,12 +9,13 @@ import torch
 from make_tiny_xtts import make_checkpoint
 from native_variants import NAMES, variant_or_skip
 
-from mirrorchat import native
-from mirrorchat.xtts_checkpoint import read_weights
-from mirrorchat.xtts_gpt import Cache, TorchGpt
-from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import Network, load_network
-from mirrorchat.xtts_native_gpt import STRIP, NativeGpt, PackedLinears
+from mirrorchat.machine import native
+from mirrorchat.machine.native_layers import STRIP, PackedLinears
+from mirrorchat.xtts.checkpoint import read_weights
+from mirrorchat.xtts.gpt import Cache, TorchGpt
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import Network, load_network
+from mirrorchat.xtts.native_gpt import NativeGpt
 
 CPU = torch.device("cpu")
 POSITIONS = 120

@@ -9,16 +9,16 @@ import torch
 from native_variants import tiles_or_skip
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
 
-from mirrorchat import native as native_library
-from mirrorchat.native import Library
-from mirrorchat.xtts_generator import Generator, Window
-from mirrorchat.xtts_native_vocoder import NativeGenerator
-from mirrorchat.xtts_vocoder import StreamingVocoder
+from mirrorchat.machine import native as native_library
+from mirrorchat.machine.native import Library
+from mirrorchat.xtts.generator import Generator, Window
+from mirrorchat.xtts.native_vocoder import NativeGenerator
+from mirrorchat.xtts.vocoder import StreamingVocoder
 
 TINY = {"decoder_input_dim": 64, "upsample_initial_channel_decoder": 32}
 HOP, CONTEXT = 256, 13

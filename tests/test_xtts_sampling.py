@@ -15,7 +15,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from mirrorchat.xtts_sampling import LOOP_TOKENS, Sampler, Sampling, is_loop
+from mirrorchat.xtts.sampling import LOOP_TOKENS, Sampler, Sampling, is_loop
 
 TOKENS, START, STOP = 66, 64, 65
 STEPS = 12

@@ -6,7 +6,7 @@ import pytest
 from xtts_texts import CHINESE, ENGLISH, LONG, SHORT
 
 from mirrorchat.engines import Language
-from mirrorchat.xtts_text import CHARACTER_LIMITS, FEWEST_WORDS, TextCutter
+from mirrorchat.xtts.text import CHARACTER_LIMITS, FEWEST_WORDS, TextCutter
 
 
 def cutter(language: Language, token_limit: int = 402) -> TextCutter:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 pytest.importorskip(
-    "mirrorchat.xtts_model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
+    "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
 import make_tiny_xtts
@@ -20,8 +20,8 @@ from native_variants import tiles_or_skip
 from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
 
 from mirrorchat.audio import Samples
-from mirrorchat.xtts_model import load_network
-from mirrorchat.xtts_vocoder import StreamingVocoder, VocoderStream, fade_out
+from mirrorchat.xtts.model import load_network
+from mirrorchat.xtts.vocoder import StreamingVocoder, VocoderStream, fade_out
 
 FRAME = 256
 FIRST_LATENTS = 8  # after which the first 19 frames are certain

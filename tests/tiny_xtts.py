@@ -15,8 +15,8 @@ import TTS.tts.models.xtts as coqui_xtts
 from make_tiny_xtts import TINY_SIZES
 
 from mirrorchat.audio import Audio
-from mirrorchat.xtts_checkpoint import PICKLE_FILE, WEIGHTS_FILE, read_safetensors
-from mirrorchat.xtts_model import quiet_gpt_config
+from mirrorchat.xtts.checkpoint import PICKLE_FILE, WEIGHTS_FILE, read_safetensors
+from mirrorchat.xtts.model import quiet_gpt_config
 
 
 def pickled_copy(folder: Path, destination: Path, **beside_model: Any) -> Path:

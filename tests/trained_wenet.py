@@ -7,8 +7,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from mirrorchat.wenet_batch import load_script
-from mirrorchat.wenet_checkpoint import read_units
+from mirrorchat.wenet.batch import load_script
+from mirrorchat.wenet.checkpoint import read_units
 
 MODELS = Path(__file__).parent / "data" / "wenet-tiny"
 ENCODER = {

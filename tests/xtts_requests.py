@@ -11,16 +11,16 @@ import pytest
 import torch
 from xtts_texts import ENGLISH
 
-from mirrorchat import native
 from mirrorchat.audio import Samples
 from mirrorchat.engines import Cancel, Deadline, Language
-from mirrorchat.xtts_decode import DecodeEngine, DecodeLimits
-from mirrorchat.xtts_linear import WeightMode
-from mirrorchat.xtts_model import Network
-from mirrorchat.xtts_sampling import Sampling
-from mirrorchat.xtts_steps import Launched, StepMode
-from mirrorchat.xtts_utterance import FinishReason, Request, Utterance
-from mirrorchat.xtts_vocoder import StreamingVocoder
+from mirrorchat.machine import native
+from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import Network
+from mirrorchat.xtts.sampling import Sampling
+from mirrorchat.xtts.steps import Launched, StepMode
+from mirrorchat.xtts.utterance import FinishReason, Request, Utterance
+from mirrorchat.xtts.vocoder import StreamingVocoder
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(do_sample=False)

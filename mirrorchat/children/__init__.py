@@ -1,0 +1,1 @@
+"""Native libraries in warm processes of their own: both sides of the pipe, and what runs there."""

@@ -1,0 +1,1 @@
+"""The commands of `mirrorchat`, a module each."""

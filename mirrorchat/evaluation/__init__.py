@@ -1,0 +1,1 @@
+"""How well MirrorChat hears and speaks, measured over recordings."""

@@ -1,0 +1,1 @@
+"""The models that can be installed: where they come from, and what is on the disk."""

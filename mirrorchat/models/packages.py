@@ -1,0 +1,77 @@
+"""The packages of the extra `full`, which the real engines need: which are missing, and their installation by pip."""
+
+import configparser
+import importlib
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from mirrorchat.errors import InstallError
+
+ROOT = Path(__file__).resolve().parents[2]
+_FIRST = "torch"  # the others are fitted to it
+
+
+def full_requirements(root: Path = ROOT) -> list[str]:
+    """Return the requirements of the extra `full`: of the checkout that runs, else of the installed package."""
+    return requirements_of("full", root)
+
+
+def requirements_of(extra: str, root: Path = ROOT) -> list[str]:
+    """Return the requirements of `extra`, or for an empty one those of MirrorChat itself."""
+    if (root / "setup.cfg").is_file():
+        setup = configparser.ConfigParser()
+        setup.read(root / "setup.cfg", encoding="utf-8")
+        place = ("options.extras_require", extra) if extra else ("options", "install_requires")
+        lines = setup.get(*place, fallback="").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    try:
+        declared = importlib.metadata.requires("mirrorchat") or []
+    except importlib.metadata.PackageNotFoundError:
+        declared = []
+    parsed = [Requirement(line) for line in declared]
+    of_an_extra = [each for each in parsed if each.marker and "extra" in str(each.marker)]
+    chosen = [each for each in (of_an_extra if extra else parsed) if extra or each not in of_an_extra]
+    chosen = [each for each in chosen if not each.marker or each.marker.evaluate({"extra": extra})]
+    return [f"{each.name}{each.specifier}" for each in chosen]
+
+
+def missing_packages(requirements: list[str]) -> list[str]:
+    """Return those of `requirements` that are not installed, or in a version that does not do."""
+    return [line for line in requirements if not _is_met(Requirement(line))]
+
+
+def _is_met(requirement: Requirement) -> bool:
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return requirement.specifier.contains(version, prereleases=True)
+
+
+def install_packages(
+    requirements: list[str], *, root: Path = ROOT, prefix: Path = Path(sys.prefix), python: str = sys.executable
+) -> None:
+    """Install the extra `full`, torch first; pip shows what it does.
+
+    In the .venv that scripts/environment has made, that script does it, and keeps it up to date from then on; anywhere
+    else the pip of `python`. PyPI's torch is the CUDA build, for NVIDIA's drivers; where pip is set to an index of CPU
+    builds it takes one of these. Raises InstallError when it fails.
+    """
+    for command in _commands(requirements, root, prefix, python):
+        run = subprocess.run(command)
+        if run.returncode:
+            raise InstallError(f"the packages could not be installed ({' '.join(command[:5])} ...); see above")
+    importlib.invalidate_caches()
+
+
+def _commands(requirements: list[str], root: Path, prefix: Path, python: str) -> list[list[str]]:
+    script = root / "scripts" / "environment"
+    if script.is_file() and (prefix / "installed").is_file() and (root / ".venv").resolve() == prefix.resolve():
+        return [[str(script), "full"]]
+    first = [line for line in requirements if Requirement(line).name == _FIRST]
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    return [[*pip, *chosen] for chosen in (first, requirements) if chosen]

@@ -1,0 +1,210 @@
+"""The installed models: a folder each in models_dir, with a record of its files and their checksums (installed.json).
+
+The record is made when a model is installed, and `verify` compares with it ever after. Folders that were filled by
+hand have none; they are used all the same.
+"""
+
+import datetime
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mirrorchat.errors import InstallError
+from mirrorchat.models.download import sha256_of
+from mirrorchat.models.manifest import Release
+
+RECORD_FILE = "installed.json"
+LOCK_FILE = ".lock"
+DOWNLOADS = ".downloads"
+ASIDE_PREFIX = ".installing-"
+REPLACED_PREFIX = ".replaced-"
+BY_HAND = "by hand"
+DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file as it was when it was recorded. `sha256` is in hexadecimal."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is in a model's folder: `files`, made from the files `released`, under the licence that was accepted."""
+
+    name: str
+    source: str
+    installed_at: str
+    licence_accepted: str
+    files: tuple[FileRecord, ...]
+    released: tuple[FileRecord, ...]
+
+
+def describe(folder: Path, names: Iterable[str]) -> tuple[FileRecord, ...]:
+    """Return the records of files in `folder`, which are read for it."""
+    return tuple(FileRecord(name, (folder / name).stat().st_size, sha256_of(folder / name)) for name in sorted(names))
+
+
+def now_text() -> str:
+    """Return the time, as records have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write `record` into `folder`, and wait until it is on the disk."""
+    with (folder / RECORD_FILE).open("x", encoding="utf-8") as file:
+        json.dump(asdict(record), file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return the record in `folder`, or None where there is none. Raises InstallError when it is damaged."""
+    path = folder / RECORD_FILE
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Record(
+            name=str(values["name"]),
+            source=str(values["source"]),
+            installed_at=str(values["installed_at"]),
+            licence_accepted=str(values["licence_accepted"]),
+            files=_file_records(values["files"]),
+            released=_file_records(values["released"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InstallError(f"{path} is damaged: install the model again with --replace") from error
+
+
+def _file_records(values: Sequence[Mapping[str, Any]]) -> tuple[FileRecord, ...]:
+    records = tuple(FileRecord(str(value["name"]), int(value["size_bytes"]), str(value["sha256"])) for value in values)
+    if any(Path(record.name).name != record.name for record in records):
+        raise ValueError("a file outside the folder")
+    return records
+
+
+def installed_name(folder: Path) -> str:
+    """Return what is in `folder`: a release's name, BY_HAND without a record, DAMAGED with a bad one, or nothing."""
+    try:
+        record = read_record(folder)
+    except InstallError:
+        return DAMAGED
+    if record:
+        return record.name
+    return BY_HAND if folder.is_dir() and any(folder.iterdir()) else ""
+
+
+def faults(folder: Path, record: Record, *, contents: bool = True) -> list[str]:
+    """Return what is wrong with the files in `folder`, a sentence each.
+
+    Every one is read whole; without `contents` only their sizes are looked at.
+    """
+    found: list[str] = []
+    for file in record.files:
+        path = folder / file.name
+        if not path.is_file():
+            found.append(f"{file.name} is missing")
+        elif path.stat().st_size != file.size_bytes:
+            found.append(f"{file.name} has {path.stat().st_size} bytes, not {file.size_bytes}")
+        elif contents and sha256_of(path) != file.sha256:
+            found.append(f"{file.name} has changed: its SHA-256 is not the recorded one")
+    return found
+
+
+def size_on_disk(folder: Path) -> int:
+    """Return the bytes of the files in `folder`."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) if folder.is_dir() else 0
+
+
+def remove_model(release: Release, models_dir: Path, *, unrecorded: bool = False) -> None:
+    """Remove `release`, and what an unfinished installation of it left.
+
+    Raises InstallError when it is not there, or was put there by hand and `unrecorded` ones shall stay.
+    """
+    folder = models_dir / release.folder
+    had_downloads = (models_dir / DOWNLOADS / release.name).is_dir()
+    present = installed_name(folder)
+    if present == release.name or (unrecorded and present in (BY_HAND, DAMAGED)):
+        # renamed first: a server that starts meanwhile finds no half of a model
+        gone = models_dir / f"{ASIDE_PREFIX}removed-{release.folder}"
+        folder.rename(gone)
+        _discard(gone)
+    elif not had_downloads:
+        hint = {
+            BY_HAND: ": what was put there by hand is removed with --force",
+            DAMAGED: f": its {RECORD_FILE} is damaged; --force removes it all the same",
+        }.get(present, f": {present} is" if present else "")
+        raise InstallError(f"{release.name} is not installed in {folder}{hint}")
+    remove_downloads(release, models_dir)
+
+
+def remove_downloads(release: Release, models_dir: Path) -> None:
+    """Remove what was fetched of `release`, if anything."""
+    shutil.rmtree(models_dir / DOWNLOADS / release.name, ignore_errors=True)
+    with suppress(OSError):  # of other releases something may be there
+        (models_dir / DOWNLOADS).rmdir()
+
+
+@contextmanager
+def locked(models_dir: Path) -> Iterator[None]:
+    """Keep other installations out of `models_dir` while the block runs, and clear what a killed one left.
+
+    Raises InstallError when another one is at work, or the folder cannot be written.
+    """
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        file = (models_dir / LOCK_FILE).open("a")
+    except OSError as error:
+        raise InstallError(f"{models_dir} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InstallError(f"another `mirrorchat models` is at work in {models_dir}: wait until it ends") from None
+        _clear(models_dir)
+        yield
+
+
+def _clear(models_dir: Path) -> None:
+    for path in models_dir.glob(f"{REPLACED_PREFIX}*"):
+        folder = models_dir / path.name.removeprefix(REPLACED_PREFIX)
+        if folder.exists():
+            _discard(path)
+        else:
+            path.rename(folder)  # killed between the two renames of `put_in_place`
+    for path in models_dir.glob(f"{ASIDE_PREFIX}*"):
+        _discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder; where it is a link to one on another disk, the link."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+
+
+def put_in_place(aside: Path, folder: Path) -> None:
+    """Rename the whole folder `aside` to `folder`; what was there goes away once the new one stands."""
+    replaced = folder.parent / f"{REPLACED_PREFIX}{folder.name}"
+    if folder.exists() or folder.is_symlink():
+        folder.rename(replaced)
+    try:
+        aside.rename(folder)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(folder)
+        raise
+    if replaced.exists() or replaced.is_symlink():
+        _discard(replaced)

@@ -1,0 +1,1 @@
+"""OpenAI's HTTP API: what its routes read and answer."""

@@ -1,0 +1,200 @@
+"""A request for a chat completion: what of it is passed on, what is done here, what is refused by name."""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mirrorchat.engines import Language, Message
+from mirrorchat.errors import InvalidField, MissingField, UnsupportedField
+from mirrorchat.openai import fields as fields
+from mirrorchat.openai.models import ALL, CHATS, chosen
+
+MESSAGES_LIMIT = 1_000
+SOUNDS_LIMIT = 16  # recordings in one request
+ROLES = ("developer", "system", "user", "assistant", "tool", "function")
+SPOKEN_FORMATS = ("wav", "mp3", "flac", "opus", "aac", "pcm16")
+# Passed on to the API as they are; it may refuse them.
+PASSED_ON = (
+    "temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "presence_penalty", "frequency_penalty",
+    "logit_bias", "seed", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort",
+    "verbosity", "service_tier", "user", "safety_identifier", "prompt_cache_key",
+)  # fmt: skip
+RANGES = {
+    "temperature": (0.0, 2.0), "top_p": (0.0, 1.0), "presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0),
+    "max_tokens": (1, 1_000_000), "max_completion_tokens": (1, 1_000_000),
+}  # fmt: skip
+REFUSED = {
+    "logprobs": "log probabilities are not passed on",
+    "top_logprobs": "log probabilities are not passed on",
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "prediction": "it is not passed on",
+    "web_search_options": "nothing is searched here",
+    "store": "nothing is kept here",
+    "metadata": "nothing is kept here",
+}
+
+
+@dataclass(frozen=True)
+class Speech:
+    """How an answer is spoken: `voice` as the request names it, in `form` (of SPOKEN_FORMATS)."""
+
+    voice: object
+    form: str
+
+
+@dataclass(frozen=True)
+class ChatWanted:
+    """A request. `request` is passed on; its messages may hold recordings (`sounds_in`)."""
+
+    name: str  # as the request names the model
+    model: str | None  # of the chat APIs; None: whichever answers
+    request: Mapping[str, Any]
+    stream: bool
+    include_usage: bool
+    speech: Speech | None
+    language: Language | None
+
+
+def wanted_chat(body: Mapping[str, Any]) -> ChatWanted:
+    """Return what `body` asks for. Raises InvalidField, MissingField, UnsupportedField and ModelNotFound."""
+    fields.refuse(body, REFUSED)
+    if body.get("n") not in (None, 1):
+        raise UnsupportedField("n is not honoured: there is one answer", param="n")
+    for name, (low, high) in RANGES.items():
+        fields.number(body, name, low, high, low)
+    model = chosen(body, CHATS)
+    stream = fields.flag(body, "stream")
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise InvalidField("stream_options must be an object", param="stream_options")
+    include_usage = not stream or fields.flag(options, "include_usage")
+    passed = {name: body[name] for name in PASSED_ON if body.get(name) is not None}
+    usage = {"stream_options": {"include_usage": True}} if include_usage else {}
+    return ChatWanted(
+        name=str(body.get("model") or ALL),
+        model=None if model.id == ALL else model.id,
+        request={"messages": _messages(body), **passed, **usage},
+        stream=stream,
+        include_usage=include_usage,
+        speech=_speech(body, stream),
+        language=fields.language(body),
+    )
+
+
+def _speech(body: Mapping[str, Any], stream: bool) -> Speech | None:
+    modalities = body.get("modalities") or ["text"]
+    if not isinstance(modalities, list) or not set(map(str, modalities)) <= {"text", "audio"}:
+        raise InvalidField("modalities must be a list of text and audio", param="modalities")
+    if "audio" not in modalities:
+        return None
+    audio = body.get("audio")
+    if not isinstance(audio, dict):
+        raise MissingField("the field audio is missing: modalities with audio need its voice and format", param="audio")
+    form = fields.choice(audio, "format", SPOKEN_FORMATS, "pcm16" if stream else "wav")
+    if stream and form != "pcm16":
+        raise UnsupportedField("audio.format must be pcm16 with stream", param="audio")
+    fields.refuse(body, {"tools": "a spoken answer calls no tools", "response_format": "a spoken answer is text"})
+    if audio.get("voice") is None:
+        raise MissingField("the field audio.voice is missing", param="audio")
+    return Speech(audio["voice"], form)
+
+
+def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    given = body.get("messages")
+    if given is None:
+        raise MissingField("the field messages is missing", param="messages")
+    if not isinstance(given, list) or not 0 < len(given) <= MESSAGES_LIMIT:
+        raise InvalidField(f"messages must be a list of 1 to {MESSAGES_LIMIT} messages", param="messages")
+    return [_message(number, message) for number, message in enumerate(given)]
+
+
+def _message(number: int, message: object) -> dict[str, Any]:
+    where = f"messages[{number}]"
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        raise InvalidField(f"{where} must be an object with a role: {', '.join(ROLES)}", param="messages")
+    content = message.get("content")
+    if message.get("audio") and content is None:
+        reason = "no answer is kept here: send its transcript as content"
+        raise UnsupportedField(f"{where}.audio is not honoured: {reason}", param="messages")
+    if content is not None and not isinstance(content, str) and not _is_parts(content):
+        raise InvalidField(f"{where}.content must be a text or a list of parts", param="messages")
+    return {name: value for name, value in message.items() if name != "audio"}
+
+
+def _is_parts(content: object) -> bool:
+    return isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("type"), str) for part in content
+    )
+
+
+def sounds_in(messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """Return the recordings in `messages`, in order. Raises InvalidField for what is not base64, and too many."""
+    sounds = [_sound(part) for part in _sound_parts(messages)]
+    if len(sounds) > SOUNDS_LIMIT:
+        raise InvalidField(f"messages hold more than {SOUNDS_LIMIT} recordings", param="messages")
+    return sounds
+
+
+def with_words(messages: Sequence[Mapping[str, Any]], words: Iterator[str]) -> list[dict[str, Any]]:
+    """Return `messages` with the next of `words` in the place of each recording."""
+
+    def replaced(part: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"type": "text", "text": next(words)} if part["type"] == "input_audio" else part
+
+    return [
+        {**message, "content": _plain([replaced(part) for part in message["content"]])}
+        if isinstance(message.get("content"), list)
+        else dict(message)
+        for message in messages
+    ]
+
+
+def _plain(parts: list[Mapping[str, Any]]) -> object:
+    """Return parts that are all text as one text, which every API takes."""
+    if all(part["type"] == "text" and isinstance(part.get("text"), str) for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return parts
+
+
+def as_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Return the texts of `messages`, for a chat model that takes nothing else."""
+    return [_as_message(message["role"], text_of(message)) for message in messages]
+
+
+def _as_message(role: str, text: str) -> Message:
+    if role == "user":
+        return Message("user", text)
+    return Message("assistant" if role == "assistant" else "system", text)
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """Return what is text in a message."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(str(part["text"]) for part in content if isinstance(part.get("text"), str))
+    return content or ""
+
+
+def last_question(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of the last user message."""
+    return next((text_of(message) for message in reversed(messages) if message["role"] == "user"), "")
+
+
+def _sound_parts(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            yield from (part for part in content if part["type"] == "input_audio")
+
+
+def _sound(part: Mapping[str, Any]) -> bytes:
+    sound = part.get("input_audio")
+    try:
+        if not isinstance(sound, dict) or not isinstance(sound.get("data"), str):
+            raise ValueError
+        return base64.b64decode(sound["data"], validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidField("input_audio must hold the recording in base64 as data", param="messages") from None

@@ -1,0 +1,134 @@
+"""The fields of requests in OpenAI's form: read within bounds, honoured or refused by name."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Request
+
+from mirrorchat.engines import Language
+from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, UnsupportedField, UploadTooLarge
+from mirrorchat.sentences.speech_length import HAN, count_latin_words
+from mirrorchat.server.socket_watch import upload_deadline
+
+DEPTH_LIMIT = 64  # of objects and lists in one another; schemas of tools have some twenty
+VALUES_LIMIT = 100_000  # of numbers, texts, ... in one body: each takes memory, however short it is written
+TRUE, FALSE = ("true", "1"), ("false", "0", "")
+
+
+def json_body(request: Request, *, limit_bytes: int) -> dict[str, Any]:
+    """Return the object that a request's body holds.
+
+    Raises UploadTooLarge past `limit_bytes`, InvalidRequest for what is not JSON, no object, or too deep or too much.
+    """
+    if request.mimetype != "application/json":
+        raise InvalidRequest("the body must be JSON: send it as application/json")
+    if (request.content_length or 0) > limit_bytes:
+        raise UploadTooLarge(f"the body is larger than {limit_bytes} bytes")
+    with upload_deadline(request.environ):
+        data = request.get_data(cache=False)
+    if len(data) > limit_bytes:
+        raise UploadTooLarge(f"the body is larger than {limit_bytes} bytes")
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > VALUES_LIMIT:
+        raise InvalidRequest(f"the body holds more than {VALUES_LIMIT} values")
+    try:
+        body = json.loads(data, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    if _is_deeper(body, DEPTH_LIMIT):
+        raise InvalidRequest(f"the body holds objects more than {DEPTH_LIMIT} deep")
+    return body
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_deeper(value: object, limit: int) -> bool:
+    level: list[object] = [value]
+    for _ in range(limit):
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        if not inner:
+            return False
+        level = inner
+    return any(isinstance(each, dict | list) for each in level)
+
+
+def refuse(fields: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+    """Raise UnsupportedField for a field of `reasons` (why it is not honoured) that asks for something."""
+    for name, reason in reasons.items():
+        if fields.get(name) not in (None, False, "", [], {}):
+            raise UnsupportedField(f"{name} is not honoured: {reason}", param=name)
+
+
+def text(fields: Mapping[str, Any], name: str, *, limit_chars: int) -> str:
+    """Return a text that must be there and not be blank."""
+    value = fields.get(name)
+    if value is None:
+        raise MissingField(f"the field {name} is missing", param=name)
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidField(f"{name} must be a text that is not empty", param=name)
+    if len(value) > limit_chars:
+        raise InvalidField(f"{name} is longer than {limit_chars} characters", param=name)
+    return value
+
+
+def choice(fields: Mapping[str, Any], name: str, choices: Sequence[str], default: str) -> str:
+    """Return one of `choices`; `default` where the field is missing or null."""
+    value = fields.get(name)
+    if value is None:
+        return default
+    if value not in choices:
+        raise InvalidField(f"{name} must be one of {', '.join(choices)}", param=name)
+    return str(value)
+
+
+def number(fields: Mapping[str, Any], name: str, low: float, high: float, default: float) -> float:
+    """Return a number, which a form has as text."""
+    value = fields.get(name)
+    if value is None:
+        return default
+    try:
+        found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    except (ValueError, OverflowError):
+        found = None
+    if found is None or not low <= found <= high:
+        raise InvalidField(f"{name} must be a number from {low:g} to {high:g}", param=name)
+    return found
+
+
+def flag(fields: Mapping[str, Any], name: str) -> bool:
+    """Return a switch, which a form has as text; false where the field is missing or null."""
+    value = fields.get(name)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if not isinstance(value, str) or value.strip().lower() not in (*TRUE, *FALSE):
+        raise InvalidField(f"{name} must be true or false", param=name)
+    return value.strip().lower() in TRUE
+
+
+def language(fields: Mapping[str, Any], name: str = "language") -> Language | None:
+    """Return the language that a field names (`zh`, `en-US`, `chinese`, ...); None where it is missing."""
+    value = fields.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        for named in (value, value.replace("_", "-").partition("-")[0]):
+            try:
+                return Language.parse(named)
+            except ValueError:
+                continue
+    raise InvalidField(f"{name}: choose zh or en (chinese, english)", param=name)
+
+
+def language_of(said: str) -> Language:
+    """Return the language that `said` is written in: Chinese where it has no fewer characters than Latin words."""
+    han = len(HAN.findall(said))
+    return Language.CHINESE if han and han >= count_latin_words(said) else Language.ENGLISH

@@ -1,0 +1,270 @@
+"""`POST /v1/audio/transcriptions`: what is said in a recording, as OpenAI's API says it."""
+
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from flask import Response, jsonify, request
+
+from mirrorchat.audio import Audio
+from mirrorchat.engines import Cancel, Deadline, Language, Recognizer, Transcript
+from mirrorchat.errors import InvalidField, UnsupportedField
+from mirrorchat.openai import fields as fields
+from mirrorchat.openai.models import HEARS, chosen
+from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of, words_of
+from mirrorchat.openai.turn import (
+    decoded,
+    entered,
+    event_response,
+    first_event,
+    freed_on_error,
+    last_worked,
+    one,
+    sse,
+    uploaded,
+    watch,
+)
+from mirrorchat.pipeline import Stopwatch
+from mirrorchat.scheduler import Place
+from mirrorchat.server.runtime import request_record, runtime
+from mirrorchat.server.socket_watch import hung_up
+from mirrorchat.server.streams import StreamedTurn
+from mirrorchat.turn.events import StillWorking
+from mirrorchat.wenet.speech_pieces import pieces_of
+
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+GRANULARITIES = ("word", "segment")
+PROMPT_LIMIT_CHARS = 4_000
+HOTWORDS_LIMIT = 200
+HOTWORD_LIMIT_CHARS, HOTWORD_LIMIT_WORDS = 64, 4  # a longer phrase of a prompt is prose, which tells nothing here
+UNKNOWN_CONFIDENCE = 0.5  # of a recogniser that does not say how sure it is, beside one that does
+
+LISTS = (
+    "timestamp_granularities", "include", "keywords", "languages", "known_speaker_names", "known_speaker_references",
+)  # fmt: skip
+REFUSED = {
+    "include": "log probabilities are not given; verbose_json has avg_logprob",
+    "known_speaker_names": "speakers are not told apart",
+    "known_speaker_references": "speakers are not told apart",
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request asks for. `languages`: those that the recording may be in."""
+
+    languages: tuple[Language, ...]
+    form: str
+    granularities: tuple[str, ...]
+    hotwords: tuple[str, ...]
+    stream: bool
+
+
+def create() -> Response:
+    """Return the transcript of the field `file`, or stream it as it is recognised."""
+    data = uploaded("file")
+    wanted = _wanted(_form())
+    with entered() as place:
+        audio = decoded(data, "file")
+        if wanted.stream:
+            return _streamed(wanted, audio, place)
+        hearing = hearing_for(place, wanted.hotwords)
+        transcript = one(place, lambda cancel: hearing.hear(audio, wanted.languages, cancel))
+    return _whole(wanted, audio, transcript)
+
+
+def translate() -> Response:
+    """`POST /v1/audio/translations` is refused: nothing here translates speech."""
+    raise UnsupportedField("translations are not made here: transcribe, then ask the chat to translate", param="model")
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Recognises for one request; it asks nothing of Flask, so that a helper can use it."""
+
+    recognizers: Mapping[Language, Recognizer]
+    hotwords: Sequence[str]
+    deadline: Deadline
+    watch: Stopwatch
+
+    def hear(self, audio: Audio, languages: Sequence[Language], cancel: Cancel) -> Transcript:
+        """Return what is said in `audio` in whichever of `languages` its recogniser is surest of.
+
+        Raises ModelNotInstalled where none of them has a recogniser, and what `Recognizer.recognize` does.
+        """
+        there = [language for language in languages if self.recognizers[language].info.name != "none"]
+        with self.watch.time("recognise"):
+            heard = [
+                self.recognizers[language].recognize(
+                    audio, language, hotwords=self.hotwords, deadline=self.deadline, cancel=cancel
+                )
+                for language in there or languages[:1]  # a missing one says how to install it
+            ]
+        return max(heard, key=_sureness)
+
+
+def hearing_for(place: Place, hotwords: Sequence[str] = ()) -> Hearing:
+    """Return what recognises for the present request."""
+    return Hearing(runtime().pipeline.engines.recognizers, hotwords, place.deadline, watch())
+
+
+def _sureness(transcript: Transcript) -> float:
+    if not transcript.text:
+        return 0.0
+    return UNKNOWN_CONFIDENCE if transcript.confidence is None else transcript.confidence
+
+
+def _form() -> dict[str, Any]:
+    """Return the form's fields; LISTS, which clients name with `[]` or without, as lists."""
+    form = request.form
+    # a part whose name cannot be read has none
+    plain = {name: form[name] for name in form if name is not None and name.removesuffix("[]") not in LISTS}
+    return plain | {name: [*form.getlist(name), *form.getlist(f"{name}[]")] for name in LISTS}
+
+
+def _wanted(form: Mapping[str, Any]) -> Wanted:
+    fields.refuse(form, REFUSED)
+    if form.get("chunking_strategy") not in (None, "", "auto", '"auto"'):
+        raise UnsupportedField("chunking_strategy may only be auto", param="chunking_strategy")
+    fields.number(form, "temperature", 0.0, 1.0, 0.0)  # nothing is drawn: the same recording gives the same words
+    form_wanted = fields.choice(form, "response_format", FORMATS, "json")
+    stream = fields.flag(form, "stream")
+    if stream and form_wanted not in ("json", "text"):
+        raise InvalidField("response_format must be json or text with stream", param="response_format")
+    return Wanted(_languages(form), form_wanted, _granularities(form, form_wanted), _hotwords(form), stream)
+
+
+def _languages(form: Mapping[str, Any]) -> tuple[Language, ...]:
+    spoken = chosen(form, HEARS).languages
+    named = fields.language(form)
+    if named is not None:
+        return (named,)
+    given = [fields.language({"languages": value}, "languages") for value in form["languages"]]
+    return tuple(dict.fromkeys(each for each in given if each is not None)) or spoken
+
+
+def _granularities(form: Mapping[str, Any], form_wanted: str) -> tuple[str, ...]:
+    given = form["timestamp_granularities"]
+    for value in given:
+        if value not in GRANULARITIES:
+            raise InvalidField("timestamp_granularities must be word or segment", param="timestamp_granularities")
+    if given and form_wanted != "verbose_json":
+        raise InvalidField(
+            "timestamp_granularities needs response_format verbose_json", param="timestamp_granularities"
+        )
+    return tuple(given) or ("segment",)
+
+
+def _hotwords(form: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the `keywords`, and of the `prompt` what stands between commas or line ends and is short enough."""
+    prompt, keywords = form.get("prompt", ""), form["keywords"]
+    if len(prompt) > PROMPT_LIMIT_CHARS:
+        raise InvalidField(f"prompt is longer than {PROMPT_LIMIT_CHARS} characters", param="prompt")
+    if len(keywords) > HOTWORDS_LIMIT or any(len(word) > HOTWORD_LIMIT_CHARS for word in keywords):
+        limits = f"at most {HOTWORDS_LIMIT} words of at most {HOTWORD_LIMIT_CHARS} characters"
+        raise InvalidField(f"keywords takes {limits}", param="keywords")
+    phrases = [phrase.strip(" .。!！?？\"'") for phrase in re.split(r"[\n,，、;；:：]", prompt)]
+    short = [
+        phrase
+        for phrase in phrases
+        if 0 < len(phrase) <= HOTWORD_LIMIT_CHARS and len(phrase.split()) <= HOTWORD_LIMIT_WORDS
+    ]
+    return tuple(dict.fromkeys([*(word.strip() for word in keywords if word.strip()), *short]))[:HOTWORDS_LIMIT]
+
+
+def _whole(wanted: Wanted, audio: Audio, transcript: Transcript) -> Response:
+    match wanted.form:
+        case "json":
+            return jsonify(text=transcript.text, usage=_usage(audio))
+        case "verbose_json":
+            return jsonify(_verbose(wanted, audio, transcript))
+        case "text":
+            return Response(f"{transcript.text}\n", content_type="text/plain; charset=utf-8")
+    segments = segments_of(transcript, audio)
+    if wanted.form == "srt":
+        return Response(as_srt(segments), content_type="application/x-subrip; charset=utf-8")
+    return Response(as_vtt(segments), content_type="text/vtt; charset=utf-8")
+
+
+def _usage(audio: Audio) -> dict[str, object]:
+    return {"type": "duration", "seconds": math.ceil(audio.duration_s)}
+
+
+def _verbose(wanted: Wanted, audio: Audio, transcript: Transcript) -> dict[str, object]:
+    body: dict[str, object] = {
+        "task": "transcribe",
+        "language": transcript.language.value,
+        "duration": round(audio.duration_s, 3),
+        "text": transcript.text,
+        "usage": _usage(audio),
+    }
+    if "segment" in wanted.granularities:
+        body["segments"] = [_segment(number, each) for number, each in enumerate(segments_of(transcript, audio))]
+    if "word" in wanted.granularities:
+        if transcript.text and not transcript.units:
+            reason = "this recogniser does not know when a word was said; WeNet does"
+            raise UnsupportedField(f"timestamp_granularities: {reason}", param="timestamp_granularities")
+        body["words"] = [
+            {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3)}
+            for word in words_of(transcript)
+        ]
+    return body
+
+
+def _segment(number: int, segment: Segment) -> dict[str, object]:
+    text = segment.text.encode()
+    return {
+        "id": number,
+        "seek": 0,
+        "start": round(segment.start_s, 3),
+        "end": round(segment.end_s, 3),
+        "text": segment.text,
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": math.log(max(segment.confidence, 1e-30)) if segment.confidence is not None else 0.0,
+        "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),
+        "no_speech_prob": 0.0,
+    }
+
+
+# As it is recognised
+
+
+def _streamed(wanted: Wanted, audio: Audio, place: Place) -> Response:
+    """Return the transcript as events: a delta for each piece of the recording, which is cut at pauses."""
+    caller_gone, pipeline, said = hung_up(request.environ), runtime().pipeline, list[str]()
+    make = partial(_pieces, hearing_for(place, wanted.hotwords), audio, wanted.languages)
+
+    def delta(text: str) -> Iterator[bytes]:
+        said.append(text)
+        yield sse({"type": "transcript.text.delta", "delta": text})
+
+    def end() -> Iterator[bytes]:
+        yield sse({"type": "transcript.text.done", "text": "".join(said)})
+
+    turn: StreamedTurn[str | StillWorking] = StreamedTurn(
+        lambda heard: last_worked(pipeline, place, make, caller_gone),
+        place,
+        watch(),
+        request.environ,
+        request_record(),
+    )
+    with freed_on_error(turn):
+        first = first_event(turn)
+        return event_response(turn, delta, end, begin=lambda: (data for text in first for data in delta(text)))
+
+
+def _pieces(hearing: Hearing, audio: Audio, languages: Sequence[Language], cancel: Cancel) -> Iterator[str]:
+    """Yield the text of each piece of `audio`; the first with words tells the language of the others."""
+    before = ""
+    for piece in pieces_of(audio):
+        transcript = hearing.hear(piece.audio, languages, cancel)
+        if transcript.text:
+            languages = (transcript.language,)
+            text = joined([before, transcript.text])
+            yield text[len(before) :]
+            before = text[-1:]

@@ -1,0 +1,1 @@
+"""A stream of text cut into what can be spoken: the first clause, then sentences."""

@@ -1,0 +1,199 @@
+"""How an answer is sent: which form the caller asked for, what its headers say, and answers that are sent whole."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from flask import Request, Response, jsonify
+
+from mirrorchat.audio import encode_wav
+from mirrorchat.engines import EngineInfo, Voice
+from mirrorchat.errors import InvalidField
+from mirrorchat.pipeline import Answer, Question
+from mirrorchat.reference import ReferenceQuality
+from mirrorchat.turn.events import Timings
+
+HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
+TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognised" a question whose words came with it
+
+# What `response_format` may say, and the form it means.
+WHOLE_FORMS = {"wav": "wav", "json": "json"}
+STREAMED_FORMS = {
+    "wav": "wav",
+    "opus": "opus",
+    "ogg": "opus",
+    "mp3": "mp3",
+    "pcm": "pcm",
+    "sse": "sse",
+    "events": "sse",
+}
+STREAMED_TYPES = {
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/ogg": "opus",
+    "audio/mpeg": "mp3",
+    "audio/pcm": "pcm",
+    "text/event-stream": "sse",
+}
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The form in which a caller wants its answer: a value of WHOLE_FORMS or, with `stream`, of STREAMED_FORMS."""
+
+    stream: bool
+    form: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an answer when its headers are sent. `whole`: `reply` is all of it."""
+
+    transcript: str
+    reply: str
+    whole: bool
+    voice: Voice
+    timings: Timings
+
+
+def wanted_answer(request: Request) -> Wanted:
+    """Return what the fields `stream` and `response_format` ask for, or else the header Accept, or else a wav.
+
+    Raises InvalidField for a field that says something else.
+    """
+    given = request.form.get("stream", "false").strip().lower()
+    if given not in FLAGS:
+        raise InvalidField("stream must be true or false", param="stream")
+    stream = FLAGS[given]
+    if "response_format" in request.form:
+        return Wanted(stream, _named_form(request.form["response_format"].strip().lower(), stream))
+    return Wanted(stream, _accepted_stream(request) if stream else _accepted_whole(request))
+
+
+def _named_form(name: str, stream: bool) -> str:
+    forms = STREAMED_FORMS if stream else WHOLE_FORMS
+    if name in forms:
+        return forms[name]
+    also = "" if stream else f"; with stream=true {', '.join(STREAMED_FORMS)}"
+    raise InvalidField(f"response_format must be one of {', '.join(forms)}{also}", param="response_format")
+
+
+def _accepted_whole(request: Request) -> str:
+    best = request.accept_mimetypes.best_match(["audio/wav", "application/json"], "audio/wav")
+    return "wav" if best == "audio/wav" else "json"
+
+
+def _accepted_stream(request: Request) -> str:
+    """Return the form of the best type in Accept that can be made; types count without their parameters."""
+    ranges = sorted(request.accept_mimetypes, key=lambda accepted: -accepted[1])
+    names = [name.partition(";")[0].strip().lower() for name, quality in ranges if quality > 0]
+    return next((STREAMED_TYPES[name] for name in names if name in STREAMED_TYPES), "wav")
+
+
+def engines_used(question: Question, infos: Mapping[str, EngineInfo]) -> dict[str, EngineInfo]:
+    """Return what answers `question` at each stage; `infos` are those of Engines.infos."""
+    return {
+        "recognizer": TEXT_GIVEN if question.text else infos[f"recognizer.{question.language.code}"],
+        "chat": infos["chat"],
+        "synthesizer": infos[f"synthesizer.{question.reply_language.code}"],
+    }
+
+
+def engine_label(info: EngineInfo) -> str:
+    """Return `name/model on device`, or less where a part says nothing."""
+    return f"{info.name}/{info.model}" + (f" on {info.device}" if info.device else "")
+
+
+def whole_answer(wanted: Wanted, answer: Answer, used: Mapping[str, EngineInfo], session_id: str) -> Response:
+    """Return `answer` as one exact wav, or as JSON that holds it."""
+    wav = encode_wav(answer.audio)
+    if wanted.form == "json":
+        response = jsonify(_json_answer(answer, wav, used) | session_json(session_id, answer.quality))
+    else:
+        response = Response(wav, mimetype="audio/wav")
+        response.headers["Content-Disposition"] = "attachment; filename=response.wav"
+    describe_engines(response, used)
+    describe(response, Facts(answer.transcript, answer.reply, True, answer.voice, answer.timings))
+    return response
+
+
+def _json_answer(answer: Answer, wav: bytes, used: Mapping[str, EngineInfo]) -> dict[str, object]:
+    return {
+        "transcript": answer.transcript,
+        "reply": answer.reply,
+        "audio": base64.b64encode(wav).decode(),
+        "voice": voice_json(answer.voice),
+        "engines": engines_json(used),
+        "timings": timings_json(answer.timings),
+    }
+
+
+def session_json(session_id: str, quality: ReferenceQuality) -> dict[str, object]:
+    """Name the session, and what was heard of the voice that it keeps."""
+    return {"session_id": session_id, "reference": _reference_json(quality)}
+
+
+def _reference_json(quality: ReferenceQuality) -> dict[str, object]:
+    """Return `quality` as an answer says it."""
+    return {
+        "speech_s": round(quality.speech_s, 2),
+        "snr_db": None if quality.snr_db is None else round(quality.snr_db, 1),
+        "clipped": round(quality.clipped, 4),
+        "second_speaker": quality.second_speaker,
+    }
+
+
+def voice_json(voice: Voice) -> dict[str, str]:
+    return {"kind": voice.kind, "reason": voice.reason}
+
+
+def engines_json(used: Mapping[str, EngineInfo]) -> dict[str, dict[str, str]]:
+    return {stage: {"name": info.name, "model": info.model} for stage, info in used.items()}
+
+
+def timings_json(timings: Timings) -> dict[str, float]:
+    return {f"{stage}_s": round(seconds, 4) for stage, seconds in timings.seconds.items()}
+
+
+def describe_engines(response: Response, used: Mapping[str, EngineInfo]) -> None:
+    """Name the engines in the headers of `response`."""
+    engines = ", ".join(f"{stage}={engine_label(info)}" for stage, info in used.items())
+    # a chat model may have a name in any letters; headers have ASCII only
+    response.headers["X-MirrorChat-Engines"] = engines.encode("ascii", "replace").decode()
+
+
+def describe(response: Response, facts: Facts) -> None:
+    """Put `facts` into the headers of `response`; X-MirrorChat-Cut names the texts that are not there in full."""
+    response.headers["X-MirrorChat-Voice"] = f"{facts.voice.kind}; {facts.voice.reason}"
+    response.headers["Server-Timing"] = ", ".join(
+        f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in facts.timings.seconds.items()
+    )
+    cut: Sequence[str] = [
+        name
+        for name, text, whole in (("Transcript", facts.transcript, True), ("Reply", facts.reply, facts.whole))
+        if not _put_text(response, name, text) or not whole
+    ]
+    if cut:
+        response.headers["X-MirrorChat-Cut"] = ", ".join(name.lower() for name in cut)
+
+
+def _put_text(response: Response, name: str, text: str) -> bool:
+    """Put `text` into the header of `name`; return whether there was room for all of it."""
+    encoded = _encode_for_header(text)
+    response.headers[f"X-MirrorChat-{name}"] = encoded
+    return len(encoded) == len(quote(text, safe=""))
+
+
+def _encode_for_header(text: str) -> str:
+    """Return `text` percent-encoded, cut after a whole character to HEADER_TEXT_BYTES."""
+    encoded: list[str] = []
+    size = 0
+    for character in text:
+        piece = quote(character, safe="")
+        size += len(piece)
+        if size > HEADER_TEXT_BYTES:
+            break
+        encoded.append(piece)
+    return "".join(encoded)

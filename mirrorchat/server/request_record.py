@@ -1,0 +1,97 @@
+"""What is kept of one request, sizes and times only: a line of the log and the metrics, both written at its end."""
+
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from mirrorchat.errors import ClientGone, MirrorChatError
+from mirrorchat.pipeline import Stopwatch
+from mirrorchat.scheduler import Place
+from mirrorchat.server.metrics import Metrics, Observed
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class RequestRecord:
+    """One request, from its arrival on. Filled in as it goes; `end` writes it, once.
+
+    `route` is the endpoint's name. `status` is the HTTP status: that of a stream is sent before its outcome is known.
+    `bytes_out` counts the body.
+    """
+
+    metrics: Metrics
+    method: str
+    route: str
+    bytes_in: int
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    status: int = 0
+    bytes_out: int = 0
+    audio_in_s: float = 0.0
+    watch: Stopwatch | None = None
+    queue_s: float | None = None
+    outcome: str = ""
+    note: str = ""  # a further word about the outcome, of ours
+    _started: float = field(default_factory=time.monotonic)
+    _ended: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def admitted(self, place: Place) -> None:
+        """Note how long the caller waited for its turn."""
+        self.queue_s = place.waited_s
+
+    def failed(self, error: MirrorChatError) -> None:
+        """Note what ended the request; the first error counts."""
+        self.outcome = self.outcome or error.code
+
+    def succeeded(self) -> None:
+        """Note that a stream got to its end."""
+        self.outcome = self.outcome or "ok"
+
+    def end(self) -> None:
+        """Write the line and count the request, the first time it is called.
+
+        A request with neither `failed` nor `succeeded` before is one whose caller left in the middle of its stream.
+        """
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        self.outcome = self.outcome or ClientGone.code
+        seen = self._observed()
+        self.metrics.observe(seen)
+        _log.info("%s", self._line(seen))
+
+    def _observed(self) -> Observed:
+        watch = self.watch
+        return Observed(
+            route=self.route,
+            outcome=self.outcome,
+            total_s=time.monotonic() - self._started,
+            stages_s={name: s for name, s in watch.timings().seconds.items() if name != "total"} if watch else {},
+            queue_s=self.queue_s,
+            first_audio_s=watch.first_audio_s if watch else None,
+            audio_in_s=self.audio_in_s,
+            audio_out_s=watch.speech_s if watch else 0.0,
+        )
+
+    def _line(self, seen: Observed) -> str:
+        """Return `key=value` pairs; a key is left out where the request did not get so far."""
+        pairs: dict[str, object] = {
+            "request": self.request_id,
+            "method": self.method,
+            "route": self.route,
+            "status": self.status,
+            "outcome": self.outcome,
+            **({"note": self.note} if self.note else {}),
+            "ms": round(1000 * seen.total_s),
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+        }
+        times = {"queue": seen.queue_s, **seen.stages_s, "first_audio": seen.first_audio_s}
+        pairs |= {f"{name}_ms": round(1000 * s) for name, s in times.items() if s is not None}
+        if self.watch is not None:
+            pairs |= {"audio_in_s": f"{seen.audio_in_s:.2f}", "audio_out_s": f"{seen.audio_out_s:.2f}"}
+        return " ".join(f"{key}={value}" for key, value in pairs.items())

@@ -1,0 +1,112 @@
+"""What one server process holds, and how a request finds it: settings, who may enter, sessions, the loaded engines."""
+
+import logging
+import os
+import threading
+import time
+from typing import cast
+
+from flask import current_app, g, request
+
+from mirrorchat.engines import Deadline
+from mirrorchat.enrolled_voices import EnrolledVoices
+from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady, ShuttingDown, log_unexpected
+from mirrorchat.pipeline import Pipeline
+from mirrorchat.scheduler import SHUTDOWN_RETRY_S, Place, Scheduler
+from mirrorchat.server.answers import engine_label
+from mirrorchat.server.metrics import Metrics
+from mirrorchat.server.request_record import RequestRecord
+from mirrorchat.server.socket_watch import hung_up
+from mirrorchat.sessions import Sessions
+from mirrorchat.settings import Settings
+from mirrorchat.startup.loading import build_engines
+
+LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
+EXTENSION = "mirrorchat"  # where the app keeps its Runtime
+
+_log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """What one server process holds: its settings, who may enter, and the engines once they are loaded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.scheduler = Scheduler(settings.max_turns, settings.max_waiting, turns_per_key=settings.turns_per_key)
+        self.metrics = Metrics(self.scheduler)
+        self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
+        self.sessions.start_sweeping()
+        self.voices = EnrolledVoices(settings.voices_dir)
+        self._pipeline: Pipeline | None = None
+        self._loaded = threading.Event()
+        threading.Thread(target=self._load, name="load-engines", daemon=True).start()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Return the pipeline. Raises NotReady until every engine is loaded, and when one has failed for good."""
+        if self._pipeline is None:
+            raise NotReady("the engines are still loading", retry_after_s=5)
+        self._pipeline.engines.check_ready()
+        return self._pipeline
+
+    def wait_until_loaded(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` seconds; return whether every engine is loaded."""
+        return self._loaded.wait(timeout_s)
+
+    def stop_admission(self) -> None:
+        """Admit nobody any more; who waits is told so, what runs goes on."""
+        self.scheduler.stop_admission(shutting_down())
+
+    def end_turns(self) -> None:
+        """Admit nobody any more and end each running turn with an error of ours."""
+        self.scheduler.end_all(shutting_down())
+
+    def close(self) -> None:
+        """End what runs and free the engines."""
+        self.end_turns()
+        self.sessions.close()
+        if self._pipeline is not None:
+            self._pipeline.close()
+
+    def _load(self) -> None:
+        started = time.monotonic()
+        try:
+            engines = build_engines(self.settings)
+        except (ConfigurationError, ModelNotInstalled) as error:
+            _log.critical("the server cannot start: %s", error.message)
+            os._exit(LOAD_FAILED_STATUS)
+        except Exception as error:
+            log_unexpected(error)
+            _log.critical("the server cannot start: an engine failed to load")
+            os._exit(LOAD_FAILED_STATUS)
+        settings = self.settings
+        self._pipeline = Pipeline(
+            engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=settings.max_turns
+        )
+        self.metrics.engines = engines
+        for stage, info in engines.infos().items():
+            _log.info("%-14s %s (%s)", stage, engine_label(info), info.reason)
+        _log.info("ready after %.1f s", time.monotonic() - started)
+        self._loaded.set()
+
+
+def runtime() -> Runtime:
+    """Return the runtime of the present request's app."""
+    return cast(Runtime, current_app.extensions[EXTENSION])
+
+
+def request_record() -> RequestRecord:
+    """Return the record of the request that this thread handles; a stream must take it before it begins."""
+    return cast(RequestRecord, g.record)
+
+
+def enter(deadline: Deadline) -> Place:
+    """Wait for a place for the present request, until its caller hangs up. Raises what `Scheduler.enter` does."""
+    place = runtime().scheduler.enter(deadline, owner=g.caller, payer=g.payer, caller_gone=hung_up(request.environ))
+    request_record().admitted(place)
+    return place
+
+
+def shutting_down() -> ShuttingDown:
+    """Return the error of who asks while the server is being stopped."""
+    return ShuttingDown("the server is being stopped; ask again in a moment", retry_after_s=SHUTDOWN_RETRY_S)

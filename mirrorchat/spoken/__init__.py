@@ -1,0 +1,1 @@
+"""Written form to spoken form, in English and Chinese: numbers, dates, units, signs."""

@@ -1,0 +1,1 @@
+"""What callers send: containers and tracks, decoded within bounds."""

@@ -1,0 +1,1 @@
+"""WeNet's models: the released files, the network, batches and streams through it."""

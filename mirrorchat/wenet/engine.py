@@ -1,0 +1,258 @@
+"""One engine thread for all callers' utterances: what waits is encoded as one batch, and searched and rescored at once.
+
+Between batches come single pieces of work, such as a chunk of somebody who still speaks. Whoever asks waits on their
+own thread, so that a cancelled turn goes on at once; what waits for it then leaves the queue uncomputed, and what the
+engine still computes for it is thrown away.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+
+from mirrorchat.ctc.search import ContextGraph, FloatArray, Hypothesis
+from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.errors import MirrorChatError, NotReady, RecognitionFailed, ServerBusy, ShuttingDown, log_unexpected
+
+POLL_S = 0.02  # how soon a waiting caller notices that its turn is cancelled
+FAULTS = (RuntimeError, MemoryError, ValueError)  # of one computation: what torch and the search raise
+
+Result = TypeVar("Result")
+
+
+class BatchModel(Protocol):
+    """A recogniser's network with its search: `rows` utterances at once, of `frames` feature frames with padding."""
+
+    rows: int
+    frames: int
+
+    def recognise(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+        """Return the best reading of each utterance, features (T, 80) float32; the same alone and in any batch."""
+        ...
+
+
+@dataclass(eq=False, kw_only=True)
+class _Waiting:
+    """What somebody waits for: `done` is set when it is computed, or `error` is there."""
+
+    deadline: Deadline | None
+    cancel: Cancel
+    done: threading.Event = field(default_factory=threading.Event)
+    error: MirrorChatError | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.cancel.is_set() or (self.deadline is not None and not self.deadline.remaining_s())
+
+    def fail(self, error: MirrorChatError) -> None:
+        self.error = error
+        self.done.set()
+
+    def wait(self) -> None:
+        """Return when it is done. Raises the reason of `cancel` and DeadlineExceeded, be it done or not; `error`."""
+        done = False
+        while not done:
+            done = self.done.wait(POLL_S)
+            self.cancel.check()
+            if self.deadline is not None:
+                self.deadline.check()
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass(eq=False, kw_only=True)
+class _Utterance(_Waiting):
+    features: FloatArray
+    context: ContextGraph | None
+    result: Hypothesis | None = None
+
+    def finish(self, result: Hypothesis) -> None:
+        self.result = result
+        self.done.set()
+
+
+@dataclass(eq=False, kw_only=True)
+class _Work(_Waiting):
+    compute: Callable[[], None]
+
+
+class RecognitionEngine:
+    """Recognises utterances with `model` on a thread of its own. Thread-safe.
+
+    At most `max_waiting` utterances and pieces of work wait; more are refused with ServerBusy. `device_lock` is held
+    for each batch and each piece, where another engine computes on the same GPU. A batch that fails is computed again
+    one by one, so that only the utterance at fault fails.
+    """
+
+    def __init__(
+        self, model: BatchModel, *, max_waiting: int = 64, device_lock: AbstractContextManager[object] | None = None
+    ) -> None:
+        self._model = model
+        self._max_waiting = max_waiting
+        self._device_lock = device_lock or nullcontext()
+        self._changed = threading.Condition()
+        self._queue: deque[_Utterance | _Work] = deque()
+        self._closing = False
+        self._healthy = True
+        self._busy_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="recognition", daemon=True)
+        self._thread.start()
+
+    def recognise(
+        self,
+        features: Sequence[FloatArray],
+        *,
+        context: ContextGraph | None = None,
+        deadline: Deadline | None = None,
+        cancel: Cancel,
+    ) -> list[Hypothesis]:
+        """Return the best reading of each of one caller's utterances, features (T, 80) float32.
+
+        Raises RecognitionFailed when the model fails, ServerBusy, NotReady, ShuttingDown, DeadlineExceeded, and the
+        reason of `cancel`.
+        """
+        asked = [_Utterance(features=each, context=context, deadline=deadline, cancel=cancel) for each in features]
+        self._wait_for(asked)
+        return [each.result for each in asked if each.result is not None]
+
+    def compute(self, work: Callable[[], Result], *, deadline: Deadline | None = None, cancel: Cancel) -> Result:
+        """Return what `work` returns on the engine's thread, between two batches, under `torch.inference_mode`.
+
+        It should take no longer than a batch. Raises as `recognise` does.
+        """
+        found: list[Result] = []
+        self._wait_for([_Work(compute=lambda: found.append(work()), deadline=deadline, cancel=cancel)])
+        return found[0]
+
+    @property
+    def stuck_s(self) -> float:
+        """Return for how long the batch that is being computed has been."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def check_ready(self) -> None:
+        """Raise NotReady when the thread has failed."""
+        if not self._healthy:
+            raise NotReady("the recognition engine has failed")
+
+    def close(self) -> None:
+        """End every utterance with ShuttingDown and join the thread. Later ones are refused."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _wait_for(self, asked: Sequence[_Utterance | _Work]) -> None:
+        with self._changed:
+            self._check_admission(len(asked))
+            self._queue.extend(asked)
+            self._changed.notify()
+        try:
+            for each in asked:
+                each.wait()
+        except MirrorChatError:
+            self._withdraw(asked)
+            raise
+
+    def _withdraw(self, asked: Sequence[_Utterance | _Work]) -> None:
+        """Take out of the queue what nobody waits for any more."""
+        with self._changed:
+            for each in asked:
+                with suppress(ValueError):  # it has left the queue
+                    self._queue.remove(each)
+
+    def _check_admission(self, count: int) -> None:
+        if self._closing:
+            raise ShuttingDown("the recognition engine is shutting down")
+        self.check_ready()
+        if len(self._queue) + count > self._max_waiting:
+            raise ServerBusy(f"{len(self._queue)} recordings wait already; try again shortly", retry_after_s=2)
+
+    # What follows runs on the engine's thread.
+
+    def _run(self) -> None:
+        taken: Sequence[_Utterance] | _Work | None = None
+        try:
+            with torch.inference_mode():
+                while (taken := self._next()) is not None:
+                    self._busy_since = time.monotonic()
+                    with self._device_lock:
+                        self._compute(taken)
+                    self._busy_since = None
+                    taken = None  # what a caller has left is held no longer
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            log_unexpected(error)
+            batch = [taken] if isinstance(taken, _Work) else taken or []
+            self._end_everyone(batch, RecognitionFailed("the recognition engine has failed"))
+
+    def _next(self) -> Sequence[_Utterance] | _Work | None:
+        """Return a piece of work, or what may be computed together, the longest waiting first; None at the end."""
+        with self._changed:
+            while True:
+                if self._closing:
+                    self._end_queue(ShuttingDown("the recognition engine is shutting down"))
+                    return None
+                self._queue = deque(each for each in self._queue if not each.is_over)
+                if self._queue:
+                    return self._take()
+                self._changed.wait()
+
+    def _take(self) -> Sequence[_Utterance] | _Work:
+        first = self._queue[0]
+        if isinstance(first, _Work):
+            self._queue.popleft()
+            return first
+        batch: list[_Utterance] = []
+        longest = 0
+        for each in [each for each in self._queue if isinstance(each, _Utterance)]:
+            longest = max(longest, len(each.features))
+            if len(batch) == self._model.rows or (batch and longest * (len(batch) + 1) > self._model.frames):
+                break
+            self._queue.remove(each)
+            batch.append(each)
+        return batch
+
+    def _compute(self, taken: Sequence[_Utterance] | _Work) -> None:
+        if isinstance(taken, _Work):
+            self._do(taken)
+            return
+        try:
+            found = self._model.recognise([each.features for each in taken], [each.context for each in taken])
+        except FAULTS as error:
+            if len(taken) > 1:
+                for each in taken:
+                    self._compute([each])
+                return
+            self._fail(taken[0], error)
+            return
+        for each, hypothesis in zip(taken, found, strict=True):
+            each.finish(hypothesis)
+
+    def _do(self, work: _Work) -> None:
+        try:
+            work.compute()
+        except FAULTS as error:
+            self._fail(work, error)
+            return
+        work.done.set()
+
+    def _fail(self, waiting: _Waiting, error: Exception) -> None:
+        log_unexpected(error)
+        waiting.fail(RecognitionFailed(f"the question could not be recognised ({type(error).__name__})"))
+
+    def _end_everyone(self, batch: Sequence[_Waiting], error: MirrorChatError) -> None:
+        for each in batch:
+            each.fail(error)
+        with self._changed:
+            self._healthy = False
+            self._end_queue(error)
+
+    def _end_queue(self, error: MirrorChatError) -> None:
+        while self._queue:
+            self._queue.popleft().fail(error)

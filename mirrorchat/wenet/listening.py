@@ -1,0 +1,211 @@
+"""Callers who still speak, as `Listening` in `engines.py` has it: partial texts by chunks, or the whole at the end.
+
+Each chunk is one piece of work for the recognition engine, and so is the decoders' choice at the end; the caller waits
+for it. Between calls nothing runs and no thread is held.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+from weakref import WeakSet
+
+import numpy as np
+
+from mirrorchat.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
+from mirrorchat.ctc.search import FloatArray, Hypothesis
+from mirrorchat.engines import Cancel, Deadline, Language, PartialTranscript, Transcript
+from mirrorchat.errors import AudioTooLong, MirrorChatError, NonFiniteAudio, ServerBusy
+from mirrorchat.wenet.engine import RecognitionEngine
+from mirrorchat.wenet.features import FeatureStream
+from mirrorchat.wenet.stream import ChunkReader
+from mirrorchat.wenet.text import settled, written
+
+LONGEST_S = 60.0  # of one caller's speech; caches then hold some 75 MB with 12 layers of width 512
+MAX_LISTENERS = 16
+NOTHING_YET = PartialTranscript("", "", 0.0)
+
+Result = TypeVar("Result")
+
+
+class Listener:
+    """What the kinds of listening share: their end, and what may come in.
+
+    That is finite samples, all at the rate of the first, LONGEST_S at most.
+    """
+
+    def __init__(self, *, deadline: Deadline, cancel: Cancel) -> None:
+        self.is_closed = False
+        self.sample_rate = 0  # Hz; not known yet
+        self.samples = 0
+        self._deadline, self._cancel = deadline, cancel
+
+    @property
+    def duration_s(self) -> float:
+        """Return the seconds of sound so far."""
+        return self.samples / self.sample_rate if self.samples else 0.0
+
+    def close(self) -> None:
+        """Forget what was heard."""
+        self.is_closed = True
+
+    def close_if_over(self) -> None:
+        """Close when the deadline has passed or the turn is cancelled."""
+        if self._cancel.is_set() or not self._deadline.remaining_s():
+            self.close()
+
+    def _check_open(self) -> None:
+        self.close_if_over()
+        self._cancel.check()
+        self._deadline.check()
+        if self.is_closed:
+            raise ValueError("this listening has ended")
+
+    def _admit(self, audio: Audio) -> None:
+        """Count a further piece. Raises AudioTooLong, NonFiniteAudio, and ValueError; then it is not counted."""
+        rate = self.sample_rate or audio.sample_rate
+        if audio.samples.ndim != 1 or audio.samples.dtype != np.float32:
+            raise ValueError("samples are one float32 after the other")
+        if audio.sample_rate != rate or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+            raise ValueError(
+                f"a piece at {audio.sample_rate} Hz; all pieces have one rate, {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
+            )
+        if self.samples + len(audio.samples) > LONGEST_S * rate:
+            raise AudioTooLong(f"The speech is longer than {LONGEST_S:.0f} s.", param="audio")
+        if not np.isfinite(audio.samples).all():
+            raise NonFiniteAudio("The speech holds samples that are not finite numbers.", param="audio")
+        self.sample_rate = rate
+        self.samples += len(audio.samples)
+
+    def _ask(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` does, which may raise errors of the tree; all but ServerBusy close."""
+        try:
+            return work()
+        except ServerBusy:  # nothing was computed, and what was heard still waits
+            raise
+        except MirrorChatError:
+            self.close()
+            raise
+
+
+class ChunkListener(Listener):
+    """Reads chunks with `reader` as they become whole, and names `units` in `language`.
+
+    `transcribe` makes a transcript of a reading and the seconds of sound.
+    """
+
+    def __init__(
+        self,
+        engine: RecognitionEngine,
+        reader: ChunkReader,
+        units: Sequence[str],
+        language: Language,
+        transcribe: Callable[[Hypothesis, float], Transcript],
+        *,
+        deadline: Deadline,
+        cancel: Cancel,
+    ) -> None:
+        super().__init__(deadline=deadline, cancel=cancel)
+        self._engine, self._units, self._language, self._transcribe = engine, units, language, transcribe
+        self._reader: ChunkReader | None = reader
+        self._features: FeatureStream | None = None
+        self._partial = NOTHING_YET
+        self._shown = 0  # encoder frames that `_partial` covers
+
+    def hear(self, audio: Audio) -> PartialTranscript:
+        """Take a further piece and return what has been said so far, which changes with each whole chunk."""
+        reader = self._open()
+        self._admit(audio)
+        features = self._features = self._features or FeatureStream(audio.sample_rate)
+        features.accept(audio)
+        self._read(reader, features, least=reader.window)
+        if reader.frames > self._shown:
+            self._shown, self._partial = reader.frames, self._write(reader)
+        return self._partial
+
+    def finish(self) -> Transcript:
+        """Return what has been said, as the attention decoders choose, and close."""
+        reader, found = self._open(), Hypothesis((), 0.0, (), ())
+        features = self._features
+        if features is not None:
+            features.finish()
+            self._read(reader, features, least=reader.shortest)
+        if reader.frames:
+            found = self._compute(reader.rescored)
+        self.close()
+        return self._transcribe(found, self.duration_s)
+
+    def close(self) -> None:
+        """Forget what was heard."""
+        super().close()
+        self._reader = self._features = None
+
+    def _open(self) -> ChunkReader:
+        self._check_open()
+        reader = self._reader
+        if reader is None:  # closed by another thread just now
+            raise ValueError("this listening has ended")
+        return reader
+
+    def _read(self, reader: ChunkReader, features: FeatureStream, *, least: int) -> None:
+        while features.waiting >= least:
+            self._compute(partial(reader.read, features.ahead(reader.window)))
+            features.take(reader.stride)
+
+    def _compute(self, work: Callable[[], Result]) -> Result:
+        return self._ask(lambda: self._engine.compute(work, deadline=self._deadline, cancel=self._cancel))
+
+    def _write(self, reader: ChunkReader) -> PartialTranscript:
+        text = written(self._spell(reader.readings()[0].units), self._language)
+        stable_text = settled(self._spell(reader.stable_prefix()), self._language)
+        return PartialTranscript(text, stable_text, reader.frames * reader.frame_s)
+
+    def _spell(self, units: Sequence[int]) -> list[str]:
+        return [self._units[unit] for unit in units]
+
+
+class WholeListener(Listener):
+    """Keeps what is said; `recognise` gets all of it at the end. For networks that cannot be read in chunks."""
+
+    def __init__(self, recognise: Callable[[Audio], Transcript], *, deadline: Deadline, cancel: Cancel) -> None:
+        super().__init__(deadline=deadline, cancel=cancel)
+        self._recognise = recognise
+        self._pieces: list[FloatArray] = []
+
+    def hear(self, audio: Audio) -> PartialTranscript:
+        """Keep a further piece; the text stays empty."""
+        self._check_open()
+        self._admit(audio)
+        self._pieces.append(audio.samples.copy())
+        return NOTHING_YET
+
+    def finish(self) -> Transcript:
+        """Return what has been said, and close."""
+        self._check_open()
+        whole = Audio(np.concatenate([np.zeros(0, np.float32), *self._pieces]), self.sample_rate or MIN_SAMPLE_RATE)
+        transcript = self._ask(partial(self._recognise, whole))
+        self.close()
+        return transcript
+
+    def close(self) -> None:
+        """Forget what was heard."""
+        super().close()
+        self._pieces = []
+
+
+class Listeners:
+    """Those who speak at the moment, at most MAX_LISTENERS. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._present: WeakSet[Listener] = WeakSet()
+
+    def admit(self, newcomer: Listener) -> None:
+        """Count `newcomer`, once those who are past their deadline or cancelled are closed. Raises ServerBusy."""
+        with self._lock:
+            for each in self._present:
+                each.close_if_over()
+            self._present = WeakSet(each for each in self._present if not each.is_closed)
+            if len(self._present) >= MAX_LISTENERS:
+                raise ServerBusy(f"{MAX_LISTENERS} callers speak already; try again shortly", retry_after_s=2)
+            self._present.add(newcomer)

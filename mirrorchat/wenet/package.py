@@ -1,0 +1,232 @@
+"""WeNet's own package as a recogniser: whatever `wenet.load_model` loads, called as a server has to call it.
+
+Its own `transcribe` searches with a beam of 1, draws dither, keeps gradients, tells Whisper that all speech is English,
+and fails below 60 ms and above 199 s. Here each kind of model has the package's own features and its own search, with a
+beam of 10 where that search has one; recordings are decoded and cut by us. One utterance is computed at a time.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mirrorchat.audio import Audio
+from mirrorchat.ctc.search import BEAM, ContextGraph, FloatArray, Hypothesis
+from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Transcript
+from mirrorchat.errors import ConfigurationError, NotReady
+from mirrorchat.machine.devices import usable_device
+from mirrorchat.wenet.batch import FRAME_SHIFT_S, NOTHING, brief
+from mirrorchat.wenet.engine import RecognitionEngine
+from mirrorchat.wenet.package_load import SAMPLE_RATE, Features, load
+from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT
+from mirrorchat.wenet.speech_pieces import pieces_of
+from mirrorchat.wenet.text import SPECIAL, written
+from mirrorchat.wenet.unit_table import Found, UnitTable, found_in, mean_confidence
+
+SHORTEST_S = 0.06  # below it the package's networks fail
+STUCK_S = 300.0  # longer than the largest Whisper takes for a piece on a busy CPU
+UNIT_TOKENIZERS = ("char", "bpe")  # whose units are written as those of our own networks are
+
+State = tuple[int, float]  # of hot words: where in the automaton, and the bonus so far
+
+
+class WenetPackageRecognizer:
+    """The model `name` in WeNet's package for one language: paraformer, whisper, a folder, ... Thread-safe.
+
+    Deterministic. Models with CTC and attention decoders (`attention_rescoring`) take hot words, and know when each
+    unit was said and how sure it is, which is the attention decoders' probability; in the others hot words change
+    nothing. `name`, `models_dir`, `device` and what is raised: see `package_load.load`; ConfigurationError, too,
+    for a model that loads and cannot be run. `threads` and `device_lock`: see WenetRecognizer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        models_dir: Path,
+        language: Language,
+        *,
+        threads: int,
+        device: str = "cpu",
+        device_lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self.language = language
+        place = usable_device(device)
+        loaded = load(name, models_dir, place)
+        self.info = EngineInfo("wenet", f"{loaded.folder.name} fp32", str(place), "run by WeNet's own package")
+        self._features = loaded.features
+        self._tokenizer = loaded.network.tokenizer
+        model = PackageModel(loaded.network, language, place)
+        self._units = _unit_table(loaded.tokenizer, loaded.network)
+        self._has_units = model.rescores and self._units is not None
+        _warm_up(name, model, self._features)
+        self._engine = RecognitionEngine(model, device_lock=device_lock)
+
+    def recognize(
+        self,
+        audio: Audio,
+        language: Language,
+        *,
+        hotwords: Sequence[str] = (),
+        deadline: Deadline | None = None,
+        cancel: Cancel,
+    ) -> Transcript:
+        """Return what is said in `audio` (any rate, any length). No words, and less than 60 ms, give an empty text.
+
+        Raises the reason of `cancel` soon after it is set, DeadlineExceeded, RecognitionFailed, ServerBusy,
+        ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot words.
+        """
+        if language is not self.language:
+            raise ValueError(f"this model is for {self.language}, not {language}")
+        cancel.check()
+        pieces = [piece for piece in pieces_of(audio) if piece.audio.duration_s >= SHORTEST_S]
+        features = [self._features(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
+        context = self._units.context(hotwords) if self._units and self._has_units else None
+        found = self._engine.recognise(features, context=context, deadline=deadline, cancel=cancel)
+        return self._transcript(found_in(pieces, found))
+
+    def check_ready(self) -> None:
+        """Raise NotReady when the engine's thread has failed or is stuck."""
+        self._engine.check_ready()
+        if self._engine.stuck_s > STUCK_S:
+            raise NotReady(f"recognition has been stuck for {self._engine.stuck_s:.0f} s")
+
+    def close(self) -> None:
+        """End the engine's thread; who still waits gets ShuttingDown."""
+        self._engine.close()
+
+    def _transcript(self, found: Sequence[Found]) -> Transcript:
+        if self._units is None:
+            return Transcript(self._detokenized([unit for each in found for unit in each.reading.units]), self.language)
+        text = written(self._units.names(found), self.language)
+        if not self._has_units:
+            return Transcript(text, self.language)
+        spoken = self._units.spoken(found)
+        return Transcript(text, self.language, spoken, mean_confidence(spoken))
+
+    def _detokenized(self, units: Sequence[int]) -> str:
+        """Return the tokenizer's text, in its own case, without tags such as `<|en|>` and with Chinese spacing."""
+        if not units:
+            return ""
+        text = SPECIAL.sub(" ", self._tokenizer.detokenize(list(units))[0])
+        return written([text], Language.CHINESE)  # which leaves the case of Latin letters as it is
+
+
+class PackageModel:
+    """A network of the package, read with its own search (`default_decode_method`), one utterance at a time.
+
+    Where the attention decoders choose among CTC's readings the weights are those of our own recogniser, and so is the
+    bonus of hot words: the package forgets it before the decoders choose.
+    """
+
+    rows = 1
+    frames = 1
+
+    def __init__(self, network: Any, language: Language, device: torch.device) -> None:
+        self._network = network
+        self._device = device
+        self._method: str = network.default_decode_method
+        self.rescores = self._method == "attention_rescoring"
+        backwards = REVERSE_WEIGHT if self.rescores and network.is_bidirectional_decoder() else 0.0
+        # Whisper reads tasks and langs, SenseVoice lid and itn: what is said is not to be guessed, nor rewritten
+        infos = {"tasks": ["transcribe"], "langs": [language.code], "lid": language.code, "itn": "woitn"}
+        self._how = {"beam_size": BEAM, "ctc_weight": CTC_WEIGHT, "reverse_weight": backwards, "infos": infos}
+        self._shortest = network.right_context() + 1
+        # Beyond so many units the decoder has no positions, and the search goes on for as many as there are frames.
+        self._longest = getattr(network, "decode_maxlen", math.inf) * network.subsampling_rate()
+
+    def recognise(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+        """Return the best reading of each utterance, features (T, D) float32; nothing where T is too small.
+
+        Raises ValueError when the package fails.
+        """
+        with torch.inference_mode():
+            return [self._read(each, context) for each, context in zip(features, contexts, strict=True)]
+
+    def _read(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
+        if len(features) < self._shortest:
+            return NOTHING
+        try:
+            return self._decode(features, context)
+        except Exception as error:  # asserts and indices as well
+            if self._finds_no_unit(features):
+                return NOTHING
+            if len(features) > self._longest:  # the reading ran on
+                return self._read_in_parts(features, context)
+            raise ValueError(f"WeNet's package failed ({type(error).__name__})") from error
+
+    def _finds_no_unit(self, features: FloatArray) -> bool:
+        """Tell whether Paraformer counts no unit, as in silence: its decoder cannot read none."""
+        predictor = getattr(self._network, "predictor", None)
+        if self._method != "paraformer_greedy_search" or predictor is None:
+            return False
+        encoded, mask = self._network.embed_audio(*self._batch(features))
+        return float(predictor(encoded, mask=mask)[1]) < 1.0
+
+    def _read_in_parts(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
+        size = int(self._longest)
+        parts = [self._read(features[at : at + size], context) for at in range(0, len(features), size)]
+        return Hypothesis(tuple(unit for part in parts for unit in part.units), sum(p.score for p in parts), (), ())
+
+    def _decode(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
+        graph = _PackageGraph(context) if context else None
+        found = self._network.decode([self._method], *self._batch(features), context_graph=graph, **self._how)
+        return _hypothesis(found[self._method][0], timed=self.rescores)
+
+    def _batch(self, features: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return one utterance as the package takes it: (1, T, D), and T."""
+        batch = torch.from_numpy(features).unsqueeze(0)
+        return batch.to(self._device), torch.tensor([len(features)], device=self._device)
+
+
+class _PackageGraph:
+    """Hot words as the package's search asks for them; its own graph reads them from a file.
+
+    The search puts what `finalize` returns in the place of the bonus so far, which is why the state carries it.
+    """
+
+    root: State = (0, 0.0)
+
+    def __init__(self, context: ContextGraph) -> None:
+        self._context = context
+
+    def forward_one_step(self, state: State, unit: int) -> tuple[float, State]:
+        bonus, target = self._context.step(state[0], unit)
+        return bonus, (target, state[1] + bonus)
+
+    def finalize(self, state: State) -> tuple[float, State]:
+        return state[1] - self._context.unfinished(state[0]), self.root
+
+
+def _hypothesis(result: Any, *, timed: bool) -> Hypothesis:
+    units = tuple(int(unit) for unit in result.tokens)
+    score = float(result.score)
+    if not timed:
+        return Hypothesis(units, score, (), ())
+    confidences = tuple(min(1.0, float(value)) for value in result.tokens_confidence)
+    return Hypothesis(units, score, tuple(int(frame) for frame in result.times), confidences)
+
+
+def _unit_table(tokenizer: str, network: Any) -> UnitTable | None:
+    """Return the units where the text is made of them as in our own recogniser; None where the tokenizer makes it."""
+    if tokenizer not in UNIT_TOKENIZERS:
+        return None
+    names = network.tokenizer.char_dict
+    units = [str(names.get(number, "<unk>")) for number in range(network.vocab_size)]
+    return UnitTable(units, network.subsampling_rate() * FRAME_SHIFT_S)
+
+
+def _warm_up(name: str, model: PackageModel, features: Features) -> None:
+    """Read half a second of faint noise. Raises ConfigurationError where the package cannot."""
+    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE // 2).astype(np.float32)
+    try:
+        model.recognise([features(noise * np.float32(0.01))], [None])
+    except Exception as error:  # whatever a network of another kind leads to
+        reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise ConfigurationError(
+            f"WeNet's package loads wenet:{name} but cannot run it: {type(reason).__name__}: {brief(reason)}"
+        ) from error

@@ -1,0 +1,156 @@
+"""XTTS's GPT on CPUs with AVX512-VNNI or AMX: the layers' weights in 8-bit planes, a decode step as one call in C++.
+
+What is computed is described in native/gpt.cpp. One plane of weights is the mode `int8`, whose cache of keys and values
+is in half precision; two, which keep 16 bits of each weight, are `fp16w`, with a cache in float32.
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mirrorchat.machine import native
+from mirrorchat.machine.native_layers import LinearFields, NormFields, PackedLinears
+from mirrorchat.xtts.gpt import Cache, GptInputs
+from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.xtts.model import Network
+
+_Pointer = ctypes.c_void_p
+_Int = ctypes.c_int64
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, NormFields) for name in ("attention_norm", "mlp_norm")),
+        *((name, LinearFields) for name in ("qkv", "attention_out", "mlp_in", "mlp_out")),
+    ]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *((name, _Int) for name in ("width", "heads", "layers")),
+        ("layer", ctypes.POINTER(_Layer)),
+        ("last_norms", ctypes.POINTER(NormFields)),
+        ("head", LinearFields),
+    ]
+
+
+class _CacheView(ctypes.Structure):
+    _fields_ = [
+        ("data", _Pointer),
+        *((name, _Int) for name in ("row_stride", "layer_stride", "part_stride", "head_stride", "half")),
+    ]
+
+
+class NativeGpt(GptInputs):
+    """The GPT of `network` on the CPU with weights in `mode`, fp16w or int8, computed by `threads` threads.
+
+    Nothing here refers to the layers' weights of `network`, so its `gpt.gpt` may be dropped. To be used by one thread
+    at a time. A row's results are the same to the last bit in any batch.
+    """
+
+    def __init__(self, network: Network, mode: WeightMode, library: native.Library, threads: int) -> None:
+        super().__init__(network, mode, torch.device("cpu"))
+        self._library = library
+        self._team = native.Team(library, threads)
+        planes = 2 if mode is WeightMode.FP16W else 1
+        layers, head = network.gpt.gpt.h, network.gpt.mel_head
+        shapes = [tuple(p.shape) for p in layers.parameters() if p.dim() == 2] + [tuple(head.weight.t().shape)]
+        room = sum(PackedLinears.room_for(inputs, outputs, planes) for inputs, outputs in shapes)
+        self._linears = PackedLinears(library, self._team, planes=planes, room=room)
+        self._kept: list[Tensor] = []
+        self._layers = (_Layer * len(layers))(*map(self._layer, layers))
+        norms = (network.gpt.gpt.ln_f, network.gpt.final_norm)
+        self._norms = (NormFields * 2)(*map(self._norm, norms))
+        packed_head = self._linears.add(head.weight.detach().t(), head.bias.detach())
+        self._scores = packed_head.outputs
+        model = _Model(self.width, self.heads, len(layers), self._layers, self._norms, packed_head)
+        self._model = _Handle(library, self._team, model)
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Return float16 for int8, as each step reads the cache and its rounding is far below that of the weights."""
+        return torch.float16 if self.mode is WeightMode.INT8 else torch.float32
+
+    @torch.inference_mode()
+    def prefill(self, x: Tensor, cache: Cache, row: int, past: int) -> Tensor:
+        """Run inputs `x` (n, D) that follow `past` positions of `row`; return their last layer's output (n, D)."""
+        return self.step(x, cache, [row] * len(x), range(past, past + len(x)))
+
+    @torch.inference_mode()
+    def step(self, x: Tensor, cache: Cache, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Run one input for each place, `x` (n, D), at `positions` of `rows`; return the last layer's output (n, D).
+
+        Both float32; the cache may be in float32 or float16. Raises ValueError for places outside the cache,
+        MemoryError.
+        """
+        places = zip(rows, positions, strict=True)
+        if not all(0 <= row < cache.rows and 0 <= position < cache.positions for row, position in places):
+            raise ValueError(f"rows {list(rows)} at {list(positions)} are outside the cache")
+        if x.shape != (len(rows), self.width) or not len(rows):
+            raise ValueError(f"inputs of shape {tuple(x.shape)} for {len(rows)} places")
+        out = x.to(torch.float32, copy=True).contiguous()
+        view = _CacheView(cache.data.data_ptr(), *cache.data.stride()[:4], cache.data.dtype == torch.float16)
+        count = len(rows)
+        failed = self._library.functions.gpt_forward(
+            self._model.pointer,
+            _at(out),
+            _Int(count),
+            (_Int * count)(*rows),
+            (_Int * count)(*positions),
+            ctypes.byref(view),
+        )
+        _check_memory(failed)
+        return out
+
+    @torch.inference_mode()
+    def latents_and_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latents (n, D) for the vocoder and the next token's scores (n, tokens) from the last output."""
+        x = x.contiguous()
+        latents, scores = torch.empty_like(x), torch.empty(len(x), self._scores)
+        failed = self._library.functions.gpt_finish(
+            self._model.pointer, _at(x), _Int(len(x)), _at(latents), _at(scores)
+        )
+        _check_memory(failed)
+        return latents, scores[:, : self.audio_tokens]
+
+    def _layer(self, layer: torch.nn.Module) -> _Layer:
+        """Return the packed form of a GPT-2 `layer`, whose matrices are (inputs, outputs)."""
+
+        def linear(name: str) -> LinearFields:
+            weight, bias = (layer.get_parameter(f"{name}.{part}").detach() for part in ("weight", "bias"))
+            with native.mapped_in(weight):
+                return self._linears.add(weight, bias)
+
+        norms = [self._norm(layer.get_submodule(name)) for name in ("ln_1", "ln_2")]
+        return _Layer(*norms, *map(linear, ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")))
+
+    def _norm(self, norm: torch.nn.Module) -> NormFields:
+        assert isinstance(norm, torch.nn.LayerNorm)
+        weight, bias = norm.weight.detach().clone(), norm.bias.detach().clone()
+        self._kept += [weight, bias]
+        return NormFields(weight.data_ptr(), bias.data_ptr(), norm.eps)
+
+
+class _Handle:
+    """The model on the C++ side; freed with this object."""
+
+    def __init__(self, library: native.Library, team: native.Team, model: _Model) -> None:
+        create = library.functions.gpt_create
+        create.restype = _Pointer
+        self._library = library
+        self.pointer = _Pointer(create(_Pointer(team.pointer), ctypes.byref(model)))
+        _check_memory(not self.pointer)
+
+    def __del__(self) -> None:
+        self._library.functions.gpt_destroy(self.pointer)  # null does no harm
+
+
+def _check_memory(failed: bool) -> None:
+    if failed:
+        raise MemoryError("too little memory for the GPT")
+
+
+def _at(tensor: Tensor) -> ctypes.c_void_p:
+    return _Pointer(tensor.data_ptr())
