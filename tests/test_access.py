@@ -129,9 +129,6 @@ def test_a_key_has_so_many_turns_at_once_from_however_many_addresses(tmp_path: P
     ):
         answers: list[requests.Response] = []
 
-        def wait_for_queue(depth: int) -> None:
-            wait_for(lambda: f"mirrorchat_queue_depth {depth}.0" in metrics(server))
-
         def call(key: str, address: str) -> requests.Response:
             return requests.post(
                 f"{server.url}/process_audio", files={"audio": ("question.wav", say_wav("hello"))},
@@ -147,7 +144,7 @@ def test_a_key_has_so_many_turns_at_once_from_however_many_addresses(tmp_path: P
         for depth, thread in enumerate(threads):
             thread.start()
             wait_for(lambda: bool(chat.requests))
-            wait_for_queue(depth)
+            wait_for_queue(server, depth)
         refused = call(KEY, "192.0.2.3")  # one of its two is answered and one waits
         check_error(refused, 429, "too_many_turns")
         assert int(refused.headers["Retry-After"]) >= 1
@@ -157,6 +154,10 @@ def test_a_key_has_so_many_turns_at_once_from_however_many_addresses(tmp_path: P
             thread.join()
         assert [each.status_code for each in answers] == [200, 200, 200]
         assert call(KEY, "192.0.2.3").status_code == 200  # its places are free again
+
+
+def wait_for_queue(server: RunningServer, depth: int) -> None:
+    wait_for(lambda: f"mirrorchat_queue_depth {depth}.0" in metrics(server))
 
 
 def metrics(server: RunningServer) -> str:

@@ -85,30 +85,36 @@ def ask(
     """
     if (file is None) != mic:
         raise click.UsageError("give a FILE (or -) or --mic, one of the two")
-    if session is not None and server is None:
-        raise click.UsageError("--session goes with --server: sessions are kept there")
-    if as_json and out == STDIN:
-        raise click.UsageError("--json and --out - both want standard output")
+    _refuse_contradictions(session, server, out, as_json)
     from mirrorchat.client.answer_report import AnswerReport
     from mirrorchat.client.asked import Asked
-    from mirrorchat.client.sound_devices import find_recorder
     from mirrorchat.client.sound_outputs import chosen_outputs
     from mirrorchat.engines import Language
 
-    program = chosen_player(out, play, player)
-    if program is None and out is None and play is None and sys.stdout.isatty():
-        say_aside("nothing here plays sound: install ffmpeg, mpv or alsa-utils, or save it with --out FILE")
+    program = _player_to_use(out, play, player)
     spoken_in, reply_in = Language.parse(language), Language.parse(reply_language or language)
-    recorder = find_recorder() if file is None else ""
-    recording = None if file is None else read_recording(file)
+    question = _question(file, seconds)
     with (
         closing(chosen_outputs(out, program)) as outputs,
         _answerer(_Place(server, key_file, config), spoken_in, reply_in, hears=not text) as answer,
     ):
-        question = _recorded(recorder, seconds) if recording is None else recording
         report = AnswerReport(outputs, as_json=as_json, text_aside=out == STDIN)
-        with closing(answer(Asked(question, spoken_in, reply_in, text or None, hotwords, session))) as turn:
+        with closing(answer(Asked(question(), spoken_in, reply_in, text or None, hotwords, session))) as turn:
             report.follow(turn)
+
+
+def _refuse_contradictions(session: str | None, server: str | None, out: str | None, as_json: bool) -> None:
+    if session is not None and server is None:
+        raise click.UsageError("--session goes with --server: sessions are kept there")
+    if as_json and out == STDIN:
+        raise click.UsageError("--json and --out - both want standard output")
+
+
+def _player_to_use(out: str | None, play: bool | None, player: str | None) -> str | None:
+    program = chosen_player(out, play, player)
+    if program is None and out is None and play is None and sys.stdout.isatty():
+        say_aside("nothing here plays sound: install ffmpeg, mpv or alsa-utils, or save it with --out FILE")
+    return program
 
 
 @contextmanager
@@ -128,8 +134,14 @@ def _answerer(place: _Place, asked_in: "Language", reply_in: "Language", *, hear
             yield partial(ask_here, settings, engines)
 
 
-def _recorded(recorder: str, seconds: float) -> bytes:
+def _question(file: str | None, seconds: float) -> "Callable[[], bytes]":
+    """Return what gives the question: the file, read now, or the microphone, when the engines are loaded."""
+    if file is not None:
+        recording = read_recording(file)
+        return lambda: recording
     from mirrorchat.audio import encode_wav
     from mirrorchat.client.microphone import record
+    from mirrorchat.client.sound_devices import find_recorder
 
-    return encode_wav(record(recorder, seconds, say_aside))
+    recorder = find_recorder()
+    return lambda: encode_wav(record(recorder, seconds, say_aside))
