@@ -299,7 +299,11 @@ def _in_namespaces_of_its_own() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--extras", default="", help='EXTRAS of the build: "" (the default here) or full')
-    parser.add_argument("--xtts", type=Path, help="a model of XTTS that is to answer (needs --extras full); made of random weights, it may be silent: try a --seed")
+    parser.add_argument(
+        "--xtts",
+        type=Path,
+        help="a model of XTTS that is to answer, with --extras full (a random one may be silent: try --seed)",
+    )
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it there")
     given = parser.parse_args()
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
