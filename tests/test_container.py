@@ -122,6 +122,7 @@ def test_nginx_is_the_only_way_in_and_nobody_gets_in_without_a_key() -> None:
         assert mounts(service)["/etc/nginx/mirrorchat"] in COMPOSE["volumes"]
     for service in SERVERS.values():
         assert service["environment"]["MIRRORCHAT_API_KEYS"].startswith("${MIRRORCHAT_API_KEYS:?")
+        assert service["sysctls"]["net.ipv4.ip_unprivileged_port_start"] == "0"  # nginx listens at 80 and is not root
         assert "MIRRORCHAT_HOST" not in service["environment"]  # loopback: nginx shares its network
 
 
