@@ -80,6 +80,7 @@ class Browser:
         self.cdp(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
         )  # fmt: skip
+        self.cdp("Emulation.setTouchEmulationEnabled", enabled=phone)
         features = {"prefers-color-scheme": scheme, "prefers-reduced-motion": motion}
         self.cdp("Emulation.setEmulatedMedia", features=[{"name": n, "value": v} for n, v in features.items()])
 
@@ -122,6 +123,13 @@ class Browser:
     def listen_for(self, clock: str) -> None:
         """Wait until the clock of the recording says `clock`."""
         wait_for(lambda: self.text("#clock").startswith(clock))
+
+    def finger(self, name: str, *, down: bool) -> None:
+        """Lay a finger on an element, or lift it."""
+        place = self.at(name).rect
+        middle = {"x": place["x"] + place["width"] / 2, "y": place["y"] + place["height"] / 2}
+        kind, points = ("touchStart", [middle]) if down else ("touchEnd", [])
+        self.cdp("Input.dispatchTouchEvent", type=kind, touchPoints=points)
 
     def key(self, key: str, *, down: bool) -> None:
         actions = ActionChains(self.driver)

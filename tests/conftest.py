@@ -1,10 +1,14 @@
 """Fixtures that several test files share, and the rule for skips: under --strict-skips only what is stated may skip."""
 
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from openai_scene import Scene, open_scene
+from page_scene import Scene as PageScene
+from page_scene import Scenes as PageScenes
+from page_scene import open_scenes
 from running_server import RunningServer
 
 # How the reason of a permitted skip begins.
@@ -53,3 +57,26 @@ def weights_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     make_checkpoint(folder / "models" / "xtts-v2")
     with open_scene(folder) as scene:
         yield scene
+
+
+@pytest.fixture(scope="module")
+def page_scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageScenes]:
+    with open_scenes(tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("guarded")) as scenes:
+        yield scenes
+
+
+@pytest.fixture
+def page_scene(page_scenes: PageScenes) -> PageScene:
+    return page_scenes.open
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the source of axe-core."""
+    folder = tmp_path_factory.mktemp("axe")
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
+    try:
+        subprocess.run(command, check=True, timeout=120)
+    except FileNotFoundError:
+        pytest.skip("npm absent: apt install npm")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")

@@ -49,7 +49,8 @@ function rest() {
 // Recording
 
 function press() {
-  player.wake();
+  // A finger that comes down is not yet a reason for browsers to let a page sound; the one that goes up is, in send().
+  if (navigator.userActivation?.isActive ?? true) player.wake();
   if (state === "recording") send();
   else if (state !== "opening") begin();
 }

@@ -19,7 +19,8 @@ export class Player {
   /** Make ready to play; browsers want this inside a press of a button. */
   wake() {
     this.context ??= new AudioContext({ sampleRate: RATE_HZ });
-    if (this.context.state === "suspended") this.context.resume();
+    // "suspended", or on iOS "interrupted", after a call; where it is too early for sound, the next press tries again
+    if (this.context.state !== "running") this.context.resume().catch(() => {});
   }
 
   /** Begin an answer. */
