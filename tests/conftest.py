@@ -59,6 +59,16 @@ def weights_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield scene
 
 
+@pytest.fixture(scope="session")
+def xtts_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny XTTS with random weights, in which nothing is to be changed."""
+    from make_tiny_xtts import make_checkpoint
+
+    folder = tmp_path_factory.mktemp("models") / "xtts-v2"
+    make_checkpoint(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def page_scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageScenes]:
     with open_scenes(tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("guarded")) as scenes:

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ import make_tiny_xtts
 import tiny_xtts
 import torch
 from click.testing import CliRunner, Result
+from command_line import Terminal
 from hub_server import Fault, HubServer
 from huggingface_hub import constants
 from model_releases import WENET_NAMES, WENET_REFERENCE, WENET_TINY, archive_of, copy_of, fitted, wenet_archive
@@ -283,28 +283,21 @@ def test_nothing_is_fetched_without_the_licence(server: HubServer, models_dir: P
     assert wrong.exit_code == 2 and "'mit' is not one of cpml, " in wrong.output
 
 
-def at_terminal(answer: bytes, *arguments: str, **environ: str) -> tuple[int, str]:
-    """Run `mirrorchat` at a terminal, where `answer` is typed; return the exit status and what it printed."""
-    keyboard, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mirrorchat", *arguments],
-        cwd=ROOT, env=os.environ | environ, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    os.close(terminal)
-    os.write(keyboard, answer)
-    output, _ = process.communicate(timeout=60)
-    os.close(keyboard)
-    return process.returncode, output.decode()
+def at_terminal(answer: str, *arguments: str) -> tuple[int, str]:
+    """Run `mirrorchat` at a terminal, where `answer` is typed; return the exit status and what it showed."""
+    with Terminal(arguments, dict(os.environ)) as terminal:
+        terminal.type(answer)
+        return terminal.end(), terminal.shown
 
 
 def test_the_licence_is_asked_for_at_a_terminal(models_dir: Path, tmp_path: Path) -> None:
     archive = tmp_path / ENGLISH
     archive.write_bytes(wenet_archive())
     command = ("models", "install", "wenet-en", "--no-packages", "--from", str(archive))
-    status, output = at_terminal(b"n\n", *command)
+    status, output = at_terminal("n\n", *command)
     assert status == 1 and "any use, with attribution" in output and "was not accepted" in output
     assert not models_dir.exists()
-    status, output = at_terminal(b"y\n", *command)
+    status, output = at_terminal("y\n", *command)
     assert status == 0, output
     assert names_in(models_dir / "wenet-en") == CONVERTED
 

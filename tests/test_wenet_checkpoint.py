@@ -1,84 +1,42 @@
-"""WeNet's checkpoints on disk: both spellings of `train.yaml`, CMVN from either place, and files that are not right.
+"""WeNet's checkpoints on disk: both spellings of `train.yaml`, and files that are not right.
 
 The starting points are the tiny checkpoints of `data/wenet-reference`, which are written as WeNet's releases are.
 """
 
-import json
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import kaldi_native_fbank
 import pytest
 import safetensors.torch
 import torch
-import yaml
 from torch import Tensor
+from wenet_folder import (
+    DATA,
+    NEW,
+    OLD,
+    change_settings,
+    change_weights,
+    copy_of,
+    output,
+    refusal,
+    settings,
+    weights,
+    write_settings,
+)
 
 from mirrorchat import asr
-from mirrorchat.errors import ConfigurationError, ModelNotInstalled
+from mirrorchat.errors import ModelNotInstalled
 from mirrorchat.wenet import train_yaml as wenet_train_yaml
-from mirrorchat.wenet.checkpoint import Checkpoint, read_checkpoint, read_cmvn
+from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.train_yaml import read_train_yaml
-
-DATA = Path(__file__).parent / "data" / "wenet-reference"
-NEW, OLD = "aishell", "aishell2"  # the old one's CMVN is Kaldi's text
-MEAN, ISTD = "encoder.global_cmvn.mean", "encoder.global_cmvn.istd"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a copy of the newer checkpoint, to be spoiled."""
     return copy_of(NEW, tmp_path)
-
-
-def copy_of(name: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(DATA / name, tmp_path / name))
-
-
-def settings(folder: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
-    return loaded
-
-
-def change_settings(folder: Path, *path: str, value: object) -> None:
-    """Set one entry of `train.yaml`, making the sections on the way to it."""
-    top = settings(folder)
-    section = top
-    for name in path[:-1]:
-        section = section.setdefault(name, {})
-    section[path[-1]] = value
-    write_settings(folder, top)
-
-
-def write_settings(folder: Path, top: dict[str, Any]) -> None:
-    (folder / "train.yaml").write_text(yaml.safe_dump(top, allow_unicode=True), encoding="utf-8")
-
-
-def weights(folder: Path) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = torch.load(folder / "final.pt", weights_only=True)
-    return loaded
-
-
-def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    table = weights(folder)
-    change(table)
-    torch.save(table, folder / "final.pt")
-
-
-def refusal(folder: Path) -> str:
-    """Return why the checkpoint is refused; the message is one plain line."""
-    with pytest.raises(ConfigurationError) as caught:
-        read_checkpoint(folder)
-    assert "\n" not in caught.value.message and len(caught.value.message) < 800
-    return caught.value.message
-
-
-def output(checkpoint: Checkpoint) -> Tensor:
-    features = torch.randn(1, 100, 80, generator=torch.Generator().manual_seed(1)) * 3 + 10
-    return checkpoint.model.ctc_activation(checkpoint.model.forward_encoder_chunk(features, 0, -1)[0])
 
 
 def test_a_checkpoint_is_ready_for_inference(folder: Path) -> None:
@@ -252,112 +210,6 @@ def test_a_conformer_without_positions_has_the_attention_of_its_weights(folder: 
 
     change_weights(folder, forget_positions)
     assert read_checkpoint(folder).config.attention == "selfattn"
-
-
-# CMVN
-
-
-def test_cmvn_is_read_from_either_place(folder: Path) -> None:
-    both = read_checkpoint(folder)
-    (folder / "global_cmvn").rename(folder / "elsewhere")
-    assert torch.equal(output(read_checkpoint(folder)), output(both))
-    (folder / "elsewhere").rename(folder / "global_cmvn")
-    change_weights(folder, lambda table: [table.pop(name) for name in (MEAN, ISTD)])
-    torch.testing.assert_close(output(read_checkpoint(folder)), output(both), rtol=0.0, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", [NEW, OLD])
-def test_cmvn_in_neither_place_is_an_error(tmp_path: Path, name: str) -> None:
-    folder = copy_of(name, tmp_path)
-    (folder / "global_cmvn").unlink()
-    change_weights(folder, lambda table: [table.pop(name) for name in (MEAN, ISTD)])
-    assert "train.yaml asks for CMVN, and neither global_cmvn nor the weights hold any" in refusal(folder)
-
-
-def test_cmvn_in_two_places_must_agree(folder: Path) -> None:
-    change_weights(folder, lambda table: table[ISTD].mul_(1.01))
-    assert "global_cmvn disagrees with the CMVN in final.pt" in refusal(folder)
-
-
-def test_cmvn_that_the_settings_do_not_ask_for(folder: Path) -> None:
-    """Trained weights that hold it need it; a file alone is a folder that was put together wrongly."""
-    expected = output(read_checkpoint(folder))
-    change_settings(folder, "cmvn", value=None)
-    assert torch.equal(output(read_checkpoint(folder)), expected)
-    change_weights(folder, lambda table: [table.pop(name) for name in (MEAN, ISTD)])
-    assert "global_cmvn is there, but train.yaml asks for no CMVN" in refusal(folder)
-    (folder / "global_cmvn").unlink()
-    checkpoint = read_checkpoint(folder)
-    assert checkpoint.model.encoder.global_cmvn is None
-    assert not torch.allclose(output(checkpoint), expected, atol=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda table: table.pop(ISTD), "final.pt holds half of a CMVN"),
-        (lambda table: table[MEAN].fill_(float("nan")), "its CMVN holds numbers that are not of any speech"),
-        (lambda table: table[ISTD].neg_(), "its CMVN holds numbers that are not of any speech"),
-        (lambda table: table.update({MEAN: torch.zeros(40)}), r"encoder.global_cmvn.mean is of shape (40,), not (80,)"),
-    ],
-)
-def test_spoilt_cmvn_in_the_weights(folder: Path, change: Callable[[dict[str, Tensor]], object], message: str) -> None:
-    change_weights(folder, change)
-    assert message in refusal(folder)
-
-
-def test_cmvn_by_hand(tmp_path: Path) -> None:
-    """Two frames, 1 and 3, and two bins; the second has no variance, which is where the floor is."""
-    path = tmp_path / "global_cmvn"
-    path.write_text(json.dumps({"mean_stat": [4.0, 2.0], "var_stat": [10.0, 2.0], "frame_num": 2}))
-    mean, istd = read_cmvn(path, 2)
-    assert mean.tolist() == [2.0, 1.0]
-    assert istd.tolist() == pytest.approx([1.0, 1e10])
-    path.write_text(" [\n  4.0 2.0 2 \n  10.0 2.0 0 ]\n")
-    for ours, kaldis in zip((mean, istd), read_cmvn(path, 2), strict=True):
-        assert torch.equal(ours, kaldis)
-
-
-@pytest.mark.parametrize("name", [NEW, OLD])
-def test_cmvn_files_hold_what_wenet_computed(name: str) -> None:
-    stored = weights(DATA / name)
-    mean, istd = read_cmvn(DATA / name / "global_cmvn", 80)
-    torch.testing.assert_close(mean, stored[MEAN], rtol=1e-6, atol=0.0)
-    torch.testing.assert_close(istd, stored[ISTD], rtol=1e-6, atol=0.0)
-
-
-def row(*values: object) -> str:
-    return " ".join(str(value) for value in values)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "[",
-        "[ ]",
-        "hello",
-        "{",
-        "[" * 100_000,
-        '{"a":' * 100_000,
-        "{}",
-        '{"mean_stat": 1, "var_stat": 1, "frame_num": 1}',
-        '{"mean_stat": ["a"], "var_stat": [1], "frame_num": 1}',
-        json.dumps({"mean_stat": [1.0] * 79, "var_stat": [1.0] * 79, "frame_num": 5}),
-        json.dumps({"mean_stat": [1.0] * 80, "var_stat": [2.0] * 80, "frame_num": 0}),
-        json.dumps({"mean_stat": [1.0] * 80, "var_stat": [float("nan")] * 80, "frame_num": 5}),
-        json.dumps({"mean_stat": [10**400] * 80, "var_stat": [1.0] * 80, "frame_num": 5}),
-        f"[ {row(*[1.0] * 80)} 5 {row(*[2.0] * 80)} 7 ]",
-        f"[ {row(*[1.0] * 80)} 5 {row(*[2.0] * 79)} 0 ]",
-        f"[ {row(*[1.0] * 80)} five {row(*[2.0] * 80)} 0 ]",
-        "\0B\4\x01",
-        " " * 1_000_001,
-    ],
-)
-def test_spoilt_cmvn_files_are_refused(folder: Path, content: str) -> None:
-    (folder / "global_cmvn").write_text(content, encoding="utf-8")
-    message = refusal(folder)
-    assert "global_cmvn" in message and "install the model again" in message
 
 
 # Weights

@@ -18,7 +18,6 @@ pytest.importorskip(
     "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
-import make_tiny_xtts
 import tiny_xtts
 from xtts_requests import (
     CPU,
@@ -54,16 +53,9 @@ KINDS = [
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "xtts-v2"
-    make_tiny_xtts.make_checkpoint(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def network(checkpoint: Path) -> Network:
+def network(xtts_checkpoint: Path) -> Network:
     torch.set_num_threads(1)
-    return load_network(checkpoint)
+    return load_network(xtts_checkpoint)
 
 
 @pytest.fixture
@@ -106,8 +98,8 @@ def recomputed(network: Network, request: Request, tokens: Sequence[int]) -> tup
 
 
 @pytest.fixture(scope="module")
-def stock(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tiny_xtts.pickled_copy(checkpoint, tmp_path_factory.mktemp("stock") / "xtts-v2")
+def stock(xtts_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tiny_xtts.pickled_copy(xtts_checkpoint, tmp_path_factory.mktemp("stock") / "xtts-v2")
     with tiny_xtts.stock_model(folder, Audio(np.zeros(22_050, np.float32), 22_050)) as model:
         yield model
 
@@ -279,8 +271,8 @@ class TestStepModes:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
     @pytest.mark.parametrize("step_mode", [StepMode.STATIC, StepMode.GRAPH])
-    def test_on_a_gpu(self, checkpoint: Path, step_mode: StepMode) -> None:
-        network = load_network(checkpoint)
+    def test_on_a_gpu(self, xtts_checkpoint: Path, step_mode: StepMode) -> None:
+        network = load_network(xtts_checkpoint)
         network.hifigan_decoder.to("cuda")
         self.check(network, torch.device("cuda"), step_mode)
 

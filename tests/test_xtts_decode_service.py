@@ -17,7 +17,6 @@ pytest.importorskip(
     "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
-import make_tiny_xtts
 from xtts_requests import (
     EXACT_MODES,
     ROW_BYTES,
@@ -51,16 +50,9 @@ from mirrorchat.xtts.vocoder import StreamingVocoder
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "xtts-v2"
-    make_tiny_xtts.make_checkpoint(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def network(checkpoint: Path) -> Network:
+def network(xtts_checkpoint: Path) -> Network:
     torch.set_num_threads(1)
-    return load_network(checkpoint)
+    return load_network(xtts_checkpoint)
 
 
 @pytest.fixture(params=[StepMode.EAGER, StepMode.STATIC])
@@ -437,8 +429,8 @@ class TestFailures:
         with pytest.raises(NotReady):
             engine.submit(ask())
 
-    def test_a_loop_is_ended(self, checkpoint: Path, make_engine: Callable[..., DecodeEngine]) -> None:
-        stuck = load_network(checkpoint)
+    def test_a_loop_is_ended(self, xtts_checkpoint: Path, make_engine: Callable[..., DecodeEngine]) -> None:
+        stuck = load_network(xtts_checkpoint)
         stuck.gpt.mel_head.weight = torch.nn.Parameter(torch.zeros(66, 64), requires_grad=False)
         stuck.gpt.mel_head.bias = torch.nn.Parameter(F.one_hot(torch.tensor(3), 66).float(), requires_grad=False)
         spoken = collect(

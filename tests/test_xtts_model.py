@@ -15,38 +15,30 @@ pytest.importorskip(
     "mirrorchat.xtts.model", reason="coqui-tts, of the extra `full`, is not installed", exc_type=ImportError
 )
 
-import make_tiny_xtts
 import tiny_xtts
 
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.xtts.model import load_network
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "xtts-v2"
-    make_tiny_xtts.make_checkpoint(folder)
-    return folder
-
-
 @pytest.fixture
-def own_copy(checkpoint: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(checkpoint, tmp_path / "xtts-v2"))
+def own_copy(xtts_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(xtts_checkpoint, tmp_path / "xtts-v2"))
 
 
-def test_released_pickle_loads_the_same_without_being_rewritten(checkpoint: Path, tmp_path: Path) -> None:
-    folder = tiny_xtts.pickled_copy(checkpoint, tmp_path / "xtts-v2")
+def test_released_pickle_loads_the_same_without_being_rewritten(xtts_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tiny_xtts.pickled_copy(xtts_checkpoint, tmp_path / "xtts-v2")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for path in (*folder.iterdir(), folder):
         path.chmod(0o555)
-    loaded, expected = load_network(folder).state_dict(), load_network(checkpoint).state_dict()
+    loaded, expected = load_network(folder).state_dict(), load_network(xtts_checkpoint).state_dict()
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_network_is_ready_for_inference(checkpoint: Path) -> None:
-    network = load_network(checkpoint)
+def test_network_is_ready_for_inference(xtts_checkpoint: Path) -> None:
+    network = load_network(xtts_checkpoint)
     assert not any(module.training for module in network.modules())
     tensors = [*network.parameters(), *network.buffers()]
     assert not any(tensor.is_meta or tensor.requires_grad for tensor in tensors)
@@ -74,8 +66,8 @@ def test_damaged_file(own_copy: Path, name: str) -> None:
         load_network(own_copy)
 
 
-def test_damaged_pickle(checkpoint: Path, tmp_path: Path) -> None:
-    folder = tiny_xtts.pickled_copy(checkpoint, tmp_path / "xtts-v2")
+def test_damaged_pickle(xtts_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tiny_xtts.pickled_copy(xtts_checkpoint, tmp_path / "xtts-v2")
     data = (folder / "model.pth").read_bytes()
     for damaged in (data[: len(data) // 2], b"", b"<html>not found</html>"):
         (folder / "model.pth").write_bytes(damaged)
