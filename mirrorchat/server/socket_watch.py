@@ -36,7 +36,7 @@ def upload_deadline(environ: Mapping[str, Any], *, seconds: float = UPLOAD_DEADL
     """
     connection = environ.get(SOCKET_KEY)
     expired = threading.Event()
-    timer = threading.Timer(seconds, _stop_reading, (connection, expired))
+    timer = threading.Timer(seconds, stop_reading, (connection, expired))
     timer.daemon = True
     timer.start()
     try:
@@ -114,7 +114,8 @@ def discard_body(environ: Mapping[str, Any]) -> None:
                 break
 
 
-def _stop_reading(connection: socket.socket | None, expired: threading.Event) -> None:
+def stop_reading(connection: socket.socket | None, expired: threading.Event) -> None:
+    """Set `expired`, and let whoever reads from `connection` find its end."""
     if connection is not None:
         expired.set()
         with suppress(OSError):
