@@ -22,7 +22,7 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.openapi import document as openapi
-from mirrorchat.pipeline import Question, Stopwatch
+from mirrorchat.pipeline import Question
 from mirrorchat.server import session_routes
 from mirrorchat.server.access import EXTENSION as ACCESS_EXTENSION
 from mirrorchat.server.access import Access, allowance_headers, check_caller
@@ -36,6 +36,7 @@ from mirrorchat.server.socket_watch import discard_body, hung_up, upload_deadlin
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.trusted_proxies import TrustedProxies, networks_of
+from mirrorchat.turn.stopwatch import Stopwatch
 
 TEXT_LIMIT_CHARS = 4000  # of the form field `text`
 HOTWORDS_LIMIT = 200

@@ -48,7 +48,7 @@ from mirrorchat.turn.events import (
     VoiceKnown,
 )
 from mirrorchat.turn.playback import HeadStart, InOrder, PlayoutBuffer
-from mirrorchat.turn.stopwatch import Stopwatch as Stopwatch
+from mirrorchat.turn.stopwatch import Stopwatch
 
 POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works

@@ -20,11 +20,11 @@ from test_app import wait_for
 from mirrorchat.app import create_app
 from mirrorchat.engines import BatchStats
 from mirrorchat.errors import ServerBusy, ShuttingDown
-from mirrorchat.pipeline import Stopwatch
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.server.metrics import Metrics, Observed
 from mirrorchat.server.runtime import request_record
 from mirrorchat.settings import Settings
+from mirrorchat.turn.stopwatch import Stopwatch
 
 DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
 SUFFIX = re.compile(r"_(bucket|sum|count)$")

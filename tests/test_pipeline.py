@@ -25,11 +25,12 @@ from mirrorchat.errors import (
     SynthesisFailed,
 )
 from mirrorchat.llm import ChatClient
-from mirrorchat.pipeline import Pipeline, Question, Stopwatch
+from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.sessions import Session, Sessions
 from mirrorchat.settings import ChatApi
 from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings
+from mirrorchat.turn.stopwatch import Stopwatch
 
 UNREADABLE = "ꡀꡁꡂ ꡃꡄꡅ ꡆꡇꡈ."  # letters, but none that eSpeak NG has a sound for
 

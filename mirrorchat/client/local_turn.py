@@ -12,13 +12,14 @@ from mirrorchat.audio import Audio, decode, require_speakable
 from mirrorchat.client.asked import Answered, AnswerEvent, Asked
 from mirrorchat.client.terminal import Waiting
 from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority, Transcript, Voice
-from mirrorchat.pipeline import Pipeline, Question, Stopwatch
+from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.server.answers import engines_json, engines_used
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.text import SentenceCutter
 from mirrorchat.turn.events import Done, Error
+from mirrorchat.turn.stopwatch import Stopwatch
 
 HEARD_LIMIT_S = 600.0  # of a recording that is transcribed or gives a voice
 SPEECH_DEADLINE_S = 3600.0

@@ -24,10 +24,11 @@ from mirrorchat.errors import (
     ModelNotInstalled,
     NoWords,
 )
-from mirrorchat.pipeline import Answer, Pipeline, Question, Stopwatch
+from mirrorchat.pipeline import Answer, Pipeline, Question
 from mirrorchat.scheduler import Scheduler
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.startup.loading import build_engines
+from mirrorchat.turn.stopwatch import Stopwatch
 
 PARROT = "--parrot"
 STAGES = ("decode", "recognise", "voice", "answer", "speak")  # as Stopwatch names them, in the order of a turn

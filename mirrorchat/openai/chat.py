@@ -17,7 +17,7 @@ from mirrorchat.chat.stream import AnswerFailed, spoken
 from mirrorchat.encoders import ENCODERS
 from mirrorchat.engines import Cancel, ChatModel, Deadline, Language
 from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi, NoWords
-from mirrorchat.openai import fields as fields
+from mirrorchat.openai import fields
 from mirrorchat.openai.chat_request import (
     ChatWanted,
     Speech,
@@ -42,12 +42,12 @@ from mirrorchat.openai.turn import (
     watch,
 )
 from mirrorchat.openai.voices import named
-from mirrorchat.pipeline import Stopwatch
 from mirrorchat.scheduler import Place
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import hung_up
 from mirrorchat.server.streams import StreamedTurn
 from mirrorchat.turn.events import Error, Event, SentenceFailed, SpokenAudio, StartedOver, StillWorking, TextDelta
+from mirrorchat.turn.stopwatch import Stopwatch
 
 JSON_OVERHEAD_BYTES = 1 << 20  # of a body, beside the recordings in it
 

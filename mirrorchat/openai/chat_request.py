@@ -8,7 +8,7 @@ from typing import Any
 
 from mirrorchat.engines import Language, Message
 from mirrorchat.errors import InvalidField, MissingField, UnsupportedField
-from mirrorchat.openai import fields as fields
+from mirrorchat.openai import fields
 from mirrorchat.openai.models import ALL, CHATS, chosen
 
 MESSAGES_LIMIT = 1_000

@@ -10,7 +10,7 @@ from flask import Response, request
 from mirrorchat.encoders import ENCODERS, Encoder
 from mirrorchat.engines import Cancel, Language, Voice
 from mirrorchat.errors import ChatFailure, InvalidField, MissingField
-from mirrorchat.openai import fields as fields
+from mirrorchat.openai import fields
 from mirrorchat.openai.models import SPEAKS, chosen
 from mirrorchat.openai.time_stretch import FASTEST, SLOWEST, StretchedEncoder
 from mirrorchat.openai.turn import entered, event_response, freed_on_error, spoken_turn, sse

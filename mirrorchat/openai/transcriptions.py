@@ -13,7 +13,7 @@ from flask import Response, jsonify, request
 from mirrorchat.audio import Audio
 from mirrorchat.engines import Cancel, Deadline, Language, Recognizer, Transcript
 from mirrorchat.errors import InvalidField, UnsupportedField
-from mirrorchat.openai import fields as fields
+from mirrorchat.openai import fields
 from mirrorchat.openai.models import HEARS, chosen
 from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of, words_of
 from mirrorchat.openai.turn import (
@@ -28,12 +28,12 @@ from mirrorchat.openai.turn import (
     uploaded,
     watch,
 )
-from mirrorchat.pipeline import Stopwatch
 from mirrorchat.scheduler import Place
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import hung_up
 from mirrorchat.server.streams import StreamedTurn
 from mirrorchat.turn.events import StillWorking
+from mirrorchat.turn.stopwatch import Stopwatch
 from mirrorchat.wenet.speech_pieces import pieces_of
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")

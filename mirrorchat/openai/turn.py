@@ -12,12 +12,13 @@ from flask import Response, request
 from mirrorchat.audio import Audio, decode, require_speakable
 from mirrorchat.engines import Cancel, Deadline, Language, Voice
 from mirrorchat.errors import ClientGone, InvalidRequest, MissingField
-from mirrorchat.pipeline import EVENT_LIMIT, KEEP_ALIVE_S, POLL_S, TURN_OVER, Pipeline, Stopwatch, Texts
+from mirrorchat.pipeline import EVENT_LIMIT, KEEP_ALIVE_S, POLL_S, TURN_OVER, Pipeline, Texts
 from mirrorchat.scheduler import Place
 from mirrorchat.server.runtime import enter, request_record, runtime
 from mirrorchat.server.socket_watch import hung_up, upload_deadline
 from mirrorchat.server.streams import KEEP_ALIVE, StreamedTurn, as_ours
 from mirrorchat.turn.events import Error, Event, SentenceFailed, StillWorking
+from mirrorchat.turn.stopwatch import Stopwatch
 
 DONE = b"data: [DONE]\n\n"
 FORM_PARTS = 512  # of a multipart body: words to listen for come as a part each

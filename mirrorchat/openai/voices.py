@@ -10,7 +10,7 @@ from mirrorchat.audio import Audio, encode_wav
 from mirrorchat.engines import Cancel, Engines, Language, Voice, VoiceKind
 from mirrorchat.enrolled_voices import EnrolledVoice, Part, checked_name
 from mirrorchat.errors import InvalidField, MissingField, NotFound, NoVoice, UnsupportedField
-from mirrorchat.openai import fields as fields
+from mirrorchat.openai import fields
 from mirrorchat.openai.turn import decoded, entered, one, uploaded, watch
 from mirrorchat.server.runtime import runtime
 

@@ -16,7 +16,7 @@ from mirrorchat.audio import Audio, Samples, to_pcm16
 from mirrorchat.encoders import ENCODERS, Encoder
 from mirrorchat.engines import EngineInfo, Transcript, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, MirrorChatError, SynthesisFailed, log_unexpected
-from mirrorchat.pipeline import Pipeline, Question, Stopwatch
+from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.scheduler import Place
 from mirrorchat.server.answers import (
     Facts,
@@ -43,6 +43,7 @@ from mirrorchat.turn.events import (
     Timings,
     VoiceKnown,
 )
+from mirrorchat.turn.stopwatch import Stopwatch
 
 WRITE_BYTES = 65_536  # in one write, which has SEND_DEADLINE_S: 1.4 s of wav
 GREETING = b": MirrorChat\n\n"  # a comment: sends the headers off before there is anything to say
