@@ -22,6 +22,7 @@ from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
+LOADER = "load-engines"  # the name of the thread that does
 EXTENSION = "mirrorchat"  # where the app keeps its Runtime
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,9 @@ class Runtime:
         self.voices = EnrolledVoices(settings.voices_dir)
         self._pipeline: Pipeline | None = None
         self._loaded = threading.Event()
-        threading.Thread(target=self._load, name="load-engines", daemon=True).start()
+        self._closed = False
+        self._lock = threading.Lock()  # of the two together: what is loaded after close() is freed at once
+        threading.Thread(target=self._load, name=LOADER, daemon=True).start()
 
     @property
     def pipeline(self) -> Pipeline:
@@ -62,32 +65,49 @@ class Runtime:
         self.scheduler.end_all(shutting_down())
 
     def close(self) -> None:
-        """End what runs and free the engines."""
+        """End what runs and free the engines, those too that are still loading."""
         self.end_turns()
         self.sessions.close()
-        if self._pipeline is not None:
-            self._pipeline.close()
+        with self._lock:
+            self._closed = True
+            pipeline = self._pipeline
+        if pipeline is not None:
+            pipeline.close()
 
     def _load(self) -> None:
         started = time.monotonic()
         try:
             engines = build_engines(self.settings)
-        except (ConfigurationError, ModelNotInstalled) as error:
-            _log.critical("the server cannot start: %s", error.message)
-            os._exit(LOAD_FAILED_STATUS)
         except Exception as error:
-            log_unexpected(error)
-            _log.critical("the server cannot start: an engine failed to load")
-            os._exit(LOAD_FAILED_STATUS)
+            if not self._closed:
+                _cannot_start(error)
+            return
         settings = self.settings
-        self._pipeline = Pipeline(
+        pipeline = Pipeline(
             engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=settings.max_turns
         )
+        with self._lock:
+            if not self._closed:
+                self._pipeline = pipeline
+        if self._pipeline is None:
+            pipeline.close()
+            return
         self.metrics.engines = engines
         for stage, info in engines.infos().items():
             _log.info("%-14s %s (%s)", stage, engine_label(info), info.reason)
         _log.info("ready after %.1f s", time.monotonic() - started)
         self._loaded.set()
+
+
+def _cannot_start(error: Exception) -> None:
+    """Say why, and end the process: without engines it is of no use."""
+    if isinstance(error, ConfigurationError | ModelNotInstalled):
+        reason = error.message
+    else:
+        log_unexpected(error)
+        reason = "an engine failed to load"
+    _log.critical("the server cannot start: %s", reason)
+    os._exit(LOAD_FAILED_STATUS)
 
 
 def runtime() -> Runtime:
