@@ -38,6 +38,8 @@ def imported(path: Path) -> Iterator[str]:
     """Yield the modules of the project that a file imports, wherever in it."""
     known = modules()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from {name for name in known if f"mirrorchat.{name}" in {alias.name for alias in node.names}}
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "mirrorchat":
             module = (node.module or "").removeprefix("mirrorchat").lstrip(".")
             for alias in node.names:

@@ -12,7 +12,7 @@ from mirrorchat.trusted_proxies import caller_network
 
 FAILED_KEYS_PER_MINUTE = 20  # from one address
 MAX_ADDRESSES = 10_000  # remembered, about 2 MB
-EXTENSION = "mirrorchat.server.access"  # where the app keeps its Access
+EXTENSION = "mirrorchat.access"  # where the app keeps its Access
 
 
 class Access:

@@ -2,7 +2,7 @@
 
 import { WORDS } from "./words.js";
 
-const STORED = "mirrorchat.server.page-language";
+const STORED = "mirrorchat.page-language";
 const TAGS = { en: "en", zh: "zh-CN" };
 const given = new WeakMap(); // what stands in the gaps of an element's text
 
