@@ -1,5 +1,6 @@
 """The command line: `mirrorchat COMMAND`. Each command's module is imported when it is called, not before."""
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -58,6 +59,10 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except MirrorChatError as error:
             raise CommandFailed(" ".join(str(error).split())) from error
+        except OSError as error:  # of standard output, such as a full disk; who no longer listens is click's to notice
+            if error.errno == errno.EPIPE:
+                raise
+            raise CommandFailed(str(error)) from error
         except (KeyboardInterrupt, click.Abort):  # the second is what a question gives that Ctrl-C ends
             click.echo("\nmirrorchat: interrupted", err=True)
             ctx.exit(INTERRUPTED_STATUS)

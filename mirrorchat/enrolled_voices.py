@@ -110,7 +110,8 @@ class EnrolledVoices:
             voice = self._read_header(id_or_name)
             found = voice if voice is not None and voice.owner == owner else None
         else:
-            named = (voice for voice in self.of(owner) if voice.name.casefold() == id_or_name.casefold())
+            wanted = _normal(id_or_name).casefold()
+            named = (voice for voice in self.of(owner) if voice.name.casefold() == wanted)
             found = next(named, None)
         if found is None:
             raise NotFound(f"there is no voice {id_or_name[:NAME_LIMIT_CHARS]!r} of yours", param="voice")
@@ -138,10 +139,14 @@ class EnrolledVoices:
             raise NotFound(f"the file of the voice {voice.name} is damaged: enrol it again", param="voice") from None
 
     def delete(self, owner: str, id_or_name: str) -> EnrolledVoice:
-        """Remove a voice and all that is kept of it. Raises NotFound."""
+        """Remove a voice and all that is kept of it. Raises NotFound, Unavailable when the folder cannot be written."""
         with self._lock:
             voice = self.find(owner, id_or_name)
-            self._path(voice.id).unlink(missing_ok=True)
+            try:
+                self._path(voice.id).unlink(missing_ok=True)
+            except OSError as error:
+                log_unexpected(error)
+                raise Unavailable("the voice cannot be deleted: the server's voices_dir cannot be written") from None
         return voice
 
     def _path(self, voice_id: str) -> Path:
@@ -189,12 +194,16 @@ class EnrolledVoices:
 
 def checked_name(name: str, reserved: Sequence[str]) -> str:
     """Return `name` as it is kept. Raises InvalidField for one that is empty, too long, not printable or `reserved`."""
-    text = unicodedata.normalize("NFC", name).strip()
-    if not 0 < len(text) <= NAME_LIMIT_CHARS or not text.isprintable():
-        raise InvalidField(f"name must be 1 to {NAME_LIMIT_CHARS} printable characters", param="name")
+    text = _normal(name)
+    if not 0 < len(text) <= NAME_LIMIT_CHARS or not text.isprintable() or "/" in text:  # which ends a name in a URL
+        raise InvalidField(f"name must be 1 to {NAME_LIMIT_CHARS} printable characters without /", param="name")
     if text.casefold() in reserved or text.casefold().startswith(ID_PREFIX):
         raise InvalidField(f"name may not be {text}: that means another voice; choose another name", param="name")
     return text
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def _as_reason(text: str) -> str:

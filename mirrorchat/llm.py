@@ -38,6 +38,7 @@ from mirrorchat.settings import ChatApi
 
 _MAX_STREAM_BYTES = 64_000_000  # 20,000 one-character events of 3 kB each; comments count too
 _MAX_RETRY_AFTER_S = 300.0
+_REQUEST_STATUSES = (400, 413, 422)  # what an API says of a request, not of itself
 _READ_BYTES = 16_384
 _POLL_S = 0.02  # how late a cancel or a deadline is noticed at most
 _GRACE_S = 1.0  # wait for [DONE] after a finish_reason: everything has been said, but some servers say more after it
@@ -87,7 +88,8 @@ class ChatClient:
         request; the connection is closed however it ends.
         """
         asked = [{"role": message.role, "content": message.content} for message in messages]
-        return self._first_answer(TextReader, {"messages": asked}, range(len(self._apis)), deadline, cancel, failed)
+        everyone = range(len(self._apis))
+        return self._first_answer(TextReader, {"messages": asked}, everyone, deadline, cancel, failed)
 
     def relay(
         self,
@@ -104,7 +106,7 @@ class ChatClient:
         `stream`.
         """
         chosen = [index for index, api in enumerate(self._apis) if model in (None, api.model)]
-        return self._first_answer(ChunkReader, request, chosen, deadline, cancel, failed)
+        return self._first_answer(ChunkReader, request, chosen, deadline, cancel, failed, callers=True)
 
     def _first_answer(
         self,
@@ -114,6 +116,8 @@ class ChatClient:
         deadline: Deadline,
         cancel: Cancel,
         failed: Sequence[ChatFailure],
+        *,
+        callers: bool = False,  # the request is of a caller's making, and may be at fault
     ) -> Iterator[Said]:
         failures = list(failed)
         skipped = set(range(len(self._apis))).difference(chosen) | {failure.index for failure in failed}
@@ -125,7 +129,7 @@ class ChatClient:
                         begun = True
                         yield piece
             except AnswerFailed as failure:
-                failures.append(self._note(index, failure))
+                failures.append(self._note(index, failure, blame=not (callers and failure.status in _REQUEST_STATUSES)))
                 if begun:
                     raise ChatInterrupted(f"the answer broke off: {failures[-1]}", failures) from None
             else:
@@ -143,10 +147,11 @@ class ChatClient:
         with self._lock:
             return tuple(self._failures)
 
-    def _note(self, index: int, failed: AnswerFailed) -> ChatFailure:
-        with self._lock:
-            self._failures[index] += 1
-        self._cooldowns.failed(index, failed.retry_after_s)
+    def _note(self, index: int, failed: AnswerFailed, *, blame: bool) -> ChatFailure:
+        if blame:
+            with self._lock:
+                self._failures[index] += 1
+            self._cooldowns.failed(index, failed.retry_after_s)
         name = f"API {index + 1} ({self._apis[index].host})"
         failure = ChatFailure(index, name, failed.reason, failed.fault, failed.status)
         _log.warning("chat: %s", failure)

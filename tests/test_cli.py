@@ -9,6 +9,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 from running_server import ROOT
+from test_app import QUESTION
 
 from mirrorchat import __version__, cli
 from mirrorchat.errors import InstallError
@@ -59,7 +60,7 @@ def test_an_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise InstallError("first line\n  second line")
 
-    monkeypatch.setattr(models_command, "load_settings", fail)
+    monkeypatch.setattr(models_command, "settings_of", fail)
     result = CliRunner().invoke(cli.cli, ["models", "path"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "mirrorchat: first line second line\n"
@@ -74,3 +75,35 @@ def test_a_bad_configuration_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("arguments", [["fly"], ["models", "fly"], ["models", "install"], ["models", "install", "w"]])
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(cli.cli, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["say", "hi", "--out", ".wav"], "must end in"),
+        (["say", "a\udcff", "--out", "b.wav"], "not UTF-8"),
+        (["ask", str(QUESTION), "--text", "a\udcff"], "not UTF-8"),
+        (["hear", str(QUESTION), "--server", "http://[::1"], "takes a URL"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(arguments: list[str], reason: str) -> None:
+    result = CliRunner().invoke(cli.cli, arguments)
+    assert result.exit_code in (1, 2) and reason in result.stderr and isinstance(result.exception, SystemExit)
+
+
+def test_a_full_disk_is_said_in_a_line() -> None:
+    command = f"{sys.executable} -m mirrorchat key > /dev/full"
+    done = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_standard_input_is_said_in_a_line() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m mirrorchat hear - <&-",
+        shell=True,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and done.stderr == "mirrorchat: there is no standard input\n"

@@ -104,6 +104,10 @@ def test_the_health_check_tells_a_ready_server(embedded_server: RunningServer) -
         assert (done.returncode == 0) == healthy, done.stderr
 
 
+def test_there_is_nothing_but_servers_and_their_proxies() -> None:
+    assert SERVERS and PROXIES and SERVERS.keys() | PROXIES.keys() == SERVICES.keys()
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_container_is_confined(name: str) -> None:
     service = SERVICES[name]

@@ -40,6 +40,7 @@ def imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from {name for name in known if f"mirrorchat.{name}" in {alias.name for alias in node.names}}
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: a relative import"
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "mirrorchat":
             module = (node.module or "").removeprefix("mirrorchat").lstrip(".")
             for alias in node.names:
@@ -58,5 +59,8 @@ def test_imports_run_upward(module: str) -> None:
 
 
 def test_every_package_says_what_it_holds() -> None:
-    for path in PACKAGE.glob("*/__init__.py"):
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+    packages = list(PACKAGE.glob("*/__init__.py"))
+    assert len(packages) > 10
+    for path in packages:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree) and len(tree.body) == 1, path  # and nothing else: imports go to the modules

@@ -147,14 +147,18 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_one(tmp_path: Path) -> No
         EnrolledVoices(tmp_path / "file" / "voices").enrol("a", "Anna", PARTS)
 
 
-@pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\nb", "a\x00b", "Default", "voice_1", "\u202eabc"])
+@pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\nb", "a\x00b", "Default", "voice_1", "\u202eabc", "a/b"])
 def test_names_that_are_none_are_refused(name: str) -> None:
     with pytest.raises(InvalidField):
         checked_name(name, ("default",))
 
 
-def test_names_are_kept_in_one_form() -> None:
-    assert checked_name(" Ame\u0301lie ", ()) == "Am\u00e9lie"
+def test_names_are_kept_in_one_form(tmp_path: Path) -> None:
+    name = " Ame\u0301lie "
+    assert checked_name(name, ()) == "Am\u00e9lie"
+    store = EnrolledVoices(tmp_path)
+    voice = store.enrol("a", checked_name(name, ()), PARTS)
+    assert store.find("a", name) == voice  # as it was given
     assert checked_name("小明", ()) == "小明"
 
 

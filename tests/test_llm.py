@@ -334,6 +334,17 @@ def test_an_api_that_failed_is_tried_last_until_its_cooldown_ends() -> None:
         assert ask(client) == "A"
 
 
+@pytest.mark.parametrize(("code", "next_answer"), [(400, "A"), (413, "A"), (422, "A"), (401, "B"), (500, "B")])
+def test_a_request_of_a_callers_own_that_is_refused_cools_no_api(code: int, next_answer: str) -> None:
+    """Else whoever sends nonsense would decide which API answers others."""
+    with ChatServer(in_turn(status(code), answer("A"))) as first, ChatServer(answer("B")) as second:
+        client = client_of(api_at(first), api_at(second))
+        nonsense = {"messages": [{"role": "user", "content": "Hi"}], "tools": "none"}
+        assert list(client.relay(nonsense, deadline=Deadline.after(30.0), cancel=Cancel()))
+        assert client.failures() == ((0, 0) if next_answer == "A" else (1, 0))
+        assert ask(client) == next_answer
+
+
 def test_cooling_apis_are_tried_in_the_order_in_which_their_cooldowns_end() -> None:
     with ChatServer(status(500)) as first, ChatServer(status(500)) as second, ChatServer(answer("C")) as third:
         client = client_of(api_at(first), api_at(second), api_at(third))

@@ -166,9 +166,19 @@ def test_an_apis_own_model_can_be_named(scene: Scene, client: OpenAI) -> None:
 def test_who_hangs_up_ends_the_chat(scene: Scene, client: OpenAI) -> None:
     scene.chats[0].behaviour = hang_before_headers
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.5).chat.completions.create(model="mirrorchat", messages=ASK)
-    wait_for(lambda: scene.chats[0].requests[0].closed_early.is_set())
+        client.with_options(timeout=3).chat.completions.create(model="mirrorchat", messages=ASK)
+    wait_for(lambda: bool(scene.chats[0].requests) and scene.chats[0].requests[0].closed_early.is_set())
     scene.wait_until_idle()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ['"temperature": "0.5"', '"max_tokens": 1.5', '"seed": 1e999', '"seed": "1"', '"logit_bias": {"5": 1e999}'],
+)
+def test_numbers_that_no_api_takes_are_refused_here(scene: Scene, wrong: str) -> None:
+    body = f'{{"model": "mirrorchat", "messages": [{{"role": "user", "content": "Hi"}}], {wrong}}}'
+    response = scene.send("POST", "/chat/completions", data=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400 and scene.chats[0].requests == scene.chats[1].requests == []
 
 
 # With sound

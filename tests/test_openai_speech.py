@@ -211,3 +211,9 @@ def test_xtts_speaks_in_an_enrolled_voice(weights_scene: Scene) -> None:
     assert heard(response.content).duration_s > 0.3
     assert heard(say(client, input="Hello.")).duration_s > 0.3  # in the default voice
     assert "xtts" in weights_scene.send("GET", f"/audio/voices/{voice.id}").json()["models"][0]
+
+
+def test_half_a_character_is_refused(openai_scene: Scene) -> None:
+    body = b'{"model": "tts-1", "voice": "default", "input": "\\ud800 hello there"}'
+    response = openai_scene.send("POST", "/audio/speech", data=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "input")

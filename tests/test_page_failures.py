@@ -1,8 +1,10 @@
 """What goes wrong, as the page says it: in words, with what to do, and without losing its way."""
 
 import re
+from collections.abc import Iterator
 from contextlib import closing
 
+import pytest
 import requests
 from browser import INSECURE_HOST, Browser
 from chat_server import answer, hang_before_headers, status
@@ -12,6 +14,21 @@ from selenium.webdriver.common.keys import Keys
 from speech import say_wav
 from test_app import wait_for
 from test_pipeline import UNREADABLE
+
+
+@pytest.fixture
+def guarded_page(page_scenes: Scenes) -> Iterator[Browser]:
+    """The page that asks for a key, where both storages throw."""
+    browser = page_scenes.guarded.browser
+    deny = "get() { throw new DOMException('no', 'SecurityError'); }"
+    source = "".join(
+        f"Object.defineProperty(window, '{name}', {{ {deny} }});" for name in ("sessionStorage", "localStorage")
+    )
+    added = browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=source)
+    browser.show_on(1280, 800, phone=False)
+    browser.open(page_scenes.guarded.server.url)
+    yield browser
+    browser.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
 
 
 def test_too_short_a_press_is_said_in_words(page_scene: Scene) -> None:
@@ -148,3 +165,36 @@ def test_a_server_that_is_gone_is_said_in_words(page_scene: Scene) -> None:
     wait_for(lambda: browser.notice == "network_gone")
     browser.cdp("Network.emulateNetworkConditions", offline=False, **offline)
     assert browser.text("#again") == "Ask again"
+
+
+def test_talking_while_it_forgets(page_scene: Scene) -> None:
+    """What is said while the server is slow to forget goes on: the microphone is never open unseen."""
+    browser = page_scene.open()
+    page_scene.chat.behaviour = answer("Yes.")
+    browser.ask()
+    browser.wait_until("speaking")
+    browser.is_ready()
+    browser.run(
+        "const real = window.fetch; window.fetch = async (path, options) => {"
+        " if (options.method === 'DELETE') await new Promise((go) => { window.forgetNow = go; });"
+        " return real(path, options); }"
+    )
+    browser.tap("forget")
+    assert browser.state == "idle" and browser.text(".turn") == "" and browser.notice == ""
+    browser.tap("talk")
+    browser.listen_for("0:02")
+    browser.run("window.forgetNow()")
+    wait_for(lambda: browser.notice == "forgotten")
+    assert browser.state == "recording" and browser.at("stop").is_enabled()
+    browser.tap("talk")
+    wait_for(lambda: browser.text(".answered .words") == "Yes.")
+    browser.is_ready()
+    assert browser.at("forget").is_enabled()  # the new session
+
+
+def test_nothing_may_be_stored(guarded_page: Browser) -> None:
+    """Browsers can be told to keep nothing: the page then remembers the key by itself."""
+    guarded_page.wait_until("key")
+    guarded_page.at("key").send_keys(KEY, Keys.ENTER)
+    guarded_page.is_ready()
+    assert guarded_page.notice == ""

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from test_app import wait_for
 
+from mirrorchat.engines import Engines
 from mirrorchat.errors import NotReady
+from mirrorchat.server import runtime as server_runtime
 from mirrorchat.server.runtime import LOADER, Runtime
 from mirrorchat.settings import Settings
+from mirrorchat.startup.loading import build_engines
 
 
 def children() -> set[str]:
@@ -23,11 +26,19 @@ def is_loading() -> bool:
     return any(thread.name == LOADER for thread in threading.enumerate())
 
 
-def test_engines_that_are_loaded_after_the_end_are_freed(tmp_path: Path) -> None:
+def test_engines_that_are_loaded_after_the_end_are_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = children()
+    loaded: list[Engines] = []  # held here, so that nothing but close() ends their children
+
+    def build(settings: Settings) -> Engines:
+        loaded.append(build_engines(settings))
+        return loaded[-1]
+
+    monkeypatch.setattr(server_runtime, "build_engines", build)
     runtime = Runtime(Settings(models_dir=tmp_path))
     runtime.close()
     wait_for(lambda: not is_loading(), 60)
+    assert loaded
     wait_for(lambda: children() <= before)
     assert not runtime.wait_until_loaded(0)
     with pytest.raises(NotReady):

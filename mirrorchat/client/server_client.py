@@ -25,6 +25,14 @@ _KEY_LIMIT_BYTES = 4096
 _MESSAGE_LIMIT_CHARS = 1000
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        return False
+
+
 class ServerClient:
     """Sends requests to the server at `url`, with `key` as its Bearer token. Close it, or use it in a with block.
 
@@ -33,8 +41,7 @@ class ServerClient:
     """
 
     def __init__(self, url: str, key: str = "") -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        if not _is_address(url):
             raise CommandError("--server takes a URL such as http://127.0.0.1:9990, without a name or password in it")
         self.url = url.rstrip("/")
         self._session = requests.Session()

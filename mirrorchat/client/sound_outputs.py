@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -78,12 +79,15 @@ class SoundFile:
         """Write the file. Raises CommandError when it cannot be written."""
         if not self._pieces:
             return
-        part = self._path.with_name(f"{self._path.name}.part")
+        part = self._path.with_name(
+            f".mirrorchat-{os.getpid()}.part"
+        )  # the file's own name may be as long as one can be
         try:
             part.write_bytes(self._encoded(np.concatenate(self._pieces)))
             part.replace(self._path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise CommandError(f"{self._path} cannot be written: {error.strerror}") from None
 
     def close(self) -> None:

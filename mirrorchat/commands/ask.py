@@ -23,6 +23,7 @@ from mirrorchat.commands.options import (
     server_key,
     settings_of,
     sound_options,
+    unicode_text,
 )
 
 if TYPE_CHECKING:  # they import numpy, which --help does without
@@ -55,8 +56,14 @@ class _Place:
     help=f"What the question is in (or {LANGUAGE_VARIABLE}). Default: that of LANG.",
 )  # fmt: skip
 @click.option("--reply-language", type=LANGUAGES, help="Answer in this language.")
-@click.option("--text", help="What was said: recognition is skipped, the voice is the recording's all the same.")
-@click.option("--hotwords", default="", help="Words that WeNet should be readier to hear, between commas.")
+@click.option(
+    "--text",
+    callback=unicode_text,
+    help="What was said: recognition is skipped, the voice is the recording's all the same.",
+)
+@click.option(
+    "--hotwords", default="", callback=unicode_text, help="Words that WeNet should be readier to hear, between commas."
+)
 @click.option("--session", metavar="ID", help="With --server: go on from an earlier answer's session.")
 @sound_options
 @json_option

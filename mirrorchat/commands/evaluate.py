@@ -2,13 +2,15 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mirrorchat.commands.options import settings_of
 from mirrorchat.errors import EvaluationError
-from mirrorchat.settings import WENET_WEIGHTS, XTTS_WEIGHTS, Settings, load_settings
+from mirrorchat.settings import WENET_WEIGHTS, XTTS_WEIGHTS, Settings
 
 if TYPE_CHECKING:
     from mirrorchat.evaluation.clips import Clip
@@ -50,7 +52,7 @@ def evaluate(
     FOLDER has one tsv (or name the tsv itself), whose first line names its columns: file, language, transcript and, if
     known, speaker. The exit status is 1 when something of it fails.
     """
-    settings = load_settings(chatgpt_apis=[], **overrides)
+    settings = settings_of(chatgpt_apis=[], **overrides)
     encoder, missing = _encoder(settings, require_similarity) if answers or require_similarity else (None, "")
     if save:
         _make_folder(save)
@@ -62,7 +64,8 @@ def evaluate(
     with _Progress() as progress:
         clips = _clips(place, settings, progress)
         progress.show("loading the engines")
-        engines = build_engines(settings)
+        with redirect_stdout(sys.stderr):  # some packages print while they load
+            engines = build_engines(settings)
         try:
             plan = Plan(clips, answers, say == "transcript", encoder, missing, save, made=place is None)
             results = run(plan, engines, settings, progress.show)

@@ -18,7 +18,7 @@ def key(from_stdin: bool, as_json: bool) -> None:
     Prints a new random key, which its caller sends as 'Authorization: Bearer KEY', and its hash: an entry of api_keys
     in config.py or in MIRRORCHAT_API_KEYS. The key is kept nowhere.
     """
-    made = sys.stdin.readline().strip() if from_stdin else new_key()
+    made = ("" if sys.stdin is None else sys.stdin.readline().strip()) if from_stdin else new_key()
     if not is_key(made):
         raise ConfigurationError("a key must be at least 16 printable ASCII characters")
     if as_json:

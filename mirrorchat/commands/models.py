@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mirrorchat.commands.options import settings_of
 from mirrorchat.errors import InstallError
 from mirrorchat.models.manifest import LICENCES, RELEASES, Engine, Release
 from mirrorchat.models.progress import size_text
@@ -23,7 +24,7 @@ from mirrorchat.models.store import (
     remove_model,
     size_on_disk,
 )
-from mirrorchat.settings import Settings, load_settings
+from mirrorchat.settings import Settings
 
 NAMES = click.Choice(list(RELEASES))
 
@@ -90,7 +91,7 @@ def _needed(release: Release, settings: Settings) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_models(as_json: bool) -> None:
     """Show what can be installed, and what is."""
-    settings = load_settings()
+    settings = settings_of()
     table = rows(settings)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in table], indent=2))
@@ -149,7 +150,7 @@ def install_models(
     from mirrorchat.models.material import Request
     from mirrorchat.models.sources import SOURCES
 
-    models_dir = load_settings().models_dir
+    models_dir = settings_of().models_dir
     sources = tuple(build() for name, build in SOURCES.items() if source in (None, name))
     requests = [
         Request(RELEASES[name], RELEASES[name].licence.code, sources, place, replace, allow_changed, keep_original)
@@ -218,7 +219,7 @@ def _provide_packages(skip: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_models(names: Sequence[str], as_json: bool) -> None:
     """Read the installed models and compare them with the checksums that were recorded."""
-    models_dir = load_settings().models_dir
+    models_dir = settings_of().models_dir
     results = {name: _verify(RELEASES[name], models_dir) for name in names or _recorded(models_dir)}
     if as_json:
         click.echo(json.dumps({name: {"ok": not found, "faults": found} for name, found in results.items()}, indent=2))
@@ -254,7 +255,7 @@ def _verify(release: Release, models_dir: Path) -> list[str]:
 @click.option("--force", is_flag=True, help="Remove files too that were put there by hand.")
 def remove_models(names: Sequence[str], force: bool) -> None:
     """Remove installed models, and what unfinished installations left."""
-    models_dir = load_settings().models_dir
+    models_dir = settings_of().models_dir
     with locked(models_dir):
         for name in names:
             remove_model(RELEASES[name], models_dir, unrecorded=force)
@@ -266,7 +267,7 @@ def remove_models(names: Sequence[str], force: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def model_path(name: str | None, as_json: bool) -> None:
     """Print the folder of the models, or of one of them."""
-    models_dir = load_settings().models_dir
+    models_dir = settings_of().models_dir
     if as_json:
         folders = {each: str(models_dir / RELEASES[each].folder) for each in ([name] if name else RELEASES)}
         click.echo(json.dumps({"models_dir": str(models_dir), "folders": folders}, indent=2))

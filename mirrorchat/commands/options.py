@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,7 +64,7 @@ def sound_options(command: Command) -> Command:
 
 
 def _out(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value not in (None, STDIN) and not str(value).lower().endswith(OUT_ENDINGS):
+    if value not in (None, STDIN) and Path(str(value)).suffix.lower() not in OUT_ENDINGS:
         raise click.BadParameter(f"the name must end in {', '.join(OUT_ENDINGS)}, or be -")
     return value
 
@@ -78,9 +79,19 @@ def default_language() -> str:
     return "chinese" if named.lower().startswith("zh") else "english"
 
 
-def settings_of(config: Path | None) -> Settings:
-    """Return the settings of `config`, or of the usual place. Raises ConfigurationError."""
-    return load_settings(config)
+def settings_of(config: Path | None = None, **overrides: Any) -> Settings:
+    """Return the settings of `config`, or of the usual place, under `overrides`. Raises ConfigurationError."""
+    with redirect_stdout(sys.stderr):  # what the file prints is no result
+        return load_settings(config, **overrides)
+
+
+def unicode_text(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Return what an argument holds. Raises BadParameter where its bytes were no text."""
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("it is not UTF-8") from None
+    return value
 
 
 def server_key(key_file: Path | None) -> str:
@@ -99,6 +110,8 @@ def read_recording(name: str) -> bytes:
     """Return the bytes of the file `name`, or of standard input for `-`. Raises CommandError; none is decoded here."""
     try:
         if name == STDIN:
+            if sys.stdin is None:  # closed by who started this
+                raise CommandError("there is no standard input")
             data = sys.stdin.buffer.read(RECORDING_LIMIT_BYTES + 1)
         else:
             with open(name, "rb") as file:

@@ -22,6 +22,7 @@ from mirrorchat.commands.options import (
     server_key,
     settings_of,
     sound_options,
+    unicode_text,
 )
 from mirrorchat.errors import CommandError
 
@@ -35,7 +36,7 @@ TEXT_LIMIT_CHARS = 20_000  # about twenty minutes of speech
 
 
 @click.command()
-@click.argument("text")
+@click.argument("text", callback=unicode_text)
 @click.option("--voice", metavar="FILE", help="Speak as who speaks in this recording. Default: a neutral voice.")
 @click.option("--language", type=LANGUAGES, help="What TEXT is in. Default: Chinese where it has Chinese characters.")
 @sound_options

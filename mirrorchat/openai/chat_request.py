@@ -23,8 +23,12 @@ PASSED_ON = (
 )  # fmt: skip
 RANGES = {
     "temperature": (0.0, 2.0), "top_p": (0.0, 1.0), "presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0),
-    "max_tokens": (1, 1_000_000), "max_completion_tokens": (1, 1_000_000),
 }  # fmt: skip
+WHOLE_RANGES = {
+    "max_tokens": (1, 1_000_000),
+    "max_completion_tokens": (1, 1_000_000),
+    "seed": (-(1 << 63), (1 << 63) - 1),
+}
 REFUSED = {
     "logprobs": "log probabilities are not passed on",
     "top_logprobs": "log probabilities are not passed on",
@@ -64,7 +68,13 @@ def wanted_chat(body: Mapping[str, Any]) -> ChatWanted:
     if body.get("n") not in (None, 1):
         raise UnsupportedField("n is not honoured: there is one answer", param="n")
     for name, (low, high) in RANGES.items():
+        if isinstance(body.get(name), str):
+            raise InvalidField(f"{name} must be a number, not a text", param=name)
         fields.number(body, name, low, high, low)
+    for name, (least, most) in WHOLE_RANGES.items():
+        value = body.get(name)
+        if value is not None and not (type(value) is int and least <= value <= most):
+            raise InvalidField(f"{name} must be a whole number from {least} to {most}", param=name)
     model = chosen(body, CHATS)
     stream = fields.flag(body, "stream")
     options = body.get("stream_options") or {}

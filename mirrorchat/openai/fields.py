@@ -1,8 +1,9 @@
 """The fields of requests in OpenAI's form: read within bounds, honoured or refused by name."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Request
 
@@ -26,13 +27,14 @@ def json_body(request: Request, *, limit_bytes: int) -> dict[str, Any]:
     if (request.content_length or 0) > limit_bytes:
         raise UploadTooLarge(f"the body is larger than {limit_bytes} bytes")
     with upload_deadline(request.environ):
+        request.max_content_length = limit_bytes  # not that of uploads; where no length is given, too
         data = request.get_data(cache=False)
     if len(data) > limit_bytes:
         raise UploadTooLarge(f"the body is larger than {limit_bytes} bytes")
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > VALUES_LIMIT:
         raise InvalidRequest(f"the body holds more than {VALUES_LIMIT} values")
     try:
-        body = json.loads(data, parse_constant=_no_number)
+        body = json.loads(data, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError):
         raise InvalidRequest("the body is not valid JSON") from None
     if not isinstance(body, dict):
@@ -42,8 +44,13 @@ def json_body(request: Request, *, limit_bytes: int) -> dict[str, Any]:
     return body
 
 
-def _no_number(name: str) -> None:
+def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_number(digits)
 
 
 def _is_deeper(value: object, limit: int) -> bool:
@@ -77,7 +84,14 @@ def text(fields: Mapping[str, Any], name: str, *, limit_chars: int) -> str:
         raise InvalidField(f"{name} must be a text that is not empty", param=name)
     if len(value) > limit_chars:
         raise InvalidField(f"{name} is longer than {limit_chars} characters", param=name)
+    if not is_unicode(value):
+        raise InvalidField(f"{name} holds half a surrogate pair, which is no character", param=name)
     return value
+
+
+def is_unicode(value: str) -> bool:
+    """Tell whether a text can be sent on: JSON can name halves of surrogate pairs, which are no characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def choice(fields: Mapping[str, Any], name: str, choices: Sequence[str], default: str) -> str:

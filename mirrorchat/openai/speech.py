@@ -73,7 +73,8 @@ def _wanted(body: Mapping[str, Any]) -> Wanted:
     cutter = SentenceCutter(language)
     if not cutter.feed(text) and not cutter.flush():
         raise InvalidField("input holds nothing that can be spoken", param="input")
-    chosen(body, SPEAKS)
+    if language not in chosen(body, SPEAKS).languages:
+        raise InvalidField(f"model: {body['model']} does not speak {language.value}", param="model")
     return Wanted(
         text,
         language,

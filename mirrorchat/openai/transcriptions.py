@@ -141,6 +141,8 @@ def _wanted(form: Mapping[str, Any]) -> Wanted:
 def _languages(form: Mapping[str, Any]) -> tuple[Language, ...]:
     spoken = chosen(form, HEARS).languages
     named = fields.language(form)
+    if named is not None and named not in spoken:
+        raise InvalidField(f"language: the model {form['model']} does not hear {named.value}", param="language")
     if named is not None:
         return (named,)
     given = [fields.language({"languages": value}, "languages") for value in form["languages"]]

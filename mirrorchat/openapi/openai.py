@@ -1,5 +1,6 @@
 """OpenAI's routes in the OpenAPI document: the fields that are honoured here; others are ignored or refused by name."""
 
+from mirrorchat.openai.chat_request import ROLES
 from mirrorchat.openapi.parts import BINARY, TEXT, Schema, answered, operation, record
 
 EVENTS: Schema = {"type": "object", "properties": {"data": TEXT}, "required": ["data"]}
@@ -122,7 +123,8 @@ def _voice_paths() -> Schema:
 def _chat_paths() -> Schema:
     completion = record(id=TEXT, object=TEXT, created={"type": "integer"}, model=TEXT, choices={"type": "array"})
     answer = answered("the answer", **{"application/json": completion, "text/event-stream": EVENTS})
-    message = record(["role"], role={"enum": ["system", "user", "assistant"]}, content=TEXT)
+    content = {"anyOf": [TEXT, {"type": "array", "items": record(["type"], type=TEXT)}, {"type": "null"}]}
+    message = record(["role"], role={"enum": list(ROLES)}, content=content)
     audio = record(voice=VOICE, format={"enum": ["wav", "mp3", "flac", "opus", "aac", "pcm16"]})
     wanted = record(
         ["messages"],

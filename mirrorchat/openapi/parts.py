@@ -14,7 +14,7 @@ STATUSES: Mapping[int, str] = {
     404: "there is no such thing, or it belongs to another key",
     405: "not with this method",
     408: "the upload takes too long",
-    409: "another turn of the session still runs",
+    409: "another turn of the session runs; a voice of that name is there, too many are, or other models made it",
     413: "the upload is too large, or the recording too long",
     415: "not audio that the server reads",
     422: "too short, silent, not finite, or without words",

@@ -55,13 +55,20 @@ export class Recording {
   async #open() {
     if (!window.isSecureContext) throw new Refusal("insecure_page");
     if (!navigator.mediaDevices?.getUserMedia || !window.AudioWorkletNode) throw new Refusal("browser_too_old");
+    const asked = navigator.mediaDevices.getUserMedia({ audio: WANTED });
     try {
       const prepared = this.#prepare(); // meanwhile, so that the first word is not lost
-      [this.stream] = await Promise.all([navigator.mediaDevices.getUserMedia({ audio: WANTED }), prepared]);
+      [this.stream] = await Promise.all([asked, prepared]);
+      this.#connect();
     } catch (error) {
       this.#close();
+      asked.then(stop, () => {}); // it may be allowed later than something else failed
+      if (error instanceof Refusal) throw error;
       throw new Refusal(FAILURES[error.name] ?? "microphone_failed", { message: error.message });
     }
+  }
+
+  #connect() {
     this.node = new AudioWorkletNode(this.context, "gather", { channelCount: 1, channelCountMode: "explicit" });
     this.node.port.onmessage = ({ data }) => this.#take(data);
     // to the loudspeakers, where it stays silent: some browsers run only what is connected
@@ -70,7 +77,9 @@ export class Recording {
 
   async #prepare() {
     this.context = new AudioContext();
-    await this.context.audioWorklet.addModule(new URL("./gather.js", import.meta.url));
+    await this.context.audioWorklet.addModule(new URL("./gather.js", import.meta.url)).catch(() => {
+      throw new Refusal("network_gone");
+    });
     await this.context.resume();
   }
 
@@ -89,9 +98,13 @@ export class Recording {
   }
 
   #close() {
-    this.stream?.getTracks().forEach((track) => track.stop());
+    if (this.stream) stop(this.stream);
     if (this.context && this.context.state !== "closed") this.context.close();
   }
+}
+
+function stop(stream) {
+  stream.getTracks().forEach((track) => track.stop());
 }
 
 /** Return how loud samples are to the ear, 0 (-60 dB of full scale and less) to 1 (-6 dB and more). */

@@ -1,6 +1,8 @@
 // Server-sent events out of the body of a response, as they come.
 
-import { reach } from "./server.js";
+import { reach, Refusal } from "./server.js";
+
+const SILENCE_LIMIT_MS = 30_000; // the server says every two seconds that it still works
 
 /** Yield {name, data} for each event; comments are passed over. Ends where the body ends. */
 export async function* eventsOf(body) {
@@ -8,7 +10,7 @@ export async function* eventsOf(body) {
   let text = "";
   try {
     for (;;) {
-      const { value, done } = await reach(reader.read());
+      const { value, done } = await inTime(reach(reader.read()));
       if (done) return;
       const blocks = (text + value).split("\n\n");
       text = blocks.pop();
@@ -20,6 +22,15 @@ export async function* eventsOf(body) {
   } finally {
     reader.cancel().catch(() => {}); // it may have ended already
   }
+}
+
+/** Wait for `promise`, and no longer than the server may be silent. */
+function inTime(promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Refusal("broken_off")), SILENCE_LIMIT_MS);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 function eventIn(block) {

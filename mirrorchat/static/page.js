@@ -15,6 +15,7 @@ import { makeTalkButton } from "./talk_button.js";
 import { ask } from "./turn.js";
 
 const LOADING_PAUSE_MS = 1000;
+const QUICK_LIMIT_MS = 30_000; // for what the server answers at once
 
 const at = (id) => document.getElementById(id);
 const player = new Player(() => rest());
@@ -179,21 +180,32 @@ function fail(error, again) {
   showRefusal(refusal, again);
 }
 
-async function forget() {
-  const id = session;
-  callOff();
+/** Forget the session `id`; who talks meanwhile begins another. */
+async function forget(id) {
+  if (id === session) {
+    callOff();
+    session = "";
+    clearConversation();
+    rest();
+  }
   try {
-    await request(`sessions/${encodeURIComponent(id)}`, { method: "DELETE" });
+    const signal = AbortSignal.timeout(QUICK_LIMIT_MS);
+    await request(`sessions/${encodeURIComponent(id)}`, { method: "DELETE", signal });
   } catch (refusal) {
     if (refusal.code !== "not_found") {
-      fail(refusal, forget); // not forgotten: the session stays known here, too
+      session ||= id; // not forgotten: it stays known here, too
+      at("forget").disabled = false;
+      refused(refusal, () => forget(id));
       return;
     }
   }
-  session = "";
-  clearConversation();
-  rest();
   showNews("forgotten");
+}
+
+/** Say what went wrong beside what runs. */
+function refused(refusal, again) {
+  if (state === "idle") fail(refusal, again);
+  else showRefusal(refusal, again);
 }
 
 // Coming in
@@ -201,7 +213,7 @@ async function forget() {
 async function enter() {
   become("loading");
   try {
-    const { engines } = await (await request("engines")).json();
+    const { engines } = await (await request("engines", { signal: AbortSignal.timeout(QUICK_LIMIT_MS) })).json();
     clearNotice();
     at("key-form").hidden = true;
     showEngines(engines);
@@ -242,7 +254,7 @@ function begins() {
   showOtherLanguage();
   makeTalkButton(at("talk"), { press, release: () => state === "recording" && send() });
   at("stop").onclick = stop;
-  at("forget").onclick = forget;
+  at("forget").onclick = () => forget(session);
   at("key-form").onsubmit = useKey;
   at("page-language").onclick = () => {
     speak(pageLanguage() === "zh" ? "en" : "zh");

@@ -2,6 +2,8 @@
 
 const KEY = "mirrorchat.key"; // in the tab's own storage: gone when it is closed
 
+let key = stored();
+
 /** Why something did not work: `code` as in the server's errors or one of the page's own (words.js has them all). */
 export class Refusal extends Error {
   constructor(code, { message = "", status = 0, param = null, retryAfterS = null } = {}) {
@@ -10,21 +12,36 @@ export class Refusal extends Error {
   }
 }
 
-export function keepKey(key) {
-  sessionStorage.setItem(KEY, key);
+export function keepKey(next) {
+  key = next;
+  whereAllowed((storage) => storage.setItem(KEY, next));
 }
 
 export function dropKey() {
-  sessionStorage.removeItem(KEY);
+  key = null;
+  whereAllowed((storage) => storage.removeItem(KEY));
 }
 
 export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
+  return key !== null;
+}
+
+function stored() {
+  return whereAllowed((storage) => storage.getItem(KEY)) ?? null;
+}
+
+/** Do something with the tab's storage; where browsers are told to keep nothing, the page remembers by itself. */
+function whereAllowed(something) {
+  try {
+    return something(sessionStorage);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Fetch `path` of this server. Throws a Refusal for every answer but a good one, AbortError when it was called off. */
 export async function request(path, options = {}) {
-  const headers = hasKey() ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {};
+  const headers = hasKey() ? { Authorization: `Bearer ${key}` } : {};
   const response = await reach(fetch(path, { ...options, headers, cache: "no-store" }));
   if (!response.ok) throw await refusalFrom(response);
   return response;
