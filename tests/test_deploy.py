@@ -193,7 +193,11 @@ def test_slow_clients_hold_no_thread(nginx: Nginx) -> None:
 @needs_nginx
 def test_nginx_logs_nothing_about_the_caller(nginx: Nginx) -> None:
     requests.get(f"{nginx.url}/healthz?private=zebra", timeout=5)
+    requests.delete(f"{nginx.url}/sessions/a-secret-session", timeout=5)
+    requests.get(f"{nginx.url}/a-secret-place", timeout=5)
     wait_for(lambda: "/healthz" in (nginx.folder / "mirrorchat.log").read_text())
+    wait_for(lambda: " GET other 404 " in (nginx.folder / "mirrorchat.log").read_text())
+    assert "secret" not in (nginx.folder / "mirrorchat.log").read_text()
     logs = "".join(file.read_text(errors="replace") for file in nginx.folder.glob("*.log"))
     assert "zebra" not in logs and "127.0.0.1" not in logs and "python-requests" not in logs
 

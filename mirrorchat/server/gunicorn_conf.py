@@ -17,7 +17,7 @@ _host = f"[{_settings.host}]" if ":" in _settings.host and not _settings.host.st
 bind = f"{_host}:{_settings.port}"
 wsgi_app = "mirrorchat.app:create_app()"
 workers = 1
-worker_class = "mirrorchat.server.worker.HeadDeadlineWorker"
+worker_class = "mirrorchat.server.worker.DeadlineWorker"
 SPARE_THREADS = 12  # for health, refusals and uploads, beside those that are answered or wait
 threads = max(32, _settings.max_turns + _settings.max_waiting + SPARE_THREADS)
 timeout = 120
@@ -30,12 +30,13 @@ TURN_GRACE_S = 25.0  # under graceful_timeout: what still runs then ends with ou
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"nothing_of_callers": {"()": "mirrorchat.server.worker.NothingOfCallers"}},
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},
     "loggers": {
         "mirrorchat": {"level": "INFO"},
-        "gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True},
+        "gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True, "filters": ["nothing_of_callers"]},
         "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
     },
 }

@@ -1,12 +1,15 @@
-"""gunicorn's threaded worker, with a deadline for the head of a request.
+"""gunicorn's threaded worker, with a deadline for the head of a request, and a log without callers' words.
 
 gunicorn waits without end for the rest of a head once its first byte has come, and each such caller keeps a thread: a
-few dozen of them, slow or hostile, and nobody else is answered. For bodies see `socket_watch.upload_deadline`.
+few dozen of them, slow or hostile, and nobody else is answered. For the end of a connection it waits in the one thread
+that all connections wait for. For bodies see `socket_watch.upload_deadline`.
 """
 
 import json
+import logging
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -16,24 +19,29 @@ from mirrorchat.errors import UploadTimeout
 from mirrorchat.server.socket_watch import stop_reading
 
 HEAD_DEADLINE_S = 10.0  # gunicorn gives 5 of them to the first byte, and then waits for it without a thread
+LINGER_S = 2.0  # for a caller to close, when all is said
+LINGER_READS = 1000
 
 
-class HeadDeadlineWorker(ThreadWorker):  # type: ignore[misc]
-    """Answers 408 when the head of a request is not whole within HEAD_DEADLINE_S."""
+class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
+    """Answers 408 when the head of a request is not whole within HEAD_DEADLINE_S; ends connections in their thread."""
 
     def handle(self, conn: Any) -> Any:
-        """Read a request from `conn` and answer it, in a thread of the pool."""
+        """Read a request from `conn` and answer it, in a thread of the pool; return whether the connection is kept."""
         late = threading.Event()
         conn.head_timer = threading.Timer(HEAD_DEADLINE_S, stop_reading, (conn.sock, late))
         conn.head_timer.daemon = True
         conn.head_timer.start()
         try:
-            return super().handle(conn)
+            kept = super().handle(conn)
         finally:
             waited = conn.head_timer is not None  # no request came of it
             self._stop_timer(conn)
-            if waited and late.is_set():
-                _refuse(conn.sock)
+        if waited and late.is_set():
+            _refuse(conn.sock)
+        if not kept:
+            _end(conn.sock)
+        return kept
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request whose head is there."""
@@ -47,9 +55,39 @@ class HeadDeadlineWorker(ThreadWorker):  # type: ignore[misc]
             conn.head_timer = None
 
 
+class NothingOfCallers(logging.Filter):
+    """Takes what callers sent out of gunicorn's messages: malformed heads hold keys, addresses hold names."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, some with another message."""
+        if str(record.msg).startswith("Invalid request from"):
+            record.msg, record.args = "a request could not be read", ()
+        elif str(record.msg).startswith("Error handling request"):
+            kind = record.exc_info[0] if record.exc_info else None
+            record.msg, record.args = f"a request could not be handled: {kind.__name__ if kind else 'unknown'}", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
 def _refuse(connection: socket.socket) -> None:
     error = UploadTimeout(f"the head of the request took longer than {HEAD_DEADLINE_S:g} s")
     body = json.dumps(error.body()).encode()
     head = f"HTTP/1.1 {error.status} Request Timeout\r\nContent-Type: application/json\r\n"
     with suppress(OSError):
         connection.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+
+
+def _end(connection: socket.socket) -> None:
+    """Say that all is said, and wait here for the caller to close: gunicorn then finds the end at once.
+
+    Closing a connection with unread bytes would reset it, and take the answer from who has not read it yet.
+    """
+    limit = time.monotonic() + LINGER_S
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        for _ in range(LINGER_READS):
+            connection.settimeout(max(0.001, limit - time.monotonic()))
+            if time.monotonic() > limit or not connection.recv(65536):
+                break
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)

@@ -1,4 +1,4 @@
-"""Callers who begin a request and do not go on keep nobody from being answered, and are told so."""
+"""Callers who do not send on, or do not close, keep nobody from being answered; nothing of them is logged."""
 
 import json
 import socket
@@ -11,6 +11,8 @@ import pytest
 import requests
 from running_server import RunningServer, changed_conf
 from test_app import wait_for
+
+from mirrorchat.server.worker import LINGER_S
 
 DEADLINE_S = 2.0
 HALVES = (b"POST /process_audio HTTP/1.1\r\nHost: mirr", b"G")
@@ -76,6 +78,23 @@ def test_a_second_request_has_the_same_time(server: RunningServer) -> None:
             time.sleep(1.5 * DEADLINE_S)
         caller.sendall(whole[:20])
         assert all_of(caller).startswith(b"HTTP/1.1 408 ")
+
+
+def test_who_does_not_close_keeps_nobody_waiting(server: RunningServer) -> None:
+    with ExitStack() as stack:
+        for _ in range(CALLERS // 2):
+            caller = stack.enter_context(connected(server))
+            caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\n\r\n")
+        # gunicorn's own worker would wait 2 s for each of them, one after the other
+        assert requests.get(f"{server.url}/healthz", timeout=LINGER_S * CALLERS / 4).status_code == 200
+
+
+def test_a_head_that_cannot_be_read_is_not_logged(server: RunningServer) -> None:
+    with connected(server) as caller:
+        caller.sendall(b"GET /healthz HTTP/1.1\r\nAuthorization Bearer zebra\r\n\r\n")
+        assert all_of(caller).startswith(b"HTTP/1.1 400 ")
+    wait_for(lambda: "a request could not be read" in server.log)
+    assert "zebra" not in server.log
 
 
 def test_a_body_may_take_longer(server: RunningServer) -> None:
