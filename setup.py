@@ -2,7 +2,7 @@
 
 The networks of XTTS and WeNet, for two kinds of CPU, and the search of the recogniser, for any. Where they cannot be
 compiled, MirrorChat is installed without them; torch and Python do the work. They are opened through ctypes
-(mirrorchat/machine/native.py), so they need no Python headers.
+(mirrorchat/hardware/native.py), so they need no Python headers.
 """
 
 from glob import glob
@@ -19,7 +19,7 @@ EXACT = ["-ffp-contract=off"]
 
 def library(name: str, sources: list[str], flags: list[str]) -> Extension:
     return Extension(
-        f"mirrorchat.{name}",
+        f"mirrorchat.hardware.{name}",
         sources=sources,
         depends=sorted(glob("native/*.h")),
         # GCC 12 warns of its own headers.

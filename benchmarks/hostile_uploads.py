@@ -23,10 +23,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder 
 import av  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
-from audio_files import KINDS, encode, tone, wav  # noqa: E402
-from hostile_audio import HOSTILE  # noqa: E402
+from support.audio_files import KINDS, encode, tone, wav  # noqa: E402
+from support.hostile_audio import HOSTILE  # noqa: E402
 
-from mirrorchat.audio import decode  # noqa: E402
+from mirrorchat.audio.samples import decode  # noqa: E402
 from mirrorchat.errors import MirrorChatError  # noqa: E402
 
 Row = dict[str, str | float]

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
-from chat_server import ChatServer  # noqa: E402
+from support.chat_server import ChatServer  # noqa: E402
 
 from benchmarks.turn_chat import FIRST_TOKEN_S, PacedAnswer  # noqa: E402
 from benchmarks.turn_player import Caller, Heard  # noqa: E402

@@ -2,10 +2,10 @@
 
 import time
 
-from chat_server import DONE, Exchange, delta, pieces_of
+from support.chat_server import DONE, Exchange, delta, pieces_of
 
 from mirrorchat.engines import Language
-from mirrorchat.text import SentenceCutter
+from mirrorchat.text.splitter import SentenceCutter
 
 ANSWER = (
     "Practise a little every day, and speak aloud from the first week. Listen to people who speak it well, and repeat"

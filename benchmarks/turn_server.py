@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from running_server import GUNICORN_CONF, RunningServer
+from support.running_server import GUNICORN_CONF, RunningServer
 
 QUIET_LIMIT_S = 60.0
 TICKS_S = os.sysconf("SC_CLK_TCK")

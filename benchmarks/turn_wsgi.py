@@ -19,14 +19,14 @@ import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from mirrorchat.app import create_app
-from mirrorchat.audio import Audio, decode, encode_wav
+from mirrorchat.audio.samples import Audio, decode, encode_wav
 from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
 from mirrorchat.llm import build_messages
 from mirrorchat.server import runtime as server_runtime
 from mirrorchat.server.runtime import Runtime
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
-from mirrorchat.text import SentenceCutter
+from mirrorchat.text.splitter import SentenceCutter
 
 P = ParamSpec("P")
 R = TypeVar("R")

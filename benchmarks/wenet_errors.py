@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.wenet_sides import ROOT, quantised_script
 from mirrorchat.asr import fbank
-from mirrorchat.ctc.search import FloatArray, Hypothesis
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches
 from mirrorchat.wenet.checkpoint import read_checkpoint
+from mirrorchat.wenet.ctc.search import FloatArray, Hypothesis
 from mirrorchat.wenet.int8 import quantise
 
 Units = tuple[int, ...]
@@ -46,7 +46,7 @@ class Trained:
         for place in ("scripts", "tests"):
             sys.path.insert(0, str(ROOT / place))
         import tiny_wenet_speech as speech
-        from trained_wenet import write_trained_checkpoint
+        from support.trained_wenet import write_trained_checkpoint
 
         features = [fbank(samples) for samples in speech.speak(speech.held_out(code))]
         with tempfile.TemporaryDirectory() as scratch:

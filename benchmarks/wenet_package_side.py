@@ -19,7 +19,7 @@ import yaml
 
 from benchmarks.side_process import Child
 from benchmarks.wenet_sides import BINS, SIZES, Runtime, draw_features, draw_model
-from mirrorchat.ctc.search import BEAM
+from mirrorchat.wenet.ctc.search import BEAM
 from mirrorchat.wenet.model import U2Config
 from mirrorchat.wenet.package_load import load
 from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT

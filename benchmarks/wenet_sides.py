@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from mirrorchat.asr import WenetWeights
-from mirrorchat.ctc.plain import PlainSearch
-from mirrorchat.ctc.search import BEAM, FloatArray, Hypothesis, prefix_beam_search
-from mirrorchat.machine import native
-from mirrorchat.machine.native_layers import PackedLinears
+from mirrorchat.hardware import native
+from mirrorchat.hardware.native_layers import PackedLinears
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches
+from mirrorchat.wenet.ctc.plain import PlainSearch
+from mirrorchat.wenet.ctc.search import BEAM, FloatArray, Hypothesis, prefix_beam_search
 from mirrorchat.wenet.int8 import quantise
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
 from mirrorchat.wenet.native import Product, Room

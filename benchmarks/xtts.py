@@ -41,7 +41,7 @@ from benchmarks.xtts_errors import measure_errors  # noqa: E402
 from benchmarks.xtts_gpu import measure_gpu  # noqa: E402
 from benchmarks.xtts_kernels import measure_kernels  # noqa: E402
 from benchmarks.xtts_sides import Own, Stock  # noqa: E402
-from mirrorchat.machine import native  # noqa: E402
+from mirrorchat.hardware import native  # noqa: E402
 from mirrorchat.xtts.checkpoint import CONFIG_FILE  # noqa: E402
 from mirrorchat.xtts.linear import WeightMode  # noqa: E402
 

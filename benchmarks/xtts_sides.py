@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirrorchat.audio import Samples
+from mirrorchat.audio.samples import Samples
 from mirrorchat.engines import Cancel, Deadline
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits

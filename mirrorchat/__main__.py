@@ -1,5 +1,5 @@
 """`python -m mirrorchat` is the command line."""
 
-from mirrorchat.cli import main
+from mirrorchat.cli.main import main
 
 main()

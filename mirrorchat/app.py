@@ -8,8 +8,11 @@ from typing import IO
 from flask import Blueprint, Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from mirrorchat import openai_api
-from mirrorchat.audio import decode, require_speakable
+from mirrorchat.access.callers import EXTENSION as ACCESS_EXTENSION
+from mirrorchat.access.callers import Access, allowance_headers, check_caller
+from mirrorchat.access.cross_origin import allow_origin, is_preflight, preflight_answer
+from mirrorchat.access.trusted_proxies import TrustedProxies, networks_of
+from mirrorchat.audio.samples import decode, require_speakable
 from mirrorchat.engines import Deadline, Language
 from mirrorchat.errors import (
     InvalidField,
@@ -21,21 +24,19 @@ from mirrorchat.errors import (
     UploadTooLarge,
     log_unexpected,
 )
-from mirrorchat.openapi import document as openapi
+from mirrorchat.openai import routes as openai_api
+from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.pipeline import Question
 from mirrorchat.server import session_routes
-from mirrorchat.server.access import EXTENSION as ACCESS_EXTENSION
-from mirrorchat.server.access import Access, allowance_headers, check_caller
 from mirrorchat.server.answers import engines_used, wanted_answer, whole_answer
-from mirrorchat.server.cross_origin import allow_origin, is_preflight, preflight_answer
 from mirrorchat.server.metrics import CONTENT_TYPE
+from mirrorchat.server.openapi import document as openapi
 from mirrorchat.server.page import page
 from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.runtime import EXTENSION, Runtime, enter, request_record, runtime, shutting_down
 from mirrorchat.server.socket_watch import discard_body, hung_up, upload_deadline
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
-from mirrorchat.trusted_proxies import TrustedProxies, networks_of
 from mirrorchat.turn.stopwatch import Stopwatch
 
 TEXT_LIMIT_CHARS = 4000  # of the form field `text`
@@ -74,7 +75,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.request_class = InMemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit_bytes
     app.extensions[EXTENSION] = Runtime(settings)
-    app.extensions[ACCESS_EXTENSION] = Access(settings)
+    app.extensions[ACCESS_EXTENSION] = Access(settings.api_keys, settings.rate_limit_per_minute)
     app.wsgi_app = TrustedProxies(app.wsgi_app, networks_of(settings.trusted_proxies))  # type: ignore[method-assign]
     app.before_request(_begin)
     app.after_request(_finish)
@@ -83,7 +84,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(page)
     app.register_blueprint(session_routes.routes)
     app.register_blueprint(openai_api.routes)
-    app.register_blueprint(openapi.routes)
+    app.register_blueprint(openapi.routes(openai_paths()))
     return app
 
 

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import torch
 
-from mirrorchat.audio import Audio
-from mirrorchat.ctc.search import Hypothesis
+from mirrorchat.audio.pieces import pieces_of
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Listening, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
-from mirrorchat.machine import native
-from mirrorchat.machine.devices import usable_device
+from mirrorchat.hardware import native
+from mirrorchat.hardware.devices import usable_device
 from mirrorchat.wenet.batch import FRAME_SHIFT_S, ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet.checkpoint import read_checkpoint, read_units, weights_path
+from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.features import BINS, SAMPLE_RATE, fbank
 from mirrorchat.wenet.int8 import quantise
 from mirrorchat.wenet.listening import ChunkListener, Listeners, WholeListener
-from mirrorchat.wenet.speech_pieces import pieces_of
 from mirrorchat.wenet.stream import ChunkReader, reads_chunks
 from mirrorchat.wenet.text import written
 from mirrorchat.wenet.unit_table import Found, UnitTable, found_in, mean_confidence

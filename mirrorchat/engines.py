@@ -11,7 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from mirrorchat.audio import Audio
+from mirrorchat.audio.samples import Audio
 from mirrorchat.errors import ChatFailure, DeadlineExceeded, MirrorChatError
 
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mirrorchat.audio import Audio, Samples
+from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.engines import Batched, Cancel, Engines, Language, Priority, Transcript, Voice
 from mirrorchat.errors import (
     ChatFailure,
@@ -31,10 +31,8 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.llm import build_messages
-from mirrorchat.reference import ReferenceQuality
-from mirrorchat.scheduler import MAX_LEFTOVERS, Place
-from mirrorchat.sessions import Session
-from mirrorchat.text import SentenceCutter
+from mirrorchat.text.splitter import SentenceCutter
+from mirrorchat.turn.admission import MAX_LEFTOVERS, Place
 from mirrorchat.turn.events import (
     Done,
     Error,
@@ -48,6 +46,8 @@ from mirrorchat.turn.events import (
     VoiceKnown,
 )
 from mirrorchat.turn.playback import HeadStart, InOrder, PlayoutBuffer
+from mirrorchat.turn.reference import ReferenceQuality
+from mirrorchat.turn.sessions import Session
 from mirrorchat.turn.stopwatch import Stopwatch
 
 POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its deadline

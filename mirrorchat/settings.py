@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mirrorchat.access_settings import check_origins, keys_in_environment, read_keys, read_origins, read_proxies
-from mirrorchat.api_keys import hashed
+from mirrorchat.access.api_keys import hashed
+from mirrorchat.access.settings import check_origins, keys_in_environment, read_keys, read_origins, read_proxies
 from mirrorchat.errors import ConfigurationError
 
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mirrorchat.audio import Audio, Samples
-from mirrorchat.children.espeak import Espeak
+from mirrorchat.audio.samples import Audio, Samples
+from mirrorchat.audio.vad import find_speech, trim_to_speech
+from mirrorchat.embedded.workers.espeak import Espeak
 from mirrorchat.engines import (
     BatchStats,
     Cancel,
@@ -31,9 +32,8 @@ from mirrorchat.engines import (
     judge_similarity,
 )
 from mirrorchat.errors import NotReady, SynthesisFailed
-from mirrorchat.machine.devices import usable_device
-from mirrorchat.spoken.form import spoken_form
-from mirrorchat.vad import find_speech, trim_to_speech
+from mirrorchat.hardware.devices import usable_device
+from mirrorchat.text.normalization.form import spoken_form
 from mirrorchat.xtts.checkpoint import read_speakers
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode

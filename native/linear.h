@@ -21,7 +21,7 @@ constexpr int kTile = kDepth * 16;  // bytes of one plane's weights: 16 outputs 
 constexpr int kLines = 16;          // of a tile: the planes of a group of activation rows
 constexpr float kLargest = 127.0f, kPlaneRatio = 254.0f, kSmallest = 1e-30f;
 
-// A packed layer, filled in by mirrorchat/machine/native_layers.py.
+// A packed layer, filled in by mirrorchat/hardware/native_layers.py.
 struct Linear {
     int64_t inputs, outputs;  // multiples of kDepth and of a strip's
     int64_t planes;

@@ -1,4 +1,4 @@
-// What Python calls besides the two networks: see mirrorchat/machine/native.py, which loads this library through ctypes.
+// What Python calls besides the two networks: see mirrorchat/hardware/native.py, which loads this library through ctypes.
 
 #include <sys/syscall.h>
 #include <unistd.h>

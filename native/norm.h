@@ -8,7 +8,7 @@
 
 namespace mirrorchat {
 
-// What Python fills in: mirrored in mirrorchat/machine/native_layers.py.
+// What Python fills in: mirrored in mirrorchat/hardware/native_layers.py.
 struct Norm {
     const float *weight, *bias;
     double eps;

@@ -1,5 +1,5 @@
 // CTC prefix beam search (Hannun et al., arXiv:1408.2873) with WeNet's pruning, times and hot words: what
-// mirrorchat/ctc/plain.py does, some twenty times as fast.
+// mirrorchat/wenet/ctc/plain.py does, some twenty times as fast.
 //
 // Both do the same operations on the same doubles in the same order and call the same exp and log1p, so both give the
 // same bits. Nothing here is shared between searches.
@@ -23,7 +23,7 @@ constexpr double kImpossible = -std::numeric_limits<double>::infinity();
 
 enum Status : int { kDone = 0, kNoMemory = -1, kNotNumbers = -2 };
 
-// The automaton of hot words: `_Arrays` in mirrorchat/ctc/context.py. The arrays outlive the search.
+// The automaton of hot words: `_Arrays` in mirrorchat/wenet/ctc/context.py. The arrays outlive the search.
 struct Graph {
     const int32_t* first;
     const int32_t* units;

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mirrorchat.audio import encode_wav
-from mirrorchat.doctor.spoken_question import QUESTIONS, say
+from mirrorchat.audio.samples import encode_wav
+from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say
 from mirrorchat.engines import Language
 
 DESTINATION = Path(__file__).resolve().parent.parent / "examples" / "question.wav"

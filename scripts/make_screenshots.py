@@ -12,10 +12,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from browser import Browser  # noqa: E402
-from chat_server import ChatServer, answer  # noqa: E402
-from running_server import RunningServer  # noqa: E402
-from test_app import QUESTION, wait_for  # noqa: E402
+from support.browser import Browser  # noqa: E402
+from support.chat_server import ChatServer, answer  # noqa: E402
+from support.checks import wait_for  # noqa: E402
+from support.places import QUESTION  # noqa: E402
+from support.running_server import RunningServer  # noqa: E402
 
 FOLDER = ROOT / "docs" / "screenshots"
 LARGEST_BYTES = 150_000

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mirrorchat.asr import WenetRecognizer, fbank
-from mirrorchat.audio import Audio
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Language
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model, reverse_units
 

@@ -131,7 +131,7 @@ def fbank(samples: FloatArray) -> FloatArray:
 
 
 def read(path: Path) -> FloatArray:
-    """Return a sound file's filter banks, resampled as `mirrorchat.audio` does."""
+    """Return a sound file's filter banks, resampled as `mirrorchat.audio.samples` does."""
     channels, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     samples = channels.mean(axis=1, dtype=np.float32)
     if rate_hz != SAMPLE_RATE:

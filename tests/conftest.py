@@ -5,15 +5,14 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from openai_scene import Scene, open_scene
-from page_scene import Scene as PageScene
-from page_scene import Scenes as PageScenes
-from page_scene import open_scenes
-from running_server import RunningServer
+from support.openai_scene import Scene, open_scene
+from support.page_scene import Scene as PageScene
+from support.page_scene import Scenes as PageScenes
+from support.page_scene import open_scenes
+from support.running_server import RunningServer
 
 # How the reason of a permitted skip begins.
 ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent")
-CLIPS = Path(__file__).resolve().parent.parent.parent / "shared" / "clips"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +48,7 @@ def openai_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 def weights_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The same with weights: WeNet's trained tiny models for both languages, a tiny XTTS."""
     from make_tiny_xtts import make_checkpoint
-    from trained_wenet import write_trained_checkpoint
+    from support.trained_wenet import write_trained_checkpoint
 
     folder = tmp_path_factory.mktemp("weights")
     write_trained_checkpoint(folder / "models" / "wenet-zh", "zh")

@@ -83,7 +83,7 @@ def _make(release: Release, source: Path, made: Path) -> None:
     if release.engine is Engine.XTTS:
         _make_xtts(release, source, made)
     elif (source / "final.pt").is_file() or (source / "final.safetensors").is_file():
-        from mirrorchat.weights import convert_wenet_checkpoint
+        from mirrorchat.models.convert import convert_wenet_checkpoint
 
         convert_wenet_checkpoint(source, made)
     elif (source / "final.zip").is_file():
@@ -94,7 +94,7 @@ def _make(release: Release, source: Path, made: Path) -> None:
 
 def _make_xtts(release: Release, source: Path, made: Path) -> None:
     if not (source / "model.safetensors").is_file():
-        from mirrorchat.weights import convert_checkpoint
+        from mirrorchat.models.convert import convert_checkpoint
 
         convert_checkpoint(source, made)
         return

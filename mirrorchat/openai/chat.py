@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from flask import Response, jsonify, request
 
-from mirrorchat.audio import Audio, Samples, encode_wav
+from mirrorchat.audio.encoders import ENCODERS
+from mirrorchat.audio.samples import Audio, Samples, encode_wav
 from mirrorchat.chat.chunks import ChatChunk, Relays
 from mirrorchat.chat.stream import AnswerFailed, spoken
-from mirrorchat.encoders import ENCODERS
 from mirrorchat.engines import Cancel, ChatModel, Deadline, Language
 from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi, NoWords
 from mirrorchat.openai import fields
@@ -42,10 +42,10 @@ from mirrorchat.openai.turn import (
     watch,
 )
 from mirrorchat.openai.voices import named
-from mirrorchat.scheduler import Place
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import hung_up
 from mirrorchat.server.streams import StreamedTurn
+from mirrorchat.turn.admission import Place
 from mirrorchat.turn.events import Error, Event, SentenceFailed, SpokenAudio, StartedOver, StillWorking, TextDelta
 from mirrorchat.turn.stopwatch import Stopwatch
 

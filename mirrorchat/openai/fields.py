@@ -9,8 +9,8 @@ from flask import Request
 
 from mirrorchat.engines import Language
 from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, UnsupportedField, UploadTooLarge
-from mirrorchat.sentences.speech_length import HAN, count_latin_words
 from mirrorchat.server.socket_watch import upload_deadline
+from mirrorchat.text.sentences.speech_length import HAN, count_latin_words
 
 DEPTH_LIMIT = 64  # of objects and lists in one another; schemas of tools have some twenty
 VALUES_LIMIT = 100_000  # of numbers, texts, ... in one body: each takes memory, however short it is written

@@ -7,18 +7,18 @@ from typing import Any
 
 from flask import Response, request
 
-from mirrorchat.encoders import ENCODERS, Encoder
+from mirrorchat.audio.encoders import ENCODERS, Encoder
+from mirrorchat.audio.time_stretch import FASTEST, SLOWEST, StretchedEncoder
 from mirrorchat.engines import Cancel, Language, Voice
 from mirrorchat.errors import ChatFailure, InvalidField, MissingField
 from mirrorchat.openai import fields
 from mirrorchat.openai.models import SPEAKS, chosen
-from mirrorchat.openai.time_stretch import FASTEST, SLOWEST, StretchedEncoder
 from mirrorchat.openai.turn import entered, event_response, freed_on_error, spoken_turn, sse
 from mirrorchat.openai.voices import named
-from mirrorchat.scheduler import Place
-from mirrorchat.sentences.speech_length import HAN
 from mirrorchat.server.streams import StreamedTurn, audio_body, first_audio
-from mirrorchat.text import SentenceCutter
+from mirrorchat.text.sentences.speech_length import HAN
+from mirrorchat.text.splitter import SentenceCutter
+from mirrorchat.turn.admission import Place
 from mirrorchat.turn.events import Error, Event, SentenceFailed, SpokenAudio
 
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")

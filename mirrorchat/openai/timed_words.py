@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mirrorchat.audio import Audio
+from mirrorchat.audio.samples import Audio
+from mirrorchat.audio.vad import find_speech
 from mirrorchat.engines import SpokenUnit, Transcript
-from mirrorchat.vad import find_speech
 from mirrorchat.wenet.text import SPECIAL
 
 PAUSE_S = 0.6  # of silence, from which a new segment begins

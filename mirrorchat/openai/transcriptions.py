@@ -10,7 +10,8 @@ from typing import Any
 
 from flask import Response, jsonify, request
 
-from mirrorchat.audio import Audio
+from mirrorchat.audio.pieces import pieces_of
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Deadline, Language, Recognizer, Transcript
 from mirrorchat.errors import InvalidField, UnsupportedField
 from mirrorchat.openai import fields
@@ -28,13 +29,12 @@ from mirrorchat.openai.turn import (
     uploaded,
     watch,
 )
-from mirrorchat.scheduler import Place
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import hung_up
 from mirrorchat.server.streams import StreamedTurn
+from mirrorchat.turn.admission import Place
 from mirrorchat.turn.events import StillWorking
 from mirrorchat.turn.stopwatch import Stopwatch
-from mirrorchat.wenet.speech_pieces import pieces_of
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 GRANULARITIES = ("word", "segment")

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 from flask import Response, request
 
-from mirrorchat.audio import Audio, decode, require_speakable
+from mirrorchat.audio.samples import Audio, decode, require_speakable
 from mirrorchat.engines import Cancel, Deadline, Language, Voice
 from mirrorchat.errors import ClientGone, InvalidRequest, MissingField
 from mirrorchat.pipeline import EVENT_LIMIT, KEEP_ALIVE_S, POLL_S, TURN_OVER, Pipeline, Texts
-from mirrorchat.scheduler import Place
 from mirrorchat.server.runtime import enter, request_record, runtime
 from mirrorchat.server.socket_watch import hung_up, upload_deadline
 from mirrorchat.server.streams import KEEP_ALIVE, StreamedTurn, as_ours
+from mirrorchat.turn.admission import Place
 from mirrorchat.turn.events import Error, Event, SentenceFailed, StillWorking
 from mirrorchat.turn.stopwatch import Stopwatch
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from flask import Response, g, jsonify, request
 
-from mirrorchat.audio import Audio, encode_wav
+from mirrorchat.audio.samples import Audio, encode_wav
 from mirrorchat.engines import Cancel, Engines, Language, Voice, VoiceKind
-from mirrorchat.enrolled_voices import EnrolledVoice, Part, checked_name
 from mirrorchat.errors import InvalidField, MissingField, NotFound, NoVoice, UnsupportedField
 from mirrorchat.openai import fields
 from mirrorchat.openai.turn import decoded, entered, one, uploaded, watch
 from mirrorchat.server.runtime import runtime
+from mirrorchat.turn.enrolled_voices import EnrolledVoice, Part, checked_name
 
 DEFAULT = "default"  # a neutral voice that is always there
 # OpenAI's built-in voices, which its examples name: none of them is here, so they mean the default one.

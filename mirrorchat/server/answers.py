@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 from flask import Request, Response, jsonify
 
-from mirrorchat.audio import encode_wav
+from mirrorchat.audio.samples import encode_wav
 from mirrorchat.engines import EngineInfo, Voice
 from mirrorchat.errors import InvalidField
 from mirrorchat.pipeline import Answer, Question
-from mirrorchat.reference import ReferenceQuality
 from mirrorchat.turn.events import Timings
+from mirrorchat.turn.reference import ReferenceQuality
 
 HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
 TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognised" a question whose words came with it

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from mirrorchat.engines import Batched, BatchStats, CountsFailures, Engines
 from mirrorchat.errors import MirrorChatError
-from mirrorchat.scheduler import Scheduler
+from mirrorchat.turn.admission import Scheduler
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0)

@@ -7,8 +7,8 @@ import uuid
 from dataclasses import dataclass, field
 
 from mirrorchat.errors import ClientGone, MirrorChatError
-from mirrorchat.scheduler import Place
 from mirrorchat.server.metrics import Metrics, Observed
+from mirrorchat.turn.admission import Place
 from mirrorchat.turn.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)

@@ -9,17 +9,17 @@ from typing import cast
 from flask import current_app, g, request
 
 from mirrorchat.engines import Deadline
-from mirrorchat.enrolled_voices import EnrolledVoices
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady, ShuttingDown, log_unexpected
 from mirrorchat.pipeline import Pipeline
-from mirrorchat.scheduler import SHUTDOWN_RETRY_S, Place, Scheduler
 from mirrorchat.server.answers import engine_label
 from mirrorchat.server.metrics import Metrics
 from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.socket_watch import hung_up
-from mirrorchat.sessions import Sessions
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
+from mirrorchat.turn.admission import SHUTDOWN_RETRY_S, Place, Scheduler
+from mirrorchat.turn.enrolled_voices import EnrolledVoices
+from mirrorchat.turn.sessions import Sessions
 
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
 LOADER = "load-engines"  # the name of the thread that does

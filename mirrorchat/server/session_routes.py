@@ -6,7 +6,7 @@ from flask import Blueprint, Response, g, request
 
 from mirrorchat.errors import InvalidField
 from mirrorchat.server.runtime import runtime
-from mirrorchat.sessions import Session
+from mirrorchat.turn.sessions import Session
 
 HEADER = "X-MirrorChat-Session"
 ID_LIMIT_CHARS = 128

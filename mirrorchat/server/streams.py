@@ -12,12 +12,11 @@ from typing import Any, Generic, TypeVar
 
 from flask import Response
 
-from mirrorchat.audio import Audio, Samples, to_pcm16
-from mirrorchat.encoders import ENCODERS, Encoder
+from mirrorchat.audio.encoders import ENCODERS, Encoder
+from mirrorchat.audio.samples import Audio, Samples, to_pcm16
 from mirrorchat.engines import EngineInfo, Transcript, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, MirrorChatError, SynthesisFailed, log_unexpected
 from mirrorchat.pipeline import Pipeline, Question
-from mirrorchat.scheduler import Place
 from mirrorchat.server.answers import (
     Facts,
     Wanted,
@@ -31,7 +30,7 @@ from mirrorchat.server.answers import (
 )
 from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.socket_watch import SendWatch, hung_up
-from mirrorchat.sessions import Session
+from mirrorchat.turn.admission import Place
 from mirrorchat.turn.events import (
     Done,
     Error,
@@ -43,6 +42,7 @@ from mirrorchat.turn.events import (
     Timings,
     VoiceKnown,
 )
+from mirrorchat.turn.sessions import Session
 from mirrorchat.turn.stopwatch import Stopwatch
 
 WRITE_BYTES = 65_536  # in one write, which has SEND_DEADLINE_S: 1.4 s of wav

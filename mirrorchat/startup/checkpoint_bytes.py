@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mirrorchat.asr import WenetWeights
-from mirrorchat.machine.native_layers import PackedLinears
+from mirrorchat.hardware.native_layers import PackedLinears
 from mirrorchat.wenet import checkpoint as wenet_checkpoint
 from mirrorchat.wenet.batch import U2Batches
 from mirrorchat.wenet.features import BINS

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mirrorchat.engines import ChatModel, EngineInfo, Engines, Language, Recognizer, Synthesizer
-from mirrorchat.machine.device_lock import DeviceLock
+from mirrorchat.hardware.device_lock import DeviceLock
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import (
     NAMED,
@@ -62,7 +62,7 @@ def _build_chat(settings: Settings) -> ChatModel:
         from mirrorchat.llm import ChatClient
 
         return ChatClient(settings.chatgpt_apis, cooldown_s=settings.chat_cooldown_s)
-    from mirrorchat.embedded import ParrotChat
+    from mirrorchat.embedded.engines import ParrotChat
 
     return ParrotChat()
 
@@ -101,7 +101,7 @@ def _build_package_recognizer(name: str, settings: Settings, language: Language)
 
 def _build_embedded_recognizer(language: Language, folder: Path, *, required: bool) -> Recognizer:
     """Return the embedded recogniser, or what tells callers how to install one where there is none."""
-    from mirrorchat.embedded import EmbeddedRecognizer, MissingRecognizer
+    from mirrorchat.embedded.engines import EmbeddedRecognizer, MissingRecognizer
 
     if language is Language.ENGLISH and (required or importlib.util.find_spec("pocketsphinx")):
         return EmbeddedRecognizer()
@@ -139,14 +139,14 @@ def _build_synthesizer(name: str, settings: Settings, folder: Path, lock: Device
             limits=limits,
             device_lock=_if_shared(lock, settings.device),
         )
-    from mirrorchat.embedded import EmbeddedSynthesizer
+    from mirrorchat.embedded.engines import EmbeddedSynthesizer
 
     return EmbeddedSynthesizer()
 
 
 def _if_shared(lock: DeviceLock, device: str) -> DeviceLock | None:
     """Return `lock` where `device` is a GPU. On a CPU, the system shares out its cores."""
-    from mirrorchat.machine.devices import is_gpu
+    from mirrorchat.hardware.devices import is_gpu
 
     return lock if is_gpu(device) else None
 

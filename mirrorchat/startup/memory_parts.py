@@ -9,8 +9,8 @@ import torch
 from mirrorchat.asr import WenetWeights, choose_weights
 from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
-from mirrorchat.machine import native
-from mirrorchat.machine.host_memory import resident_bytes
+from mirrorchat.hardware import native
+from mirrorchat.hardware.host_memory import resident_bytes
 from mirrorchat.settings import Settings
 from mirrorchat.startup.checkpoint_bytes import WENET_BYTES, Bytes, WenetBytes, XttsBytes, runtime_bytes
 from mirrorchat.startup.engine_choice import (

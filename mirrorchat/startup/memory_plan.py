@@ -107,7 +107,7 @@ def plan_memory(
     """
     if not _is_heavy(settings):
         return MemoryPlan(settings, settings.device)
-    from mirrorchat.machine.devices import free_bytes, gpu_trouble, usable_device
+    from mirrorchat.hardware.devices import free_bytes, gpu_trouble, usable_device
     from mirrorchat.startup.memory_parts import Choice, Demand
     from mirrorchat.synth import weight_mode
     from mirrorchat.xtts.gpt import check_mode

@@ -3,10 +3,10 @@ SentenceFailed, then Timings and Done; or Error, and nothing after it. VoiceKnow
 
 from dataclasses import dataclass
 
-from mirrorchat.audio import Audio
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Transcript, Voice
 from mirrorchat.errors import MirrorChatError
-from mirrorchat.reference import ReferenceQuality
+from mirrorchat.turn.reference import ReferenceQuality
 
 
 @dataclass(frozen=True)

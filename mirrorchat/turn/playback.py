@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mirrorchat.audio import Audio
+from mirrorchat.audio.samples import Audio
 from mirrorchat.turn.busy_time import BusyTime
 
 NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks

@@ -12,8 +12,8 @@ from typing import cast
 import numpy as np
 import torch
 
-from mirrorchat.ctc.search import ContextGraph, FloatArray, Hypothesis, prefix_beam_search
 from mirrorchat.errors import ConfigurationError
+from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis, prefix_beam_search
 from mirrorchat.wenet.model import U2Model
 from mirrorchat.wenet.reading_tree import rescore
 from mirrorchat.wenet.rescoring import attention_rescoring

@@ -15,9 +15,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from mirrorchat.ctc.search import ContextGraph, FloatArray, Hypothesis
 from mirrorchat.engines import Cancel, Deadline
 from mirrorchat.errors import MirrorChatError, NotReady, RecognitionFailed, ServerBusy, ShuttingDown, log_unexpected
+from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis
 
 POLL_S = 0.02  # how soon a waiting caller notices that its turn is cancelled
 FAULTS = (RuntimeError, MemoryError, ValueError)  # of one computation: what torch and the search raise

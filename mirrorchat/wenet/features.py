@@ -4,8 +4,8 @@ import kaldi_native_fbank
 import numpy as np
 import soxr
 
-from mirrorchat.audio import Audio
-from mirrorchat.ctc.search import FloatArray
+from mirrorchat.audio.samples import Audio
+from mirrorchat.wenet.ctc.search import FloatArray
 
 SAMPLE_RATE = 16000
 BINS = 80

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from mirrorchat.machine import native
-from mirrorchat.machine.native_layers import PackedLinears
+from mirrorchat.hardware import native
+from mirrorchat.hardware.native_layers import PackedLinears
 from mirrorchat.wenet.encoder import ConformerEncoderLayer, Conv2dSubsampling4, TransformerEncoderLayer
 from mirrorchat.wenet.model import BiTransformerDecoder, DecoderLayer, TransformerDecoder, U2Model
 from mirrorchat.wenet.native import (

@@ -12,10 +12,10 @@ from weakref import WeakSet
 
 import numpy as np
 
-from mirrorchat.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
-from mirrorchat.ctc.search import FloatArray, Hypothesis
+from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
 from mirrorchat.engines import Cancel, Deadline, Language, PartialTranscript, Transcript
 from mirrorchat.errors import AudioTooLong, MirrorChatError, NonFiniteAudio, ServerBusy
+from mirrorchat.wenet.ctc.search import FloatArray, Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.features import FeatureStream
 from mirrorchat.wenet.stream import ChunkReader

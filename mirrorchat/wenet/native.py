@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mirrorchat.machine import native
-from mirrorchat.machine.native_layers import DEPTH, LinearFields, NormFields, PackedLinears
+from mirrorchat.hardware import native
+from mirrorchat.hardware.native_layers import DEPTH, LinearFields, NormFields, PackedLinears
 from mirrorchat.wenet.encoder import ConformerEncoderLayer, TransformerEncoderLayer
 from mirrorchat.wenet.layers import (
     ConvolutionModule,

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from mirrorchat.audio import Audio
-from mirrorchat.ctc.search import BEAM, ContextGraph, FloatArray, Hypothesis
+from mirrorchat.audio.pieces import pieces_of
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError, NotReady
-from mirrorchat.machine.devices import usable_device
+from mirrorchat.hardware.devices import usable_device
 from mirrorchat.wenet.batch import FRAME_SHIFT_S, NOTHING, brief
+from mirrorchat.wenet.ctc.search import BEAM, ContextGraph, FloatArray, Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.package_load import SAMPLE_RATE, Features, load
 from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT
-from mirrorchat.wenet.speech_pieces import pieces_of
 from mirrorchat.wenet.text import SPECIAL, written
 from mirrorchat.wenet.unit_table import Found, UnitTable, found_in, mean_confidence
 

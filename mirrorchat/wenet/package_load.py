@@ -18,10 +18,10 @@ from typing import Any, cast
 import torch
 import yaml
 
-from mirrorchat.ctc.search import FloatArray
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
-from mirrorchat.machine.torchaudio_import import import_torchaudio
+from mirrorchat.hardware.torchaudio_import import import_torchaudio
 from mirrorchat.wenet.batch import brief
+from mirrorchat.wenet.ctc.search import FloatArray
 from mirrorchat.wenet.train_yaml import read_text
 
 COMMIT = "015469960db73eb19c49a48c020d5ac9db69bae5"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mirrorchat.ctc.search import Hypothesis
+from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.layers import length_mask
 from mirrorchat.wenet.model import BiTransformerDecoder, TransformerDecoder, U2Model
 from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT

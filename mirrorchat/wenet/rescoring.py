@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mirrorchat.ctc.search import Hypothesis
+from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.model import U2Model
 
 CTC_WEIGHT = 0.5

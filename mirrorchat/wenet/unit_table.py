@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mirrorchat.ctc.context import MAX_PHRASE_UNITS, ContextGraph
-from mirrorchat.ctc.search import Hypothesis
+from mirrorchat.audio.pieces import Piece
 from mirrorchat.engines import SpokenUnit
-from mirrorchat.wenet.speech_pieces import Piece
+from mirrorchat.wenet.ctc.context import MAX_PHRASE_UNITS, ContextGraph
+from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.text import SPECIAL
 
 UNIT_REACH_S = 0.1  # how far a unit's sound reaches from its frame, where no neighbour is nearer: WeNet's runtime's gap

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mirrorchat.audio import Samples
+from mirrorchat.audio.samples import Samples
 from mirrorchat.engines import BatchStats
 from mirrorchat.errors import (
     ConfigurationError,
@@ -42,7 +42,7 @@ from mirrorchat.errors import (
     SynthesisFailed,
     log_unexpected,
 )
-from mirrorchat.machine import native
+from mirrorchat.hardware import native
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.gpt import Cache, GptInputs, TorchGpt
 from mirrorchat.xtts.linear import WeightMode

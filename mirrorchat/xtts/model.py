@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.machine.torchaudio_import import import_torchaudio
+from mirrorchat.hardware.torchaudio_import import import_torchaudio
 from mirrorchat.xtts.checkpoint import CONFIG_FILE, VOCABULARY_FILE, Weights, read_weights
 
 import_torchaudio()  # before coqui-tts imports it

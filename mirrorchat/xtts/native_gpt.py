@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mirrorchat.machine import native
-from mirrorchat.machine.native_layers import LinearFields, NormFields, PackedLinears
+from mirrorchat.hardware import native
+from mirrorchat.hardware.native_layers import LinearFields, NormFields, PackedLinears
 from mirrorchat.xtts.gpt import Cache, GptInputs
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mirrorchat.machine.native import Library, Team
+from mirrorchat.hardware.native import Library, Team
 from mirrorchat.xtts.generator import Window
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mirrorchat.engines import Language
-from mirrorchat.text import split_text
+from mirrorchat.text.splitter import split_text
 
 # Past these lengths XTTS speeds up or breaks off (coqui-tts, `VoiceBpeTokenizer.char_limits`).
 CHARACTER_LIMITS = {Language.ENGLISH: 250, Language.CHINESE: 82}

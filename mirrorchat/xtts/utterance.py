@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from mirrorchat.audio import Samples
+from mirrorchat.audio.samples import Samples
 from mirrorchat.engines import Cancel, Deadline, Priority
 from mirrorchat.errors import ClientGone, MirrorChatError
 from mirrorchat.xtts.sampling import Sampling

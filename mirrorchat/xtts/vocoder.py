@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mirrorchat.audio import Samples
-from mirrorchat.machine import native as native_library
+from mirrorchat.audio.samples import Samples
+from mirrorchat.hardware import native as native_library
 from mirrorchat.xtts.generator import Generator, Window
 from mirrorchat.xtts.native_vocoder import NativeGenerator
 

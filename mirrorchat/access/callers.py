@@ -1,0 +1,75 @@
+"""Who asks, and how often: the API key, the limits of each, and the addresses that guess keys."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from flask import current_app, g, request
+
+from mirrorchat.access.api_keys import known_owner
+from mirrorchat.access.rate_limits import Allowance, RateLimiter
+from mirrorchat.access.trusted_proxies import caller_network
+from mirrorchat.errors import InvalidKey, RateLimited, TooManyFailedKeys
+
+FAILED_KEYS_PER_MINUTE = 20  # from one address
+MAX_ADDRESSES = 10_000  # remembered, about 2 MB
+EXTENSION = "mirrorchat.access"  # where the app keeps its Access
+
+
+class Access:
+    """The keys and limits of one server, and what it remembers of its callers: bounded, in memory only."""
+
+    def __init__(self, key_hashes: Sequence[str], per_minute: int) -> None:
+        self._hashes = tuple(key_hashes)
+        self._rate = RateLimiter(per_minute, len(self._hashes) or MAX_ADDRESSES) if per_minute else None
+        self._failed = RateLimiter(FAILED_KEYS_PER_MINUTE, MAX_ADDRESSES)
+
+    def owner(self, authorization: str, address: str) -> str:
+        """Return who has the key in an Authorization header; "" where no keys are set.
+
+        Raises InvalidKey, and TooManyFailedKeys for whatever key after too many wrong ones from one address.
+        """
+        if not self._hashes:
+            return ""
+        failures = self._failed.look(address)
+        if not failures.granted:
+            raise TooManyFailedKeys(
+                "too many wrong keys came from this address; wait before trying again",
+                retry_after_s=int(failures.retry_after_s) + 1,
+            )
+        scheme, _, given = authorization.partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""
+        owner = known_owner(given, self._hashes)
+        if owner is None:
+            if authorization:  # to have none is no guess
+                self._failed.take(address)
+            raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
+        return owner
+
+    def take_request(self, owner: str, address: str) -> Allowance | None:
+        """Count one request of a key's, or of an address where there are no keys; None where nothing is limited."""
+        return self._rate.take(owner or address) if self._rate is not None else None
+
+
+def check_caller() -> None:
+    """Raise what keeps the present request's caller out: InvalidKey, TooManyFailedKeys or RateLimited.
+
+    Says in `g` who it is: `owner` (of sessions), `caller` (whom turns are shared out to: a key and an address), `payer`
+    (whose turns are counted: a key, or an address where there are no keys), and the `allowance` that is left.
+    """
+    access = cast(Access, current_app.extensions[EXTENSION])
+    address = caller_network(request.remote_addr or "")
+    g.owner = access.owner(request.headers.get("Authorization", ""), address)
+    g.caller = f"{g.owner} {address}"
+    g.payer = g.owner or address
+    g.allowance = access.take_request(g.owner, address)
+    if g.allowance is not None and not g.allowance.granted:
+        raise RateLimited(
+            f"more than {g.allowance.limit} requests a minute; wait before asking again",
+            retry_after_s=int(g.allowance.retry_after_s) + 1,
+        )
+
+
+def allowance_headers() -> dict[str, str]:
+    """Return the rate-limit headers of the present request's answer; none where nothing is limited."""
+    allowance: Allowance | None = g.get("allowance")
+    return allowance.headers() if allowance else {}

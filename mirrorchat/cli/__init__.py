@@ -1,0 +1,1 @@
+"""The command line: `mirrorchat serve`, `ask`, `say`, `hear`, `models`, `doctor`, `evaluate`, ..."""

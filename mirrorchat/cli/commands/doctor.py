@@ -1,0 +1,226 @@
+"""`mirrorchat doctor`: what keeps MirrorChat from working here, or from working well, and what to do about it."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TextIO
+
+import click
+
+from mirrorchat import __version__
+from mirrorchat.cli.doctor.findings import Finding, Section, State, counted, look_into, ok, warning
+from mirrorchat.settings import Settings
+
+_QUICK_S = 30.0
+_SUMS_S = 900.0  # 3 GB of models from a slow disk
+_TORCH_S = 120.0
+_CHAT_S = 90.0  # an API that loads its model at the first request takes a minute
+_CHATS_AT_ONCE = 32
+_LOAD_S = 300.0  # XTTS's 1.9 GB from a slow disk
+_SPARE_S = 15.0  # for a process to be ended, beyond its own limit
+_SOON_S = 1.0  # what takes no longer is not announced
+_WIDTH = 120
+_COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is to be looked at."""
+
+    thorough: bool
+    round_trip: bool
+    network: bool
+
+
+class Examination:
+    """The sections in their order; what an earlier one has found out decides how a later one looks."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._settings: Settings | None = None
+        self._chat_works = True
+
+    def sections(self) -> Iterator[Section]:
+        """Yield each section once the one before it has been looked into."""
+        yield Section("configuration", self._configuration, _QUICK_S)
+        yield Section("packages", self._packages, _QUICK_S)
+        yield Section("device", self._device, _TORCH_S + _SPARE_S)
+        yield Section("weights", self._weights, _SUMS_S if self._options.thorough else _QUICK_S)
+        yield Section("chat", self._chat, self._chat_limit_s())
+        yield Section("deploy", self._deploy, _QUICK_S)
+        yield Section("round trip", self._round_trip, self._round_trip_limit_s() + _SPARE_S)
+
+    def _configuration(self) -> list[Finding]:
+        from mirrorchat.cli.doctor.config import read_settings
+
+        self._settings, found = read_settings()
+        return found
+
+    def _packages(self) -> list[Finding]:
+        from mirrorchat.cli.doctor.packages import package_findings
+
+        return package_findings(self._needs_full())
+
+    def _needs_full(self) -> bool:
+        try:
+            from mirrorchat.cli.doctor.weights import needs_full
+
+            return needs_full(self._settings or Settings())
+        except (ImportError, OSError):  # a base package is missing, which is found next; a folder cannot be read
+            return False
+
+    def _device(self) -> list[Finding]:
+        from mirrorchat.cli.doctor.finding_process import findings_from
+
+        return findings_from("mirrorchat.cli.doctor.device", [], subject="device", limit_s=_TORCH_S)
+
+    def _weights(self) -> list[Finding]:
+        from mirrorchat.cli.doctor.weights import weight_findings
+
+        if self._settings is None:
+            return [_not_without_settings("models")]
+        return weight_findings(self._settings, thorough=self._options.thorough)
+
+    def _chat_limit_s(self) -> float:
+        rounds = 1 + len(self._settings.chatgpt_apis if self._settings else ()) // _CHATS_AT_ONCE
+        return 2 * _CHAT_S * rounds + _SPARE_S  # twice: an API that takes no max_tokens is asked again
+
+    def _chat(self) -> list[Finding]:
+        from mirrorchat.cli.doctor.chat import chat_findings, nothing_set
+
+        if self._settings is None:
+            return [_not_without_settings("APIs")]
+        if not self._settings.chatgpt_apis:
+            return [nothing_set()]
+        if not self._options.network:
+            return [ok("APIs", "not tried: --no-network")]
+        found = chat_findings(self._settings.chatgpt_apis, limit_s=_CHAT_S, at_once=_CHATS_AT_ONCE)
+        self._chat_works = any(finding.state is State.OK for finding in found)
+        return found
+
+    def _deploy(self) -> list[Finding]:
+        from mirrorchat.cli.doctor.deploy import deploy_findings
+
+        return deploy_findings(self._settings or Settings())
+
+    def _round_trip_limit_s(self) -> float:
+        turn_s = self._settings.turn_deadline_s if self._settings else 0.0
+        return _LOAD_S + 4 * (turn_s + 10.0)  # loading; two languages, each asked twice at most
+
+    def _round_trip(self) -> list[Finding]:
+        if not self._options.round_trip:
+            return [ok("turn", "not tried: --no-round-trip")]
+        if self._settings is None:
+            return [_not_without_settings("turn")]
+        from mirrorchat.cli.doctor.finding_process import findings_from
+
+        parrot = [] if self._options.network and self._chat_works else ["--parrot"]
+        limit_s = self._round_trip_limit_s()
+        return findings_from("mirrorchat.cli.doctor.round_trip", parrot, subject="turn", limit_s=limit_s)
+
+
+def _not_without_settings(subject: str) -> Finding:
+    return warning(subject, "not looked at: the configuration cannot be read", "correct the configuration first")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+@click.option("--thorough", is_flag=True, help="Read the models whole and compare their checksums.")
+@click.option("--no-round-trip", is_flag=True, help="Do not load the engines for a spoken question.")
+@click.option("--no-network", is_flag=True, help="Ask no chat API; in the round trip a parrot answers.")
+def doctor(as_json: bool, thorough: bool, no_round_trip: bool, no_network: bool) -> None:
+    """Look for what keeps MirrorChat from working, and say what to do.
+
+    A chat API that is set gets up to four short questions. The exit status is 0 without problems (warnings do not
+    count), 1 with one, 2 for wrong usage.
+    """
+    logging.getLogger("mirrorchat").addHandler(logging.NullHandler())  # what the client logs is among the findings
+    out = sys.stdout  # a configuration file that hangs leaves another one behind
+    options = Options(thorough=thorough, round_trip=not no_round_trip, network=not no_network)
+    found: list[tuple[str, Finding]] = []
+    stuck = False
+    for section in Examination(options).sections():
+        waiting = Waiting(section.title)
+        looked = look_into(section, waiting.show)
+        waiting.clear()
+        stuck = stuck or looked.stuck
+        found += [(section.title, finding) for finding in looked.findings]
+        if not as_json:
+            print_section(section.title, looked.findings, out)
+    if as_json:
+        click.echo(json.dumps(report(found), indent=2, ensure_ascii=False), file=out)
+    else:
+        click.echo(summary([finding for _, finding in found]), file=out)
+    status = 1 if _count(found, State.PROBLEM) else 0
+    if stuck:
+        out.flush()
+        os._exit(status)  # a thread that hangs shall not keep the process
+    sys.exit(status)
+
+
+class Waiting:
+    """Says at a terminal what is being looked at, for as long as that takes."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._shown = False
+        self._show_at = time.monotonic() + _SOON_S
+
+    def show(self) -> None:
+        if not self._shown and time.monotonic() >= self._show_at and sys.stderr.isatty():
+            click.echo(f"looking at: {self._title} ...", nl=False, err=True)
+            self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def print_section(title: str, findings: Sequence[Finding], out: TextIO) -> None:
+    """Print a section: each finding, and below it what to do."""
+    click.echo(title, file=out)
+    width = max((len(finding.subject) for finding in findings), default=0)
+    for finding in findings:
+        state = click.style(finding.state.value.ljust(8), fg=_COLOURS[finding.state])
+        first, *others = _wrapped(finding.found, 13 + width)
+        click.echo(f"  {state} {finding.subject.ljust(width)}  {first}", file=out)
+        remedy = _wrapped(f"-> {finding.remedy}", 13 + width) if finding.remedy else []
+        for line in (*others, *remedy):
+            click.echo(f"{' ' * (13 + width)}{line}", file=out)
+    click.echo(file=out)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """Return `text` in lines for a terminal, at least 40 letters each; nothing is broken that is to be copied."""
+    columns = max(40, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns) - indent)
+    return textwrap.wrap(_printable(text), columns, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _printable(text: str) -> str:
+    """Return `text` without what could steer a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Return what was found in one line: `2 problems, 1 warning`."""
+    counts = {state: sum(finding.state is state for finding in findings) for state in (State.PROBLEM, State.WARNING)}
+    return ", ".join(counted(count, state.value) for state, count in counts.items() if count) or "all is well"
+
+
+def report(found: Sequence[tuple[str, Finding]]) -> dict[str, object]:
+    """Return what `--json` prints."""
+    problems, warnings = _count(found, State.PROBLEM), _count(found, State.WARNING)
+    findings = [{"section": section, **asdict(finding)} for section, finding in found]
+    return {
+        "version": __version__, "ok": not problems, "problems": problems, "warnings": warnings, "findings": findings
+    }  # fmt: skip
+
+
+def _count(found: Sequence[tuple[str, Finding]], state: State) -> int:
+    return sum(finding.state is state for _, finding in found)

@@ -1,0 +1,275 @@
+"""`mirrorchat models`: the real engines' models listed, installed, verified, removed, found."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mirrorchat.cli.commands.options import settings_of
+from mirrorchat.errors import InstallError
+from mirrorchat.models.manifest import LICENCES, RELEASES, Engine, Release
+from mirrorchat.models.progress import size_text
+from mirrorchat.models.store import (
+    BY_HAND,
+    DAMAGED,
+    RECORD_FILE,
+    faults,
+    installed_name,
+    locked,
+    read_record,
+    remove_model,
+    size_on_disk,
+)
+from mirrorchat.settings import Settings
+
+NAMES = click.Choice(list(RELEASES))
+
+
+@click.group()
+def models() -> None:
+    """The models of the real engines: XTTS v2 and WeNet's."""
+
+
+# list
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of `list`.
+
+    `installed` is `yes`, `no`, `by hand` or `damaged` (its record is); `needed` is `yes`, `if installed` or `no`: what
+    the present configuration asks for.
+    """
+
+    name: str
+    title: str
+    languages: tuple[str, ...]
+    download_bytes: int
+    licence: str
+    terms: str
+    installed: str
+    installed_bytes: int
+    needed: str
+
+
+def rows(settings: Settings) -> list[Row]:
+    """Return a line for each model that can be installed."""
+    return [_row(release, settings) for release in RELEASES.values()]
+
+
+def _row(release: Release, settings: Settings) -> Row:
+    folder = settings.models_dir / release.folder
+    present = installed_name(folder)
+    unknown = present in (BY_HAND, DAMAGED)
+    mine = present == release.name or (unknown and release.name == release.folder)
+    return Row(
+        name=release.name,
+        title=release.title,
+        languages=release.languages,
+        download_bytes=release.download_bytes,
+        licence=release.licence.code,
+        terms=release.licence.terms,
+        installed=(present if unknown else "yes") if mine else "no",
+        installed_bytes=size_on_disk(folder) if mine else 0,
+        needed=_needed(release, settings),
+    )
+
+
+def _needed(release: Release, settings: Settings) -> str:
+    chosen = settings.synthesizer if release.engine is Engine.XTTS else settings.recognizer
+    choices = {chosen[language] for language in release.languages}
+    if release.engine.value in choices:
+        return "yes"
+    return "if installed" if "auto" in choices else "no"
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_models(as_json: bool) -> None:
+    """Show what can be installed, and what is."""
+    settings = settings_of()
+    table = rows(settings)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in table], indent=2))
+        return
+    click.echo(f"models in {settings.models_dir}\n")
+    titles = ("name", "download", "languages", "installed", "needed", "licence")
+    lines = [titles, *((
+        row.name, size_text(row.download_bytes), ", ".join(row.languages), row.installed, row.needed,
+        f"{row.licence}: {row.terms}",
+    ) for row in table)]  # fmt: skip
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+# install
+
+
+def _licence_codes(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> frozenset[str]:
+    codes = frozenset(code.strip().lower() for value in values for code in value.split(","))
+    if unknown := sorted(codes - LICENCES.keys()):
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(LICENCES)}")
+    return codes
+
+
+@models.command("install")
+@click.argument("names", type=NAMES, nargs=-1, required=True)
+@click.option(
+    "--accept-licence", "accepted", multiple=True, callback=_licence_codes, metavar="CODE[,CODE...]",
+    help=f"Accept a licence without being asked: {', '.join(LICENCES)}.",
+)  # fmt: skip
+@click.option(
+    "--from", "place", type=click.Path(exists=True, path_type=Path), metavar="FOLDER_OR_ARCHIVE",
+    help="Take the files from here; nothing is fetched.",
+)  # fmt: skip
+@click.option("--source", type=click.Choice(["huggingface", "modelscope"]), help="Fetch from this one only.")
+@click.option("--replace", is_flag=True, help="Install in the place of what is in the model's folder.")
+@click.option("--allow-changed", is_flag=True, help="With --from: take files that differ from the published ones.")
+@click.option("--keep-original", is_flag=True, help="Keep the released weights beside the converted ones.")
+@click.option("--no-packages", is_flag=True, help="Do not install the Python packages that the models need.")
+def install_models(
+    names: Sequence[str],
+    accepted: frozenset[str],
+    place: Path | None,
+    source: str | None,
+    replace: bool,
+    allow_changed: bool,
+    keep_original: bool,
+    no_packages: bool,
+) -> None:
+    """Fetch models, check them, and convert them to files that load without a pickle.
+
+    The next start of the server finds them. What broke off is gone on with when the command is run again.
+    """
+    from mirrorchat.models.install import check_place_is_free, install
+    from mirrorchat.models.material import Request
+    from mirrorchat.models.sources import SOURCES
+
+    models_dir = settings_of().models_dir
+    sources = tuple(build() for name, build in SOURCES.items() if source in (None, name))
+    requests = [
+        Request(RELEASES[name], RELEASES[name].licence.code, sources, place, replace, allow_changed, keep_original)
+        for name in dict.fromkeys(names)
+    ]
+    _check_folders_differ(requests)
+    wanted = [request for request in requests if check_place_is_free(request, models_dir)]
+    for request in requests:
+        if request not in wanted:
+            _say(f"{request.release.name} is installed; --replace installs it anew")
+    if not wanted:
+        return
+    _accept_licences([request.release for request in wanted], accepted)
+    _provide_packages(no_packages)
+    with locked(models_dir):
+        for request in wanted:
+            if check_place_is_free(request, models_dir):  # as it may be now that it was waited for an answer
+                record = install(request, models_dir, _say)
+                _say(f"{record.name}: installed in {models_dir / request.release.folder}")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _check_folders_differ(requests: Sequence[Any]) -> None:
+    folders: dict[str, str] = {}
+    for request in requests:
+        other = folders.setdefault(request.release.folder, request.release.name)
+        if other != request.release.name:
+            raise click.UsageError(f"{other} and {request.release.name} have one place: choose one")
+
+
+def _accept_licences(releases: Sequence[Release], accepted: frozenset[str]) -> None:
+    """Show the licences, and return once each is accepted. Raises InstallError when one is not."""
+    for licence in dict.fromkeys(release.licence for release in releases):
+        subjects = ", ".join(release.name for release in releases if release.licence == licence)
+        _say(f"{subjects}: {licence.name} ({licence.terms}), {licence.url}")
+        if licence.code in accepted:
+            continue
+        if not sys.stdin.isatty():
+            raise InstallError(
+                f"the licence of {subjects} must be accepted: read it, and add --accept-licence {licence.code}"
+            )
+        if not click.confirm("Do you accept it?", err=True):
+            raise InstallError(f"the licence of {subjects} was not accepted: nothing was fetched")
+
+
+def _provide_packages(skip: bool) -> None:
+    from mirrorchat.models.packages import full_requirements, install_packages, missing_packages
+
+    requirements = full_requirements()
+    missing = missing_packages(requirements)
+    if missing and not skip:
+        _say(f"installing what the models need, several gigabytes with CUDA: {', '.join(missing)}")
+        install_packages(requirements)
+    elif missing:
+        _say(f"not installed, and needed to run the models: {', '.join(missing)}")
+
+
+# verify, remove, path
+
+
+@models.command("verify")
+@click.argument("names", type=NAMES, nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify_models(names: Sequence[str], as_json: bool) -> None:
+    """Read the installed models and compare them with the checksums that were recorded."""
+    models_dir = settings_of().models_dir
+    results = {name: _verify(RELEASES[name], models_dir) for name in names or _recorded(models_dir)}
+    if as_json:
+        click.echo(json.dumps({name: {"ok": not found, "faults": found} for name, found in results.items()}, indent=2))
+    else:
+        for name, found in results.items():
+            click.echo(f"{name}: {'; '.join(found) or 'as it was installed'}")
+        if not results:
+            click.echo(f"nothing in {models_dir} was installed by this command")
+    if bad := [name for name, found in results.items() if found]:
+        raise InstallError(f"{', '.join(bad)}: install again with --replace")
+
+
+def _recorded(models_dir: Path) -> list[str]:
+    """Return the names of what was installed; where a record is damaged, that of its folder."""
+    folders = dict.fromkeys(release.folder for release in RELEASES.values())
+    present = {folder: installed_name(models_dir / folder) for folder in folders}
+    return [folder if name == DAMAGED else name for folder, name in present.items() if name in {*RELEASES, DAMAGED}]
+
+
+def _verify(release: Release, models_dir: Path) -> list[str]:
+    folder = models_dir / release.folder
+    try:
+        record = read_record(folder)
+    except InstallError as error:
+        return [str(error)]
+    if not record or record.name != release.name:
+        return [f"not installed: {folder} has no {RECORD_FILE} of it"]
+    return faults(folder, record)
+
+
+@models.command("remove")
+@click.argument("names", type=NAMES, nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Remove files too that were put there by hand.")
+def remove_models(names: Sequence[str], force: bool) -> None:
+    """Remove installed models, and what unfinished installations left."""
+    models_dir = settings_of().models_dir
+    with locked(models_dir):
+        for name in names:
+            remove_model(RELEASES[name], models_dir, unrecorded=force)
+            click.echo(f"{name}: removed")
+
+
+@models.command("path")
+@click.argument("name", type=NAMES, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def model_path(name: str | None, as_json: bool) -> None:
+    """Print the folder of the models, or of one of them."""
+    models_dir = settings_of().models_dir
+    if as_json:
+        folders = {each: str(models_dir / RELEASES[each].folder) for each in ([name] if name else RELEASES)}
+        click.echo(json.dumps({"models_dir": str(models_dir), "folders": folders}, indent=2))
+    else:
+        click.echo(models_dir / RELEASES[name].folder if name else models_dir)

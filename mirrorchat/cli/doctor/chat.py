@@ -1,0 +1,112 @@
+"""Each chat API tried with a request for one token, all at once, as `mirrorchat doctor` does."""
+
+import re
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
+
+from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
+from mirrorchat.engines import Cancel, Deadline, Language
+from mirrorchat.errors import ChatFailure, ChatFault, DeadlineExceeded, NoChatApi
+from mirrorchat.llm import ChatClient, build_messages
+from mirrorchat.settings import SYSTEM_PROMPT, ChatApi
+
+_QUESTION = "Say yes."
+
+_STATUS_REMEDIES = {
+    400: "check the model's name, temperature and headers: the API refuses the request",
+    401: "set this API's key in chatgpt_apis: it is missing, wrong or has expired",
+    402: "the account has no credit left: pay, or take another API",
+    403: "the key does not allow this model or this place: check the account, or take another key",
+    404: "check the url (the full endpoint, or one that ends in /v1) and the model's name",
+    405: "check the url: it is not that of chat completions",
+    429: "the limit of requests or the credit is used up: wait, or look at the account",
+}
+_REMEDIES = {
+    ChatFault.NAME: "check the host in the url, and the machine's DNS: `getent hosts {host}`",
+    ChatFault.REFUSED: "start the API's server (`ollama serve`, ...), or check host and port in the url",
+    ChatFault.TIMEOUT: "check the network to {host}; where it loads its model first, raise first_token_timeout_s",
+    ChatFault.TLS: "check https in the url, the machine's clock, and REQUESTS_CA_BUNDLE for a certificate of your own",
+    ChatFault.PROXY: "check http_proxy, https_proxy and no_proxy: the proxy cannot be used (SOCKS never)",
+    ChatFault.CONNECTION: "check the network to {host}: no connection holds",
+    ChatFault.REQUEST: "check url, headers and proxy: the request cannot even be sent",
+    ChatFault.ANSWER: "check the url: what answers there is not a chat API, or a sign-in page stands before it",
+    ChatFault.EMPTY: "check the model's name",
+}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How an API answered. `failure` is None when it did; `limited` tells whether it took `max_tokens`."""
+
+    api: ChatApi
+    failure: ChatFailure | None
+    spent_s: float
+    limited: bool = True
+
+
+def chat_findings(apis: Sequence[ChatApi], *, limit_s: float, at_once: int) -> list[Finding]:
+    """Return a finding for each API: a failure is a problem where no other answers, else a warning.
+
+    Each has `limit_s` seconds for an answer; `at_once` are tried at the same time.
+    """
+    with ThreadPoolExecutor(min(at_once, len(apis)), thread_name_prefix="try-chat") as pool:
+        results = list(pool.map(partial(_try, limit_s=limit_s), apis))
+    works = any(result.failure is None for result in results)
+    return [_finding(f"API {index}", result, works) for index, result in enumerate(results, 1)]
+
+
+def nothing_set() -> Finding:
+    found = "chatgpt_apis is empty: a parrot says the question back"
+    return warning("APIs", found, "set chatgpt_apis in config.py; config.example.py has examples")
+
+
+def _try(api: ChatApi, limit_s: float) -> Tried:
+    first = _ask(replace(api, max_tokens=1), limit_s)
+    if first.failure and first.failure.status in (400, 422):  # some models take no max_tokens: then as the server asks
+        return replace(_ask(api, limit_s), limited=False)
+    return first
+
+
+def _ask(api: ChatApi, limit_s: float) -> Tried:
+    """Ask for one token, and hang up after the first piece of text. No text at all is an answer too: of one token."""
+    messages = build_messages(SYSTEM_PROMPT, Language.ENGLISH, _QUESTION)
+    started = time.monotonic()
+    failure = None
+    try:
+        client = ChatClient([api], cooldown_s=0.0)
+        pieces = client.stream(messages, deadline=Deadline.after(limit_s), cancel=Cancel())
+        with closing(cast(Generator[str], pieces)):
+            next(pieces)
+    except NoChatApi as error:
+        failure = error.failures[0] if error.failures[0].fault is not ChatFault.EMPTY else None
+    except DeadlineExceeded:
+        failure = ChatFailure(0, "", f"no answer within {limit_s:g} s", ChatFault.TIMEOUT)
+    return Tried(api, failure, time.monotonic() - started)
+
+
+def _finding(subject: str, tried: Tried, another_works: bool) -> Finding:
+    api, failure = tried.api, tried.failure
+    milliseconds = round(1000 * tried.spent_s)
+    name = f"{api.model}@{api.host}"
+    values: dict[str, Value] = {"host": api.host, "model": api.model, "ms": milliseconds}
+    if failure is None:
+        note = "" if tried.limited else " (not to a request with max_tokens)"
+        return ok(subject, f"{name} answers{note}, {milliseconds} ms", **values, status=200)
+    remedy = _remedy(failure, api.host)
+    found, status = f"{name}: {failure.reason}, {milliseconds} ms", failure.status or None
+    return (warning if another_works else problem)(subject, found, remedy, **values, status=status)
+
+
+def _remedy(failure: ChatFailure, host: str) -> str:
+    if failure.fault is not ChatFault.STATUS:
+        return _REMEDIES[failure.fault].format(host=re.sub(r":\d+$", "", host))
+    if 300 <= failure.status < 400:
+        return "set the url to the place that it leads to: redirects are not followed"
+    if failure.status >= 500:
+        return "the API itself fails: wait, or look at its server's log"
+    return _STATUS_REMEDIES.get(failure.status, "look up what this status means with this API")

@@ -1,0 +1,193 @@
+"""A spoken question through every stage, in both languages, as `mirrorchat doctor` tries it.
+
+It runs as a process of its own: engines are large, and native code can crash or hang.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from mirrorchat.audio.samples import decode, encode_wav, require_speakable
+from mirrorchat.cli.doctor.finding_process import Say, hand_over
+from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
+from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say
+from mirrorchat.embedded.workers.process import ChildFailed
+from mirrorchat.engines import Deadline, Engines, Language
+from mirrorchat.errors import (
+    ClientGone,
+    ConfigurationError,
+    DeadlineExceeded,
+    MirrorChatError,
+    ModelNotInstalled,
+    NoWords,
+)
+from mirrorchat.pipeline import Answer, Pipeline, Question
+from mirrorchat.settings import Settings, load_settings
+from mirrorchat.startup.loading import build_engines
+from mirrorchat.turn.admission import Scheduler
+from mirrorchat.turn.stopwatch import Stopwatch
+
+PARROT = "--parrot"
+STAGES = ("decode", "recognise", "voice", "answer", "speak")  # as Stopwatch names them, in the order of a turn
+
+_PACKAGES = "`rm -f .venv/installed; scripts/environment` installs the packages again"
+_MODEL = "`.venv/bin/mirrorchat models verify`, and `... install NAME --replace` for what it names; or free memory"
+_CHAT = "see the section on chat: correct chatgpt_apis in config.py"
+_TOO_SLOW = "raise turn_deadline_s, or choose faster weights (xtts_weights, wenet_weights), a GPU or more threads"
+
+
+class StageWatch(Stopwatch):
+    """A stopwatch that knows in which stage a turn has failed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._running: list[str] = []
+        self._failed: tuple[str, str] | None = None
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        with self._lock:
+            self._running.append(stage)
+        try:
+            with super().time(stage):
+                yield
+        except Exception as error:
+            with self._lock:
+                if self._failed is None and not isinstance(error, ClientGone):  # which ends what runs beside the fault
+                    self._failed = (stage, type(error).__name__)
+            raise
+        finally:
+            with self._lock:
+                self._running.remove(stage)
+
+    def blame(self, error: MirrorChatError) -> tuple[str, str]:
+        """Return the stage that `error` ended, or those that ran then, and the kind of the first error."""
+        with self._lock:
+            if self._failed is not None:
+                return self._failed
+            stage = "recognise" if isinstance(error, NoWords) else next(iter(self._running), "speak")
+            return stage, type(error).__name__
+
+
+def round_trip(tell: Say, *, parrot: bool) -> Iterator[Finding]:
+    """Yield a finding for the engines, and one for a turn in each language. `parrot`: it answers, not the chat APIs."""
+    settings = load_settings()
+    if parrot:
+        settings = replace(settings, chatgpt_apis=())
+    tell("loading the engines")
+    started = time.monotonic()
+    try:
+        engines = build_engines(settings)
+    except (ConfigurationError, ModelNotInstalled) as error:
+        remedy = "see the sections on weights, packages and device: this keeps the server from starting"
+        yield problem("load", error.message, remedy, stage="load")
+        return
+    load_ms = round(1000 * (time.monotonic() - started))
+    yield ok("load", f"{load_ms} ms: {_names(engines)}", load_ms=load_ms, **_engines_by_stage(engines))
+    yield from turns(engines, settings, tell)
+
+
+def turns(
+    engines: Engines, settings: Settings, tell: Say, languages: Iterable[Language] = Language
+) -> Iterator[Finding]:
+    """Yield a finding for a turn in each of `languages`, and close `engines`."""
+    pipeline = Pipeline(engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=1)
+    try:
+        for language in languages:
+            tell(f"a turn in {language.value.capitalize()}")
+            yield from _turn(pipeline, settings, language)
+    finally:
+        pipeline.close()
+
+
+def _engines_by_stage(engines: Engines) -> dict[str, Value]:
+    return {stage: info.name for stage, info in engines.infos().items()}
+
+
+def _names(engines: Engines) -> str:
+    infos = engines.infos()
+    return ", ".join(
+        f"{stage} {info.name}{f' on {info.device}' if info.device else ''}" for stage, info in infos.items()
+    )
+
+
+def _turn(pipeline: Pipeline, settings: Settings, language: Language) -> Iterator[Finding]:
+    """Ask, and where nothing is heard ask again with what was said, so that the other stages are tried too."""
+    text, voice = QUESTIONS[language]
+    subject = language.value.capitalize()
+    try:
+        recording = encode_wav(say(text, voice))
+    except ChildFailed as error:
+        yield problem(subject, f"the question could not be spoken: {error}", _PACKAGES, stage="question")
+        return
+    deaf = pipeline.engines.recognizers[language].info.name == "none"
+    finding = _asked(pipeline, settings, language, recording, text if deaf else None)
+    yield finding
+    if finding.values.get("error") == NoWords.__name__:
+        yield replace(_asked(pipeline, settings, language, recording, text), subject=f"{subject}, words given")
+
+
+def _asked(pipeline: Pipeline, settings: Settings, language: Language, recording: bytes, text: str | None) -> Finding:
+    watch = StageWatch()
+    subject = language.value.capitalize()
+    deadline = Deadline.after(settings.turn_deadline_s)
+    try:
+        with watch.time("decode"):
+            audio = decode(recording, limit_s=60.0)
+            require_speakable(audio)
+        with Scheduler(1).enter(deadline) as place:
+            answer = pipeline.answer(Question(audio, language, language, text), place, watch=watch)
+    except MirrorChatError as error:
+        return _failure(subject, watch, error, pipeline.engines, language)
+    return _success(subject, watch, answer, given=text is not None)
+
+
+def _success(subject: str, watch: Stopwatch, answer: Answer, *, given: bool) -> Finding:
+    times = _times(watch)
+    heard = "its words were given" if given else f"heard {answer.transcript!r}"
+    text = f"{_listed(times)}; {answer.audio.duration_s:.1f} s of speech ({answer.voice.kind.value}); {heard}"
+    return ok(subject, text, **times, speech_s=round(answer.audio.duration_s, 2), voice=answer.voice.kind.value)
+
+
+def _failure(subject: str, watch: StageWatch, error: MirrorChatError, engines: Engines, language: Language) -> Finding:
+    stage, kind = watch.blame(error)
+    times = _times(watch)
+    values: dict[str, Value] = {"stage": stage, "error": kind, **times}
+    remedy = _remedy(stage, engines, language)
+    if isinstance(error, NoWords):
+        found = "recognise: no words were heard in a synthetic question"
+        return warning(subject, found, f"where it does not hear you either: {remedy}", **values)
+    found = f"{stage}: {error.message} ({kind}); {_listed(times)}"
+    return problem(subject, found, _TOO_SLOW if kind == DeadlineExceeded.__name__ else remedy, **values)
+
+
+def _remedy(stage: str, engines: Engines, language: Language) -> str:
+    if stage == "answer":
+        return _CHAT
+    engine = engines.recognizers[language] if stage == "recognise" else engines.synthesizers[language]
+    return _PACKAGES if stage == "decode" or engine.info.name == "embedded" else _MODEL
+
+
+def _times(watch: Stopwatch) -> dict[str, Value]:
+    """Return the milliseconds of each stage that ran, of the whole, and until the first sound."""
+    seconds = watch.timings().seconds
+    times: dict[str, Value] = {f"{name}_ms": round(1000 * seconds[name]) for name in STAGES if name in seconds}
+    if watch.first_audio_s is not None:
+        times["first_audio_ms"] = round(1000 * watch.first_audio_s)
+    return {**times, "total_ms": round(1000 * seconds["total"])}
+
+
+def _listed(times: dict[str, Value]) -> str:
+    return ", ".join(f"{name.removesuffix('_ms').replace('_', ' ')} {value} ms" for name, value in times.items())
+
+
+def main(arguments: list[str]) -> None:
+    hand_over("round trip", lambda tell: round_trip(tell, parrot=PARROT in arguments))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,96 @@
+"""Layers for the networks in C++: linear ones in planes of 8-bit numbers (native/linear.h), and norms."""
+
+import ctypes
+import mmap
+
+import torch
+from torch import Tensor
+
+from mirrorchat.hardware import native
+
+STRIP = 32  # outputs of one plane are packed in so many together; of two planes half as many
+DEPTH = 64  # inputs come in multiples of it
+
+_Pointer = ctypes.c_void_p
+_Int = ctypes.c_int64
+
+
+class LinearFields(ctypes.Structure):
+    """A packed layer: `Linear` of native/linear.h."""
+
+    _fields_ = [
+        *((name, _Int) for name in ("inputs", "outputs", "planes")),
+        *((name, _Pointer) for name in ("packed", "scales", "totals", "bias")),
+    ]
+
+
+class NormFields(ctypes.Structure):
+    """A layer normalisation: `Norm` of native/norm.h."""
+
+    _fields_ = [("weight", _Pointer), ("bias", _Pointer), ("eps", ctypes.c_double)]
+
+
+class PackedLinears:
+    """Linear layers in `planes` planes of 8-bit numbers. `used` bytes of room for their weights are filled in order.
+
+    The weights lie in one piece of memory, in large pages where the system has them.
+    """
+
+    def __init__(self, library: native.Library, team: native.Team, *, planes: int, room: int) -> None:
+        self._library, self._team, self._planes = library, team, planes
+        memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self._room = torch.frombuffer(memory, dtype=torch.int8)
+        self._kept: list[Tensor] = []
+        self.used = 0
+
+    @staticmethod
+    def room_for(inputs: int, outputs: int, planes: int) -> int:
+        """Return the bytes of the packed weights of one layer."""
+        return planes * inputs * _padded(outputs, planes)
+
+    def add(self, weight: Tensor, bias: Tensor) -> LinearFields:
+        """Pack `weight` (inputs, outputs) and `bias` (outputs,), both float32. Outputs are padded to whole strips.
+
+        Raises ValueError when the inputs are no multiple of 64 or the room is too small.
+        """
+        inputs, outputs = weight.shape
+        size = self.room_for(inputs, outputs, self._planes)
+        if inputs % DEPTH or self.used + size > len(self._room):
+            raise ValueError(f"a layer of {inputs} inputs and {outputs} outputs cannot be packed")
+        packed = self._room[self.used : self.used + size]
+        self.used += size
+        padded = _padded(outputs, self._planes)
+        scales, totals = torch.empty(padded), torch.empty(self._planes, padded, dtype=torch.int32)
+        added = torch.nn.functional.pad(bias, (0, padded - outputs))
+        matrix = weight.contiguous()
+        self._kept += [scales, totals, added]
+        self._library.functions.gpt_pack(
+            _Pointer(self._team.pointer),
+            _at(matrix),
+            _Int(inputs),
+            _Int(outputs),
+            _Int(padded),
+            _Int(self._planes),
+            *map(_at, (packed, scales, totals)),
+        )
+        return LinearFields(inputs, padded, self._planes, *(t.data_ptr() for t in (packed, scales, totals, added)))
+
+    def multiply(self, linear: LinearFields, x: Tensor) -> Tensor:
+        """Return rows `x` (n, inputs) times one layer's weights, with its bias: (n, outputs padded)."""
+        out = torch.empty(len(x), linear.outputs)
+        rows = x.contiguous()
+        self._library.functions.gpt_linear(
+            _Pointer(self._team.pointer), ctypes.byref(linear), _at(rows), _Int(len(x)), _at(out)
+        )
+        return out
+
+
+def _at(tensor: Tensor) -> ctypes.c_void_p:
+    return _Pointer(tensor.data_ptr())
+
+
+def _padded(outputs: int, planes: int) -> int:
+    strip = STRIP // planes
+    return -(-outputs // strip) * strip

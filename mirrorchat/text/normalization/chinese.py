@@ -1,0 +1,210 @@
+"""Mandarin: written form -> spoken form, rule by rule. `spoken/form.py` is the way in."""
+
+import re
+
+from mirrorchat.text.normalization.acronyms import FILE_ENDINGS, spell_acronyms
+from mirrorchat.text.normalization.chinese_calendar import CALENDAR_RULES, NOT_LATIN_BEFORE
+from mirrorchat.text.normalization.chinese_numbers import (
+    COUNTED_BY,
+    DIGITS,
+    PHONE_DIGITS,
+    ROUND_DIGITS,
+    SHORTEST_CODE,
+    cardinal,
+    digits,
+    number_words,
+)
+from mirrorchat.text.normalization.chinese_quantities import QUANTITY_RULES
+from mirrorchat.text.normalization.chinese_words import ADDRESS_SIGNS, SIGNS
+from mirrorchat.text.normalization.english_words import ABBREVIATIONS
+from mirrorchat.text.normalization.roman_numerals import ROMAN, roman_value
+from mirrorchat.text.normalization.written_form import (
+    FORMULA,
+    HAN,
+    NUMBER,
+    SIGN,
+    START,
+    Rule,
+    any_of,
+    apply_rules,
+    rule,
+)
+
+
+def speak_chinese(text: str) -> str:
+    """Return `text`, whose characters are plain already, as it is said in Mandarin."""
+    text = apply_rules(text, _RULES)
+    return apply_rules(spell_acronyms(text), _SPACING).strip(" ")
+
+
+def _spoken_roman(match: re.Match[str]) -> str:
+    return cardinal(roman_value(match[0]))
+
+
+def _spoken_fraction(match: re.Match[str]) -> str:
+    whole, above, below = match["whole"], int(match["above"]), int(match["below"])
+    if not whole and above >= below and above <= 12 and 1 <= below <= 31 and below != above:
+        return f"{cardinal(above)}月{cardinal(below)}日"
+    words = f"{cardinal(below)}分之{cardinal(above)}"
+    return f"{number_words(whole)}又{words}" if whole else words
+
+
+def _spoken_phone(match: re.Match[str]) -> str:
+    groups = [digits(group, PHONE_DIGITS) for group in re.findall(r"\d+", match[0])]
+    return ("加" if match[0].startswith("+") else "") + "，".join(groups)
+
+
+def _spoken_mobile(match: re.Match[str]) -> str:
+    return "，".join(digits(part, PHONE_DIGITS) for part in (match[0][:3], match[0][3:7], match[0][7:]))
+
+
+def _spoken_version(match: re.Match[str]) -> str:
+    parts = match["parts"].split(".")
+    words = "点".join(digits(part) if len(parts) == 4 else number_words(part) for part in parts)
+    return (" V " if match["v"] else "") + words
+
+
+def _spoken_address(match: re.Match[str]) -> str:
+    """Return an e-mail or web address as it is dictated."""
+    address = re.sub(r"^https?://", "", match[0]).rstrip("/").replace("www.", "W W W.")
+    spoken = "".join(ADDRESS_SIGNS.get(character, character) for character in address)
+    return re.sub(r"\d{1,4000}", lambda run: digits(run[0]), spoken)
+
+
+def _spoken_rest(match: re.Match[str]) -> str:
+    """Return a bare number: long ones that are not round are codes, said digit by digit."""
+    written, following = match[0], match.string[match.end() : match.end() + 3].lstrip(" ")
+    if match.string[max(0, match.start() - 1) : match.start()] in ("第", "初"):
+        following = ""
+    whole = written.lstrip("-")
+    is_code = len(whole) >= SHORTEST_CODE and whole.isdigit() and len(whole.rstrip("0")) > ROUND_DIGITS
+    if is_code and not COUNTED_BY.match(following):
+        return ("负" if written != whole else "") + digits(whole)
+    return number_words(written, following)
+
+
+def _spoken_range(match: re.Match[str]) -> str:
+    following = match.string[match.end() : match.end() + 3]
+    if match.string[max(0, match.start() - 1) : match.start()] == "第":
+        following = ""
+    first = number_words(match[1], following if len(match[2]) == 1 else "")
+    return f"{first}到{number_words(match[2], following)}"
+
+
+def _spoken_formula(match: re.Match[str]) -> str:
+    """Return `H2SO4` as H 二 S O 四."""
+    signs = re.findall(r"[A-Za-z]|\d+", match[0])
+    return " ".join(cardinal(int(sign)) if sign.isdigit() else sign.upper() for sign in signs)
+
+
+def _spoken_cued(match: re.Match[str], names: str) -> str:
+    """Return a number after 电话 or 密码 digit by digit, unless it counts what follows: 手机3000元."""
+    if COUNTED_BY.match(match.string[match.end() : match.end() + 3]):
+        return match[0]
+    return match["cue"] + match["between"] + digits(match["code"], names)
+
+
+def _spoken_isbn(match: re.Match[str]) -> str:
+    return "ISBN " + "，".join(digits(group) for group in match[1].split("-"))
+
+
+def _ratio(match: re.Match[str]) -> str:
+    return f"{cardinal(int(match[1]))}比{cardinal(int(match[2]))}"
+
+
+def _power(match: re.Match[str]) -> str:
+    return {"2": "的平方", "3": "的立方"}.get(match[1], f"的{number_words(match[1])}次方")
+
+
+_WEB = r"(?:https?://[\w.~:/?#@!$&*+=%-]{0,500}[A-Za-z0-9_/]"
+_WEB += r"|(?<![A-Za-z0-9_@.+-])[A-Za-z0-9_.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}"
+_WEB += r"|(?<![A-Za-z0-9_@./-])(?:[A-Za-z][A-Za-z0-9-]{0,62}\.){1,5}"
+_WEB += r"(?:com|org|net|edu|gov|io|cn|uk|de|ai|dev|app)(?![A-Za-z0-9_-])(?:/[A-Za-z0-9_./-]{0,200}[A-Za-z0-9_])?)"
+_RULERS = "(?<=路易)|(?<=查理)|(?<=亨利)|(?<=乔治)|(?<=威廉)|(?<=保罗)|(?<=约翰)|(?<=伊丽莎白)|(?<=爱德华)|(?<=拿破仑)"
+_PHONE_CUES = "电话|手机|热线|拨打|致电|拨|客服|分机|转"
+_ABBREVIATIONS = {"e.g": "例如", "i.e": "即", "etc": "等等"}
+_EMERGENCY = "110|112|119|120|122"
+_CODE_CUES = "号码|密码|验证码|编号|学号|卡号|邮编|邮政编码|房间|房号|尾号|代码|航班|车次|车牌|工号"
+
+_RULES: tuple[Rule, ...] = (
+    rule(_WEB, _spoken_address),
+    rule(r"(?<![A-Za-z0-9_.)])\.(?=\d)", "0."),
+    rule(rf"(?<=[{HAN}]) {{1,3}}(?=[-+]?[$£€¥]?\d)|(?<=\d) {{1,3}}(?=[{HAN}])", ""),
+    rule(rf"(?<![A-Za-z0-9_.@/])(?P<name>[A-Za-z][A-Za-z0-9_-]{{0,60}})\.(?P<ending>{any_of(FILE_ENDINGS)})(?![A-Za-z0-9_])",
+         lambda match: f"{match['name'].replace('_', ' ')} 点 {FILE_ENDINGS[match['ending']]}"),
+    rule(r"(?<![A-Za-z])(Mr|Mrs|Ms|Dr|Prof)\. ?(?=[A-Z])", lambda match: f"{ABBREVIATIONS[match[1]]} "),
+    rule(r"(?<![A-Za-z.])(e\.g|i\.e|etc)\.,?(?![A-Za-z]) ?", lambda match: _ABBREVIATIONS[match[1]]),
+    rule(r"(?<=[A-Za-z] )(\d{1,3})/(\d{1,3})(?![A-Za-z0-9/])", r"\1、\2"),
+    rule(r"(?<![A-Za-z])vs\.?(?![A-Za-z])", "versus"),
+    rule(rf"(?:(?<=第)(?!X[^IVX])|{_RULERS}){ROMAN}(?![A-Za-z])", _spoken_roman),
+    rule(rf"(?:(?<=[{HAN}])(?:II|III|VII|VIII)|(?<![A-Za-z0-9])(?:I{{1,3}}|IV)(?=[型期级类]))(?![A-Za-z])",
+         _spoken_roman),
+    rule(r"(?<![A-Za-z])(?P<letter>[CF])#(?![A-Za-z0-9_])", r"\g<letter> sharp"),
+    rule(r"(?<![A-Za-z.])N[oO]\. ?(?=\d)", "第"),
+    # Spans between two quantities that both carry their sign or unit.
+    rule(r"(?:(?<=[%°])|(?<=°[CF]))[-~–—](?=-?\d)|(?<=[年月日度元点个])[~–—](?=-?\d)|(?<=[年月日点])-(?=\d)", "到"),
+    rule(r"(?<=\d)[-~–—](?=[$£€¥]\d)", "到"),
+    rule(r"(?<=:\d\d)(?: ?[~–—] ?|-)(?=\d{1,2}:\d\d)|(?<=\d[ap]m)(?: ?[~–—] ?|-)(?=\d)", "到"),
+    *CALENDAR_RULES,
+    rule(rf"{NOT_LATIN_BEFORE}(\d{{1,9}}):(\d{{1,9}})(?![\d:])", _ratio),
+    # Telephone numbers, codes, versions.
+    rule(r"(?<![A-Za-z0-9.,+-])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\) ?|\d{2,4}-)\d{3,4}[- ]\d{4}(?![\d-])", _spoken_phone),
+    rule(r"(?<![A-Za-z0-9.,+-])(?:0\d{2,3}-\d{7,8}|1[3-9]\d \d{4} \d{4}|\+\d{1,3}(?:[ -]?\d{2,5}){2,4})(?![\d-])",
+         _spoken_phone),
+    rule(rf"{START}1[3-9]\d{{9}}(?!\d)", _spoken_mobile),
+    rule(r"ISBN[: -]{0,2}(\d[\d-]{8,20}\d)(?![\d-])", _spoken_isbn),
+    rule(rf"(?<=[打叫])(?:{_EMERGENCY})(?!\d|[.,]\d|[{HAN}]?[分次个元折通])"
+         rf"|{START}(?:{_EMERGENCY})(?=报警|火警|急救|电话|热线|接警)", lambda match: digits(match[0], PHONE_DIGITS)),
+    rule(rf"{START}\d{{3,4}}(?=室|房(?!间|屋|子)|路(?![程线人]))|(?<=波音)\d{{3}}(?!\d)",
+         lambda match: digits(match[0])),
+    rule(rf"{START}\d\.\d(?=折)", lambda match: digits(match[0])),
+    rule(r"(?<=[歼轰运直])-(?=\d)|(?<=东风|神舟|嫦娥)-(?=\d)", ""),
+    rule(r"(?:(?<=比分)|(?<=以))(\d{1,3})-(\d{1,3})(?=(?:的比分)?(?:[获战击领取险大完惨落负胜力，。]|$))", _ratio),
+    rule(r"(?<![A-Za-z0-9.,+-])\d{4}(?: \d{4}){2,4}(?!\d)", _spoken_phone),
+    rule(rf"(?P<cue>{_PHONE_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<code>\d{{3,30}})(?![\d.,])",
+         lambda match: _spoken_cued(match, PHONE_DIGITS)),
+    rule(rf"{START}(720|1080|1440|2160)(?=[pP](?![A-Za-z]))", lambda match: digits(match[1])),
+    rule(rf"(?P<cue>{_CODE_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<code>\d{{3,30}})(?![\d.,])",
+         lambda match: _spoken_cued(match, DIGITS)),
+    rule(r"(?<![A-Za-z0-9.])(?P<v>[vV]?)(?P<parts>\d{1,5}(?:\.\d{1,5}){2,3})(?!\d|\.\d)", _spoken_version),
+    rule(r"(?<![A-Za-z0-9.])(?P<v>[vV])(?P<parts>\d{1,5}(?:\.\d{1,5})?)(?![A-Za-z0-9]|\.\d)", _spoken_version),
+    *QUANTITY_RULES,
+    # Shapes of numbers.
+    rule(r"(?<![A-Za-z0-9/])24/7(?![A-Za-z0-9/])", "全天候"),
+    rule(r"(?<![A-Za-z0-9./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,3})/(?P<below>\d{1,3})(?![A-Za-z0-9/]|\.\d)",
+         _spoken_fraction),
+    rule(r"(?<!\w)(\d{1,15})(?:st|nd|rd|th)(?![A-Za-z])", lambda match: f"第{cardinal(int(match[1]))}"),
+    rule(rf"{START}({NUMBER})[xX](?![A-Za-z0-9])", lambda match: f"{number_words(match[1], '倍')}倍"),
+    # Arithmetic; a hyphen between numbers is a minus only beside other signs.
+    rule(r"(?<=[\d)]) +- +(?=[\d(])|(?<=\d)-(?=\d{1,15}(?:\.\d{1,15})? ?=)", "减"),
+    rule(r"(?<=[\d)])(?:[*xX]| [*xX] )(?=[\d(])", "乘"),
+    rule(r"(?<=\d) / (?=\d)", "除以"),
+    rule(r"\^(-?\d{1,15})(?!\d)", _power),
+    rule(r"[-=]+>", "到"),
+    rule(r"(?<![A-Za-z0-9])#(\d{1,15})(?!\d)", lambda match: f"{number_words(match[1])}号"),
+    rule(r"(?<![\w)])~ ?(?=\d)|(?<=[\u3400-\u9fff])~(?=\d)", "约"),
+    rule(FORMULA, _spoken_formula),
+    # Numbers glued to letters, and everything that is left.
+    rule(r"(?<=[A-Za-z])-?(\d{3,15})(?![\d.])", lambda match: f" {digits(match[1])}"),
+    rule(r"(?<=[A-Za-z])-(?=\d)", " "),
+    rule(r"(?<=[A-Za-z])(?=\d)", " "),
+    rule(r"(?<=\d)-(?=[A-Za-z])", " "),
+    rule(rf"{START}({NUMBER})(?:[-~–—]| [~–—] )({NUMBER})(?![\d-])", _spoken_range),
+    rule(rf"{START}{SIGN}{NUMBER}", _spoken_rest),
+    rule(r"\d{1,100000}", _spoken_rest),
+    rule(rf"(?<=[{HAN}])\.(?=[{DIGITS}])", "点"),
+    # Signs.
+    rule(r" ?([" + re.escape("".join(SIGNS)) + "]) ?", lambda match: SIGNS[match[1]]),
+    rule(rf"(?<=[元角块次个度吨斤克米升瓦])/(?=[{HAN}])", "每"),
+    rule(rf"(?<=[{HAN}])/(?=[{HAN}])", "、"),
+    rule(r"[#*^_`~/\\<>{}\[\]•]", " "),
+)  # fmt: skip
+
+# Chinese speakers spell every short English word in capitals, and a letter beside Chinese needs its space: XTTS glues
+# them to the pinyin.
+_SPACING: tuple[Rule, ...] = (
+    rule(r"(?<![A-Za-z])[A-Z]{2,3}(?![A-Za-z])", lambda match: " ".join(match[0])),
+    rule(rf"(?<=[{HAN}])(?=[A-Za-z])|(?<=[A-Za-z])(?=[{HAN}])", " "),
+    rule(r" {2,}", " "),
+    rule(r" +(?=[，。！？；：、,.!?;:])|(?<=[，。！？；：、]) +", ""),
+)  # fmt: skip

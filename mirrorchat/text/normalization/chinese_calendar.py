@@ -1,0 +1,89 @@
+"""Mandarin dates, times of day and years: written form -> spoken form."""
+
+import re
+
+from mirrorchat.text.normalization.chinese_numbers import COUNTED_BY, cardinal, digits, number_words
+from mirrorchat.text.normalization.written_form import START, Rule, rule
+
+NOT_LATIN_BEFORE = r"(?<![A-Za-z0-9_.,:/-])"
+_CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?![\d:])"
+_OF_A_YEAR = "世界杯|奥运|亚运|欧洲杯|财年|赛季|年度|级(?!台阶)|届|款|版|高考|春晚|春夏|秋冬"
+_DAY_HALF = r" ?(?P<half>[AaPp])\.?[Mm](?![A-Za-z])\.?"
+
+
+def _spoken_time(match: re.Match[str]) -> str:
+    hour, minute, second = int(match["hour"]), int(match["minute"]), match["second"]
+    if hour > 24 or minute > 59:
+        return match[0]
+    half = match.groupdict().get("half") or ""
+    return _part_of_day(hour, half) + _clock(hour, minute, second, bool(half))
+
+
+def _clock(hour: int, minute: int, second: str | None, twelve_hours: bool) -> str:
+    words = number_words(str(hour), "点") + "点"
+    if minute == 30 and not second and (hour <= 12 or twelve_hours):
+        return words + "半"
+    if minute or second:
+        words += ("零" if 0 < minute < 10 else "") + cardinal(minute) + "分"
+    return words + (("零" if 0 < int(second) < 10 else "") + cardinal(int(second)) + "秒" if second else "")
+
+
+def _part_of_day(hour: int, half: str) -> str:
+    if not half:
+        return ""
+    if half in "aA":
+        return "凌晨" if hour < 6 or hour == 12 else "上午"
+    return "中午" if hour == 12 else "下午" if hour < 6 else "晚上"
+
+
+def _spoken_hour(match: re.Match[str]) -> str:
+    hour = int(match["hour"])
+    return _part_of_day(hour, match["half"]) + _clock(hour, 0, None, True) if hour <= 12 else match[0]
+
+
+def _spoken_date(match: re.Match[str]) -> str:
+    """Return a date in figures, month first where the order is in doubt (`9/1/2025`)."""
+    month, day = int(match["m"]), int(match["d"])
+    if month > 12 and "loose" in match.groupdict():
+        month, day = day, month
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return match[0]
+    return f"{digits(match['year'])}年{cardinal(month)}月{cardinal(day)}日"
+
+
+def _spoken_year(match: re.Match[str]) -> str:
+    """Return the number before 年: a year digit by digit, a length of time as a number."""
+    written = match[1]
+    is_length = len(written) == 4 and written.endswith("00") and re.match(r"年(?:前|的?历史|以来|之久)", match[2])
+    if is_length or (written.endswith("000") and written != "2000"):
+        return number_words(written)
+    return digits(written)
+
+
+def _spoken_years(match: re.Match[str]) -> str:
+    """Return `1999-2005` as years, unless it counts what follows: 1950-2000元."""
+    if COUNTED_BY.match(match.string[match.end() : match.end() + 3]):
+        return match[0]
+    return f"{digits(match[1])}到{digits(match[2])}"
+
+
+CALENDAR_RULES: tuple[Rule, ...] = (
+    rule(rf"{NOT_LATIN_BEFORE}(?P<year>[12]\d{{3}})[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)"
+         r"(?:[T ](?=\d\d:))?", _spoken_date),
+    rule(rf"{NOT_LATIN_BEFORE}(?P<m>\d{{1,2}})[/.](?P<d>\d{{1,2}})[/.](?P<loose>)(?P<year>[12]\d{{3}})(?!\d|[-/.]\d)",
+         _spoken_date),
+    rule(rf"{NOT_LATIN_BEFORE}(?P<year>(?:19|20)\d\d)-(?P<m>0[1-9]|1[0-2])(?![\d-]|[./]\d|[个年])",
+         lambda match: f"{digits(match['year'])}年{cardinal(int(match['m']))}月"),
+    rule(rf"{START}(\d{{4}})(?:年?[-~–—]|年?(?=[至到]))([至到]?)(\d{{4}})(?=年)",
+         lambda match: f"{digits(match[1])}年{match[2] or '到'}{digits(match[3])}"),
+    rule(rf"{START}(0\d|[789][1-9]|\d{{4}})(?=(年(?!级|代|[前后来多])|年前|年的?历史))", _spoken_year),
+    rule(r"(?<=公元)(前?)(\d{1,4})(?=年)", lambda match: match[1] + digits(match[2])),
+    rule(rf"{START}((?:19|20)\d\d)(?={_OF_A_YEAR})", lambda match: digits(match[1])),
+    rule(rf"{START}(\d0|\d5)(?=后(?![天年个来]))", lambda match: digits(match[1])),
+    rule(rf"{START}((?:19|20)\d\d)[-~–—]((?:19|20)\d\d)(?![\d.%A-Za-z-])", _spoken_years),
+    rule(rf"{START}(\d{{1,2}})[·•](\d{{1,2}})(?!\d)", lambda match: digits(match[1]) + digits(match[2])),
+    rule(rf"{START}0(\d)(?=[月日])", lambda match: cardinal(int(match[1])) if match[1] != "0" else "零"),
+    rule(rf"{NOT_LATIN_BEFORE}{_CLOCK}{_DAY_HALF}", _spoken_time),
+    rule(rf"{NOT_LATIN_BEFORE}{_CLOCK}", _spoken_time),
+    rule(rf"{NOT_LATIN_BEFORE}(?P<hour>\d{{1,2}}){_DAY_HALF}", _spoken_hour),
+)  # fmt: skip

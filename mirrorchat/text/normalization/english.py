@@ -1,0 +1,170 @@
+"""English: written form -> spoken form, rule by rule. `spoken/form.py` is the way in."""
+
+import re
+
+from mirrorchat.text.normalization.acronyms import spell_acronyms
+from mirrorchat.text.normalization.english_calendar import CALENDAR_RULES, DECADE_RULES, YEAR_RULES
+from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES
+from mirrorchat.text.normalization.english_numbers import (
+    LONGEST_CARDINAL,
+    ROUND_DIGITS,
+    SHORTEST_CODE,
+    cardinal,
+    digits,
+    number_words,
+    ordinal,
+)
+from mirrorchat.text.normalization.english_quantities import QUANTITY_RULES
+from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, SIGNS
+from mirrorchat.text.normalization.roman_numerals import ROMAN, roman_value
+from mirrorchat.text.normalization.written_form import FORMULA, NUMBER, SIGN, START, Rule, any_of, apply_rules, rule
+
+
+def speak_english(text: str) -> str:
+    """Return `text`, whose characters are plain already, as it is said in English."""
+    return spell_acronyms(apply_rules(text, _RULES)).strip(" ")
+
+
+def _spoken_fraction(match: re.Match[str]) -> str:
+    whole, above, below = match["whole"], int(match["above"]), int(match["below"])
+    if not 0 < above < below:
+        plain = f"{cardinal(above)} over {cardinal(below)}"
+        return f"{number_words(whole)} {plain}" if whole else plain
+    part = {2: "half", 4: "quarter"}.get(below, ordinal(below))
+    if whole and above == 1:
+        return f"{number_words(whole)} and {'an' if part.startswith('e') else 'a'} {part}"
+    words = f"{cardinal(above)} {part}{'s' if above > 1 else ''}"
+    return f"{number_words(whole)} and {words}" if whole else words
+
+
+def _spoken_abbreviation(match: re.Match[str]) -> str:
+    """Return an abbreviation written out; its full stop stays where it also ends the sentence."""
+    ends = match["word"] == "etc" and re.match(r"\s*$| +[A-Z]", match.string[match.end() : match.end() + 9])
+    return ABBREVIATIONS[match["word"]] + ("." if ends else "")
+
+
+def _spoken_initials(match: re.Match[str]) -> str:
+    ends = not match.string[match.end() : match.end() + 9].strip()
+    return " ".join(match[0].replace(".", "")) + ("." if ends else "")
+
+
+def _spoken_rest(match: re.Match[str]) -> str:
+    """Return a bare number: long ones that are not round are codes, said digit by digit."""
+    written = match[0]
+    is_round = len(written.rstrip("0")) <= ROUND_DIGITS
+    if len(written) > LONGEST_CARDINAL or (len(written) >= SHORTEST_CODE and not is_round):
+        return digits(written)
+    return number_words(written)
+
+
+def _spoken_formula(match: re.Match[str]) -> str:
+    """Return `H2SO4` as H two S O four."""
+    signs = re.findall(r"[A-Za-z]|\d+", match[0])
+    return " ".join(cardinal(int(sign)) if sign.isdigit() else sign.upper() for sign in signs)
+
+
+def _spoken_magnitude(match: re.Match[str]) -> str:
+    """Return `1.5M` before what is counted as one point five million."""
+    is_counting = len(match[2]) == 2 or COUNTED.match(match.string, match.end())
+    return f"{number_words(match[1])} {MAGNITUDES[match[2]]}" if is_counting else match[0]
+
+
+def _spoken_dimensions(match: re.Match[str]) -> str:
+    return " by ".join(number_words(part) for part in re.split(r" ?[x×] ?", match[0]))
+
+
+def _power(match: re.Match[str]) -> str:
+    return {"2": " squared", "3": " cubed"}.get(match[1], f" to the power of {number_words(match[1])}")
+
+
+_RULERS = (
+    r"\b(?:Henry|Elizabeth|Louis|George|Charles|Edward|William|Philip|Felipe|James|Richard|Napoleon|Catherine|Nicholas"
+    r"|Alexander|Frederick|Francis|Ivan|Otto|Leopold|Pius|Benedict|Gregory|Innocent|Clement|Leo|Paul|John|Urban|Mary"
+    r"|Ramses|Ramesses|Thutmose|Gustav|Christian|Harald|Haakon|Murad|Mehmed)"
+)
+_NUMBERED_PARTS = r"\b(?:World War|Chapter|Part|Act|Volume|Book|Article|Super Bowl|Final Fantasy)"
+_GRADED = r"\b(?:[Tt]ype|[Pp]hase|[Ss]tage|[Cc]lass|[Ll]evel|[Tt]ier|Section|Appendix|Figure|Table|Rocky|Grade)"
+
+_RULES: tuple[Rule, ...] = (
+    # Addresses and abbreviations: their full stops and signs are no one else's.
+    *ADDRESS_RULES,
+    rule(r"(?<![\w.)])\.(?=\d)", "0."),
+    rule(r"(?<![\w.])St\. (?=[A-Z])", "Saint "),
+    rule(r"(?<![\w.])St\.(?!\w)", "Street"),
+    rule(r"(?<![\w.])ca?\. ?(?=\d{3})", "circa "),
+    rule(r"\bWW(?=II?\b)", "World War "),
+    rule(r"(?<![\w.])Ch\. ?(?=\d)", "Chapter "),
+    rule(r"(?<![\w.])Sec\. ?(?=\d)", "Section "),
+    rule(r"(?<![\w.])(?:No|Nr|no)\. ?(?=\d)", "number "),
+    rule(r"(?<![\w.])pp\. ?(?=\d)", "pages "),
+    rule(r"(?<![\w.])p\. ?(?=\d)", "page "),
+    rule(r"(?<![\w.])Ph\.D\b\.?", "P H D"),
+    rule(rf"(?<![\w.])(?P<word>{any_of(ABBREVIATIONS)})\.(?!\w)", _spoken_abbreviation),
+    rule(r"(?<![\w.])(?!(?<=\d )[AP]\.M\.)(?:[A-Z]\.){2,8}(?!\w)", _spoken_initials),
+    rule(r"(?<![\w.])(?:[A-Z]\. ){2,4}(?=[A-Z][a-z])", lambda match: match[0].replace(".", "")),
+    rule(r"(?<![A-Za-z&])([A-Z]{1,3})&([A-Z]{1,3})(?![A-Za-z&])",
+         lambda match: f"{' '.join(match[1])} and {' '.join(match[2])}"),
+    rule(rf"({_RULERS} )(?!I\b)({ROMAN})(?![\w.'’])", lambda match: f"{match[1]}the {ordinal(roman_value(match[2]))}"),
+    rule(rf"(\bWorld War |{_NUMBERED_PARTS} (?!I\b)|{_GRADED} (?=[IVX]{{2}}))({ROMAN})(?![\w'’])",
+         lambda match: match[1] + cardinal(roman_value(match[2]))),
+    rule(r"(?<!\w)w/o(?!\w)", "without"),
+    rule(r"(?<!\w)w/ ?(?=\w)", "with "),
+    rule(r"(?<!\w)(?P<letter>[CF])#(?!\w)", r"\g<letter> sharp"),
+    # Spans between two quantities that both carry their sign or unit.
+    rule(r"(?<=[%°])[-~–—](?=-?\d)|(?<=°[CF])[-~–—](?=-?\d)", " to "),
+    rule(r"(?<=[\dKMB])[-~–—](?=[$£€¥]\d)", " to "),
+    rule(r"(?<![\w:.,-])(\d{1,2})[-~–—](?=\d{1,2}(?::\d\d)? ?[AaPp]\.?[Mm]\b)", r"\1 to "),
+    rule(r"(?<=:\d\d)(?: ?[~–—] ?|-)(?=\d{1,2}:\d\d)|(?<=\d[ap]m)(?: ?[~–—] ?|-)(?=\d)", " to "),
+    rule(r"(?<=[AaPp]\.[Mm]\.) ?[-–~] ?(?=\d)", " to "),
+    rule(r"(?<![\w)%])(?<![\d%] )~ ?(?=[$£€¥]?\d)", "about "),
+    *CALENDAR_RULES,
+    *CODE_RULES,
+    *QUANTITY_RULES,
+    *DECADE_RULES,
+    # Shapes of numbers.
+    rule(rf"{START}(\d{{1,3}}(?:,\d{{3}}){{1,4}}|\d{{1,15}})(?:st|nd|rd|th)\b",
+         lambda match: ordinal(int(match[1].replace(",", "")))),
+    rule(r"(?<![\w/])24/7(?![\w/])", "twenty-four seven"),
+    rule(r"(?<![\w/])9/11(?![\w/])", "nine eleven"),
+    rule(r"(?<![\w/])([2-9]0)/\1(?![\w/])", lambda match: f"{cardinal(int(match[1]))} {cardinal(int(match[1]))}"),
+    rule(r"(?<![\w.,-])(\d{1,3})-(to|for|by|on)-(\d{1,3})(?![\w-]|[.,]\d)",
+         lambda match: f"{cardinal(int(match[1]))}-{match[2]}-{cardinal(int(match[3]))}"),
+    rule(rf"{START}(\d{{1,3}}\.\d{{1,2}})/(\d{{1,3}})(?![\w/]|\.\d)",
+         lambda match: f"{number_words(match[1])} out of {number_words(match[2])}"),
+    rule(r"(?<![\w./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,3})/(?P<below>\d{1,3})(?![\w/]|\.\d)", _spoken_fraction),
+    rule(rf"{START}{NUMBER}(?: ?[x×] ?{NUMBER}){{1,2}}(?= (?:pixels|meters|feet|inches|grid|matrix|display)\b)",
+         _spoken_dimensions),
+    rule(rf"{START}{NUMBER}(?:x{NUMBER}){{1,2}}(?![A-Za-z])", _spoken_dimensions),
+    rule(rf"{START}({NUMBER})[xX](?!\w| ?[-+=*/^<>×÷])", lambda match: f"{number_words(match[1])} times"),
+    # Arithmetic; a hyphen between numbers is a minus only beside other signs.
+    rule(r"(?<=[\d)]) +- +(?=[\d(])", " minus "),
+    rule(r"(?<=\d)-(?=\d{1,15}(?:\.\d{1,15})? ?=)", " minus "),
+    rule(r"(?<=[\d)]) ?[*] ?(?=[\d(])", " times "),
+    rule(r"(?<=[\d)]) / (?=[\w(])", " divided by "),
+    rule(r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|hour|minute|second|person|yr|hr|km|kg|lb)\b)", " per "),
+    rule(r"\^(-?\d{1,15})(?!\d)", _power),
+    rule(r"[-=]+>", " to "),
+    rule(r"(?<!\w)#(?=\d)", "number "),
+    rule(r"(?<!\w)#(?=\w)", "hashtag "),
+    rule(rf"{START}{SIGN[:-1]}(?={NUMBER})", lambda match: "minus " if match[0] else ""),
+    rule(FORMULA, _spoken_formula),
+    rule(rf"{START}({NUMBER}) ?([kKMB]|bn|mn|tn)(?![A-Za-z])", _spoken_magnitude),
+    # Numbers glued to letters, years, and everything that is left.
+    rule(r"(?<=[A-Za-z])-(?=\d)", " "),
+    rule(r"(?<=[A-Za-z])(\d{3,15})(?!\d)", lambda match: f" {digits(match[1])} "),
+    rule(r"(?<=[A-Za-z])(?=\d)", " "),
+    rule(r"(?<=\d)-(?=[A-Z]|[a-z]\b)", " "),
+    rule(r"(?<=\d)(?=[A-Za-z])", " "),
+    *YEAR_RULES,
+    rule(rf"{START}({NUMBER})(?: ?[~–—] ?|-)({NUMBER})(?![\d-])",
+         lambda match: f"{number_words(match[1])} to {number_words(match[2])}"),
+    rule(rf"{START}\d{{1,3}}(?:,\d{{3}}){{1,4}}(?:\.\d{{1,15}})?(?![\d,]\d)", lambda match: number_words(match[0])),
+    rule(rf"{START}\d{{1,15}}\.\d{{1,15}}(?!\d)", lambda match: number_words(match[0])),
+    rule(r"\d{1,100000}", _spoken_rest),
+    rule(r"(?<=\w)\.(?=(?:zero|one|two|three|four|five|six|seven|eight|nine)\b)", " point "),
+    # Signs.
+    rule("[" + re.escape("".join(SIGNS)) + "]", lambda match: SIGNS[match[0]]),
+    rule(r"[#*^_`~/\\<>{}\[\]•·]", " "),
+    rule(r" {2,}", " "),
+    rule(r" +(?=[,.!?;:](?:\s|$))", ""),
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""English dates, times of day and years: written form -> spoken form."""
+
+import re
+
+from mirrorchat.text.normalization.english_numbers import cardinal, ordinal, year
+from mirrorchat.text.normalization.english_words import COUNTED
+from mirrorchat.text.normalization.written_form import Rule, rule
+
+_ON_THE_HOUR = "o'clock"
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
+           "November", "December")  # fmt: skip
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_DAY = r"(Monday|Mon|Tuesday|Tues?|Wednesday|Wed|Thursday|Thu(?:rs?)?|Friday|Fri|Saturday|Sat|Sunday|Sun)\b\.?"
+_MONTH = r"(?P<month>Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
+_MONTH += r"|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
+_YEAR = r"(?P<year>[12]\d{3})"
+_YEAR_CUE = re.compile(
+    r"\b(?:in|since|from|by|until|till|before|after|of|during|around|circa|about|early|late|mid|the|year|spring|summer"
+    rf"|autumn|fall|winter|and|to|between|class|{'|'.join(MONTHS)}),? *$", re.IGNORECASE
+)  # fmt: skip
+_CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?![\d:])"
+
+
+def _spoken_time(match: re.Match[str]) -> str:
+    hour, minute, second = int(match["hour"]), int(match["minute"] or 0), match["second"]
+    if hour > 24 or minute > 59:
+        return match[0]
+    seconds = f" and {cardinal(int(second))} seconds" if second and int(second) else ""
+    half = f" {match['half'].lower()}.m." if match["half"] else ""
+    return _clock(hour, minute, bool(half)) + seconds + half
+
+
+def _clock(hour: int, minute: int, twelve_hours: bool) -> str:
+    if minute:
+        return f"{cardinal(hour)} {'oh ' if minute < 10 else ''}{cardinal(minute)}"
+    if twelve_hours:
+        return cardinal(hour)
+    if hour in (0, 24):
+        return "midnight"
+    return f"{cardinal(hour)} {'hundred' if hour > 12 else _ON_THE_HOUR}"
+
+
+def _spoken_date(match: re.Match[str]) -> str:
+    """Return a date in figures, month first where the order is in doubt (`9/1/2025`)."""
+    groups = match.groupdict()
+    month, day = int(match["m"]), int(match["d"])
+    if month > 12 and "loose" in groups:
+        month, day = day, month
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return match[0]
+    return f"{MONTHS[month - 1]} {ordinal(day)}, {year(int(match['year']))}{', ' if groups.get('time') else ''}"
+
+
+def _month_name(written: str) -> str:
+    return next(month for month in MONTHS if month.startswith(written[:3]))
+
+
+def _spoken_month_day(match: re.Match[str]) -> str:
+    words = f"{_month_name(match['month'])} {ordinal(int(match['d']))}"
+    words += f" to {ordinal(int(match['upper']))}" if match["upper"] else ""
+    return words + (f", {year(int(match['year']))}" if match["year"] else "")
+
+
+def _spoken_day_month(match: re.Match[str]) -> str:
+    article = match["article"] or "the "
+    words = f"{article}{ordinal(int(match['d']))} of {_month_name(match['month'])}"
+    return words + (f", {year(int(match['year']))}" if match["year"] else "")
+
+
+def _spoken_decade(match: re.Match[str]) -> str:
+    century, tens = match["century"], match["tens"]
+    if tens == "00":
+        return f"{year(int(century + tens))}s"
+    name = f"{cardinal(int(tens))[:-1]}ies"
+    return f"{cardinal(int(century))} {name}" if century else name
+
+
+def _spoken_year(match: re.Match[str]) -> str:
+    """Return a four-digit number as a year where it looks like one, else leave it."""
+    number = int(match["year"])
+    before = match.string[max(0, match.start() - 12) : match.start()]
+    is_cued = _YEAR_CUE.search(before) is not None
+    is_counting = COUNTED.match(match.string, match.end()) is not None
+    if 1900 <= number <= 2099:
+        return year(number) if is_cued or not is_counting else match[0]
+    return year(number) if is_cued and not is_counting else match[0]
+
+
+def _spoken_days(match: re.Match[str]) -> str:
+    first, last = (next(day for day in _DAYS if day.startswith(name[:3])) for name in (match[1], match[2]))
+    return f"{first} to {last}"
+
+
+def _spoken_short_span(match: re.Match[str]) -> str:
+    """Return `1914-18` as a span of years, where it can be one."""
+    first, upper = int(match["year"]), int(match["upper"])
+    return f"{year(first)} to {cardinal(upper)}" if upper > first % 100 and upper > 9 else match[0]
+
+
+def _spoken_short_year(match: re.Match[str]) -> str:
+    return ("oh " if match[1].startswith("0") else "") + cardinal(int(match[1]))
+
+
+CALENDAR_RULES: tuple[Rule, ...] = (
+    rule(rf"\b{_DAY} ?[-–—] ?{_DAY}", _spoken_days),
+    rule(rf"(?<=\d) ?[-–] ?(?={_MONTH} \d)", " to "),
+    rule(r"(?<![\w.,])(UTC|GMT)([+-])(?=\d)", lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} "),
+    rule(rf"(?<![\w./-]){_YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",
+         _spoken_date),
+    rule(rf"(?<![\w./-])(?P<m>\d{{1,2}})[/.](?P<d>\d{{1,2}})[/.](?P<loose>){_YEAR}(?!\d|[-/.]\d)", _spoken_date),
+    rule(r"(?<![\w./-])(?P<year>(?:19|20)\d\d)-(?P<m>0[1-9]|1[0-2])(?![\d-]|[./]\d)",
+         lambda match: f"{MONTHS[int(match['m']) - 1]} {year(int(match['year']))}"),
+    rule(rf"\b{_MONTH} (?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?:[-–](?P<upper>[1-9]|[12]\d|3[01]))?(?![\w:%/.]\w|\w)"
+         rf"(?:,? {_YEAR}(?![\w]))?", _spoken_month_day),
+    rule(rf"(?P<article>\b[Tt]he )?(?<![\w.,/-])(?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)? (?:of )?{_MONTH}"
+         rf"(?:,? {_YEAR}(?!\w))?", _spoken_day_month),
+    rule(rf"(?<![\w:.,]){_CLOCK}(?: ?(?P<half>[AaPp])\.?[Mm]\b(?:\.(?= *[^\sA-Z]))?)?", _spoken_time),
+    rule(r"(?<![\w:.,])(?P<hour>\d{1,2})(?P<minute>)(?P<second>) ?(?P<half>[AaPp])\.?[Mm]\b(?:\.(?= *[^\sA-Z]))?",
+         _spoken_time),
+    rule(r"(?<=[ap]\.m\.)\.", ""),
+)  # fmt: skip
+
+DECADE_RULES: tuple[Rule, ...] = (
+    rule(r"(?<![\w'])(?P<century>1[1-9]|20)?'?(?P<tens>[2-9]0)'?s\b", _spoken_decade),
+    rule(r"(?<!\w)(?P<century>1[1-9]|20)(?P<tens>00)'?s\b", _spoken_decade),
+)  # fmt: skip
+
+YEAR_RULES: tuple[Rule, ...] = (
+    rule(r"(?<![\w.,$-])(?P<year>1[5-9]\d\d|20\d\d)[-–](?P<upper>\d\d)(?![\w%-]|[.,]\d)", _spoken_short_span),
+    rule(r"(?<=[a-z] )['’](\d\d)(?![\w'’])", _spoken_short_year),
+    rule(rf"(?<![\w.,]){_YEAR}[-–/](?P<upper>[12]\d{{3}})(?![\w]|[.,]\d)",
+         lambda match: f"{year(int(match['year']))} to {year(int(match['upper']))}"),
+    rule(rf"(?<![\w.,$-]){_YEAR}(?![\w]|[.,-]\d)", _spoken_year),
+)  # fmt: skip

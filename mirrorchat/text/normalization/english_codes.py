@@ -1,0 +1,90 @@
+"""English telephone numbers, codes, versions and addresses: what is read out rather than counted."""
+
+import re
+
+from mirrorchat.text.normalization.acronyms import FILE_ENDINGS
+from mirrorchat.text.normalization.english_numbers import cardinal, digits, in_pairs, number_words
+from mirrorchat.text.normalization.english_words import COUNTED
+from mirrorchat.text.normalization.written_form import Rule, any_of, rule
+
+_ADDRESS_SIGNS = {".": "dot", "@": "at", "/": "slash", "-": "dash", "_": "underscore", ":": "colon",
+                  "?": "question mark", "=": "equals", "&": "and", "#": "hash"}  # fmt: skip
+
+
+def _spoken_phone(match: re.Match[str]) -> str:
+    groups = re.findall(r"\d+", match[0])
+    return ("plus " if match[0].startswith("+") else "") + ", ".join(digits(group) for group in groups)
+
+
+def _spoken_code(match: re.Match[str]) -> str:
+    """Return a code after its cue, sign by sign: `PIN 0420`, `ISBN 978-0`, `serial number AB-12`."""
+    if COUNTED.match(match.string, match.end()):
+        return match[0]
+    words = re.sub(r"\d+", lambda run: f"{digits(run[0])}, ", match["code"].replace("-", " "))
+    words = re.sub(r"[A-Z]+", lambda run: f" {' '.join(run[0])} ", words)
+    return match["cue"] + re.sub(r" +", " ", words).replace(" ,", ",").strip(" ,")
+
+
+def _spoken_room(match: re.Match[str]) -> str:
+    return match[0] if COUNTED.match(match.string, match.end()) else match["cue"] + in_pairs(match["number"])
+
+
+def _spoken_version(match: re.Match[str]) -> str:
+    parts = match["parts"].split(".")
+    is_address = len(parts) == 4
+    separator = " dot " if is_address else " point "
+    words = separator.join(digits(part) if is_address else number_words(part) for part in parts)
+    return f"version {words}" if match["v"] else words
+
+
+def _spoken_address(match: re.Match[str]) -> str:
+    """Return an e-mail or web address as it is dictated."""
+    address = re.sub(r"^https?://", "", match[0]).rstrip("/")
+    address = re.sub(r"^www(?=\.)", "W W W", address)
+    address = "".join(f" {_ADDRESS_SIGNS[sign]} " if sign in _ADDRESS_SIGNS else sign for sign in address)
+    return re.sub(r"\d{1,4000}", lambda run: f" {digits(run[0])} ", address)
+
+
+def _spoken_ratio(match: re.Match[str]) -> str:
+    return f"{cardinal(int(match[1]))} to {cardinal(int(match[2]))}"
+
+
+_WEB = r"(?:https?://[\w.~:/?#@!$&*+=%-]{0,500}[\w/]|(?<![\w@.])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,5}[A-Za-z]{2,24}"
+_WEB += r"|(?<![\w@./])(?:[A-Za-z][\w-]{0,62}\.){1,5}(?:com|org|net|edu|gov|io|cn|uk|de|ai|dev|app|co)\b"
+_WEB += r"(?:/[\w./-]{0,200}\w)?)"
+_CODE_CUES = (
+    r"(?:[Zz][Ii][Pp]|[Aa]rea|[Pp]ost(?:al)?|[Ss]ecurity|[Vv]erification|[Aa]ccess|[Dd]oor) code"
+    r"|PINs?|[Pp]ass(?:code|word)|[Ee]xtension|ISBN|(?:[Ss]erial|[Oo]rder|[Aa]ccount|[Tt]racking|[Pp]hone|[Mm]odel|[Cc]ase|[Cc]onfirmation)"
+    r" number"
+)
+_DIALLING = r"\b(?:[Cc]all(?:s|ed|ing)?|[Dd]ial(?:s|ed|ing)?|[Tt]ext(?:s|ed|ing)?|[Pp]hone[ds]?|[Rr]ing)"
+_NUMBERED = (
+    r"\b(?:[Rr]oom|[Ss]uite|[Aa]partment|[Ff]light|[Hh]ighway|[Ii]nterstate|[Rr]oute|[Bb]us|[Bb]oeing|[Aa]irbus|Xbox)"
+)
+
+ADDRESS_RULES: tuple[Rule, ...] = (
+    rule(_WEB, _spoken_address),
+    rule(rf"(?<![\w.@/])(?P<name>[A-Za-z][\w-]{{0,60}})\.(?P<ending>{any_of(FILE_ENDINGS)})(?!\w|\.\w)",
+         lambda match: f"{match['name'].replace('_', ' ')} dot {FILE_ENDINGS[match['ending']]}"),
+)  # fmt: skip
+
+CODE_RULES: tuple[Rule, ...] = (
+    rule(r"(?<![\w:.,])(\d{1,4}):(\d{1,4})(?![\d:])", _spoken_ratio),
+    rule(r"\b[Ee]xt\. ?(?=\d)", "extension "),
+    rule(rf"(?P<cue>\b(?:{_CODE_CUES})(?: is|:)? )(?P<code>(?:[A-Z]{{1,4}}-?)?\d[\d-]{{1,30}})(?![\w%]|[.,]\d)",
+         _spoken_code),
+    rule(rf"(?P<cue>{_DIALLING} )(?P<code>\d{{3,6}})(?![\w%-]|[.,]\d)", _spoken_code),
+    rule(r"(?<![\w.,$£€¥+-])911(?= (?:call|caller|operator|dispatcher|emergency|center|service|line)s?\b)",
+         "nine one one"),
+    rule(rf"(?P<cue>{_NUMBERED} )(?P<number>\d{{3,4}})(?![\w%-]|[.,]\d)", _spoken_room),
+    rule(r"(?<![\w.,+-])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\) ?|\d{2,4}-)\d{3,4}[- ]\d{4}(?![\d-])", _spoken_phone),
+    rule(r"(?<![\w.,+-])\+\d{1,3}(?:[ -]?\d{2,5}){2,4}(?!\d)", _spoken_phone),
+    rule(r"(?<![\w.,+-])(?:\d{3}-\d{4}|0\d{2,3}-\d{7,8}|\d{3}\.\d{3}\.\d{4})(?![\d-])", _spoken_phone),
+    rule(r"(?<![\w.,+-])\d{4}(?: \d{4}){2,4}(?!\d)", _spoken_phone),
+    rule(r"(?<![\w.])(?P<v>(?:[vV](?:ersion |er\.? )?)?)(?P<parts>\d{1,5}(?:\.\d{1,5}){2,3})(?!\d|\.\d)",
+         _spoken_version),
+    rule(r"(?<![\w.])(?P<v>)(?:(?<=Python )|(?<=Ubuntu )|(?<=Django )|(?<=Node )|(?<=Go ))"
+         r"(?P<parts>\d{1,3}\.\d{1,3})(?![\w]|\.\d)", _spoken_version),
+    rule(r"(?<![\w.])(?P<v>v|V(?=\d{1,5}\.)|[Vv]ersion )(?P<parts>\d{1,5}(?:\.\d{1,5})?)(?![\w]|\.\d)",
+         _spoken_version),
+)  # fmt: skip

@@ -1,0 +1,181 @@
+"""Where a text, read character by character, ends a sentence, and where its first clause may be cut off."""
+
+import re
+from collections import deque
+from collections.abc import Callable
+
+from mirrorchat.text.sentences.first_clause import FirstClause
+from mirrorchat.text.sentences.speech_length import HAN
+
+_FORCED_CUT_FROM = 1 / 3  # of the limit: an overlong sentence is cut at a clause no nearer to its start
+
+_CHINESE_ENDS = frozenset("。！？；")
+_ENDS = _CHINESE_ENDS | frozenset(".!?…")
+_RUN = "。！？；.!?…"  # what may follow an end and still belong to it: "?!", "。。。"
+_OPENERS = dict(zip("([{（【「『《“‘", ")]}）】」』》”’", strict=True))
+_TOGGLES = '"`'  # the same character opens and closes
+_TRAILERS = "".join(_OPENERS.values()) + _TOGGLES + "'*_~"  # what stays with the sentence that it closes
+_INSERTS_END = frozenset("）】》")  # close an insertion: the sentence goes on after （...。）
+_EXTENDS_END = frozenset(_RUN + _TRAILERS)
+
+_ABBREVIATION = re.compile(
+    r"(?<![A-Za-z])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Sgt|Capt|Lt|Col|Rev|Gov|Sen|Rep|Mt|Fig|fig|Vol|vol|vs|approx|cf|al|Inc|Ltd|Co|Corp|Jr|Sr"
+    r"|Jan|Feb|Aug|Sept?|Oct|Nov|Dec|pp?|ca|[a-z](?:\.[a-z])+|[A-Z](?:\.[A-Z])*|Ph\.D)\.$"
+)
+_NUMBER_SIGN = re.compile(r"(?<![A-Za-z])(?:[Nn]o|Nr|Art|Sec|Ch)\.$")  # only before a number
+_LIST_MARKER = re.compile(r"(?:^|[:：;；]\s*|\n)[\s#>*_-]{0,8}(?:\d{1,3}|[a-zA-Z])\.$")
+
+# Where an overlong sentence may be cut, best first; a mark stays with the words before it.
+_CUTS = (
+    re.compile(r"(?:[。！？；]|[.!?…](?=\s))[”’\"')）」』】]{0,4}"),
+    re.compile(r"(?:(?:(?<!\d)[，：]|[，：](?!\d)|[、—])+|[,;:)](?=\s)|[,;:](?=[\u3400-\u9fff])| -)"),
+    re.compile(r" (?=(?:and|but|or|because|so|which|that|when|while|where|if|then|as|than|with)\b)"),
+    re.compile(r"(?<=[\u3400-\u9fff])(?=因为|但是|所以|而且|如果|然后|并且|或者|以及|不过|虽然|因此)"),
+    re.compile(r"\s"),
+    re.compile(r"(?<=[\u3400-\u9fff])(?=[\u3400-\u9fff\w])|(?<=\w)(?=[\u3400-\u9fff])"),
+)
+
+
+def _is_abbreviated(sentence: str, following: str) -> bool:
+    """Return whether the full stop that ends `sentence` belongs to an abbreviation, an initial or a list's number."""
+    tail = sentence[-16:]
+    if re.search(r"(?<![A-Za-z.])I\.$", tail):
+        return False
+    if _NUMBER_SIGN.search(tail):
+        return following.isdigit()
+    return bool(_ABBREVIATION.search(tail) or _LIST_MARKER.search(sentence))
+
+
+class SentenceBoundaries:
+    """Finds where raw text ends a sentence, character by character.
+
+    `is_short` says of a sentence whether it shall wait for the next one. With `clause_first` the first piece of all may
+    be a clause. A piece never has more than `limit_chars`
+    characters; an unclosed quote or bracket therefore holds nothing back for longer.
+    """
+
+    def __init__(self, limit_chars: int, *, is_short: Callable[[str], bool], clause_first: bool) -> None:
+        self._limit_chars = limit_chars
+        self._is_short = is_short
+        self._clause_first = clause_first
+        self._first_clause: FirstClause | None = None
+        self._begin_stream()
+
+    def push(self, character: str) -> list[str]:
+        """Return the sentences that end before or at `character`."""
+        sentences: list[str] = []
+        queue = deque((character,))
+        while queue:
+            cut = self._step(queue.popleft())
+            if cut:
+                sentence, rest = self._text[:cut].strip(), self._text[cut:]
+                self._start_over()
+                self._first_clause = None
+                sentences.append(sentence)
+                queue.extendleft(reversed(rest))
+        return [sentence for sentence in sentences if sentence]
+
+    def flush(self) -> list[str]:
+        """Return the unfinished sentence, if any; begin again."""
+        rest = self._text.strip()
+        self._begin_stream()
+        return [rest] if rest else []
+
+    def _begin_stream(self) -> None:
+        self._start_over()
+        self._first_clause = FirstClause(self._is_short) if self._clause_first else None
+
+    def _start_over(self) -> None:
+        self._text = ""
+        self._end = 0  # after a possible sentence end that the next characters decide on; 0: none
+        self._sentence_start = 0  # where the current sentence begins, after short ones that wait
+        self._open: list[str] = []  # the closing marks that are awaited
+
+    def _step(self, character: str) -> int:
+        """Take `character`; return where the text shall be cut, 0 for nowhere."""
+        if character == "\n":
+            return self._end_line()
+        if character.isspace():
+            character = " "
+            if not self._text or self._text[-1] in " \n":
+                return 0
+        before, self._text = self._text, self._text + character
+        if self._end and character != " " and self._ends_before(character):
+            if not self._is_short(before):
+                return self._end
+            self._begin_sentence(self._end)
+        self._track(before, character)
+        clause = self._first_clause.push(self._text, bool(self._open)) if self._first_clause else 0
+        if clause:
+            return clause
+        return self._overlong_cut() if len(self._text) > self._limit_chars and character != " " else 0
+
+    def _end_line(self) -> int:
+        length = len(self._text)
+        if not self._text.strip():
+            return 0
+        if not self._is_short(self._text):
+            return length
+        self._text = self._text.rstrip() + "\n"
+        self._begin_sentence(len(self._text))
+        return 0 if len(self._text) <= self._limit_chars else len(self._text)
+
+    def _begin_sentence(self, start: int) -> None:
+        self._sentence_start, self._end = start, 0
+        self._open.clear()
+
+    def _ends_before(self, character: str) -> bool:
+        """Return whether the sentence ends at the possible end, seeing the first character after it."""
+        apart = len(self._text) - 1 > self._end
+        if character in _RUN or (not apart and character in _EXTENDS_END):
+            return False  # "?!", ". . .", a closing quote
+        sentence = self._text[self._sentence_start : self._end].rstrip(_TRAILERS)
+        if not self._is_end(sentence, character, apart):
+            self._end = 0
+        return self._end > 0
+
+    @staticmethod
+    def _is_end(sentence: str, following: str, apart: bool) -> bool:
+        marks = sentence[len(sentence.rstrip(_RUN)) :]
+        if _CHINESE_ENDS & set(marks):
+            return True
+        if not apart and (marks.endswith("…") or len(marks.rstrip(".")) < len(marks) - 1):
+            return False  # an ellipsis: the Chinese sentence goes on
+        if not apart:  # in a number, an address, or Chinese with ASCII marks
+            after_han = bool(HAN.match(sentence[-len(marks) - 1 : -len(marks)] if marks else ""))
+            return bool(HAN.match(following) or following in "“「『（《【") and (marks[-1:] in ("!", "?") or after_han)
+        if following.islower():
+            return False
+        return marks != "." or not _is_abbreviated(sentence, following)
+
+    def _track(self, before: str, character: str) -> None:
+        """Keep count of quotes and brackets, and note where a sentence may have ended."""
+        after_end = 0 < self._end == len(before)
+        closes = self._closes(character)
+        if not closes and not after_end:
+            self._open_mark(character, before[-1:])
+        closes_ended = closes and character not in _INSERTS_END and before.rstrip(_TRAILERS)[-1:] in _ENDS
+        if not self._open and (character in _ENDS or closes_ended or (after_end and character in _EXTENDS_END)):
+            self._end = len(self._text)
+
+    def _closes(self, character: str) -> bool:
+        if character not in self._open:
+            return False
+        while self._open.pop() != character:
+            pass
+        return True
+
+    def _open_mark(self, character: str, previous: str) -> None:
+        if character in _OPENERS:
+            self._open.append(_OPENERS[character])
+        elif character in _TOGGLES and (not previous.isalnum() or HAN.match(previous)):
+            self._open.append(character)
+
+    def _overlong_cut(self) -> int:
+        earliest = max(1, int(self._limit_chars * _FORCED_CUT_FROM))
+        for pattern in _CUTS:
+            ends = [match.end() for match in pattern.finditer(self._text)]
+            fitting = [end for end in ends if earliest <= len(self._text[:end].rstrip()) <= self._limit_chars]
+            if fitting and self._text[: fitting[-1]].strip():
+                return fitting[-1]
+        return self._limit_chars

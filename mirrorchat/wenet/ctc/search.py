@@ -1,0 +1,128 @@
+"""CTC searches: log probabilities of units (S, V), frame by frame, to readings of the utterance.
+
+The prefix beam search is WeNet's (arXiv 2203.15455; Hannun et al., arXiv 1408.2873), with its hot words. It runs in C++
+where that was compiled, else in plain Python; both give the same bits. Blank is unit 0.
+"""
+
+import math
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mirrorchat.hardware.native import search_library
+from mirrorchat.wenet.ctc.context import BLANK, ContextGraph
+from mirrorchat.wenet.ctc.native import NativeSearch
+from mirrorchat.wenet.ctc.plain import FloatArray, PlainSearch
+
+__all__ = ["BEAM", "MAX_BEAM", "MAX_FRAMES", "ContextGraph", "FloatArray", "Hypothesis", "PrefixBeamSearch",
+           "greedy_search", "prefix_beam_search"]  # fmt: skip
+
+BEAM = 10
+MAX_BEAM = 128
+MAX_FRAMES = 250_000  # 2.8 hours in frames of 40 ms; a search keeps at most some 80 bytes x beam of each
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One reading of an utterance.
+
+    `score` is the log probability of all its CTC paths, and what its hot words add. `frames` are the encoder frames in
+    which its units are spoken, rising: on its likeliest path, as WeNet keeps `times`, the last frame of each unit.
+    `confidences` are in [0, 1]: CTC's largest probability of each unit while that path holds it. (WeNet reports none
+    for CTC; its `tokens_confidence` are probabilities of the attention decoders.)
+    """
+
+    units: tuple[int, ...]
+    score: float
+    frames: tuple[int, ...]
+    confidences: tuple[float, ...]
+
+    @property
+    def confidence(self) -> float:
+        """Geometric mean of `confidences`: WeNet's mean for an utterance, of CTC's probabilities; 0 without units."""
+        if not self.units or min(self.confidences) == 0.0:
+            return 0.0
+        return math.exp(math.fsum(map(math.log, self.confidences)) / len(self.units))
+
+
+class PrefixBeamSearch:
+    """A prefix beam search over log probabilities that come in chunks; their borders change nothing. Thread-safe.
+
+    Raises ValueError for a `beam` outside 1 to MAX_BEAM.
+    """
+
+    def __init__(self, beam: int = BEAM, *, context: ContextGraph | None = None) -> None:
+        if not 1 <= beam <= MAX_BEAM:
+            raise ValueError(f"a beam of {beam}; 1 to {MAX_BEAM} are possible")
+        library = search_library()
+        self._search: NativeSearch | PlainSearch = (
+            PlainSearch(beam, context) if library is None else NativeSearch(beam, context, library)
+        )
+        self._frames = 0
+        self._lock = threading.Lock()
+
+    def advance(self, log_probs: FloatArray) -> None:
+        """Take the next frames' log probabilities (S, V), float32; none are possible.
+
+        Raises ValueError for another shape, for NaN or positive infinity (-inf is probability 0) and beyond MAX_FRAMES:
+        then the search is as it was before.
+        """
+        log_probs = np.ascontiguousarray(log_probs, np.float32)
+        if log_probs.ndim != 2 or log_probs.shape[1] == 0:
+            raise ValueError(f"log probabilities of the shape {log_probs.shape} are not (frames, units)")
+        with self._lock:
+            if self._frames + len(log_probs) > MAX_FRAMES:
+                raise ValueError(f"more than {MAX_FRAMES} frames in one search")
+            self._search.advance(log_probs)
+            self._frames += len(log_probs)
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """Return the `beam` best readings of what was said so far, best first, as if speech ended here.
+
+        Equal scores stay in the order in which they were met. The search can go on.
+        """
+        with self._lock:
+            readings = self._search.readings()
+        return [Hypothesis(units, score, frames, _confidences(peaks)) for units, score, frames, peaks in readings]
+
+    def stable_prefix(self) -> tuple[int, ...]:
+        """Return the units with which all live prefixes begin: those of every later reading, too."""
+        with self._lock:
+            return self._search.stable_prefix()
+
+
+def prefix_beam_search(
+    log_probs: FloatArray, beam: int = BEAM, *, context: ContextGraph | None = None
+) -> list[Hypothesis]:
+    """Return the `beam` best readings of CTC log probabilities (S, V) float32, best first.
+
+    In each frame the `beam` best units, of equals the lower, extend the `beam` best prefixes. Readings with `context`
+    are ranked with the bonuses of its phrases. Raises ValueError as PrefixBeamSearch does.
+    """
+    search = PrefixBeamSearch(beam, context=context)
+    search.advance(log_probs)
+    return search.hypotheses()
+
+
+def greedy_search(log_probs: FloatArray) -> Hypothesis:
+    """Return the reading of the best single path through CTC log probabilities (S, V) float32, and its score.
+
+    Of equal units the lower is taken. Raises ValueError for another shape, NaN or positive infinity.
+    """
+    if log_probs.ndim != 2 or log_probs.shape[1] == 0 or not (log_probs < math.inf).all():
+        raise ValueError("log probabilities are (frames, units), and no NaN or infinity")
+    path = log_probs.argmax(axis=1)
+    scores = log_probs.max(axis=1).astype(np.float64)
+    starts = np.flatnonzero(np.diff(path, prepend=-1))
+    ends = np.append(starts[1:], len(path)) - 1
+    spoken = path[starts] != BLANK
+    peaks = np.maximum.reduceat(scores, starts)[spoken] if len(path) else scores
+    units, frames = path[starts][spoken], ends[: len(starts)][spoken]
+    return Hypothesis(tuple(units.tolist()), float(scores.sum()), tuple(frames.tolist()), _confidences(peaks.tolist()))
+
+
+def _confidences(peaks: Iterable[float]) -> tuple[float, ...]:
+    """Return probabilities; the rounding of a softmax can bring one a little above 1."""
+    return tuple(math.exp(min(peak, 0.0)) for peak in peaks)

@@ -1,0 +1,199 @@
+"""What goes wrong, as the page says it: in words, with what to do, and without losing its way."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import requests
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from support.browser import INSECURE_HOST, Browser
+from support.chat_server import answer, hang_before_headers, status
+from support.checks import wait_for
+from support.page_scene import KEY, Scene, Scenes, check_accessible, check_quiet
+from support.speech import UNREADABLE, say_wav
+
+
+@pytest.fixture
+def guarded_page(page_scenes: Scenes) -> Iterator[Browser]:
+    """The page that asks for a key, where both storages throw."""
+    browser = page_scenes.guarded.browser
+    deny = "get() { throw new DOMException('no', 'SecurityError'); }"
+    source = "".join(
+        f"Object.defineProperty(window, '{name}', {{ {deny} }});" for name in ("sessionStorage", "localStorage")
+    )
+    added = browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=source)
+    browser.show_on(1280, 800, phone=False)
+    browser.open(page_scenes.guarded.server.url)
+    yield browser
+    browser.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+
+
+def test_too_short_a_press_is_said_in_words(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    browser.tap("talk")
+    browser.wait_until("recording")
+    browser.run("document.getElementById('talk').click()")  # as a screen reader does; sooner than a finger
+    wait_for(lambda: browser.notice == "audio_too_short")
+    assert browser.text("#notice-title") == "That was too short" and "Hold" in browser.text("#notice-advice")
+    browser.tap("page-language")
+    assert browser.text("#notice-title") == "太短了"
+    assert browser.run("return document.documentElement.lang") == "zh-CN"
+    assert browser.text("#status") == "按住或点一下说话"
+    browser.tap("page-language")
+    assert browser.text("#status") == "Hold or tap to talk"
+
+
+def test_a_minute_is_the_limit(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    browser.tap("talk")
+    browser.listen_for("0:01")
+    browser.run(  # as if the microphone had been open for another minute, of which no piece had come through
+        "const node = window.heard.gatherers.at(-1);"
+        "node.port.onmessage({data: new Float32Array(60 * node.context.sampleRate)})"
+    )
+    wait_for(lambda: browser.notice == "audio_too_long")  # sent without another tap; so late that the server refuses it
+    assert browser.text("#notice-advice") == "A question may take up to a minute."
+
+
+def test_no_answer_from_the_chat_and_asking_again(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    page_scene.chat.behaviour = status(500)
+    browser.ask()
+    wait_for(lambda: browser.notice == "no_chat_api")
+    assert browser.text("#notice-title") == "No answer came" and "127.0.0.1" in browser.text("#notice-server")
+    page_scene.chat.behaviour = answer(f"Here I am.\n{UNREADABLE}\nAnd here I go.")
+    browser.tap("again")
+    wait_for(lambda: "here I go" in browser.text(".answered .words"))
+    browser.is_ready()
+    assert browser.notice == "" and UNREADABLE in browser.text(".turn .wrong")
+
+
+def test_chinese_without_its_model_says_how_to_install_it(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    browser.driver.find_element(By.CSS_SELECTOR, "[value=chinese]").click()
+    browser.ask()
+    wait_for(lambda: browser.notice == "model_not_installed")
+    assert "mirrorchat models install wenet-zh" in browser.text("#notice-server")
+
+
+def test_without_https_it_says_what_to_do(page_scene: Scene) -> None:
+    page_scene.browser.open(page_scene.server.url.replace("127.0.0.1", INSECURE_HOST), microphone=None)
+    wait_for(lambda: page_scene.browser.notice == "insecure_page")
+    assert "HTTPS" in page_scene.browser.text("#notice-title") and "127.0.0.1" in page_scene.browser.text(
+        "#notice-advice"
+    )
+
+
+def test_a_microphone_that_is_not_allowed(page_scene: Scene) -> None:
+    page_scene.browser.open(page_scene.server.url, microphone="denied")
+    check_microphone(page_scene.browser, "microphone_denied", "The microphone is not allowed")
+
+
+def test_no_microphone(page_scene: Scene) -> None:
+    with closing(Browser(None)) as browser:
+        browser.open(page_scene.server.url)
+        check_microphone(browser, "microphone_missing", "There is no microphone")
+
+
+def check_microphone(browser: Browser, code: str, title: str) -> None:
+    """Assert that talking fails with a notice that says what to do, and that the page is ready for another try."""
+    browser.is_ready()
+    browser.tap("talk")
+    wait_for(lambda: browser.notice == code)
+    assert browser.text("#notice-title") == title and "talk again" in browser.text("#notice-advice")
+    browser.is_ready()
+    assert browser.at("talk").is_enabled()
+
+
+def test_a_key_is_asked_for_and_a_busy_server_waited_for(page_scenes: Scenes, axe: str) -> None:
+    guarded = page_scenes.guarded
+    browser = guarded.browser
+    browser.show_on(1280, 800, phone=False)
+    browser.open(guarded.server.url)
+    browser.wait_until("key")
+    assert not browser.at("engines").is_displayed() and "pocketsphinx" not in browser.driver.page_source
+    assert not browser.at("talk").is_enabled()
+    check_accessible(browser, axe)
+    check_quiet(browser)
+    browser.at("key").send_keys("not-the-key-of-this-server", Keys.ENTER)
+    wait_for(lambda: browser.text("#key-wrong") == "The server does not know this key.")
+    browser.at("key").send_keys(KEY, Keys.ENTER)
+    browser.is_ready()
+    assert not browser.at("key-form").is_displayed()
+    assert browser.run("return [Object.values(localStorage), document.cookie]") == [[], ""]
+    check_busy(guarded)
+    browser.driver.refresh()
+    browser.is_ready()  # the tab still has the key
+
+
+def check_busy(guarded: Scene) -> None:
+    """Ask while the only place is taken, and again when it is free and the time that the server asks for is over."""
+    browser = guarded.browser
+    guarded.chat.behaviour = hang_before_headers
+    taken = requests.post(
+        f"{guarded.server.url}/process_audio",
+        headers={"Authorization": f"Bearer {KEY}"},
+        files={"audio": say_wav("hello")},
+        data={"language": "en", "text": "Hi", "stream": "true", "response_format": "sse"},
+        stream=True,
+        timeout=30,
+    )
+    with taken:
+        assert taken.status_code == 200
+        browser.ask()
+        wait_for(lambda: browser.notice == "server_busy")
+        assert browser.text("#notice-title") == "The server is busy"
+        assert re.fullmatch(r"Ask again in \d+ s", browser.text("#again")) and not browser.at("again").is_enabled()
+    guarded.chat.behaviour = answer("Here I am.")
+    wait_for(lambda: browser.text("#again") == "Ask again", 70.0)
+    browser.tap("again")
+    wait_for(lambda: browser.text(".answered .words") == "Here I am.")
+    browser.is_ready()
+
+
+def test_a_server_that_is_gone_is_said_in_words(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    browser.tap("talk")
+    browser.listen_for("0:01")
+    browser.cdp("Network.enable")
+    offline = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.cdp("Network.emulateNetworkConditions", offline=True, **offline)
+    browser.tap("talk")
+    wait_for(lambda: browser.notice == "network_gone")
+    browser.cdp("Network.emulateNetworkConditions", offline=False, **offline)
+    assert browser.text("#again") == "Ask again"
+
+
+def test_talking_while_it_forgets(page_scene: Scene) -> None:
+    """What is said while the server is slow to forget goes on: the microphone is never open unseen."""
+    browser = page_scene.open()
+    page_scene.chat.behaviour = answer("Yes.")
+    browser.ask()
+    browser.wait_until("speaking")
+    browser.is_ready()
+    browser.run(
+        "const real = window.fetch; window.fetch = async (path, options) => {"
+        " if (options.method === 'DELETE') await new Promise((go) => { window.forgetNow = go; });"
+        " return real(path, options); }"
+    )
+    browser.tap("forget")
+    assert browser.state == "idle" and browser.text(".turn") == "" and browser.notice == ""
+    browser.tap("talk")
+    browser.listen_for("0:02")
+    browser.run("window.forgetNow()")
+    wait_for(lambda: browser.notice == "forgotten")
+    assert browser.state == "recording" and browser.at("stop").is_enabled()
+    browser.tap("talk")
+    wait_for(lambda: browser.text(".answered .words") == "Yes.")
+    browser.is_ready()
+    assert browser.at("forget").is_enabled()  # the new session
+
+
+def test_nothing_may_be_stored(guarded_page: Browser) -> None:
+    """Browsers can be told to keep nothing: the page then remembers the key by itself."""
+    guarded_page.wait_until("key")
+    guarded_page.at("key").send_keys(KEY, Keys.ENTER)
+    guarded_page.is_ready()
+    assert guarded_page.notice == ""

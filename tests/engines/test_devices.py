@@ -1,0 +1,81 @@
+"""A GPU that NVIDIA's driver shows and torch cannot use is named with what to do; nothing is said where all is well."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mirrorchat.errors import ConfigurationError
+from mirrorchat.hardware import gpu_driver
+from mirrorchat.hardware.devices import gpu_trouble, is_gpu, runs_on, usable_device
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a driver with one GPU on this machine, as nvidia-smi shows it, which torch does not find."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho NVIDIA GeForce RTX 4060\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+def test_without_a_driver_there_is_nothing_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpu_driver, "_WSL", str(tmp_path))
+    monkeypatch.setattr(gpu_driver.driver_gpus, "__defaults__", (tmp_path,))
+    assert gpu_trouble() == ""
+
+
+def test_a_torch_without_cuda_is_named_with_the_installation(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
+    trouble = gpu_trouble()
+    assert trouble.startswith("NVIDIA's driver shows NVIDIA GeForce RTX 4060, which torch cannot use: ")
+    assert "torch 2.13.0+cpu is built without CUDA" in trouble and "--force-reinstall torch==2.13.0 " in trouble
+
+
+def test_a_driver_too_old_for_torch_is_to_be_updated(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert "is built for CUDA 13.0; update NVIDIA's driver" in gpu_trouble()
+
+
+def test_a_variable_that_hides_the_gpu_is_named(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert "CUDA_VISIBLE_DEVICES is '-1', which hides it; unset it" in gpu_trouble()
+
+
+def test_the_device_cuda_is_refused_with_the_fix(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(ConfigurationError, match=r"finds 0 GPUs; NVIDIA's driver shows .*4060.*pip install"):
+        usable_device("cuda")
+
+
+def test_a_gpu_that_torch_has_no_code_for_is_not_used(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90", "compute_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
+    assert usable_device("auto").type == "cpu" and not is_gpu("auto")
+    assert "has no code for GPUs of compute capability 6.1; install a build" in gpu_trouble()
+    with pytest.raises(ConfigurationError, match=r"'cuda' cannot be used: torch .* compute capability 6"):
+        usable_device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 9))
+    assert usable_device("auto").type == "cuda" and is_gpu("auto") and gpu_trouble() == ""
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [((6, 1), False), ((7, 5), True), ((8, 0), True), ((8, 9), True), ((9, 0), True), ((12, 0), True)],
+)
+def test_binary_code_runs_within_a_major_number_and_ptx_on_what_came_later(
+    capability: tuple[int, int], runs: bool
+) -> None:
+    assert runs_on(capability, ["sm_75", "sm_80", "sm_90a", "compute_100", "unknown"]) is runs
+
+
+def test_without_ptx_a_later_major_number_has_no_code() -> None:
+    assert not runs_on((12, 0), ["sm_80", "sm_90"]) and not runs_on((7, 0), ["sm_75"])

@@ -1,0 +1,135 @@
+"""Which engine answers, and why: what is missing is named, and a named engine must start."""
+
+import importlib.util
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from make_tiny_xtts import make_checkpoint
+from support.places import ROOT
+from support.running_server import RunningServer
+from support.speech import say
+from support.trained_wenet import write_trained_checkpoint
+
+from mirrorchat import asr, synth
+from mirrorchat.asr import WenetRecognizer
+from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
+from mirrorchat.errors import ConfigurationError, ModelNotInstalled
+from mirrorchat.hardware import devices
+from mirrorchat.hardware.device_lock import DeviceLock
+from mirrorchat.hardware.devices import is_gpu
+from mirrorchat.settings import Settings
+from mirrorchat.startup.engine_choice import missing, require_packages
+from mirrorchat.startup.loading import build_engines
+from mirrorchat.synth import XttsSynthesizer
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """Return what `auto` builds where Chinese WeNet and XTTS are installed, and English WeNet is half so."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(ROOT / "tests" / "data" / "wenet-tiny" / "zh", folder / "wenet-zh")
+    (folder / "wenet-en").mkdir()
+    shutil.copy(ROOT / "tests" / "data" / "wenet-tiny" / "en" / "units.txt", folder / "wenet-en")
+    make_checkpoint(folder / "xtts-v2")
+    built = build_engines(Settings(models_dir=folder, threads=1))
+    yield built
+    built.close()
+
+
+def test_auto_takes_the_real_engine_where_its_weights_are(engines: Engines) -> None:
+    infos = engines.infos()
+    assert infos["recognizer.zh"].name == "wenet" and "its weights are in" in infos["recognizer.zh"].reason
+    assert infos["synthesizer.zh"].name == infos["synthesizer.en"].name == "xtts"
+    assert engines.synthesizers[Language.CHINESE] is engines.synthesizers[Language.ENGLISH]
+
+
+def test_auto_takes_the_embedded_engine_else_and_names_the_missing_file(engines: Engines) -> None:
+    info = engines.infos()["recognizer.en"]
+    assert info.name == "embedded"
+    assert info.reason.startswith("no final.pt or final.safetensors or final.zip in ")
+    assert info.reason.endswith("wenet-en: run .venv/bin/mirrorchat models install wenet-en")
+
+
+def test_missing_packages_are_named_with_the_command(tmp_path: Path) -> None:
+    (tmp_path / "weights").touch()
+    reason = missing(tmp_path, ["weights"], ["json", "not_a_package"])
+    assert "not_a_package is not installed: run scripts/serve --full" in reason and "json" not in reason
+    assert missing(tmp_path, ["weights"], ["json"]) == ""
+    with pytest.raises(ConfigurationError, match="engine xtts: not_a_package is not installed"):
+        require_packages("xtts", ["json", "not_a_package"])
+
+
+def test_a_named_engine_must_start(tmp_path: Path) -> None:
+    named = {"chinese": "auto", "english": "wenet"}
+    with pytest.raises(ModelNotInstalled, match=r"wenet-en.*final\.zip"):
+        build_engines(Settings(models_dir=tmp_path, recognizer=named, threads=1))
+    with pytest.raises(ModelNotInstalled, match="xtts-v2"):
+        build_engines(Settings(models_dir=tmp_path, synthesizer=dict.fromkeys(named, "xtts"), threads=1))
+
+
+def test_engines_on_one_gpu_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda` is asked for, and here means the CPU: what is built and how it waits is the same."""
+    for module in (asr, devices, synth):
+        monkeypatch.setattr(module, "usable_device", lambda name: torch.device("cpu"))
+    for language in Language:
+        write_trained_checkpoint(tmp_path / f"wenet-{language.code}", "zh" if language.code == "zh" else "en")
+    make_checkpoint(tmp_path / "xtts-v2")
+    engines = build_engines(Settings(models_dir=tmp_path, threads=1, device="cuda"))
+    try:
+        question, english = say("hello there my dear friends, how are you"), Language.ENGLISH
+        speaker = engines.synthesizers[english]
+        voice, late = speaker.voice([question]), Deadline.after(120)
+        calls: list[Callable[[], object]] = [
+            *(lambda each=each: each.recognize(question, each.language, cancel=Cancel())
+              for each in engines.recognizers.values()),
+            lambda: list(speaker.speak("Hello.", voice, english, seed=0, priority=Priority.FIRST,
+                                       deadline=late, cancel=Cancel())),
+        ]  # fmt: skip
+        lock = lock_of(engines.recognizers[english])
+        assert isinstance(lock, DeviceLock)
+        assert all(lock_of(each) is lock for each in (*engines.recognizers.values(), speaker))
+        with ThreadPoolExecutor(len(calls)) as pool:
+            with lock:
+                under_way = [pool.submit(call) for call in calls]
+                limit = time.monotonic() + 30
+                while len(lock._turns) < 1 + len(calls):  # each engine's thread stands behind this one
+                    assert time.monotonic() < limit
+                    time.sleep(0.005)
+                assert isinstance(speaker, XttsSynthesizer)
+                assert not any(each.done() for each in under_way) and speaker.stats().tokens == 0
+            assert all(each.result(60) for each in under_way)
+    finally:
+        engines.close()
+
+
+def test_engines_on_the_cpu_do_not_wait_for_each_other(engines: Engines) -> None:
+    for engine in (engines.recognizers[Language.CHINESE], engines.synthesizers[Language.CHINESE]):
+        assert isinstance(lock_of(engine), nullcontext)
+
+
+@pytest.mark.parametrize(("name", "gpu"), [("cpu", False), ("cuda", True), ("cuda:1", True)])
+def test_the_name_of_a_device_says_whether_it_is_a_gpu(name: str, gpu: bool) -> None:
+    assert is_gpu(name) is gpu
+    assert is_gpu("auto") is torch.cuda.is_available()
+
+
+def lock_of(engine: object) -> object:
+    """Return what a recogniser's or synthesiser's thread holds in each step."""
+    assert isinstance(engine, WenetRecognizer | XttsSynthesizer)
+    return engine._engine._device_lock
+
+
+def test_a_model_of_wenets_package_that_cannot_be_loaded_ends_the_server_with_the_way(tmp_path: Path) -> None:
+    """Without the package its installation is named, and with it the models that it knows."""
+    with RunningServer(tmp_path, wait=False, recognizer={"english": "wenet:no-such-model"}) as server:
+        assert server.process.wait(90) == 3
+        if importlib.util.find_spec("wenet"):
+            assert "wenet:no-such-model is no folder" in server.log and "paraformer" in server.log
+        else:
+            assert "WeNet's package is not installed; install it: .venv/bin/pip install git+https" in server.log

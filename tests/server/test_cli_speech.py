@@ -1,0 +1,94 @@
+"""`mirrorchat say` and `hear`, on the engines of the process and against a running server."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.command_line import environment, player, run
+from support.places import ROOT
+from support.running_server import RunningServer
+
+from mirrorchat.audio.encoders import ENCODERS
+from mirrorchat.audio.samples import Audio, decode, encode_wav
+from mirrorchat.cli.client.sound_devices import PLAYERS
+from mirrorchat.cli.client.sound_outputs import EXTENSIONS
+from mirrorchat.cli.commands.options import OUT_ENDINGS, PLAYER_NAMES
+
+QUESTION = str(ROOT / "examples" / "question.wav")
+WORDS = "What is the best way to learn a language"
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """An environment with a configuration that has no models, and a player."""
+    (tmp_path / "config.py").write_text(f"models_dir = {str(tmp_path)!r}\nthreads = 1\n")
+    player(tmp_path / "programs", "paplay")
+    return environment(tmp_path / "programs", MIRRORCHAT_CONFIG=str(tmp_path / "config.py"))
+
+
+def test_a_recording_is_written_down(env: dict[str, str]) -> None:
+    done = run("hear", "-", env=env, stdin=Path(QUESTION).read_bytes())
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{WORDS}\n", b"")
+
+
+def test_what_is_missing_for_chinese_is_told(env: dict[str, str]) -> None:
+    done = run("hear", QUESTION, "--language", "zh", env=env)
+    assert done.returncode == 1 and b"mirrorchat models install wenet-zh" in done.stderr
+
+
+def test_units_and_their_times_are_in_the_json(env: dict[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("kaldi_native_fbank", reason="WeNet's packages, of the extra `full`, are not installed")
+    import tiny_wenet_speech as tiny
+    from support.trained_wenet import write_trained_checkpoint
+
+    write_trained_checkpoint(tmp_path / "wenet-en", "en")
+    take = next(take for take in tiny.held_out("en") if take.kind == "heard")
+    recording = encode_wav(Audio(tiny.speak([take])[0], tiny.SAMPLE_RATE))
+    done = run("hear", "-", "--json", env=env, stdin=recording)
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = json.loads(done.stdout)
+    assert found["text"].lower() == take.text and found["tokens"] and 0 <= found["confidence"] <= 1
+    times = [time for token in found["tokens"] for time in (token["start"], token["end"])]
+    assert times == sorted(times) and times[-1] <= found["duration"] + 0.1
+
+
+def test_a_text_is_said_in_the_voice_of_a_recording(env: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "said.wav"
+    done = run("say", "Hello there, how are you?", "--voice", QUESTION, "--json", "--out", str(out), "--play", env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = json.loads(done.stdout)
+    saved = decode(out.read_bytes(), limit_s=60)
+    assert found["voice"]["kind"] == "tint" and found["audio_s"] == pytest.approx(saved.duration_s, abs=1e-3)
+    played = np.frombuffer((tmp_path / "programs" / "played").read_bytes(), "<i2").astype(np.float32) / 32767
+    assert np.abs(played - saved.samples).max() < 1e-4
+
+
+def test_a_text_from_standard_input_is_said_in_a_neutral_voice(env: dict[str, str]) -> None:
+    done = run("say", "-", "--out", "-", env=env, stdin="你好，今天天气很好。".encode())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert decode(done.stdout, limit_s=60).duration_s > 1
+
+
+def test_a_text_that_cannot_be_said_is_told(env: dict[str, str], tmp_path: Path) -> None:
+    done = run("say", "-", "--out", str(tmp_path / "said.wav"), env=env, stdin=b"\xff\xfe")
+    assert done.returncode == 1 and b"not UTF-8" in done.stderr
+    assert not (tmp_path / "said.wav").exists()
+
+
+def test_a_server_writes_down_and_says(env: dict[str, str], embedded_server: RunningServer, tmp_path: Path) -> None:
+    env["MIRRORCHAT_SERVER"] = embedded_server.url
+    heard = run("hear", QUESTION, "--json", env=env)
+    assert heard.returncode == 0 and json.loads(heard.stdout)["text"] == WORDS
+    out = tmp_path / "said.wav"
+    said = run("say", "Hello there, how are you?", "--voice", QUESTION, "--json", "--out", str(out), env=env)
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout)["voice"]["kind"] == "tint"
+    assert decode(out.read_bytes(), limit_s=60).duration_s > 1
+    neutral = run("say", "Hello there.", "--out", "-", env=env)
+    assert neutral.returncode == 0 and decode(neutral.stdout, limit_s=60).duration_s > 0.4
+
+
+def test_the_choices_in_the_help_are_those_there_are() -> None:
+    assert list(PLAYERS) == list(PLAYER_NAMES) and list(EXTENSIONS) == list(OUT_ENDINGS)
+    assert set(EXTENSIONS.values()) == set(ENCODERS)

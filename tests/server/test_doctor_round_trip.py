@@ -1,0 +1,98 @@
+"""The spoken question where one of the embedded engines fails: the stage is named, and what to do."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from mirrorchat.cli.doctor.findings import Finding, State
+from mirrorchat.cli.doctor.round_trip import STAGES, turns
+from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer, ParrotChat
+from mirrorchat.engines import Engines, Language, Transcript
+from mirrorchat.errors import NoChatApi, RecognitionFailed, SynthesisFailed
+from mirrorchat.settings import Settings
+
+Embedded = tuple[EmbeddedRecognizer, ParrotChat, EmbeddedSynthesizer]
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[Embedded]:
+    recognizer, synthesizer = EmbeddedRecognizer(), EmbeddedSynthesizer()
+    yield recognizer, ParrotChat(), synthesizer
+    recognizer.close()
+    synthesizer.close()
+
+
+class Except:
+    """An engine in all but one thing; it is not closed, as others use it after this test."""
+
+    def __init__(self, engine: object, method: str = "", does: Callable[..., Any] | None = None) -> None:
+        self._engine = engine
+        self._method, self._does = method, does
+
+    def __getattr__(self, name: str) -> Any:
+        return self._does if name == self._method else getattr(self._engine, name)
+
+    def close(self) -> None:
+        pass
+
+
+def turn(
+    engines: Embedded, method: str = "", does: Callable[..., Any] | None = None, limit_s: float = 60.0
+) -> list[Finding]:
+    """Return what is found of an English turn when `method`, whichever engine's it is, does something else."""
+    recognizer, chat, synthesizer = (cast(Any, Except(engine, method, does)) for engine in engines)
+    whole = Engines(dict.fromkeys(Language, recognizer), chat, dict.fromkeys(Language, synthesizer))
+    said: list[str] = []
+    found = list(turns(whole, Settings(turn_deadline_s=limit_s), said.append, [Language.ENGLISH]))
+    assert said == ["a turn in English"]
+    return found
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+def test_every_stage_has_its_time(engines: Embedded) -> None:
+    (found,) = turn(engines)
+    assert found.state is State.OK and "learn a language" in found.found
+    assert [name for name in found.values if name.endswith("_ms")] == [
+        *(f"{stage}_ms" for stage in STAGES), "first_audio_ms", "total_ms"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "stage", "remedy"),
+    [
+        ("recognize", RecognitionFailed("it crashed"), "recognise", "scripts/environment"),
+        ("voice", SynthesisFailed("no voice"), "voice", "scripts/environment"),
+        ("stream", NoChatApi("no chat API answered", []), "answer", "chatgpt_apis"),
+        ("speak", SynthesisFailed("no sound"), "speak", "scripts/environment"),
+        ("speak", ZeroDivisionError("sk-secret"), "speak", "scripts/environment"),
+    ],
+)
+def test_a_failing_stage_is_named_with_what_to_do(
+    engines: Embedded, method: str, error: Exception, stage: str, remedy: str
+) -> None:
+    (found,) = turn(engines, method, failing(error))
+    assert found.state is State.PROBLEM and found.found.startswith(f"{stage}: ") and remedy in found.remedy
+    assert found.values["stage"] == stage and found.values["error"] == type(error).__name__
+    assert "sk-secret" not in found.found
+
+
+def test_a_stage_that_takes_too_long_is_named(engines: Embedded) -> None:
+    (found,) = turn(engines, "recognize", lambda *_, **__: time.sleep(2.0), limit_s=1.0)
+    assert found.state is State.PROBLEM and found.values["stage"] == "recognise"
+    assert found.values["error"] == "DeadlineExceeded" and "turn_deadline_s" in found.remedy
+    assert "; decode " in found.found and "total_ms" in found.values
+
+
+def test_where_nothing_is_heard_the_other_stages_are_tried_with_the_words(engines: Embedded) -> None:
+    heard = lambda *_, **__: Transcript("", Language.ENGLISH)  # noqa: E731
+    unheard, given = turn(engines, "recognize", heard)
+    assert unheard.state is State.WARNING and unheard.values["error"] == "NoWords"
+    assert given.state is State.OK and given.subject == "English, words given" and "speak_ms" in given.values

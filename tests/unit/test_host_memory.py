@@ -1,0 +1,70 @@
+"""Free memory of the machine, read from files as Linux has them: with no limit, in groups of both versions, nested."""
+
+from pathlib import Path
+
+import pytest
+
+from mirrorchat.hardware.host_memory import free_host_bytes, resident_bytes
+
+GB = 10**9
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a folder with the /proc of a machine that has 8,000,000 kB available."""
+    write(tmp_path / "proc/meminfo", "MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\nSwapFree: 9 kB\n")
+    write(tmp_path / "proc/self/cgroup", "0::/app/web\n")
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_without_limits_it_is_what_linux_counts_as_available(root: Path) -> None:
+    assert free_host_bytes(root) == 8_000_000 * 1024
+
+
+def test_the_limit_of_a_group_counts_less_what_it_uses_but_for_pages_of_files(root: Path) -> None:
+    group = root / "sys/fs/cgroup/app/web"
+    write(group / "memory.max", f"{4 * GB}\n")
+    write(group / "memory.current", f"{3 * GB}\n")
+    assert free_host_bytes(root) == GB
+    write(group / "memory.stat", f"anon {GB}\nactive_file {GB // 2}\ninactive_file {GB}\nslab 7\n")
+    assert free_host_bytes(root) == 2 * GB + GB // 2
+
+
+def test_the_tightest_of_the_groups_counts(root: Path) -> None:
+    for place, limit in (("app/web", "max"), ("app", str(2 * GB)), ("", str(3 * GB))):
+        write(root / "sys/fs/cgroup" / place / "memory.max", limit)
+        write(root / "sys/fs/cgroup" / place / "memory.current", str(GB))
+    assert free_host_bytes(root) == GB
+
+
+def test_a_container_shows_its_own_group_at_the_top(root: Path) -> None:
+    write(root / "sys/fs/cgroup/memory.max", str(2 * GB))
+    write(root / "sys/fs/cgroup/memory.current", str(GB // 2))
+    assert free_host_bytes(root) == 2 * GB - GB // 2
+
+
+def test_groups_of_version_1(root: Path) -> None:
+    write(root / "proc/self/cgroup", "5:cpu,cpuacct:/\n4:memory:/docker/1\n0::/\n")
+    group = root / "sys/fs/cgroup/memory/docker/1"
+    write(group / "memory.limit_in_bytes", str(2 * GB))
+    write(group / "memory.usage_in_bytes", str(2 * GB))
+    write(group / "memory.stat", f"inactive_file 1\ntotal_inactive_file {GB}\ntotal_active_file 5\n")
+    write(root / "sys/fs/cgroup/memory/memory.limit_in_bytes", str(2**63 - 4096))
+    write(root / "sys/fs/cgroup/memory/memory.usage_in_bytes", str(9 * GB))
+    assert free_host_bytes(root) == GB + 5
+
+
+def test_a_group_over_its_limit_has_nothing_free(root: Path) -> None:
+    write(root / "sys/fs/cgroup/app/web/memory.max", str(GB))
+    write(root / "sys/fs/cgroup/app/web/memory.current", str(2 * GB))
+    assert free_host_bytes(root) == 0
+
+
+def test_this_machine_says_what_it_has(tmp_path: Path) -> None:
+    assert free_host_bytes() > 0 and resident_bytes() > 10_000_000
+    assert free_host_bytes(tmp_path) > 0 and resident_bytes(tmp_path) == 0  # where there is no /proc

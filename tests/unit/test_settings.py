@@ -1,0 +1,160 @@
+"""config.py: what is read, what is refused, and that keys stay hidden."""
+
+import ast
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.places import ROOT
+
+from mirrorchat.access.api_keys import hashed
+from mirrorchat.errors import ConfigurationError
+from mirrorchat.settings import ChatApi, Settings, load_settings
+
+
+def read(tmp_path: Path, text: str, name: str = "config.py", **environ: str) -> Settings:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return load_settings(environ=environ, folder=tmp_path)
+
+
+def test_every_setting_has_a_default(tmp_path: Path) -> None:
+    settings = load_settings(environ={}, folder=tmp_path)
+    assert settings.port == 9990
+    assert settings.host == "127.0.0.1"
+    assert settings.chatgpt_apis == ()
+    assert settings.recognizer == {"chinese": "auto", "english": "auto"}
+
+
+def test_the_example_holds_every_setting_with_its_default() -> None:
+    example = load_settings(ROOT / "config.example.py", environ={})
+    assert example == Settings(threads=example.threads)
+    names = {
+        target.id
+        for node in ast.parse((ROOT / "config.example.py").read_text(encoding="utf-8")).body
+        for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
+        if isinstance(target, ast.Name)
+    }
+    assert names | {"threads"} == {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_the_worked_examples_are_valid(tmp_path: Path) -> None:
+    lines = (ROOT / "config.example.py").read_text(encoding="utf-8").splitlines()
+    entries = [line.strip().removeprefix("# ") for line in lines if line.strip().startswith('# {"url"')]
+    settings = read(tmp_path, f"chatgpt_apis = [{''.join(entries)}]")
+    assert [api.host for api in settings.chatgpt_apis] == [
+        "api.openai.com", "api.deepseek.com", "127.0.0.1:11434", "192.0.2.10:8000"]  # fmt: skip
+
+
+def test_names_may_be_in_upper_case(tmp_path: Path) -> None:
+    assert read(tmp_path, "MAX_TURNS = 2\nCHATGPT_APIS = [{'url': 'http://h/v1', 'key': 'k'}]").max_turns == 2
+
+
+def test_the_older_layout_is_read_as_it_is(tmp_path: Path) -> None:
+    text = "chatgpt_apis = [\n    {'url': 'https://a.example/v1/chat/completions', 'key': 'sk-1'},\n]\n"
+    settings = read(tmp_path, text, "chatgpt_api_config.py")
+    assert settings.chatgpt_apis[0].endpoint == "https://a.example/v1/chat/completions"
+    assert settings.chatgpt_apis[0].key == "sk-1"
+
+
+def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text("max_turns = 7\nport = 1234", encoding="utf-8")
+    settings = read(tmp_path, "max_turns = 1", MIRRORCHAT_CONFIG=str(other), MIRRORCHAT_PORT="4321")
+    assert (settings.max_turns, settings.port) == (7, 4321)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_turn = 1", "unknown setting 'max_turn'; did you mean 'max_turns'?"),
+        ("colour = 1", "unknown setting 'colour'; the settings are api_keys,"),
+        ("max_turns = 0", "max_turns must be a whole number from 1 to 64"),
+        ("max_waiting = -1", "max_waiting must be a whole number from 0 to 256"),
+        ("max_turns = True", "max_turns must be a whole number"),
+        ("question_limit_s = 61", "question_limit_s must be a number from 1 to 60"),
+        ("question_limit_s = float('nan')", "question_limit_s must be a number"),
+        ("recognizer = 'whisper'", "'whisper' is not one of auto, wenet, embedded, wenet:NAME"),
+        ("recognizer = 'wenet:'", "'wenet:' is not one of auto, wenet, embedded, wenet:NAME"),
+        ("recognizer = 1", "recognizer must be one name, or names for chinese and english"),
+        ("synthesizer = 'xtts:other'", "'xtts:other' is not one of auto, xtts, embedded"),
+        ("synthesizer = {'french': 'auto'}", "synthesizer must be one name, or names for chinese and english"),
+        ("session_ttl_s = 0", "session_ttl_s must be a number from 1 to 86400"),
+        ("max_sessions = 0", "max_sessions must be a whole number from 1 to 100000"),
+        ("history_tokens = -1", "history_tokens must be a whole number from 0 to 1000000"),
+        ("history_tokens = 1.5", "history_tokens must be a whole number"),
+        ("voices_dir = 5", "voices_dir must be the path of a folder"),
+        ("device = 'tpu'", "device must be auto, cpu, cuda or cuda:N"),
+        ("chatgpt_apis = {}", "chatgpt_apis must be a list"),
+        ("chatgpt_apis = [{'key': 'k'}]", r"chatgpt_apis\[0\] must hold at least 'url'"),
+        ("chatgpt_apis = [{'url': 'ftp://h'}]", "must begin with http:// or https://"),
+        ("chatgpt_apis = [{'url': 'http://h', 'modle': 'x'}]", "unknown entry 'modle'; did you mean 'model'?"),
+        ("chatgpt_apis = [{'url': 'http://h', 'timeout_s': -1}]", "must be a number from 0.1 to 3600"),
+        ("chatgpt_apis = [{'url': 'http://h', 'key': 'a\\nb'}]", "printable ASCII"),
+        ("api_keys = 'secret-secret-secret'", "api_keys must be a list of keys"),
+        ("api_keys = ['short']", "at least 16 printable ASCII characters"),
+        ("api_keys = ['sha256:0123456789abcdef']", "or sha256: and the 64 hexadecimal digits"),
+        ("rate_limit_per_minute = -1", "rate_limit_per_minute must be a whole number from 0 to 1000000"),
+        ("turns_per_key = 0.5", "turns_per_key must be a whole number from 0 to 1000"),
+        ("cors_origins = 'https://a.example'", "cors_origins must be a list of origins"),
+        ("cors_origins = ['https://a.example/']", "'https://a.example/' is not an origin as browsers write it"),
+        ("cors_origins = ['https://a.example:443']", "is not an origin as browsers write it"),
+        ("cors_origins = ['null']", "is not an origin as browsers write it"),
+        ("cors_origins = ['*']", "may hold '\\*' only where api_keys is set"),
+        ("trusted_proxies = '127.0.0.1'", "trusted_proxies must be a list of addresses and networks"),
+        ("trusted_proxies = ['nginx']", "'nginx' is neither an address nor a network"),
+        ("trusted_proxies = ['10.0.0.1/8']", "is neither an address nor a network"),
+        ("trusted_proxies = ['0.0.0.0/0']", "would believe whatever any caller says"),
+        ("system_prompt = 'In {lang}'", "may hold {language} and no other braces"),
+        ("host = '0.0.0.0'", "set api_keys"),
+        ("threads = 1\nTHREADS = 2", "gives a setting twice"),
+        ("key = 'sk-very-secret", "cannot be read: SyntaxError, line 1"),
+        ("import nowhere_at_all", "cannot be read: ModuleNotFoundError"),
+    ],
+)
+def test_what_is_refused_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        read(tmp_path, text)
+    assert "sk-very-secret" not in str(caught.value)
+
+
+def test_a_recogniser_can_be_any_model_of_wenets_package(tmp_path: Path) -> None:
+    settings = read(tmp_path, "recognizer = {'chinese': 'wenet:paraformer', 'english': 'wenet:~/models/my whisper'}")
+    assert settings.recognizer == {"chinese": "wenet:paraformer", "english": "wenet:~/models/my whisper"}
+
+
+def test_a_named_file_that_is_absent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere\.py cannot be read"):
+        load_settings(tmp_path / "nowhere.py", environ={})
+
+
+def test_other_machines_need_a_key(tmp_path: Path) -> None:
+    keys = ["0123456789abcdef"]
+    assert read(tmp_path, f"host = '0.0.0.0'\napi_keys = {keys}").api_keys == tuple(map(hashed, keys))
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert read(tmp_path, f"host = {host!r}").host == host
+
+
+def test_keys_are_masked() -> None:
+    api = ChatApi("https://user:pass@h.example/v1?key=sk-url", key="sk-secret", headers={"X-Key": "sk-header"})
+    settings = Settings(chatgpt_apis=(api,), api_keys=("0123456789abcdef",))
+    shown = repr(settings) + str(settings) + api.host
+    for secret in ("sk-secret", "sk-header", "sk-url", "pass", "0123456789abcdef"):
+        assert secret not in shown
+    assert api.host == "h.example"
+
+
+def test_a_base_url_is_completed() -> None:
+    assert ChatApi("http://h/v1").endpoint == ChatApi("http://h/v1/").endpoint == "http://h/v1/chat/completions"
+    assert ChatApi("http://h/x/chat/completions").endpoint == "http://h/x/chat/completions"
+
+
+def test_imports_and_functions_in_a_configuration_are_not_settings(tmp_path: Path) -> None:
+    text = "import os\nfrom pathlib import Path\n_private = 1\ndef double(x): return 2 * x\nmax_turns = double(3)\n"
+    assert read(tmp_path, text).max_turns == 6
+
+
+def test_overrides_stand_above_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text("port = 1\n", encoding="utf-8")
+    value: Any = load_settings(environ={}, folder=tmp_path, port=2)
+    assert value.port == 2

@@ -1,0 +1,63 @@
+"""Speech faster and slower: it takes the time that was asked for, and keeps its pitch."""
+
+import numpy as np
+import pytest
+from support.audio_files import tone
+from support.speech import say
+
+from mirrorchat.audio.encoders import ENCODERS
+from mirrorchat.audio.samples import Audio
+from mirrorchat.audio.time_stretch import StretchedEncoder, TimeStretch
+from mirrorchat.embedded.voice_tint import VoiceTint
+
+RATE = 24_000
+SPEEDS = (0.25, 0.4, 0.5, 0.9, 1.25, 2.0, 3.0, 4.0)
+
+
+def stretched(samples: np.ndarray, speed: float, step: int) -> np.ndarray:
+    stretch = TimeStretch(speed, RATE)
+    parts = [stretch.push(samples[start : start + step]) for start in range(0, len(samples), step)]
+    return np.concatenate([*parts, stretch.finish()])
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_it_takes_the_time_that_was_asked_for_at_the_same_pitch(speed: float) -> None:
+    spoken = say("Here is a sentence that is said faster and slower, as it was asked for.").resample(RATE)
+    heard = stretched(spoken.samples, speed, 1000)
+    assert len(spoken.samples) / len(heard) == pytest.approx(speed, rel=0.02)
+    assert np.abs(heard).max() == pytest.approx(np.abs(spoken.samples).max(), rel=0.3)
+    sine = stretched(tone(220.0, 4.0, RATE), speed, 1000)
+    assert np.argmax(np.abs(np.fft.rfft(sine))) * RATE / len(sine) == pytest.approx(220.0, rel=0.01)
+
+
+@pytest.mark.parametrize("speed", [0.5, 0.8, 1.5, 2.0])
+def test_a_voice_keeps_its_pitch(speed: float) -> None:
+    spoken, tint = (
+        say("Here is a sentence that is said faster and slower, as it was asked for.").resample(RATE),
+        VoiceTint(),
+    )
+    before = tint.profile(spoken)
+    after = tint.profile(Audio(stretched(spoken.samples, speed, 4096), RATE))
+    assert before is not None and after is not None
+    assert np.exp(after.f0_mean - before.f0_mean) == pytest.approx(1.0, abs=0.04)
+
+
+def test_how_a_sound_is_cut_changes_nothing() -> None:
+    samples = say("Here is a sentence.").resample(RATE).samples
+    whole = stretched(samples, 1.5, len(samples))
+    for step in (777, 12_000):
+        np.testing.assert_array_equal(stretched(samples, 1.5, step), whole)
+
+
+def test_no_sound_is_no_sound() -> None:
+    assert len(stretched(np.zeros(0, np.float32), 2.0, 1)) == 0
+
+
+def test_an_encoder_gets_it_as_it_comes() -> None:
+    samples = tone(220.0, 4.0, RATE)
+    encoder = StretchedEncoder(ENCODERS["pcm"](RATE), 2.0, RATE)
+    pieces = [encoder.start(), *(encoder.encode(samples[at : at + 2400]) for at in range(0, len(samples), 2400))]
+    assert len(b"".join(pieces)) > 2 * 1.7 * RATE  # of the 2 s, before the end
+    pieces.append(encoder.finish())
+    encoder.close()
+    assert len(b"".join(pieces)) / (2 * RATE) == pytest.approx(2.0, rel=0.02)
