@@ -1,6 +1,6 @@
 """The part of the installation that setup.cfg cannot say: what is in C++.
 
-The networks of XTTS and WeNet, for two kinds of CPU, and the search of the recogniser, for any. Where they cannot be
+The networks of XTTS and WeNet, for two kinds of CPU, and the search of the recognizer, for any. Where they cannot be
 compiled, MirrorChat is installed without them; torch and Python do the work. They are opened through ctypes
 (mirrorchat/hardware/native.py), so they need no Python headers.
 """

@@ -5,7 +5,7 @@
 
 Callers ask all at the same moment, once every answer of the round before is through. XTTS has random weights at real
 size: what they cost does not depend on their values, and turn_wsgi.py gives its sentences the length of speech. In the
-same server a second route answers in the original design's order (recognise, whole answer, every sentence, one wav),
+same server a second route answers in the original design's order (recognize, whole answer, every sentence, one wav),
 in turns with the streamed answers that it is compared with. benchmarks/README.md says what each figure is.
 """
 
@@ -68,10 +68,10 @@ class Bench:
 def overhead_s(turn: Heard, stages: dict[str, float], chat_s: float) -> float:
     """Return the time to first audio without the stages that had to be waited for.
 
-    Those are the recogniser and then the chat API, or the voice where it takes longer than both, and then the first
+    Those are the recognizer and then the chat API, or the voice where it takes longer than both, and then the first
     chunk of the first sentence. `chat_s` is the API's own time; to reach it is the server's.
     """
-    before = max(stages["recognise"] + chat_s, stages["voice"])
+    before = max(stages["recognize"] + chat_s, stages["voice"])
     return turn.first_s - before - stages["first_chunk"]
 
 

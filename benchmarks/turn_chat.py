@@ -5,7 +5,7 @@ import time
 from support.chat_server import DONE, Exchange, delta, pieces_of
 
 from mirrorchat.engines import Language
-from mirrorchat.text.splitter import SentenceCutter
+from mirrorchat.text.splitter import SentenceSplitter
 
 ANSWER = (
     "Practise a little every day, and speak aloud from the first week. Listen to people who speak it well, and repeat"
@@ -42,5 +42,5 @@ class PacedAnswer:
 
 def _ends_a_sentence(pieces: list[str]) -> int:
     """Return the index of the first piece at which the server can know that a sentence is over."""
-    cutter = SentenceCutter(Language.ENGLISH)
+    cutter = SentenceSplitter(Language.ENGLISH)
     return next(index for index, piece in enumerate(pieces) if cutter.feed(piece))

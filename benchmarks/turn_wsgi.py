@@ -2,7 +2,7 @@
 
 - Random weights never say that a sentence is over. So each piece of text has as many audio tokens as speech of its
   length would, and its end counts as the model's own. What a token costs does not depend on the weights' values.
-- The recogniser, the voice and a sentence's first chunk are timed; GET /measured hands the times over.
+- The recognizer, the voice and a sentence's first chunk are timed; GET /measured hands the times over.
 - POST /original answers in the order of the original design, on the same engines.
 """
 
@@ -26,7 +26,7 @@ from mirrorchat.server import runtime as server_runtime
 from mirrorchat.server.runtime import Runtime
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
-from mirrorchat.text.splitter import SentenceCutter
+from mirrorchat.text.splitter import SentenceSplitter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,15 +41,15 @@ bench = Blueprint("bench", __name__)
 
 @bench.get("/measured")
 def measured() -> Response:
-    """Hand over the stages of all turns since the last call, and say how many turns still hold a place."""
+    """Hand over the stages of all turns since the last call, and say how many turns still hold a slot."""
     stages = _measured.copy()
     _measured.clear()
-    return jsonify(stages=stages, running=_runtime().scheduler.running)
+    return jsonify(stages=stages, running=_runtime().admission.running)
 
 
 @bench.post("/original")
 def original() -> Response:
-    """Recognise, compute the voice, wait for the whole answer, speak every sentence, then send one wav."""
+    """Recognize, compute the voice, wait for the whole answer, speak every sentence, then send one wav."""
     runtime = _runtime()
     engines, deadline, cancel = runtime.pipeline.engines, Deadline.after(runtime.settings.turn_deadline_s), Cancel()
     audio = decode(request.files["audio"].read(), limit_s=runtime.settings.question_limit_s)
@@ -58,7 +58,7 @@ def original() -> Response:
     voice = synthesizer.voice([audio])
     messages = build_messages(runtime.pipeline.system_prompt, LANGUAGE, heard.text)
     reply = "".join(engines.chat.stream(messages, deadline=deadline, cancel=cancel))
-    cutter = SentenceCutter(LANGUAGE)
+    cutter = SentenceSplitter(LANGUAGE)
     speech = [
         audio.samples
         for sentence in [*cutter.feed(reply), *cutter.flush()]
@@ -77,7 +77,7 @@ def build_measured_engines(settings: Settings) -> Engines:
     """Return the engines that `settings` choose, timed; with XTTS, sentences have a length of their own."""
     engines = build_engines(settings)
     recognizer, synthesizer = engines.recognizers[LANGUAGE], engines.synthesizers[LANGUAGE]
-    patch.object(recognizer, "recognize", _timed("recognise", recognizer.recognize)).start()
+    patch.object(recognizer, "recognize", _timed("recognize", recognizer.recognize)).start()
     patch.object(synthesizer, "voice", _timed("voice", synthesizer.voice)).start()
     patch.object(synthesizer, "speak", _first_chunk_timed(synthesizer.speak)).start()
     if "mirrorchat.synth" in sys.modules:  # not imported for it: torch is half the memory of the embedded engines

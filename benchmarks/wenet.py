@@ -37,7 +37,7 @@ BATCH = 8
 SHORT = 150  # frames of a short utterance
 OURS = (WenetWeights.INT8, WenetWeights.FP32)
 
-warnings.filterwarnings("ignore")  # torch's of TorchScript and quantisation, in the children too
+warnings.filterwarnings("ignore")  # torch's of TorchScript and quantization, in the children too
 
 
 def measure(size: str, options: argparse.Namespace) -> Figures:

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from benchmarks.wenet_sides import ROOT, quantised_script
+from benchmarks.wenet_sides import ROOT, quantized_script
 from mirrorchat.asr import fbank
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.ctc.search import FloatArray, Hypothesis
-from mirrorchat.wenet.int8 import quantise
+from mirrorchat.wenet.int8 import quantize
 
 Units = tuple[int, ...]
 Code = Literal["en", "zh"]
@@ -55,11 +55,11 @@ class Trained:
             def model() -> U2Batches:
                 return U2Batches(read_checkpoint(folder).model)
 
-            exact = _readings(model().recognise, features)
-            ours = _readings(U2Batches(quantise(model().model, 1)).recognise, features)
-            script = ScriptOneByOne(quantised_script(model().model), len(read_checkpoint(folder).units))
-            return differing_share(ours, exact), differing_share(_readings(script.recognise, features), exact)
+            exact = _readings(model().recognize, features)
+            ours = _readings(U2Batches(quantize(model().model, 1)).recognize, features)
+            script = ScriptOneByOne(quantized_script(model().model), len(read_checkpoint(folder).units))
+            return differing_share(ours, exact), differing_share(_readings(script.recognize, features), exact)
 
 
-def _readings(recognise: Callable[..., list[Hypothesis]], features: Sequence[FloatArray]) -> list[Units]:
-    return [recognise([each], [None])[0].units for each in features]
+def _readings(recognize: Callable[..., list[Hypothesis]], features: Sequence[FloatArray]) -> list[Units]:
+    return [recognize([each], [None])[0].units for each in features]

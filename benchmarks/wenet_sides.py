@@ -20,7 +20,7 @@ from mirrorchat.hardware.native_layers import PackedLinears
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches
 from mirrorchat.wenet.ctc.plain import PlainSearch
 from mirrorchat.wenet.ctc.search import BEAM, FloatArray, Hypothesis, prefix_beam_search
-from mirrorchat.wenet.int8 import quantise
+from mirrorchat.wenet.int8 import quantize
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
 from mirrorchat.wenet.native import Product, Room
 from mirrorchat.wenet.reading_tree import rescore
@@ -69,7 +69,7 @@ class Ours:
     def __init__(self, size: str, weights: WenetWeights, threads: int) -> None:
         model = draw_model(size)
         self._threads, self._width, self._inner = threads, SIZES[size].width, SIZES[size].encoder_units
-        self._batches = U2Batches(quantise(model, threads) if weights is WenetWeights.INT8 else model)
+        self._batches = U2Batches(quantize(model, threads) if weights is WenetWeights.INT8 else model)
 
     @torch.inference_mode()
     def seconds(self, frames: int, count: int, *, together: bool) -> float:
@@ -78,7 +78,7 @@ class Ours:
         start = time.perf_counter()
         groups = [features] if together else [[each] for each in features]
         for group in groups:
-            self._batches.recognise(group, [None] * len(group))
+            self._batches.recognize(group, [None] * len(group))
         return time.perf_counter() - start
 
     @torch.inference_mode()
@@ -96,7 +96,7 @@ class Ours:
     @torch.inference_mode()
     def readings(self, frames: int, count: int) -> list[tuple[int, ...]]:
         """Return the best reading of each of `count` utterances."""
-        return [self._batches.recognise([draw_features(frames, seed)], [None])[0].units for seed in range(count)]
+        return [self._batches.recognize([draw_features(frames, seed)], [None])[0].units for seed in range(count)]
 
     @torch.inference_mode()
     def product_gmac_s(self, rows: int) -> float | None:
@@ -135,14 +135,14 @@ class Ours:
         return _memory_mb("VmRSS")
 
 
-def quantised_script(model: U2Model) -> torch.jit.ScriptModule:
-    """Return `model` in WeNet's runtime format, quantised as the releases are."""
+def quantized_script(model: U2Model) -> torch.jit.ScriptModule:
+    """Return `model` in WeNet's runtime format, quantized as the releases are."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch says of its own formats
-        quantised = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+        quantized = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
             model, {torch.nn.Linear}, dtype=torch.qint8
         )
-        script: torch.jit.ScriptModule = torch.jit.script(quantised)
+        script: torch.jit.ScriptModule = torch.jit.script(quantized)
     return script
 
 
@@ -150,7 +150,7 @@ class Runtime:
     """WeNet's runtime format as the releases have it, int8 TorchScript, with the search in plain Python."""
 
     def __init__(self, size: str) -> None:
-        self._model = quantised_script(draw_model(size))
+        self._model = quantized_script(draw_model(size))
         self._units = SIZES[size].vocabulary
 
     @torch.inference_mode()
@@ -171,14 +171,14 @@ class Runtime:
     def readings(self, frames: int, count: int) -> list[tuple[int, ...]]:
         """Return the best reading of each of `count` utterances."""
         model = ScriptOneByOne(self._model, self._units)
-        return [model.recognise([draw_features(frames, seed)], [None])[0].units for seed in range(count)]
+        return [model.recognize([draw_features(frames, seed)], [None])[0].units for seed in range(count)]
 
     @torch.inference_mode()
     def seconds_with_our_search(self, frames: int) -> float:
         """Return the same with the search that the server uses."""
         features, model = draw_features(frames), ScriptOneByOne(self._model, self._units)
         start = time.perf_counter()
-        model.recognise([features], [None])
+        model.recognize([features], [None])
         return time.perf_counter() - start
 
     def peak_mb(self) -> float:

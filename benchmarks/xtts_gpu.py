@@ -26,7 +26,7 @@ Figures = dict[str, Any]
 
 
 class Limited(Own):
-    """Our engine in a process that may use 8 GB of the GPU, beside recognisers for the folders in `wenet`."""
+    """Our engine in a process that may use 8 GB of the GPU, beside recognizers for the folders in `wenet`."""
 
     def __init__(self, folder: Path, wenet: Sequence[Path]) -> None:
         total = torch.cuda.get_device_properties(0).total_memory

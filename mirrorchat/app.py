@@ -33,7 +33,7 @@ from mirrorchat.server.metrics import CONTENT_TYPE
 from mirrorchat.server.openapi import document as openapi
 from mirrorchat.server.page import page
 from mirrorchat.server.request_record import RequestRecord
-from mirrorchat.server.runtime import EXTENSION, Runtime, enter, request_record, runtime, shutting_down
+from mirrorchat.server.runtime import EXTENSION, Runtime, acquire_slot, request_record, runtime, shutting_down
 from mirrorchat.server.socket_watch import discard_body, hung_up, upload_deadline
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
@@ -124,7 +124,7 @@ def _finish(response: Response) -> Response:
 
 def _error_response(error: Exception) -> Response:
     """Turn any exception into our JSON: the only place where an error becomes a response."""
-    known = _as_ours(error)
+    known = _as_mirrorchat_error(error)
     request_record().failed(known)
     response = jsonify(known.body())
     response.status_code = known.status
@@ -137,7 +137,7 @@ def _error_response(error: Exception) -> Response:
     return response
 
 
-def _as_ours(error: Exception) -> MirrorChatError:
+def _as_mirrorchat_error(error: Exception) -> MirrorChatError:
     if isinstance(error, MirrorChatError) and type(error) is not MirrorChatError:
         return error
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
@@ -170,7 +170,7 @@ def healthz() -> Response:
 @main.get("/readyz")
 def readyz() -> Response:
     """Say which engines answer: 200; 503 until all are loaded, when one fails or is stuck, and after SIGTERM."""
-    if runtime().scheduler.closed:
+    if runtime().admission.closed:
         raise shutting_down()
     infos = runtime().pipeline.engines.infos()
     return jsonify(status="ready", engines={stage: vars(info) for stage, info in infos.items()})
@@ -195,7 +195,7 @@ def process_audio() -> Response:
     text, hotwords = _text_field(), _hotwords_field()
     session_id = session_routes.session_field()
     wanted = wanted_answer(request)
-    with enter(deadline) as place, ExitStack() as held:
+    with acquire_slot(deadline) as slot, ExitStack() as held:
         session = held.enter_context(session_routes.open_session(session_id))
         with watch.time("decode"):
             audio = decode(data, limit_s=server.settings.question_limit_s)
@@ -205,12 +205,12 @@ def process_audio() -> Response:
         pipeline = server.pipeline
         if wanted.stream:
             response = stream_answer(
-                wanted, question, place, pipeline=pipeline, watch=watch, environ=request.environ,
+                wanted, question, slot, pipeline=pipeline, watch=watch, environ=request.environ,
                 record=request_record(),
             )  # fmt: skip
             held.pop_all()  # the stream holds the session from here on
             return response
-        answer = pipeline.answer(question, place, watch=watch, caller_gone=hung_up(request.environ))
+        answer = pipeline.answer(question, slot, watch=watch, caller_gone=hung_up(request.environ))
     return whole_answer(wanted, answer, engines_used(question, pipeline.engines.infos()), session.id)
 
 

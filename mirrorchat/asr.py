@@ -1,4 +1,4 @@
-"""WeNet's recogniser: sound to Kaldi filter banks, through the network and the searches, to text as a person writes it.
+"""WeNet's recognizer: sound to Kaldi filter banks, through the network and the searches, to text as a person writes it.
 
 A model is a folder: `train.yaml`, `final.pt` (or `final.safetensors`), `units.txt` and `global_cmvn` as WeNet trains
 them, which our own network reads; or its runtime format, `final.zip` (TorchScript) and `units.txt`. The steps and their
@@ -24,7 +24,7 @@ from mirrorchat.wenet.checkpoint import read_checkpoint, read_units, weights_pat
 from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.features import BINS, SAMPLE_RATE, fbank
-from mirrorchat.wenet.int8 import quantise
+from mirrorchat.wenet.int8 import quantize
 from mirrorchat.wenet.listening import ChunkListener, Listeners, WholeListener
 from mirrorchat.wenet.stream import ChunkReader, reads_chunks
 from mirrorchat.wenet.text import written
@@ -53,7 +53,7 @@ class WenetRecognizer:
     `streams` says whether it can listen in chunks: whether the network was trained so, and hears nothing ahead.
 
     Weights that WeNet has trained run on `device` (`auto`, `cpu`, `cuda` or `cuda:1`), kept as `weights` says (a
-    WenetWeights or `auto`); its runtime format, read where it is all that the folder holds, is quantised, which PyTorch
+    WenetWeights or `auto`); its runtime format, read where it is all that the folder holds, is quantized, which PyTorch
     runs on the CPU only. `threads` is the number of PyTorch's threads in one operation; PyTorch keeps one such number
     for the whole process, and the last engine built sets it.
     `device_lock` is held while `device` computes a batch or a chunk; the runtime format has no use for it.
@@ -83,7 +83,7 @@ class WenetRecognizer:
         else:
             model, units, frame_s = _load_runtime(folder, language)
             device_lock = None
-            reason = "the released files are quantised, which runs on the CPU"
+            reason = "the released files are quantized, which runs on the CPU"
             self.info = EngineInfo("wenet", folder.name, "cpu", reason)
         self._units = UnitTable(units, frame_s)
         self._network = model.model
@@ -112,7 +112,7 @@ class WenetRecognizer:
         pieces = pieces_of(audio)
         features = [fbank(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
         context = self._units.context(hotwords)
-        found = self._engine.recognise(features, context=context, deadline=deadline, cancel=cancel)
+        found = self._engine.recognize(features, context=context, deadline=deadline, cancel=cancel)
         return self._transcript(found_in(pieces, found))
 
     def listen(
@@ -120,7 +120,7 @@ class WenetRecognizer:
     ) -> Listening:
         """Begin to listen to a caller who speaks for LONGEST_S at most, in one piece; partials come every 0.64 s.
 
-        Without `streams` they are empty, and the whole is recognised at the end. Raises ServerBusy when MAX_LISTENERS
+        Without `streams` they are empty, and the whole is recognized at the end. Raises ServerBusy when MAX_LISTENERS
         speak already, ShuttingDown, the reason of `cancel`, and ValueError as `recognize` does.
         """
         self._check_language(language)
@@ -171,7 +171,7 @@ class WenetRecognizer:
         )
 
 
-Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognises, its units, seconds in a frame
+Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognizes, its units, seconds in a frame
 
 
 def choose_weights(name: str, device: torch.device) -> WenetWeights:
@@ -188,7 +188,7 @@ def choose_weights(name: str, device: torch.device) -> WenetWeights:
 def _load_checkpoint(folder: Path, device: torch.device, weights: WenetWeights, threads: int) -> Loaded:
     checkpoint = read_checkpoint(folder)
     if weights is WenetWeights.INT8:
-        model = quantise(checkpoint.model, threads)
+        model = quantize(checkpoint.model, threads)
     else:
         model = checkpoint.model.to(device=device, dtype=_DTYPES.get(weights, torch.float32))
     batches = U2Batches(model, device=device)

@@ -110,8 +110,8 @@ class EngineInfo:
 
 
 @dataclass(frozen=True)
-class SpokenUnit:
-    """A recogniser's unit (a character, a piece of a word), from when to when it was spoken, and how sure that is.
+class SpokenToken:
+    """A recognizer's unit (a character, a piece of a word), from when to when it was spoken, and how sure that is.
 
     Times are in seconds from the start of the recording; `confidence` is in [0, 1].
     """
@@ -126,12 +126,12 @@ class SpokenUnit:
 class Transcript:
     """What was said, as a person writes it. `text` is empty when no words were heard.
 
-    `units` and `confidence`, in [0, 1], are there where the recogniser knows them.
+    `units` and `confidence`, in [0, 1], are there where the recognizer knows them.
     """
 
     text: str
     language: Language
-    units: tuple[SpokenUnit, ...] = ()
+    units: tuple[SpokenToken, ...] = ()
     confidence: float | None = None
 
 
@@ -167,7 +167,7 @@ class VoiceKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice to speak with: immutable, no audio inside. Each synthesiser adds what it needs in a subclass.
+    """A voice to speak with: immutable, no audio inside. Each synthesizer adds what it needs in a subclass.
 
     `reason` says in a few ASCII words why the voice is of this kind, e.g. "0.4 s of speech, 1 s is needed".
     """
@@ -176,11 +176,11 @@ class Voice:
     reason: str
 
     def to_bytes(self) -> bytes:
-        """Return the voice as bytes that its synthesiser's `restore` reads."""
+        """Return the voice as bytes that its synthesizer's `restore` reads."""
         raise NotImplementedError(f"{type(self).__name__} cannot be kept")
 
 
-SpeakerEmbedding = npt.NDArray[np.float64]  # 1-D; what its numbers mean is the synthesiser's that made it
+SpeakerEmbedding = npt.NDArray[np.float64]  # 1-D; what its numbers mean is the synthesizer's that made it
 
 
 def judge_similarity(similarity: float, *, same_from: float, different_to: float) -> bool | None:
@@ -211,7 +211,7 @@ class Recognizer(Protocol):
         ...
 
     def check_ready(self) -> None:
-        """Raise NotReady when the engine, once loaded, can recognise no more."""
+        """Raise NotReady when the engine, once loaded, can recognize no more."""
         ...
 
     def close(self) -> None: ...
@@ -223,7 +223,7 @@ class Listening(Protocol):
     def hear(self, audio: Audio) -> PartialTranscript:
         """Take a further piece (any length; the rate of the first) and return what has been said so far.
 
-        Raises AudioTooLong beyond the recogniser's limit, NonFiniteAudio and ValueError: that piece is not taken, and
+        Raises AudioTooLong beyond the recognizer's limit, NonFiniteAudio and ValueError: that piece is not taken, and
         the others stay. ServerBusy: it is taken, and computed with the next call. After any other error of the tree
         (the deadline's, the reason of the cancel, ...) this listening is closed; closed, it raises ValueError.
         """
@@ -240,11 +240,11 @@ class Listening(Protocol):
 
 @runtime_checkable
 class Streams(Protocol):
-    """A recogniser that listens while the caller still speaks."""
+    """A recognizer that listens while the caller still speaks."""
 
     @property
     def streams(self) -> bool:
-        """Whether text comes before the end; else partials are empty, and `finish` recognises the whole."""
+        """Whether text comes before the end; else partials are empty, and `finish` recognizes the whole."""
         ...
 
     def listen(
@@ -312,7 +312,7 @@ class Synthesizer(Protocol):
         priority: Priority,
         deadline: Deadline,
         cancel: Cancel,
-        awaited: Callable[[], bool] = lambda: False,
+        buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form) as speech at `sample_rate`, in order, nothing lost however long it is.
 
@@ -330,7 +330,7 @@ class Synthesizer(Protocol):
 
 @dataclass(frozen=True)
 class BatchStats:
-    """What a batched synthesiser is doing: sequences `running` in its `rows`, `waiting` ones, `tokens` drawn so far."""
+    """What a batched synthesizer is doing: sequences `running` in its `rows`, `waiting` ones, `tokens` drawn so far."""
 
     running: int
     rows: int
@@ -340,7 +340,7 @@ class BatchStats:
 
 @runtime_checkable
 class Batched(Protocol):
-    """A synthesiser that can say how full its batch is."""
+    """A synthesizer that can say how full its batch is."""
 
     def stats(self) -> BatchStats: ...
 

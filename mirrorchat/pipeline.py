@@ -1,7 +1,7 @@
-"""One turn as a generator of events: recognise and compute the voice at once, ask, speak each sentence as it comes.
+"""One turn as a generator of events: recognize and compute the voice at once, ask, speak each sentence as it comes.
 
-    question ──┬─ recogniser ── transcript ── chat ── sentences ──┐
-               └─ voice ──────────────────────────────────────────┴─ synthesiser ── audio
+    question ──┬─ recognizer ── transcript ── chat ── sentences ──┐
+               └─ voice ──────────────────────────────────────────┴─ synthesizer ── audio
 
 Helpers run in one bounded pool; the request's thread only waits for their events, so that a deadline, a shutdown or a
 caller who hangs up ends the turn while a native call still runs (its result is thrown away).
@@ -31,8 +31,8 @@ from mirrorchat.errors import (
     log_unexpected,
 )
 from mirrorchat.llm import build_messages
-from mirrorchat.text.splitter import SentenceCutter
-from mirrorchat.turn.admission import MAX_LEFTOVERS, Place
+from mirrorchat.text.splitter import SentenceSplitter
+from mirrorchat.turn.admission import MAX_ORPHANS, Slot
 from mirrorchat.turn.events import (
     Done,
     Error,
@@ -45,7 +45,7 @@ from mirrorchat.turn.events import (
     Timings,
     VoiceKnown,
 )
-from mirrorchat.turn.playback import HeadStart, InOrder, PlayoutBuffer
+from mirrorchat.turn.playback import PlayoutBuffer, Prebuffer, ReorderBuffer
 from mirrorchat.turn.reference import ReferenceQuality
 from mirrorchat.turn.sessions import Session
 from mirrorchat.turn.stopwatch import Stopwatch
@@ -53,9 +53,9 @@ from mirrorchat.turn.stopwatch import Stopwatch
 POLL_S = 0.02  # how soon a waiting turn notices a hang-up, a shutdown or its deadline
 KEEP_ALIVE_S = 2.0  # how long a turn is silent before it says that it still works
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is begun
-SENTENCES_AT_ONCE = 2  # of one answer, where the synthesiser has a batch: the next is ready when one has been heard
+SENTENCES_AT_ONCE = 2  # of one answer, where the synthesizer has a batch: the next is ready when one has been heard
 AWAITED_S = 3.0  # of speech left to hear: nearly two of XTTS's longest chunks; with less, the next is waited for
-HELPERS_PER_TURN = 5 + SENTENCES_AT_ONCE  # recogniser, voice, its reference's quality, chat, speech; sentences
+HELPERS_PER_TURN = 5 + SENTENCES_AT_ONCE  # recognizer, voice, its reference's quality, chat, speech; sentences
 EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
 
 NO_AUDIO = Audio(np.zeros(0, np.float32), 16_000)
@@ -70,7 +70,7 @@ class Question:
     """What a caller sent. `text` (what was said) skips recognition; the voice comes from `audio` all the same.
 
     `session` (held for this turn) gives the chat its history and the voice its reference; None: the turn stands alone.
-    `hotwords` are words that the recogniser should be readier to hear.
+    `hotwords` are words that the recognizer should be readier to hear.
     """
 
     audio: Audio
@@ -100,13 +100,13 @@ class Pipeline:
         self.engines = engines
         self.system_prompt = system_prompt
         self.seed = seed
-        at_work = (2 + MAX_LEFTOVERS) * max_turns  # what runs, and what may be left of turns that have ended
+        at_work = (2 + MAX_ORPHANS) * max_turns  # what runs, and what may be left of turns that have ended
         self._pool = ThreadPoolExecutor(HELPERS_PER_TURN * at_work, thread_name_prefix="turn")
 
     def run_turn(
         self,
         question: Question,
-        place: Place,
+        slot: Slot,
         *,
         watch: Stopwatch,
         heard: Callable[[], bool],
@@ -115,11 +115,11 @@ class Pipeline:
         """Yield the events of one turn: Transcript, TextDelta and audio as they come, Timings, Done; or Error, last.
 
         An answer that breaks off is started over with the next API (StartedOver) unless `heard` says that the caller
-        has had some of it. The engines do not wait for whoever iterates: `place` is held by what runs for the turn, and
+        has had some of it. The engines do not wait for whoever iterates: `slot` is held by what runs for the turn, and
         from the first VoiceKnown or TextDelta on by that alone, so that its owner may let go of it then. Closing the
         generator cancels whatever still runs for it.
         """
-        turn = _Turn(self, question, place, watch, caller_gone)
+        turn = _Turn(self, question, slot, watch, caller_gone)
         yield from _ended(turn, turn.run(heard))
 
     def speak(
@@ -127,7 +127,7 @@ class Pipeline:
         texts: Texts,
         voice: Callable[[], Voice],
         language: Language,
-        place: Place,
+        slot: Slot,
         *,
         watch: Stopwatch,
         heard: Callable[[], bool],
@@ -137,29 +137,29 @@ class Pipeline:
 
         `texts` and `voice` are called in helpers. All else is as with `run_turn`.
         """
-        turn = _Turn(self, Question(NO_AUDIO, language, language), place, watch, caller_gone)
+        turn = _Turn(self, Question(NO_AUDIO, language, language), slot, watch, caller_gone)
         yield from _ended(turn, turn.speak(texts, voice, heard))
 
     def answer(
-        self, question: Question, place: Place, *, watch: Stopwatch, caller_gone: Callable[[], bool] = lambda: False
+        self, question: Question, slot: Slot, *, watch: Stopwatch, caller_gone: Callable[[], bool] = lambda: False
     ) -> Answer:
         """Return a whole turn, collected from `run_turn`. Raises what ended it, a sentence that failed included."""
-        events = self.run_turn(question, place, watch=watch, heard=lambda: False, caller_gone=caller_gone)
+        events = self.run_turn(question, slot, watch=watch, heard=lambda: False, caller_gone=caller_gone)
         return _collect(events, self.engines.synthesizers[question.reply_language].sample_rate)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.engines.close()
 
-    def submit(self, place: Place, call: Callable[[], Result]) -> "Future[Result]":
-        """Run `call` in the pool; `place` is held until it has ended, however long a native call takes."""
-        place.hold()
+    def submit(self, slot: Slot, call: Callable[[], Result]) -> "Future[Result]":
+        """Run `call` in the pool; `slot` is held until it has ended, however long a native call takes."""
+        slot.hold()
         try:
             future = self._pool.submit(call)
         except BaseException:
-            place.release()
+            slot.release()
             raise
-        future.add_done_callback(lambda _: place.release())
+        future.add_done_callback(lambda _: slot.release())
         return future
 
 
@@ -169,7 +169,7 @@ class _Turn:
 
     pipeline: Pipeline
     question: Question
-    place: Place
+    slot: Slot
     watch: Stopwatch
     caller_gone: Callable[[], bool]
     cancel: Cancel = field(default_factory=Cancel)
@@ -179,12 +179,12 @@ class _Turn:
 
     def run(self, heard: Callable[[], bool]) -> Iterator[Event]:
         # Recognition first: the answer waits for it longest.
-        recognition = self.pipeline.submit(self.place, self._transcribe)
-        voice = self.pipeline.submit(self.place, self._compute_voice)
-        quality = self.pipeline.submit(self.place, partial(self._assess, voice))
+        recognition = self.pipeline.submit(self.slot, self._transcribe)
+        voice = self.pipeline.submit(self.slot, self._compute_voice)
+        quality = self.pipeline.submit(self.slot, partial(self._assess, voice))
         transcript = yield from self._wait(recognition)
         if not transcript.text:
-            raise NoWords("no words were recognised in the audio", param="audio")
+            raise NoWords("no words were recognized in the audio", param="audio")
         yield transcript
         answer: list[str] = []
         for event in self._answer(partial(self._ask, transcript.text), voice, heard):
@@ -199,14 +199,14 @@ class _Turn:
         yield done
 
     def speak(self, texts: Texts, voice: Callable[[], Voice], heard: Callable[[], bool]) -> Iterator[Event]:
-        yield from self._answer(texts, self.pipeline.submit(self.place, voice), heard)
+        yield from self._answer(texts, self.pipeline.submit(self.slot, voice), heard)
 
     def _wait(self, helper: "Future[Result]") -> Generator[Event, None, Result]:
         """Return what `helper` returns; say now and then that it still works."""
         silent_until = time.monotonic() + KEEP_ALIVE_S
         while not helper.done():
             self.check()
-            self.place.deadline.check()
+            self.slot.deadline.check()
             wait([helper], timeout=POLL_S)
             if time.monotonic() > silent_until:
                 yield StillWorking()
@@ -228,7 +228,7 @@ class _Turn:
             yield StartedOver()
 
     def _ask(self, question: str, failed: Sequence[ChatFailure], cancel: Cancel) -> Iterator[str]:
-        chat, deadline = self.pipeline.engines.chat, self.place.deadline
+        chat, deadline = self.pipeline.engines.chat, self.slot.deadline
         language, history = self.question.reply_language, self.session.history()
         messages = build_messages(self.pipeline.system_prompt, language, question, history)
         with self.watch.time("answer"):
@@ -236,7 +236,7 @@ class _Turn:
 
     def check(self) -> None:
         """Raise what ends the turn from outside: a shutdown, or a caller who hung up."""
-        self.place.cancel.check()
+        self.slot.cancel.check()
         if self.caller_gone():
             raise ClientGone("the caller hung up")
 
@@ -244,9 +244,9 @@ class _Turn:
         asked = self.question
         if asked.text is not None:
             return Transcript(asked.text, asked.language)
-        with self.watch.time("recognise"):
+        with self.watch.time("recognize"):
             return self.pipeline.engines.recognizers[asked.language].recognize(
-                asked.audio, asked.language, hotwords=asked.hotwords, deadline=self.place.deadline, cancel=self.cancel
+                asked.audio, asked.language, hotwords=asked.hotwords, deadline=self.slot.deadline, cancel=self.cancel
             )
 
     def _compute_voice(self) -> Voice:
@@ -286,7 +286,7 @@ class _Attempt:
         self._under_way = 0  # sentences
         self._spoken_s = 0.0
         self._playout = PlayoutBuffer()
-        self._out = InOrder(HeadStart[Event](self._hand_over, lambda: turn.place.lead_s))
+        self._out = ReorderBuffer(Prebuffer[Event](self._hand_over, lambda: turn.slot.prebuffer_s))
 
     def run(self) -> Iterator[Event]:
         """Yield the events of the answer until it is out. Raises what a helper raised."""
@@ -304,7 +304,7 @@ class _Attempt:
         while time.monotonic() < silent_until:
             self._turn.check()
             if self._events.empty():  # a slow listener's deadline is not over while there is speech for him to fetch
-                self._turn.place.deadline.check()
+                self._turn.slot.deadline.check()
             with suppress(queue.Empty):
                 return self._fetched(self._events.get(timeout=POLL_S))
         return StillWorking()
@@ -317,7 +317,7 @@ class _Attempt:
         return event
 
     def _submit(self, helper: Callable[[], None]) -> None:
-        self._turn.pipeline.submit(self._turn.place, partial(self._report, helper))
+        self._turn.pipeline.submit(self._turn.slot, partial(self._report, helper))
 
     def _report(self, helper: Callable[[], None]) -> None:
         try:
@@ -326,7 +326,7 @@ class _Attempt:
             self._events.put_nowait(error)
 
     def _read_text(self) -> None:
-        cutter = SentenceCutter(self._language)
+        cutter = SentenceSplitter(self._language)
         for piece in self._texts(self._cancel):
             self._events.put_nowait(TextDelta(piece))
             self._queue_sentences(cutter.feed(piece))
@@ -365,7 +365,7 @@ class _Attempt:
         with self._changed:
             while not until():
                 self._cancel.check()
-                self._turn.place.deadline.check()
+                self._turn.slot.deadline.check()
                 self._out.check()
                 self._changed.wait(POLL_S)
 
@@ -383,7 +383,7 @@ class _Attempt:
     def _speak(self, index: int, sentence: str, voice: Voice) -> None:
         try:
             with self._turn.watch.time("speak"):
-                for audio in self._turn.place.measure(self._pieces(index, sentence, voice)):
+                for audio in self._turn.slot.measure(self._pieces(index, sentence, voice)):
                     self._note(spoken_s=audio.duration_s)
                     self._out.add(index, SpokenAudio(index, sentence, audio), audio.duration_s)
                 self._out.end(index)
@@ -400,9 +400,9 @@ class _Attempt:
             self._language,
             seed=self._turn.pipeline.seed,
             priority=Priority.LATER if index else Priority.FIRST,
-            deadline=self._turn.place.deadline,
+            deadline=self._turn.slot.deadline,
             cancel=self._cancel,
-            awaited=partial(self._is_awaited, index),
+            buffer_low=partial(self._is_awaited, index),
         )
 
     def _is_awaited(self, index: int) -> bool:
@@ -433,7 +433,7 @@ def _ended(turn: _Turn, events: Iterator[Event]) -> Generator[Event]:
         yield Error(MirrorChatError("something went wrong inside the server"))
     finally:
         turn.cancel.set(TURN_OVER)
-        turn.place.abandon()
+        turn.slot.release_early()
 
 
 class _Collector:

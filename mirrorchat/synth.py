@@ -1,4 +1,4 @@
-"""XTTS v2 as a synthesiser: answers spoken in the asker's own voice, all callers' sentences in one running batch.
+"""XTTS v2 as a synthesizer: answers spoken in the asker's own voice, all callers' sentences in one running batch.
 
 A voice is the conditioning that XTTS computes from a few seconds of speech. A sentence is cut to the model's limits,
 and each piece is one request to the decode engine, which gives samples while it decodes. What XTTS does badly is
@@ -160,7 +160,7 @@ class XttsSynthesizer:
         priority: Priority,
         deadline: Deadline,
         cancel: Cancel,
-        awaited: Callable[[], bool] = lambda: False,
+        buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form) as speech, in order; nothing if it holds no word.
 
@@ -176,7 +176,7 @@ class XttsSynthesizer:
         for index, piece in enumerate(pieces):
             urgency = priority if index == 0 else Priority.LATER
             request = self._request(piece, voice, language, seed + index, urgency, deadline, cancel)
-            for samples in self._speak_piece(request, awaited):
+            for samples in self._speak_piece(request, buffer_low):
                 yield Audio(samples, self.sample_rate)
             if index < len(pieces) - 1:
                 yield Audio(np.zeros(int(PIECE_GAP_S * self.sample_rate), np.float32), self.sample_rate)
@@ -284,7 +284,7 @@ class XttsSynthesizer:
             ),
         )
 
-    def _speak_piece(self, request: Request, awaited: Callable[[], bool]) -> Iterator[Samples]:
+    def _speak_piece(self, request: Request, buffer_low: Callable[[], bool]) -> Iterator[Samples]:
         """Yield the samples of one piece, its edges trimmed; drawn again once if it went wrong and nobody heard it."""
         at_once = request.priority is Priority.FIRST
         again = replace(request, seed=request.seed + REDRAW_SEED)
@@ -293,7 +293,7 @@ class XttsSynthesizer:
             held: list[Samples] = []
             for chunk in utterance:
                 held.append(chunk)
-                if utterance.finish_reason is None and (at_once or trimmer.started or awaited()):
+                if utterance.finish_reason is None and (at_once or trimmer.started or buffer_low()):
                     yield from _not_empty(trimmer.push(np.concatenate(held)))
                     held = []
             if utterance.finish_reason is FinishReason.STOP or trimmer.started or attempt == 1:

@@ -150,8 +150,8 @@ class Gpt {
             Progress progress;
             each_row(member, count, [&](int64_t row) {
                 float* latent = latents + row * width;
-                normalise(model_.last_norms[0], x + row * width, width, latent);
-                normalise(model_.last_norms[1], latent, width, latent);
+                normalize(model_.last_norms[0], x + row * width, width, latent);
+                normalize(model_.last_norms[1], latent, width, latent);
                 activations_.set(row, latent, width);
             });
             multiply(member, progress, model_.head, model_.layer[0].qkv, [&](int64_t row, int64_t output, __m512 value) {
@@ -215,7 +215,7 @@ class Gpt {
     void norm_rows(int member, const Norm& norm, const float* x, int64_t count) {
         const int64_t width = model_.width;
         each_row(member, count, [&](int64_t row) {
-            normalise(norm, x + row * width, width, normed_.data() + row * width);
+            normalize(norm, x + row * width, width, normed_.data() + row * width);
             activations_.set(row, normed_.data() + row * width, width);
         });
     }

@@ -1,4 +1,4 @@
-// Layer normalisation of one row.
+// Layer normalization of one row.
 #pragma once
 
 #include <cmath>
@@ -15,7 +15,7 @@ struct Norm {
 };
 
 // `width` is a multiple of kLanes.
-inline void normalise(const Norm& norm, const float* x, int64_t width, float* out) {
+inline void normalize(const Norm& norm, const float* x, int64_t width, float* out) {
     __m512 sum = _mm512_setzero_ps(), square = _mm512_setzero_ps();
     for (int64_t i = 0; i < width; i += kLanes) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
     const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / width);

@@ -1,6 +1,6 @@
 // WeNet's networks with 8-bit weights: what mirrorchat/wenet/native.py calls, a few large pieces for each layer.
 //
-// Activations are quantised row by row (8 bits, each row with its unit) right before the product that reads them, and
+// Activations are quantized row by row (8 bits, each row with its unit) right before the product that reads them, and
 // norms, activation functions and shortcuts are done while a block of rows is at hand. Sums of products are exact and
 // all else goes row by row in a fixed order: a row is the same to the last bit alone and in any batch.
 
@@ -184,7 +184,7 @@ class Room {
         for (auto& each : scratch_) each.reserve(2 * inputs);
     }
 
-    // Quantises a block's rows. `row_of` may write the row into the scratch that it is given.
+    // Quantizes a block's rows. `row_of` may write the row into the scratch that it is given.
     template <typename RowOf>
     void take(int member, const Product& product, int64_t rows, const RowOf& row_of) {
         if (member == 0) activations_.resize(rows, product.linear.inputs);
@@ -195,7 +195,7 @@ class Room {
         for (int64_t row = share.first; row < share.last; ++row) {
             const float* x = row_of(row, scratch);
             if (product.norm != nullptr) {
-                normalise(*product.norm, x, product.inputs, second);
+                normalize(*product.norm, x, product.inputs, second);
                 x = second;
             } else if (product.inputs < inputs) {
                 std::memcpy(second, x, product.inputs * sizeof(float));
@@ -255,7 +255,7 @@ void depthwise_row(const Depthwise& layer, const float* x, const float* earlier,
         _mm512_storeu_ps(out + i, layer.norm ? sum : activated<ACTIVATION>(sum));
     }
     if (layer.norm == nullptr) return;
-    normalise(*layer.norm, out, width, out);
+    normalize(*layer.norm, out, width, out);
     for (int64_t i = 0; i < width; i += kLanes)
         _mm512_storeu_ps(out + i, activated<ACTIVATION>(_mm512_loadu_ps(out + i)));
 }

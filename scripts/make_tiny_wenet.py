@@ -171,12 +171,12 @@ def export(model: U2Model, units: Sequence[str], folder: Path) -> None:
     """Write `model` as WeNet's runtime export does: linear layers in int8, everything in TorchScript."""
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        # PyTorch is moving its quantisation to another package; the releases are made with this one.
+        # PyTorch is moving its quantization to another package; the releases are made with this one.
         warnings.filterwarnings("ignore", message=r"torch\.ao\.quantization is deprecated", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
         quantize = torch.ao.quantization.quantize_dynamic
-        quantised = quantize(model, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
-    save_script(quantised, folder / "final.zip")
+        quantized = quantize(model, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
+    save_script(quantized, folder / "final.zip")
     lines = [f"{unit} {number}\n" for number, unit in enumerate(units)]
     (folder / "units.txt").write_text("".join(lines), encoding="utf-8")
 

@@ -345,7 +345,7 @@ def _load_espeak() -> tuple[ctypes.CDLL, int]:
     return library, rate
 
 
-def _synthesise(takes: Sequence[dict[str, str | int]]) -> Iterator[npt.NDArray[np.int16]]:
+def _synthesize(takes: Sequence[dict[str, str | int]]) -> Iterator[npt.NDArray[np.int16]]:
     """Yield each take as eSpeak speaks it, and the sample rate as an array of its own first."""
     library, rate = _load_espeak()
     yield np.array([rate], np.int16)
@@ -377,7 +377,7 @@ def _synthesise(takes: Sequence[dict[str, str | int]]) -> Iterator[npt.NDArray[n
 def main() -> None:
     """Speak the takes on standard input (the child's side of `speak`)."""
     takes = json.load(sys.stdin)
-    rate, *spoken = _synthesise(takes)
+    rate, *spoken = _synthesize(takes)
     header = {"rate": int(rate[0]), "lengths": [len(pcm) for pcm in spoken]}
     sys.stdout.buffer.write(json.dumps(header).encode() + b"\n")
     for pcm in spoken:

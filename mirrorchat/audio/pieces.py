@@ -1,4 +1,4 @@
-"""Long recordings in pieces that a recogniser takes: cut where nobody speaks."""
+"""Long recordings in pieces that a recognizer takes: cut where nobody speaks."""
 
 from dataclasses import dataclass
 

@@ -36,7 +36,7 @@ def find_speech(audio: Audio) -> SpeechSpan:
 def speech_frames(audio: Audio) -> Mask:
     """Return whether each whole frame of 32 ms of `audio` (any rate) holds speech, shape (frames,), read-only.
 
-    It takes about 1/60 of the sound's length, once: recogniser, voice and reference ask for the same recording at the
+    It takes about 1/60 of the sound's length, once: recognizer, voice and reference ask for the same recording at the
     same time, and share what the first of them finds.
     """
     with _searches_lock:

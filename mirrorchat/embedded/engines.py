@@ -1,8 +1,8 @@
 """The engines that need no downloaded weights, no GPU and no torch: what answers on a fresh machine.
 
-English is recognised by pocketsphinx (word error rate 21 % on short human recordings), speech is eSpeak NG's, coloured
+English is recognized by pocketsphinx (word error rate 21 % on short human recordings), speech is eSpeak NG's, coloured
 toward the asker where pyworld is installed ("voice tint": sex, pitch and colour; not a clone), and a parrot chats.
-Nothing here recognises Chinese.
+Nothing here recognizes Chinese.
 """
 
 import math
@@ -28,7 +28,7 @@ from mirrorchat.embedded.voice_tint import (
 )
 from mirrorchat.embedded.workers.espeak import Espeak
 from mirrorchat.embedded.workers.pocketsphinx_child import SAMPLE_RATE_HZ
-from mirrorchat.embedded.workers.process import RETRY_S, ChildFailed, WarmChildren
+from mirrorchat.embedded.workers.process import RETRY_S, ChildFailed, WorkerProcesses
 from mirrorchat.engines import (
     Cancel,
     Deadline,
@@ -81,7 +81,7 @@ class EmbeddedRecognizer:
     """
 
     def __init__(self, processes: int = 1) -> None:
-        self._children = WarmChildren("mirrorchat.embedded.workers.pocketsphinx_child", processes)
+        self._children = WorkerProcesses("mirrorchat.embedded.workers.pocketsphinx_child", processes)
         _warm_up(self._children, "pocketsphinx")
         self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu")
 
@@ -100,7 +100,7 @@ class EmbeddedRecognizer:
         Raises ValueError for any language but English, DeadlineExceeded, and the reason of `cancel`.
         """
         if language is not Language.ENGLISH:
-            raise ValueError("pocketsphinx recognises English only")
+            raise ValueError("pocketsphinx recognizes English only")
         span = find_speech(audio)
         cancel.check()
         if span.speech_s < _MIN_WORD_S:
@@ -113,7 +113,7 @@ class EmbeddedRecognizer:
                 to_pcm16(samples).astype("<i2").tobytes(), limit_s=limit_s, deadline=deadline, cancel=cancel
             )
         except ChildFailed as error:
-            raise RecognitionFailed(f"the question could not be recognised: pocketsphinx: {error}") from None
+            raise RecognitionFailed(f"the question could not be recognized: pocketsphinx: {error}") from None
         return Transcript(sentence_case(heard.decode(errors="replace")), language)
 
     def check_ready(self) -> None:
@@ -127,13 +127,13 @@ class EmbeddedRecognizer:
 
 _BUILD_HINT = "apt install build-essential python3-dev, and start again"
 _WHY_MISSING = {
-    Language.CHINESE: "only WeNet recognises Chinese: .venv/bin/mirrorchat models install wenet-zh",
+    Language.CHINESE: "only WeNet recognizes Chinese: .venv/bin/mirrorchat models install wenet-zh",
     Language.ENGLISH: f"pocketsphinx is not installed: {_BUILD_HINT}",
 }
 
 
 class MissingRecognizer:
-    """Stands where a recogniser would: tells callers how to install one. `folder` is where WeNet's files belong."""
+    """Stands where a recognizer would: tells callers how to install one. `folder` is where WeNet's files belong."""
 
     def __init__(self, language: Language, folder: Path) -> None:
         self._message = _how_to_install(language, folder)
@@ -230,7 +230,7 @@ class EmbeddedSynthesizer:
         priority: Priority,
         deadline: Deadline,
         cancel: Cancel,
-        awaited: Callable[[], bool] = lambda: False,
+        buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
@@ -299,7 +299,7 @@ class ParrotChat:
 
 
 def sentence_case(words: str) -> str:
-    """Return recognised lower-case English as a person writes it: first letter and the word "I" in capitals.
+    """Return recognized lower-case English as a person writes it: first letter and the word "I" in capitals.
 
     Marks of pocketsphinx's dictionary are taken out: "the(2)" is "the" said another way, "<sil>" and "[NOISE]" are
     no words.
@@ -310,19 +310,19 @@ def sentence_case(words: str) -> str:
 
 
 def _how_to_install(language: Language, folder: Path) -> str:
-    """Return what to do about a language that nothing here recognises, as one sentence with a command to copy."""
+    """Return what to do about a language that nothing here recognizes, as one sentence with a command to copy."""
     missing, model = {
         Language.CHINESE: ("WeNet", "wenetspeech_u2pp_conformer"),
         Language.ENGLISH: ("WeNet or pocketsphinx", "librispeech_u2pp_conformer"),
     }[language]
     return (
-        f"{language.value.capitalize()} speech cannot be recognised without {missing}: run .venv/bin/mirrorchat models "
+        f"{language.value.capitalize()} speech cannot be recognized without {missing}: run .venv/bin/mirrorchat models "
         f"install wenet-{language.code} and start again (it puts WeNet's {model} into {folder}), "
         f"or send what was said in the form field 'text'"
     )
 
 
-def _warm_up(child: WarmChildren | Espeak, name: str) -> None:
+def _warm_up(child: WorkerProcesses | Espeak, name: str) -> None:
     try:
         child.warm_up()
     except ChildFailed as error:
@@ -330,7 +330,7 @@ def _warm_up(child: WarmChildren | Espeak, name: str) -> None:
         raise ConfigurationError(f"{name} cannot be loaded: {error}") from error
 
 
-def _check_start(child: Espeak | WarmChildren, name: str) -> None:
+def _check_start(child: Espeak | WorkerProcesses, name: str) -> None:
     """Raise NotReady when a process of the engine `name` has just failed to start."""
     try:
         child.check_start()

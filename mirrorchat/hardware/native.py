@@ -1,5 +1,5 @@
 """The libraries in C++ (`native/`), opened through ctypes: XTTS's two networks for CPUs with AVX512-VNNI or AMX, and
-the search of the recogniser for any CPU.
+the search of the recognizer for any CPU.
 
 They are compiled when the project is installed, the networks once for each kind of CPU. Where there was no compiler, or
 the CPU is another, there is no library, and torch or plain Python does the work.

@@ -25,7 +25,7 @@ class LinearFields(ctypes.Structure):
 
 
 class NormFields(ctypes.Structure):
-    """A layer normalisation: `Norm` of native/norm.h."""
+    """A layer normalization: `Norm` of native/norm.h."""
 
     _fields_ = [("weight", _Pointer), ("bias", _Pointer), ("eps", ctypes.c_double)]
 

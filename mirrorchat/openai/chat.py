@@ -30,8 +30,8 @@ from mirrorchat.openai.chat_request import (
 from mirrorchat.openai.transcriptions import hearing_for
 from mirrorchat.openai.turn import (
     DONE,
+    admitted,
     decoded,
-    entered,
     event_response,
     first_event,
     freed_on_error,
@@ -45,7 +45,7 @@ from mirrorchat.openai.voices import named
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import hung_up
 from mirrorchat.server.streams import StreamedTurn
-from mirrorchat.turn.admission import Place
+from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import Error, Event, SentenceFailed, SpokenAudio, StartedOver, StillWorking, TextDelta
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -53,17 +53,17 @@ JSON_OVERHEAD_BYTES = 1 << 20  # of a body, beside the recordings in it
 
 
 def create() -> Response:
-    """Answer a chat; recordings in it are recognised first."""
+    """Answer a chat; recordings in it are recognized first."""
     limit_bytes = runtime().settings.upload_limit_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
     wanted = wanted_chat(fields.json_body(request, limit_bytes=limit_bytes))
-    with entered() as place:
-        wanted = _heard(wanted, place)
-        asking = Asking(runtime().pipeline.engines.chat, wanted, place.deadline, watch())
+    with admitted() as slot:
+        wanted = _heard(wanted, slot)
+        asking = Asking(runtime().pipeline.engines.chat, wanted, slot.deadline, watch())
         if wanted.speech is not None:
-            return _spoken(wanted, wanted.speech, asking, place)
+            return _spoken(wanted, wanted.speech, asking, slot)
         if wanted.stream:
-            return _streamed(wanted, asking, place)
-        return jsonify(_completion(wanted, _message(_whole(asking, place)), asking))
+            return _streamed(wanted, asking, slot)
+        return jsonify(_completion(wanted, _message(_whole(asking, slot)), asking))
 
 
 @dataclass
@@ -108,26 +108,26 @@ class Asking:
             yield ChatChunk({"content": text})
 
 
-def _heard(wanted: ChatWanted, place: Place) -> ChatWanted:
+def _heard(wanted: ChatWanted, slot: Slot) -> ChatWanted:
     """Return `wanted` with words in the place of recordings. Raises NoWords for one without."""
     messages = wanted.request["messages"]
     languages = (wanted.language,) if wanted.language else tuple(Language)
-    hearing, words = hearing_for(place), list[str]()
+    hearing, words = hearing_for(slot), list[str]()
     for sound in sounds_in(messages):
         audio = decoded(sound, "messages")
-        text = one(place, partial(hearing.hear, audio, languages)).text
+        text = one(slot, partial(hearing.hear, audio, languages)).text
         if not text:
-            raise NoWords("no words were recognised in the audio", param="messages")
+            raise NoWords("no words were recognized in the audio", param="messages")
         words.append(text)
     return replace(wanted, request={**wanted.request, "messages": with_words(messages, iter(words))})
 
 
-def _whole(asking: Asking, place: Place) -> list[ChatChunk]:
+def _whole(asking: Asking, slot: Slot) -> list[ChatChunk]:
     """Return the whole answer, started over with the next API as long as one breaks off."""
     failed: Sequence[ChatFailure] = ()
     while True:
         try:
-            return one(place, partial(_all_chunks, asking, failed))
+            return one(slot, partial(_all_chunks, asking, failed))
         except ChatInterrupted as error:
             failed = error.failures
 
@@ -176,11 +176,11 @@ def _completion(wanted: ChatWanted, message: Mapping[str, Any], asking: Asking) 
 # As it comes
 
 
-def _streamed(wanted: ChatWanted, asking: Asking, place: Place) -> Response:
+def _streamed(wanted: ChatWanted, asking: Asking, slot: Slot) -> Response:
     pipeline, caller_gone = runtime().pipeline, hung_up(request.environ)
     turn: StreamedTurn[ChatChunk | StillWorking] = StreamedTurn(
-        lambda heard: last_worked(pipeline, place, partial(asking.chunks, ()), caller_gone),
-        place,
+        lambda heard: last_worked(pipeline, slot, partial(asking.chunks, ()), caller_gone),
+        slot,
         watch(),
         request.environ,
         request_record(),
@@ -224,9 +224,9 @@ def _chunk(wanted: ChatWanted, asking: Asking, delta: Mapping[str, Any] | None, 
 # Spoken
 
 
-def _spoken(wanted: ChatWanted, speech: Speech, asking: Asking, place: Place) -> Response:
+def _spoken(wanted: ChatWanted, speech: Speech, asking: Asking, slot: Slot) -> Response:
     language = wanted.language or fields.language_of(last_question(wanted.request["messages"]))
-    turn = spoken_turn(asking.texts, named(speech.voice, "audio", language), language, place)
+    turn = spoken_turn(asking.texts, named(speech.voice, "audio", language), language, slot)
     if wanted.stream:
         return _spoken_events(turn, wanted, asking)
     with freed_on_error(turn):

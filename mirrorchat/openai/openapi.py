@@ -56,7 +56,7 @@ def _audio_paths() -> Schema:
     return {
         "/v1/audio/transcriptions": {
             "post": operation(
-                "Recognise a recording",
+                "Recognize a recording",
                 {"200": transcript},
                 errors=FAILURES,
                 requestBody=_body("multipart/form-data", _transcription()),

@@ -13,12 +13,12 @@ from mirrorchat.engines import Cancel, Language, Voice
 from mirrorchat.errors import ChatFailure, InvalidField, MissingField
 from mirrorchat.openai import fields
 from mirrorchat.openai.models import SPEAKS, chosen
-from mirrorchat.openai.turn import entered, event_response, freed_on_error, spoken_turn, sse
+from mirrorchat.openai.turn import admitted, event_response, freed_on_error, spoken_turn, sse
 from mirrorchat.openai.voices import named
 from mirrorchat.server.streams import StreamedTurn, audio_body, first_audio
 from mirrorchat.text.sentences.speech_length import HAN
-from mirrorchat.text.splitter import SentenceCutter
-from mirrorchat.turn.admission import Place
+from mirrorchat.text.splitter import SentenceSplitter
+from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import Error, Event, SentenceFailed, SpokenAudio
 
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
@@ -51,26 +51,26 @@ def create() -> Response:
     if body.get("voice") is None:
         raise MissingField("the field voice is missing", param="voice")
     voice = named(body["voice"], "voice", wanted.language)
-    with entered(turns=max(1.0, _letters(wanted.text) / LETTERS_PER_TURN)) as place:
-        turn = _spoken(wanted, voice, place)
+    with admitted(turns=max(1.0, _letters(wanted.text) / LETTERS_PER_TURN)) as slot:
+        turn = _spoken(wanted, voice, slot)
         with freed_on_error(turn):
             return _event_response(turn, wanted) if wanted.events else _audio_response(turn, wanted)
 
 
-def _spoken(wanted: Wanted, voice: Callable[[], Voice], place: Place) -> StreamedTurn[Event]:
+def _spoken(wanted: Wanted, voice: Callable[[], Voice], slot: Slot) -> StreamedTurn[Event]:
     """Return the turn that speaks what is wanted."""
 
     def texts(failed: Sequence[ChatFailure], cancel: Cancel) -> Iterator[str]:
         yield wanted.text
 
-    return spoken_turn(texts, voice, wanted.language, place)
+    return spoken_turn(texts, voice, wanted.language, slot)
 
 
 def _wanted(body: Mapping[str, Any]) -> Wanted:
     fields.refuse(body, REFUSED)
     text = fields.text(body, "input", limit_chars=INPUT_LIMIT_CHARS)
     language = fields.language(body) or fields.language_of(text)
-    cutter = SentenceCutter(language)
+    cutter = SentenceSplitter(language)
     if not cutter.feed(text) and not cutter.flush():
         raise InvalidField("input holds nothing that can be spoken", param="input")
     if language not in chosen(body, SPEAKS).languages:

@@ -1,4 +1,4 @@
-"""What was heard, word by word: a recogniser's units put together to words and to segments, and subtitles of these."""
+"""What was heard, word by word: a recognizer's units put together to words and to segments, and subtitles of these."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.audio.vad import find_speech
-from mirrorchat.engines import SpokenUnit, Transcript
+from mirrorchat.engines import SpokenToken, Transcript
 from mirrorchat.wenet.text import SPECIAL
 
 PAUSE_S = 0.6  # of silence, from which a new segment begins
@@ -64,15 +64,15 @@ def segments_of(transcript: Transcript, audio: Audio) -> list[Segment]:
     return [_segment(part, transcript.units) for part in parts]
 
 
-def _segment(words: Sequence[TimedWord], units: Sequence[SpokenUnit]) -> Segment:
+def _segment(words: Sequence[TimedWord], units: Sequence[SpokenToken]) -> Segment:
     start_s, end_s = words[0].start_s, words[-1].end_s
     logs = [math.log(max(unit.confidence, 1e-30)) for unit in units if start_s <= unit.start_s < end_s]
     return Segment(joined([word.text for word in words]), start_s, end_s, math.exp(math.fsum(logs) / len(logs)))
 
 
-def _groups(units: Sequence[SpokenUnit]) -> list[list[SpokenUnit]]:
+def _groups(units: Sequence[SpokenToken]) -> list[list[SpokenToken]]:
     """Return the units of each word: `▁` or a unit that is no text begins one, a Chinese character is one."""
-    groups: list[list[SpokenUnit]] = []
+    groups: list[list[SpokenToken]] = []
     is_open = False
     for unit in units:
         if SPECIAL.fullmatch(unit.text) or unit.text == "▁":
@@ -87,7 +87,7 @@ def _groups(units: Sequence[SpokenUnit]) -> list[list[SpokenUnit]]:
     return groups
 
 
-def _spelled(group: Sequence[SpokenUnit]) -> str:
+def _spelled(group: Sequence[SpokenToken]) -> str:
     return "".join(unit.text for unit in group).replace("▁", "")
 
 

@@ -18,8 +18,8 @@ from mirrorchat.openai import fields
 from mirrorchat.openai.models import HEARS, chosen
 from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of, words_of
 from mirrorchat.openai.turn import (
+    admitted,
     decoded,
-    entered,
     event_response,
     first_event,
     freed_on_error,
@@ -32,7 +32,7 @@ from mirrorchat.openai.turn import (
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import hung_up
 from mirrorchat.server.streams import StreamedTurn
-from mirrorchat.turn.admission import Place
+from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import StillWorking
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -41,7 +41,7 @@ GRANULARITIES = ("word", "segment")
 PROMPT_LIMIT_CHARS = 4_000
 HOTWORDS_LIMIT = 200
 HOTWORD_LIMIT_CHARS, HOTWORD_LIMIT_WORDS = 64, 4  # a longer phrase of a prompt is prose, which tells nothing here
-UNKNOWN_CONFIDENCE = 0.5  # of a recogniser that does not say how sure it is, beside one that does
+UNKNOWN_CONFIDENCE = 0.5  # of a recognizer that does not say how sure it is, beside one that does
 
 LISTS = (
     "timestamp_granularities", "include", "keywords", "languages", "known_speaker_names", "known_speaker_references",
@@ -65,15 +65,15 @@ class Wanted:
 
 
 def create() -> Response:
-    """Return the transcript of the field `file`, or stream it as it is recognised."""
+    """Return the transcript of the field `file`, or stream it as it is recognized."""
     data = uploaded("file")
     wanted = _wanted(_form())
-    with entered() as place:
+    with admitted() as slot:
         audio = decoded(data, "file")
         if wanted.stream:
-            return _streamed(wanted, audio, place)
-        hearing = hearing_for(place, wanted.hotwords)
-        transcript = one(place, lambda cancel: hearing.hear(audio, wanted.languages, cancel))
+            return _streamed(wanted, audio, slot)
+        hearing = hearing_for(slot, wanted.hotwords)
+        transcript = one(slot, lambda cancel: hearing.hear(audio, wanted.languages, cancel))
     return _whole(wanted, audio, transcript)
 
 
@@ -84,7 +84,7 @@ def translate() -> Response:
 
 @dataclass(frozen=True)
 class Hearing:
-    """Recognises for one request; it asks nothing of Flask, so that a helper can use it."""
+    """Recognizes for one request; it asks nothing of Flask, so that a helper can use it."""
 
     recognizers: Mapping[Language, Recognizer]
     hotwords: Sequence[str]
@@ -92,12 +92,12 @@ class Hearing:
     watch: Stopwatch
 
     def hear(self, audio: Audio, languages: Sequence[Language], cancel: Cancel) -> Transcript:
-        """Return what is said in `audio` in whichever of `languages` its recogniser is surest of.
+        """Return what is said in `audio` in whichever of `languages` its recognizer is surest of.
 
-        Raises ModelNotInstalled where none of them has a recogniser, and what `Recognizer.recognize` does.
+        Raises ModelNotInstalled where none of them has a recognizer, and what `Recognizer.recognize` does.
         """
         there = [language for language in languages if self.recognizers[language].info.name != "none"]
-        with self.watch.time("recognise"):
+        with self.watch.time("recognize"):
             heard = [
                 self.recognizers[language].recognize(
                     audio, language, hotwords=self.hotwords, deadline=self.deadline, cancel=cancel
@@ -107,9 +107,9 @@ class Hearing:
         return max(heard, key=_sureness)
 
 
-def hearing_for(place: Place, hotwords: Sequence[str] = ()) -> Hearing:
-    """Return what recognises for the present request."""
-    return Hearing(runtime().pipeline.engines.recognizers, hotwords, place.deadline, watch())
+def hearing_for(slot: Slot, hotwords: Sequence[str] = ()) -> Hearing:
+    """Return what recognizes for the present request."""
+    return Hearing(runtime().pipeline.engines.recognizers, hotwords, slot.deadline, watch())
 
 
 def _sureness(transcript: Transcript) -> float:
@@ -208,7 +208,7 @@ def _verbose(wanted: Wanted, audio: Audio, transcript: Transcript) -> dict[str, 
         body["segments"] = [_segment(number, each) for number, each in enumerate(segments_of(transcript, audio))]
     if "word" in wanted.granularities:
         if transcript.text and not transcript.units:
-            reason = "this recogniser does not know when a word was said; WeNet does"
+            reason = "this recognizer does not know when a word was said; WeNet does"
             raise UnsupportedField(f"timestamp_granularities: {reason}", param="timestamp_granularities")
         body["words"] = [
             {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3)}
@@ -233,13 +233,13 @@ def _segment(number: int, segment: Segment) -> dict[str, object]:
     }
 
 
-# As it is recognised
+# As it is recognized
 
 
-def _streamed(wanted: Wanted, audio: Audio, place: Place) -> Response:
+def _streamed(wanted: Wanted, audio: Audio, slot: Slot) -> Response:
     """Return the transcript as events: a delta for each piece of the recording, which is cut at pauses."""
     caller_gone, pipeline, said = hung_up(request.environ), runtime().pipeline, list[str]()
-    make = partial(_pieces, hearing_for(place, wanted.hotwords), audio, wanted.languages)
+    make = partial(_pieces, hearing_for(slot, wanted.hotwords), audio, wanted.languages)
 
     def delta(text: str) -> Iterator[bytes]:
         said.append(text)
@@ -249,8 +249,8 @@ def _streamed(wanted: Wanted, audio: Audio, place: Place) -> Response:
         yield sse({"type": "transcript.text.done", "text": "".join(said)})
 
     turn: StreamedTurn[str | StillWorking] = StreamedTurn(
-        lambda heard: last_worked(pipeline, place, make, caller_gone),
-        place,
+        lambda heard: last_worked(pipeline, slot, make, caller_gone),
+        slot,
         watch(),
         request.environ,
         request_record(),

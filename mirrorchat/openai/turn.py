@@ -1,4 +1,4 @@
-"""What every request of OpenAI's API shares: its deadline and place, work done by a helper, server-sent events."""
+"""What every request of OpenAI's API shares: its deadline and slot, work done by a helper, server-sent events."""
 
 import json
 import queue
@@ -13,10 +13,10 @@ from mirrorchat.audio.samples import Audio, decode, require_speakable
 from mirrorchat.engines import Cancel, Deadline, Language, Voice
 from mirrorchat.errors import ClientGone, InvalidRequest, MissingField
 from mirrorchat.pipeline import EVENT_LIMIT, KEEP_ALIVE_S, POLL_S, TURN_OVER, Pipeline, Texts
-from mirrorchat.server.runtime import enter, request_record, runtime
+from mirrorchat.server.runtime import acquire_slot, request_record, runtime
 from mirrorchat.server.socket_watch import hung_up, upload_deadline
-from mirrorchat.server.streams import KEEP_ALIVE, StreamedTurn, as_ours
-from mirrorchat.turn.admission import Place
+from mirrorchat.server.streams import KEEP_ALIVE, StreamedTurn, as_mirrorchat_error
+from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import Error, Event, SentenceFailed, StillWorking
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -27,25 +27,25 @@ Made = TypeVar("Made")
 
 
 @contextmanager
-def entered(*, turns: float = 1.0) -> Iterator[Place]:
-    """Wait for a place and hold it; when the block ends, nothing is left of it but what has taken hold of it itself.
+def admitted(*, turns: float = 1.0) -> Iterator[Slot]:
+    """Wait for a slot and hold it; when the block ends, nothing is left of it but what has taken hold of it itself.
 
     `turns`: how many times the time of a turn the work may take.
     """
     deadline = Deadline.after(turns * runtime().settings.turn_deadline_s)
     request_record().watch = Stopwatch()
-    with enter(deadline) as place:
+    with acquire_slot(deadline) as slot:
         try:
-            yield place
+            yield slot
         except BaseException:
-            place.abandon()  # a helper may be in a native call that nothing can interrupt
+            slot.release_early()  # a helper may be in a native call that nothing can interrupt
             raise
 
 
 def watch() -> Stopwatch:
-    """Return the present request's stopwatch. Called after `entered`."""
+    """Return the present request's stopwatch. Called after `admitted`."""
     kept = request_record().watch
-    assert kept is not None, "entered() sets it"
+    assert kept is not None, "admitted() sets it"
     return kept
 
 
@@ -76,7 +76,7 @@ def decoded(data: bytes, param: str) -> Audio:
 
 def worked(
     pipeline: Pipeline,
-    place: Place,
+    slot: Slot,
     make: Callable[[Cancel], Iterator[Made]],
     caller_gone: Callable[[], bool],
 ) -> Generator[Made | StillWorking]:
@@ -87,10 +87,10 @@ def worked(
     """
     cancel = Cancel()
     made: queue.Queue[Made | Exception | None] = queue.Queue(EVENT_LIMIT)
-    pipeline.submit(place, partial(_report, make, cancel, made))
+    pipeline.submit(slot, partial(_report, make, cancel, made))
     try:
         while True:
-            item = yield from _next(made, place, caller_gone)
+            item = yield from _next(made, slot, caller_gone)
             if item is None:
                 return
             yield item
@@ -100,15 +100,15 @@ def worked(
 
 def last_worked(
     pipeline: Pipeline,
-    place: Place,
+    slot: Slot,
     make: Callable[[Cancel], Iterator[Made]],
     caller_gone: Callable[[], bool],
 ) -> Generator[Made | StillWorking]:
-    """Yield what `worked` does, as the last work of a turn: its place is then free, whatever a helper is still at."""
+    """Yield what `worked` does, as the last work of a turn: its slot is then free, whatever a helper is still at."""
     try:
-        yield from worked(pipeline, place, make, caller_gone)
+        yield from worked(pipeline, slot, make, caller_gone)
     finally:
-        place.abandon()
+        slot.release_early()
 
 
 def _report(
@@ -124,17 +124,17 @@ def _report(
 
 
 def _next(
-    made: "queue.Queue[Made | Exception | None]", place: Place, caller_gone: Callable[[], bool]
+    made: "queue.Queue[Made | Exception | None]", slot: Slot, caller_gone: Callable[[], bool]
 ) -> Generator[StillWorking, None, Made | None]:
     waits = 0
     while True:
-        place.cancel.check()
+        slot.cancel.check()
         if caller_gone():
             raise ClientGone("the caller hung up")
         try:
             item = made.get(timeout=POLL_S)
         except queue.Empty:
-            place.deadline.check()
+            slot.deadline.check()
             waits += 1
             if waits * POLL_S >= KEEP_ALIVE_S:
                 yield StillWorking()
@@ -145,27 +145,27 @@ def _next(
         return item
 
 
-def one(place: Place, make: Callable[[Cancel], Made]) -> Made:
+def one(slot: Slot, make: Callable[[Cancel], Made]) -> Made:
     """Return what `make` returns, in a helper. Raises as `worked` does."""
 
     def once(cancel: Cancel) -> Iterator[Made]:
         yield make(cancel)
 
-    items = worked(runtime().pipeline, place, once, hung_up(request.environ))
+    items = worked(runtime().pipeline, slot, once, hung_up(request.environ))
     try:
         return next(item for item in items if not isinstance(item, StillWorking))
     finally:
         items.close()
 
 
-def spoken_turn(texts: Texts, voice: Callable[[], Voice], language: Language, place: Place) -> StreamedTurn[Event]:
+def spoken_turn(texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot) -> StreamedTurn[Event]:
     """Return a turn for the present request that speaks `texts` in `voice`."""
     pipeline, stopwatch, caller_gone = runtime().pipeline, watch(), hung_up(request.environ)
     return StreamedTurn(
         lambda heard: pipeline.speak(
-            texts, voice, language, place, watch=stopwatch, heard=heard, caller_gone=caller_gone
+            texts, voice, language, slot, watch=stopwatch, heard=heard, caller_gone=caller_gone
         ),
-        place,
+        slot,
         stopwatch,
         request.environ,
         request_record(),
@@ -185,7 +185,7 @@ def freed_on_error(turn: StreamedTurn[Any]) -> Iterator[None]:
 def first_event(turn: StreamedTurn[Any]) -> Iterator[Any]:
     """Return the first thing that a turn says, as an iterator of it, or of nothing where it says nothing.
 
-    Raises what ends the turn before: so it has a status of its own. From then on helpers alone hold its place.
+    Raises what ends the turn before: so it has a status of its own. From then on helpers alone hold its slot.
     """
     for event in turn.events:
         if isinstance(event, Error | SentenceFailed):
@@ -221,7 +221,7 @@ def event_response(
                 yield from turn.send(data)
             turn.ended()
         except Exception as error:
-            reason = as_ours(error)
+            reason = as_mirrorchat_error(error)
             turn.ended(reason)
             yield from turn.send(sse(dict(reason.body())))
 

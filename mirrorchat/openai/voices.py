@@ -10,7 +10,7 @@ from mirrorchat.audio.samples import Audio, encode_wav
 from mirrorchat.engines import Cancel, Engines, Language, Voice, VoiceKind
 from mirrorchat.errors import InvalidField, MissingField, NotFound, NoVoice, UnsupportedField
 from mirrorchat.openai import fields
-from mirrorchat.openai.turn import decoded, entered, one, uploaded, watch
+from mirrorchat.openai.turn import admitted, decoded, one, uploaded, watch
 from mirrorchat.server.runtime import runtime
 from mirrorchat.turn.enrolled_voices import EnrolledVoice, Part, checked_name
 
@@ -33,7 +33,7 @@ def create() -> Response:
     keep_sample = fields.flag(request.form, "keep_sample")
     store = runtime().voices
     store.check_room(g.owner, name)  # before the work
-    with entered() as place:
+    with admitted() as place:
         audio = decoded(data, "audio_sample")
         engines, stopwatch = runtime().pipeline.engines, watch()
 
@@ -85,7 +85,7 @@ def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
 
 
 def _parts(engines: Engines, audio: Audio) -> list[Part]:
-    """Return the voice in `audio` for each synthesiser that speaks here. Raises NoVoice where one hears none."""
+    """Return the voice in `audio` for each synthesizer that speaks here. Raises NoVoice where one hears none."""
     parts: list[Part] = []
     for synthesizer in {id(each): each for each in engines.synthesizers.values()}.values():
         voice = synthesizer.voice([audio])

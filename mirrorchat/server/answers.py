@@ -15,7 +15,7 @@ from mirrorchat.turn.events import Timings
 from mirrorchat.turn.reference import ReferenceQuality
 
 HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
-TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognised" a question whose words came with it
+TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognized" a question whose words came with it
 
 # What `response_format` may say, and the form it means.
 WHOLE_FORMS = {"wav": "wav", "json": "json"}

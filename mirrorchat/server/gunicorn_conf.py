@@ -49,7 +49,7 @@ def post_worker_init(worker: Any) -> None:
     runtime = worker.app.callable.extensions["mirrorchat"]
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        logging.getLogger("mirrorchat").info("stopping: %d turns may finish", runtime.scheduler.running)
+        logging.getLogger("mirrorchat").info("stopping: %d turns may finish", runtime.admission.running)
         runtime.stop_admission()
         timer = threading.Timer(TURN_GRACE_S, runtime.end_turns)
         timer.daemon = True

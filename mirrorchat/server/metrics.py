@@ -1,7 +1,7 @@
 """What Prometheus sees at `/metrics`: one registry per app, values of labels from fixed lists, nothing of a caller.
 
 What happens is counted when a request ends (`observe`); what is going on (queue, batch, failures of the chat APIs) is
-read from the scheduler and the engines when Prometheus asks.
+read from the admission and the engines when Prometheus asks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from mirrorchat.engines import Batched, BatchStats, CountsFailures, Engines
 from mirrorchat.errors import MirrorChatError
-from mirrorchat.turn.admission import Scheduler
+from mirrorchat.turn.admission import Admission
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0)
@@ -43,7 +43,7 @@ class Observed:
 class Metrics:
     """The metrics of one app. Thread-safe."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, admission: Admission) -> None:
         self.registry = CollectorRegistry()
         self.engines: Engines | None = None  # once they are loaded
         self._requests = Counter(
@@ -64,7 +64,7 @@ class Metrics:
             "mirrorchat_audio_seconds", "Seconds of questions (in) and of speech made (out).",
             ["direction"], registry=self.registry,
         )  # fmt: skip
-        self.registry.register(_Scrape(self, scheduler))
+        self.registry.register(_Scrape(self, admission))
 
     def observe(self, seen: Observed) -> None:
         """Count a request that has ended."""
@@ -106,9 +106,9 @@ class _WithoutCreated(CollectorRegistry):
 class _Scrape(Collector):
     """What is read at the moment of the scrape."""
 
-    def __init__(self, metrics: Metrics, scheduler: Scheduler) -> None:
+    def __init__(self, metrics: Metrics, admission: Admission) -> None:
         self._metrics = metrics
-        self._scheduler = scheduler
+        self._scheduler = admission
 
     def describe(self) -> Iterator[Metric]:
         return iter(())  # so that registering does not collect
@@ -131,8 +131,8 @@ class _Scrape(Collector):
     def _admission(self) -> Iterator[Metric]:
         stats = self._scheduler.stats()
         yield _gauge("turns_running", "Turns that are being answered.", stats.running)
-        yield _gauge("turns_allowed", "Turns that may run at once, as playback now allows.", stats.places)
-        yield _gauge("turns_left_over", "Ended turns whose native calls still run.", stats.leftovers)
+        yield _gauge("turns_allowed", "Turns that may run at once, as playback now allows.", stats.slots)
+        yield _gauge("turns_left_over", "Ended turns whose native calls still run.", stats.orphans)
         yield _gauge("queue_depth", "Callers that wait for a turn.", stats.waiting)
         rejections = CounterMetricFamily(
             "mirrorchat_rejections", "Callers that were not admitted, by reason.", labels=["reason"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mirrorchat.errors import ClientGone, MirrorChatError
 from mirrorchat.server.metrics import Metrics, Observed
-from mirrorchat.turn.admission import Place
+from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
@@ -38,9 +38,9 @@ class RequestRecord:
     _ended: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def admitted(self, place: Place) -> None:
+    def admitted(self, slot: Slot) -> None:
         """Note how long the caller waited for its turn."""
-        self.queue_s = place.waited_s
+        self.queue_s = slot.waited_s
 
     def failed(self, error: MirrorChatError) -> None:
         """Note what ended the request; the first error counts."""

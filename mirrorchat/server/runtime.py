@@ -1,4 +1,4 @@
-"""What one server process holds, and how a request finds it: settings, who may enter, sessions, the loaded engines."""
+"""What one server process holds, and how a request finds it: settings, admission, sessions, the loaded engines."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.socket_watch import hung_up
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
-from mirrorchat.turn.admission import SHUTDOWN_RETRY_S, Place, Scheduler
+from mirrorchat.turn.admission import SHUTDOWN_RETRY_S, Admission, Slot
 from mirrorchat.turn.enrolled_voices import EnrolledVoices
 from mirrorchat.turn.sessions import Sessions
 
@@ -29,12 +29,12 @@ _log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """What one server process holds: its settings, who may enter, and the engines once they are loaded."""
+    """What one server process holds: its settings, who may acquire_slot, and the engines once they are loaded."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.scheduler = Scheduler(settings.max_turns, settings.max_waiting, turns_per_key=settings.turns_per_key)
-        self.metrics = Metrics(self.scheduler)
+        self.admission = Admission(settings.max_turns, settings.max_waiting, turns_per_key=settings.turns_per_key)
+        self.metrics = Metrics(self.admission)
         self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
         self.sessions.start_sweeping()
         self.voices = EnrolledVoices(settings.voices_dir)
@@ -58,11 +58,11 @@ class Runtime:
 
     def stop_admission(self) -> None:
         """Admit nobody any more; who waits is told so, what runs goes on."""
-        self.scheduler.stop_admission(shutting_down())
+        self.admission.stop_admission(shutting_down())
 
     def end_turns(self) -> None:
         """Admit nobody any more and end each running turn with an error of ours."""
-        self.scheduler.end_all(shutting_down())
+        self.admission.end_all(shutting_down())
 
     def close(self) -> None:
         """End what runs and free the engines, those too that are still loading."""
@@ -120,11 +120,13 @@ def request_record() -> RequestRecord:
     return cast(RequestRecord, g.record)
 
 
-def enter(deadline: Deadline) -> Place:
-    """Wait for a place for the present request, until its caller hangs up. Raises what `Scheduler.enter` does."""
-    place = runtime().scheduler.enter(deadline, owner=g.caller, payer=g.payer, caller_gone=hung_up(request.environ))
-    request_record().admitted(place)
-    return place
+def acquire_slot(deadline: Deadline) -> Slot:
+    """Wait for a slot for the present request, until its caller hangs up. Raises what `Admission.acquire` does."""
+    slot = runtime().admission.acquire(
+        deadline, owner=g.caller, subject=g.subject, caller_gone=hung_up(request.environ)
+    )
+    request_record().admitted(slot)
+    return slot
 
 
 def shutting_down() -> ShuttingDown:

@@ -1,6 +1,6 @@
 """Answers that are sent while they are spoken: as one stream of audio, or as server-sent events.
 
-The engines never wait for the caller to read. A turn gives its place back as soon as they have done their part; what is
+The engines never wait for the caller to read. A turn gives its slot back as soon as they have done their part; what is
 left to send then is in memory (pipeline.UNHEARD_LIMIT_S bounds it), and SendWatch ends a caller who does not fetch it.
 """
 
@@ -30,7 +30,7 @@ from mirrorchat.server.answers import (
 )
 from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.socket_watch import SendWatch, hung_up
-from mirrorchat.turn.admission import Place
+from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import (
     Done,
     Error,
@@ -63,18 +63,18 @@ class BrokenOff(ConnectionResetError):
 def stream_answer(
     wanted: Wanted,
     question: Question,
-    place: Place,
+    slot: Slot,
     *,
     pipeline: Pipeline,
     watch: Stopwatch,
     environ: Mapping[str, Any],
     record: RequestRecord,
 ) -> Response:
-    """Return the answer to `question` as a response that is made while it is sent; it holds `place` by itself.
+    """Return the answer to `question` as a response that is made while it is sent; it holds `slot` by itself.
 
     Audio is returned once its first piece exists: raises what ends the turn before. Events are returned at once.
     """
-    turn = _QuestionTurn(question, place, pipeline, watch, environ, record)
+    turn = _QuestionTurn(question, slot, pipeline, watch, environ, record)
     try:
         response = _event_response(turn) if wanted.form == "sse" else _audio_response(turn, wanted.form)
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold small pieces back
@@ -87,7 +87,7 @@ def stream_answer(
 
 
 class StreamedTurn(Generic[Said]):
-    """One turn on its way out. Holds its place, its events and the watch on the caller's socket until it is freed.
+    """One turn on its way out. Holds its slot, its events and the watch on the caller's socket until it is freed.
 
     `begin` gets a function that tells whether the caller has `heard` any of the answer, and gives the events.
     """
@@ -95,7 +95,7 @@ class StreamedTurn(Generic[Said]):
     def __init__(
         self,
         begin: Callable[[Callable[[], bool]], Generator[Said]],
-        place: Place,
+        slot: Slot,
         watch: Stopwatch,
         environ: Mapping[str, Any],
         record: RequestRecord,
@@ -106,8 +106,8 @@ class StreamedTurn(Generic[Said]):
         self.events = begin(lambda: self.heard)
         self._record = record
         self._sending = SendWatch(environ)
-        place.hold()
-        self._place: Place | None = place
+        slot.hold()
+        self._place: Slot | None = slot
 
     def send(self, data: bytes) -> Iterator[bytes]:
         """Yield `data` in pieces, each of which the caller must take in time."""
@@ -119,7 +119,7 @@ class StreamedTurn(Generic[Said]):
             self._record.bytes_out += len(piece)
 
     def leave(self) -> None:
-        """Let go of the place: the engines alone hold it from here on, so a slow reader does not."""
+        """Let go of the slot: the engines alone hold it from here on, so a slow reader does not."""
         if self._place is not None:
             self._place.release()
             self._place = None
@@ -132,7 +132,7 @@ class StreamedTurn(Generic[Said]):
             self._record.failed(reason)
 
     def free(self) -> None:
-        """End whatever still runs for the turn and free its place."""
+        """End whatever still runs for the turn and free its slot."""
         self._sending.close()
         self.events.close()
         if self.session is not None:
@@ -153,16 +153,16 @@ class _QuestionTurn(StreamedTurn[Event]):
     def __init__(
         self,
         question: Question,
-        place: Place,
+        slot: Slot,
         pipeline: Pipeline,
         watch: Stopwatch,
         environ: Mapping[str, Any],
         record: RequestRecord,
     ) -> None:
         def begin(heard: Callable[[], bool]) -> Generator[Event]:
-            return pipeline.run_turn(question, place, watch=watch, heard=heard, caller_gone=hung_up(environ))
+            return pipeline.run_turn(question, slot, watch=watch, heard=heard, caller_gone=hung_up(environ))
 
-        super().__init__(begin, place, watch, environ, record)
+        super().__init__(begin, slot, watch, environ, record)
         self.used: dict[str, EngineInfo] = engines_used(question, pipeline.engines.infos())
         self.session = question.session
 
@@ -182,7 +182,7 @@ def _audio_response(turn: StreamedTurn[Event], form: str) -> Response:
 def first_audio(turn: StreamedTurn[Event]) -> tuple[Facts, Audio]:
     """Return what is known by the time the first audio exists, and that audio. Raises what ends the turn before.
 
-    From then on it counts as heard, and the engines alone hold the turn's place.
+    From then on it counts as heard, and the engines alone hold the turn's slot.
     """
     transcript, reply, voice = "", list[str](), Voice(VoiceKind.NEUTRAL, "")
     for event in turn.events:
@@ -216,7 +216,7 @@ def audio_body(turn: StreamedTurn[Event], encoder: Encoder, first: Samples) -> I
         yield from turn.send(encoder.finish())
         turn.ended()
     except Exception as error:
-        turn.ended(as_ours(error))
+        turn.ended(as_mirrorchat_error(error))
         raise BrokenOff from None
     finally:
         encoder.close()
@@ -248,7 +248,7 @@ def _event_body(turn: _QuestionTurn) -> Iterator[bytes]:
                 yield from turn.send(_as_sent(event))
         turn.ended()
     except Exception as error:
-        reason = as_ours(error)
+        reason = as_mirrorchat_error(error)
         turn.ended(reason)
         yield from turn.send(_sse("error", reason.body()))
 
@@ -288,7 +288,7 @@ def _sse(name: str, data: Mapping[str, object]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
-def as_ours(error: Exception) -> MirrorChatError:
+def as_mirrorchat_error(error: Exception) -> MirrorChatError:
     """Return `error`, or what the caller is told instead of it: a defect is logged."""
     if isinstance(error, MirrorChatError):
         return error

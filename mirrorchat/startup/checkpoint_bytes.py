@@ -29,7 +29,7 @@ ALIVE = 4  # of the vocoder's largest activations are in memory at once: its inp
 CONTEXT_FRAMES = 13  # of a window on either side
 CPU_WORK = 4  # times the vocoder's weights: 0.35 GB in float32 and 0.2 GB in bfloat16 for 8 sentences at once
 # Of the copies that WeNet's weights are packed from, what the C library's allocator keeps after they are freed:
-# 0.29 GB of 0.49 (and 0.62 of 0.98 with torch's quantisation), as much again for a second model.
+# 0.29 GB of 0.49 (and 0.62 of 0.98 with torch's quantization), as much again for a second model.
 RETAINED = 0.6
 GRAPH_BYTES = 16_000_000  # of a captured step: not measured; its memory comes in segments of 2 and 20 MB
 MODULES = "gpt.conditioning_", "hifigan_decoder.speaker_encoder.", "gpt.text_head."  # in float32 in every mode
@@ -149,9 +149,9 @@ class WenetBytes:
         )
 
     def bytes_in(self, kept_as: WenetWeights, *, gpu: bool, native: bool) -> Bytes:
-        """Return what a recogniser takes with weights `kept_as`; `native` where the C++ library computes int8.
+        """Return what a recognizer takes with weights `kept_as`; `native` where the C++ library computes int8.
 
-        On the CPU weights are copied from their file before they are packed. torch's quantisation copies them again.
+        On the CPU weights are copied from their file before they are packed. torch's quantization copies them again.
         """
         itemsize = WENET_BYTES[kept_as]
         rest = self.others * (itemsize if gpu else FLOAT32)

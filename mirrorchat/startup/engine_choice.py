@@ -29,13 +29,13 @@ class Chosen:
 
 
 def chosen_recognizer(settings: Settings, language: Language) -> Chosen:
-    """Return which recogniser hears `language`: `wenet`, `wenet:NAME` or `embedded`."""
+    """Return which recognizer hears `language`: `wenet`, `wenet:NAME` or `embedded`."""
     folder = settings.models_dir / f"wenet-{language.code}"
     return _choose(settings.recognizer[language.value], "wenet", missing(folder, WENET_FILES, WENET_PACKAGES), folder)
 
 
 def chosen_synthesizer(settings: Settings, language: Language) -> Chosen:
-    """Return which synthesiser speaks `language`: `xtts` or `embedded`."""
+    """Return which synthesizer speaks `language`: `xtts` or `embedded`."""
     folder = settings.models_dir / "xtts-v2"
     return _choose(settings.synthesizer[language.value], "xtts", missing(folder, XTTS_FILES, XTTS_PACKAGES), folder)
 

@@ -31,7 +31,7 @@ def build_engines(
 ) -> Engines:
     """Load what `settings` choose: a named engine must start, `auto` takes the real one when its weights are here.
 
-    There is a recogniser for each language of `hearing`, and a synthesiser for each of `speaking`.
+    There is a recognizer for each language of `hearing`, and a synthesizer for each of `speaking`.
 
     Raises ConfigurationError or ModelNotInstalled when a chosen engine cannot start. Heavy packages are imported here,
     in the branch that needs them. Engines that compute on the same GPU get one lock for it.
@@ -100,7 +100,7 @@ def _build_package_recognizer(name: str, settings: Settings, language: Language)
 
 
 def _build_embedded_recognizer(language: Language, folder: Path, *, required: bool) -> Recognizer:
-    """Return the embedded recogniser, or what tells callers how to install one where there is none."""
+    """Return the embedded recognizer, or what tells callers how to install one where there is none."""
     from mirrorchat.embedded.engines import EmbeddedRecognizer, MissingRecognizer
 
     if language is Language.ENGLISH and (required or importlib.util.find_spec("pocketsphinx")):
@@ -111,7 +111,7 @@ def _build_embedded_recognizer(language: Language, folder: Path, *, required: bo
 def _build_synthesizers(
     plan: MemoryPlan, languages: Collection[Language], lock: DeviceLock
 ) -> dict[Language, Synthesizer]:
-    """Return a synthesiser for each of `languages`; those that use the same engine share it."""
+    """Return a synthesizer for each of `languages`; those that use the same engine share it."""
     built: dict[str, Synthesizer] = {}
     synthesizers: dict[Language, Synthesizer] = {}
     for language in languages:

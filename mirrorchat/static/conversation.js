@@ -2,7 +2,7 @@
 
 import { say } from "./language.js";
 
-const STAGES = { recognise: "recognizer", answer: "chat", voice: null, speak: "synthesizer", first: null, total: null };
+const STAGES = { recognize: "recognizer", answer: "chat", voice: null, speak: "synthesizer", first: null, total: null };
 const LISTED = ["recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"];
 const TAGS = { chinese: "zh-CN", english: "en" };
 

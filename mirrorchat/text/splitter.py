@@ -18,7 +18,7 @@ SENTENCE_LIMIT_CHARS = {Language.ENGLISH: 200, Language.CHINESE: 70}
 _JOINS_TIGHTLY = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef“”‘’…—]")
 
 
-class SentenceCutter:
+class SentenceSplitter:
     """Cuts a stream of text into speakable sentences as early as is safe.
 
     The first piece may be a clause (`clause_first`), so that the caller hears an answer begin before its first sentence

@@ -1,21 +1,21 @@
 """Who may enter: a bounded number of turns at once, a bounded queue before them, and a switch that ends each.
 
-A caller enters at once when a place is free, and else waits in the queue. There is a place when
+A caller enters at once when a slot is free, and else waits in the queue. There is a slot when
 
-- fewer than `max_turns` turns run, and not too much native work outlives turns that have ended (`MAX_LEFTOVERS`);
+- fewer than `max_turns` turns run, and not too much native work outlives turns that have ended (`MAX_ORPHANS`);
 - playback holds: with one caller more, each would still get speech faster than it plays (see turn/playback.py).
 
 Refused at once, with a Retry-After, is who finds the queue full, and whose answer would not be whole by its deadline.
-That is predicted from the running mean of the turns' lengths and the number of those ahead: places come free evenly,
-one in every mean length / number of places, and a turn then takes the mean length; TURN_MARGIN is for their unevenness.
+That is predicted from the running mean of the turns' lengths and the number of those ahead: slots come free evenly,
+one in every mean length / number of slots, and a turn then takes the mean length; TURN_MARGIN is for their unevenness.
 
 Callers are served fairly: the queue goes round the owners (who asks: a key, an address), one turn each, and passes over
-an owner that holds its share of the places already (the places divided by the owners, rounded up) while another waits.
+an owner that holds its share of the slots already (the slots divided by the owners, rounded up) while another waits.
 In a full queue the owner who waits with most turns gives up its newest to an owner that has two fewer or less. Where
-`turns_per_key` is set, no payer (a key, or an address where there are no keys) has more turns than that, who wait
+`turns_per_key` is set, no subject (a key, or an address where there are no keys) has more turns than that, who wait
 included.
 
-No thread is owned here: whoever frees a place or reports speech hands places on, and who waits looks every POLL_S at
+No thread is owned here: whoever frees a slot or reports speech hands slots on, and who waits looks every POLL_S at
 its deadline and at its caller.
 """
 
@@ -36,15 +36,17 @@ from mirrorchat.turn.playback import Meter, Playback
 
 TURN_MARGIN = 1.15  # of the predicted time until an answer is whole: turns of one question differ by a tenth
 TYPICAL_TURN_S = 5.0  # what waits are predicted from until turns have been seen
-LEAD_PER_CALLER_S = 0.85  # of speech, for each other caller; measured with XTTS on two cores: less gives gaps at four
-SLOW_RATE = 2.0  # seconds of speech a second for one caller: below it an answer begins with SLOW_LEAD_S
-SLOW_LEAD_S = 1.6  # measured at 1.4 (XTTS on two cores without AMX): the gaps last for 0.7 to 1.3 s in all
-LEADLESS_RATE = 4.0  # seconds of speech a second for each caller, from which nobody waits
+PREBUFFER_PER_CALLER_S = (
+    0.85  # of speech, for each other caller; measured with XTTS on two cores: less gives gaps at four
+)
+SLOW_RATE = 2.0  # seconds of speech a second for one caller: below it an answer begins with SLOW_PREBUFFER_S
+SLOW_PREBUFFER_S = 1.6  # measured at 1.4 (XTTS on two cores without AMX): the gaps last for 0.7 to 1.3 s in all
+UNBUFFERED_RATE = 4.0  # seconds of speech a second for each caller, from which nobody waits
 SMOOTHING = 0.2  # weight of the newest turn, after the first few, in the running mean of their length
 RETRY_LIMIT_S = 60
 SHUTDOWN_RETRY_S = 10
 POLL_S = 0.02  # how soon a waiting caller's hang-up or deadline is noticed
-MAX_LEFTOVERS = 2  # ended turns whose native calls still run, for each of `max_turns`
+MAX_ORPHANS = 2  # ended turns whose native calls still run, for each of `max_turns`
 
 
 class Refusal(enum.StrEnum):
@@ -59,37 +61,37 @@ class Refusal(enum.StrEnum):
     HUNG_UP = "hung_up"
 
 
-class Place:
+class Slot:
     """One admitted turn. It is held until the request and every helper that works for it have let go.
 
-    A turn that is over, whatever ended it, is abandoned: its place is free at once, although a helper may still be in a
-    native call that nothing can interrupt. Only so many turns may have such leftovers.
+    A turn that is over, whatever ended it, releases its slot early: the slot is free at once, although a helper may be in a
+    native call that nothing can interrupt. Only so many turns may have such orphans.
     """
 
-    def __init__(self, scheduler: "Scheduler", ticket: "Ticket", waited_s: float) -> None:
+    def __init__(self, admission: "Admission", ticket: "Ticket", waited_s: float) -> None:
         self.deadline = ticket.deadline
         self.cancel = Cancel()
         self.waited_s = waited_s
         self.owner = ticket.owner
-        self.payer = ticket.payer
-        self.holders = 1  # guarded by the scheduler's lock
-        self._scheduler = scheduler
-        self._meter = Meter(scheduler.playback, scheduler.clock)
+        self.subject = ticket.subject
+        self.holders = 1  # guarded by the admission's lock
+        self._scheduler = admission
+        self._meter = Meter(admission.playback, admission.clock)
 
     def hold(self) -> None:
         """Add a holder, who must call `release` once."""
         self._scheduler._hold(self, 1)
 
     def release(self) -> None:
-        """Let go; the last holder frees the place."""
+        """Let go; the last holder frees the slot."""
         self._scheduler._hold(self, -1)
 
-    def abandon(self) -> None:
-        """Free the place now; who holds it must let go all the same. Harmless when it is free."""
-        self._scheduler._abandon(self)
+    def release_early(self) -> None:
+        """Free the slot now; who holds it must let go all the same. Harmless when it is free."""
+        self._scheduler._release_early(self)
 
     @property
-    def lead_s(self) -> float:
+    def prebuffer_s(self) -> float:
         """Return how many seconds of speech should be there before the caller hears the first.
 
         The others' recognition, prefixes and sentences come between one's own, most of all in the beginning; and where
@@ -99,17 +101,17 @@ class Place:
         """
         playback, running = self._scheduler.playback, self._scheduler.running
         rate, alone = playback.rate(running), playback.rate(1)
-        if rate is not None and rate >= LEADLESS_RATE:
+        if rate is not None and rate >= UNBUFFERED_RATE:
             return 0.0
-        own_s = SLOW_LEAD_S if alone is None or alone < SLOW_RATE else 0.0
-        return own_s + LEAD_PER_CALLER_S * max(0, running - 1)
+        own_s = SLOW_PREBUFFER_S if alone is None or alone < SLOW_RATE else 0.0
+        return own_s + PREBUFFER_PER_CALLER_S * max(0, running - 1)
 
     def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
-        """Pass on the pieces of one sentence as the synthesiser makes them, and learn from it how fast it is."""
+        """Pass on the pieces of one sentence as the synthesizer makes them, and learn from it how fast it is."""
         yield from self._meter.measure(pieces)
         self._scheduler.serve()
 
-    def __enter__(self) -> "Place":
+    def __enter__(self) -> "Slot":
         return self
 
     def __exit__(
@@ -120,18 +122,18 @@ class Place:
 
 @dataclass(eq=False)
 class Ticket:
-    """One who has asked to enter at `applied_at` (clock). Once `settled` it has a `place` or an `error`."""
+    """One who has asked to enter at `applied_at` (clock). Once `settled` it has a `slot` or an `error`."""
 
     owner: str
     deadline: Deadline
     applied_at: float
-    payer: str = ""
-    place: Place | None = None
+    subject: str = ""
+    slot: Slot | None = None
     error: MirrorChatError | None = None
     settled: threading.Event = field(default_factory=threading.Event)
 
-    def admit(self, place: Place) -> None:
-        self.place = place
+    def admit(self, slot: Slot) -> None:
+        self.slot = slot
         self.settled.set()
 
     def refuse(self, error: MirrorChatError) -> None:
@@ -140,20 +142,20 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class SchedulerStats:
-    """What is going on: turns `running` (of `places`, as playback now allows), `waiting`, and `leftovers`.
+class AdmissionStats:
+    """What is going on: turns `running` (of `slots`, as playback now allows), `waiting`, and `orphans`.
 
     `refusals` counts those who were not admitted, since the start.
     """
 
     running: int
-    places: int
+    slots: int
     waiting: int
-    leftovers: int
+    orphans: int
     refusals: dict[Refusal, int]
 
 
-class Scheduler:
+class Admission:
     """Admits at most `max_turns` turns at a time; up to `max_waiting` callers wait. Thread-safe; owns no thread."""
 
     def __init__(
@@ -169,9 +171,9 @@ class Scheduler:
         self.turns_per_key = turns_per_key
         self.playback = Playback(clock)
         self.clock = clock
-        self._places: dict[Place, float] = {}  # with the time of entry
-        self._leftovers: set[Place] = set()
-        self._turns: weakref.WeakSet[Place] = weakref.WeakSet()  # with those whose speech is still being sent
+        self._slots: dict[Slot, float] = {}  # with the time of entry
+        self._orphans: set[Slot] = set()
+        self._turns: weakref.WeakSet[Slot] = weakref.WeakSet()  # with those whose speech is still being sent
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()  # by owner, the next one's first
         self._turn_s = TYPICAL_TURN_S  # the mean of those that have `_ended`
         self._ended = 0
@@ -179,20 +181,20 @@ class Scheduler:
         self._refusals: Counter[Refusal] = Counter()
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
 
-    def enter(
+    def acquire(
         self,
         deadline: Deadline,
         *,
         owner: str = "",
-        payer: str = "",
+        subject: str = "",
         caller_gone: Callable[[], bool] = lambda: False,
-    ) -> Place:
-        """Return a place for one turn of `owner`, which counts as one of `payer`'s, after a wait where need be.
+    ) -> Slot:
+        """Return a slot for one turn of `owner`, which counts as one of `subject`'s, after a wait where need be.
 
         Raises ServerBusy with a `retry_after_s` (at once, or when it gives way in a full queue), TooManyTurns
         likewise, ShuttingDown, DeadlineExceeded, and ClientGone within 0.1 s of `caller_gone()` being true.
         """
-        ticket = self.apply(deadline, owner, payer)
+        ticket = self.apply(deadline, owner, subject)
         try:
             while not ticket.settled.wait(min(POLL_S, deadline.remaining_s())):
                 self._check(ticket, caller_gone)
@@ -202,17 +204,17 @@ class Scheduler:
             raise
         if ticket.error is not None:
             raise ticket.error
-        assert ticket.place is not None, "a settled ticket has a place or an error"
-        return ticket.place
+        assert ticket.slot is not None, "a settled ticket has a slot or an error"
+        return ticket.slot
 
-    def apply(self, deadline: Deadline, owner: str = "", payer: str = "") -> Ticket:
+    def apply(self, deadline: Deadline, owner: str = "", subject: str = "") -> Ticket:
         """Ask to enter, without waiting. Raises ServerBusy, TooManyTurns or ShuttingDown."""
         with self._lock:
             if self._closed:
                 self._refusals[Refusal.SHUTTING_DOWN] += 1
                 raise ShuttingDown("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_S)
-            self._check_turns_of(payer)
-            ticket = Ticket(owner, deadline, self.clock(), payer)
+            self._check_turns_of(subject)
+            ticket = Ticket(owner, deadline, self.clock(), subject)
             self._serve()
             if self._has_room():
                 self._admit(ticket)
@@ -221,17 +223,17 @@ class Scheduler:
             return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Leave the queue, or give back the place that came meanwhile."""
+        """Leave the queue, or give back the slot that came meanwhile."""
         with self._lock:
             tickets = self._waiting.get(ticket.owner, deque())
             if ticket in tickets:
                 tickets.remove(ticket)
                 self._forget_idle(ticket.owner)
-        if ticket.place is not None:
-            ticket.place.release()
+        if ticket.slot is not None:
+            ticket.slot.release()
 
     def serve(self) -> None:
-        """Hand free places to those who wait."""
+        """Hand free slots to those who wait."""
         with self._lock:
             self._serve()
 
@@ -242,20 +244,20 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Return how many places are taken."""
+        """Return how many slots are taken."""
         with self._lock:
-            return len(self._places)
+            return len(self._slots)
 
     @property
     def closed(self) -> bool:
         """Tell whether nobody is admitted any more."""
         return self._closed
 
-    def stats(self) -> SchedulerStats:
+    def stats(self) -> AdmissionStats:
         with self._lock:
-            places, leftovers = len(self._places), len(self._leftovers)
+            slots, orphans = len(self._slots), len(self._orphans)
             refusals = {reason: self._refusals[reason] for reason in Refusal}
-            return SchedulerStats(places, self._limit(), self._queued(), leftovers, refusals)
+            return AdmissionStats(slots, self._limit(), self._queued(), orphans, refusals)
 
     def stop_admission(self, reason: MirrorChatError) -> None:
         """Admit nobody any more, and end everyone's wait with `reason`; what runs goes on."""
@@ -267,12 +269,12 @@ class Scheduler:
             self._waiting.clear()
 
     def end_all(self, reason: MirrorChatError) -> None:
-        """Admit nobody any more and end every turn with `reason`, those too whose place is free again."""
+        """Admit nobody any more and end every turn with `reason`, those too whose slot is free again."""
         self.stop_admission(reason)
         with self._lock:
             turns = list(self._turns)
-        for place in turns:
-            place.cancel.set(reason)
+        for slot in turns:
+            slot.cancel.set(reason)
 
     def _check(self, ticket: Ticket, caller_gone: Callable[[], bool]) -> None:
         """Raise what ends a wait from the caller's side."""
@@ -286,11 +288,11 @@ class Scheduler:
                 self._refusals[Refusal.HUNG_UP if gone else Refusal.DEADLINE] += 1
             raise
 
-    # What follows is called with the lock held, but for `_hold` and `_abandon`.
+    # What follows is called with the lock held, but for `_hold` and `_release_early`.
 
-    def _check_turns_of(self, payer: str) -> None:
-        turns = sum(place.payer == payer for place in self._places)
-        turns += sum(ticket.payer == payer for tickets in self._waiting.values() for ticket in tickets)
+    def _check_turns_of(self, subject: str) -> None:
+        turns = sum(slot.subject == subject for slot in self._slots)
+        turns += sum(ticket.subject == subject for tickets in self._waiting.values() for ticket in tickets)
         if self.turns_per_key and turns >= self.turns_per_key:
             self._refusals[Refusal.KEYS_TURNS] += 1
             raise TooManyTurns(
@@ -299,9 +301,9 @@ class Scheduler:
             )
 
     def _has_room(self) -> bool:
-        running = len(self._places)
-        leftover_room = len(self._leftovers) < MAX_LEFTOVERS * self.max_turns
-        return running < self.max_turns and leftover_room and self.playback.allows(running + 1)
+        running = len(self._slots)
+        orphan_room = len(self._orphans) < MAX_ORPHANS * self.max_turns
+        return running < self.max_turns and orphan_room and self.playback.allows(running + 1)
 
     def _limit(self) -> int:
         return self.playback.limit(self.max_turns)
@@ -315,14 +317,14 @@ class Scheduler:
 
     def _admit(self, ticket: Ticket) -> None:
         now = self.clock()
-        place = Place(self, ticket, now - ticket.applied_at)
-        self._places[place] = now
-        self._turns.add(place)
-        ticket.admit(place)
+        slot = Slot(self, ticket, now - ticket.applied_at)
+        self._slots[slot] = now
+        self._turns.add(slot)
+        ticket.admit(slot)
 
     def _next(self) -> Ticket:
         """Take the next ticket out of the queue: the next owner's that holds less than its share."""
-        held = Counter(place.owner for place in self._places)
+        held = Counter(slot.owner for slot in self._slots)
         share = math.ceil(self.max_turns / len(held.keys() | self._waiting.keys()))
         owner = next((owner for owner in self._waiting if held[owner] < share), next(iter(self._waiting)))
         ticket = self._waiting[owner].popleft()
@@ -339,9 +341,9 @@ class Scheduler:
         wait_s = self._predicted_wait_s(ticket.owner)
         whole_s = TURN_MARGIN * (wait_s + self._turn_s)
         if self.max_waiting and whole_s > ticket.deadline.at - self.clock():
-            raise self._busy(Refusal.WAIT_TOO_LONG, "a place would come too late for this request", wait_s)
+            raise self._busy(Refusal.WAIT_TOO_LONG, "a slot would come too late for this request", wait_s)
         if self._queued() >= self.max_waiting and not self._make_way(ticket.owner):
-            raise self._busy(Refusal.QUEUE_FULL, f"the server is answering {len(self._places)} callers already", wait_s)
+            raise self._busy(Refusal.QUEUE_FULL, f"the server is answering {len(self._slots)} callers already", wait_s)
         self._waiting.setdefault(ticket.owner, deque()).append(ticket)
 
     def _make_way(self, owner: str) -> bool:
@@ -364,23 +366,23 @@ class Scheduler:
         retry_after_s = min(RETRY_LIMIT_S, max(1, math.ceil(wait_s)))
         return ServerBusy(f"{message}; try again shortly", retry_after_s=retry_after_s)
 
-    def _hold(self, place: Place, change: int) -> None:
+    def _hold(self, slot: Slot, change: int) -> None:
         with self._lock:
-            place.holders += change
-            if not place.holders:
-                self._free(place)
-                self._leftovers.discard(place)
+            slot.holders += change
+            if not slot.holders:
+                self._free(slot)
+                self._orphans.discard(slot)
                 self._serve()
 
-    def _abandon(self, place: Place) -> None:
+    def _release_early(self, slot: Slot) -> None:
         with self._lock:
-            if place in self._places:
-                self._free(place)
-                self._leftovers.add(place)
+            if slot in self._slots:
+                self._free(slot)
+                self._orphans.add(slot)
                 self._serve()
 
-    def _free(self, place: Place) -> None:
-        entered = self._places.pop(place, None)
+    def _free(self, slot: Slot) -> None:
+        entered = self._slots.pop(slot, None)
         if entered is not None:
             self._ended += 1
             self._turn_s += max(SMOOTHING, 1 / self._ended) * (self.clock() - entered - self._turn_s)

@@ -1,6 +1,6 @@
 """Voices that callers have enrolled: one file for each in one folder, found by an id that cannot be guessed.
 
-A file is a line of JSON, the header, and the bytes that it announces: the voice as each synthesiser has it and, where
+A file is a line of JSON, the header, and the bytes that it announces: the voice as each synthesizer has it and, where
 the caller asked for that, the sample as a wav. What is read is taken for hostile: every size is bounded, every name is
 checked, and nothing in it is ever run. Nothing but enrolment writes here.
 """
@@ -34,7 +34,7 @@ NAME_LIMIT_CHARS = 64
 ID_PREFIX = "voice_"
 SUFFIX = ".voice"
 HEADER_LIMIT_BYTES = 8_192
-PART_LIMIT_BYTES = 4_000_000  # of one synthesiser's voice; XTTS's takes 130 kB
+PART_LIMIT_BYTES = 4_000_000  # of one synthesizer's voice; XTTS's takes 130 kB
 SAMPLE_LIMIT_BYTES = 8_000_000  # a minute at 48 kHz in 16 bits is 5.8 MB
 
 _ID = re.compile(rf"{ID_PREFIX}[0-9a-f]{{32}}", re.ASCII)
@@ -42,7 +42,7 @@ _ID = re.compile(rf"{ID_PREFIX}[0-9a-f]{{32}}", re.ASCII)
 
 @dataclass(frozen=True)
 class Part:
-    """The voice as one synthesiser has it: the engine's name, what its voices are computed with, and the voice."""
+    """The voice as one synthesizer has it: the engine's name, what its voices are computed with, and the voice."""
 
     engine: str
     model: str

@@ -1,6 +1,6 @@
 """How fast speech is made, and so how many callers can hear theirs without a gap.
 
-Of each sentence it is known how many seconds of speech it gave (A), how long the synthesiser was at work for its caller
+Of each sentence it is known how many seconds of speech it gave (A), how long the synthesizer was at work for its caller
 since the caller's last report (W; sentences of one answer overlap), and how many callers were being spoken to
 meanwhile, on average (n). Per n the sums of A and W are kept, each report weighing less with every later one, and their
 ratio A / W is the rate that *one* of n callers gets; 1.0 is as fast as it plays.
@@ -153,22 +153,22 @@ class Meter:
                 self._counted_before, self._work_before_s = (now, seconds), work_s
 
 
-class HeadStart(Generic[T]):
+class Prebuffer(Generic[T]):
     """Holds the first pieces of an answer back until there is a lead, so that it then plays without a gap.
 
-    They go to `hand_over` as soon as they last for `lead_s()` seconds together, or the first has waited for so long;
+    They go to `hand_over` once they last `prebuffer_s()` seconds together, or the first has waited for so long;
     later ones at once. Not thread-safe.
     """
 
     def __init__(
         self,
         hand_over: Callable[[T], None],
-        lead_s: Callable[[], float],
+        prebuffer_s: Callable[[], float],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hand_over = hand_over
-        self._lead_s = lead_s
+        self._lead_s = prebuffer_s
         self._clock = clock
         self._held: list[T] | None = []
         self._audio_s = 0.0
@@ -187,8 +187,8 @@ class HeadStart(Generic[T]):
     def check(self) -> None:
         """Hand over what is held, if it is time."""
         if self._held:
-            lead_s = self._lead_s()
-            if self._audio_s >= lead_s or self._clock() - self._since >= lead_s:
+            prebuffer_s = self._lead_s()
+            if self._audio_s >= prebuffer_s or self._clock() - self._since >= prebuffer_s:
                 self.release()
 
     def release(self) -> None:
@@ -215,14 +215,14 @@ class PlayoutBuffer:
         return max(0.0, self._ends_at - self._clock())
 
 
-class InOrder(Generic[T]):
+class ReorderBuffer(Generic[T]):
     """Puts the pieces of sentences that are spoken at once into the order of the sentences. Thread-safe.
 
     Pieces of the first sentence that has not ended go to `start` as they come, those of later ones when it is their
     turn.
     """
 
-    def __init__(self, start: HeadStart[T]) -> None:
+    def __init__(self, start: Prebuffer[T]) -> None:
         self._start = start
         self._current = 0
         self._held: dict[int, list[tuple[T, float]]] = defaultdict(list)

@@ -17,7 +17,7 @@ from mirrorchat.errors import SynthesisFailed
 SPEECH_NEEDED_S = 1.0  # less tells nothing about a speaker
 TWO_SPEAKERS_FROM_S = 4.0  # of speech: each half must tell its speaker
 REFERENCE_LIMIT_S = 30.0  # as much as XTTS takes
-KEPT_RATE_HZ = 24_000  # above what any synthesiser conditions on
+KEPT_RATE_HZ = 24_000  # above what any synthesizer conditions on
 
 _GUARD_FRAMES = 3  # 0.1 s beside speech is not noise: the detector misses how words begin and fade
 _NOISE_FRAMES = 6  # 0.2 s tells how loud the noise is
@@ -153,7 +153,7 @@ class Take:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a session keeps of its takes for one synthesiser: the voice, who it is, how good it is.
+    """What a session keeps of its takes for one synthesizer: the voice, who it is, how good it is.
 
     `pcm` is their speech, 16-bit (samples,) at KEPT_RATE_HZ, as long as more may be added; empty once it is full.
     """

@@ -52,7 +52,7 @@ def last_turns(turns: tuple[Turn, ...], token_budget: int) -> tuple[Turn, ...]:
 
 @dataclass(eq=False)
 class _Record:
-    """A session in the store. `references` are one for each synthesiser: voices cannot be exchanged between them."""
+    """A session in the store. `references` are one for each synthesizer: voices cannot be exchanged between them."""
 
     owner: str
     used_at: float

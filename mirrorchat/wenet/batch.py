@@ -37,7 +37,7 @@ class U2Batches:
         self.model = model
         self._device = device
 
-    def recognise(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best reading of each utterance, features (T, 80) float32; nothing where T is too small."""
         shortest = self.model.right_context() + 1
         found = [NOTHING] * len(features)
@@ -68,7 +68,7 @@ class U2Batches:
 class ScriptOneByOne:
     """WeNet's runtime format, TorchScript: it reads one utterance at a time, on the CPU.
 
-    The last layer must give as many `units` as are listed, else recognising raises ValueError.
+    The last layer must give as many `units` as are listed, else recognizing raises ValueError.
     """
 
     rows = 1
@@ -79,11 +79,11 @@ class ScriptOneByOne:
         self._units = units
         self._shortest = int(model.right_context()) + 1
 
-    def recognise(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best reading of each utterance, features (T, 80) float32; nothing where T is too small."""
-        return [self._recognise(*each) for each in zip(features, contexts, strict=True)]
+        return [self._recognize(*each) for each in zip(features, contexts, strict=True)]
 
-    def _recognise(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
+    def _recognize(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
         if len(features) < self._shortest:
             return NOTHING
         output, log_probs = encode(self.model, features)
@@ -101,10 +101,10 @@ def encode(model: torch.jit.ScriptModule | U2Model, features: FloatArray) -> tup
 
 @torch.inference_mode()
 def warm_up(model: U2Batches | ScriptOneByOne) -> None:
-    """Recognise noise twice: what is slow only at first is over then (TorchScript optimises on its second run)."""
+    """Recognize noise twice: what is slow only at first is over then (TorchScript optimizes on its second run)."""
     noise = np.random.default_rng(0).standard_normal((100, 80), dtype=np.float32)
     for _ in range(2):
-        model.recognise([noise], [None])
+        model.recognize([noise], [None])
 
 
 def load_script(path: Path) -> torch.jit.ScriptModule:

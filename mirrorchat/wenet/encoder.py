@@ -288,7 +288,7 @@ class Encoder(nn.Module):
         self.encoders = nn.ModuleList([layer(config) for _ in range(config.encoder_blocks)])
         self.after_norm = nn.LayerNorm(config.width)
 
-    def normalised(self, x: Tensor) -> Tensor:
+    def normalized(self, x: Tensor) -> Tensor:
         """Return features (B, T, F) after CMVN, in the type of the weights."""
         if self.global_cmvn is not None:
             x = self.global_cmvn(x)
@@ -307,7 +307,7 @@ class Encoder(nn.Module):
         if self.fixed_chunk > 0:
             chunk = self.fixed_chunk
         mask = self.embed.subsample_mask(length_mask(lengths, x.size(1)).unsqueeze(1))
-        x = self.embed(self.normalised(x))
+        x = self.embed(self.normalized(x))
         seen = mask
         if chunk > 0:
             seen = mask & chunk_mask(x.size(1), chunk, left_chunks, x.device).unsqueeze(0)
@@ -324,7 +324,7 @@ class Encoder(nn.Module):
         """Encode one chunk of one utterance; see `U2Model.forward_encoder_chunk`."""
         if offset > 0 and not self.streams:
             raise ValueError("this model cannot be read in chunks: it was trained to see what comes later")
-        x = self.embed(self.normalised(x), offset)
+        x = self.embed(self.normalized(x), offset)
         cached = att_cache.size(2)
         keys = cached + x.size(1)
         positions = self.embed.pos_enc.table(offset - cached, keys, x)

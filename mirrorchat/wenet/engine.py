@@ -26,12 +26,12 @@ Result = TypeVar("Result")
 
 
 class BatchModel(Protocol):
-    """A recogniser's network with its search: `rows` utterances at once, of `frames` feature frames with padding."""
+    """A recognizer's network with its search: `rows` utterances at once, of `frames` feature frames with padding."""
 
     rows: int
     frames: int
 
-    def recognise(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best reading of each utterance, features (T, 80) float32; the same alone and in any batch."""
         ...
 
@@ -83,7 +83,7 @@ class _Work(_Waiting):
 
 
 class RecognitionEngine:
-    """Recognises utterances with `model` on a thread of its own. Thread-safe.
+    """Recognizes utterances with `model` on a thread of its own. Thread-safe.
 
     At most `max_waiting` utterances and pieces of work wait; more are refused with ServerBusy. `device_lock` is held
     for each batch and each piece, where another engine computes on the same GPU. A batch that fails is computed again
@@ -104,7 +104,7 @@ class RecognitionEngine:
         self._thread = threading.Thread(target=self._run, name="recognition", daemon=True)
         self._thread.start()
 
-    def recognise(
+    def recognize(
         self,
         features: Sequence[FloatArray],
         *,
@@ -124,7 +124,7 @@ class RecognitionEngine:
     def compute(self, work: Callable[[], Result], *, deadline: Deadline | None = None, cancel: Cancel) -> Result:
         """Return what `work` returns on the engine's thread, between two batches, under `torch.inference_mode`.
 
-        It should take no longer than a batch. Raises as `recognise` does.
+        It should take no longer than a batch. Raises as `recognize` does.
         """
         found: list[Result] = []
         self._wait_for([_Work(compute=lambda: found.append(work()), deadline=deadline, cancel=cancel)])
@@ -223,7 +223,7 @@ class RecognitionEngine:
             self._do(taken)
             return
         try:
-            found = self._model.recognise([each.features for each in taken], [each.context for each in taken])
+            found = self._model.recognize([each.features for each in taken], [each.context for each in taken])
         except FAULTS as error:
             if len(taken) > 1:
                 for each in taken:
@@ -244,7 +244,7 @@ class RecognitionEngine:
 
     def _fail(self, waiting: _Waiting, error: Exception) -> None:
         log_unexpected(error)
-        waiting.fail(RecognitionFailed(f"the question could not be recognised ({type(error).__name__})"))
+        waiting.fail(RecognitionFailed(f"the question could not be recognized ({type(error).__name__})"))
 
     def _end_everyone(self, batch: Sequence[_Waiting], error: MirrorChatError) -> None:
         for each in batch:

@@ -1,7 +1,7 @@
-"""WeNet's networks with 8-bit weights on the CPU: every matrix with a scale for each output (dynamic quantisation).
+"""WeNet's networks with 8-bit weights on the CPU: every matrix with a scale for each output (dynamic quantization).
 
 Where the C++ library runs, it computes whole layers (`wenet/native.py`): weights of 8 bits, activations of 8 with a
-scale for each row, exact sums. Elsewhere it is torch's own dynamic quantisation, whose activations have one scale for
+scale for each row, exact sums. Elsewhere it is torch's own dynamic quantization, whose activations have one scale for
 all rows, as in WeNet's released runtime models.
 """
 
@@ -27,7 +27,7 @@ from mirrorchat.wenet.native import (
 )
 
 
-def quantise(model: U2Model, threads: int) -> U2Model:
+def quantize(model: U2Model, threads: int) -> U2Model:
     """Return `model` (float32, on the CPU) with 8-bit weights, computed by `threads` threads; `model` is used up."""
     library = native.library()
     if library is not None and model.ctc.ctc_lo.in_features % LANES == 0:
@@ -36,10 +36,10 @@ def quantise(model: U2Model, threads: int) -> U2Model:
         # torch would have torchao do it, a package that nothing else here needs.
         warnings.filterwarnings("ignore", message=r".*torch\.ao\.quantization.*", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=r".*quantize_per_tensor.*")
-        quantised: U2Model = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+        quantized: U2Model = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
             model, {nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}, dtype=torch.qint8
         )
-    return quantised
+    return quantized
 
 
 @torch.no_grad()

@@ -165,11 +165,11 @@ class ChunkListener(Listener):
 
 
 class WholeListener(Listener):
-    """Keeps what is said; `recognise` gets all of it at the end. For networks that cannot be read in chunks."""
+    """Keeps what is said; `recognize` gets all of it at the end. For networks that cannot be read in chunks."""
 
-    def __init__(self, recognise: Callable[[Audio], Transcript], *, deadline: Deadline, cancel: Cancel) -> None:
+    def __init__(self, recognize: Callable[[Audio], Transcript], *, deadline: Deadline, cancel: Cancel) -> None:
         super().__init__(deadline=deadline, cancel=cancel)
-        self._recognise = recognise
+        self._recognize = recognize
         self._pieces: list[FloatArray] = []
 
     def hear(self, audio: Audio) -> PartialTranscript:
@@ -183,7 +183,7 @@ class WholeListener(Listener):
         """Return what has been said, and close."""
         self._check_open()
         whole = Audio(np.concatenate([np.zeros(0, np.float32), *self._pieces]), self.sample_rate or MIN_SAMPLE_RATE)
-        transcript = self._ask(partial(self._recognise, whole))
+        transcript = self._ask(partial(self._recognize, whole))
         self.close()
         return transcript
 

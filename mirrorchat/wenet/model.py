@@ -129,7 +129,7 @@ class CTC(nn.Module):
 
 
 class U2Model(nn.Module):
-    """A whole recogniser, with the methods that WeNet's runtime calls on a released `final.zip`."""
+    """A whole recognizer, with the methods that WeNet's runtime calls on a released `final.zip`."""
 
     def __init__(self, config: U2Config, global_cmvn: GlobalCMVN | None) -> None:
         super().__init__()

@@ -70,7 +70,7 @@ class Room:
 
 
 class Norm:
-    """A layer normalisation's weights where the library finds them."""
+    """A layer normalization's weights where the library finds them."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         self._kept = norm.weight.detach().clone(), norm.bias.detach().clone()

@@ -1,4 +1,4 @@
-"""WeNet's own package as a recogniser: whatever `wenet.load_model` loads, called as a server has to call it.
+"""WeNet's own package as a recognizer: whatever `wenet.load_model` loads, called as a server has to call it.
 
 Its own `transcribe` searches with a beam of 1, draws dither, keeps gradients, tells Whisper that all speech is English,
 and fails below 60 ms and above 199 s. Here each kind of model has the package's own features and its own search, with a
@@ -86,7 +86,7 @@ class WenetPackageRecognizer:
         pieces = [piece for piece in pieces_of(audio) if piece.audio.duration_s >= SHORTEST_S]
         features = [self._features(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
         context = self._units.context(hotwords) if self._units and self._has_units else None
-        found = self._engine.recognise(features, context=context, deadline=deadline, cancel=cancel)
+        found = self._engine.recognize(features, context=context, deadline=deadline, cancel=cancel)
         return self._transcript(found_in(pieces, found))
 
     def check_ready(self) -> None:
@@ -119,7 +119,7 @@ class WenetPackageRecognizer:
 class PackageModel:
     """A network of the package, read with its own search (`default_decode_method`), one utterance at a time.
 
-    Where the attention decoders choose among CTC's readings the weights are those of our own recogniser, and so is the
+    Where the attention decoders choose among CTC's readings the weights are those of our own recognizer, and so is the
     bonus of hot words: the package forgets it before the decoders choose.
     """
 
@@ -139,7 +139,7 @@ class PackageModel:
         # Beyond so many units the decoder has no positions, and the search goes on for as many as there are frames.
         self._longest = getattr(network, "decode_maxlen", math.inf) * network.subsampling_rate()
 
-    def recognise(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best reading of each utterance, features (T, D) float32; nothing where T is too small.
 
         Raises ValueError when the package fails.
@@ -212,7 +212,7 @@ def _hypothesis(result: Any, *, timed: bool) -> Hypothesis:
 
 
 def _unit_table(tokenizer: str, network: Any) -> UnitTable | None:
-    """Return the units where the text is made of them as in our own recogniser; None where the tokenizer makes it."""
+    """Return the units where the text is made of them as in our own recognizer; None where the tokenizer makes it."""
     if tokenizer not in UNIT_TOKENIZERS:
         return None
     names = network.tokenizer.char_dict
@@ -224,7 +224,7 @@ def _warm_up(name: str, model: PackageModel, features: Features) -> None:
     """Read half a second of faint noise. Raises ConfigurationError where the package cannot."""
     noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE // 2).astype(np.float32)
     try:
-        model.recognise([features(noise * np.float32(0.01))], [None])
+        model.recognize([features(noise * np.float32(0.01))], [None])
     except Exception as error:  # whatever a network of another kind leads to
         reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise ConfigurationError(

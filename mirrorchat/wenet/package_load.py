@@ -198,7 +198,7 @@ def _check_weights(folder: Path, network: Any) -> None:
 
 
 def _features(config: Config) -> Features:
-    """Return what the package computes from a file before it recognises, but from samples."""
+    """Return what the package computes from a file before it recognizes, but from samples."""
     processor = importlib.import_module("wenet.dataset.processor")
     data = config["dataset_conf"]
     kind = data.get("feats_type", "fbank")

@@ -17,7 +17,7 @@ from mirrorchat.errors import ConfigurationError
 from mirrorchat.wenet.encoder import CONVOLUTION_NORMS, DECODERS, ENCODERS, SUBSAMPLINGS, U2Config
 from mirrorchat.wenet.layers import ACTIVATIONS, ATTENTIONS, POSITIONS
 
-# The features that the recogniser computes.
+# The features that the recognizer computes.
 SAMPLE_RATE_HZ = 16000
 BINS = 80
 FRAME_SHIFT_MS = 10
@@ -171,7 +171,7 @@ _TOP_KEYS: dict[str, _Key] = {
         # Training only.
         "accum_grad", "dataset", "dtype", "epoch", "grad_clip", "init_infos", "is_deepspeed", "is_distributed",
         "lfmmi_dir", "log_interval", "max_epoch", "model_dir", "optim", "optim_conf", "rank", "raw_wav",
-        "save_interval", "save_states", "scheduler", "scheduler_conf", "spec_aug", "spec_aug_conf", "tokenizer",
+        "save_interval", "save_states", "admission", "scheduler_conf", "spec_aug", "spec_aug_conf", "tokenizer",
         "train_engine", "use_amp",
     ),
 }  # fmt: skip
@@ -284,7 +284,7 @@ def _shown(value: object) -> str:
 
 
 def _check_features(path: Path, top: Mapping[str, object]) -> None:
-    """Raise ConfigurationError unless the model was trained on the features that the recogniser computes."""
+    """Raise ConfigurationError unless the model was trained on the features that the recognizer computes."""
     sections: Sequence[tuple[tuple[str, ...], dict[str, _Key]]] = (
         (("dataset_conf", "fbank_conf"), _FBANK_KEYS),
         (("dataset_conf", "resample_conf"), _RESAMPLE_KEYS),

@@ -1,4 +1,4 @@
-"""A recogniser's list of units: hot words spelled in them, and what was heard with its times."""
+"""A recognizer's list of units: hot words spelled in them, and what was heard with its times."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mirrorchat.audio.pieces import Piece
-from mirrorchat.engines import SpokenUnit
+from mirrorchat.engines import SpokenToken
 from mirrorchat.wenet.ctc.context import MAX_PHRASE_UNITS, ContextGraph
 from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.text import SPECIAL
@@ -50,18 +50,18 @@ class UnitTable:
         """Return the units of a recording's pieces, one after the other."""
         return [self.units[unit] for each in found for unit in each.reading.units]
 
-    def spoken(self, found: Sequence[Found]) -> tuple[SpokenUnit, ...]:
+    def spoken(self, found: Sequence[Found]) -> tuple[SpokenToken, ...]:
         """Return the units of a recording's pieces with their times in the whole of it."""
         return tuple(unit for each in found for unit in self._spoken(each))
 
-    def _spoken(self, found: Found) -> Iterator[SpokenUnit]:
+    def _spoken(self, found: Found) -> Iterator[SpokenToken]:
         reading = found.reading
         times = [(frame + 0.5) * self._frame_s for frame in reading.frames]
         edges = [0.0, *((one + other) / 2 for one, other in pairwise(times)), found.duration_s]
         for number, unit in enumerate(reading.units):
             start_s = found.start_s + max(edges[number], times[number] - UNIT_REACH_S)
             end_s = found.start_s + min(edges[number + 1], times[number] + UNIT_REACH_S)
-            yield SpokenUnit(self.units[unit], start_s, end_s, reading.confidences[number])
+            yield SpokenToken(self.units[unit], start_s, end_s, reading.confidences[number])
 
     def _spell(self, word: str) -> tuple[int, ...]:
         """Return a hot word in the longest units that fit, from its start; nothing where one is missing."""
@@ -79,7 +79,7 @@ class UnitTable:
         return tuple(units)
 
 
-def mean_confidence(spoken: Sequence[SpokenUnit]) -> float | None:
+def mean_confidence(spoken: Sequence[SpokenToken]) -> float | None:
     """Return the geometric mean of the units' confidences, as Hypothesis.confidence has it; None without units."""
     logs = [math.log(max(unit.confidence, 1e-30)) for unit in spoken]
     return math.exp(math.fsum(logs) / len(logs)) if logs else None

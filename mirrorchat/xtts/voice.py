@@ -13,7 +13,7 @@ from mirrorchat.engines import SpeakerEmbedding, Voice, VoiceKind
 # XTTS's speaker encoder is H/ASP (Heo et al. 2020, "Clova baseline system for the VoxCeleb speaker recognition
 # challenge"), a ResNet trained so that the cosine tells speakers apart. Networks of this kind are least often wrong
 # near 0.25 to 0.35, and one speaker's utterances are mostly above 0.6: the limits lie on both sides, so that a speaker
-# is taken for another one, who would spoil the voice, far less often than not recognised, which costs little.
+# is taken for another one, who would spoil the voice, far less often than not recognized, which costs little.
 SAME_FROM, DIFFERENT_TO = 0.6, 0.25
 
 

@@ -1,4 +1,4 @@
-"""The WeNet recogniser: words of speech it was never trained on, its text, and every refusal."""
+"""The WeNet recognizer: words of speech it was never trained on, its text, and every refusal."""
 
 import shutil
 import threading
@@ -221,11 +221,11 @@ def load(folder: Path) -> WenetRecognizer:
 def test_the_engine_says_what_it_is(folder: Path) -> None:
     recognizer = load(folder)
     assert (recognizer.info.name, recognizer.info.model, recognizer.info.device) == ("wenet", "wenet-en", "cpu")
-    assert "quantised" in recognizer.info.reason
+    assert "quantized" in recognizer.info.reason
     recognizer.close()
 
 
-def test_the_models_are_small_and_quantised_as_the_releases_are() -> None:
+def test_the_models_are_small_and_quantized_as_the_releases_are() -> None:
     files = [path for path in MODELS.rglob("*") if path.is_file()]
     assert sorted(str(path.relative_to(MODELS)) for path in files) == [
         "en/final.zip", "en/units.txt", "zh/final.zip", "zh/units.txt",

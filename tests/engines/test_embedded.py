@@ -26,7 +26,7 @@ from mirrorchat.embedded.engines import (
 )
 from mirrorchat.embedded.voice_tint import TintVoice
 from mirrorchat.embedded.workers.espeak import _decode
-from mirrorchat.embedded.workers.process import WarmChildren
+from mirrorchat.embedded.workers.process import WorkerProcesses
 from mirrorchat.engines import Cancel, Deadline, Language, Message, Priority, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, DeadlineExceeded, ModelNotInstalled, RecognitionFailed, SynthesisFailed
 
@@ -62,7 +62,7 @@ def synthesizer() -> Iterator[EmbeddedSynthesizer]:
 @pytest.fixture(scope="module")
 def say() -> Iterator[Say]:
     """Speech by any of eSpeak NG's speakers."""
-    children = WarmChildren("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
 
     def speak(voice: str, text: str) -> Audio:
         request = f"{voice}\0{text}".encode()
@@ -231,7 +231,7 @@ def test_a_crash_while_hearing_costs_one_question(recognizer: EmbeddedRecognizer
         call = pool.submit(hear, recognizer, clip)
         wait_until(children.read_text)
         os.kill(int(children.read_text().split()[0]), signal.SIGSEGV)
-        with pytest.raises(RecognitionFailed, match="could not be recognised: pocketsphinx: it ended"):
+        with pytest.raises(RecognitionFailed, match="could not be recognized: pocketsphinx: it ended"):
             call.result(timeout=WAIT_S)
     assert hear(recognizer, say("en-us+klatt4", "Hello."))
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mirrorchat.embedded.workers.espeak import _PHONEMES_OF_CHARACTERS, Espeak, Spoken, _decode, split_runs
-from mirrorchat.embedded.workers.process import ChildFailed, WarmChildren
+from mirrorchat.embedded.workers.process import ChildFailed, WorkerProcesses
 from mirrorchat.engines import Cancel, Deadline, Language
 from mirrorchat.errors import ClientGone, DeadlineExceeded, SynthesisFailed
 
@@ -53,7 +53,7 @@ def is_running(pid: int) -> bool:
 
 def unchanged(text: str, voice: str) -> str:
     """Return the phonemes that eSpeak NG gives `text` by itself."""
-    children = WarmChildren("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
     try:
         answer = children.request(f"{voice}\0{text}".encode(), limit_s=WAIT_S, deadline=None, cancel=Cancel())
         return _decode(answer).phonemes
@@ -196,7 +196,7 @@ def test_a_hang_ends_at_the_deadline(espeak: Espeak) -> None:
 
 
 def test_a_hang_ends_at_the_limit_of_the_request() -> None:
-    children = WarmChildren("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
     try:
         children.warm_up()
         os.kill(children.pids()[0], signal.SIGSTOP)
@@ -264,7 +264,7 @@ def test_close_leaves_no_process(espeak: Espeak) -> None:
 
 
 def test_a_child_that_prints_something_else_is_refused() -> None:
-    children = WarmChildren("this")  # the Zen of Python, on standard output
+    children = WorkerProcesses("this")  # the Zen of Python, on standard output
     try:
         with pytest.raises(ChildFailed, match="malformed"):
             children.warm_up()
@@ -273,7 +273,7 @@ def test_a_child_that_prints_something_else_is_refused() -> None:
 
 
 def test_a_child_that_cannot_load_says_so() -> None:
-    children = WarmChildren("mirrorchat.no_such_module")
+    children = WorkerProcesses("mirrorchat.no_such_module")
     with pytest.raises(ChildFailed, match="it ended"):
         children.warm_up()
     assert children.pids() == []

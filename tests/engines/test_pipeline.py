@@ -27,7 +27,7 @@ from mirrorchat.errors import (
 from mirrorchat.llm import ChatClient
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.settings import ChatApi
-from mirrorchat.turn.admission import Scheduler
+from mirrorchat.turn.admission import Admission
 from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings
 from mirrorchat.turn.sessions import Session, Sessions
 from mirrorchat.turn.stopwatch import Stopwatch
@@ -42,12 +42,12 @@ def engines() -> Iterator[tuple[EmbeddedRecognizer, EmbeddedSynthesizer]]:
 
 
 class Turns:
-    """A pipeline over the embedded engines and the given chat servers, with places for two turns."""
+    """A pipeline over the embedded engines and the given chat servers, with slots for two turns."""
 
     def __init__(self, engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], *chats: ChatServer) -> None:
         apis = [ChatApi(**chat.api(timeout_s=5.0)) for chat in chats]
         recognizer, synthesizer = engines
-        self.scheduler = Scheduler(2)
+        self.admission = Admission(2)
         self.pipeline = Pipeline(
             Engines(
                 dict.fromkeys(Language, recognizer),
@@ -65,9 +65,9 @@ class Turns:
     ) -> Iterator[Event]:  # fmt: skip
         """Yield the events of one turn."""
         question = Question(audio or say("hello there"), Language.ENGLISH, Language.ENGLISH, text, session)
-        with self.scheduler.enter(Deadline.after(deadline_s)) as place:
+        with self.admission.acquire(Deadline.after(deadline_s)) as slot:
             events = self.pipeline.run_turn(
-                question, place, watch=Stopwatch(), heard=lambda: not collected, caller_gone=caller_gone
+                question, slot, watch=Stopwatch(), heard=lambda: not collected, caller_gone=caller_gone
             )
             with closing(events):
                 yield from events
@@ -75,8 +75,8 @@ class Turns:
     def assert_all_places_free(self) -> None:
         """Wait until the helpers of ended turns have let go."""
         limit = time.monotonic() + 10.0
-        while self.scheduler.running or self.scheduler.stats().leftovers:
-            assert time.monotonic() < limit, "a helper holds its place"
+        while self.admission.running or self.admission.stats().orphans:
+            assert time.monotonic() < limit, "a helper holds its slot"
             time.sleep(0.01)
 
 
@@ -126,8 +126,8 @@ def test_a_turn_that_is_not_whole_is_not_kept(
         turns = Turns(engines, chat)
         if end == "lost sentence":  # nobody gets an answer of which a sentence is missing
             question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi", session)
-            with turns.scheduler.enter(Deadline.after(30)) as place, pytest.raises(SynthesisFailed):
-                turns.pipeline.answer(question, place, watch=Stopwatch())
+            with turns.admission.acquire(Deadline.after(30)) as slot, pytest.raises(SynthesisFailed):
+                turns.pipeline.answer(question, slot, watch=Stopwatch())
         else:
             events = turns.run(session=session)
             for event in events:
@@ -196,8 +196,8 @@ def test_a_lost_sentence_fails_a_collected_answer(engines: tuple[EmbeddedRecogni
     with ChatServer(answer(f"Here is the first sentence.\n{UNREADABLE}\nThis is the last sentence.")) as chat:
         turns = Turns(engines, chat)
         question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi")
-        with turns.scheduler.enter(Deadline.after(30)) as place, pytest.raises(SynthesisFailed):
-            turns.pipeline.answer(question, place, watch=Stopwatch())
+        with turns.admission.acquire(Deadline.after(30)) as slot, pytest.raises(SynthesisFailed):
+            turns.pipeline.answer(question, slot, watch=Stopwatch())
 
 
 def test_an_answer_without_words_is_an_error(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
@@ -221,7 +221,7 @@ def test_what_ends_a_turn_ends_its_chat_and_frees_its_place(
                 if end == "close":
                     events.close()  # type: ignore[attr-defined]  # a generator's
                 if end == "shutdown":
-                    turns.scheduler.end_all(ShuttingDown("bye"))
+                    turns.admission.end_all(ShuttingDown("bye"))
         assert chat.requests[0].closed_early.wait(10)
         turns.assert_all_places_free()
     expected = {"deadline": DeadlineExceeded, "hang-up": ClientGone, "shutdown": ShuttingDown}
@@ -236,7 +236,7 @@ def test_no_api_is_an_error_that_names_each(engines: tuple[EmbeddedRecognizer, E
 
 
 class Counting:
-    """A synthesiser that counts the seconds it has spoken; all else is the real one's."""
+    """A synthesizer that counts the seconds it has spoken; all else is the real one's."""
 
     def __init__(self, real: EmbeddedSynthesizer) -> None:
         self.real = real
@@ -302,7 +302,7 @@ def test_a_slow_listener_hears_what_was_spoken_in_time(
 def test_a_hang_up_frees_the_place_and_the_chat_within_100_ms(
     engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
 ) -> None:
-    places, chats = [], []
+    slots, chats = [], []
     for delay_s in (0.15, 0.25, 0.35, 0.5, 0.62):
         with ChatServer(hang_after("Here comes the first sentence. And ")) as chat:
             turns, gone = Turns(engines, chat), threading.Event()
@@ -312,13 +312,13 @@ def test_a_hang_up_frees_the_place_and_the_chat_within_100_ms(
             hang_up_at = time.monotonic() + delay_s
             threading.Timer(delay_s, gone.set).start()
             assert isinstance(list(events)[-1], Error)  # waits for the chat
-            assert turns.scheduler.running == 0
-            places.append(time.monotonic() - hang_up_at)
+            assert turns.admission.running == 0
+            slots.append(time.monotonic() - hang_up_at)
             assert chat.requests[0].closed_early.wait(10)
             chats.append(time.monotonic() - hang_up_at)
             turns.assert_all_places_free()
     # the median: this machine may be busy with something else
-    assert sorted(places)[2] < 0.1 and sorted(chats)[2] < 0.1
+    assert sorted(slots)[2] < 0.1 and sorted(chats)[2] < 0.1
 
 
 def test_a_native_call_that_goes_on_does_not_hold_the_place(
@@ -337,7 +337,7 @@ def test_a_native_call_that_goes_on_does_not_hold_the_place(
         turns = Turns(engines, chat)
         events = list(turns.run(caller_gone=computing.is_set))
         assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ClientGone)
-        assert (turns.scheduler.running, turns.scheduler.stats().leftovers) == (0, 1)
+        assert (turns.admission.running, turns.admission.stats().orphans) == (0, 1)
         go_on.set()
         turns.assert_all_places_free()
 
@@ -347,21 +347,21 @@ def test_a_sentence_is_awaited_when_its_listener_has_nothing_left(
     engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], collected: bool
 ) -> None:
     """Two sentences of 2 s or so are heard when the third begins late; nobody plays what is collected first."""
-    awaited: list[bool] = []
+    buffer_low: list[bool] = []
 
     class Late(Counting):
         def speak(self, text: str, voice: Voice, language: Language, **urgency: Any) -> Iterator[Audio]:
             if "third" in text:
-                awaited.append(urgency["awaited"]())
+                buffer_low.append(urgency["buffer_low"]())
                 time.sleep(8.0)
-                awaited.append(urgency["awaited"]())
+                buffer_low.append(urgency["buffer_low"]())
             yield from super().speak(text, voice, language, **urgency)
 
     reply = "The first sentence is here. The second one follows it. And the third one ends it."
     with ChatServer(answer(reply)) as chat:
         turns = Turns((engines[0], cast(EmbeddedSynthesizer, Late(engines[1]))), chat)
         assert isinstance(list(turns.run(collected=collected))[-1], Done)
-    assert awaited == [False, not collected]
+    assert buffer_low == [False, not collected]
 
 
 # For longer than AWAITED_S: until it has been heard, nobody waits for the next one.
@@ -369,7 +369,7 @@ UNHURRIED = "The first sentence is as long as a listener needs who shall not be 
 
 
 class Overlapping(Counting):
-    """A synthesiser with a batch whose first sentence stops after a piece until the second has been spoken whole."""
+    """A synthesizer with a batch whose first sentence stops after a piece until the second has been spoken whole."""
 
     def __init__(self, real: EmbeddedSynthesizer) -> None:
         super().__init__(real)
@@ -382,16 +382,16 @@ class Overlapping(Counting):
         return BatchStats(0, 8, 0, 0)
 
     def speak(self, text: str, voice: Voice, language: Language, **urgency: Any) -> Iterator[Audio]:
-        place = len(self.begun)
+        slot = len(self.begun)
         self.begun.append(text)
         self.at_once.add(text)
         self.most_at_once = max(self.most_at_once, len(self.at_once))
         for audio in super().speak(text, voice, language, **urgency):
             yield audio
-            if place == 0:
+            if slot == 0:
                 assert self.second_is_spoken.wait(20)
         self.at_once.remove(text)
-        if place == 1:
+        if slot == 1:
             self.second_is_spoken.set()
 
 
@@ -434,11 +434,11 @@ def test_what_speech_takes_is_measured(engines: tuple[EmbeddedRecognizer, Embedd
         turns = Turns(engines, chat)
         watch = Stopwatch()
         question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi")
-        assert turns.scheduler.playback.rate(1) is None
-        with turns.scheduler.enter(Deadline.after(30)) as place:
-            spoken = turns.pipeline.answer(question, place, watch=watch)
+        assert turns.admission.playback.rate(1) is None
+        with turns.admission.acquire(Deadline.after(30)) as slot:
+            spoken = turns.pipeline.answer(question, slot, watch=watch)
     seconds = spoken.timings.seconds
     assert watch.speech_s == pytest.approx(spoken.audio.duration_s)
     assert watch.first_audio_s is not None and 0 < watch.first_audio_s < seconds["total"]
-    rate = turns.scheduler.playback.rate(1)
+    rate = turns.admission.playback.rate(1)
     assert rate is not None and rate >= 0.9 * watch.speech_s / seconds["speak"]

@@ -120,7 +120,7 @@ def test_the_name_of_a_device_says_whether_it_is_a_gpu(name: str, gpu: bool) -> 
 
 
 def lock_of(engine: object) -> object:
-    """Return what a recogniser's or synthesiser's thread holds in each step."""
+    """Return what a recognizer's or synthesizer's thread holds in each step."""
     assert isinstance(engine, WenetRecognizer | XttsSynthesizer)
     return engine._engine._device_lock
 

@@ -1,4 +1,4 @@
-"""The XTTS synthesiser against coqui-tts's own path, on a tiny checkpoint with random weights."""
+"""The XTTS synthesizer against coqui-tts's own path, on a tiny checkpoint with random weights."""
 
 import itertools
 import re
@@ -359,7 +359,7 @@ class TestGuards:
             [
                 audio.samples
                 for audio in speak(
-                    synthesizer, SHORT[ENGLISH], voice, seed=seed, priority=Priority.LATER, awaited=awaited
+                    synthesizer, SHORT[ENGLISH], voice, seed=seed, priority=Priority.LATER, buffer_low=awaited
                 )
             ]
             for awaited in (lambda: False, lambda: next(asked, False), lambda: True)

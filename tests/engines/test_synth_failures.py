@@ -1,4 +1,4 @@
-"""What fails in the XTTS synthesiser: numbers that are not finite, memory, the engine itself."""
+"""What fails in the XTTS synthesizer: numbers that are not finite, memory, the engine itself."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the XTTS synthesiser can be told: how its weights are kept, how much memory it may take, where it runs."""
+"""What the XTTS synthesizer can be told: how its weights are kept, how much memory it may take, where it runs."""
 
 from pathlib import Path
 

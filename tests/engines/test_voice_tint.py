@@ -15,7 +15,7 @@ from support.places import CLIPS
 from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.voice_tint import PROFILE_SIZE, SAMPLE_RATE_HZ, Profile, TintVoice, VoiceTint
 from mirrorchat.embedded.workers.espeak import _decode
-from mirrorchat.embedded.workers.process import WarmChildren
+from mirrorchat.embedded.workers.process import WorkerProcesses
 from mirrorchat.engines import Cancel, VoiceKind
 
 Say = Callable[[str, str], Audio]
@@ -30,7 +30,7 @@ CHINESE_SENTENCE = "春天来了，公园里开满了红色和黄色的花。"
 @pytest.fixture(scope="module")
 def say() -> Iterator[Say]:
     """Speech by any of eSpeak NG's speakers: `say("en-us+f2", text)`."""
-    children = WarmChildren("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
 
     def speak(voice: str, text: str) -> Audio:
         request = f"{voice}\0{text}".encode()

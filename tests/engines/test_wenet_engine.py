@@ -43,14 +43,14 @@ class Gate:
         self.before_result: Callable[[], None] = lambda: None
         self._model = model
 
-    def recognise(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         self.batches.append(len(features))
         self.reached.set()
         assert self.open.wait(30)
         self.before_result()
         if any(len(each) and each[0, 0] == self.poison for each in features):
             raise self.error
-        return self._model.recognise(features, contexts)
+        return self._model.recognize(features, contexts)
 
 
 @pytest.fixture(scope="module", params=["aishell", "gigaspeech", "multi_cn", "transformer"])
@@ -77,7 +77,7 @@ def recordings(sizes: Sequence[int] = SIZES) -> list[FloatArray]:
 
 
 def ask(engine: RecognitionEngine, features: FloatArray, cancel: Cancel | None = None) -> Hypothesis:
-    return engine.recognise([features], cancel=cancel or Cancel())[0]
+    return engine.recognize([features], cancel=cancel or Cancel())[0]
 
 
 def wait_until_waiting(engine: RecognitionEngine, count: int) -> None:
@@ -90,8 +90,8 @@ def wait_until_waiting(engine: RecognitionEngine, count: int) -> None:
 @torch.inference_mode()
 def test_a_batch_equals_single_recordings(model: U2Batches) -> None:
     features = recordings()
-    alone = [model.recognise([each], [None])[0] for each in features]
-    together = model.recognise(features, [None] * len(features))
+    alone = [model.recognize([each], [None])[0] for each in features]
+    together = model.recognize(features, [None] * len(features))
     for single, batched in zip(alone, together, strict=True):
         assert (single.units, single.frames) == (batched.units, batched.frames)
         assert batched.score == pytest.approx(single.score, abs=1e-3)
@@ -164,10 +164,10 @@ def test_who_waits_past_the_deadline_is_let_go_and_not_computed(engine: Recognit
         running = pool.submit(ask, engine, recordings((30,))[0])
         assert gate.reached.wait(10)
         waiting: list[Future[Any]] = [
-            pool.submit(engine.recognise, recordings((40, 50)), deadline=late, cancel=Cancel()),
+            pool.submit(engine.recognize, recordings((40, 50)), deadline=late, cancel=Cancel()),
             pool.submit(engine.compute, lambda: gate.batches.append(99), deadline=late, cancel=Cancel()),
         ]
-        patient = pool.submit(engine.recognise, recordings((60,)), deadline=Deadline.after(60), cancel=Cancel())
+        patient = pool.submit(engine.recognize, recordings((60,)), deadline=Deadline.after(60), cancel=Cancel())
         for each in waiting:  # the gate is still closed
             with pytest.raises(DeadlineExceeded):
                 each.result(20)
@@ -179,7 +179,7 @@ def test_who_waits_past_the_deadline_is_let_go_and_not_computed(engine: Recognit
 
 def test_a_deadline_in_the_middle_of_the_work_ends_the_wait(engine: RecognitionEngine, gate: Gate) -> None:
     with pytest.raises(DeadlineExceeded):
-        engine.recognise(recordings((30,)), deadline=Deadline.after(0.2), cancel=Cancel())
+        engine.recognize(recordings((30,)), deadline=Deadline.after(0.2), cancel=Cancel())
     assert not gate.open.is_set()
     gate.open.set()
     assert ask(engine, recordings((30,))[0])
@@ -242,7 +242,7 @@ def test_too_many_are_refused(engine: RecognitionEngine, gate: Gate) -> None:
         first = pool.submit(ask, engine, recordings((30,))[0])
         assert gate.reached.wait(10)
         with pytest.raises(ServerBusy) as caught:
-            engine.recognise(recordings([30] * 13), cancel=Cancel())
+            engine.recognize(recordings([30] * 13), cancel=Cancel())
         assert caught.value.retry_after_s
         gate.open.set()
         assert first.result(30)

@@ -13,7 +13,7 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Language
 from mirrorchat.hardware import native
 from mirrorchat.wenet.checkpoint import read_checkpoint
-from mirrorchat.wenet.int8 import quantise
+from mirrorchat.wenet.int8 import quantize
 
 VARIANTS = ("aishell", "gigaspeech", "multi_cn", "batch_norm", "transformer", "conv2d8")
 CODES: tuple[speech.Code, ...] = ("en", "zh")
@@ -24,7 +24,7 @@ def in_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if not request.param:
         monkeypatch.setattr(native, "library", lambda: None)
     elif native.library() is None:
-        pytest.skip("no compiled library: torch quantises")
+        pytest.skip("no compiled library: torch quantizes")
     return bool(request.param)
 
 
@@ -35,7 +35,7 @@ def test_close_to_float32(name: str, in_library: bool) -> None:
     lengths = torch.tensor([203])
     exact = read_checkpoint(DATA / name).model
     expected = exact.encoder(features, lengths)[0]
-    found = quantise(read_checkpoint(DATA / name).model, threads=1).encoder(features, lengths)[0]
+    found = quantize(read_checkpoint(DATA / name).model, threads=1).encoder(features, lengths)[0]
     error = float((found - expected).norm() / expected.norm())
     assert 0 < error < (0.02 if in_library else 0.05)
 
@@ -59,6 +59,6 @@ def test_the_words_are_those_of_float32(code: speech.Code, tmp_path: Path, in_li
 
 
 def test_weights_in_float32_are_not_kept() -> None:
-    model = quantise(read_checkpoint(DATA / "aishell").model, threads=1)
+    model = quantize(read_checkpoint(DATA / "aishell").model, threads=1)
     matrices = [name for name, weight in model.named_parameters() if weight.dim() == 2 and "embed" not in name]
     assert [name for name in matrices if "pos_bias" not in name] == []

@@ -272,7 +272,7 @@ def test_who_is_past_the_deadline_counts_no_more(english: WenetRecognizer) -> No
     assert all(each.is_closed for each in late)
 
 
-def test_a_recording_that_waits_past_its_deadline_is_not_recognised(
+def test_a_recording_that_waits_past_its_deadline_is_not_recognized(
     english: WenetRecognizer, sounds: dict[str, Audio]
 ) -> None:
     with pytest.raises(DeadlineExceeded):
@@ -410,7 +410,7 @@ def test_a_network_that_cannot_be_read_in_chunks_hears_the_whole() -> None:
         recognizer.close()
 
 
-def test_which_recognisers_listen(recognizers: dict[str, WenetRecognizer], tmp_path: Path) -> None:
+def test_which_recognizers_listen(recognizers: dict[str, WenetRecognizer], tmp_path: Path) -> None:
     listening: list[Streams] = list(recognizers.values())
     assert all(isinstance(each, Streams) and each.streams for each in listening)
     assert not isinstance(MissingRecognizer(Language.CHINESE, tmp_path), Streams)

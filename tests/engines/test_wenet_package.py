@@ -1,4 +1,4 @@
-"""WeNet's own package as a recogniser: equal to our own where both run a model, and its defects kept from callers.
+"""WeNet's own package as a recognizer: equal to our own where both run a model, and its defects kept from callers.
 
 Runs where the package is installed (README: WeNet's own package). The checkpoints are tiny and random, or trained on
 synthetic words.
@@ -108,7 +108,7 @@ def test_text_and_times_are_those_of_our_own_network(variant: str) -> None:
         assert hear(theirs, question(), language).text
 
 
-def test_hot_words_are_those_of_our_own_recogniser(tmp_path: Path) -> None:
+def test_hot_words_are_those_of_our_own_recognizer(tmp_path: Path) -> None:
     folder = write_trained_checkpoint(tmp_path / "en", "en")
     complete(folder)
     takes = speech.held_out("en")
@@ -165,7 +165,7 @@ def test_nothing_is_computed_with_gradients() -> None:
         module.register_forward_hook(
             lambda _module, _inputs, output: outputs.append(getattr(output, "requires_grad", False))
         )
-    model.recognise([loaded.features(question().resample(16_000).samples)], [None])
+    model.recognize([loaded.features(question().resample(16_000).samples)], [None])
     assert outputs and not any(outputs)
     assert not any(weights.requires_grad for weights in loaded.network.parameters())
     assert not loaded.network.training
@@ -276,8 +276,8 @@ def test_a_reading_that_runs_on_is_read_in_parts(tiny: Path) -> None:
     with pytest.raises(AssertionError):
         loaded.network.decode(["attention"], torch.from_numpy(features)[None], torch.tensor([len(features)]), 10)
     model = PackageModel(loaded.network, ENGLISH, CPU)
-    [whole] = model.recognise([features], [None])
-    parts = model.recognise([features[:896], features[896:]], [None, None])
+    [whole] = model.recognize([features], [None])
+    parts = model.recognize([features[:896], features[896:]], [None, None])
     assert whole.units == parts[0].units + parts[1].units
 
 

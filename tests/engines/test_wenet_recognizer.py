@@ -1,4 +1,4 @@
-"""WeNet's checkpoints in the recogniser: words, when they were said, hot words, long recordings, and refusals."""
+"""WeNet's checkpoints in the recognizer: words, when they were said, hot words, long recordings, and refusals."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -66,7 +66,7 @@ def test_an_english_question_is_answered(embedded_server: RunningServer) -> None
     assert "chat=parrot" in response.headers["X-MirrorChat-Engines"]
     assert response.headers["X-MirrorChat-Voice"].partition(";")[0] == "tint"
     stages = [entry.partition(";")[0] for entry in response.headers["Server-Timing"].split(", ")]
-    assert sorted(stages) == ["answer", "decode", "recognise", "speak", "total", "voice"]
+    assert sorted(stages) == ["answer", "decode", "recognize", "speak", "total", "voice"]
 
 
 def test_json_has_all_of_it(embedded_server: RunningServer) -> None:

@@ -149,7 +149,7 @@ def test_real_models_are_compared_and_make_the_round_trip(doctor: Doctor, models
     check_the_engines(report)
     for language in ("Chinese", "English"):
         found = report.find("round trip", language)
-        if found["values"].get("error") == "NoWords":  # the tiny recognisers know the tests' words only
+        if found["values"].get("error") == "NoWords":  # the tiny recognizers know the tests' words only
             found = report.find("round trip", f"{language}, words given")
         assert found["state"] == "ok" and found["values"]["voice"] == "clone" and found["values"]["speak_ms"] > 0
 

@@ -68,7 +68,7 @@ def test_every_stage_has_its_time(engines: Embedded) -> None:
 @pytest.mark.parametrize(
     ("method", "error", "stage", "remedy"),
     [
-        ("recognize", RecognitionFailed("it crashed"), "recognise", "scripts/environment"),
+        ("recognize", RecognitionFailed("it crashed"), "recognize", "scripts/environment"),
         ("voice", SynthesisFailed("no voice"), "voice", "scripts/environment"),
         ("stream", NoChatApi("no chat API answered", []), "answer", "chatgpt_apis"),
         ("speak", SynthesisFailed("no sound"), "speak", "scripts/environment"),
@@ -86,7 +86,7 @@ def test_a_failing_stage_is_named_with_what_to_do(
 
 def test_a_stage_that_takes_too_long_is_named(engines: Embedded) -> None:
     (found,) = turn(engines, "recognize", lambda *_, **__: time.sleep(2.0), limit_s=1.0)
-    assert found.state is State.PROBLEM and found.values["stage"] == "recognise"
+    assert found.state is State.PROBLEM and found.values["stage"] == "recognize"
     assert found.values["error"] == "DeadlineExceeded" and "turn_deadline_s" in found.remedy
     assert "; decode " in found.found and "total_ms" in found.values
 

@@ -41,7 +41,7 @@ REPLIES = {"en": ENGLISH_ANSWER, "zh": CHINESE_ANSWER}
 
 
 def questions(code: tiny_wenet_speech.Code) -> list[tuple[str, bytes]]:
-    """Return held-out takes of the tiny recognisers: what is said, and its recording."""
+    """Return held-out takes of the tiny recognizers: what is said, and its recording."""
     takes = [take for take in tiny_wenet_speech.held_out(code) if take.kind == "new_voice"][:4]
     rate = tiny_wenet_speech.SAMPLE_RATE
     return [(take.text, encode_wav(Audio(samples, rate)))

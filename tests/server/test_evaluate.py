@@ -25,7 +25,7 @@ from mirrorchat.cli.main import cli
 from mirrorchat.engines import Language
 
 FIELDS = {
-    "claim", "doubts", "versions", "hardware", "settings", "engines", "normalisation", "similarity_encoder",
+    "claim", "doubts", "versions", "hardware", "settings", "engines", "normalization", "similarity_encoder",
     "no_similarity", "languages", "clips", "answers",
 }  # fmt: skip
 QUESTION = "what is the best way to learn a language"
@@ -106,7 +106,7 @@ def test_recognition_over_a_folder(embedded: dict[str, Any]) -> None:
     assert heard["said"] == 18 and heard["failed"] == 0 and 0.0 <= heard["error_rate"] < 0.6
     assert heard["error_rate"] == (heard["substituted"] + heard["deleted"] + heard["inserted"]) / 18
     assert heard["elapsed_per_second"] > 0 and heard["interval_95"] is None
-    assert chinese["recognition"] is None and "wenet-zh" in chinese["not_recognised"]
+    assert chinese["recognition"] is None and "wenet-zh" in chinese["not_recognized"]
     assert [clip["file"] for clip in embedded["clips"]] == ["ann.wav", "bob.wav", "zh.wav"]
     assert embedded["clips"][2]["heard"] is None and embedded["clips"][0]["heard"]["said"] == f"{QUESTION.upper()}?"
 
@@ -207,7 +207,7 @@ def tiny_models(models_dir: Path) -> Path:
 
 
 def trained_clips(folder: Path) -> Path:
-    """Fill `folder` with what the tiny recognisers were trained to hear: two clips of each language."""
+    """Fill `folder` with what the tiny recognizers were trained to hear: two clips of each language."""
     folder.mkdir()
     rows = ["transcript\tlanguage\tfile"]
     codes: tuple[wenet_speech.Code, ...] = ("en", "zh")
@@ -229,7 +229,7 @@ def test_tiny_models_in_two_precisions(tiny_models: Path, tmp_path: Path) -> Non
         assert weights in found["engines"]["recognizer.zh"]["model"]
         assert (found["settings"]["wenet_weights"], found["settings"]["xtts_weights"]) == (weights, "fp32")
         for language in found["languages"].values():
-            assert language["recognition"]["error_rate"] < 0.2 and language["not_recognised"] is None
+            assert language["recognition"]["error_rate"] < 0.2 and language["not_recognized"] is None
             assert language["answers"]["voices"]["clone"] == 1 and language["answers"]["seconds"] > 0.0
             assert language["answers"]["recognition"]["said"] > 0
         assert found["claim"] is False

@@ -39,7 +39,7 @@ class Caller:
     heard: frozenset[str] = frozenset()
 
     def fields(self, form: str) -> dict[str, str]:
-        """Return what is sent beside the recording: the words too where nothing recognises them.
+        """Return what is sent beside the recording: the words too where nothing recognizes them.
 
         And with streams: that questions are not mixed up in recognition is seen by the whole answers.
         """

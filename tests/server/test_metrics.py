@@ -24,7 +24,7 @@ from mirrorchat.errors import ServerBusy, ShuttingDown
 from mirrorchat.server.metrics import Metrics, Observed
 from mirrorchat.server.runtime import request_record
 from mirrorchat.settings import Settings
-from mirrorchat.turn.admission import Scheduler
+from mirrorchat.turn.admission import Admission
 from mirrorchat.turn.stopwatch import Stopwatch
 
 DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
@@ -205,7 +205,7 @@ def test_a_batched_engine_and_its_limits_are_read_at_the_scrape() -> None:
 
         def check_ready(self) -> None: ...
 
-    metrics = Metrics(Scheduler(4))
+    metrics = Metrics(Admission(4))
     batch = Batch()
     engines: Any = type("Engines", (), {"synthesizers": {"a": batch, "b": batch}, "chat": None})
     engines.check_ready = batch.check_ready

@@ -86,7 +86,7 @@ def test_no_pickle_is_left(installed: Path) -> None:
 
 
 def right_answers(server: RunningServer, code: tiny_wenet_speech.Code) -> int:
-    """Ask four questions that the tiny recogniser can hear; return how many were heard to the letter."""
+    """Ask four questions that the tiny recognizer can hear; return how many were heard to the letter."""
     takes = [take for take in tiny_wenet_speech.held_out(code) if take.kind == "heard"][:4]
     right = 0
     for take, samples in zip(takes, tiny_wenet_speech.speak(takes), strict=True):

@@ -208,7 +208,7 @@ def test_words_and_segments_have_their_times(weights_scene: Scene, code: tiny_we
         model="whisper-1", file=("take.wav", data), response_format="verbose_json",
         timestamp_granularities=["word", "segment"],
     )  # fmt: skip
-    # no language is given: the surer of the two recognisers is right
+    # no language is given: the surer of the two recognizers is right
     assert heard.language == {"en": "english", "zh": "chinese"}[code]
     assert heard.text.lower().replace(" ", "") == text.replace(" ", "")
     assert heard.words and heard.segments

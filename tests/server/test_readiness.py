@@ -175,7 +175,7 @@ def test_a_child_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypa
         engine.close()
 
 
-def test_a_recogniser_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recognizer_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, question = EmbeddedRecognizer(), say("good morning")
     try:
         engine._children._children[0].end()

@@ -62,7 +62,7 @@ class Gone:
 
 
 def assert_free(server: RunningServer, chat: ChatServer) -> None:
-    """Wait until the one place is free, which an answer to somebody else shows."""
+    """Wait until the one slot is free, which an answer to somebody else shows."""
     chat.behaviour = answer("Here I am.")
     assert ask_when_free(server.url, say_wav("yes"), "english", text="Hi").status_code == 200
 
@@ -132,7 +132,7 @@ def test_hang_ups_leave_no_thread(server: RunningServer, chat: ChatServer) -> No
     before, times = threads(), 30
     for _ in range(times):
         hang_up()
-    wait_for(lambda: threads() < before + times, 5)  # the pool of helpers may still grow, to 20 for this one place
+    wait_for(lambda: threads() < before + times, 5)  # the pool of helpers may still grow, to 20 for this one slot
     assert_free(server, chat)
 
 
@@ -175,7 +175,7 @@ def test_a_response_that_is_never_iterated_over_frees_its_place(tmp_path: Path, 
         )
         body = app.wsgi_app(builder.get_environ(), lambda status, headers, error=None: lambda data: None)
         body.close()  # type: ignore[attr-defined]  # PEP 3333: servers call it when there is one
-        wait_for(lambda: runtime.scheduler.running == 0, 5)
+        wait_for(lambda: runtime.admission.running == 0, 5)
     finally:
         runtime.close()
 

@@ -37,7 +37,7 @@ def changed_conf(folder: Path, old: str, new: str) -> Path:
 def conf_that_admits_all(folder: Path) -> Path:
     """Return a gunicorn.conf.py with which `max_turns` callers are answered at once, however slowly they are spoken to.
 
-    Otherwise a busy test machine would decide how many, and which sentences are awaited: then one that goes wrong is
+    Otherwise a busy test machine would decide how many, and which sentences are buffer_low: then one that goes wrong is
     not drawn again.
     """
     settings = "mirrorchat.turn.playback.NEEDED_RATE = 0.0\nmirrorchat.pipeline.AWAITED_S = 0.0"

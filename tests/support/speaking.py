@@ -1,4 +1,4 @@
-"""The XTTS synthesiser asked to speak, with what most tests do not care about filled in."""
+"""The XTTS synthesizer asked to speak, with what most tests do not care about filled in."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +20,11 @@ def speak(
     priority: Priority = Priority.FIRST,
     deadline: Deadline | None = None,
     cancel: Cancel | None = None,
-    awaited: Callable[[], bool] = lambda: False,
+    buffer_low: Callable[[], bool] = lambda: False,
 ) -> Iterator[Audio]:
-    urgency: dict[str, Any] = {"priority": priority, "awaited": awaited, "deadline": deadline or Deadline.after(600.0)}
+    urgency: dict[str, Any] = {
+        "priority": priority,
+        "buffer_low": buffer_low,
+        "deadline": deadline or Deadline.after(600.0),
+    }
     return synthesizer.speak(text, voice, language, seed=seed, cancel=cancel or Cancel(), **urgency)

@@ -37,7 +37,7 @@ def write_trained_checkpoint(folder: Path, code: speech.Code) -> Path:
 
 
 def _weights(model: torch.jit.ScriptModule) -> dict[str, Tensor]:
-    """Return float32 weights by WeNet's names; the quantised ones as the numbers that they stand for."""
+    """Return float32 weights by WeNet's names; the quantized ones as the numbers that they stand for."""
     weights = {name: weight for name, weight in model.state_dict().items() if "_packed_params" not in name}
     weights = {name: weight for name, weight in weights.items() if not name.endswith((".scale", ".zero_point"))}
     for name, layer in model.named_modules():

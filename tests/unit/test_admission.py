@@ -1,4 +1,4 @@
-"""Admission: bounded places and a bounded queue, refusals, fairness, hang-ups in the queue, and the end of it all."""
+"""Admission: bounded slots and a bounded queue, refusals, fairness, hang-ups in the queue, and the end of it all."""
 
 import threading
 import time
@@ -16,16 +16,16 @@ from support.clock import FakeClock
 from mirrorchat.engines import Deadline
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown
 from mirrorchat.turn.admission import (
-    LEAD_PER_CALLER_S,
-    LEADLESS_RATE,
-    MAX_LEFTOVERS,
-    SLOW_LEAD_S,
+    MAX_ORPHANS,
+    PREBUFFER_PER_CALLER_S,
+    SLOW_PREBUFFER_S,
     SLOW_RATE,
     TURN_MARGIN,
     TYPICAL_TURN_S,
-    Place,
+    UNBUFFERED_RATE,
+    Admission,
     Refusal,
-    Scheduler,
+    Slot,
     Ticket,
 )
 
@@ -37,182 +37,182 @@ def deadline(clock: FakeClock, seconds: float = LONG) -> Deadline:
 
 
 def test_places_are_bounded_and_come_back() -> None:
-    scheduler = Scheduler(2)
-    with scheduler.enter(Deadline.after(1)), scheduler.enter(Deadline.after(1)):
-        assert scheduler.running == 2
+    admission = Admission(2)
+    with admission.acquire(Deadline.after(1)), admission.acquire(Deadline.after(1)):
+        assert admission.running == 2
         with pytest.raises(ServerBusy, match="2 callers") as caught:
-            scheduler.enter(Deadline.after(1))
+            admission.acquire(Deadline.after(1))
         assert caught.value.retry_after_s is not None and 1 <= caught.value.retry_after_s <= 60
-    assert scheduler.running == 0
-    scheduler.enter(Deadline.after(1)).release()
+    assert admission.running == 0
+    admission.acquire(Deadline.after(1)).release()
 
 
 def test_a_place_is_held_until_its_last_holder_lets_go() -> None:
-    scheduler = Scheduler(1)
-    with scheduler.enter(Deadline.after(1)) as place:
-        place.hold()
-    assert scheduler.running == 1
-    place.release()
-    assert (scheduler.running, scheduler.stats().leftovers) == (0, 0)
+    admission = Admission(1)
+    with admission.acquire(Deadline.after(1)) as slot:
+        slot.hold()
+    assert admission.running == 1
+    slot.release()
+    assert (admission.running, admission.stats().orphans) == (0, 0)
 
 
 def test_an_abandoned_place_is_free_at_once_and_what_is_left_over_is_bounded() -> None:
-    scheduler = Scheduler(1)
-    places = []
-    for _ in range(MAX_LEFTOVERS):
-        with scheduler.enter(Deadline.after(1)) as place:
-            place.hold()
-            place.abandon()
-            place.abandon()  # again: harmless
-            assert scheduler.running == 0
-        places.append(place)
-    assert scheduler.stats().leftovers == MAX_LEFTOVERS
+    admission = Admission(1)
+    slots = []
+    for _ in range(MAX_ORPHANS):
+        with admission.acquire(Deadline.after(1)) as slot:
+            slot.hold()
+            slot.release_early()
+            slot.release_early()  # again: harmless
+            assert admission.running == 0
+        slots.append(slot)
+    assert admission.stats().orphans == MAX_ORPHANS
     with pytest.raises(ServerBusy):
-        scheduler.enter(Deadline.after(1))
-    scheduler.max_waiting = 1
-    waiting = scheduler.apply(Deadline.after(30))
-    places[0].release()
-    assert waiting.place is not None
-    waiting.place.release()
-    places[1].release()
-    assert (scheduler.running, scheduler.stats().leftovers) == (0, 0)
+        admission.acquire(Deadline.after(1))
+    admission.max_waiting = 1
+    waiting = admission.apply(Deadline.after(30))
+    slots[0].release()
+    assert waiting.slot is not None
+    waiting.slot.release()
+    slots[1].release()
+    assert (admission.running, admission.stats().orphans) == (0, 0)
 
 
 def test_an_abandoned_place_that_nobody_holds_leaves_nothing_over() -> None:
-    scheduler = Scheduler(1)
-    with scheduler.enter(Deadline.after(1)) as place:
-        place.abandon()
-    place.abandon()
-    assert (scheduler.running, scheduler.stats().leftovers) == (0, 0)
+    admission = Admission(1)
+    with admission.acquire(Deadline.after(1)) as slot:
+        slot.release_early()
+    slot.release_early()
+    assert (admission.running, admission.stats().orphans) == (0, 0)
 
 
 def test_a_place_is_freed_by_an_error() -> None:
-    scheduler = Scheduler(1)
-    with pytest.raises(RuntimeError), scheduler.enter(Deadline.after(1)):
+    admission = Admission(1)
+    with pytest.raises(RuntimeError), admission.acquire(Deadline.after(1)):
         raise RuntimeError
-    assert scheduler.running == 0
+    assert admission.running == 0
 
 
 def test_who_waits_enters_first_come_first_served() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(1, 3, clock=clock)
-    running = scheduler.apply(deadline(clock)).place
-    waiting = [scheduler.apply(deadline(clock)) for _ in range(3)]
+    admission = Admission(1, 3, clock=clock)
+    running = admission.apply(deadline(clock)).slot
+    waiting = [admission.apply(deadline(clock)) for _ in range(3)]
     with pytest.raises(ServerBusy, match="1 callers"):
-        scheduler.apply(deadline(clock))
+        admission.apply(deadline(clock))
     for index, ticket in enumerate(waiting):
-        assert not ticket.settled.is_set() and scheduler.stats().waiting == 3 - index
+        assert not ticket.settled.is_set() and admission.stats().waiting == 3 - index
         clock.now += 2.0
         assert running is not None
         running.release()
-        running = ticket.place
+        running = ticket.slot
         assert running is not None and running.waited_s == pytest.approx(2.0 * (index + 1))
-    assert scheduler.stats().refusals[Refusal.QUEUE_FULL] == 1
+    assert admission.stats().refusals[Refusal.QUEUE_FULL] == 1
 
 
 def test_who_could_not_be_answered_by_the_deadline_is_refused_at_once() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(2, 8, clock=clock)
+    admission = Admission(2, 8, clock=clock)
     for _ in range(2):
-        scheduler.apply(deadline(clock))
-    step_s = TYPICAL_TURN_S / 2  # a place in each
-    scheduler.apply(deadline(clock, TURN_MARGIN * (1.1 * step_s + TYPICAL_TURN_S)))
+        admission.apply(deadline(clock))
+    step_s = TYPICAL_TURN_S / 2  # a slot in each
+    admission.apply(deadline(clock, TURN_MARGIN * (1.1 * step_s + TYPICAL_TURN_S)))
     with pytest.raises(ServerBusy, match="too late") as caught:
-        scheduler.apply(deadline(clock, TURN_MARGIN * (1.9 * step_s + TYPICAL_TURN_S)))  # 2 steps, and its own
+        admission.apply(deadline(clock, TURN_MARGIN * (1.9 * step_s + TYPICAL_TURN_S)))  # 2 steps, and its own
     assert caught.value.retry_after_s == round(2 * step_s)
-    scheduler.apply(deadline(clock, TURN_MARGIN * (2.1 * step_s + TYPICAL_TURN_S)))
-    assert scheduler.stats().refusals[Refusal.WAIT_TOO_LONG] == 1
+    admission.apply(deadline(clock, TURN_MARGIN * (2.1 * step_s + TYPICAL_TURN_S)))
+    assert admission.stats().refusals[Refusal.WAIT_TOO_LONG] == 1
 
 
 def test_the_prediction_follows_the_turns() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(1, 8, clock=clock)
+    admission = Admission(1, 8, clock=clock)
     for _ in range(40):
-        place = scheduler.apply(deadline(clock)).place
+        slot = admission.apply(deadline(clock)).slot
         clock.now += 0.2
-        assert place is not None
-        place.release()
-    scheduler.apply(deadline(clock))
-    scheduler.apply(deadline(clock, 0.5))  # would be refused at TYPICAL_TURN_S
+        assert slot is not None
+        slot.release()
+    admission.apply(deadline(clock))
+    admission.apply(deadline(clock, 0.5))  # would be refused at TYPICAL_TURN_S
     with pytest.raises(ServerBusy) as caught:
-        scheduler.apply(deadline(clock, 0.5))
+        admission.apply(deadline(clock, 0.5))
     assert caught.value.retry_after_s == 1
 
 
 def test_playback_bounds_the_places_and_more_come_when_it_is_known_to_be_fast() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(4, 4, clock=clock)
-    scheduler.spoke(1.0, 1.0, 1)  # just real time: no room for a second one
-    first = scheduler.apply(deadline(clock))
-    second = scheduler.apply(deadline(clock))
-    assert first.place and not second.place
-    assert scheduler.stats().places == 1
+    admission = Admission(4, 4, clock=clock)
+    admission.spoke(1.0, 1.0, 1)  # just real time: no room for a second one
+    first = admission.apply(deadline(clock))
+    second = admission.apply(deadline(clock))
+    assert first.slot and not second.slot
+    assert admission.stats().slots == 1
     for _ in range(20):
-        scheduler.spoke(3.0, 1.0, 1)
-    assert second.place, "speech got faster"
-    assert scheduler.stats().places == 2
+        admission.spoke(3.0, 1.0, 1)
+    assert second.slot, "speech got faster"
+    assert admission.stats().slots == 2
 
 
 def test_a_caller_whom_playback_keeps_out_is_refused_when_that_takes_too_long() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(4, 4, clock=clock)
-    scheduler.spoke(1.0, 2.0, 1)
-    assert scheduler.apply(deadline(clock)).place
-    with pytest.raises(ServerBusy):  # a whole turn, not a quarter of one: there is one place in truth
-        scheduler.apply(deadline(clock, TYPICAL_TURN_S * 0.9))
+    admission = Admission(4, 4, clock=clock)
+    admission.spoke(1.0, 2.0, 1)
+    assert admission.apply(deadline(clock)).slot
+    with pytest.raises(ServerBusy):  # a whole turn, not a quarter of one: there is one slot in truth
+        admission.apply(deadline(clock, TYPICAL_TURN_S * 0.9))
 
 
 def test_the_queue_goes_round_the_owners() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(1, 10, clock=clock)
-    place = scheduler.apply(deadline(clock), "nobody").place
-    tickets = {name: scheduler.apply(deadline(clock), name[0]) for name in ("a1", "a2", "a3", "b1", "b2", "c1")}
+    admission = Admission(1, 10, clock=clock)
+    slot = admission.apply(deadline(clock), "nobody").slot
+    tickets = {name: admission.apply(deadline(clock), name[0]) for name in ("a1", "a2", "a3", "b1", "b2", "c1")}
     order = []
-    while place is not None:
-        place.release()
-        name = next((name for name, ticket in tickets.items() if ticket.place), None)
-        place = tickets.pop(name).place if name else None
+    while slot is not None:
+        slot.release()
+        name = next((name for name, ticket in tickets.items() if ticket.slot), None)
+        slot = tickets.pop(name).slot if name else None
         order.append(name)
     assert order == ["a1", "b1", "c1", "a2", "b2", "a3", None]
 
 
 def test_an_owner_that_holds_its_share_is_passed_over() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(4, 10, clock=clock)
-    held = [scheduler.apply(deadline(clock), "greedy").place for _ in range(4)]
-    more = [scheduler.apply(deadline(clock), "greedy") for _ in range(3)]
-    others = [scheduler.apply(deadline(clock), "other") for _ in range(3)]
-    for place in held[:2]:
-        assert place is not None
-        place.release()
-    assert [bool(ticket.place) for ticket in others] == [True, True, False]  # two of four each
+    admission = Admission(4, 10, clock=clock)
+    held = [admission.apply(deadline(clock), "greedy").slot for _ in range(4)]
+    more = [admission.apply(deadline(clock), "greedy") for _ in range(3)]
+    others = [admission.apply(deadline(clock), "other") for _ in range(3)]
+    for slot in held[:2]:
+        assert slot is not None
+        slot.release()
+    assert [bool(ticket.slot) for ticket in others] == [True, True, False]  # two of four each
     assert held[2] is not None
     held[2].release()  # greedy holds one now: it is below its share again, and first in the round
-    assert [bool(ticket.place) for ticket in more] == [True, False, False]
+    assert [bool(ticket.slot) for ticket in more] == [True, False, False]
 
 
 def test_a_full_queue_makes_way_for_another_owner() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(1, 3, clock=clock)
-    scheduler.apply(deadline(clock), "greedy")
-    greedy = [scheduler.apply(deadline(clock), "greedy") for _ in range(3)]
-    other = scheduler.apply(deadline(clock), "other")
+    admission = Admission(1, 3, clock=clock)
+    admission.apply(deadline(clock), "greedy")
+    greedy = [admission.apply(deadline(clock), "greedy") for _ in range(3)]
+    other = admission.apply(deadline(clock), "other")
     assert isinstance(greedy[2].error, ServerBusy) and greedy[2].error.retry_after_s
-    assert not other.settled.is_set() and scheduler.stats().waiting == 3
+    assert not other.settled.is_set() and admission.stats().waiting == 3
     with pytest.raises(ServerBusy):  # two and one: that is fair
-        scheduler.apply(deadline(clock), "other")
+        admission.apply(deadline(clock), "other")
     with pytest.raises(ServerBusy):
-        scheduler.apply(deadline(clock), "greedy")
+        admission.apply(deadline(clock), "greedy")
 
 
 class Waiter:
-    """One who waits in `enter` on a thread of its own."""
+    """One who waits in `acquire` on a thread of its own."""
 
-    def __init__(self, scheduler: Scheduler, **options: Any) -> None:
+    def __init__(self, admission: Admission, **options: Any) -> None:
         self._pool = ThreadPoolExecutor(1)
-        before = scheduler.stats().waiting
-        self.result = self._pool.submit(scheduler.enter, options.pop("deadline", Deadline.after(30)), **options)
-        wait_until(lambda: scheduler.stats().waiting > before)
+        before = admission.stats().waiting
+        self.result = self._pool.submit(admission.acquire, options.pop("deadline", Deadline.after(30)), **options)
+        wait_until(lambda: admission.stats().waiting > before)
 
     def error(self) -> BaseException | None:
         error = self.result.exception(5)
@@ -228,81 +228,81 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_caller_who_hangs_up_leaves_the_queue_within_100_ms() -> None:
-    scheduler = Scheduler(1, 4)
+    admission = Admission(1, 4)
     times = []
-    with scheduler.enter(Deadline.after(30)):
+    with admission.acquire(Deadline.after(30)):
         for _ in range(5):
             gone = threading.Event()
-            waiter = Waiter(scheduler, caller_gone=gone.is_set)
+            waiter = Waiter(admission, caller_gone=gone.is_set)
             hung_up = time.monotonic()
             gone.set()
-            wait_until(lambda: not scheduler.stats().waiting)
+            wait_until(lambda: not admission.stats().waiting)
             times.append(time.monotonic() - hung_up)
             assert isinstance(waiter.error(), ClientGone)
     assert sorted(times)[2] < 0.1  # the median: this machine may be busy with something else
-    assert scheduler.stats().refusals[Refusal.HUNG_UP] == 5
-    scheduler.enter(Deadline.after(1)).release()  # nothing of them is left
+    assert admission.stats().refusals[Refusal.HUNG_UP] == 5
+    admission.acquire(Deadline.after(1)).release()  # nothing of them is left
 
 
 def test_the_deadline_ends_the_wait() -> None:
-    scheduler = Scheduler(1, 4)
-    with scheduler.enter(Deadline.after(30)):
-        scheduler._turn_s = 0.01  # the wait looks short
+    admission = Admission(1, 4)
+    with admission.acquire(Deadline.after(30)):
+        admission._turn_s = 0.01  # the wait looks short
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            scheduler.enter(Deadline.after(0.2))
+            admission.acquire(Deadline.after(0.2))
         assert 0.2 <= time.monotonic() - started < 1.0
-    assert scheduler.stats().waiting == 0
-    assert scheduler.stats().refusals[Refusal.DEADLINE] == 1
+    assert admission.stats().waiting == 0
+    assert admission.stats().refusals[Refusal.DEADLINE] == 1
 
 
 def test_stopping_admission_ends_waits_and_not_turns() -> None:
-    scheduler = Scheduler(1, 4)
+    admission = Admission(1, 4)
     reason = ShuttingDown("bye", retry_after_s=3)
-    with scheduler.enter(Deadline.after(30)) as place:
-        waiter = Waiter(scheduler)
-        scheduler.stop_admission(reason)
+    with admission.acquire(Deadline.after(30)) as slot:
+        waiter = Waiter(admission)
+        admission.stop_admission(reason)
         assert waiter.error() is reason
-        place.cancel.check()
-        assert scheduler.running == 1 and scheduler.closed
+        slot.cancel.check()
+        assert admission.running == 1 and admission.closed
         with pytest.raises(ShuttingDown) as caught:
-            scheduler.enter(Deadline.after(1))
+            admission.acquire(Deadline.after(1))
         assert caught.value.retry_after_s
-        scheduler.end_all(reason)
+        admission.end_all(reason)
         with pytest.raises(ShuttingDown):
-            place.cancel.check()
-    assert scheduler.stats().refusals[Refusal.SHUTTING_DOWN] == 2
+            slot.cancel.check()
+    assert admission.stats().refusals[Refusal.SHUTTING_DOWN] == 2
 
 
 def test_ending_all_tells_every_turn_why_and_admits_nobody() -> None:
-    scheduler = Scheduler(2)
-    first, second = scheduler.enter(Deadline.after(1)), scheduler.enter(Deadline.after(1))
+    admission = Admission(2)
+    first, second = admission.acquire(Deadline.after(1)), admission.acquire(Deadline.after(1))
     reason = ShuttingDown("bye")
-    scheduler.end_all(reason)
-    for place in (first, second):
+    admission.end_all(reason)
+    for slot in (first, second):
         with pytest.raises(ShuttingDown, match="bye") as caught:
-            place.cancel.check()
+            slot.cancel.check()
         assert caught.value is not reason  # which outlives the turns, and would keep the frames of each
     first.release()
     with pytest.raises(ShuttingDown):
-        scheduler.enter(Deadline.after(1))
+        admission.acquire(Deadline.after(1))
 
 
 def test_a_place_that_came_while_its_caller_left_is_given_back() -> None:
     clock = FakeClock()
-    scheduler = Scheduler(1, 2, clock=clock)
-    first = scheduler.apply(deadline(clock)).place
-    leaving, next_one = scheduler.apply(deadline(clock)), scheduler.apply(deadline(clock))
+    admission = Admission(1, 2, clock=clock)
+    first = admission.apply(deadline(clock)).slot
+    leaving, next_one = admission.apply(deadline(clock)), admission.apply(deadline(clock))
     assert first is not None
     first.release()
-    assert leaving.place
-    scheduler.withdraw(leaving)
-    assert next_one.place and scheduler.running == 1
+    assert leaving.slot
+    admission.withdraw(leaving)
+    assert next_one.slot and admission.running == 1
 
 
 @pytest.mark.parametrize("max_waiting", [0, 4])
 def test_many_threads_never_pass_the_bound(max_waiting: int) -> None:
-    scheduler = Scheduler(3, max_waiting)
+    admission = Admission(3, max_waiting)
     seen: list[int] = []
     refused: list[MirrorChatError] = []
     start = threading.Barrier(12)
@@ -311,10 +311,10 @@ def test_many_threads_never_pass_the_bound(max_waiting: int) -> None:
         start.wait()
         for turn in range(100):
             try:
-                with scheduler.enter(
+                with admission.acquire(
                     Deadline.after(5), owner=str(number % 3), caller_gone=partial(bool, turn % 10 == 9)
                 ):
-                    seen.append(scheduler.running)
+                    seen.append(admission.running)
             except (ServerBusy, ClientGone) as error:
                 refused.append(error)
 
@@ -325,20 +325,20 @@ def test_many_threads_never_pass_the_bound(max_waiting: int) -> None:
         thread.join(30)
     assert seen and max(seen) <= 3
     assert len(seen) + len(refused) == 12 * 100
-    assert (scheduler.running, scheduler.stats().waiting, scheduler.stats().leftovers) == (0, 0, 0)
+    assert (admission.running, admission.stats().waiting, admission.stats().orphans) == (0, 0, 0)
 
 
 def test_a_turn_whose_place_is_free_already_is_ended_too() -> None:
-    scheduler = Scheduler(1)
-    place = scheduler.enter(Deadline.after(5))
-    place.release()
-    assert scheduler.running == 0
-    scheduler.end_all(ShuttingDown("bye"))  # its speech may still be on the way to a slow reader
+    admission = Admission(1)
+    slot = admission.acquire(Deadline.after(5))
+    slot.release()
+    assert admission.running == 0
+    admission.end_all(ShuttingDown("bye"))  # its speech may still be on the way to a slow reader
     with pytest.raises(ShuttingDown):
-        place.cancel.check()
+        slot.cancel.check()
 
 
-class Admission(RuleBasedStateMachine):
+class CallersComeAndGo(RuleBasedStateMachine):
     """Callers of three owners come, wait, leave, run and end in any order, on a clock of our own."""
 
     MAX_TURNS, MAX_WAITING = 3, 4
@@ -346,17 +346,17 @@ class Admission(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
-        self.scheduler = Scheduler(self.MAX_TURNS, self.MAX_WAITING, clock=self.clock)
+        self.admission = Admission(self.MAX_TURNS, self.MAX_WAITING, clock=self.clock)
         self.waiting: list[Ticket] = []
-        self.running: list[Place] = []
-        self.left_over: list[Place] = []
+        self.running: list[Slot] = []
+        self.left_over: list[Slot] = []
         self.closed = False
-        self.served_since: dict[str, list[str]] = {}  # by an owner that waits and holds no place
+        self.served_since: dict[str, list[str]] = {}  # by an owner that waits and holds no slot
 
     @rule(owner=st.sampled_from("abc"), limit_s=st.sampled_from([1.0, 10.0, LONG]))
     def apply(self, owner: str, limit_s: float) -> None:
         try:
-            ticket = self.scheduler.apply(deadline(self.clock, limit_s), owner)
+            ticket = self.admission.apply(deadline(self.clock, limit_s), owner)
         except ServerBusy as error:
             assert error.retry_after_s and not self.has_room()
         except ShuttingDown:
@@ -371,19 +371,19 @@ class Admission(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(self.waiting))
         self.waiting.remove(ticket)
         self.served_since.pop(ticket.owner, None)
-        self.scheduler.withdraw(ticket)
+        self.admission.withdraw(ticket)
         self.settle()
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), helper_stays=st.booleans())
     def end(self, data: st.DataObject, helper_stays: bool) -> None:
-        place = data.draw(st.sampled_from(self.running))
-        self.running.remove(place)
+        slot = data.draw(st.sampled_from(self.running))
+        self.running.remove(slot)
         if helper_stays:
-            place.hold()
-            place.abandon()
-            self.left_over.append(place)
-        place.release()
+            slot.hold()
+            slot.release_early()
+            self.left_over.append(slot)
+        slot.release()
         self.settle()
 
     @precondition(lambda self: self.left_over)
@@ -395,35 +395,35 @@ class Admission(RuleBasedStateMachine):
     @rule(seconds=st.floats(0.0, 300.0))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.scheduler.serve()
+        self.admission.serve()
         self.settle()
 
     @rule(rate=st.floats(0.1, 10.0), speaking=st.integers(1, MAX_TURNS))
     def speech_is_made(self, rate: float, speaking: int) -> None:
-        self.scheduler.spoke(rate, 1.0, speaking)
+        self.admission.spoke(rate, 1.0, speaking)
         self.settle()
 
     @rule()
     def stop(self) -> None:
-        self.scheduler.stop_admission(ShuttingDown("bye"))
+        self.admission.stop_admission(ShuttingDown("bye"))
         self.closed = True
         self.settle()
 
     def has_room(self) -> bool:
         return (
             len(self.running) < self.MAX_TURNS
-            and len(self.left_over) < MAX_LEFTOVERS * self.MAX_TURNS
-            and self.scheduler.playback.allows(len(self.running) + 1)
+            and len(self.left_over) < MAX_ORPHANS * self.MAX_TURNS
+            and self.admission.playback.allows(len(self.running) + 1)
         )
 
     def settle(self) -> None:
         """Take note of who has been admitted, in that order, and of who has been refused."""
-        for place in self.scheduler._places:
-            if place not in self.running:
-                self.running.append(place)
-                self.check_round(place.owner)
+        for slot in self.admission._slots:
+            if slot not in self.running:
+                self.running.append(slot)
+                self.check_round(slot.owner)
         self.waiting = [ticket for ticket in self.waiting if not ticket.settled.is_set()]
-        holding = {place.owner for place in self.running}
+        holding = {slot.owner for slot in self.running}
         empty_handed = {ticket.owner for ticket in self.waiting} - holding
         self.served_since = {owner: self.served_since.get(owner, []) for owner in empty_handed}
 
@@ -436,10 +436,10 @@ class Admission(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        stats = self.scheduler.stats()
+        stats = self.admission.stats()
         assert stats.running == len(self.running) <= self.MAX_TURNS
         assert stats.waiting == len(self.waiting) <= self.MAX_WAITING
-        assert stats.leftovers == len(self.left_over)
+        assert stats.orphans == len(self.left_over)
 
     @invariant()
     def nobody_waits_beside_a_free_place(self) -> None:
@@ -448,32 +448,32 @@ class Admission(RuleBasedStateMachine):
 
     @invariant()
     def one_caller_is_always_admitted(self) -> None:
-        if not self.running and not self.closed and len(self.left_over) < MAX_LEFTOVERS * self.MAX_TURNS:
+        if not self.running and not self.closed and len(self.left_over) < MAX_ORPHANS * self.MAX_TURNS:
             assert self.has_room()
 
 
-TestAdmission = Admission.TestCase
+TestAdmission = CallersComeAndGo.TestCase
 TestAdmission.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
-    scheduler = Scheduler(4)
-    places = [scheduler.enter(Deadline.after(60)) for _ in range(3)]
-    scheduler.spoke(2.0 * SLOW_RATE, 1.0, speaking=1.0)  # alone it is fast enough
-    assert places[0].lead_s == pytest.approx(2 * LEAD_PER_CALLER_S)
-    places[2].release()
-    assert places[0].lead_s == pytest.approx(LEAD_PER_CALLER_S)
-    scheduler.spoke(5.0 * LEADLESS_RATE, 5.0, speaking=2.0)
-    assert places[0].lead_s == 0.0
-    places[1].release()
-    assert places[0].lead_s == 0.0
-    places[0].release()
+    admission = Admission(4)
+    slots = [admission.acquire(Deadline.after(60)) for _ in range(3)]
+    admission.spoke(2.0 * SLOW_RATE, 1.0, speaking=1.0)  # alone it is fast enough
+    assert slots[0].prebuffer_s == pytest.approx(2 * PREBUFFER_PER_CALLER_S)
+    slots[2].release()
+    assert slots[0].prebuffer_s == pytest.approx(PREBUFFER_PER_CALLER_S)
+    admission.spoke(5.0 * UNBUFFERED_RATE, 5.0, speaking=2.0)
+    assert slots[0].prebuffer_s == 0.0
+    slots[1].release()
+    assert slots[0].prebuffer_s == 0.0
+    slots[0].release()
 
 
-@pytest.mark.parametrize(("rate", "lead_s"), [(0.99 * SLOW_RATE, SLOW_LEAD_S), (SLOW_RATE, 0.0)])
-def test_one_caller_alone_is_given_a_lead_where_speech_is_slow(rate: float, lead_s: float) -> None:
-    scheduler = Scheduler(4)
-    place = scheduler.enter(Deadline.after(60))
-    assert place.lead_s == SLOW_LEAD_S  # nothing is known
-    scheduler.spoke(rate, 1.0, speaking=1.0)
-    assert place.lead_s == lead_s
+@pytest.mark.parametrize(("rate", "prebuffer_s"), [(0.99 * SLOW_RATE, SLOW_PREBUFFER_S), (SLOW_RATE, 0.0)])
+def test_one_caller_alone_is_given_a_lead_where_speech_is_slow(rate: float, prebuffer_s: float) -> None:
+    admission = Admission(4)
+    slot = admission.acquire(Deadline.after(60))
+    assert slot.prebuffer_s == SLOW_PREBUFFER_S  # nothing is known
+    admission.spoke(rate, 1.0, speaking=1.0)
+    assert slot.prebuffer_s == prebuffer_s

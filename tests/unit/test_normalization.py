@@ -115,12 +115,12 @@ _HOSTILE = """
 from mirrorchat.engines import Language
 from mirrorchat.text.sentences.markup import strip_markup
 from mirrorchat.text.normalization.form import spoken_form
-from mirrorchat.text.splitter import SentenceCutter, split_text
+from mirrorchat.text.splitter import SentenceSplitter, split_text
 for unit in ["1", "1.", "1,", "1,111", '"', "(", "[", "[a](", "_", "*", "`", "1-", "1/", "1:", "a.", "a@", "https://a.",
              "$1", "。“", "! ", "<a", "~~~\\n", "1 ", "US ", "Mon-", "1\\"a ", "a 1 m ", ", a", "^1"]:
     text = (unit * 20_000)[:20_000]
     for language in Language:
-        cutter = SentenceCutter(language)
+        cutter = SentenceSplitter(language)
         sentences = cutter.feed(text) + cutter.flush()
         assert max(map(len, sentences), default=0) <= 200
         assert not any(map(str.isdigit, spoken_form(text, language)))

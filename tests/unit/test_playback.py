@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.clock import FakeClock
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.turn.playback import FORGET_S, NEEDED_RATE, HeadStart, InOrder, Meter, Playback, PlayoutBuffer
+from mirrorchat.turn.playback import FORGET_S, NEEDED_RATE, Meter, Playback, PlayoutBuffer, Prebuffer, ReorderBuffer
 
 
 def second_of_speech(seconds: float = 1.0) -> Audio:
@@ -189,7 +189,7 @@ class Answer:
         self.heard: list[str] = []
         self.lead_s = lead_s
         self.clock = FakeClock()
-        self.start = HeadStart[str](self.heard.append, lambda: self.lead_s, clock=self.clock)
+        self.start = Prebuffer[str](self.heard.append, lambda: self.lead_s, clock=self.clock)
 
 
 def test_without_a_lead_nothing_is_held() -> None:
@@ -240,7 +240,7 @@ def test_the_end_lets_go_of_everything() -> None:
 def test_sentences_spoken_at_once_come_in_order_and_whole(data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
     heard: list[tuple[int, int]] = []
-    out = InOrder(HeadStart[tuple[int, int]](heard.append, lambda: 0.0))
+    out = ReorderBuffer(Prebuffer[tuple[int, int]](heard.append, lambda: 0.0))
     left = {index: list(range(length)) for index, length in enumerate(lengths)}
     while left:
         index = data.draw(st.sampled_from(sorted(left)))
@@ -257,7 +257,7 @@ def test_sentences_spoken_at_once_come_in_order_and_whole(data: st.DataObject) -
 
 def test_a_lead_is_made_of_the_first_sentences_in_order() -> None:
     answer = Answer(1.0)
-    out = InOrder(answer.start)
+    out = ReorderBuffer(answer.start)
     out.add(1, "b", 0.8)
     out.add(0, "a", 0.3)
     assert answer.heard == []

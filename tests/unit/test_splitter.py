@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mirrorchat.engines import Language
 from mirrorchat.text.sentences.markup import strip_markup
-from mirrorchat.text.splitter import SENTENCE_LIMIT_CHARS, SentenceCutter, split_text
+from mirrorchat.text.splitter import SENTENCE_LIMIT_CHARS, SentenceSplitter, split_text
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 LANGUAGES = st.sampled_from(list(Language))
@@ -14,7 +14,7 @@ PROSE = "abcZ 1 29.,!?;:'’“”()…。！？；，、：你好世界我们�
 
 
 def cut(text: str, language: Language = ENGLISH, limit_chars: int | None = None) -> list[str]:
-    cutter = SentenceCutter(language, limit_chars=limit_chars)
+    cutter = SentenceSplitter(language, limit_chars=limit_chars)
     return cutter.feed(text) + cutter.flush()
 
 
@@ -106,7 +106,7 @@ def test_short_sentences_and_lines(text: str, sentences: list[str]) -> None:
 
 
 def test_a_sentence_is_given_as_soon_as_the_next_one_begins() -> None:
-    cutter = SentenceCutter(ENGLISH)
+    cutter = SentenceSplitter(ENGLISH)
     assert cutter.feed("It costs 3.") == []
     assert cutter.feed("5 dollars. ") == []
     assert cutter.feed("T") == ["It costs 3.5 dollars."]
@@ -115,7 +115,7 @@ def test_a_sentence_is_given_as_soon_as_the_next_one_begins() -> None:
 
 
 def test_a_flushed_cutter_begins_again() -> None:
-    cutter = SentenceCutter(ENGLISH)
+    cutter = SentenceSplitter(ENGLISH)
     assert cutter.feed("```\nhalf a code block (") + cutter.flush() == []
     assert cutter.feed("A new answer begins. It goes on well.") == ["A new answer begins."]
     assert cutter.flush() == ["It goes on well."]
@@ -123,7 +123,7 @@ def test_a_flushed_cutter_begins_again() -> None:
 
 @pytest.mark.parametrize("opener", ['"', "(", "“", "[", "`", "（", "{"])
 def test_what_is_never_closed_holds_nothing_back_for_ever(opener: str) -> None:
-    cutter = SentenceCutter(ENGLISH, limit_chars=100)
+    cutter = SentenceSplitter(ENGLISH, limit_chars=100)
     given_out = cutter.feed(f"He said {opener}this is one sentence. " + "And here is another one. " * 8)
     assert given_out and all(len(sentence) <= 100 for sentence in given_out)
     assert given_out[-1].endswith("another one.")
@@ -194,7 +194,7 @@ def test_markup_in_a_stream() -> None:
 @given(text=st.text(max_size=300) | st.text(PROSE + '*_`#-|[]~\\"', max_size=300), language=LANGUAGES, data=st.data())
 def test_the_sentences_do_not_depend_on_the_deltas(text: str, language: Language, data: st.DataObject) -> None:
     at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    cutter = SentenceCutter(language, limit_chars=40)
+    cutter = SentenceSplitter(language, limit_chars=40)
     sentences: list[str] = []
     for start, end in zip([0, *at], [*at, len(text)], strict=True):
         sentences += cutter.feed(text[start:end])

@@ -3,7 +3,7 @@
 from support.speech import say
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Language, SpokenUnit, Transcript
+from mirrorchat.engines import Language, SpokenToken, Transcript
 from mirrorchat.openai.timed_words import Segment, TimedWord, as_srt, as_vtt, joined, segments_of, words_of
 from mirrorchat.wenet.text import written
 
@@ -11,7 +11,7 @@ NO_AUDIO = Audio(say("Nothing.").samples, 16_000)
 
 
 def transcript(language: Language, *units: tuple[str, float, float]) -> Transcript:
-    spoken = tuple(SpokenUnit(text, start, end, 0.5) for text, start, end in units)
+    spoken = tuple(SpokenToken(text, start, end, 0.5) for text, start, end in units)
     return Transcript(written([unit.text for unit in spoken], language), language, spoken, 0.5)
 
 

@@ -44,7 +44,7 @@ class AnswerReport:
                 if not isinstance(event, StillWorking):
                     waiting.stop()
                 self._take(event)
-        self._summarise()
+        self._summarize()
         self._outputs.finish()
         if self._failed:
             raise CommandError(f"{len(self._failed)} of the answer's sentences could not be spoken")
@@ -82,7 +82,7 @@ class AnswerReport:
         if sys.stderr.isatty() and not self._as_json:
             click.echo(text, err=True)
 
-    def _summarise(self) -> None:
+    def _summarize(self) -> None:
         self._show("\n")
         if self._as_json:
             click.echo(json.dumps(self._facts(), ensure_ascii=False))

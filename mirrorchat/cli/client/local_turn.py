@@ -16,8 +16,8 @@ from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.server.answers import engines_json, engines_used
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
-from mirrorchat.text.splitter import SentenceCutter
-from mirrorchat.turn.admission import Scheduler
+from mirrorchat.text.splitter import SentenceSplitter
+from mirrorchat.turn.admission import Admission
 from mirrorchat.turn.events import Done, Error
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -63,9 +63,9 @@ def ask_here(settings: Settings, engines: Engines, asked: Asked) -> Generator[An
     used = engines_json(engines_used(question, engines.infos()))
     with (
         closing(pipeline),
-        Scheduler(1).enter(Deadline.after(settings.turn_deadline_s)) as place,
+        Admission(1).acquire(Deadline.after(settings.turn_deadline_s)) as slot,
         # whatever is yielded is shown or played at once: an answer that breaks off cannot be started over
-        closing(pipeline.run_turn(question, place, watch=Stopwatch(), heard=lambda: True)) as events,
+        closing(pipeline.run_turn(question, slot, watch=Stopwatch(), heard=lambda: True)) as events,
     ):
         for event in events:
             if isinstance(event, Error):
@@ -87,8 +87,8 @@ def voice_here(engines: Engines, recording: bytes | None, language: Language) ->
 
 
 def say_here(settings: Settings, engines: Engines, text: str, voice: Voice, language: Language) -> Iterator[Audio]:
-    """Yield `text`, of any length, spoken in `voice`, sentence by sentence. Raises what the synthesiser does."""
-    cutter = SentenceCutter(language)
+    """Yield `text`, of any length, spoken in `voice`, sentence by sentence. Raises what the synthesizer does."""
+    cutter = SentenceSplitter(language)
     deadline = Deadline.after(SPEECH_DEADLINE_S)
     for index, sentence in enumerate([*cutter.feed(text), *cutter.flush()]):
         priority = Priority.LATER if index else Priority.FIRST

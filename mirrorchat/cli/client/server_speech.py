@@ -30,7 +30,7 @@ _ID_LIMIT_CHARS = 256
 def hear_there(client: ServerClient, recording: bytes, language: Language, *, timed: bool) -> dict[str, Any]:
     """Return what is said in `recording`, with `text`, `language`, `duration`, and `tokens`: when each word was said.
 
-    Those are asked for where `timed` says so; there are none where the recogniser does not know. Raises ServerFailed.
+    Those are asked for where `timed` says so; there are none where the recognizer does not know. Raises ServerFailed.
     """
     try:
         found = _transcription(client, recording, language, {"timestamp_granularities[]": "word"} if timed else {})

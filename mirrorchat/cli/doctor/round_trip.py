@@ -27,11 +27,11 @@ from mirrorchat.errors import (
 from mirrorchat.pipeline import Answer, Pipeline, Question
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.startup.loading import build_engines
-from mirrorchat.turn.admission import Scheduler
+from mirrorchat.turn.admission import Admission
 from mirrorchat.turn.stopwatch import Stopwatch
 
 PARROT = "--parrot"
-STAGES = ("decode", "recognise", "voice", "answer", "speak")  # as Stopwatch names them, in the order of a turn
+STAGES = ("decode", "recognize", "voice", "answer", "speak")  # as Stopwatch names them, in the order of a turn
 
 _PACKAGES = "`rm -f .venv/installed; scripts/environment` installs the packages again"
 _MODEL = "`.venv/bin/mirrorchat models verify`, and `... install NAME --replace` for what it names; or free memory"
@@ -69,7 +69,7 @@ class StageWatch(Stopwatch):
         with self._lock:
             if self._failed is not None:
                 return self._failed
-            stage = "recognise" if isinstance(error, NoWords) else next(iter(self._running), "speak")
+            stage = "recognize" if isinstance(error, NoWords) else next(iter(self._running), "speak")
             return stage, type(error).__name__
 
 
@@ -139,8 +139,8 @@ def _asked(pipeline: Pipeline, settings: Settings, language: Language, recording
         with watch.time("decode"):
             audio = decode(recording, limit_s=60.0)
             require_speakable(audio)
-        with Scheduler(1).enter(deadline) as place:
-            answer = pipeline.answer(Question(audio, language, language, text), place, watch=watch)
+        with Admission(1).acquire(deadline) as slot:
+            answer = pipeline.answer(Question(audio, language, language, text), slot, watch=watch)
     except MirrorChatError as error:
         return _failure(subject, watch, error, pipeline.engines, language)
     return _success(subject, watch, answer, given=text is not None)
@@ -159,7 +159,7 @@ def _failure(subject: str, watch: StageWatch, error: MirrorChatError, engines: E
     values: dict[str, Value] = {"stage": stage, "error": kind, **times}
     remedy = _remedy(stage, engines, language)
     if isinstance(error, NoWords):
-        found = "recognise: no words were heard in a synthetic question"
+        found = "recognize: no words were heard in a synthetic question"
         return warning(subject, found, f"where it does not hear you either: {remedy}", **values)
     found = f"{stage}: {error.message} ({kind}); {_listed(times)}"
     return problem(subject, found, _TOO_SLOW if kind == DeadlineExceeded.__name__ else remedy, **values)
@@ -168,7 +168,7 @@ def _failure(subject: str, watch: StageWatch, error: MirrorChatError, engines: E
 def _remedy(stage: str, engines: Engines, language: Language) -> str:
     if stage == "answer":
         return _CHAT
-    engine = engines.recognizers[language] if stage == "recognise" else engines.synthesizers[language]
+    engine = engines.recognizers[language] if stage == "recognize" else engines.synthesizers[language]
     return _PACKAGES if stage == "decode" or engine.info.name == "embedded" else _MODEL
 
 

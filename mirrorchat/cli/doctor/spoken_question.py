@@ -4,7 +4,7 @@ import numpy as np
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.workers.espeak_child import HEADER
-from mirrorchat.embedded.workers.process import WarmChildren
+from mirrorchat.embedded.workers.process import WorkerProcesses
 from mirrorchat.engines import Cancel, Language
 
 QUESTIONS = {  # what is asked, and by which voice: pocketsphinx hears this one well
@@ -18,7 +18,7 @@ def say(text: str, voice: str) -> Audio:
 
     Raises ChildFailed when eSpeak NG does not work.
     """
-    children = WarmChildren("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
     try:
         answer = children.request(f"{voice}\0{text}".encode(), limit_s=20.0, deadline=None, cancel=Cancel())
     finally:

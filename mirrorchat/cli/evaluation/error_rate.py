@@ -1,4 +1,4 @@
-"""Error rates of recognised text: words wrong in English (WER), characters wrong in Chinese (CER).
+"""Error rates of recognized text: words wrong in English (WER), characters wrong in Chinese (CER).
 
 What is compared is spoken form without case and punctuation. Errors are those of the cheapest alignment (Levenshtein's,
 each substitution, deletion and insertion costs 1), over the units of what was really said; the rate can exceed 1.

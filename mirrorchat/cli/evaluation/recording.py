@@ -35,7 +35,7 @@ class Answer:
     """An answer of `duration_s` that was spoken in the voice of a clip.
 
     `voice_s` went to the voice, then `first_audio_s` until the first sample, `elapsed_s` until the last. `heard` is
-    what our recogniser makes of it, None where there is none; `failure` says why nothing was spoken.
+    what our recognizer makes of it, None where there is none; `failure` says why nothing was spoken.
     """
 
     voice: VoiceKind | None = None
@@ -59,7 +59,7 @@ class Spoken:
 
 @dataclass
 class Evaluation:
-    """Asks `engines`. `limit_s` is how long one thing may take. `unheard` says why a language cannot be recognised."""
+    """Asks `engines`. `limit_s` is how long one thing may take. `unheard` says why a language cannot be recognized."""
 
     engines: Engines
     seed: int
@@ -76,7 +76,7 @@ class Evaluation:
                 self._speak(text, voice, clip.language)
 
     def hear(self, clip: Clip) -> Heard | None:
-        """Return what is heard in `clip`, None where its language has no recogniser."""
+        """Return what is heard in `clip`, None where its language has no recognizer."""
         return self._hear(clip.load(), clip.language, clip.transcript)
 
     def answer(

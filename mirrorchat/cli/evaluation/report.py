@@ -41,7 +41,7 @@ def report(results: Results, settings: Settings, engines: Engines) -> dict[str, 
         "hardware": _hardware(engines),
         "settings": {name: getattr(settings, name) for name in SHOWN_SETTINGS},
         "engines": {stage: asdict(info) for stage, info in engines.infos().items() if stage != "chat"},
-        "normalisation": NORMALISATION,
+        "normalization": NORMALISATION,
         "similarity_encoder": f"Resemblyzer {encoder.version}" if encoder else None,
         "no_similarity": results.plan.no_similarity or None,
         "languages": {
@@ -75,7 +75,7 @@ def _language(results: Results, language: Language) -> dict[str, Any]:
         "speakers": len({clip.speaker or (clip.name,) for clip in clips}),
         "rate": RATE_NAMES[language],
         "recognition": _recognition([each for each in heard if each], seconds),
-        "not_recognised": results.unheard.get(language),
+        "not_recognized": results.unheard.get(language),
         "answers": _answers(answers),
     }
 

@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured: `heard` by clip, `answers` by clip `answered`; `unheard`: why a language has no recogniser."""
+    """What was measured: `heard` by clip, `answers` by clip `answered`; `unheard`: why a language has no recognizer."""
 
     plan: Plan
     heard: Sequence[Heard | None]

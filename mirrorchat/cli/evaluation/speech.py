@@ -7,7 +7,7 @@ import numpy as np
 from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.evaluation.clips import Clip
 from mirrorchat.embedded.workers.espeak_child import HEADER
-from mirrorchat.embedded.workers.process import ChildFailed, WarmChildren
+from mirrorchat.embedded.workers.process import ChildFailed, WorkerProcesses
 from mirrorchat.engines import Cancel, Language
 from mirrorchat.errors import EvaluationError
 
@@ -48,7 +48,7 @@ ANSWERS: Mapping[Language, tuple[str, ...]] = {
 
 def make_clips() -> list[Clip]:
     """Return each of SENTENCES in each voice of SPEAKERS. Raises EvaluationError when eSpeak NG fails."""
-    children = WarmChildren("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
     clips = []
     try:
         for language, voices in SPEAKERS.items():
@@ -66,7 +66,7 @@ def _clip(name: str, voice: str, language: Language, text: str, audio: Audio) ->
     return Clip(name, language, text, voice, audio.duration_s, lambda: audio)
 
 
-def _say(children: WarmChildren, voice: str, text: str) -> Audio:
+def _say(children: WorkerProcesses, voice: str, text: str) -> Audio:
     answer = children.request(f"{voice}\0{text}".encode(), limit_s=_LIMIT_S, deadline=None, cancel=Cancel())
     rate_hz, length = HEADER.unpack_from(answer)
     pcm = np.frombuffer(answer[HEADER.size + length :], dtype="<i2")

@@ -27,11 +27,11 @@ def _measures(report: Mapping[str, Any]) -> Sequence[tuple[str, Callable[[str, _
             "recordings",
             lambda _, column: f"{column['clips']} of {column['speakers']} speakers, {column['seconds']:.0f} s",
         ),
-        ("recogniser", engine("recognizer")),
+        ("recognizer", engine("recognizer")),
         ("  error rate", lambda _, column: _rate(column["rate"], column["recognition"])),
         ("  substituted, deleted, inserted", lambda _, column: _edits(column["recognition"])),
         ("  seconds for 1 s of sound", lambda _, column: _number(column["recognition"], "elapsed_per_second")),
-        ("synthesiser", engine("synthesizer")),
+        ("synthesizer", engine("synthesizer")),
         ("  answers", lambda _, column: _spoken(column["answers"])),
         ("  error rate, heard by us", lambda _, column: _answer_rate(column)),
         ("  similarity to the asker", lambda _, column: _number(column["answers"], "similarity")),
@@ -101,8 +101,8 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
-    notes = [f"{name}: {column['not_recognised']}" for name, column in report["languages"].items()
-             if column["not_recognised"]]  # fmt: skip
+    notes = [f"{name}: {column['not_recognized']}" for name, column in report["languages"].items()
+             if column["not_recognized"]]  # fmt: skip
     if report["no_similarity"]:
         notes.append(f"speaker similarity was not measured: {report['no_similarity']}")
     hardware, settings = report["hardware"], report["settings"]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.embedded.workers.espeak_child import HEADER
-from mirrorchat.embedded.workers.process import ChildFailed, WarmChildren
+from mirrorchat.embedded.workers.process import ChildFailed, WorkerProcesses
 from mirrorchat.engines import Cancel, Deadline, Language
 from mirrorchat.errors import SynthesisFailed
 
@@ -74,7 +74,7 @@ class Espeak:
     """
 
     def __init__(self) -> None:
-        self._children = WarmChildren("mirrorchat.embedded.workers.espeak_child")
+        self._children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
 
     def warm_up(self) -> None:
         """Start the process. Raises ChildFailed with the reason when eSpeak NG cannot be loaded."""

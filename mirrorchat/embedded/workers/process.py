@@ -1,6 +1,6 @@
 """Warm child processes: native libraries that crash, stall or hold Python's lock are kept out of the server's process.
 
-`WarmChildren` is the worker's side; `serve` is the child's. They speak length-prefixed frames over one socket
+`WorkerProcesses` is the worker's side; `serve` is the child's. They speak length-prefixed frames over one socket
 pair that is the child's standard input and output, so a child ends when its worker does, whatever ended it. (Linux's
 PR_SET_PDEATHSIG is of no use here: it fires when the *thread* that started the child ends, and engines are loaded in a
 thread that does.)
@@ -30,7 +30,7 @@ class ChildFailed(Exception):
     """A child gave no answer: it ended, took too long, sent nonsense or could not do it. The next request is safe."""
 
 
-class WarmChildren:
+class WorkerProcesses:
     """Up to `count` children that run `python -m module`, each answering one request at a time. Thread-safe.
 
     A child is started by the first request that needs it (or by `warm_up`), and after a failure by the next request.

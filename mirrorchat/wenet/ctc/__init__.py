@@ -1,1 +1,1 @@
-"""The prefix beam search over a recogniser's CTC layer, with hot words."""
+"""The prefix beam search over a recognizer's CTC layer, with hot words."""
