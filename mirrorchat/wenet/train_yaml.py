@@ -171,7 +171,7 @@ _TOP_KEYS: dict[str, _Key] = {
         # Training only.
         "accum_grad", "dataset", "dtype", "epoch", "grad_clip", "init_infos", "is_deepspeed", "is_distributed",
         "lfmmi_dir", "log_interval", "max_epoch", "model_dir", "optim", "optim_conf", "rank", "raw_wav",
-        "save_interval", "save_states", "admission", "scheduler_conf", "spec_aug", "spec_aug_conf", "tokenizer",
+        "save_interval", "save_states", "scheduler", "scheduler_conf", "spec_aug", "spec_aug_conf", "tokenizer",
         "train_engine", "use_amp",
     ),
 }  # fmt: skip
