@@ -12,7 +12,6 @@ from mirrorchat.access.callers import EXTENSION as ACCESS_EXTENSION
 from mirrorchat.access.callers import Access, allowance_headers, check_caller
 from mirrorchat.access.cross_origin import allow_origin, is_preflight, preflight_answer
 from mirrorchat.access.trusted_proxies import TrustedProxies, networks_of
-from mirrorchat.audio.samples import decode, require_speakable
 from mirrorchat.engines import Deadline, Language
 from mirrorchat.errors import (
     InvalidField,
@@ -29,6 +28,7 @@ from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.pipeline import Question
 from mirrorchat.server import session_routes
 from mirrorchat.server.answers import engines_used, wanted_answer, whole_answer
+from mirrorchat.server.form import FORM_PARTS, TEXT_LIMIT_CHARS, check_hotwords, decode_upload
 from mirrorchat.server.metrics import CONTENT_TYPE
 from mirrorchat.server.openapi import document as openapi
 from mirrorchat.server.page import page
@@ -39,10 +39,6 @@ from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.turn.stopwatch import Stopwatch
 
-TEXT_LIMIT_CHARS = 4000  # of the form field `text`
-HOTWORDS_LIMIT = 200
-HOTWORD_LIMIT_CHARS = 64
-FORM_PARTS = 16
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz", "page.index", "page.static_file")
 UNLOADED_ENDPOINTS = (*OPEN_ENDPOINTS, "main.metrics", "openapi.openapi")  # those that answer before the engines do
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -197,10 +193,7 @@ def process_audio() -> Response:
     wanted = wanted_answer(request)
     with acquire_slot(deadline) as slot, ExitStack() as held:
         session = held.enter_context(session_routes.open_session(session_id))
-        with watch.time("decode"):
-            audio = decode(data, limit_s=server.settings.question_limit_s)
-            request_record().audio_in_s = audio.duration_s
-            require_speakable(audio)
+        audio = decode_upload(data, "audio", watch)
         question = Question(audio, language, reply_language, text, session, hotwords)
         pipeline = server.pipeline
         if wanted.stream:
@@ -237,9 +230,7 @@ def _hotwords_field() -> list[str]:
     """Return the words of the field `hotwords`, one a line or between commas."""
     words = [word.strip() for word in re.split(r"[\n,，、]", request.form.get("hotwords", ""))]
     words = [word for word in words if word]
-    if len(words) > HOTWORDS_LIMIT or any(len(word) > HOTWORD_LIMIT_CHARS for word in words):
-        limits = f"at most {HOTWORDS_LIMIT} words of at most {HOTWORD_LIMIT_CHARS} characters"
-        raise InvalidField(f"hotwords takes {limits}", param="hotwords")
+    check_hotwords(words, "hotwords")
     return words
 
 

@@ -2,17 +2,23 @@
 
 import copy
 import enum
+import math
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.errors import ChatFailure, DeadlineExceeded, MirrorChatError
+
+T = TypeVar("T")
 
 
 class Language(enum.StrEnum):
@@ -47,56 +53,134 @@ class Priority(enum.IntEnum):
     LATER = 1
 
 
-class Cancel:
-    """A one-way switch that ends a turn from another thread, with the error that the turn's caller shall see."""
+class Context:
+    """What may end a piece of work early: a deadline, or a cancellation with its reason. Thread-safe.
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._lock = threading.Lock()
+    A turn has one context, which is passed down to everything that works for it; a part that may end before the turn
+    does gets a `child`. Whoever wants to end the work calls `cancel`: the shutdown, the watch on the caller's socket,
+    the turn itself when it is over. Whoever works calls `check` between steps and waits with `wait` alone:
+
+        context = Context.after(100.0)
+        event = context.wait(events)  # a queue; raises as soon as the turn is cancelled or its time is up
+
+    `deadline` is on the monotonic clock, in seconds. `heard` says whether the caller has had any of the answer: an
+    answer of which nothing was heard may be started over.
+    """
+
+    def __init__(self, deadline: float = math.inf) -> None:
+        self.deadline = deadline
+        self.heard = False
         self._reason: MirrorChatError | None = None
-
-    def set(self, reason: MirrorChatError) -> None:
-        """End the turn with `reason`. Only the first reason counts."""
-        with self._lock:
-            if self._reason is None:
-                self._reason = reason
-        self._event.set()
-
-    def is_set(self) -> bool:
-        return self._event.is_set()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` seconds; return whether the switch is set."""
-        return self._event.wait(timeout_s)
-
-    def check(self) -> None:
-        """Raise a copy of the reason when the switch is set.
-
-        An exception keeps the frames of every place where it was raised, and their audio: a reason that outlives the
-        turn would gather those of all turns that it ended.
-        """
-        if self._event.is_set() and self._reason is not None:
-            raise copy.copy(self._reason)
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """A moment on the monotonic clock (seconds) after which nobody waits for the result any more."""
-
-    at: float
+        self._calls: dict[int, Callable[[MirrorChatError], object]] = {}
+        self._lock = threading.RLock()  # a signal handler may cancel in the thread that holds it
 
     @classmethod
-    def after(cls, seconds: float) -> "Deadline":
+    def after(cls, seconds: float) -> "Context":
+        """Return a context whose deadline is `seconds` from now."""
         return cls(time.monotonic() + seconds)
 
+    def child(self) -> "Context":
+        """Return a context with the same deadline that ends with this one, and may be cancelled before."""
+        child = Context(self.deadline)
+        self.on_cancel(child.cancel)
+        return child
+
+    def cancel(self, reason: MirrorChatError) -> None:
+        """End the work with `reason`, which its caller shall see. Only the first reason counts."""
+        with self._lock:
+            if self._reason is not None:
+                return
+            self._reason = reason
+            calls = list(self._calls.values())
+            self._calls.clear()
+        for call in calls:
+            call(reason)
+
+    def on_cancel(self, call: Callable[[MirrorChatError], object]) -> Callable[[], None]:
+        """Have `call` called with the reason on cancellation, at once after it; return a function that undoes this."""
+        with self._lock:
+            if self._reason is None:
+                self._calls[id(call)] = call
+                return lambda: self._forget(id(call))
+        call(self._reason)
+        return lambda: None
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nobody waits for the result any more."""
+        return self._reason is not None or not self.remaining_s()
+
     def remaining_s(self) -> float:
-        """Return the seconds left, never below 0."""
-        return max(0.0, self.at - time.monotonic())
+        """Return the seconds until the deadline, never below 0; infinity where there is none."""
+        return max(0.0, self.deadline - time.monotonic())
 
     def check(self) -> None:
-        """Raise DeadlineExceeded when the moment has passed."""
-        if time.monotonic() >= self.at:
+        """Raise the reason of the cancellation, or DeadlineExceeded."""
+        self._check_cancelled()
+        self._check_deadline()
+
+    @overload
+    def wait(self, source: "queue.Queue[T]", *, timeout_s: float | None = None) -> T: ...
+    @overload
+    def wait(self, source: "Future[T]", *, timeout_s: float | None = None) -> T: ...
+    @overload
+    def wait(
+        self, source: threading.Condition, until: Callable[[], bool], *, timeout_s: float | None = None
+    ) -> None: ...
+
+    def wait(self, source: Any, until: Callable[[], bool] | None = None, *, timeout_s: float | None = None) -> Any:
+        """Wait for a queue's next item, a future's result, or a condition that holds, and return the first two.
+
+        `until` is called with the condition held. What is there is returned even after the deadline, never after the
+        cancellation. Raises what ends the context, at once; TimeoutError after `timeout_s` seconds.
+        """
+        if isinstance(source, queue.Queue):
+            while True:
+                self._wait(source.not_empty, lambda: bool(source.queue), timeout_s)
+                with suppress(queue.Empty):  # another thread was faster
+                    return source.get_nowait()
+        if isinstance(source, Future):
+            changed = threading.Condition()
+            source.add_done_callback(lambda _: _notify(changed))
+            self._wait(changed, source.done, timeout_s)
+            return source.result()
+        assert until is not None, "a condition is waited for until something holds"
+        self._wait(source, until, timeout_s)
+
+    def _wait(self, changed: threading.Condition, until: Callable[[], bool], timeout_s: float | None) -> None:
+        give_up_at = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        undo = self.on_cancel(lambda _: _notify(changed))
+        try:
+            with changed:
+                self._check_cancelled()
+                while not until():
+                    self._check_deadline()
+                    left_s = min(give_up_at, self.deadline) - time.monotonic()
+                    if left_s <= 0:
+                        raise TimeoutError
+                    changed.wait(min(left_s, threading.TIMEOUT_MAX))
+                    self._check_cancelled()
+        finally:
+            undo()
+
+    def _check_cancelled(self) -> None:
+        # A copy: an exception keeps the frames of every place where it was raised, and their audio. A reason that
+        # outlives the turn would gather those of all turns that it ended.
+        if self._reason is not None:
+            raise copy.copy(self._reason)
+
+    def _check_deadline(self) -> None:
+        if time.monotonic() >= self.deadline:
             raise DeadlineExceeded("the turn took longer than the server allows")
+
+    def _forget(self, key: int) -> None:
+        with self._lock:
+            self._calls.pop(key, None)
+
+
+def _notify(changed: threading.Condition) -> None:
+    with changed:
+        changed.notify_all()
 
 
 @dataclass(frozen=True)
@@ -111,7 +195,7 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class SpokenToken:
-    """A recognizer's unit (a character, a piece of a word), from when to when it was spoken, and how sure that is.
+    """A recognizer's token (a character, or a piece of a word) with its times and its confidence.
 
     Times are in seconds from the start of the recording; `confidence` is in [0, 1].
     """
@@ -123,16 +207,27 @@ class SpokenToken:
 
 
 @dataclass(frozen=True)
-class Transcript:
-    """What was said, as a person writes it. `text` is empty when no words were heard.
+class TimedWord:
+    """A word, or a Chinese character, with its times in seconds from the start of the recording."""
 
-    `units` and `confidence`, in [0, 1], are there where the recognizer knows them.
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of a recording, as a person writes it. `text` is empty when no words were heard.
+
+    A recognizer that knows times sets `tokens` and `words` (the same speech, written as in `text`); `confidence` is in
+    [0, 1], None where the recognizer does not know it.
     """
 
     text: str
     language: Language
-    units: tuple[SpokenToken, ...] = ()
+    tokens: tuple[SpokenToken, ...] = ()
     confidence: float | None = None
+    words: tuple[TimedWord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +250,15 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+SPEECH_NEEDED_S = 1.0  # of speech in its references; with less a voice stays neutral
+REFERENCE_LIMIT_S = 30.0  # of its references: as much as XTTS takes
+
+
+def too_little_speech(speech_s: float) -> str:
+    """Return why a voice is neutral whose references hold `speech_s` seconds of speech, rounded down to a tenth."""
+    return f"{math.floor(speech_s * 10) / 10:.1f} s of speech, {SPEECH_NEEDED_S:.0f} s is needed"
 
 
 class VoiceKind(enum.StrEnum):
@@ -201,8 +305,7 @@ class Recognizer(Protocol):
         language: Language,
         *,
         hotwords: Sequence[str] = (),
-        deadline: Deadline | None = None,
-        cancel: Cancel,
+        context: Context,
     ) -> Transcript:
         """Return what is said in `audio` (any rate). No words give an empty text, never an error.
 
@@ -247,9 +350,7 @@ class Streams(Protocol):
         """Whether text comes before the end; else partials are empty, and `finish` recognizes the whole."""
         ...
 
-    def listen(
-        self, language: Language, *, hotwords: Sequence[str] = (), deadline: Deadline, cancel: Cancel
-    ) -> Listening:
+    def listen(self, language: Language, *, hotwords: Sequence[str] = (), context: Context) -> Listening:
         """Begin to listen, until `deadline` at most. Raises ServerBusy when too many speak already."""
         ...
 
@@ -260,7 +361,7 @@ class ChatModel(Protocol):
     info: EngineInfo
 
     def stream(
-        self, messages: Sequence[Message], *, deadline: Deadline, cancel: Cancel, failed: Sequence[ChatFailure] = ()
+        self, messages: Sequence[Message], *, context: Context, failed: Sequence[ChatFailure] = ()
     ) -> Iterator[str]:
         """Yield the answer in pieces as they come.
 
@@ -310,8 +411,7 @@ class Synthesizer(Protocol):
         *,
         seed: int,
         priority: Priority,
-        deadline: Deadline,
-        cancel: Cancel,
+        context: Context,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form) as speech at `sample_rate`, in order, nothing lost however long it is.
@@ -330,10 +430,14 @@ class Synthesizer(Protocol):
 
 @dataclass(frozen=True)
 class BatchStats:
-    """What a batched synthesizer is doing: sequences `running` in its `rows`, `waiting` ones, `tokens` drawn so far."""
+    """The load of a batched synthesizer.
+
+    `running` sequences hold a KV-cache slot, of which there are `slots`; `waiting` sequences have none yet. `tokens`
+    counts the audio tokens sampled since the start.
+    """
 
     running: int
-    rows: int
+    slots: int
     waiting: int
     tokens: int
 

@@ -20,6 +20,8 @@ from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.embedded.workers.espeak import Espeak
 from mirrorchat.engines import (
+    REFERENCE_LIMIT_S,
+    SPEECH_NEEDED_S,
     BatchStats,
     Cancel,
     Deadline,
@@ -30,6 +32,7 @@ from mirrorchat.engines import (
     Voice,
     VoiceKind,
     judge_similarity,
+    too_little_speech,
 )
 from mirrorchat.errors import NotReady, SynthesisFailed
 from mirrorchat.hardware.devices import usable_device
@@ -44,8 +47,6 @@ from mirrorchat.xtts.utterance import FinishReason, Request
 from mirrorchat.xtts.vocoder import StreamingVocoder, fade_out
 from mirrorchat.xtts.voice import DIFFERENT_TO, SAME_FROM, XttsVoice, similarity
 
-SPEECH_NEEDED_S = 1.0  # less is not enough to tell a voice
-REFERENCE_LIMIT_S = 30.0
 REFERENCE_RATE_HZ = 22_050  # of the model's conditioning encoder
 NEUTRAL_SPEAKER = "Claribel Dervla"  # of the 58 studio speakers that come with the released weights
 NEUTRAL_TEXT = "The quick brown fox jumps over the lazy dog, while five wizards box and a vexed judge keeps watch."
@@ -111,8 +112,7 @@ class XttsSynthesizer:
         spans = [find_speech(reference) for reference in references]
         speech_s = sum(span.speech_s for span in spans)
         if speech_s < SPEECH_NEEDED_S:
-            shown_s = math.floor(speech_s * 10) / 10  # never rounded up to what would have been enough
-            return replace(self._neutral_voice, reason=f"{shown_s:.1f} s of speech, {SPEECH_NEEDED_S:.0f} s is needed")
+            return replace(self._neutral_voice, reason=too_little_speech(speech_s))
         heard = [trim_to_speech(audio, span) for audio, span in zip(references, spans, strict=True) if span.speech_s]
         return self._condition(heard, VoiceKind.CLONE, f"{speech_s:.1f} s of speech")
 

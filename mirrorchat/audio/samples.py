@@ -84,11 +84,9 @@ def require_speakable(audio: Audio) -> None:
     The peak is taken around the mean, so that a constant offset, which some broken inputs give, is silence too.
     """
     if audio.duration_s < SHORTEST_S:
-        raise AudioTooShort(
-            f"The recording is {audio.duration_s:.2f} s long; {SHORTEST_S} s is the least.", param="audio"
-        )
+        raise AudioTooShort(f"The recording is {audio.duration_s:.2f} s long; {SHORTEST_S} s is the least.")
     if np.abs(audio.samples - audio.samples.mean(dtype=np.float64)).max() < SILENT_PEAK:
-        raise SilentAudio("The recording is silent. Is the microphone muted?", param="audio")
+        raise SilentAudio("The recording is silent. Is the microphone muted?")
 
 
 def decode(data: bytes | memoryview, *, limit_s: float) -> Audio:
@@ -102,7 +100,7 @@ def decode(data: bytes | memoryview, *, limit_s: float) -> Audio:
     """
     whole = bytes(data)
     if not whole:
-        raise AudioTooShort("The upload is empty.", param="audio")
+        raise AudioTooShort("The upload is empty.")
     if is_wav(whole):
         return _join(_up_to(_wav_blocks(whole), limit_s), limit_s)
     track = open_track(whole)
@@ -256,7 +254,7 @@ def _up_to(blocks: Iterator[_Block], limit_s: float, run_in_s: float = 0.0) -> I
     for block in blocks:
         length += len(block.samples)
         if length > (limit_s + run_in_s + _PADDING_S) * block.sample_rate:
-            raise AudioTooLong(f"The recording is longer than {limit_s:g} s.", param="audio")
+            raise AudioTooLong(f"The recording is longer than {limit_s:g} s.")
         yield block
 
 
@@ -287,7 +285,7 @@ def _join(blocks: Iterator[_Block], limit_s: float) -> Audio:
         kept.append(down.resample_chunk(np.zeros(0, np.float32), last=True))
     joined = np.concatenate(kept)[: round(limit_s * sample_rate)]
     if not len(joined):
-        raise AudioTooShort("The recording holds no sound.", param="audio")
+        raise AudioTooShort("The recording holds no sound.")
     if not np.isfinite(joined).all():
-        raise NonFiniteAudio("The recording holds samples that are not finite numbers.", param="audio")
+        raise NonFiniteAudio("The recording holds samples that are not finite numbers.")
     return Audio(np.clip(joined, -1.0, 1.0, out=joined), sample_rate)

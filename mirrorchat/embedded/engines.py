@@ -30,6 +30,7 @@ from mirrorchat.embedded.workers.espeak import Espeak
 from mirrorchat.embedded.workers.pocketsphinx_child import SAMPLE_RATE_HZ
 from mirrorchat.embedded.workers.process import RETRY_S, ChildFailed, WorkerProcesses
 from mirrorchat.engines import (
+    SPEECH_NEEDED_S,
     Cancel,
     Deadline,
     EngineInfo,
@@ -41,6 +42,7 @@ from mirrorchat.engines import (
     Voice,
     VoiceKind,
     judge_similarity,
+    too_little_speech,
 )
 from mirrorchat.errors import (
     ChatFailure,
@@ -56,7 +58,6 @@ from mirrorchat.text.splitter import split_text
 _MIN_WORD_S = 0.1  # speech for less than this (three frames) is a click that the detector fell for
 _RECOGNITION_PEAK = 0.3
 
-_MIN_REFERENCE_S = 1.0
 _MAX_REFERENCE_S = 20.0  # 2 s tell nearly all; more than this only costs time
 # At most some 10 s of speech a piece: native calls stay short and the first piece comes early.
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
@@ -191,9 +192,8 @@ class EmbeddedSynthesizer:
         if self._tint is None:
             return TintVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
         speech, speech_s = _gather_speech(references)
-        if speech_s < _MIN_REFERENCE_S:
-            heard = math.floor(speech_s * 10) / 10
-            return TintVoice(VoiceKind.NEUTRAL, f"{heard:.1f} s of speech, {_MIN_REFERENCE_S:.0f} s is needed")
+        if speech_s < SPEECH_NEEDED_S:
+            return TintVoice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
         profile = self._tint.profile(speech)
         if profile is None:
             return TintVoice(VoiceKind.NEUTRAL, "no voiced speech in it")

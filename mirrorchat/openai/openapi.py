@@ -1,6 +1,9 @@
 """OpenAI's routes in the OpenAPI document: the fields that are honoured here; others are ignored or refused by name."""
 
-from mirrorchat.openai.chat_request import ROLES
+from mirrorchat.audio.time_stretch import FASTEST, SLOWEST
+from mirrorchat.openai import speech, transcriptions
+from mirrorchat.openai.chat_request import MESSAGES_LIMIT, RANGES, ROLES, SPOKEN_FORMATS, WHOLE_RANGES
+from mirrorchat.server.form import TEXT_LIMIT_CHARS
 from mirrorchat.server.openapi.parts import BINARY, TEXT, Schema, answered, operation, record
 
 EVENTS: Schema = {"type": "object", "properties": {"data": TEXT}, "required": ["data"]}
@@ -27,6 +30,10 @@ def _json(description: str, schema: Schema) -> Schema:
 
 def _body(kind: str, schema: Schema) -> Schema:
     return {"required": True, "content": {kind: {"schema": schema}}}
+
+
+def _range(kind: str, bounds: tuple[float, float]) -> Schema:
+    return {"type": kind, "minimum": bounds[0], "maximum": bounds[1]}
 
 
 def _in_path(name: str) -> list[Schema]:
@@ -77,8 +84,8 @@ def _transcription() -> Schema:
         file=BINARY,
         model=MODEL,
         language={**TEXT, "description": "zh or en; any other name of the two"},
-        prompt={"type": "string", "maxLength": 4000, "description": "short phrases of it become hot words"},
-        response_format={"type": "string", "enum": ["json", "text", "srt", "verbose_json", "vtt"]},
+        prompt={"type": "string", "maxLength": TEXT_LIMIT_CHARS, "description": "short phrases of it become hot words"},
+        response_format={"type": "string", "enum": list(transcriptions.FORMATS)},
         temperature={"type": "number", "minimum": 0, "maximum": 1},
         stream=FORM_FLAG,
     )
@@ -88,10 +95,10 @@ def _speech() -> Schema:
     return record(
         ["input", "voice"],
         model=MODEL,
-        input={"type": "string", "minLength": 1, "maxLength": 4096},
+        input={"type": "string", "minLength": 1, "maxLength": speech.INPUT_LIMIT_CHARS},
         voice=VOICE,
-        response_format={"type": "string", "enum": ["mp3", "opus", "aac", "flac", "wav", "pcm"]},
-        speed={"type": "number", "minimum": 0.25, "maximum": 4},
+        response_format={"type": "string", "enum": list(speech.FORMATS)},
+        speed=_range("number", (SLOWEST, FASTEST)),
         stream_format={"type": "string", "enum": ["audio", "sse"]},
     )
 
@@ -125,16 +132,16 @@ def _chat_paths() -> Schema:
     answer = answered("the answer", **{"application/json": completion, "text/event-stream": EVENTS})
     content = {"anyOf": [TEXT, {"type": "array", "items": record(["type"], type=TEXT)}, {"type": "null"}]}
     message = record(["role"], role={"enum": list(ROLES)}, content=content)
-    audio = record(voice=VOICE, format={"enum": ["wav", "mp3", "flac", "opus", "aac", "pcm16"]})
+    audio = record(voice=VOICE, format={"enum": list(SPOKEN_FORMATS)})
     wanted = record(
         ["messages"],
         model=MODEL,
-        messages={"type": "array", "minItems": 1, "maxItems": 1000, "items": message},
+        messages={"type": "array", "minItems": 1, "maxItems": MESSAGES_LIMIT, "items": message},
         stream=FLAG,
         modalities={"type": "array", "items": {"enum": ["text", "audio"]}},
         audio=audio,
-        temperature={"type": "number", "minimum": 0, "maximum": 2},
-        max_completion_tokens={"type": "integer", "minimum": 1, "maximum": 1_000_000},
+        temperature=_range("number", RANGES["temperature"]),
+        max_completion_tokens=_range("integer", WHOLE_RANGES["max_completion_tokens"]),
     )
     return {
         "/v1/chat/completions": {

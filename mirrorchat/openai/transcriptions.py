@@ -16,7 +16,7 @@ from mirrorchat.engines import Cancel, Deadline, Language, Recognizer, Transcrip
 from mirrorchat.errors import InvalidField, UnsupportedField
 from mirrorchat.openai import fields
 from mirrorchat.openai.models import HEARS, chosen
-from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of, words_of
+from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of
 from mirrorchat.openai.turn import (
     admitted,
     decoded,
@@ -29,6 +29,7 @@ from mirrorchat.openai.turn import (
     uploaded,
     watch,
 )
+from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS, check_hotwords
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import hung_up
 from mirrorchat.server.streams import StreamedTurn
@@ -38,9 +39,7 @@ from mirrorchat.turn.stopwatch import Stopwatch
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 GRANULARITIES = ("word", "segment")
-PROMPT_LIMIT_CHARS = 4_000
-HOTWORDS_LIMIT = 200
-HOTWORD_LIMIT_CHARS, HOTWORD_LIMIT_WORDS = 64, 4  # a longer phrase of a prompt is prose, which tells nothing here
+HOTWORD_LIMIT_WORDS = 4  # a longer phrase of a prompt is prose, which tells nothing here
 UNKNOWN_CONFIDENCE = 0.5  # of a recognizer that does not say how sure it is, beside one that does
 
 LISTS = (
@@ -164,11 +163,9 @@ def _granularities(form: Mapping[str, Any], form_wanted: str) -> tuple[str, ...]
 def _hotwords(form: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the `keywords`, and of the `prompt` what stands between commas or line ends and is short enough."""
     prompt, keywords = form.get("prompt", ""), form["keywords"]
-    if len(prompt) > PROMPT_LIMIT_CHARS:
-        raise InvalidField(f"prompt is longer than {PROMPT_LIMIT_CHARS} characters", param="prompt")
-    if len(keywords) > HOTWORDS_LIMIT or any(len(word) > HOTWORD_LIMIT_CHARS for word in keywords):
-        limits = f"at most {HOTWORDS_LIMIT} words of at most {HOTWORD_LIMIT_CHARS} characters"
-        raise InvalidField(f"keywords takes {limits}", param="keywords")
+    if len(prompt) > TEXT_LIMIT_CHARS:
+        raise InvalidField(f"prompt is longer than {TEXT_LIMIT_CHARS} characters", param="prompt")
+    check_hotwords(keywords, "keywords")
     phrases = [phrase.strip(" .。!！?？\"'") for phrase in re.split(r"[\n,，、;；:：]", prompt)]
     short = [
         phrase
@@ -207,12 +204,12 @@ def _verbose(wanted: Wanted, audio: Audio, transcript: Transcript) -> dict[str, 
     if "segment" in wanted.granularities:
         body["segments"] = [_segment(number, each) for number, each in enumerate(segments_of(transcript, audio))]
     if "word" in wanted.granularities:
-        if transcript.text and not transcript.units:
+        if transcript.text and not transcript.words:
             reason = "this recognizer does not know when a word was said; WeNet does"
             raise UnsupportedField(f"timestamp_granularities: {reason}", param="timestamp_granularities")
         body["words"] = [
             {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3)}
-            for word in words_of(transcript)
+            for word in transcript.words
         ]
     return body
 

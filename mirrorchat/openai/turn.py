@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from flask import Response, request
 
-from mirrorchat.audio.samples import Audio, decode, require_speakable
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Deadline, Language, Voice
-from mirrorchat.errors import ClientGone, InvalidRequest, MissingField
+from mirrorchat.errors import ClientGone, MissingField
 from mirrorchat.pipeline import EVENT_LIMIT, KEEP_ALIVE_S, POLL_S, TURN_OVER, Pipeline, Texts
+from mirrorchat.server.form import LIST_FORM_PARTS, decode_upload
 from mirrorchat.server.runtime import acquire_slot, request_record, runtime
 from mirrorchat.server.socket_watch import hung_up, upload_deadline
 from mirrorchat.server.streams import KEEP_ALIVE, StreamedTurn, as_mirrorchat_error
@@ -21,7 +22,6 @@ from mirrorchat.turn.events import Error, Event, SentenceFailed, StillWorking
 from mirrorchat.turn.stopwatch import Stopwatch
 
 DONE = b"data: [DONE]\n\n"
-FORM_PARTS = 512  # of a multipart body: words to listen for come as a part each
 
 Made = TypeVar("Made")
 
@@ -51,7 +51,7 @@ def watch() -> Stopwatch:
 
 def uploaded(*names: str) -> bytes:
     """Return the file in the first of the form's fields `names` that is there. Raises MissingField."""
-    request.max_form_parts = FORM_PARTS
+    request.max_form_parts = LIST_FORM_PARTS
     with upload_deadline(request.environ):
         for name in names:
             if name in request.files:
@@ -63,15 +63,7 @@ def uploaded(*names: str) -> bytes:
 
 def decoded(data: bytes, param: str) -> Audio:
     """Return the speech in `data`; an error names the field `param`."""
-    with watch().time("decode"):
-        try:
-            audio = decode(data, limit_s=runtime().settings.question_limit_s)
-            require_speakable(audio)
-        except InvalidRequest as error:
-            error.param = param
-            raise
-    request_record().audio_in_s += audio.duration_s
-    return audio
+    return decode_upload(data, param, watch())
 
 
 def worked(

@@ -11,12 +11,10 @@ import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio, Samples, to_pcm16
 from mirrorchat.audio.vad import FRAME_S, FRAME_SAMPLES, SAMPLE_RATE_HZ, Mask, span_of, speech_frames, trim_to_speech
-from mirrorchat.engines import SpeakerEmbedding, Synthesizer, Voice
+from mirrorchat.engines import REFERENCE_LIMIT_S, SPEECH_NEEDED_S, SpeakerEmbedding, Synthesizer, Voice
 from mirrorchat.errors import SynthesisFailed
 
-SPEECH_NEEDED_S = 1.0  # less tells nothing about a speaker
 TWO_SPEAKERS_FROM_S = 4.0  # of speech: each half must tell its speaker
-REFERENCE_LIMIT_S = 30.0  # as much as XTTS takes
 KEPT_RATE_HZ = 24_000  # above what any synthesizer conditions on
 
 _GUARD_FRAMES = 3  # 0.1 s beside speech is not noise: the detector misses how words begin and fade

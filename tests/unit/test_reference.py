@@ -14,10 +14,9 @@ from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import FRAME_S, speech_frames
 from mirrorchat.embedded.engines import EmbeddedSynthesizer
 from mirrorchat.embedded.voice_tint import similarity
-from mirrorchat.engines import Voice, judge_similarity
+from mirrorchat.engines import REFERENCE_LIMIT_S, Voice, judge_similarity
 from mirrorchat.turn.reference import (
     KEPT_RATE_HZ,
-    REFERENCE_LIMIT_S,
     Reference,
     ReferenceQuality,
     Take,

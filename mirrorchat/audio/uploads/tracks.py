@@ -14,7 +14,7 @@ READS = "wav, flac, mp3, ogg (opus, vorbis), webm (opus, vorbis), m4a or mp4 (aa
 
 def unsupported(why: str) -> UnsupportedAudio:
     """Return the error for an upload that is not read, with what is read."""
-    return UnsupportedAudio(f"{why} This server reads {READS}.", param="audio")
+    return UnsupportedAudio(f"{why} This server reads {READS}.")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 from flask import Blueprint, Response, jsonify
 
 from mirrorchat import __version__
+from mirrorchat.audio.samples import SHORTEST_S
+from mirrorchat.server.answers import FLAGS, STREAMED_FORMS, WHOLE_FORMS
+from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS
 from mirrorchat.server.openapi.parts import BINARY, SECONDS, STATUSES, TEXT, Schema, answered, operation, record, ref
 from mirrorchat.server.runtime import runtime
 from mirrorchat.settings import Settings
@@ -90,7 +93,8 @@ def _engine_schema() -> Schema:
 
 def _question_schema(settings: Settings) -> Schema:
     """Return the form of a question."""
-    limits = f"0.3 to {settings.question_limit_s:g} s, up to {settings.upload_limit_mb} MB"
+    limits = f"{SHORTEST_S} to {settings.question_limit_s:g} s, up to {settings.upload_limit_mb} MB"
+    words = f"at most {HOTWORDS_LIMIT} of at most {HOTWORD_LIMIT_CHARS} characters"
     return record(
         ["audio", "language"],
         audio={
@@ -99,13 +103,13 @@ def _question_schema(settings: Settings) -> Schema:
         },
         language=LANGUAGE,
         reply_language={**LANGUAGE, "description": "of the answer; that of the question unless given"},
-        text={"type": "string", "maxLength": 4000, "description": "what was said: recognition is skipped"},
-        hotwords={"type": "string", "description": "rare words, one a line or between commas; 200 at most"},
-        stream={"type": "string", "enum": ["true", "false", "1", "0"]},
+        text={"type": "string", "maxLength": TEXT_LIMIT_CHARS, "description": "what was said: recognition is skipped"},
+        hotwords={"type": "string", "description": f"rare words, one a line or between commas; {words}"},
+        stream={"type": "string", "enum": list(FLAGS)},
         response_format={
             "type": "string",
-            "enum": ["wav", "json", "opus", "ogg", "mp3", "pcm", "sse", "events"],
-            "description": "wav or json; with stream all but json. Stands above the header Accept",
+            "enum": list(WHOLE_FORMS | STREAMED_FORMS),
+            "description": "wav or json; with stream all but json. Overrides the header Accept",
         },
         session_id={"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$", "description": "of an earlier answer"},
     )

@@ -1,0 +1,41 @@
+"""The parts of a multipart form that `/process_audio` and OpenAI's routes share: limits, recordings, hot words."""
+
+from collections.abc import Sequence
+
+from mirrorchat.audio.samples import Audio, decode, require_speakable
+from mirrorchat.errors import InvalidField, InvalidRequest
+from mirrorchat.server.runtime import request_record, runtime
+from mirrorchat.turn.stopwatch import Stopwatch
+
+TEXT_LIMIT_CHARS = 4000
+HOTWORDS_LIMIT = 200
+HOTWORD_LIMIT_CHARS = 64
+FORM_PARTS = 16
+LIST_FORM_PARTS = 512  # of a form whose lists, as OpenAI's `keywords`, have a part for each item
+
+
+def decode_upload(data: bytes, field: str, watch: Stopwatch) -> Audio:
+    """Return the speech in an uploaded file, at its own rate but at most 48 kHz.
+
+    `watch` measures the time, and the request's record gets the length. `audio/` knows no forms: this function names
+    the form's `field` in the errors that `audio/` raises.
+
+    Raises AudioTooLong beyond the setting `question_limit_s`, AudioTooShort, SilentAudio, NonFiniteAudio and
+    UnsupportedAudio.
+    """
+    with watch.time("decode"):
+        try:
+            audio = decode(data, limit_s=runtime().settings.question_limit_s)
+            request_record().audio_in_s += audio.duration_s
+            require_speakable(audio)
+        except InvalidRequest as error:
+            error.param = field
+            raise
+    return audio
+
+
+def check_hotwords(words: Sequence[str], field: str) -> None:
+    """Raise InvalidField, which names the form's `field`, for too many hot words or one that is too long."""
+    if len(words) > HOTWORDS_LIMIT or any(len(word) > HOTWORD_LIMIT_CHARS for word in words):
+        limits = f"at most {HOTWORDS_LIMIT} words of at most {HOTWORD_LIMIT_CHARS} characters"
+        raise InvalidField(f"{field} takes {limits}", param=field)
