@@ -63,7 +63,7 @@ def measure(size: str, options: argparse.Namespace) -> Figures:
     for name, seconds in best.items():
         print(f"  {size}, {name}: {seconds * 1e3:.1f} ms", flush=True)
     figures = figures_of(best) | heard_figures(heard) | {"product_gmac_s": rates}
-    for name in ("units", "int8_tokens_differ", "torchscript_tokens_differ", "product_gmac_s"):
+    for name in ("tokens", "int8_tokens_differ", "torchscript_tokens_differ", "product_gmac_s"):
         print(f"  {size}, {name}: {figures[name]}", flush=True)
     peaks, now = ({name: both[index] for name, both in memory.items()} for index in range(2))
     return figures | {"rss_mb": peaks["int8"], "rss_mb_by_side": peaks, "rss_after_mb_by_side": now}
@@ -124,10 +124,10 @@ def figures_of(best: dict[str, float]) -> Figures:
 
 
 def heard_figures(heard: dict[str, list[tuple[int, ...]]]) -> Figures:
-    """Return how many units a reading has in float32 (their mean), and the share that others hear differently."""
+    """Return how many tokens a reading has in float32 (their mean), and the share that others hear differently."""
     expected = heard["fp32"]
     return {
-        "units": sum(map(len, expected)) / len(expected),
+        "tokens": sum(map(len, expected)) / len(expected),
         "int8_tokens_differ": differing_share(heard["int8"], expected),
         "torchscript_tokens_differ": differing_share(heard["runtime"], expected),
     }

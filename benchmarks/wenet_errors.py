@@ -1,4 +1,4 @@
-"""What WeNet's weights in 8 bits change in what is heard: units that differ from float32's."""
+"""What WeNet's weights in 8 bits change in what is heard: tokens that differ from float32's."""
 
 import sys
 import tempfile
@@ -16,23 +16,23 @@ from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.ctc.search import FloatArray, Hypothesis
 from mirrorchat.wenet.int8 import quantize
 
-Units = tuple[int, ...]
+Tokens = tuple[int, ...]
 Code = Literal["en", "zh"]
 
 
-def differing_share(found: Sequence[Units], expected: Sequence[Units]) -> float:
-    """Return the edit distance (insertions, deletions, substitutions) of all readings, over the expected units."""
+def differing_share(found: Sequence[Tokens], expected: Sequence[Tokens]) -> float:
+    """Return the edit distance (insertions, deletions, substitutions) of all readings, over the expected tokens."""
     distance = sum(edit_distance(one, other) for one, other in zip(found, expected, strict=True))
     return distance / max(1, sum(map(len, expected)))
 
 
-def edit_distance(one: Units, other: Units) -> int:
+def edit_distance(one: Tokens, other: Tokens) -> int:
     """Return Levenshtein's distance."""
     costs = np.arange(len(other) + 1)
-    for row, unit in enumerate(one, 1):
+    for row, token in enumerate(one, 1):
         diagonal, costs[0] = costs[0], row
         for column, wanted in enumerate(other, 1):
-            best = min(costs[column] + 1, costs[column - 1] + 1, diagonal + (unit != wanted))
+            best = min(costs[column] + 1, costs[column - 1] + 1, diagonal + (token != wanted))
             diagonal, costs[column] = costs[column], best
     return int(costs[-1])
 
@@ -42,7 +42,7 @@ class Trained:
 
     @torch.inference_mode()
     def differing(self, code: Code) -> tuple[float, float]:
-        """Return the share of units that differ from float32's in our 8 bits, and in TorchScript's."""
+        """Return the share of tokens that differ from float32's in our 8 bits, and in TorchScript's."""
         for place in ("scripts", "tests"):
             sys.path.insert(0, str(ROOT / place))
         import tiny_wenet_speech as speech
@@ -57,9 +57,9 @@ class Trained:
 
             exact = _readings(model().recognize, features)
             ours = _readings(U2Batches(quantize(model().model, 1)).recognize, features)
-            script = ScriptOneByOne(quantized_script(model().model), len(read_checkpoint(folder).units))
+            script = ScriptOneByOne(quantized_script(model().model), len(read_checkpoint(folder).tokens))
             return differing_share(ours, exact), differing_share(_readings(script.recognize, features), exact)
 
 
-def _readings(recognize: Callable[..., list[Hypothesis]], features: Sequence[FloatArray]) -> list[Units]:
-    return [recognize([each], [None])[0].units for each in features]
+def _readings(recognize: Callable[..., list[Hypothesis]], features: Sequence[FloatArray]) -> list[Tokens]:
+    return [recognize([each], [None])[0].tokens for each in features]

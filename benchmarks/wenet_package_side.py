@@ -60,8 +60,8 @@ class Package:
 def write_checkpoint(size: str, folder: Path) -> None:
     """Write the network of one of SIZES with the weights of `draw_model` as a release folder of WeNet's."""
     config = SIZES[size]
-    units = ["<blank>", "<unk>", *(f"u{number}" for number in range(2, config.vocabulary))]
-    (folder / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(units)), encoding="utf-8")
+    tokens = ["<blank>", "<unk>", *(f"u{number}" for number in range(2, config.vocabulary))]
+    (folder / "units.txt").write_text("".join(f"{token} {i}\n" for i, token in enumerate(tokens)), encoding="utf-8")
     weights = draw_model(size).state_dict()
     torch.save(weights, folder / "final.pt")
     mean, istd = (weights[f"encoder.global_cmvn.{name}"].double() for name in ("mean", "istd"))

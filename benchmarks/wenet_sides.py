@@ -1,8 +1,8 @@
 """The sides that benchmarks/wenet.py compares: our network in each weight mode, and WeNet's runtime format.
 
 Each is held by a process of its own (see side_process.py). Weights are random numbers at the sizes of the releases:
-what they cost does not depend on their values, but for beam and rescoring, whose work follows the number of units that
-are heard. So the blank of the CTC layer is raised until 5 s of noise have about as many units as 5 s of speech (25), in
+what they cost does not depend on their values, but for beam and rescoring, whose work follows the number of tokens that
+are heard. So the blank of the CTC layer is raised until 5 s of noise have about as many tokens as 5 s of speech (25), in
 the same model for all sides.
 """
 
@@ -20,10 +20,10 @@ from mirrorchat.hardware.native_layers import PackedLinears
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches
 from mirrorchat.wenet.ctc.plain import PlainSearch
 from mirrorchat.wenet.ctc.search import BEAM, FloatArray, Hypothesis, prefix_beam_search
+from mirrorchat.wenet.hypothesis_tree import rescore
 from mirrorchat.wenet.int8 import quantize
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
 from mirrorchat.wenet.native import Product, Room
-from mirrorchat.wenet.reading_tree import rescore
 from mirrorchat.wenet.rescoring import attention_rescoring
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,7 +96,7 @@ class Ours:
     @torch.inference_mode()
     def readings(self, frames: int, count: int) -> list[tuple[int, ...]]:
         """Return the best reading of each of `count` utterances."""
-        return [self._batches.recognize([draw_features(frames, seed)], [None])[0].units for seed in range(count)]
+        return [self._batches.recognize([draw_features(frames, seed)], [None])[0].tokens for seed in range(count)]
 
     @torch.inference_mode()
     def product_gmac_s(self, rows: int) -> float | None:
@@ -151,7 +151,7 @@ class Runtime:
 
     def __init__(self, size: str) -> None:
         self._model = quantized_script(draw_model(size))
-        self._units = SIZES[size].vocabulary
+        self._tokens = SIZES[size].vocabulary
 
     @torch.inference_mode()
     def stages(self, frames: int) -> Stages:
@@ -170,13 +170,13 @@ class Runtime:
     @torch.inference_mode()
     def readings(self, frames: int, count: int) -> list[tuple[int, ...]]:
         """Return the best reading of each of `count` utterances."""
-        model = ScriptOneByOne(self._model, self._units)
-        return [model.recognize([draw_features(frames, seed)], [None])[0].units for seed in range(count)]
+        model = ScriptOneByOne(self._model, self._tokens)
+        return [model.recognize([draw_features(frames, seed)], [None])[0].tokens for seed in range(count)]
 
     @torch.inference_mode()
     def seconds_with_our_search(self, frames: int) -> float:
         """Return the same with the search that the server uses."""
-        features, model = draw_features(frames), ScriptOneByOne(self._model, self._units)
+        features, model = draw_features(frames), ScriptOneByOne(self._model, self._tokens)
         start = time.perf_counter()
         model.recognize([features], [None])
         return time.perf_counter() - start
@@ -194,7 +194,7 @@ def plain_search(log_probs: FloatArray) -> list[Hypothesis]:
     """Return what `prefix_beam_search` does, in plain Python."""
     search = PlainSearch(BEAM, None)
     search.advance(log_probs)
-    return [Hypothesis(units, score, frames, ()) for units, score, frames, _ in search.readings()]
+    return [Hypothesis(tokens, score, frames, ()) for tokens, score, frames, _ in search.prefixes()]
 
 
 def _memory_mb(field: str) -> float:

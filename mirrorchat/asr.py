@@ -15,12 +15,12 @@ import torch
 
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Listening, Transcript
+from mirrorchat.engines import Context, EngineInfo, Language, Listening, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
 from mirrorchat.hardware import native
 from mirrorchat.hardware.devices import usable_device
 from mirrorchat.wenet.batch import FRAME_SHIFT_S, ScriptOneByOne, U2Batches, brief, load_script, warm_up
-from mirrorchat.wenet.checkpoint import read_checkpoint, read_units, weights_path
+from mirrorchat.wenet.checkpoint import read_checkpoint, read_tokens, weights_path
 from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.features import BINS, SAMPLE_RATE, fbank
@@ -28,7 +28,7 @@ from mirrorchat.wenet.int8 import quantize
 from mirrorchat.wenet.listening import ChunkListener, Listeners, WholeListener
 from mirrorchat.wenet.stream import ChunkReader, reads_chunks
 from mirrorchat.wenet.text import written
-from mirrorchat.wenet.unit_table import Found, UnitTable, found_in, mean_confidence
+from mirrorchat.wenet.token_table import RecognizedPiece, TokenTable, recognized
 
 __all__ = ["BINS", "SAMPLE_RATE", "WenetRecognizer", "WenetWeights", "choose_weights", "fbank", "written"]
 
@@ -78,14 +78,14 @@ class WenetRecognizer:
         if weights_path(folder).is_file():
             place = usable_device(device)
             kept = choose_weights(weights, place)
-            model, units, frame_s = _load_checkpoint(folder, place, kept, threads)
+            model, tokens, frame_s = _load_checkpoint(folder, place, kept, threads)
             self.info = EngineInfo("wenet", f"{folder.name} {kept}", str(place))
         else:
-            model, units, frame_s = _load_runtime(folder, language)
+            model, tokens, frame_s = _load_runtime(folder, language)
             device_lock = None
             reason = "the released files are quantized, which runs on the CPU"
             self.info = EngineInfo("wenet", folder.name, "cpu", reason)
-        self._units = UnitTable(units, frame_s)
+        self._tokens = TokenTable(tokens, frame_s)
         self._network = model.model
         self.streams = reads_chunks(model.model)
         self._listeners = Listeners()
@@ -97,52 +97,49 @@ class WenetRecognizer:
         language: Language,
         *,
         hotwords: Sequence[str] = (),
-        deadline: Deadline | None = None,
-        cancel: Cancel,
+        context: Context,
     ) -> Transcript:
         """Return what is said in `audio` (any rate, any length), and when. No words give an empty text.
 
-        `hotwords` are likelier to be heard: names, say. One that the model has no units for, or that has too many,
-        changes nothing. Raises the reason of `cancel` soon after it is set, DeadlineExceeded, RecognitionFailed,
+        `hotwords` are likelier to be heard: names, say. One that the model has no tokens for, or that has too many,
+        changes nothing. Raises what ends `context`, RecognitionFailed,
         ServerBusy, ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot
         words.
         """
         self._check_language(language)
-        cancel.check()
+        context.check()
         pieces = pieces_of(audio)
         features = [fbank(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
-        context = self._units.context(hotwords)
-        found = self._engine.recognize(features, context=context, deadline=deadline, cancel=cancel)
-        return self._transcript(found_in(pieces, found))
+        graph = self._tokens.hotword_graph(hotwords)
+        found = self._engine.recognize(features, graph=graph, context=context)
+        return self._tokens.transcript(recognized(pieces, found), self.language)
 
     def listen(
-        self, language: Language, *, hotwords: Sequence[str] = (), deadline: Deadline, cancel: Cancel
+        self, language: Language, *, hotwords: Sequence[str] = (), context: Context
     ) -> Listening:
         """Begin to listen to a caller who speaks for LONGEST_S at most, in one piece; partials come every 0.64 s.
 
         Without `streams` they are empty, and the whole is recognized at the end. Raises ServerBusy when MAX_LISTENERS
-        speak already, ShuttingDown, the reason of `cancel`, and ValueError as `recognize` does.
+        speak already, ShuttingDown, what ends `context`, and ValueError as `recognize` does.
         """
         self._check_language(language)
-        cancel.check()
-        context = self._units.context(hotwords)
+        context.check()
+        graph = self._tokens.hotword_graph(hotwords)
         listener: ChunkListener | WholeListener
         if self.streams:
-            reader = ChunkReader(self._network, context=context)
+            reader = ChunkReader(self._network, graph=graph)
             listener = ChunkListener(
                 self._engine,
                 reader,
-                self._units.units,
+                self._tokens.tokens,
                 language,
                 self._transcribe_one,
-                deadline=deadline,
-                cancel=cancel,
+                context=context,
             )
         else:
             listener = WholeListener(
-                partial(self.recognize, language=language, hotwords=hotwords, deadline=deadline, cancel=cancel),
-                deadline=deadline,
-                cancel=cancel,
+                partial(self.recognize, language=language, hotwords=hotwords, context=context),
+                context=context,
             )
         self._listeners.admit(listener)
         return listener
@@ -162,16 +159,10 @@ class WenetRecognizer:
             raise ValueError(f"this model is for {self.language}, not {language}")
 
     def _transcribe_one(self, found: Hypothesis, duration_s: float) -> Transcript:
-        return self._transcript([Found(0.0, duration_s, found)])
-
-    def _transcript(self, found: Sequence[Found]) -> Transcript:
-        spoken = self._units.spoken(found)
-        return Transcript(
-            written(self._units.names(found), self.language), self.language, spoken, mean_confidence(spoken)
-        )
+        return self._tokens.transcript([RecognizedPiece(0.0, duration_s, found)], self.language)
 
 
-Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognizes, its units, seconds in a frame
+Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognizes, its tokens, seconds in a frame
 
 
 def choose_weights(name: str, device: torch.device) -> WenetWeights:
@@ -193,7 +184,7 @@ def _load_checkpoint(folder: Path, device: torch.device, weights: WenetWeights, 
         model = checkpoint.model.to(device=device, dtype=_DTYPES.get(weights, torch.float32))
     batches = U2Batches(model, device=device)
     warm_up(batches)
-    return batches, checkpoint.units, checkpoint.model.subsampling_rate() * FRAME_SHIFT_S
+    return batches, checkpoint.tokens, checkpoint.model.subsampling_rate() * FRAME_SHIFT_S
 
 
 def _load_runtime(folder: Path, language: Language) -> Loaded:
@@ -202,11 +193,11 @@ def _load_runtime(folder: Path, language: Language) -> Loaded:
         raise ModelNotInstalled(
             f"the WeNet model for {language} is not installed: {folder} lacks {' and '.join(missing)}"
         )
-    units = read_units(folder / "units.txt")
+    tokens = read_tokens(folder / "units.txt")
     script = load_script(folder / "final.zip")
     try:
-        model = ScriptOneByOne(script, len(units))
+        model = ScriptOneByOne(script, len(tokens))
         warm_up(model)
-        return model, units, int(script.subsampling_rate()) * FRAME_SHIFT_S
+        return model, tokens, int(script.subsampling_rate()) * FRAME_SHIFT_S
     except (RuntimeError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"{folder / 'final.zip'} is not a WeNet runtime model: {brief(error)}") from error

@@ -26,25 +26,25 @@ enum Status : int { kDone = 0, kNoMemory = -1, kNotNumbers = -2 };
 // The automaton of hot words: `_Arrays` in mirrorchat/wenet/ctc/context.py. The arrays outlive the search.
 struct Graph {
     const int32_t* first;
-    const int32_t* units;
+    const int32_t* tokens;
     const int32_t* targets;
     const int32_t* fail;
     const double* reached;
     const double* completed;
     double score;
 
-    // The state that the arc of `unit` leads to, or kNone.
-    int32_t arc(int32_t state, int32_t unit) const {
-        const int32_t* end = units + first[state + 1];
-        const int32_t* found = std::lower_bound(units + first[state], end, unit);
-        return found != end && *found == unit ? targets[found - units] : kNone;
+    // The state that the arc of `token` leads to, or kNone.
+    int32_t arc(int32_t state, int32_t token) const {
+        const int32_t* end = tokens + first[state + 1];
+        const int32_t* found = std::lower_bound(tokens + first[state], end, token);
+        return found != end && *found == token ? targets[found - tokens] : kNone;
     }
 
-    // Goes from `state` on with `unit`; returns what that adds to the bonus.
-    double step(int32_t& state, int32_t unit) const {
-        const int32_t from = state, direct = arc(from, unit);
+    // Goes from `state` on with `token`; returns what that adds to the bonus.
+    double step(int32_t& state, int32_t token) const {
+        const int32_t from = state, direct = arc(from, token);
         int32_t target = direct;
-        while (target == kNone && state != 0) target = arc(state = fail[state], unit);
+        while (target == kNone && state != 0) target = arc(state = fail[state], token);
         state = std::max(target, 0);
         const double bonus = direct != kNone ? score : reached[state] - reached[from];
         return bonus + completed[state];
@@ -56,10 +56,10 @@ double log_add(double a, double b) {
     return b == kImpossible ? a : a + std::log1p(std::exp(b - a));
 }
 
-// A unit among the best of a frame.
+// A token among the best of a frame.
 struct Choice {
     float score;
-    int32_t unit;
+    int32_t token;
 };
 
 // Whether none of kBlock scores is above `least`; false with NaN.
@@ -69,33 +69,33 @@ bool none_above(const float* scores, float least) {
     return above == 0;
 }
 
-// Writes the `count` best units of a frame, best first, of equals the lower unit. False if one is NaN or infinite.
-bool choose(const float* frame, int64_t units, int64_t count, Choice* best) {
+// Writes the `count` best tokens of a frame, best first, of equals the lower token. False if one is NaN or infinite.
+bool choose(const float* frame, int64_t tokens, int64_t count, Choice* best) {
     int64_t held = 0;
-    for (int64_t unit = 0; unit < units; ++unit) {
+    for (int64_t token = 0; token < tokens; ++token) {
         if (held == count) {
             const float least = best[count - 1].score;
-            while (unit + kBlock <= units && none_above(frame + unit, least)) unit += kBlock;
-            while (unit < units && frame[unit] <= least) ++unit;
-            if (unit == units) break;
+            while (token + kBlock <= tokens && none_above(frame + token, least)) token += kBlock;
+            while (token < tokens && frame[token] <= least) ++token;
+            if (token == tokens) break;
         }
-        const float score = frame[unit];
+        const float score = frame[token];
         if (!(score < std::numeric_limits<float>::infinity())) return false;
         int64_t place = held < count ? held++ : count - 1;
         for (; place > 0 && best[place - 1].score < score; --place) best[place] = best[place - 1];
-        best[place] = {score, static_cast<int32_t>(unit)};
+        best[place] = {score, static_cast<int32_t>(token)};
     }
     return true;
 }
 
-// When the last unit of a path was spoken, and a link to those before it.
+// When the last token of a path was spoken, and a link to those before it.
 struct Spoken {
     int32_t before;
     int32_t frame;
-    float peak;  // the largest log probability of the unit while it is held
+    float peak;  // the largest log probability of the token while it is held
 };
 
-// The paths to a prefix that end alike, in a blank or in its last unit.
+// The paths to a prefix that end alike, in a blank or in its last token.
 struct Paths {
     double total = kImpossible;  // log probability of all of them
     double best = kImpossible;   // of the likeliest
@@ -103,55 +103,55 @@ struct Paths {
 };
 
 struct Prefix {
-    int32_t parent, last;  // its place in the tree; its last unit, kNone for the empty prefix
+    int32_t parent, last;  // its place in the tree; its last token, kNone for the empty prefix
     int32_t number;        // in the tree; kNone for one that has not survived a frame
     int32_t state;         // of the automaton
     double bonus;          // for hot words
     double total;          // log probability of all paths; hot words apart
-    Paths blank, unit;
+    Paths blank, token;
 
-    const Paths& likeliest() const { return blank.best > unit.best ? blank : unit; }
+    const Paths& likeliest() const { return blank.best > token.best ? blank : token; }
 };
 
-// A prefix met in a frame. What its last unit's paths speak becomes a link only if the prefix survives.
+// A prefix met in a frame. What its last token's paths speak becomes a link only if the prefix survives.
 struct Met : Prefix {
-    bool ends_blank = false, ends_unit = false;
+    bool ends_blank = false, ends_token = false;
     Spoken spoken{};
 
-    // Adds paths that the last unit was just appended to.
+    // Adds paths that the last token was just appended to.
     void append(double log, double likeliest, const Spoken& said) {
-        unit.total = log_add(unit.total, log);
-        if (!(unit.best < likeliest) && ends_unit) return;
-        unit.best = likeliest;
+        token.total = log_add(token.total, log);
+        if (!(token.best < likeliest) && ends_token) return;
+        token.best = likeliest;
         spoken = said;
-        ends_unit = true;
+        ends_token = true;
     }
 
-    // Adds `paths`, whose last unit, spoken as `said`, was just held. The frames of paths that it was appended to just
+    // Adds `paths`, whose last token, spoken as `said`, was just held. The frames of paths that it was appended to just
     // now stay, as in WeNet.
     void hold(const Paths& paths, float score, const Spoken& said) {
-        unit.total = log_add(unit.total, paths.total + score);
-        if (unit.best == kImpossible) spoken = said;
-        unit.best = std::max(unit.best, paths.best + score);
-        ends_unit = true;
+        token.total = log_add(token.total, paths.total + score);
+        if (token.best == kImpossible) spoken = said;
+        token.best = std::max(token.best, paths.best + score);
+        ends_token = true;
     }
 };
 
 // Every prefix that has survived a frame: a number for each, so that none is copied or compared whole.
 class Tree {
   public:
-    int32_t number(int32_t parent, int32_t unit) {
-        const uint64_t key = static_cast<uint64_t>(parent) << 32 | static_cast<uint32_t>(unit);
+    int32_t number(int32_t parent, int32_t token) {
+        const uint64_t key = static_cast<uint64_t>(parent) << 32 | static_cast<uint32_t>(token);
         const auto [place, fresh] = numbers_.try_emplace(key, static_cast<int32_t>(nodes_.size()));
-        if (fresh) nodes_.push_back({parent, unit, nodes_[parent].depth + 1});
+        if (fresh) nodes_.push_back({parent, token, nodes_[parent].depth + 1});
         return place->second;
     }
 
     int32_t depth(int32_t number) const { return nodes_[number].depth; }
 
-    // Writes the units of a prefix, first to last.
-    void spell(int32_t number, int32_t* units) const {
-        for (; number > 0; number = nodes_[number].parent) units[nodes_[number].depth - 1] = nodes_[number].unit;
+    // Writes the tokens of a prefix, first to last.
+    void spell(int32_t number, int32_t* tokens) const {
+        for (; number > 0; number = nodes_[number].parent) tokens[nodes_[number].depth - 1] = nodes_[number].token;
     }
 
     // The longest prefix that both begin with.
@@ -162,7 +162,7 @@ class Tree {
 
   private:
     struct Node {
-        int32_t parent, unit, depth;
+        int32_t parent, token, depth;
     };
     std::vector<Node> nodes_{{kNone, kNone, 0}};
     std::unordered_map<uint64_t, int32_t> numbers_;
@@ -177,11 +177,11 @@ class Search {
     }
 
     // Takes all frames, or none if one holds NaN or infinity.
-    Status advance(const float* log_probs, int64_t frames, int64_t units) {
-        const int64_t count = std::min<int64_t>(beam_, units);
+    Status advance(const float* log_probs, int64_t frames, int64_t tokens) {
+        const int64_t count = std::min<int64_t>(beam_, tokens);
         choices_.resize(frames * count);
         for (int64_t i = 0; i < frames; ++i) {
-            if (!choose(log_probs + i * units, units, count, choices_.data() + i * count)) return kNotNumbers;
+            if (!choose(log_probs + i * tokens, tokens, count, choices_.data() + i * count)) return kNotNumbers;
         }
         for (int64_t i = 0; i < frames; ++i, ++frame_) step(choices_.data() + i * count, count);
         return kDone;
@@ -189,24 +189,24 @@ class Search {
 
     int64_t count() const { return static_cast<int64_t>(live_.size()); }
 
-    // The number of units of all live prefixes together.
-    int64_t units() const {
+    // The number of tokens of all live prefixes together.
+    int64_t tokens() const {
         int64_t sum = 0;
         for (const Prefix& prefix : live_) sum += tree_.depth(prefix.number);
         return sum;
     }
 
-    // Writes the live prefixes, best first, scored as if speech ended here: what each has of units, one after another.
-    void read(int32_t* lengths, double* scores, int32_t* units, int32_t* frames, float* peaks) const {
+    // Writes the live prefixes, best first, scored as if speech ended here: what each has of tokens, one after another.
+    void read(int32_t* lengths, double* scores, int32_t* tokens, int32_t* frames, float* peaks) const {
         std::vector<std::pair<double, int32_t>> order;
         for (int32_t i = 0; i < count(); ++i) order.emplace_back(final_score(live_[i]), i);
         std::stable_sort(order.begin(), order.end(), [](auto& a, auto& b) { return a.first > b.first; });
         for (const auto& [score, i] : order) {
             const int32_t length = tree_.depth(live_[i].number);
-            tree_.spell(live_[i].number, units);
+            tree_.spell(live_[i].number, tokens);
             trace(live_[i].likeliest().spoken, length, frames, peaks);
             *lengths++ = length, *scores++ = score;
-            units += length, frames += length, peaks += length;
+            tokens += length, frames += length, peaks += length;
         }
     }
 
@@ -227,7 +227,7 @@ class Search {
         link_live();
         for (int64_t i = 0; i < count; ++i) {
             for (int32_t from = 0; from < static_cast<int32_t>(live_.size()); ++from) {
-                if (choices[i].unit == kBlank) {
+                if (choices[i].token == kBlank) {
                     stay(from, choices[i].score);
                 } else {
                     append(from, choices[i]);
@@ -237,7 +237,7 @@ class Search {
         keep(rank());
     }
 
-    // Finds the live prefixes that are another's with one unit more: only those can be met in two ways.
+    // Finds the live prefixes that are another's with one token more: only those can be met in two ways.
     void link_live() {
         const int32_t count = static_cast<int32_t>(live_.size());
         child_.assign(count, kNone);
@@ -261,15 +261,15 @@ class Search {
         return met_[again_[from]];
     }
 
-    // What is met of the live prefix `from` followed by `unit`.
-    Met& longer(int32_t from, int32_t unit) {
+    // What is met of the live prefix `from` followed by `token`.
+    Met& longer(int32_t from, int32_t token) {
         for (int32_t child = child_[from]; child != kNone; child = sibling_[child]) {
-            if (live_[child].last == unit) return again(child);
+            if (live_[child].last == token) return again(child);
         }
         const Prefix& prefix = live_[from];
         int32_t state = prefix.state;
-        const double bonus = prefix.bonus + (hot_ ? graph_.step(state, unit) : 0.0);
-        met_.push_back({{prefix.number, unit, kNone, state, bonus, 0.0, {}, {}}});
+        const double bonus = prefix.bonus + (hot_ ? graph_.step(state, token) : 0.0);
+        met_.push_back({{prefix.number, token, kNone, state, bonus, 0.0, {}, {}}});
         return met_.back();
     }
 
@@ -283,16 +283,16 @@ class Search {
     void append(int32_t from, const Choice& choice) {
         const Prefix& prefix = live_[from];
         const float score = choice.score;
-        if (choice.unit != prefix.last) {
+        if (choice.token != prefix.last) {
             const Paths& paths = prefix.likeliest();
-            longer(from, choice.unit).append(prefix.total + score, paths.best + score, {paths.spoken, frame_, score});
+            longer(from, choice.token).append(prefix.total + score, paths.best + score, {paths.spoken, frame_, score});
             return;
         }
-        // The same unit again is the same letter held, unless a blank came between.
-        const Spoken& said = spoken_[prefix.unit.spoken];
-        again(from).hold(prefix.unit, score, {said.before, frame_, std::max(said.peak, score)});
+        // The same token again is the same letter held, unless a blank came between.
+        const Spoken& said = spoken_[prefix.token.spoken];
+        again(from).hold(prefix.token, score, {said.before, frame_, std::max(said.peak, score)});
         const Paths& paths = prefix.blank;
-        longer(from, choice.unit).append(paths.total + score, paths.best + score, {paths.spoken, frame_, score});
+        longer(from, choice.token).append(paths.total + score, paths.best + score, {paths.spoken, frame_, score});
     }
 
     // Returns how many prefixes survive; `order_` begins with them, best first.
@@ -300,7 +300,7 @@ class Search {
         order_.resize(met_.size());
         ranks_.resize(met_.size());
         for (size_t i = 0; i < met_.size(); ++i) {
-            met_[i].total = log_add(met_[i].blank.total, met_[i].unit.total);
+            met_[i].total = log_add(met_[i].blank.total, met_[i].token.total);
             ranks_[i] = met_[i].total + met_[i].bonus;
             order_[i] = static_cast<int32_t>(i);
         }
@@ -316,10 +316,10 @@ class Search {
         for (int64_t i = 0; i < survivors; ++i) {
             Met& met = met_[order_[i]];
             if (met.number == kNone) met.number = tree_.number(met.parent, met.last);
-            // Paths that are impossible still need frames, for readings that are: as many as there are units.
-            met.unit.spoken = met.ends_unit ? static_cast<int32_t>(spoken_.size()) : met.blank.spoken;
-            if (met.ends_unit) spoken_.push_back(met.spoken);
-            if (!met.ends_blank) met.blank.spoken = met.unit.spoken;
+            // Paths that are impossible still need frames, for readings that are: as many as there are tokens.
+            met.token.spoken = met.ends_token ? static_cast<int32_t>(spoken_.size()) : met.blank.spoken;
+            if (met.ends_token) spoken_.push_back(met.spoken);
+            if (!met.ends_blank) met.blank.spoken = met.token.spoken;
             live_.push_back(met);
         }
     }
@@ -369,37 +369,37 @@ Search* prefix_search_create(int32_t beam, const Graph* graph) {
 
 void prefix_search_destroy(Search* search) { delete search; }
 
-// Takes log probabilities (frames, units). After kNoMemory the search can only be destroyed.
-int prefix_search_advance(Search* search, const float* log_probs, int64_t frames, int64_t units) {
+// Takes log probabilities (frames, tokens). After kNoMemory the search can only be destroyed.
+int prefix_search_advance(Search* search, const float* log_probs, int64_t frames, int64_t tokens) {
     try {
-        return search->advance(log_probs, frames, units);
+        return search->advance(log_probs, frames, tokens);
     } catch (...) {
         return mirrorchat::kNoMemory;
     }
 }
 
-// How many readings there are, and in `units` how many units they have together.
-int64_t prefix_search_size(const Search* search, int64_t* units) {
-    *units = search->units();
+// How many readings there are, and in `tokens` how many tokens they have together.
+int64_t prefix_search_size(const Search* search, int64_t* tokens) {
+    *tokens = search->tokens();
     return search->count();
 }
 
 // Writes all readings into arrays of the size that prefix_search_size gives.
-int prefix_search_read(const Search* search, int32_t* lengths, double* scores, int32_t* units, int32_t* frames,
+int prefix_search_read(const Search* search, int32_t* lengths, double* scores, int32_t* tokens, int32_t* frames,
                        float* peaks) {
     try {
-        search->read(lengths, scores, units, frames, peaks);
+        search->read(lengths, scores, tokens, frames, peaks);
         return mirrorchat::kDone;
     } catch (...) {
         return mirrorchat::kNoMemory;
     }
 }
 
-// Writes the units that all readings begin with and returns how many they are; more than `capacity` are not written.
-int64_t prefix_search_stable(const Search* search, int64_t capacity, int32_t* units) {
+// Writes the tokens that all readings begin with and returns how many they are; more than `capacity` are not written.
+int64_t prefix_search_stable(const Search* search, int64_t capacity, int32_t* tokens) {
     const int32_t agreed = search->agreed();
     const int64_t length = search->tree().depth(agreed);
-    if (length <= capacity) search->tree().spell(agreed, units);
+    if (length <= capacity) search->tree().spell(agreed, tokens);
     return length;
 }
 }

@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mirrorchat.asr import WenetRecognizer, fbank
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Language
-from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model, reverse_units
+from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model, reverse_tokens
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "wenet-tiny"
 TAKES = 6000
@@ -42,7 +42,7 @@ _SUFFIXES = ("'s", "ing", "er", "s")
 
 
 def split_word(word: str, language: speech.Code) -> list[str]:
-    """Return the units of a word: Chinese characters, or an English stem with `▁` before it and perhaps a suffix."""
+    """Return the tokens of a word: Chinese characters, or an English stem with `▁` before it and perhaps a suffix."""
     if language == "zh":
         return list(word)
     for suffix in _SUFFIXES:
@@ -51,9 +51,9 @@ def split_word(word: str, language: speech.Code) -> list[str]:
     return ["▁" + word]
 
 
-def list_units(language: speech.Code) -> list[str]:
-    """Return every unit by number. The two languages keep `<sos/eos>` where WeNet's older and newer recipes do."""
-    spoken = {unit for word in speech.vocabulary(language) for unit in split_word(word, language)}
+def list_tokens(language: speech.Code) -> list[str]:
+    """Return every token by number. The two languages keep `<sos/eos>` where WeNet's older and newer recipes do."""
+    spoken = {token for word in speech.vocabulary(language) for token in split_word(word, language)}
     if language == "zh":
         return ["<blank>", "<unk>", *sorted(spoken), "<sos/eos>"]
     return ["<blank>", "<unk>", "<sos/eos>", *sorted(spoken)]
@@ -61,18 +61,18 @@ def list_units(language: speech.Code) -> list[str]:
 
 @dataclass(frozen=True)
 class Example:
-    """One training take: filter banks (T, 80) float32 and unit numbers (U) int64."""
+    """One training take: filter banks (T, 80) float32 and token numbers (U) int64."""
 
     features: Tensor
-    units: Tensor
+    tokens: Tensor
 
 
-def make_examples(takes: Sequence[speech.Take], units: Sequence[str]) -> list[Example]:
+def make_examples(takes: Sequence[speech.Take], tokens: Sequence[str]) -> list[Example]:
     """Speak the takes and compute their features."""
-    numbers = {unit: number for number, unit in enumerate(units)}
+    numbers = {token: number for number, token in enumerate(tokens)}
     examples = []
     for take, samples in zip(takes, speech.speak(takes), strict=True):
-        spelled = [numbers[unit] for word in take.words for unit in split_word(word, take.language)]
+        spelled = [numbers[token] for word in take.words for token in split_word(word, take.language)]
         examples.append(Example(torch.from_numpy(fbank(samples)), torch.tensor(spelled, dtype=torch.long)))
     return examples
 
@@ -105,8 +105,8 @@ def loss_of(model: U2Model, batch: Sequence[Example], mean: Tensor, rng: random.
     lengths = torch.tensor([len(item) for item in features])
     chunk = rng.randint(6, 25) if rng.random() < 0.5 else -1  # now and then in chunks, so that it can stream
     encoded, mask = model.encoder(pad_sequence(features, batch_first=True), lengths, chunk)
-    counts = torch.tensor([len(example.units) for example in batch])
-    targets = torch.cat([example.units for example in batch])
+    counts = torch.tensor([len(example.tokens) for example in batch])
+    targets = torch.cat([example.tokens for example in batch])
     ctc = nn.functional.ctc_loss(
         model.ctc.log_softmax(encoded).transpose(0, 1), targets, mask.sum(dim=(1, 2)), counts,
         reduction="sum", zero_infinity=True,
@@ -116,10 +116,10 @@ def loss_of(model: U2Model, batch: Sequence[Example], mean: Tensor, rng: random.
 
 
 def attention_loss(model: U2Model, batch: Sequence[Example], encoded: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-    """Return the summed cross entropy of both decoders; `lengths` (B) count the units and one end."""
+    """Return the summed cross entropy of both decoders; `lengths` (B) count the tokens and one end."""
     start = torch.tensor([model.sos])
-    given = pad_sequence([torch.cat((start, example.units)) for example in batch], True, float(model.eos))
-    reverse = reverse_units(given, lengths, model.eos)
+    given = pad_sequence([torch.cat((start, example.tokens)) for example in batch], True, float(model.eos))
+    reverse = reverse_tokens(given, lengths, model.eos)
     outputs = model.decoder(encoded, mask, given, lengths, reverse, REVERSE_SHARE)
     total = torch.zeros([])
     for logits, shown, share in zip(outputs, (given, reverse), (1.0 - REVERSE_SHARE, REVERSE_SHARE), strict=True):
@@ -134,11 +134,11 @@ def attention_loss(model: U2Model, batch: Sequence[Example], encoded: Tensor, ma
     return total
 
 
-def build(units: Sequence[str], examples: Sequence[Example]) -> U2Model:
+def build(tokens: Sequence[str], examples: Sequence[Example]) -> U2Model:
     """Return an untrained network whose CMVN is that of the examples."""
     frames = torch.cat([example.features for example in examples]).clamp(min=0.0)
     config = U2Config(
-        vocabulary=len(units), sos=units.index("<sos/eos>"), eos=units.index("<sos/eos>"), width=64, heads=4,
+        vocabulary=len(tokens), sos=tokens.index("<sos/eos>"), eos=tokens.index("<sos/eos>"), width=64, heads=4,
         encoder_units=192, encoder_blocks=4, kernel=8, decoder_heads=4, decoder_units=128, decoder_blocks=1,
         reverse_blocks=1, dropout=0.05,
     )  # fmt: skip
@@ -167,7 +167,7 @@ def train(model: U2Model, examples: Sequence[Example], steps: int, seed: int) ->
     model.eval()
 
 
-def export(model: U2Model, units: Sequence[str], folder: Path) -> None:
+def export(model: U2Model, tokens: Sequence[str], folder: Path) -> None:
     """Write `model` as WeNet's runtime export does: linear layers in int8, everything in TorchScript."""
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -177,7 +177,7 @@ def export(model: U2Model, units: Sequence[str], folder: Path) -> None:
         quantize = torch.ao.quantization.quantize_dynamic
         quantized = quantize(model, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     save_script(quantized, folder / "final.zip")
-    lines = [f"{unit} {number}\n" for number, unit in enumerate(units)]
+    lines = [f"{token} {number}\n" for number, token in enumerate(tokens)]
     (folder / "units.txt").write_text("".join(lines), encoding="utf-8")
 
 
@@ -232,12 +232,12 @@ def main() -> None:
     for language in arguments.languages:
         started = time.monotonic()
         torch.manual_seed(arguments.seed)
-        units = list_units(language)
-        examples = make_examples(speech.training(language, TAKES, arguments.seed), units)
-        print(f"{language}: {len(examples)} takes spoken in {time.monotonic() - started:.0f} s, {len(units)} units")
-        model = build(units, examples)
+        tokens = list_tokens(language)
+        examples = make_examples(speech.training(language, TAKES, arguments.seed), tokens)
+        print(f"{language}: {len(examples)} takes spoken in {time.monotonic() - started:.0f} s, {len(tokens)} tokens")
+        model = build(tokens, examples)
         train(model, examples, STEPS[language], arguments.seed)
-        export(model, units, arguments.out / language)
+        export(model, tokens, arguments.out / language)
         size = (arguments.out / language / "final.zip").stat().st_size
         print(f"{language}: {time.monotonic() - started:.0f} s, {size} bytes")
         report(arguments.out / language, language)

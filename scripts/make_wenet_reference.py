@@ -158,8 +158,8 @@ def inputs(clips: Path | None) -> dict[str, FloatArray]:
 # Checkpoints
 
 
-def list_units(variant: Variant) -> list[str]:
-    """Return 40 units by number, with `<sos/eos>` where the recipe's age puts it."""
+def list_tokens(variant: Variant) -> list[str]:
+    """Return 40 tokens by number, with `<sos/eos>` where the recipe's age puts it."""
     spoken = WORD_PIECES.split() if variant.bpe else list(CHARACTERS)
     if variant.old:
         return ["<blank>", "<unk>", *spoken, "<sos/eos>"]
@@ -227,7 +227,7 @@ def randomise(model: Any, seed: int) -> None:
 
 
 def level(model: Any) -> None:
-    """Make the units about equally likely over noise, and blank the likeliest, so that CTC gives varied text."""
+    """Make the tokens about equally likely over noise, and blank the likeliest, so that CTC gives varied text."""
     encoded = torch.from_numpy(encode(model, smooth_noise(NOISE_FRAMES[-1]).astype(np.float32)))
     layer = model.ctc.ctc_lo
     layer.weight.mul_(4.0 / layer(encoded).std(dim=0).mean())
@@ -260,10 +260,10 @@ def state(model: Any, variant: Variant) -> "OrderedDict[str, Tensor]":
 def write_checkpoint(wenet: Wenet, variant: Variant, source: Path, folder: Path) -> Any:
     """Write a release folder and return the network in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    units = list_units(variant)
-    config = make_config(variant, source, len(units))
+    tokens = list_tokens(variant)
+    config = make_config(variant, source, len(tokens))
     (folder / "train.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    (folder / "units.txt").write_text("".join(f"{u} {i}\n" for i, u in enumerate(units)), encoding="utf-8")
+    (folder / "units.txt").write_text("".join(f"{u} {i}\n" for i, u in enumerate(tokens)), encoding="utf-8")
     write_cmvn(variant, folder / "global_cmvn")
     model = make_model(wenet, variant, config, folder / "global_cmvn")
     torch.save(state(model, variant), folder / "final.pt")
@@ -294,7 +294,7 @@ def encode(model: Any, features: FloatArray) -> FloatArray:
 
 
 def ragged(rows: Sequence[Sequence[int]]) -> npt.NDArray[np.int16]:
-    """Return rows of unit or frame numbers as one array, filled up with -1."""
+    """Return rows of token or frame numbers as one array, filled up with -1."""
     filled = np.full((len(rows), max(map(len, rows))), -1, np.int16)
     for row, values in zip(filled, rows, strict=True):
         row[: len(values)] = values
@@ -381,7 +381,7 @@ def batch_arrays(model: Any, features: dict[str, FloatArray]) -> Arrays:
 
 
 def hot_words(best: Sequence[int], others: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Return two runs of two or three units that lesser readings have and the best has not."""
+    """Return two runs of two or three tokens that lesser readings have and the best has not."""
     found: list[tuple[int, ...]] = []
     known = {tuple(best[i : i + n]) for n in (2, 3) for i in range(len(best))}
     for size in (2, 3):
@@ -390,28 +390,28 @@ def hot_words(best: Sequence[int], others: Sequence[Sequence[int]]) -> list[tupl
     return found
 
 
-def context_cases(wenet: Wenet, model: Any, units: Sequence[str], features: dict[str, FloatArray]) -> Iterator[Config]:
+def context_cases(wenet: Wenet, model: Any, tokens: Sequence[str], features: dict[str, FloatArray]) -> Iterator[Config]:
     """Yield the searches with hot words at two bonuses, and with words that overlap."""
     for name in ("question", "noise-203"):
         readings = decode(model, features[name])["ctc_prefix_beam_search"].nbest
         first, second = hot_words(readings[0], readings)
         overlapping = [first, (*first[-1:], *second), second[:-1]]
         for words, score in (([first, second], 3.0), ([first, second], 6.0), (overlapping, 2.0)):
-            case = {"input": name, "words": words, "text": [spell(word, units) for word in words], "score": score}
-            words_graph = graph(wenet, units, words, score)
+            case = {"input": name, "words": words, "text": [spell(word, tokens) for word in words], "score": score}
+            words_graph = graph(wenet, tokens, words, score)
             yield case | biased(decode(model, features[name], context_graph=words_graph))
 
 
-def spell(word: Sequence[int], units: Sequence[str]) -> str:
-    return "".join(units[unit] for unit in word)
+def spell(word: Sequence[int], tokens: Sequence[str]) -> str:
+    return "".join(tokens[token] for token in word)
 
 
-def graph(wenet: Wenet, units: Sequence[str], words: Sequence[Sequence[int]], score: float) -> Any:
+def graph(wenet: Wenet, tokens: Sequence[str], words: Sequence[Sequence[int]], score: float) -> Any:
     """Return WeNet's graph of words, which it reads from a file as text."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
-        file.writelines(spell(word, units) + "\n" for word in words)
+        file.writelines(spell(word, tokens) + "\n" for word in words)
         file.flush()
-        return wenet.context_graph(file.name, {unit: i for i, unit in enumerate(units)}, context_score=score)
+        return wenet.context_graph(file.name, {token: i for i, token in enumerate(tokens)}, context_score=score)
 
 
 def biased(results: dict[str, Any]) -> Config:
@@ -432,7 +432,7 @@ def write_variant(wenet: Wenet, variant: Variant, source: Path, out: Path, featu
     arrays["sos_eos"] = np.array([model.sos, model.eos], np.int16)
     np.savez_compressed(out / variant.name / "expected.npz", allow_pickle=False, **arrays)
     if variant.name == "aishell":
-        cases = list(context_cases(wenet, model, list_units(variant), features))
+        cases = list(context_cases(wenet, model, list_tokens(variant), features))
         lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
         (out / variant.name / "context.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     report(variant, arrays)
@@ -445,7 +445,7 @@ def report(variant: Variant, arrays: Arrays) -> None:
     distinct = len(np.unique(arrays["greedy"])) - 1
     changed = int((arrays["rescored_index"] > 0).sum())
     print(
-        f"{variant.name}: {distinct} units in the greedy texts, of {lengths.sum()} in "
+        f"{variant.name}: {distinct} tokens in the greedy texts, of {lengths.sum()} in "
         f"{arrays['encoded_frames'].sum()} frames; closest readings {np.nanmin(gaps):.1e}; "
         f"rescoring changes {changed} of {len(lengths)}"
     )

@@ -1,14 +1,14 @@
-"""The installation of a model: fetched or carried in, checked, converted aside, and renamed into place when whole."""
+"""The installation of a model: its source files are converted in a temporary folder that replaces the old model."""
 
-import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mirrorchat.errors import InstallError
 from mirrorchat.models.manifest import Engine, Release
-from mirrorchat.models.material import XTTS_FILES, Material, Request, Say, check_room, material
+from mirrorchat.models.source_files import FILE_NAMES, InstallRequest, Report, SourceFiles, check_room, source_files
 from mirrorchat.models.store import (
     ASIDE_PREFIX,
     BY_HAND,
@@ -19,41 +19,45 @@ from mirrorchat.models.store import (
     now_text,
     put_in_place,
     remove_downloads,
+    sync_to_disk,
     write_record,
 )
 
 RUNTIME_FILES = ("final.zip", "units.txt")
 
 
-def check_place_is_free(request: Request, models_dir: Path) -> bool:
-    """Tell whether there is something to install: not when it is there. Raises InstallError when another one is."""
+def needs_installation(request: InstallRequest, models_dir: Path) -> bool:
+    """Return False when the release is installed and is not to be replaced.
+
+    Raises InstallError when the release's folder holds another model that is not to be replaced.
+    """
     release, folder = request.release, models_dir / request.release.folder
     present = installed_name(folder) if not request.replace else ""
     if present and present != release.name:
-        what = {BY_HAND: f"{folder} was filled by hand", DAMAGED: f"the record in {folder} is damaged"}.get(
+        contents = {BY_HAND: f"{folder} was filled by hand", DAMAGED: f"the record in {folder} is damaged"}.get(
             present, f"{present} is in {folder}"
         )
-        raise InstallError(f"{what}: --replace installs {release.name} in its place")
+        raise InstallError(f"{contents}: --replace installs {release.name} in its place")
     return not present
 
 
-def install(request: Request, models_dir: Path, say: Say) -> Record:
+def install(request: InstallRequest, models_dir: Path, report: Report) -> Record:
     """Install a release into `models_dir`, which the caller has `locked`, and return its record.
 
-    Raises InstallError, or ConfigurationError or ModelNotInstalled for files that are damaged or do not belong
-    together; then what was installed before is as it was, and what was fetched is gone on with next time.
+    Raises InstallError, ConfigurationError or ModelNotInstalled when files are damaged or do not belong together. The
+    model that was installed before then stays as it was, and the next call resumes the download.
     """
     release = request.release
     try:
-        with material(request, models_dir, say) as found:
+        with source_files(request, models_dir, report) as found:
             check_room(models_dir, release.installed_bytes * (2 if request.keep_original else 1))
-            say(f"{release.name}: converting")
+            report(f"{release.name}: converting")
             with tempfile.TemporaryDirectory(prefix=ASIDE_PREFIX, dir=models_dir) as aside:
                 made = Path(aside) / release.folder
                 made.mkdir()
-                _make(release, found.folder, made)
+                _convert(release, found.folder, made)
                 if request.keep_original:
-                    _keep_original(found.folder, made)
+                    _copy_present(("model.pth", "speakers_xtts.pth", "final.pt"), found.folder, made)
                 record = _record(request, made, found)
                 write_record(made, record)
                 put_in_place(made, models_dir / release.folder)
@@ -63,25 +67,21 @@ def install(request: Request, models_dir: Path, say: Say) -> Record:
     return record
 
 
-def _record(request: Request, made: Path, found: Material) -> Record:
-    names = [path.name for path in made.iterdir()]
+def _record(request: InstallRequest, made: Path, found: SourceFiles) -> Record:
     return Record(
         name=request.release.name,
         source=found.source,
         installed_at=now_text(),
         licence_accepted=request.licence_accepted,
-        files=describe(made, names),
+        files=describe(made, [path.name for path in made.iterdir()]),
         released=found.released,
     )
 
 
-# What to make of it
-
-
-def _make(release: Release, source: Path, made: Path) -> None:
-    """Write what is loaded at the server's start into the folder `made`: no pickle."""
+def _convert(release: Release, source: Path, made: Path) -> None:
+    """Write the files that the server loads at its start, without a pickle, into the folder `made`."""
     if release.engine is Engine.XTTS:
-        _make_xtts(release, source, made)
+        _convert_xtts(source, made)
     elif (source / "final.pt").is_file() or (source / "final.safetensors").is_file():
         from mirrorchat.models.convert import convert_wenet_checkpoint
 
@@ -92,7 +92,7 @@ def _make(release: Release, source: Path, made: Path) -> None:
         raise InstallError(f"there is no {release.title} to install: it lacks final.pt")
 
 
-def _make_xtts(release: Release, source: Path, made: Path) -> None:
+def _convert_xtts(source: Path, made: Path) -> None:
     if not (source / "model.safetensors").is_file():
         from mirrorchat.models.convert import convert_checkpoint
 
@@ -102,9 +102,7 @@ def _make_xtts(release: Release, source: Path, made: Path) -> None:
 
     check_files(source)
     read_safetensors(source / "model.safetensors")
-    for name in XTTS_FILES:
-        if (source / name).is_file() and not name.endswith(".pth"):
-            _copy(source / name, made / name)
+    _copy_present([name for name in FILE_NAMES[Engine.XTTS] if not name.endswith(".pth")], source, made)
 
 
 def _copy_runtime(source: Path, made: Path) -> None:
@@ -115,17 +113,12 @@ def _copy_runtime(source: Path, made: Path) -> None:
     read_units(source / "units.txt")
     if not zipfile.is_zipfile(source / "final.zip"):
         raise InstallError("final.zip is damaged or no WeNet runtime model")
-    for name in RUNTIME_FILES:
-        _copy(source / name, made / name)
+    _copy_present(RUNTIME_FILES, source, made)
 
 
-def _keep_original(source: Path, made: Path) -> None:
-    for name in ("model.pth", "speakers_xtts.pth", "final.pt"):
+def _copy_present(names: Sequence[str], source: Path, made: Path) -> None:
+    """Copy those files of `names` that `source` has."""
+    for name in names:
         if (source / name).is_file():
-            _copy(source / name, made / name)
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
+            shutil.copyfile(source / name, made / name)
+            sync_to_disk(made / name)

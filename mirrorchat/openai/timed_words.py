@@ -1,4 +1,4 @@
-"""What was heard, word by word: a recognizer's units put together to words and to segments, and subtitles of these."""
+"""Segments and subtitles of a transcript, made from its words with their times."""
 
 import math
 import re
@@ -7,29 +7,17 @@ from dataclasses import dataclass
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.audio.vad import find_speech
-from mirrorchat.engines import SpokenToken, Transcript
-from mirrorchat.wenet.text import SPECIAL
+from mirrorchat.engines import SpokenToken, TimedWord, Transcript
 
 PAUSE_S = 0.6  # of silence, from which a new segment begins
 SEGMENT_LIMIT_S = 7.0  # what subtitles show at once
 
-_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
-_WIDE = re.compile(rf"[{_CJK}]")
-
-
-@dataclass(frozen=True)
-class TimedWord:
-    """A word, or a Chinese character, in seconds from the start of the recording."""
-
-    text: str
-    start_s: float
-    end_s: float
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Some words without a long pause between them. `confidence` in [0, 1], None where it is not known."""
+    """Words without a long pause between them. `confidence` is in [0, 1], or None where it is not known."""
 
     text: str
     start_s: float
@@ -37,65 +25,37 @@ class Segment:
     confidence: float | None
 
 
-def words_of(transcript: Transcript) -> list[TimedWord]:
-    """Return the words of a transcript with their times, written as in its text; none where it has no units."""
-    groups = _groups(transcript.units)
-    written = _WORD.findall(transcript.text)
-    if len(written) != len(groups):  # a unit that is written as something else
-        written = [_spelled(group) for group in groups]
-    pairs = zip(written, groups, strict=True)
-    return [TimedWord(text, group[0].start_s, group[-1].end_s) for text, group in pairs]
-
-
 def segments_of(transcript: Transcript, audio: Audio) -> list[Segment]:
-    """Return a transcript in segments; one from the first to the last speech in `audio` where it has no units."""
+    """Return the segments of a transcript of `audio`.
+
+    A segment ends at a pause of PAUSE_S or before it is longer than SEGMENT_LIMIT_S. A transcript without the times of
+    its words gives one segment, from the first to the last speech in `audio`.
+    """
     if not transcript.text:
         return []
-    words = words_of(transcript)
-    if not words:
+    if not transcript.words:
         span = find_speech(audio)
         return [Segment(transcript.text, span.start_s, span.end_s or audio.duration_s, transcript.confidence)]
     parts: list[list[TimedWord]] = [[]]
-    for word in words:
+    for word in transcript.words:
         part = parts[-1]
         if part and (word.start_s - part[-1].end_s >= PAUSE_S or word.end_s - part[0].start_s > SEGMENT_LIMIT_S):
             parts.append([])
         parts[-1].append(word)
-    return [_segment(part, transcript.units) for part in parts]
+    return [_segment(part, transcript.tokens) for part in parts]
 
 
-def _segment(words: Sequence[TimedWord], units: Sequence[SpokenToken]) -> Segment:
+def _segment(words: Sequence[TimedWord], tokens: Sequence[SpokenToken]) -> Segment:
     start_s, end_s = words[0].start_s, words[-1].end_s
-    logs = [math.log(max(unit.confidence, 1e-30)) for unit in units if start_s <= unit.start_s < end_s]
+    logs = [math.log(max(token.confidence, 1e-30)) for token in tokens if start_s <= token.start_s < end_s]
     return Segment(joined([word.text for word in words]), start_s, end_s, math.exp(math.fsum(logs) / len(logs)))
 
 
-def _groups(units: Sequence[SpokenToken]) -> list[list[SpokenToken]]:
-    """Return the units of each word: `▁` or a unit that is no text begins one, a Chinese character is one."""
-    groups: list[list[SpokenToken]] = []
-    is_open = False
-    for unit in units:
-        if SPECIAL.fullmatch(unit.text) or unit.text == "▁":
-            is_open = False
-            continue
-        is_wide = bool(_WIDE.search(unit.text))
-        if is_open and not is_wide and not unit.text.startswith("▁"):
-            groups[-1].append(unit)
-        else:
-            groups.append([unit])
-        is_open = not is_wide
-    return groups
-
-
-def _spelled(group: Sequence[SpokenToken]) -> str:
-    return "".join(unit.text for unit in group).replace("▁", "")
-
-
 def joined(words: Sequence[str]) -> str:
-    """Return words, or longer texts, as one text: with spaces, but for those between Chinese characters."""
+    """Return words, or longer texts, as one text: joined by spaces, except between two Chinese characters."""
     text = ""
     for word in words:
-        tight = not text or (_WIDE.match(word) and _WIDE.match(text[-1]))
+        tight = not text or (_CJK.match(word) and _CJK.match(text[-1]))
         text += word if tight else f" {word}"
     return text
 

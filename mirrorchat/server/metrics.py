@@ -153,15 +153,15 @@ def _batches(engines: Engines | None) -> Iterator[Metric]:
     }
     labels = ["engine"]
     occupancy = GaugeMetricFamily("mirrorchat_batch_occupancy", "Sentences that are being decoded.", labels=labels)
-    rows = GaugeMetricFamily("mirrorchat_batch_rows", "Sentences that can be decoded at once.", labels=labels)
+    slots = GaugeMetricFamily("mirrorchat_batch_rows", "Sentences that can be decoded at once.", labels=labels)
     waiting = GaugeMetricFamily("mirrorchat_batch_waiting", "Sentences that wait for a row.", labels=labels)
     tokens = CounterMetricFamily("mirrorchat_tokens", "Audio tokens decoded; its rate is tokens/s.", labels=labels)
     for name, batch in stats.items():
         occupancy.add_metric([name], batch.running)
-        rows.add_metric([name], batch.rows)
+        slots.add_metric([name], batch.slots)
         waiting.add_metric([name], batch.waiting)
         tokens.add_metric([name], batch.tokens)
-    yield from (occupancy, rows, waiting, tokens)
+    yield from (occupancy, slots, waiting, tokens)
 
 
 def _failures(engines: Engines | None) -> Iterator[Metric]:

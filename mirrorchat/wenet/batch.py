@@ -14,8 +14,8 @@ import torch
 
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis, prefix_beam_search
+from mirrorchat.wenet.hypothesis_tree import rescore
 from mirrorchat.wenet.model import U2Model
-from mirrorchat.wenet.reading_tree import rescore
 from mirrorchat.wenet.rescoring import attention_rescoring
 
 FRAME_SHIFT_S = 0.01  # of the filter banks
@@ -37,14 +37,14 @@ class U2Batches:
         self.model = model
         self._device = device
 
-    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best reading of each utterance, features (T, 80) float32; nothing where T is too small."""
         shortest = self.model.right_context() + 1
         found = [NOTHING] * len(features)
         heard = [index for index, each in enumerate(features) if len(each) >= shortest]
         if heard:
             output, log_probs = self.encode([features[index] for index in heard])
-            hypotheses = self.search(log_probs, [contexts[index] for index in heard])
+            hypotheses = self.search(log_probs, [graphs[index] for index in heard])
             best = rescore(self.model, hypotheses, output, [len(each) for each in log_probs])
             for index, hypothesis in zip(heard, best, strict=True):
                 found[index] = hypothesis
@@ -60,36 +60,36 @@ class U2Batches:
         return output, [np.ascontiguousarray(log_probs[index, :size]) for index, size in enumerate(sizes)]
 
     @staticmethod
-    def search(log_probs: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[list[Hypothesis]]:
+    def search(log_probs: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[list[Hypothesis]]:
         """Return the n best readings of each utterance by its CTC log probabilities (S, V)."""
-        return [prefix_beam_search(each, context=context) for each, context in zip(log_probs, contexts, strict=True)]
+        return [prefix_beam_search(each, graph=graph) for each, graph in zip(log_probs, graphs, strict=True)]
 
 
 class ScriptOneByOne:
     """WeNet's runtime format, TorchScript: it reads one utterance at a time, on the CPU.
 
-    The last layer must give as many `units` as are listed, else recognizing raises ValueError.
+    The last layer must give as many `tokens` as are listed, else recognizing raises ValueError.
     """
 
     rows = 1
     frames = 1
 
-    def __init__(self, model: torch.jit.ScriptModule, units: int) -> None:
+    def __init__(self, model: torch.jit.ScriptModule, tokens: int) -> None:
         self.model = model
-        self._units = units
+        self._tokens = tokens
         self._shortest = int(model.right_context()) + 1
 
-    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best reading of each utterance, features (T, 80) float32; nothing where T is too small."""
-        return [self._recognize(*each) for each in zip(features, contexts, strict=True)]
+        return [self._recognize(*each) for each in zip(features, graphs, strict=True)]
 
-    def _recognize(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
+    def _recognize(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
         if len(features) < self._shortest:
             return NOTHING
         output, log_probs = encode(self.model, features)
-        if log_probs.shape[1] != self._units:
-            raise ValueError(f"it knows {log_probs.shape[1]} units and units.txt lists {self._units}")
-        return attention_rescoring(self.model, prefix_beam_search(log_probs, context=context), output)
+        if log_probs.shape[1] != self._tokens:
+            raise ValueError(f"it knows {log_probs.shape[1]} tokens and units.txt lists {self._tokens}")
+        return attention_rescoring(self.model, prefix_beam_search(log_probs, graph=graph), output)
 
 
 def encode(model: torch.jit.ScriptModule | U2Model, features: FloatArray) -> tuple[torch.Tensor, FloatArray]:

@@ -47,11 +47,11 @@ _Stats = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as it was trained: float32, on the CPU, for inference. `units` are indexed by their numbers."""
+    """A model as it was trained: float32, on the CPU, for inference. `tokens` are indexed by their numbers."""
 
     config: U2Config
     model: U2Model
-    units: list[str]
+    tokens: list[str]
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -61,19 +61,19 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     files are damaged, do not belong together, or describe a network that is not of this family.
     """
     _check_files(folder)
-    units = read_units(folder / UNITS_FILE)
-    train = read_train_yaml(folder / TRAIN_FILE, units)
+    tokens = read_tokens(folder / UNITS_FILE)
+    train = read_train_yaml(folder / TRAIN_FILE, tokens)
     path = weights_path(folder)
     weights = read_weights(path)
     cmvn = _choose_cmvn(folder, weights, train.config.bins, train.wants_cmvn)
     if cmvn is not None:
         weights[_MEAN], weights[_ISTD] = cmvn
     config = _settle_attention(train.config, weights)
-    return Checkpoint(config, _build(path, config, weights), units)
+    return Checkpoint(config, _build(path, config, weights), tokens)
 
 
-def read_units(path: Path) -> list[str]:
-    """Return the units of a `units.txt` (one `unit number` a line), indexed by their numbers.
+def read_tokens(path: Path) -> list[str]:
+    """Return the tokens of a `units.txt` (one `token number` a line), indexed by their numbers.
 
     Raises ConfigurationError, naming the line, when a line is not of that form or a number is missing or doubled.
     """
@@ -81,10 +81,10 @@ def read_units(path: Path) -> list[str]:
     for position, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        unit, _, number = line.rstrip("\r").replace("\t", " ").rpartition(" ")
-        if not unit or not number.isdecimal() or len(number) > 9 or int(number) in numbered:
-            raise ConfigurationError(f"{path}, line {position}: not a unit and its own number; {REINSTALL}")
-        numbered[int(number)] = unit
+        token, _, number = line.rstrip("\r").replace("\t", " ").rpartition(" ")
+        if not token or not number.isdecimal() or len(number) > 9 or int(number) in numbered:
+            raise ConfigurationError(f"{path}, line {position}: not a token and its own number; {REINSTALL}")
+        numbered[int(number)] = token
     if not numbered or sorted(numbered) != list(range(len(numbered))):
         raise ConfigurationError(f"{path}: numbers are missing; {REINSTALL}")
     return [numbered[number] for number in range(len(numbered))]

@@ -34,7 +34,7 @@ CONVOLUTION_NORMS = ("layer_norm", "batch_norm")
 class U2Config:
     """The kind and sizes of a network, by WeNet's names for the kinds.
 
-    `sos`, `eos` and `blank` are unit numbers; WeNet's older recipes use the last unit for both sos and eos. `kernel`,
+    `sos`, `eos` and `blank` are token numbers; WeNet's older recipes use the last token for both sos and eos. `kernel`,
     `macaron` and what begins with `convolution` belong to the conformer. With `static_chunk` above 0 and no
     `dynamic_chunk` the whole is always read in chunks of so many encoder frames, as in training; with neither, the
     network knows nothing of chunks. Raises ValueError, naming the field, for what no network can be built from.
@@ -78,8 +78,8 @@ class U2Config:
                 raise ValueError(f"{field} ({getattr(self, field)}) does not divide width ({self.width})")
         if self.uses_convolution and not self.causal and self.kernel % 2 == 0:
             raise ValueError(f"kernel is {self.kernel}; a convolution that is not causal needs an odd one")
-        if not all(0 <= unit < self.vocabulary for unit in (self.sos, self.eos, self.blank)):
-            raise ValueError(f"sos, eos and blank must be units, which are numbered below {self.vocabulary}")
+        if not all(0 <= token < self.vocabulary for token in (self.sos, self.eos, self.blank)):
+            raise ValueError(f"sos, eos and blank must be tokens, which are numbered below {self.vocabulary}")
 
     @property
     def uses_convolution(self) -> bool:
@@ -214,15 +214,15 @@ class ConformerEncoderLayer(nn.Module):
 
     def __init__(self, config: U2Config) -> None:
         super().__init__()
-        width, units, dropout = config.width, config.encoder_units, config.dropout
+        width, hidden, dropout = config.width, config.encoder_units, config.dropout
         self.self_attn = ATTENTIONS[config.attention](config.heads, width, dropout)
-        self.feed_forward = PositionwiseFeedForward(width, units, dropout, config.activation)
+        self.feed_forward = PositionwiseFeedForward(width, hidden, dropout, config.activation)
         self.norm_ff = nn.LayerNorm(width)
         self.norm_mha = nn.LayerNorm(width)
         self.feed_forward_macaron: PositionwiseFeedForward | None = None
         self.share = 1.0
         if config.macaron:
-            self.feed_forward_macaron = PositionwiseFeedForward(width, units, dropout, config.activation)
+            self.feed_forward_macaron = PositionwiseFeedForward(width, hidden, dropout, config.activation)
             self.norm_ff_macaron = nn.LayerNorm(width)
             self.share = 0.5
         self.conv_module: ConvolutionModule | None = None

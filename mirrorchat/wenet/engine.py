@@ -9,17 +9,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.engines import Context
 from mirrorchat.errors import MirrorChatError, NotReady, RecognitionFailed, ServerBusy, ShuttingDown, log_unexpected
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis
 
-POLL_S = 0.02  # how soon a waiting caller notices that its turn is cancelled
 FAULTS = (RuntimeError, MemoryError, ValueError)  # of one computation: what torch and the search raise
 
 Result = TypeVar("Result")
@@ -31,55 +31,31 @@ class BatchModel(Protocol):
     rows: int
     frames: int
 
-    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best reading of each utterance, features (T, 80) float32; the same alone and in any batch."""
         ...
 
 
 @dataclass(eq=False, kw_only=True)
-class _Waiting:
-    """What somebody waits for: `done` is set when it is computed, or `error` is there."""
+class _Utterance:
+    """One recording to recognize. `graph` holds the hot words."""
 
-    deadline: Deadline | None
-    cancel: Cancel
-    done: threading.Event = field(default_factory=threading.Event)
-    error: MirrorChatError | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nobody waits any more."""
-        return self.cancel.is_set() or (self.deadline is not None and not self.deadline.remaining_s())
-
-    def fail(self, error: MirrorChatError) -> None:
-        self.error = error
-        self.done.set()
-
-    def wait(self) -> None:
-        """Return when it is done. Raises the reason of `cancel` and DeadlineExceeded, be it done or not; `error`."""
-        done = False
-        while not done:
-            done = self.done.wait(POLL_S)
-            self.cancel.check()
-            if self.deadline is not None:
-                self.deadline.check()
-        if self.error is not None:
-            raise self.error
-
-
-@dataclass(eq=False, kw_only=True)
-class _Utterance(_Waiting):
     features: FloatArray
-    context: ContextGraph | None
-    result: Hypothesis | None = None
-
-    def finish(self, result: Hypothesis) -> None:
-        self.result = result
-        self.done.set()
+    graph: ContextGraph | None
+    context: Context
+    result: "Future[Hypothesis]" = field(default_factory=Future)
 
 
 @dataclass(eq=False, kw_only=True)
-class _Work(_Waiting):
-    compute: Callable[[], None]
+class _Work:
+    """One piece of work to be done between two batches."""
+
+    compute: Callable[[], object]
+    context: Context
+    result: "Future[Any]" = field(default_factory=Future)
+
+
+_Queued = _Utterance | _Work
 
 
 class RecognitionEngine:
@@ -97,7 +73,7 @@ class RecognitionEngine:
         self._max_waiting = max_waiting
         self._device_lock = device_lock or nullcontext()
         self._changed = threading.Condition()
-        self._queue: deque[_Utterance | _Work] = deque()
+        self._queue: deque[_Queued] = deque()
         self._closing = False
         self._healthy = True
         self._busy_since: float | None = None
@@ -105,30 +81,25 @@ class RecognitionEngine:
         self._thread.start()
 
     def recognize(
-        self,
-        features: Sequence[FloatArray],
-        *,
-        context: ContextGraph | None = None,
-        deadline: Deadline | None = None,
-        cancel: Cancel,
+        self, features: Sequence[FloatArray], *, graph: ContextGraph | None = None, context: Context
     ) -> list[Hypothesis]:
-        """Return the best reading of each of one caller's utterances, features (T, 80) float32.
+        """Return the best hypothesis for each of one caller's utterances, features (T, 80) float32.
 
-        Raises RecognitionFailed when the model fails, ServerBusy, NotReady, ShuttingDown, DeadlineExceeded, and the
-        reason of `cancel`.
+        Raises RecognitionFailed when the model fails, ServerBusy, NotReady, ShuttingDown, and what ends `context`.
         """
-        asked = [_Utterance(features=each, context=context, deadline=deadline, cancel=cancel) for each in features]
-        self._wait_for(asked)
-        return [each.result for each in asked if each.result is not None]
+        utterances = [_Utterance(features=each, graph=graph, context=context) for each in features]
+        self._wait_for(utterances, context)
+        return [each.result.result() for each in utterances]
 
-    def compute(self, work: Callable[[], Result], *, deadline: Deadline | None = None, cancel: Cancel) -> Result:
+    def compute(self, work: Callable[[], Result], *, context: Context) -> Result:
         """Return what `work` returns on the engine's thread, between two batches, under `torch.inference_mode`.
 
         It should take no longer than a batch. Raises as `recognize` does.
         """
-        found: list[Result] = []
-        self._wait_for([_Work(compute=lambda: found.append(work()), deadline=deadline, cancel=cancel)])
-        return found[0]
+        queued = _Work(compute=work, context=context)
+        self._wait_for([queued], context)
+        found: Result = queued.result.result()
+        return found
 
     @property
     def stuck_s(self) -> float:
@@ -148,22 +119,22 @@ class RecognitionEngine:
             self._changed.notify()
         self._thread.join()
 
-    def _wait_for(self, asked: Sequence[_Utterance | _Work]) -> None:
+    def _wait_for(self, queued: Sequence[_Queued], context: Context) -> None:
         with self._changed:
-            self._check_admission(len(asked))
-            self._queue.extend(asked)
+            self._check_admission(len(queued))
+            self._queue.extend(queued)
             self._changed.notify()
         try:
-            for each in asked:
-                each.wait()
+            for each in queued:
+                context.wait(each.result)
         except MirrorChatError:
-            self._withdraw(asked)
+            self._withdraw(queued)
             raise
 
-    def _withdraw(self, asked: Sequence[_Utterance | _Work]) -> None:
+    def _withdraw(self, queued: Sequence[_Queued]) -> None:
         """Take out of the queue what nobody waits for any more."""
         with self._changed:
-            for each in asked:
+            for each in queued:
                 with suppress(ValueError):  # it has left the queue
                     self._queue.remove(each)
 
@@ -198,7 +169,7 @@ class RecognitionEngine:
                 if self._closing:
                     self._end_queue(ShuttingDown("the recognition engine is shutting down"))
                     return None
-                self._queue = deque(each for each in self._queue if not each.is_over)
+                self._queue = deque(each for each in self._queue if not each.context.is_over)
                 if self._queue:
                     return self._take()
                 self._changed.wait()
@@ -223,7 +194,7 @@ class RecognitionEngine:
             self._do(taken)
             return
         try:
-            found = self._model.recognize([each.features for each in taken], [each.context for each in taken])
+            found = self._model.recognize([each.features for each in taken], [each.graph for each in taken])
         except FAULTS as error:
             if len(taken) > 1:
                 for each in taken:
@@ -232,27 +203,29 @@ class RecognitionEngine:
             self._fail(taken[0], error)
             return
         for each, hypothesis in zip(taken, found, strict=True):
-            each.finish(hypothesis)
+            each.result.set_result(hypothesis)
 
     def _do(self, work: _Work) -> None:
         try:
-            work.compute()
+            found = work.compute()
         except FAULTS as error:
             self._fail(work, error)
             return
-        work.done.set()
+        work.result.set_result(found)
 
-    def _fail(self, waiting: _Waiting, error: Exception) -> None:
+    def _fail(self, queued: _Queued, error: Exception) -> None:
         log_unexpected(error)
-        waiting.fail(RecognitionFailed(f"the question could not be recognized ({type(error).__name__})"))
+        failure = RecognitionFailed(f"the question could not be recognized ({type(error).__name__})")
+        queued.result.set_exception(failure)
 
-    def _end_everyone(self, batch: Sequence[_Waiting], error: MirrorChatError) -> None:
+    def _end_everyone(self, batch: Sequence[_Queued], error: MirrorChatError) -> None:
         for each in batch:
-            each.fail(error)
+            if not each.result.done():
+                each.result.set_exception(error)
         with self._changed:
             self._healthy = False
             self._end_queue(error)
 
     def _end_queue(self, error: MirrorChatError) -> None:
         while self._queue:
-            self._queue.popleft().fail(error)
+            self._queue.popleft().result.set_exception(error)

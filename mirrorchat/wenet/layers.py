@@ -3,7 +3,7 @@
 Positions (Vaswani et al., arXiv 1706.03762), attention with and without position terms (Dai et al., arXiv 1901.02860),
 and the conformer's convolution (Gulati et al., arXiv 2005.08100). `torch.jit.script` takes all of them.
 
-Shapes: B utterances, S encoder frames, U units of text, D the model's width, H attention heads. Masks are true where
+Shapes: B utterances, S encoder frames, U tokens of text, D the model's width, H attention heads. Masks are true where
 something may be seen; a mask of shape (0, 0, 0) hides nothing. Softmax is taken in float32 whatever the weights are.
 """
 
@@ -167,12 +167,12 @@ ATTENTIONS: dict[str, type[MultiHeadedAttention]] = {
 
 
 class PositionwiseFeedForward(nn.Module):
-    def __init__(self, width: int, units: int, dropout: float, activation: str) -> None:
+    def __init__(self, width: int, hidden: int, dropout: float, activation: str) -> None:
         super().__init__()
-        self.w_1 = nn.Linear(width, units)
+        self.w_1 = nn.Linear(width, hidden)
         self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
-        self.w_2 = nn.Linear(units, width)
+        self.w_2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.w_2(self.dropout(self.activation(self.w_1(x))))

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import numpy as np
 
 from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
-from mirrorchat.engines import Cancel, Deadline, Language, PartialTranscript, Transcript
+from mirrorchat.engines import Context, Language, PartialTranscript, Transcript
 from mirrorchat.errors import AudioTooLong, MirrorChatError, NonFiniteAudio, ServerBusy
 from mirrorchat.wenet.ctc.search import FloatArray, Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
@@ -34,11 +34,11 @@ class Listener:
     That is finite samples, all at the rate of the first, LONGEST_S at most.
     """
 
-    def __init__(self, *, deadline: Deadline, cancel: Cancel) -> None:
+    def __init__(self, *, context: Context) -> None:
         self.is_closed = False
         self.sample_rate = 0  # Hz; not known yet
         self.samples = 0
-        self._deadline, self._cancel = deadline, cancel
+        self._context = context
 
     @property
     def duration_s(self) -> float:
@@ -51,13 +51,12 @@ class Listener:
 
     def close_if_over(self) -> None:
         """Close when the deadline has passed or the turn is cancelled."""
-        if self._cancel.is_set() or not self._deadline.remaining_s():
+        if self._context.is_over:
             self.close()
 
     def _check_open(self) -> None:
         self.close_if_over()
-        self._cancel.check()
-        self._deadline.check()
+        self._context.check()
         if self.is_closed:
             raise ValueError("this listening has ended")
 
@@ -89,7 +88,7 @@ class Listener:
 
 
 class ChunkListener(Listener):
-    """Reads chunks with `reader` as they become whole, and names `units` in `language`.
+    """Reads chunks with `reader` as they become whole, and names `tokens` in `language`.
 
     `transcribe` makes a transcript of a reading and the seconds of sound.
     """
@@ -98,15 +97,14 @@ class ChunkListener(Listener):
         self,
         engine: RecognitionEngine,
         reader: ChunkReader,
-        units: Sequence[str],
+        tokens: Sequence[str],
         language: Language,
         transcribe: Callable[[Hypothesis, float], Transcript],
         *,
-        deadline: Deadline,
-        cancel: Cancel,
+        context: Context,
     ) -> None:
-        super().__init__(deadline=deadline, cancel=cancel)
-        self._engine, self._units, self._language, self._transcribe = engine, units, language, transcribe
+        super().__init__(context=context)
+        self._engine, self._tokens, self._language, self._transcribe = engine, tokens, language, transcribe
         self._reader: ChunkReader | None = reader
         self._features: FeatureStream | None = None
         self._partial = NOTHING_YET
@@ -153,22 +151,22 @@ class ChunkListener(Listener):
             features.take(reader.stride)
 
     def _compute(self, work: Callable[[], Result]) -> Result:
-        return self._ask(lambda: self._engine.compute(work, deadline=self._deadline, cancel=self._cancel))
+        return self._ask(lambda: self._engine.compute(work, context=self._context))
 
     def _write(self, reader: ChunkReader) -> PartialTranscript:
-        text = written(self._spell(reader.readings()[0].units), self._language)
+        text = written(self._spell(reader.hypotheses()[0].tokens), self._language)
         stable_text = settled(self._spell(reader.stable_prefix()), self._language)
         return PartialTranscript(text, stable_text, reader.frames * reader.frame_s)
 
-    def _spell(self, units: Sequence[int]) -> list[str]:
-        return [self._units[unit] for unit in units]
+    def _spell(self, tokens: Sequence[int]) -> list[str]:
+        return [self._tokens[token] for token in tokens]
 
 
 class WholeListener(Listener):
     """Keeps what is said; `recognize` gets all of it at the end. For networks that cannot be read in chunks."""
 
-    def __init__(self, recognize: Callable[[Audio], Transcript], *, deadline: Deadline, cancel: Cancel) -> None:
-        super().__init__(deadline=deadline, cancel=cancel)
+    def __init__(self, recognize: Callable[[Audio], Transcript], *, context: Context) -> None:
+        super().__init__(context=context)
         self._recognize = recognize
         self._pieces: list[FloatArray] = []
 

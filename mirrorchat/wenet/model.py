@@ -5,7 +5,7 @@ text (U2: Zhang et al., arXiv 2012.05481), or one in each direction (U2++: Wu et
 et al., arXiv 2203.15455). `torch.jit.script` turns it into what WeNet's releases hold in `final.zip`.
 
 Shapes: S encoder frames, T feature frames (10 ms), F mel bins, D the model's width, H attention heads, N hypotheses, U
-units of text, V the vocabulary. Masks are true where something may be seen.
+tokens of text, V the vocabulary. Masks are true where something may be seen.
 """
 
 import torch
@@ -20,7 +20,7 @@ from mirrorchat.wenet.layers import (
     length_mask,
 )
 
-__all__ = ["GlobalCMVN", "U2Config", "U2Model", "chunk_mask", "length_mask", "reverse_units"]
+__all__ = ["GlobalCMVN", "U2Config", "U2Model", "chunk_mask", "length_mask", "reverse_tokens"]
 
 
 class DecoderLayer(nn.Module):
@@ -54,26 +54,26 @@ class TransformerDecoder(nn.Module):
         self.after_norm = nn.LayerNorm(config.width)
         self.output_layer = nn.Linear(config.width, config.vocabulary)
 
-    def logits(self, memory: Tensor, memory_mask: Tensor, units: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits (N, U, V) of the unit after each of `units` (N, U) int64, of which `lengths` count."""
-        size = units.size(1)
-        past = chunk_mask(size, 1, -1, units.device)
+    def logits(self, memory: Tensor, memory_mask: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return the logits (N, U, V) of the token after each of `tokens` (N, U) int64, of which `lengths` count."""
+        size = tokens.size(1)
+        past = chunk_mask(size, 1, -1, tokens.device)
         mask = length_mask(lengths, size).unsqueeze(1) & past.unsqueeze(0)
-        x: Tensor = self.embed(units)
+        x: Tensor = self.embed(tokens)
         for layer in self.decoders:
             x = layer(x, mask, memory, memory_mask)
         x = self.output_layer(self.after_norm(x))
         return x
 
-    def hidden_at(self, memory: Tensor, memory_mask: Tensor, units: Tensor, places: Tensor, mask: Tensor) -> Tensor:
-        """Return what `output_layer` makes logits of, (N, U, D), for `units` (N, U) int64 that need not be one text.
+    def hidden_at(self, memory: Tensor, memory_mask: Tensor, tokens: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+        """Return what `output_layer` makes logits of, (N, U, D), for `tokens` (N, U) int64 that need not be one text.
 
-        `places` (N, U) int64 are their places in their texts, sos being at 0; `mask` (N, U, U) tells which of `units` a
-        unit follows, itself included.
+        `places` (N, U) int64 are their places in their texts, sos being at 0; `mask` (N, U, U) tells which of `tokens` a
+        token follows, itself included.
         """
         embedding, positions = self.embed[0], self.embed[1]
         assert isinstance(positions, PositionalEncoding)
-        x: Tensor = embedding(units) * positions.scale
+        x: Tensor = embedding(tokens) * positions.scale
         x = x + positions.table(0, int(places.max()) + 1, x)[0, places]
         for layer in self.decoders:
             x = layer(x, mask, memory, memory_mask)
@@ -84,13 +84,13 @@ class TransformerDecoder(nn.Module):
         self,
         memory: Tensor,
         memory_mask: Tensor,
-        units: Tensor,
+        tokens: Tensor,
         lengths: Tensor,
         reverse: Tensor,
         reverse_weight: float,
     ) -> tuple[Tensor, Tensor]:
         """Return the logits (N, U, V), and a scalar 0 for the direction that is not there."""
-        left = self.logits(memory, memory_mask, units, lengths)
+        left = self.logits(memory, memory_mask, tokens, lengths)
         return left, torch.zeros([], dtype=left.dtype, device=left.device)
 
 
@@ -106,13 +106,13 @@ class BiTransformerDecoder(nn.Module):
         self,
         memory: Tensor,
         memory_mask: Tensor,
-        units: Tensor,
+        tokens: Tensor,
         lengths: Tensor,
         reverse: Tensor,
         reverse_weight: float,
     ) -> tuple[Tensor, Tensor]:
         """Return both decoders' logits (N, U, V); the second is a scalar 0 when `reverse_weight` is not above 0."""
-        left = self.left_decoder.logits(memory, memory_mask, units, lengths)
+        left = self.left_decoder.logits(memory, memory_mask, tokens, lengths)
         right = torch.zeros([], dtype=left.dtype, device=left.device)
         if reverse_weight > 0.0:
             right = self.right_decoder.logits(memory, memory_mask, reverse, lengths)
@@ -198,19 +198,19 @@ class U2Model(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Score hypotheses for rescoring.
 
-        `hyps` (N, U) int64 start with `sos` and are padded at will after `hyps_lens` (N) units, sos counted;
-        `encoder_out` is (1, S, D). Returns the log probabilities (N, U, V) of the next unit reading forwards, and of
+        `hyps` (N, U) int64 start with `sos` and are padded at will after `hyps_lens` (N) tokens, sos counted;
+        `encoder_out` is (1, S, D). Returns the log probabilities (N, U, V) of the next token reading forwards, and of
         the text reversed (a scalar when `reverse_weight` is 0 or the decoder reads one way).
         """
         everything = torch.ones((0, 0, 0), dtype=torch.bool, device=hyps.device)
-        backwards = reverse_units(hyps, hyps_lens, self.eos)
+        backwards = reverse_tokens(hyps, hyps_lens, self.eos)
         left, right = self.decoder(encoder_out, everything, hyps, hyps_lens, backwards, reverse_weight)
         if self.bidirectional and reverse_weight > 0.0:
             right = torch.log_softmax(right, dim=-1)
         return torch.log_softmax(left, dim=-1), right
 
 
-def reverse_units(hyps: Tensor, lengths: Tensor, padding: int) -> Tensor:
+def reverse_tokens(hyps: Tensor, lengths: Tensor, padding: int) -> Tensor:
     """Return `hyps` (N, U), each starting with sos and `lengths` long, with what follows sos in reverse order."""
     place = torch.arange(hyps.size(1), device=hyps.device).unsqueeze(0)
     inside = place < lengths.unsqueeze(1)

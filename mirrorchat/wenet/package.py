@@ -16,7 +16,7 @@ import torch
 
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Deadline, EngineInfo, Language, Transcript
+from mirrorchat.engines import Context, EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError, NotReady
 from mirrorchat.hardware.devices import usable_device
 from mirrorchat.wenet.batch import FRAME_SHIFT_S, NOTHING, brief
@@ -25,11 +25,11 @@ from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.package_load import SAMPLE_RATE, Features, load
 from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT
 from mirrorchat.wenet.text import SPECIAL, written
-from mirrorchat.wenet.unit_table import Found, UnitTable, found_in, mean_confidence
+from mirrorchat.wenet.token_table import RecognizedPiece, TokenTable, recognized
 
 SHORTEST_S = 0.06  # below it the package's networks fail
 STUCK_S = 300.0  # longer than the largest Whisper takes for a piece on a busy CPU
-UNIT_TOKENIZERS = ("char", "bpe")  # whose units are written as those of our own networks are
+TOKEN_TOKENIZERS = ("char", "bpe")  # whose tokens are written as those of our own networks are
 
 State = tuple[int, float]  # of hot words: where in the automaton, and the bonus so far
 
@@ -38,7 +38,7 @@ class WenetPackageRecognizer:
     """The model `name` in WeNet's package for one language: paraformer, whisper, a folder, ... Thread-safe.
 
     Deterministic. Models with CTC and attention decoders (`attention_rescoring`) take hot words, and know when each
-    unit was said and how sure it is, which is the attention decoders' probability; in the others hot words change
+    token was said and how sure it is, which is the attention decoders' probability; in the others hot words change
     nothing. `name`, `models_dir`, `device` and what is raised: see `package_load.load`; ConfigurationError, too,
     for a model that loads and cannot be run. `threads` and `device_lock`: see WenetRecognizer.
     """
@@ -61,8 +61,8 @@ class WenetPackageRecognizer:
         self._features = loaded.features
         self._tokenizer = loaded.network.tokenizer
         model = PackageModel(loaded.network, language, place)
-        self._units = _unit_table(loaded.tokenizer, loaded.network)
-        self._has_units = model.rescores and self._units is not None
+        self._tokens = _token_table(loaded.tokenizer, loaded.network)
+        self._has_times = model.rescores and self._tokens is not None
         _warm_up(name, model, self._features)
         self._engine = RecognitionEngine(model, device_lock=device_lock)
 
@@ -72,22 +72,21 @@ class WenetPackageRecognizer:
         language: Language,
         *,
         hotwords: Sequence[str] = (),
-        deadline: Deadline | None = None,
-        cancel: Cancel,
+        context: Context,
     ) -> Transcript:
         """Return what is said in `audio` (any rate, any length). No words, and less than 60 ms, give an empty text.
 
-        Raises the reason of `cancel` soon after it is set, DeadlineExceeded, RecognitionFailed, ServerBusy,
+        Raises what ends `context`, RecognitionFailed, ServerBusy,
         ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot words.
         """
         if language is not self.language:
             raise ValueError(f"this model is for {self.language}, not {language}")
-        cancel.check()
+        context.check()
         pieces = [piece for piece in pieces_of(audio) if piece.audio.duration_s >= SHORTEST_S]
         features = [self._features(piece.audio.resample(SAMPLE_RATE).samples) for piece in pieces]
-        context = self._units.context(hotwords) if self._units and self._has_units else None
-        found = self._engine.recognize(features, context=context, deadline=deadline, cancel=cancel)
-        return self._transcript(found_in(pieces, found))
+        graph = self._tokens.hotword_graph(hotwords) if self._tokens and self._has_times else None
+        found = self._engine.recognize(features, graph=graph, context=context)
+        return self._transcript(recognized(pieces, found))
 
     def check_ready(self) -> None:
         """Raise NotReady when the engine's thread has failed or is stuck."""
@@ -99,20 +98,19 @@ class WenetPackageRecognizer:
         """End the engine's thread; who still waits gets ShuttingDown."""
         self._engine.close()
 
-    def _transcript(self, found: Sequence[Found]) -> Transcript:
-        if self._units is None:
-            return Transcript(self._detokenized([unit for each in found for unit in each.reading.units]), self.language)
-        text = written(self._units.names(found), self.language)
-        if not self._has_units:
-            return Transcript(text, self.language)
-        spoken = self._units.spoken(found)
-        return Transcript(text, self.language, spoken, mean_confidence(spoken))
+    def _transcript(self, pieces: Sequence[RecognizedPiece]) -> Transcript:
+        if self._tokens is None:
+            tokens = [token for piece in pieces for token in piece.hypothesis.tokens]
+            return Transcript(self._detokenized(tokens), self.language)
+        if not self._has_times:
+            return Transcript(self._tokens.text(pieces, self.language), self.language)
+        return self._tokens.transcript(pieces, self.language)
 
-    def _detokenized(self, units: Sequence[int]) -> str:
+    def _detokenized(self, tokens: Sequence[int]) -> str:
         """Return the tokenizer's text, in its own case, without tags such as `<|en|>` and with Chinese spacing."""
-        if not units:
+        if not tokens:
             return ""
-        text = SPECIAL.sub(" ", self._tokenizer.detokenize(list(units))[0])
+        text = SPECIAL.sub(" ", self._tokenizer.detokenize(list(tokens))[0])
         return written([text], Language.CHINESE)  # which leaves the case of Latin letters as it is
 
 
@@ -136,45 +134,45 @@ class PackageModel:
         infos = {"tasks": ["transcribe"], "langs": [language.code], "lid": language.code, "itn": "woitn"}
         self._how = {"beam_size": BEAM, "ctc_weight": CTC_WEIGHT, "reverse_weight": backwards, "infos": infos}
         self._shortest = network.right_context() + 1
-        # Beyond so many units the decoder has no positions, and the search goes on for as many as there are frames.
+        # Beyond so many tokens the decoder has no positions, and the search goes on for as many as there are frames.
         self._longest = getattr(network, "decode_maxlen", math.inf) * network.subsampling_rate()
 
-    def recognize(self, features: Sequence[FloatArray], contexts: Sequence[ContextGraph | None]) -> list[Hypothesis]:
+    def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best reading of each utterance, features (T, D) float32; nothing where T is too small.
 
         Raises ValueError when the package fails.
         """
         with torch.inference_mode():
-            return [self._read(each, context) for each, context in zip(features, contexts, strict=True)]
+            return [self._read(each, graph) for each, graph in zip(features, graphs, strict=True)]
 
-    def _read(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
+    def _read(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
         if len(features) < self._shortest:
             return NOTHING
         try:
-            return self._decode(features, context)
+            return self._decode(features, graph)
         except Exception as error:  # asserts and indices as well
-            if self._finds_no_unit(features):
+            if self._counts_no_token(features):
                 return NOTHING
             if len(features) > self._longest:  # the reading ran on
-                return self._read_in_parts(features, context)
+                return self._read_in_parts(features, graph)
             raise ValueError(f"WeNet's package failed ({type(error).__name__})") from error
 
-    def _finds_no_unit(self, features: FloatArray) -> bool:
-        """Tell whether Paraformer counts no unit, as in silence: its decoder cannot read none."""
+    def _counts_no_token(self, features: FloatArray) -> bool:
+        """Tell whether Paraformer counts no token, as in silence: its decoder cannot read none."""
         predictor = getattr(self._network, "predictor", None)
         if self._method != "paraformer_greedy_search" or predictor is None:
             return False
         encoded, mask = self._network.embed_audio(*self._batch(features))
         return float(predictor(encoded, mask=mask)[1]) < 1.0
 
-    def _read_in_parts(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
+    def _read_in_parts(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
         size = int(self._longest)
-        parts = [self._read(features[at : at + size], context) for at in range(0, len(features), size)]
-        return Hypothesis(tuple(unit for part in parts for unit in part.units), sum(p.score for p in parts), (), ())
+        parts = [self._read(features[at : at + size], graph) for at in range(0, len(features), size)]
+        return Hypothesis(tuple(token for part in parts for token in part.tokens), sum(p.score for p in parts), (), ())
 
-    def _decode(self, features: FloatArray, context: ContextGraph | None) -> Hypothesis:
-        graph = _PackageGraph(context) if context else None
-        found = self._network.decode([self._method], *self._batch(features), context_graph=graph, **self._how)
+    def _decode(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
+        hot = _PackageGraph(graph) if graph else None
+        found = self._network.decode([self._method], *self._batch(features), context_graph=hot, **self._how)
         return _hypothesis(found[self._method][0], timed=self.rescores)
 
     def _batch(self, features: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,33 +189,33 @@ class _PackageGraph:
 
     root: State = (0, 0.0)
 
-    def __init__(self, context: ContextGraph) -> None:
-        self._context = context
+    def __init__(self, graph: ContextGraph) -> None:
+        self._graph = graph
 
-    def forward_one_step(self, state: State, unit: int) -> tuple[float, State]:
-        bonus, target = self._context.step(state[0], unit)
+    def forward_one_step(self, state: State, token: int) -> tuple[float, State]:
+        bonus, target = self._graph.step(state[0], token)
         return bonus, (target, state[1] + bonus)
 
     def finalize(self, state: State) -> tuple[float, State]:
-        return state[1] - self._context.unfinished(state[0]), self.root
+        return state[1] - self._graph.unfinished(state[0]), self.root
 
 
 def _hypothesis(result: Any, *, timed: bool) -> Hypothesis:
-    units = tuple(int(unit) for unit in result.tokens)
+    tokens = tuple(int(token) for token in result.tokens)
     score = float(result.score)
     if not timed:
-        return Hypothesis(units, score, (), ())
+        return Hypothesis(tokens, score, (), ())
     confidences = tuple(min(1.0, float(value)) for value in result.tokens_confidence)
-    return Hypothesis(units, score, tuple(int(frame) for frame in result.times), confidences)
+    return Hypothesis(tokens, score, tuple(int(frame) for frame in result.times), confidences)
 
 
-def _unit_table(tokenizer: str, network: Any) -> UnitTable | None:
-    """Return the units where the text is made of them as in our own recognizer; None where the tokenizer makes it."""
-    if tokenizer not in UNIT_TOKENIZERS:
+def _token_table(tokenizer: str, network: Any) -> TokenTable | None:
+    """Return the tokens where the text is made of them as in our own recognizer; None where the tokenizer makes it."""
+    if tokenizer not in TOKEN_TOKENIZERS:
         return None
     names = network.tokenizer.char_dict
-    units = [str(names.get(number, "<unk>")) for number in range(network.vocab_size)]
-    return UnitTable(units, network.subsampling_rate() * FRAME_SHIFT_S)
+    tokens = [str(names.get(number, "<unk>")) for number in range(network.vocab_size)]
+    return TokenTable(tokens, network.subsampling_rate() * FRAME_SHIFT_S)
 
 
 def _warm_up(name: str, model: PackageModel, features: Features) -> None:

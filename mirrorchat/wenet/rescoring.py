@@ -21,23 +21,23 @@ def attention_rescoring(
     """
     sos, eos = int(model.sos_symbol()), int(model.eos_symbol())
     weight = REVERSE_WEIGHT if model.is_bidirectional_decoder() else 0.0
-    lengths = torch.tensor([len(hypothesis.units) + 1 for hypothesis in hypotheses])
+    lengths = torch.tensor([len(hypothesis.tokens) + 1 for hypothesis in hypotheses])
     padded = torch.full((len(hypotheses), int(lengths.max())), eos)
     for row, hypothesis in zip(padded, hypotheses, strict=True):
-        row[: len(hypothesis.units) + 1] = torch.tensor((sos, *hypothesis.units))
+        row[: len(hypothesis.tokens) + 1] = torch.tensor((sos, *hypothesis.tokens))
     forwards, backwards = model.forward_attention_decoder(
         padded.to(encoded.device), lengths.to(encoded.device), encoded, weight
     )
     scores = []
     for i, hypothesis in enumerate(hypotheses):
-        score = (1.0 - weight) * _text_score(forwards[i], (*hypothesis.units, eos)) + CTC_WEIGHT * hypothesis.score
+        score = (1.0 - weight) * _text_score(forwards[i], (*hypothesis.tokens, eos)) + CTC_WEIGHT * hypothesis.score
         if weight > 0.0:
-            score += weight * _text_score(backwards[i], (*reversed(hypothesis.units), eos))
+            score += weight * _text_score(backwards[i], (*reversed(hypothesis.tokens), eos))
         scores.append(score)
     return hypotheses[scores.index(max(scores))]
 
 
-def _text_score(log_probs: torch.Tensor, units: tuple[int, ...]) -> float:
-    """Return the log probability of `units` by one decoder's (U, V)."""
-    wanted = torch.tensor(units, device=log_probs.device).unsqueeze(1)
-    return float(log_probs[: len(units)].gather(1, wanted).sum(dtype=torch.float64))
+def _text_score(log_probs: torch.Tensor, tokens: tuple[int, ...]) -> float:
+    """Return the log probability of `tokens` by one decoder's (U, V)."""
+    wanted = torch.tensor(tokens, device=log_probs.device).unsqueeze(1)
+    return float(log_probs[: len(tokens)].gather(1, wanted).sum(dtype=torch.float64))

@@ -44,7 +44,7 @@ class ChunkReader:
     """
 
     def __init__(
-        self, model: Network, *, context: ContextGraph | None = None, chunk: int = CHUNK, left_chunks: int = ALL
+        self, model: Network, *, graph: ContextGraph | None = None, chunk: int = CHUNK, left_chunks: int = ALL
     ) -> None:
         self._model = model
         like = torch.zeros(0)
@@ -55,7 +55,7 @@ class ChunkReader:
         self._caches = (like.new_zeros((0, 0, 0, 0)), like.new_zeros((0, 0, 0, 0)))
         self._kept = chunk * left_chunks
         self._encoded: list[torch.Tensor] = []
-        self._search = PrefixBeamSearch(context=context)
+        self._search = PrefixBeamSearch(graph=graph)
         rate = int(model.subsampling_rate())
         self.frames = 0  # encoder frames so far
         self.frame_s = rate * FRAME_SHIFT_S
@@ -72,12 +72,12 @@ class ChunkReader:
         self._encoded.append(encoded)
         self.frames += encoded.size(1)
 
-    def readings(self) -> list[Hypothesis]:
+    def hypotheses(self) -> list[Hypothesis]:
         """Return the best readings of what was read, best first."""
         return self._search.hypotheses()
 
     def stable_prefix(self) -> tuple[int, ...]:
-        """Return the units with which every later reading begins, `rescored` too."""
+        """Return the tokens with which every later reading begins, `rescored` too."""
         return self._search.stable_prefix()
 
     def encoded(self) -> torch.Tensor:
@@ -88,4 +88,4 @@ class ChunkReader:
 
     def rescored(self) -> Hypothesis:
         """Return the reading that the attention decoders choose. Raises ValueError where nothing was read."""
-        return attention_rescoring(self._model, self.readings(), self.encoded())
+        return attention_rescoring(self._model, self.hypotheses(), self.encoded())

@@ -81,7 +81,7 @@ def _ignored(*keys: str) -> dict[str, _Key]:
 _FLAG = _one_of(True, False)
 _SIZE = _integer(1, 16384)
 _BLOCKS = _integer(1, 128)
-_UNIT = _integer(0, 1_000_000)
+_TOKEN = _integer(0, 1_000_000)
 
 # What may change the network's arithmetic and does not in any recipe of these kinds of network.
 _PLAIN_LAYERS = _only(
@@ -139,7 +139,7 @@ _KEYS_OF_DECODER: dict[str, dict[str, _Key]] = {
 _MODEL_KEYS = _ignored(
     "ctc_weight", "lsm_weight", "length_normalized_loss", "reverse_weight", "ignore_id", "lfmmi_dir", "special_tokens"
 ) | _only(apply_non_blank_embedding=False)
-_CTC_KEYS = {"ctc_blank_id": _Key(_UNIT)}
+_CTC_KEYS = {"ctc_blank_id": _Key(_TOKEN)}
 _CMVN_KEYS = _ignored("cmvn_file", "is_json_cmvn")
 _FBANK_KEYS = {
     "num_mel_bins": _Key(_one_of(BINS)),
@@ -162,8 +162,8 @@ _TOP_KEYS: dict[str, _Key] = {
     "model": _Key(_one_of("asr_model")),
     "cmvn": _Key(_one_of("global_cmvn", None)),
     "input_dim": _Key(_one_of(BINS)),
-    "output_dim": _Key(_UNIT),
-    "vocab_size": _Key(_UNIT),
+    "output_dim": _Key(_TOKEN),
+    "vocab_size": _Key(_TOKEN),
     **_ignored(
         # Sections of their own, and the old spelling of one of them.
         "encoder_conf", "decoder_conf", "model_conf", "ctc_conf", "cmvn_conf", "dataset_conf", "collate_conf",
@@ -187,11 +187,11 @@ _DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def read_train_yaml(path: Path, units: Sequence[str]) -> TrainYaml:
-    """Return what the `train.yaml` at `path` says of a model with these units.
+def read_train_yaml(path: Path, tokens: Sequence[str]) -> TrainYaml:
+    """Return what the `train.yaml` at `path` says of a model with these tokens.
 
     Raises ConfigurationError, naming the file and the key, when a key is not understood, has a value that no network
-    here has, or disagrees with the units; and when the file is no such file at all.
+    here has, or disagrees with the tokens; and when the file is no such file at all.
     """
     top = _parse(path)
     _read(path, "", top, _TOP_KEYS)
@@ -201,11 +201,11 @@ def read_train_yaml(path: Path, units: Sequence[str]) -> TrainYaml:
     fields |= _read(path, "decoder_conf", _section(path, top, "decoder_conf"), _KEYS_OF_DECODER[decoder])
     _read(path, "model_conf", _section(path, top, "model_conf"), _MODEL_KEYS)
     _check_features(path, top)
-    _check_vocabulary(path, top, len(units))
-    sos, eos = _sos_and_eos(path, top, len(units))
+    _check_vocabulary(path, top, len(tokens))
+    sos, eos = _sos_and_eos(path, top, len(tokens))
     try:
-        blank = _blank(path, top, units)
-        config = U2Config(vocabulary=len(units), sos=sos, eos=eos, blank=blank, bins=BINS, **fields)
+        blank = _blank(path, top, tokens)
+        config = U2Config(vocabulary=len(tokens), sos=sos, eos=eos, blank=blank, bins=BINS, **fields)
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}; {REINSTALL}") from error
     return TrainYaml(config, _wants_cmvn(path, top))
@@ -296,31 +296,31 @@ def _check_features(path: Path, top: Mapping[str, object]) -> None:
     _read(path, "dataset_conf", kind, {"feats_type": _Key(_one_of("fbank"))})
 
 
-def _check_vocabulary(path: Path, top: Mapping[str, object], units: int) -> None:
+def _check_vocabulary(path: Path, top: Mapping[str, object], tokens: int) -> None:
     for key in ("output_dim", "vocab_size"):
-        if top.get(key, units) != units:
+        if top.get(key, tokens) != tokens:
             raise ConfigurationError(
-                f"{path}: {key} is {_shown(top[key])} and units.txt lists {units} units; {REINSTALL}"
+                f"{path}: {key} is {_shown(top[key])} and units.txt lists {tokens} tokens; {REINSTALL}"
             )
 
 
-def _sos_and_eos(path: Path, top: Mapping[str, object], units: int) -> tuple[int, int]:
-    """Return the units before and after a text: those that the special tokens name, or the last unit for both."""
+def _sos_and_eos(path: Path, top: Mapping[str, object], tokens: int) -> tuple[int, int]:
+    """Return the tokens before and after a text: those that the special tokens name, or the last token for both."""
     for section in ("tokenizer_conf", "model_conf"):
         special = _section(path, top, section, "special_tokens")
         if special:
-            named = {name: unit for name, unit in special.items() if name in ("<sos>", "<eos>")}
-            _read(path, f"{section}.special_tokens", named, {name: _Key(_integer(0, units - 1)) for name in named})
-            found = {name: unit for name, unit in named.items() if isinstance(unit, int)}
-            return found.get("<sos>", units - 1), found.get("<eos>", units - 1)
-    return units - 1, units - 1
+            named = {name: token for name, token in special.items() if name in ("<sos>", "<eos>")}
+            _read(path, f"{section}.special_tokens", named, {name: _Key(_integer(0, tokens - 1)) for name in named})
+            found = {name: token for name, token in named.items() if isinstance(token, int)}
+            return found.get("<sos>", tokens - 1), found.get("<eos>", tokens - 1)
+    return tokens - 1, tokens - 1
 
 
-def _blank(path: Path, top: Mapping[str, object], units: Sequence[str]) -> int:
-    """Return CTC's blank: what the settings say, or the unit `<blank>`, or 0. The first two must not disagree."""
+def _blank(path: Path, top: Mapping[str, object], tokens: Sequence[str]) -> int:
+    """Return CTC's blank: what the settings say, or the token `<blank>`, or 0. The first two must not disagree."""
     section = _section(path, top, "ctc_conf")
     _read(path, "ctc_conf", section, _CTC_KEYS)
-    listed = units.index("<blank>") if "<blank>" in units else None
+    listed = tokens.index("<blank>") if "<blank>" in tokens else None
     blank = section.get("ctc_blank_id", listed)
     if listed is not None and blank != listed:
         raise ValueError(f"ctc_conf.ctc_blank_id is {_shown(blank)} and units.txt has <blank> at {listed}")

@@ -20,7 +20,7 @@ from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Language
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
-from mirrorchat.wenet.checkpoint import read_units
+from mirrorchat.wenet.checkpoint import read_tokens
 
 MODELS = ROOT / "tests" / "data" / "wenet-tiny"
 CLIPS = ROOT.parent / "shared" / "clips"
@@ -89,7 +89,7 @@ def test_held_out_takes_are_held_out(code: speech.Code) -> None:
 def test_english_reads_as_a_person_writes_it(
     recognizers: dict[str, WenetRecognizer], held_out: dict[str, Spoken]
 ) -> None:
-    """Exactly the sentence, capital and "I" and all, for most takes; no unit's own spelling in any."""
+    """Exactly the sentence, capital and "I" and all, for most takes; no token's own spelling in any."""
     exact = 0
     for take, audio in held_out["en"]:
         heard = hear(recognizers["en"], audio)
@@ -172,7 +172,7 @@ def test_real_speech_is_read_without_a_crash(recognizers: dict[str, WenetRecogni
 
 
 @pytest.mark.parametrize(
-    ("units", "expected"),
+    ("tokens", "expected"),
     [
         (["▁what", "'s", "▁the", "▁time"], "What's the time"),
         (["▁WHAT", "▁DO", "▁I", "▁WANT"], "What do I want"),
@@ -186,12 +186,12 @@ def test_real_speech_is_read_without_a_crash(recognizers: dict[str, WenetRecogni
         (["▁élan"], "Élan"),
     ],
 )
-def test_english_units_are_written(units: list[str], expected: str) -> None:
-    assert written(units, Language.ENGLISH) == expected
+def test_english_tokens_are_written(tokens: list[str], expected: str) -> None:
+    assert written(tokens, Language.ENGLISH) == expected
 
 
 @pytest.mark.parametrize(
-    ("units", "expected"),
+    ("tokens", "expected"),
     [
         (["今", "天", "天", "气"], "今天天气"),
         (["▁今", "天", "▁", "天", "气"], "今天天气"),
@@ -201,8 +201,8 @@ def test_english_units_are_written(units: list[str], expected: str) -> None:
         (["三", "月", "▁3", "号", "▁", "2", "▁点"], "三月3号2点"),
     ],
 )
-def test_chinese_units_are_written(units: list[str], expected: str) -> None:
-    assert written(units, Language.CHINESE) == expected
+def test_chinese_tokens_are_written(tokens: list[str], expected: str) -> None:
+    assert written(tokens, Language.CHINESE) == expected
 
 
 # Loading
@@ -240,8 +240,8 @@ def test_the_models_are_small_and_quantized_as_the_releases_are() -> None:
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_the_units_are_the_scripts(code: speech.Code) -> None:
-    assert read_units(MODELS / code / "units.txt") == make_tiny_wenet.list_units(code)
+def test_the_tokens_are_the_scripts(code: speech.Code) -> None:
+    assert read_tokens(MODELS / code / "units.txt") == make_tiny_wenet.list_tokens(code)
 
 
 def test_an_absent_folder_is_named(tmp_path: Path) -> None:
@@ -280,9 +280,9 @@ def test_another_kind_of_network_is_refused(folder: Path) -> None:
         load(folder)
 
 
-def test_units_of_another_model_are_refused(folder: Path) -> None:
+def test_tokens_of_another_model_are_refused(folder: Path) -> None:
     shutil.copy(MODELS / "zh" / "units.txt", folder / "units.txt")
-    with pytest.raises(ConfigurationError, match=r"knows \d+ units and units\.txt lists \d+"):
+    with pytest.raises(ConfigurationError, match=r"knows \d+ tokens and units\.txt lists \d+"):
         load(folder)
 
 
@@ -296,21 +296,21 @@ def test_units_of_another_model_are_refused(folder: Path) -> None:
         ("", "numbers are missing"),
     ],
 )
-def test_spoiled_units_are_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_spoiled_tokens_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "units.txt").write_text(content, encoding="utf-8")
     with pytest.raises(ConfigurationError, match=message):
-        read_units(tmp_path / "units.txt")
+        read_tokens(tmp_path / "units.txt")
 
 
-def test_units_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+def test_tokens_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     (tmp_path / "units.txt").write_bytes("今 0\n".encode("gb18030"))
     with pytest.raises(ConfigurationError, match="not UTF-8"):
-        read_units(tmp_path / "units.txt")
+        read_tokens(tmp_path / "units.txt")
 
 
-def test_units_in_any_order_and_with_odd_spaces_are_read(tmp_path: Path) -> None:
+def test_tokens_in_any_order_and_with_odd_spaces_are_read(tmp_path: Path) -> None:
     (tmp_path / "units.txt").write_bytes("a\t2\r\n<blank> 0\n\u3000 1\n\n".encode())
-    assert read_units(tmp_path / "units.txt") == ["<blank>", "\u3000", "a"]
+    assert read_tokens(tmp_path / "units.txt") == ["<blank>", "\u3000", "a"]
 
 
 # Turns that end early

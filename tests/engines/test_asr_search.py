@@ -46,7 +46,7 @@ def test_features_come_every_10_ms() -> None:
 
 @pytest.fixture(scope="module")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a random network of 12 units, in full precision, whose scores of texts differ widely."""
+    """Return the folder of a random network of 12 tokens, in full precision, whose scores of texts differ widely."""
     folder = tmp_path_factory.mktemp("random")
     torch.manual_seed(7)
     config = U2Config(
@@ -56,18 +56,18 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = U2Model(config, GlobalCMVN(torch.zeros(80), torch.ones(80))).eval()
     for side in ("left", "right"):
         torch.nn.init.normal_(model.get_parameter(f"decoder.{side}_decoder.output_layer.weight"))
-    units = ["<blank>", "<unk>", "<sos/eos>", *"abcdefghi"]
+    tokens = ["<blank>", "<unk>", "<sos/eos>", *"abcdefghi"]
     make_tiny_wenet.save_script(model, folder / "final.zip")
-    (folder / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(units)), encoding="utf-8")
+    (folder / "units.txt").write_text("".join(f"{token} {i}\n" for i, token in enumerate(tokens)), encoding="utf-8")
     return folder
 
 
 def reference_score(model: torch.jit.ScriptModule, hypothesis: Hypothesis, encoded: torch.Tensor) -> float:
-    """Score one hypothesis alone, unit by unit."""
-    given = torch.tensor([[2, *hypothesis.units]])
+    """Score one hypothesis alone, token by token."""
+    given = torch.tensor([[2, *hypothesis.tokens]])
     left, right = model.forward_attention_decoder(given, torch.tensor([given.shape[1]]), encoded, 0.3)
-    forwards: float = sum(left[0, i, unit].item() for i, unit in enumerate((*hypothesis.units, 2)))
-    backwards: float = sum(right[0, i, unit].item() for i, unit in enumerate((*hypothesis.units[::-1], 2)))
+    forwards: float = sum(left[0, i, token].item() for i, token in enumerate((*hypothesis.tokens, 2)))
+    backwards: float = sum(right[0, i, token].item() for i, token in enumerate((*hypothesis.tokens[::-1], 2)))
     return 0.7 * forwards + 0.3 * backwards + 0.5 * hypothesis.score
 
 
@@ -90,7 +90,7 @@ def test_rescoring_chooses_as_the_obvious_sum_does(random_model: Path) -> None:
 def test_rescoring_takes_an_empty_text(random_model: Path) -> None:
     model = load_script(random_model / "final.zip")
     encoded, _, _ = model.forward_encoder_chunk(torch.zeros(1, 40, 80), 0, -1)
-    assert attention_rescoring(model, [Hypothesis((), -1.0, (), ())], encoded).units == ()
+    assert attention_rescoring(model, [Hypothesis((), -1.0, (), ())], encoded).tokens == ()
 
 
 def test_a_model_in_full_precision_is_read_too(random_model: Path) -> None:

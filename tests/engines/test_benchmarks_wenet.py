@@ -22,7 +22,7 @@ FIELDS = {
     "int8_ms",
     "beam_ms",
     "rss_mb",
-    "units",
+    "tokens",
     "int8_tokens_differ",
     "torchscript_tokens_differ",
     "stage_ms",
@@ -39,7 +39,7 @@ def test_last_line_holds_every_figure() -> None:
     figures = json.loads(run.stdout.splitlines()[-1])
     assert figures.keys() >= FIELDS
     assert figures["sizes"].keys() == {"tiny"}
-    assert figures["units"] > 0
+    assert figures["tokens"] > 0
     assert 0 <= figures["int8_tokens_differ"] < 1
     assert figures["stage_ms"].keys() == {"int8", "fp32", "runtime"}
     assert figures["settings"] == {"threads": 1, "seconds": 1.0, "rounds": 1}
@@ -54,6 +54,6 @@ def test_edit_distance(one: tuple[int, ...], other: tuple[int, ...], distance: i
     assert edit_distance(one, other) == edit_distance(other, one) == distance
 
 
-def test_differing_share_is_of_the_expected_units() -> None:
+def test_differing_share_is_of_the_expected_tokens() -> None:
     assert differing_share([(1, 2), (3,)], [(1, 2), (3, 4)]) == pytest.approx(0.25)
     assert differing_share([()], [()]) == 0.0

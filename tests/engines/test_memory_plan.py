@@ -296,7 +296,7 @@ def test_the_engines_are_built_as_planned_and_say_so(
     engines = build_engines(settings)
     try:
         speaker = engines.synthesizers[Language.ENGLISH]
-        assert isinstance(speaker, XttsSynthesizer) and speaker.stats().rows == 3
+        assert isinstance(speaker, XttsSynthesizer) and speaker.stats().slots == 3
         assert speaker.info.reason.endswith("; XTTS's batch 3 instead of 8, to fit into memory")
     finally:
         engines.close()

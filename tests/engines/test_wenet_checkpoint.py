@@ -44,7 +44,7 @@ def test_a_checkpoint_is_ready_for_inference(folder: Path) -> None:
     parameters = dict(checkpoint.model.named_parameters())
     assert not checkpoint.model.training
     assert {(p.dtype, p.device.type, p.requires_grad) for p in parameters.values()} == {(torch.float32, "cpu", False)}
-    assert len(checkpoint.units) == checkpoint.config.vocabulary == 40
+    assert len(checkpoint.tokens) == checkpoint.config.vocabulary == 40
     stored = weights(folder)
     assert all(torch.equal(parameter, stored[name]) for name, parameter in parameters.items())
 
@@ -84,7 +84,7 @@ def test_the_old_spelling_says_the_same(folder: Path) -> None:
     assert (checkpoint.config.sos, checkpoint.config.eos) == (39, 39)
 
 
-def test_sos_and_eos_are_the_special_tokens_or_the_last_unit(folder: Path) -> None:
+def test_sos_and_eos_are_the_special_tokens_or_the_last_token(folder: Path) -> None:
     assert (read_checkpoint(folder).config.sos, read_checkpoint(folder).config.eos) == (2, 2)
     change_settings(folder, "tokenizer_conf", "special_tokens", value={"<sos>": 5, "<blank>": 0})
     assert (read_checkpoint(folder).config.sos, read_checkpoint(folder).config.eos) == (5, 39)
@@ -97,7 +97,7 @@ def test_sos_and_eos_are_the_special_tokens_or_the_last_unit(folder: Path) -> No
     assert "model_conf.special_tokens.<sos> is 40" in refusal(folder)
 
 
-def test_the_blank_is_the_settings_or_the_units(folder: Path) -> None:
+def test_the_blank_is_the_settings_or_the_tokens(folder: Path) -> None:
     change_settings(folder, "ctc_conf", "ctc_blank_id", value=3)
     assert "ctc_conf.ctc_blank_id is 3 and units.txt has <blank> at 0" in refusal(folder)
     lines = (folder / "units.txt").read_text(encoding="utf-8").replace("<blank>", "<b>")
@@ -152,8 +152,8 @@ def test_a_key_that_is_not_understood_is_an_error_by_name(folder: Path, path: tu
         (("ctc",), [], "ctc is not a plain value"),
         (("cmvn",), "local", "cmvn is 'local'"),
         (("input_dim",), 40, "input_dim is 40; it must be 80"),
-        (("output_dim",), 41, "output_dim is 41 and units.txt lists 40 units"),
-        (("vocab_size",), 39, "vocab_size is 39 and units.txt lists 40 units"),
+        (("output_dim",), 41, "output_dim is 41 and units.txt lists 40 tokens"),
+        (("vocab_size",), 39, "vocab_size is 39 and units.txt lists 40 tokens"),
         (("encoder_conf", "input_layer"), "linear", "encoder_conf.input_layer is 'linear'; it must be conv2d or"),
         (("encoder_conf", "num_blocks"), 10**9, "encoder_conf.num_blocks is 1000000000; it must be a whole number"),
         (("encoder_conf", "num_blocks"), True, "encoder_conf.num_blocks is True"),
@@ -351,7 +351,7 @@ def test_a_folder_in_the_place_of_a_file_is_missing(folder: Path) -> None:
         read_checkpoint(folder)
 
 
-def test_huge_units_are_refused(folder: Path) -> None:
+def test_huge_tokens_are_refused(folder: Path) -> None:
     (folder / "units.txt").write_text("<blank> 0\n" + "a 1\n" * 300_000)
     assert "units.txt is larger than 1 MB" in refusal(folder)
     (folder / "units.txt").write_text("<blank> 0\na " + "9" * 5000 + "\n")

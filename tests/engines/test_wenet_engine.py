@@ -93,10 +93,10 @@ def test_a_batch_equals_single_recordings(model: U2Batches) -> None:
     alone = [model.recognize([each], [None])[0] for each in features]
     together = model.recognize(features, [None] * len(features))
     for single, batched in zip(alone, together, strict=True):
-        assert (single.units, single.frames) == (batched.units, batched.frames)
+        assert (single.tokens, single.frames) == (batched.tokens, batched.frames)
         assert batched.score == pytest.approx(single.score, abs=1e-3)
     assert together[3] == together[6] == NOTHING
-    assert sum(len(each.units) for each in together) > 50
+    assert sum(len(each.tokens) for each in together) > 50
 
 
 def test_what_waits_is_computed_together(engine: RecognitionEngine, gate: Gate) -> None:
@@ -113,7 +113,7 @@ def test_what_waits_is_computed_together(engine: RecognitionEngine, gate: Gate) 
         wait_until_waiting(engine, len(rest))
         gate.open.set()
         found = [each.result(30) for each in (first, *rest)]
-    assert [each.units for each in found] == [each.units for each in alone]
+    assert [each.tokens for each in found] == [each.tokens for each in alone]
     assert gate.batches == [1, 4, 4]
 
 
@@ -126,11 +126,11 @@ def test_a_recording_at_fault_fails_alone(engine: RecognitionEngine, gate: Gate)
         asked = [pool.submit(ask, engine, each) for each in features]
         wait_until_waiting(engine, 3)
         gate.open.set()
-        assert first.result(30) and asked[0].result(30).units and asked[2].result(30).units
+        assert first.result(30) and asked[0].result(30).tokens and asked[2].result(30).tokens
         with pytest.raises(RecognitionFailed, match="RuntimeError"):
             asked[1].result(30)
     engine.check_ready()
-    assert ask(engine, features[0]).units == asked[0].result().units
+    assert ask(engine, features[0]).tokens == asked[0].result().tokens
 
 
 def test_who_has_gone_is_let_go_at_once_and_not_computed(engine: RecognitionEngine, gate: Gate) -> None:
@@ -145,7 +145,7 @@ def test_who_has_gone_is_let_go_at_once_and_not_computed(engine: RecognitionEngi
             with pytest.raises(ClientGone):
                 each.result(5)
         gate.open.set()
-        assert ask(engine, recordings((50,))[0]).units
+        assert ask(engine, recordings((50,))[0]).tokens
     assert gate.batches == [1, 1]
 
 
@@ -173,7 +173,7 @@ def test_who_waits_past_the_deadline_is_let_go_and_not_computed(engine: Recognit
                 each.result(20)
         wait_until_waiting(engine, 1)
         gate.open.set()
-        assert running.result(30) and patient.result(30)[0].units
+        assert running.result(30) and patient.result(30)[0].tokens
     assert gate.batches == [1, 1]
 
 
@@ -210,7 +210,7 @@ def test_work_that_fails_fails_alone(engine: RecognitionEngine, gate: Gate) -> N
     with pytest.raises(RecognitionFailed, match="ValueError"):
         engine.compute(fail, cancel=Cancel())
     assert engine.compute(torch.is_inference_mode_enabled, cancel=Cancel())
-    assert ask(engine, recordings((50,))[0]).units
+    assert ask(engine, recordings((50,))[0]).tokens
 
 
 def test_nothing_is_computed_while_another_engine_has_the_device(gate: Gate) -> None:

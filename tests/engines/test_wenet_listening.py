@@ -114,7 +114,7 @@ def test_the_text_is_wenets_in_its_simulation_of_streaming(name: str) -> None:
             wanted = unpadded(expected["stream/question/16/-1/rescored"])
         for cuts in ([], in_steps(question, 0.07)):
             heard = hear_all(listen(recognizer), question, cuts)
-            assert tuple(recognizer._units.units.index(unit.text) for unit in heard[1].units) == wanted
+            assert tuple(recognizer._tokens.tokens.index(token.text) for token in heard[1].tokens) == wanted
             check_stable(heard)
     finally:
         recognizer.close()
@@ -133,7 +133,7 @@ def test_partials_come_while_the_caller_speaks(
     assert covered == sorted(covered) and covered[0] == 0.0
     assert audio.duration_s - 1.0 < covered[-1] <= audio.duration_s
     assert partials[-1].stable_text
-    assert transcript.units[-1].end_s <= audio.duration_s and transcript.confidence
+    assert transcript.tokens[-1].end_s <= audio.duration_s and transcript.confidence
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,7 +20,7 @@ from mirrorchat.wenet.model import (
     U2Model,
     chunk_mask,
     length_mask,
-    reverse_units,
+    reverse_tokens,
 )
 
 
@@ -57,9 +57,9 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 def hypotheses() -> tuple[Tensor, Tensor]:
     """Return four texts of different lengths, one of them empty, and their lengths with sos."""
     lengths = torch.tensor([7, 1, 4, 2])
-    units = torch.randint(3, VOCABULARY, (4, 7), generator=torch.Generator().manual_seed(5))
-    units[:, 0] = SOS
-    return units.masked_fill(~length_mask(lengths, 7), EOS), lengths
+    tokens = torch.randint(3, VOCABULARY, (4, 7), generator=torch.Generator().manual_seed(5))
+    tokens[:, 0] = SOS
+    return tokens.masked_fill(~length_mask(lengths, 7), EOS), lengths
 
 
 def stream(model: U2Model, whole: Tensor, chunk: int, left_chunks: int) -> Tensor:
@@ -172,8 +172,8 @@ def test_everything_follows_the_weights_to_their_device(variant: U2Model) -> Non
     if variant.encoder.streams:
         assert moved.encoder(x, torch.tensor([211], device="meta"), 4, 2)[0].is_meta
         assert stream(moved, x, 4, 2).is_meta
-    units, lengths = hypotheses()
-    left, right = moved.forward_attention_decoder(units.to("meta"), lengths.to("meta"), encoded, 0.3)
+    tokens, lengths = hypotheses()
+    left, right = moved.forward_attention_decoder(tokens.to("meta"), lengths.to("meta"), encoded, 0.3)
     assert left.is_meta and right.is_meta and moved.ctc_activation(encoded).is_meta
 
 
@@ -219,10 +219,10 @@ def test_what_no_network_is_built_from_is_named(changes: dict[str, Any], message
 
 def test_ragged_hypotheses_score_as_they_do_alone(model: U2Model) -> None:
     encoded, _, _ = model.forward_encoder_chunk(features(160), 0, -1)
-    units, lengths = hypotheses()
-    left, right = model.forward_attention_decoder(units, lengths, encoded, 0.3)
+    tokens, lengths = hypotheses()
+    left, right = model.forward_attention_decoder(tokens, lengths, encoded, 0.3)
     for row, length in enumerate(lengths.tolist()):
-        alone = units[row : row + 1, :length]
+        alone = tokens[row : row + 1, :length]
         alone_left, alone_right = model.forward_attention_decoder(alone, lengths[row : row + 1], encoded, 0.3)
         assert_close(left[row : row + 1, :length], alone_left)
         assert_close(right[row : row + 1, :length], alone_right)
@@ -230,11 +230,11 @@ def test_ragged_hypotheses_score_as_they_do_alone(model: U2Model) -> None:
 
 def test_the_right_decoder_reads_the_text_backwards(model: U2Model) -> None:
     encoded, _, _ = model.forward_encoder_chunk(features(160), 0, -1)
-    units, length = torch.tensor([[SOS, 5, 9, 4]]), torch.tensor([4])
+    tokens, length = torch.tensor([[SOS, 5, 9, 4]]), torch.tensor([4])
     seen = torch.ones((0, 0, 0), dtype=torch.bool)
     assert isinstance(model.decoder, BiTransformerDecoder)
     backwards = model.decoder.right_decoder.logits(encoded, seen, torch.tensor([[SOS, 4, 9, 5]]), length)
-    _, right = model.forward_attention_decoder(units, length, encoded, 0.3)
+    _, right = model.forward_attention_decoder(tokens, length, encoded, 0.3)
     assert_close(right, torch.log_softmax(backwards, dim=-1))
 
 
@@ -247,8 +247,8 @@ def test_without_a_reverse_weight_the_right_decoder_rests(model: U2Model) -> Non
 
 def test_a_decoder_never_sees_what_comes_later(model: U2Model) -> None:
     encoded, _, _ = model.forward_encoder_chunk(features(160), 0, -1)
-    units = torch.tensor([[SOS, 5, 9, 4], [SOS, 5, 8, 11]])
-    left, _ = model.forward_attention_decoder(units, torch.tensor([4, 4]), encoded)
+    tokens = torch.tensor([[SOS, 5, 9, 4], [SOS, 5, 8, 11]])
+    left, _ = model.forward_attention_decoder(tokens, torch.tensor([4, 4]), encoded)
     assert_close(left[0, :2], left[1, :2])
     assert not torch.allclose(left[0, 2], left[1, 2], atol=1e-2)
 
@@ -324,8 +324,8 @@ def test_masks_and_reversal_by_hand() -> None:
         [1, 1, 1, 1, 1],
     ]
     assert chunk_mask(5, 2, 1, torch.device("cpu")).int().tolist()[4] == [0, 0, 1, 1, 1]
-    units, lengths = torch.tensor([[9, 1, 2, 3], [9, 4, 8, 8], [9, 8, 8, 8]]), torch.tensor([4, 2, 1])
-    assert reverse_units(units, lengths, 8).tolist() == [[9, 3, 2, 1], [9, 4, 8, 8], [9, 8, 8, 8]]
+    tokens, lengths = torch.tensor([[9, 1, 2, 3], [9, 4, 8, 8], [9, 8, 8, 8]]), torch.tensor([4, 2, 1])
+    assert reverse_tokens(tokens, lengths, 8).tolist() == [[9, 3, 2, 1], [9, 4, 8, 8], [9, 8, 8, 8]]
 
 
 def linear(name: str) -> set[str]:

@@ -90,7 +90,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def timed(transcript: Transcript) -> list[tuple[str, float, float]]:
-    return [(unit.text, unit.start_s, unit.end_s) for unit in transcript.units]
+    return [(token.text, token.start_s, token.end_s) for token in transcript.tokens]
 
 
 # Equal to our own
@@ -104,7 +104,7 @@ def test_text_and_times_are_those_of_our_own_network(variant: str) -> None:
             got, wanted = hear(theirs, audio, language), hear(own, audio, language)
             assert got.text == wanted.text
             assert timed(got) == timed(wanted)
-            assert all(0 <= unit.confidence <= 1 for unit in got.units)
+            assert all(0 <= token.confidence <= 1 for token in got.tokens)
         assert hear(theirs, question(), language).text
 
 
@@ -186,7 +186,7 @@ def test_a_recording_of_over_199_seconds_is_heard_whole() -> None:
     with package("multi_cn") as theirs, ours(REFERENCE / "multi_cn", CHINESE) as own:
         heard = hear(theirs, audio)
         assert heard.text == hear(own, audio).text
-        assert heard.units[-1].end_s > 199
+        assert heard.tokens[-1].end_s > 199
 
 
 class CountedCancel(Cancel):
@@ -278,7 +278,7 @@ def test_a_reading_that_runs_on_is_read_in_parts(tiny: Path) -> None:
     model = PackageModel(loaded.network, ENGLISH, CPU)
     [whole] = model.recognize([features], [None])
     parts = model.recognize([features[:896], features[896:]], [None, None])
-    assert whole.units == parts[0].units + parts[1].units
+    assert whole.tokens == parts[0].tokens + parts[1].tokens
 
 
 def test_paraformer_reads_as_the_package_transcribes_a_file(
@@ -298,7 +298,7 @@ def test_paraformer_reads_as_the_package_transcribes_a_file(
         assert hear(recognizer, audio).text == wanted != ""
 
 
-def test_paraformer_hears_nothing_where_it_counts_no_unit(tiny: Path, tmp_path: Path) -> None:
+def test_paraformer_hears_nothing_where_it_counts_no_token(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny / "paraformer", tmp_path / "silent")
     change_weights(tmp_path / "silent", lambda name, weight: weight * 0 - 50 if "cif_output.bias" in name else weight)
     with package("silent", tmp_path) as recognizer:
@@ -314,7 +314,7 @@ def test_sensevoice_hears_the_language_it_is_told_and_writes_no_tags(tiny: Path,
     for tag in TAGS:
         wanted = wanted.replace(tag, "")
     assert heard.text == "".join(wanted.split()) != ""
-    assert heard.units == () and heard.confidence is None
+    assert heard.tokens == () and heard.confidence is None
 
 
 def test_firered_reads_with_its_decoder(tiny: Path) -> None:
@@ -324,8 +324,8 @@ def test_firered_reads_with_its_decoder(tiny: Path) -> None:
         [result] = loaded.network.decode(["attention"], features, torch.tensor([features.shape[1]]), 10)["attention"]
     with package("firered", tiny) as recognizer:
         heard = hear(recognizer, noise(3.0)).text
-    units = loaded.network.tokenizer.ids2tokens(result.tokens)
-    assert heard == "".join(unit for unit in units if not unit.startswith("<"))
+    tokens = loaded.network.tokenizer.ids2tokens(result.tokens)
+    assert heard == "".join(token for token in tokens if not token.startswith("<"))
 
 
 # Names, and what is refused

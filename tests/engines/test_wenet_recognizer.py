@@ -53,16 +53,16 @@ def test_words_that_it_was_trained_on_are_heard(recognizers: dict[str, WenetReco
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_each_unit_has_its_time_and_its_confidence(recognizers: dict[str, WenetRecognizer], code: speech.Code) -> None:
+def test_each_token_has_its_time_and_its_confidence(recognizers: dict[str, WenetRecognizer], code: speech.Code) -> None:
     for _, audio in takes(code)[:4]:
         transcript = hear(recognizers[code], audio)
-        assert transcript.units and transcript.confidence is not None
+        assert transcript.tokens and transcript.confidence is not None
         assert 0 < transcript.confidence <= 1
-        edges = [edge for unit in transcript.units for edge in (unit.start_s, unit.end_s)]
+        edges = [edge for token in transcript.tokens for edge in (token.start_s, token.end_s)]
         assert edges == sorted(edges)
         assert edges[0] >= 0 and edges[-1] <= audio.duration_s
-        assert all(0 < unit.confidence <= 1 for unit in transcript.units)
-        assert "".join(unit.text for unit in transcript.units).replace("▁", " ").strip() == transcript.text.lower()
+        assert all(0 < token.confidence <= 1 for token in transcript.tokens)
+        assert "".join(token.text for token in transcript.tokens).replace("▁", " ").strip() == transcript.text.lower()
 
 
 def test_a_long_recording_is_heard_whole(recognizers: dict[str, WenetRecognizer]) -> None:
@@ -78,7 +78,7 @@ def test_a_long_recording_is_heard_whole(recognizers: dict[str, WenetRecognizer]
     share = len(set(heard) & set(wanted)) / len(set(heard))
     assert len(heard) > 0.5 * len(wanted) * whole.duration_s / (sum(map(len, parts)) / 16_000)
     assert share > 0.9
-    starts = [unit.start_s for unit in transcript.units]
+    starts = [token.start_s for token in transcript.tokens]
     assert starts == sorted(starts) and starts[-1] > 25
 
 
@@ -126,7 +126,7 @@ def test_hot_words_that_were_not_said_change_no_clean_text(recognizers: dict[str
         assert hear(recognizer, audio, phrase).text.lower() == take.text
 
 
-def test_a_hot_word_without_units_changes_nothing(recognizers: dict[str, WenetRecognizer]) -> None:
+def test_a_hot_word_without_tokens_changes_nothing(recognizers: dict[str, WenetRecognizer]) -> None:
     _, audio = takes("zh")[0]
     plain = hear(recognizers["zh"], audio)
     assert hear(recognizers["zh"], audio, "Ωmega", "", "好" * 500) == plain

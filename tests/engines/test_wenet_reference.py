@@ -66,10 +66,10 @@ def kept(names: list[str]) -> list[str]:
 
 
 def greedy(log_probs: FloatArray) -> tuple[int, ...]:
-    """Return the best unit of each frame, without repeats and blanks."""
+    """Return the best token of each frame, without repeats and blanks."""
     best = log_probs.argmax(axis=1)
     changes = np.flatnonzero(np.diff(best, prepend=-1))
-    return tuple(int(unit) for unit in best[changes] if unit != 0)
+    return tuple(int(token) for token in best[changes] if token != 0)
 
 
 def assert_near(found: Tensor, expected: npt.NDArray[np.generic]) -> None:
@@ -99,10 +99,10 @@ def check_searches(reference: Reference, name: str, matrix: FloatArray) -> None:
     encoded, log_probs = encode(reference.checkpoint.model, matrix)
     assert greedy(log_probs) == unpadded(expected["greedy"][row])
     hypotheses = prefix_beam_search(log_probs, 10)
-    assert [hypothesis.units for hypothesis in hypotheses] == [unpadded(units) for units in expected["beam"][row]]
+    assert [hypothesis.tokens for hypothesis in hypotheses] == [unpadded(tokens) for tokens in expected["beam"][row]]
     found = [hypothesis.score for hypothesis in hypotheses]
     assert found == pytest.approx(expected["beam_scores"][row].tolist(), abs=1e-3)
-    assert attention_rescoring(reference.checkpoint.model, hypotheses, encoded).units == unpadded(
+    assert attention_rescoring(reference.checkpoint.model, hypotheses, encoded).tokens == unpadded(
         expected["rescored"][row]
     )
 
@@ -133,11 +133,11 @@ def test_the_texts_are_wenets_on_real_speech(reference: Reference, features: dic
         check_searches(reference, name, features[name])
 
 
-def test_the_special_units_are_wenets(reference: Reference) -> None:
+def test_the_special_tokens_are_wenets(reference: Reference) -> None:
     model = reference.checkpoint.model
     assert [model.sos_symbol(), model.eos_symbol()] == reference.expected["sos_eos"].tolist()
-    assert reference.checkpoint.units[model.sos_symbol()] == "<sos/eos>"
-    assert reference.checkpoint.units[reference.checkpoint.config.blank] == "<blank>"
+    assert reference.checkpoint.tokens[model.sos_symbol()] == "<sos/eos>"
+    assert reference.checkpoint.tokens[reference.checkpoint.config.blank] == "<blank>"
 
 
 def stream(checkpoint: Checkpoint, matrix: FloatArray, chunk: int, left_chunks: int) -> Tensor:
@@ -168,7 +168,7 @@ def test_streaming_is_wenets(reference: Reference, features: dict[str, FloatArra
         log_probs = reference.checkpoint.model.ctc_activation(encoded)[0].numpy()
         assert greedy(log_probs) == unpadded(reference.expected[f"{key}/greedy"])
         rescored = attention_rescoring(reference.checkpoint.model, prefix_beam_search(log_probs, 10), encoded)
-        assert rescored.units == unpadded(reference.expected[f"{key}/rescored"])
+        assert rescored.tokens == unpadded(reference.expected[f"{key}/rescored"])
 
 
 def test_batches_are_wenets(reference: Reference, features: dict[str, FloatArray]) -> None:

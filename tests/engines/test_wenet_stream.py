@@ -34,7 +34,7 @@ def read_all(reader: ChunkReader, features: FloatArray) -> list[tuple[int, ...]]
     for start in range(0, len(features) - reader.shortest + 1, reader.stride):
         reader.read(features[start : start + reader.window])
         stable.append(reader.stable_prefix())
-        assert all(each.units[: len(stable[-1])] == stable[-1] for each in reader.readings())
+        assert all(each.tokens[: len(stable[-1])] == stable[-1] for each in reader.hypotheses())
     return stable
 
 
@@ -56,7 +56,7 @@ def test_chunks_are_wenets(inputs: dict[str, FloatArray], name: str, scripted: b
             reader = ChunkReader(model, chunk=int(chunk), left_chunks=int(left_chunks))
             stable = read_all(reader, inputs[source])
             torch.testing.assert_close(reader.encoded()[0], torch.from_numpy(expected[key]), rtol=0.0, atol=ATOL)
-            rescored = reader.rescored().units
+            rescored = reader.rescored().tokens
             assert rescored == unpadded(expected[f"{key}/rescored"])
             assert all(rescored[: len(each)] == each for each in stable)
 
@@ -76,7 +76,7 @@ def test_caches_lie_where_the_model_does_and_in_its_type(inputs: dict[str, Float
     found = reader.encoded()
     assert (found.dtype, found.device.type) == (dtype, device.type)
     torch.testing.assert_close(found.float().cpu(), encoded, rtol=0.0, atol=1e-3 if dtype == torch.float32 else 0.2)
-    assert reader.rescored().units
+    assert reader.rescored().tokens
 
 
 def script(model: torch.nn.Module) -> torch.jit.ScriptModule:
@@ -148,19 +148,19 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@given(units=st.lists(PIECES, max_size=14), language=st.sampled_from(list(Language)))
+@given(tokens=st.lists(PIECES, max_size=14), language=st.sampled_from(list(Language)))
 @settings(max_examples=1500, deadline=None)
-def test_what_is_settled_begins_every_later_text(units: list[str], language: Language) -> None:
-    texts = [written(units[:size], language) for size in range(len(units) + 1)]
-    whole = [settled(units[:size], language) for size in range(len(units) + 1)]
-    for early, late in itertools.combinations(range(len(units) + 1), 2):
+def test_what_is_settled_begins_every_later_text(tokens: list[str], language: Language) -> None:
+    texts = [written(tokens[:size], language) for size in range(len(tokens) + 1)]
+    whole = [settled(tokens[:size], language) for size in range(len(tokens) + 1)]
+    for early, late in itertools.combinations(range(len(tokens) + 1), 2):
         assert texts[late].startswith(whole[early])
         assert whole[late].startswith(whole[early])
     assert all(text.startswith(each) for text, each in zip(texts, whole, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("units", "expected"),
+    ("tokens", "expected"),
     [
         (["▁what", "'s", "▁the", "▁ti"], "What's the"),
         (["▁what"], ""),
@@ -174,5 +174,5 @@ def test_what_is_settled_begins_every_later_text(units: list[str], language: Lan
         ([], ""),
     ],
 )
-def test_a_word_is_settled_when_the_next_has_begun(units: list[str], expected: str) -> None:
-    assert settled(units, Language.CHINESE if expected > "z" else Language.ENGLISH) == expected
+def test_a_word_is_settled_when_the_next_has_begun(tokens: list[str], expected: str) -> None:
+    assert settled(tokens, Language.CHINESE if expected > "z" else Language.ENGLISH) == expected

@@ -201,7 +201,7 @@ def test_a_batched_engine_and_its_limits_are_read_at_the_scrape() -> None:
 
         def stats(self) -> BatchStats:
             self.tokens += 100
-            return BatchStats(running=3, rows=8, waiting=2, tokens=self.tokens)
+            return BatchStats(running=3, slots=8, waiting=2, tokens=self.tokens)
 
         def check_ready(self) -> None: ...
 

@@ -145,7 +145,7 @@ def test_the_batch_says_how_full_it_is(models: Path) -> None:
         speaking.start()
         assert vocoder.reached.wait(10)
         during = engine.stats()
-        assert (during.running, during.rows, during.waiting) == (1, 8, 0) and during.tokens > 0
+        assert (during.running, during.slots, during.waiting) == (1, 8, 0) and during.tokens > 0
         vocoder.go_on.set()
         speaking.join(20)
         wait_for(lambda: engine.stats().running == 0)

@@ -47,10 +47,10 @@ def _spread(network: Any) -> None:
             weights.mul_(3.0)
 
 
-def _write_units(folder: Path, first: list[str]) -> int:
-    units = [*first, *CHARACTERS]
-    (folder / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(units)), encoding="utf-8")
-    return len(units)
+def _write_tokens(folder: Path, first: list[str]) -> int:
+    tokens = [*first, *CHARACTERS]
+    (folder / "units.txt").write_text("".join(f"{token} {i}\n" for i, token in enumerate(tokens)), encoding="utf-8")
+    return len(tokens)
 
 
 def _attention(**more: object) -> Config:
@@ -96,7 +96,7 @@ def _whisper(folder: Path) -> Config:
 
 
 def _paraformer(folder: Path) -> Config:
-    vocabulary = _write_units(folder, ["<blank>", "<sos>", "<eos>"])
+    vocabulary = _write_tokens(folder, ["<blank>", "<sos>", "<eos>"])
     return _model("paraformer", sampler=True, add_eos=True) | {
         "input_dim": 560,
         "output_dim": vocabulary,
@@ -148,7 +148,7 @@ def _sensevoice(folder: Path) -> Config:
 
 
 def _firered(folder: Path) -> Config:
-    vocabulary = _write_units(folder, ["<blank>", "<unk>", "<pad>", "<sos>", "<eos>"])
+    vocabulary = _write_tokens(folder, ["<blank>", "<unk>", "<pad>", "<sos>", "<eos>"])
     encoder = _attention(output_size=16, input_layer="firered_conv2d4", pos_enc_layer_type="rel_pos_firered")
     no_bias = {"key_bias": False, "value_bias": False, "query_bias": False, "conv_bias": False}
     convolution = {"cnn_module_kernel": 9, "cnn_module_norm": "layer_norm", "conv_inner_factor": 4}

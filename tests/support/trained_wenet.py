@@ -8,7 +8,7 @@ import yaml
 from torch import Tensor
 
 from mirrorchat.wenet.batch import load_script
-from mirrorchat.wenet.checkpoint import read_units
+from mirrorchat.wenet.checkpoint import read_tokens
 from support.places import DATA
 
 MODELS = DATA / "wenet-tiny"
@@ -22,14 +22,14 @@ DECODER = {"attention_heads": 4, "linear_units": 128, "num_blocks": 1, "r_num_bl
 def write_trained_checkpoint(folder: Path, code: speech.Code) -> Path:
     """Write the trained model for `code` into a new `folder` as train.yaml, final.pt and units.txt; return it."""
     folder.mkdir(parents=True)
-    units_file = MODELS / code / "units.txt"
-    units = read_units(units_file)
-    (folder / "units.txt").write_bytes(units_file.read_bytes())
-    special = {"<blank>": 0, "<unk>": 1, "<sos>": units.index("<sos/eos>"), "<eos>": units.index("<sos/eos>")}
+    tokens_file = MODELS / code / "units.txt"
+    tokens = read_tokens(tokens_file)
+    (folder / "units.txt").write_bytes(tokens_file.read_bytes())
+    special = {"<blank>": 0, "<unk>": 1, "<sos>": tokens.index("<sos/eos>"), "<eos>": tokens.index("<sos/eos>")}
     train = {
         "encoder": "conformer", "encoder_conf": ENCODER, "decoder": "bitransformer", "decoder_conf": DECODER,
         "cmvn": "global_cmvn", "cmvn_conf": {"cmvn_file": "global_cmvn", "is_json_cmvn": True},
-        "tokenizer": "char", "tokenizer_conf": {"special_tokens": special}, "input_dim": 80, "output_dim": len(units),
+        "tokenizer": "char", "tokenizer_conf": {"special_tokens": special}, "input_dim": 80, "output_dim": len(tokens),
     }  # fmt: skip
     (folder / "train.yaml").write_text(yaml.safe_dump(train), encoding="utf-8")
     torch.save(_weights(load_script(MODELS / code / "final.zip")), folder / "final.pt")

@@ -1,18 +1,19 @@
-"""Units to words, words to segments, segments to subtitles."""
+"""Words with their times from tokens, segments from words, and subtitles from segments."""
 
 from support.speech import say
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Language, SpokenToken, Transcript
-from mirrorchat.openai.timed_words import Segment, TimedWord, as_srt, as_vtt, joined, segments_of, words_of
-from mirrorchat.wenet.text import written
+from mirrorchat.engines import Language, SpokenToken, TimedWord, Transcript
+from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of
+from mirrorchat.wenet.text import timed_words, written
 
 NO_AUDIO = Audio(say("Nothing.").samples, 16_000)
 
 
-def transcript(language: Language, *units: tuple[str, float, float]) -> Transcript:
-    spoken = tuple(SpokenToken(text, start, end, 0.5) for text, start, end in units)
-    return Transcript(written([unit.text for unit in spoken], language), language, spoken, 0.5)
+def transcript(language: Language, *tokens: tuple[str, float, float]) -> Transcript:
+    spoken = tuple(SpokenToken(text, start, end, 0.5) for text, start, end in tokens)
+    text = written([token.text for token in spoken], language)
+    return Transcript(text, language, spoken, 0.5, timed_words(text, spoken))
 
 
 ENGLISH = transcript(
@@ -25,10 +26,10 @@ CHINESE = transcript(
 
 
 def test_words_are_written_as_in_the_text() -> None:
-    assert words_of(ENGLISH) == [TimedWord("What's", 0.1, 0.4), TimedWord("I", 0.5, 0.6), TimedWord("said", 1.4, 1.75)]
-    assert [word.text for word in words_of(CHINESE)] == ["你", "好", "wifi", "吗"]
-    assert words_of(CHINESE)[2] == TimedWord("wifi", 0.4, 0.6)
-    assert words_of(Transcript("Hello", Language.ENGLISH)) == []
+    assert ENGLISH.words == (TimedWord("What's", 0.1, 0.4), TimedWord("I", 0.5, 0.6), TimedWord("said", 1.4, 1.75))
+    assert [word.text for word in CHINESE.words] == ["你", "好", "wifi", "吗"]
+    assert CHINESE.words[2] == TimedWord("wifi", 0.4, 0.6)
+    assert timed_words("", ()) == ()
 
 
 def test_a_pause_ends_a_segment() -> None:
@@ -43,7 +44,7 @@ def test_a_segment_is_no_longer_than_subtitles_are() -> None:
     assert joined([each.text for each in segments]) == " ".join(word[1:] for word, _, _ in words).capitalize()
 
 
-def test_without_units_a_segment_is_where_the_speech_is() -> None:
+def test_without_times_a_segment_is_where_the_speech_is() -> None:
     spoken = say("This is a sentence.")
     (segment,) = segments_of(Transcript("This is a sentence", Language.ENGLISH), spoken)
     assert 0.0 <= segment.start_s < 0.5 and 0.7 < segment.end_s <= spoken.duration_s + 0.1

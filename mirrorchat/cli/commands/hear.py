@@ -53,12 +53,12 @@ def _heard_here(config: Path | None, recording: bytes, language: str) -> dict[st
         heard, duration_s = hear_here(engines, recording, spoken_in)
     tokens = [
         {
-            "text": unit.text,
-            "start": round(unit.start_s, 3),
-            "end": round(unit.end_s, 3),
-            "confidence": round(unit.confidence, 4),
+            "text": token.text,
+            "start": round(token.start_s, 3),
+            "end": round(token.end_s, 3),
+            "confidence": round(token.confidence, 4),
         }
-        for unit in heard.units
+        for token in heard.tokens
     ]
     confidence = None if heard.confidence is None else round(heard.confidence, 4)
     return {

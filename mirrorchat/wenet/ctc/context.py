@@ -1,6 +1,6 @@
-"""Hot words in a search: a bonus for each unit that continues a phrase, taken back when the phrase breaks off.
+"""Hot words in a search: a bonus for each token that continues a phrase, taken back when the phrase breaks off.
 
-The phrases are an automaton (Aho and Corasick, 1975) over unit numbers; a search keeps one of its states with each
+The phrases are an automaton (Aho and Corasick, 1975) over token numbers; a search keeps one of its states with each
 prefix. The method and the scores are those of WeNet's `ContextGraph`, after icefall's.
 """
 
@@ -11,23 +11,23 @@ from collections.abc import Sequence
 import numpy as np
 
 MAX_PHRASES = 2000
-MAX_PHRASE_UNITS = 64
+MAX_PHRASE_TOKENS = 64
 CONTEXT_SCORE = 3.0
 BLANK = 0
 ROOT = 0
 
-_LARGEST_UNIT = 2**31 - 1
+_LARGEST_TOKEN = 2**31 - 1
 
 
 class ContextGraph:
-    """The automaton of `phrases`, each a sequence of unit numbers. `score` is the bonus of a unit, a log probability.
+    """The automaton of `phrases`, each a sequence of token numbers. `score` is the bonus of a token, a log probability.
 
-    A prefix that ends with the first n units of a phrase has n times `score`; at the phrase's last unit as much again,
+    A prefix that ends with the first n tokens of a phrase has n times `score`; at the phrase's last token as much again,
     which stays with it. What was given for a phrase that breaks off, or that the speech's end cuts off, is taken back.
 
     WeNet overlooks a phrase that is the beginning of one before it in the list; here the order changes nothing.
 
-    Immutable. Raises ValueError for a phrase that is empty, longer than MAX_PHRASE_UNITS or has units below 1 (blank
+    Immutable. Raises ValueError for a phrase that is empty, longer than MAX_PHRASE_TOKENS or has tokens below 1 (blank
     is none), for more than MAX_PHRASES, and for a score that is negative or not finite.
     """
 
@@ -43,10 +43,10 @@ class ContextGraph:
         self._link()
         self.arrays = _Arrays(self._next, self._fail, self._reached, self._completed)
 
-    def step(self, state: int, unit: int) -> tuple[float, int]:
-        """Return what `unit` after `state` adds to the bonus (less than 0 where a phrase breaks off), and the state."""
-        target = self._follow(state, unit)
-        bonus = self.score if unit in self._next[state] else self._reached[target] - self._reached[state]
+    def step(self, state: int, token: int) -> tuple[float, int]:
+        """Return what `token` after `state` adds to the bonus (less than 0 where a phrase breaks off), and the state."""
+        target = self._follow(state, token)
+        bonus = self.score if token in self._next[state] else self._reached[target] - self._reached[state]
         return bonus + self._completed[target], target
 
     def unfinished(self, state: int) -> float:
@@ -55,14 +55,14 @@ class ContextGraph:
 
     def _add(self, phrase: Sequence[int]) -> None:
         state = ROOT
-        for unit in phrase:
-            if unit not in self._next[state]:
-                self._next[state][unit] = len(self._next)
+        for token in phrase:
+            if token not in self._next[state]:
+                self._next[state][token] = len(self._next)
                 self._next.append({})
                 self._fail.append(ROOT)
                 self._reached.append(self._reached[state] + self.score)
                 self._completed.append(0.0)
-            state = self._next[state][unit]
+            state = self._next[state][token]
         self._completed[state] = self._reached[state]
 
     def _link(self) -> None:
@@ -70,24 +70,24 @@ class ContextGraph:
         queue = deque([ROOT])
         while queue:
             state = queue.popleft()
-            for unit, child in self._next[state].items():
-                self._fail[child] = ROOT if state == ROOT else self._follow(self._fail[state], unit)
+            for token, child in self._next[state].items():
+                self._fail[child] = ROOT if state == ROOT else self._follow(self._fail[state], token)
                 self._completed[child] += self._completed[self._fail[child]]
                 queue.append(child)
 
-    def _follow(self, state: int, unit: int) -> int:
-        """Return the state of the longest beginning of a phrase that what led to `state`, then `unit`, ends with."""
-        while unit not in self._next[state]:
+    def _follow(self, state: int, token: int) -> int:
+        """Return the state of the longest beginning of a phrase that what led to `state`, then `token`, ends with."""
+        while token not in self._next[state]:
             if state == ROOT:
                 return ROOT
             state = self._fail[state]
-        return self._next[state][unit]
+        return self._next[state][token]
 
 
 class _Arrays:
     """The automaton as the compiled search reads it: the arcs of state s are those from `first[s]` to `first[s + 1]`.
 
-    `first`, `units`, `targets` and `fail` are int32, `reached` and `completed` float64. A state's arcs are sorted.
+    `first`, `tokens`, `targets` and `fail` are int32, `reached` and `completed` float64. A state's arcs are sorted.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class _Arrays:
     ) -> None:
         flat = [arc for each in arcs for arc in sorted(each.items())]
         self.first = np.cumsum([0, *map(len, arcs)], dtype=np.int32)
-        self.units = np.array([unit for unit, _ in flat], dtype=np.int32)
+        self.tokens = np.array([token for token, _ in flat], dtype=np.int32)
         self.targets = np.array([target for _, target in flat], dtype=np.int32)
         self.fail = np.array(fail, dtype=np.int32)
         self.reached = np.array(reached, dtype=np.float64)
@@ -104,11 +104,11 @@ class _Arrays:
 
 def _check(phrases: Sequence[Sequence[int]], score: float) -> None:
     if not 0.0 <= score < math.inf:
-        raise ValueError(f"the bonus of a hot word's unit is {score}; it must be finite and not negative")
+        raise ValueError(f"the bonus of a hot word's token is {score}; it must be finite and not negative")
     if len(phrases) > MAX_PHRASES:
         raise ValueError(f"{len(phrases)} hot words are too many; at most {MAX_PHRASES}")
     for phrase in phrases:
-        if not 1 <= len(phrase) <= MAX_PHRASE_UNITS:
-            raise ValueError(f"a hot word has {len(phrase)} units; 1 to {MAX_PHRASE_UNITS} are possible")
-        if not all(BLANK < unit <= _LARGEST_UNIT for unit in phrase):
-            raise ValueError(f"a hot word has units below 1 or too large: {list(phrase)}")
+        if not 1 <= len(phrase) <= MAX_PHRASE_TOKENS:
+            raise ValueError(f"a hot word has {len(phrase)} tokens; 1 to {MAX_PHRASE_TOKENS} are possible")
+        if not all(BLANK < token <= _LARGEST_TOKEN for token in phrase):
+            raise ValueError(f"a hot word has tokens below 1 or too large: {list(phrase)}")

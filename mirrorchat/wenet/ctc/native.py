@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 
 from mirrorchat.wenet.ctc.context import ContextGraph
-from mirrorchat.wenet.ctc.plain import FloatArray, Reading
+from mirrorchat.wenet.ctc.plain import FloatArray, ScoredPrefix
 
 _NO_MEMORY, _NOT_NUMBERS = -1, -2
 
@@ -14,7 +14,7 @@ class _Graph(ctypes.Structure):
     """`Graph` in native/prefix_beam.cpp."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("first", "units", "targets", "fail", "reached", "completed")),
+        *((name, ctypes.c_void_p) for name in ("first", "tokens", "targets", "fail", "reached", "completed")),
         ("score", ctypes.c_double),
     )
 
@@ -25,11 +25,11 @@ class NativeSearch:
     After MemoryError of any method the search is over.
     """
 
-    def __init__(self, beam: int, context: ContextGraph | None, functions: ctypes.CDLL) -> None:
+    def __init__(self, beam: int, graph: ContextGraph | None, functions: ctypes.CDLL) -> None:
         _declare(functions)
         self._functions = functions
-        self._context = context  # the search reads its arrays
-        self._pointer: int | None = functions.prefix_search_create(beam, None if context is None else _graph(context))
+        self._graph = graph  # the search reads its arrays
+        self._pointer: int | None = functions.prefix_search_create(beam, None if graph is None else _fields_of(graph))
         if self._pointer is None:
             raise MemoryError("too little memory for a search")
 
@@ -45,29 +45,29 @@ class NativeSearch:
         if status == _NO_MEMORY:
             self._end()
 
-    def readings(self) -> list[Reading]:
+    def prefixes(self) -> list[ScoredPrefix]:
         """Return the live prefixes, best first, scored as if speech ended here."""
         total = ctypes.c_int64()
         count = self._functions.prefix_search_size(self._open(), ctypes.byref(total))
         lengths, scores = np.empty(count, np.int32), np.empty(count, np.float64)
-        units, frames = np.empty((2, total.value), np.int32)
+        tokens, frames = np.empty((2, total.value), np.int32)
         peaks = np.empty(total.value, np.float32)
-        places = (array.ctypes.data for array in (lengths, scores, units, frames, peaks))
+        places = (array.ctypes.data for array in (lengths, scores, tokens, frames, peaks))
         if self._functions.prefix_search_read(self._pointer, *places) == _NO_MEMORY:
             self._end()
-        spelt, times, logs = units.tolist(), frames.tolist(), peaks.tolist()
-        readings, start = [], 0
+        spelt, times, logs = tokens.tolist(), frames.tolist(), peaks.tolist()
+        prefixes, start = [], 0
         for length, score in zip(lengths.tolist(), scores.tolist(), strict=True):
             span = slice(start, start := start + length)
-            readings.append(Reading(tuple(spelt[span]), score, tuple(times[span]), tuple(logs[span])))
-        return readings
+            prefixes.append(ScoredPrefix(tuple(spelt[span]), score, tuple(times[span]), tuple(logs[span])))
+        return prefixes
 
     def stable_prefix(self) -> tuple[int, ...]:
-        """Return the units that all live prefixes begin with."""
+        """Return the tokens that all live prefixes begin with."""
         length = self._functions.prefix_search_stable(self._open(), -1, None)
-        units = np.empty(length, np.int32)
-        self._functions.prefix_search_stable(self._pointer, length, units.ctypes.data)
-        return tuple(units.tolist())
+        tokens = np.empty(length, np.int32)
+        self._functions.prefix_search_stable(self._pointer, length, tokens.ctypes.data)
+        return tuple(tokens.tolist())
 
     def _open(self) -> int:
         if self._pointer is None:
@@ -80,10 +80,10 @@ class NativeSearch:
         raise MemoryError("too little memory for a search")
 
 
-def _graph(context: ContextGraph) -> "ctypes._Pointer[_Graph]":
-    arrays = context.arrays
-    places = (arrays.first, arrays.units, arrays.targets, arrays.fail, arrays.reached, arrays.completed)
-    return ctypes.pointer(_Graph(*(array.ctypes.data for array in places), context.score))
+def _fields_of(graph: ContextGraph) -> "ctypes._Pointer[_Graph]":
+    arrays = graph.arrays
+    places = (arrays.first, arrays.tokens, arrays.targets, arrays.fail, arrays.reached, arrays.completed)
+    return ctypes.pointer(_Graph(*(array.ctypes.data for array in places), graph.score))
 
 
 def _declare(functions: ctypes.CDLL) -> None:

@@ -1,7 +1,7 @@
-"""CTC searches: log probabilities of units (S, V), frame by frame, to readings of the utterance.
+"""CTC searches: log probabilities of tokens (S, V), frame by frame, to readings of the utterance.
 
 The prefix beam search is WeNet's (arXiv 2203.15455; Hannun et al., arXiv 1408.2873), with its hot words. It runs in C++
-where that was compiled, else in plain Python; both give the same bits. Blank is unit 0.
+where that was compiled, else in plain Python; both give the same bits. Blank is token 0.
 """
 
 import math
@@ -29,22 +29,22 @@ class Hypothesis:
     """One reading of an utterance.
 
     `score` is the log probability of all its CTC paths, and what its hot words add. `frames` are the encoder frames in
-    which its units are spoken, rising: on its likeliest path, as WeNet keeps `times`, the last frame of each unit.
-    `confidences` are in [0, 1]: CTC's largest probability of each unit while that path holds it. (WeNet reports none
+    which its tokens are spoken, rising: on its likeliest path, as WeNet keeps `times`, the last frame of each token.
+    `confidences` are in [0, 1]: CTC's largest probability of each token while that path holds it. (WeNet reports none
     for CTC; its `tokens_confidence` are probabilities of the attention decoders.)
     """
 
-    units: tuple[int, ...]
+    tokens: tuple[int, ...]
     score: float
     frames: tuple[int, ...]
     confidences: tuple[float, ...]
 
     @property
     def confidence(self) -> float:
-        """Geometric mean of `confidences`: WeNet's mean for an utterance, of CTC's probabilities; 0 without units."""
-        if not self.units or min(self.confidences) == 0.0:
+        """Geometric mean of `confidences`: WeNet's mean for an utterance, of CTC's probabilities; 0 without tokens."""
+        if not self.tokens or min(self.confidences) == 0.0:
             return 0.0
-        return math.exp(math.fsum(map(math.log, self.confidences)) / len(self.units))
+        return math.exp(math.fsum(map(math.log, self.confidences)) / len(self.tokens))
 
 
 class PrefixBeamSearch:
@@ -53,12 +53,12 @@ class PrefixBeamSearch:
     Raises ValueError for a `beam` outside 1 to MAX_BEAM.
     """
 
-    def __init__(self, beam: int = BEAM, *, context: ContextGraph | None = None) -> None:
+    def __init__(self, beam: int = BEAM, *, graph: ContextGraph | None = None) -> None:
         if not 1 <= beam <= MAX_BEAM:
             raise ValueError(f"a beam of {beam}; 1 to {MAX_BEAM} are possible")
         library = search_library()
         self._search: NativeSearch | PlainSearch = (
-            PlainSearch(beam, context) if library is None else NativeSearch(beam, context, library)
+            PlainSearch(beam, graph) if library is None else NativeSearch(beam, graph, library)
         )
         self._frames = 0
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ class PrefixBeamSearch:
         """
         log_probs = np.ascontiguousarray(log_probs, np.float32)
         if log_probs.ndim != 2 or log_probs.shape[1] == 0:
-            raise ValueError(f"log probabilities of the shape {log_probs.shape} are not (frames, units)")
+            raise ValueError(f"log probabilities of the shape {log_probs.shape} are not (frames, tokens)")
         with self._lock:
             if self._frames + len(log_probs) > MAX_FRAMES:
                 raise ValueError(f"more than {MAX_FRAMES} frames in one search")
@@ -84,24 +84,24 @@ class PrefixBeamSearch:
         Equal scores stay in the order in which they were met. The search can go on.
         """
         with self._lock:
-            readings = self._search.readings()
-        return [Hypothesis(units, score, frames, _confidences(peaks)) for units, score, frames, peaks in readings]
+            prefixes = self._search.prefixes()
+        return [Hypothesis(tokens, score, frames, _confidences(peaks)) for tokens, score, frames, peaks in prefixes]
 
     def stable_prefix(self) -> tuple[int, ...]:
-        """Return the units with which all live prefixes begin: those of every later reading, too."""
+        """Return the tokens with which all live prefixes begin: those of every later reading, too."""
         with self._lock:
             return self._search.stable_prefix()
 
 
 def prefix_beam_search(
-    log_probs: FloatArray, beam: int = BEAM, *, context: ContextGraph | None = None
+    log_probs: FloatArray, beam: int = BEAM, *, graph: ContextGraph | None = None
 ) -> list[Hypothesis]:
     """Return the `beam` best readings of CTC log probabilities (S, V) float32, best first.
 
-    In each frame the `beam` best units, of equals the lower, extend the `beam` best prefixes. Readings with `context`
+    In each frame the `beam` best tokens, of equals the lower, extend the `beam` best prefixes. Readings with `graph`
     are ranked with the bonuses of its phrases. Raises ValueError as PrefixBeamSearch does.
     """
-    search = PrefixBeamSearch(beam, context=context)
+    search = PrefixBeamSearch(beam, graph=graph)
     search.advance(log_probs)
     return search.hypotheses()
 
@@ -109,18 +109,18 @@ def prefix_beam_search(
 def greedy_search(log_probs: FloatArray) -> Hypothesis:
     """Return the reading of the best single path through CTC log probabilities (S, V) float32, and its score.
 
-    Of equal units the lower is taken. Raises ValueError for another shape, NaN or positive infinity.
+    Of equal tokens the lower is taken. Raises ValueError for another shape, NaN or positive infinity.
     """
     if log_probs.ndim != 2 or log_probs.shape[1] == 0 or not (log_probs < math.inf).all():
-        raise ValueError("log probabilities are (frames, units), and no NaN or infinity")
+        raise ValueError("log probabilities are (frames, tokens), and no NaN or infinity")
     path = log_probs.argmax(axis=1)
     scores = log_probs.max(axis=1).astype(np.float64)
     starts = np.flatnonzero(np.diff(path, prepend=-1))
     ends = np.append(starts[1:], len(path)) - 1
     spoken = path[starts] != BLANK
     peaks = np.maximum.reduceat(scores, starts)[spoken] if len(path) else scores
-    units, frames = path[starts][spoken], ends[: len(starts)][spoken]
-    return Hypothesis(tuple(units.tolist()), float(scores.sum()), tuple(frames.tolist()), _confidences(peaks.tolist()))
+    tokens, frames = path[starts][spoken], ends[: len(starts)][spoken]
+    return Hypothesis(tuple(tokens.tolist()), float(scores.sum()), tuple(frames.tolist()), _confidences(peaks.tolist()))
 
 
 def _confidences(peaks: Iterable[float]) -> tuple[float, ...]:

@@ -10,25 +10,25 @@ from support.wenet_networks import VARIANTS, VOCABULARY, make_model
 from support.wenet_reference import DATA
 from torch import Tensor
 
-from mirrorchat.wenet import reading_tree as wenet_reading_tree
+from mirrorchat.wenet import hypothesis_tree as wenet_hypothesis_tree
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.ctc.search import Hypothesis
+from mirrorchat.wenet.hypothesis_tree import hypothesis_tree, rescore, tree_scores
 from mirrorchat.wenet.model import BiTransformerDecoder, U2Model
-from mirrorchat.wenet.reading_tree import reading_tree, rescore, tree_scores
 from mirrorchat.wenet.rescoring import attention_rescoring
 
 CHECKPOINTS = ("aishell", "gigaspeech", "transformer")
-BOUND = 1e-3  # of a reading's log probability: float32's rounding, some 1e-6 for each of its units
-Units = tuple[int, ...]
+BOUND = 1e-3  # of a reading's log probability: float32's rounding, some 1e-6 for each of its tokens
+Tokens = tuple[int, ...]
 
-units = st.lists(st.integers(0, VOCABULARY - 1), max_size=9).map(tuple)
-readings = st.lists(units, min_size=1, max_size=10)
+tokens = st.lists(st.integers(0, VOCABULARY - 1), max_size=9).map(tuple)
+readings = st.lists(tokens, min_size=1, max_size=10)
 
 
 @st.composite
-def beams(draw: st.DrawFn) -> list[Units]:
+def beams(draw: st.DrawFn) -> list[Tokens]:
     """Readings as a beam has them: one, and others that differ from it here and there."""
-    first = draw(units)
+    first = draw(tokens)
     places = st.integers(0, len(first))
     changed = [
         (*first[: draw(places)], *draw(st.lists(st.integers(0, VOCABULARY - 1), max_size=2)), *first[draw(places) :])
@@ -49,7 +49,7 @@ def memory(model: U2Model, frames: int, seed: int = 0) -> Tensor:
     return torch.randn(1, frames, width, generator=torch.Generator().manual_seed(seed))
 
 
-def plain_scores(model: U2Model, those: Sequence[Units], encoded: Tensor, *, backwards: bool) -> list[float]:
+def plain_scores(model: U2Model, those: Sequence[Tokens], encoded: Tensor, *, backwards: bool) -> list[float]:
     """Return the log probability of each of `those`, each computed alone by WeNet's method."""
     found = []
     for reading in those:
@@ -64,7 +64,7 @@ def plain_scores(model: U2Model, those: Sequence[Units], encoded: Tensor, *, bac
 @settings(deadline=None, max_examples=20)
 @given(those=readings | beams())
 @torch.inference_mode()
-def test_scores_are_those_of_each_reading_alone(model: U2Model, those: list[Units]) -> None:
+def test_scores_are_those_of_each_reading_alone(model: U2Model, those: list[Tokens]) -> None:
     encoded = memory(model, 11)
     decoder = model.decoder
     left = decoder.left_decoder if isinstance(decoder, BiTransformerDecoder) else decoder
@@ -79,7 +79,7 @@ def test_scores_are_those_of_each_reading_alone(model: U2Model, those: list[Unit
 @settings(deadline=None, max_examples=20)
 @given(batch=st.lists(readings | beams(), min_size=1, max_size=4))
 @torch.inference_mode()
-def test_a_batch_chooses_what_each_utterance_chooses_alone(model: U2Model, batch: list[list[Units]]) -> None:
+def test_a_batch_chooses_what_each_utterance_chooses_alone(model: U2Model, batch: list[list[Tokens]]) -> None:
     sizes = [7 + 3 * index for index in range(len(batch))]
     memories = [memory(model, size, seed) for seed, size in enumerate(sizes)]
     padded = torch.full((len(batch), max(sizes), memories[0].shape[2]), 1e3)  # what padding holds must not be heard
@@ -87,31 +87,31 @@ def test_a_batch_chooses_what_each_utterance_chooses_alone(model: U2Model, batch
         row[: each.shape[1]] = each[0]
     hypotheses = [[Hypothesis(each, -0.37 * index, (), ()) for index, each in enumerate(those)] for those in batch]
     expected = [attention_rescoring(model, *each) for each in zip(hypotheses, memories, strict=True)]
-    assert [each.units for each in rescore(model, hypotheses, padded, sizes)] == [each.units for each in expected]
+    assert [each.tokens for each in rescore(model, hypotheses, padded, sizes)] == [each.tokens for each in expected]
 
 
 @settings(deadline=None, max_examples=10)
 @given(those=readings)
 @torch.inference_mode()
-def test_trees_that_grow_too_large_are_cut(those: list[Units]) -> None:
+def test_trees_that_grow_too_large_are_cut(those: list[Tokens]) -> None:
     model = make_model()
     decoder = model.decoder
     assert isinstance(decoder, BiTransformerDecoder)
     whole = tree_scores(decoder.left_decoder, [those] * 2, memory(model, 5), [5, 5], model.sos, model.eos)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wenet_reading_tree, "ROWS", 6)
-        patch.setattr(wenet_reading_tree, "LOGITS", 4)
+        patch.setattr(wenet_hypothesis_tree, "ROWS", 6)
+        patch.setattr(wenet_hypothesis_tree, "LOGITS", 4)
         cut = tree_scores(decoder.left_decoder, [those] * 2, memory(model, 5), [5, 5], model.sos, model.eos)
     for one, other in zip(whole, cut, strict=True):
         assert one == pytest.approx(other, abs=BOUND)
 
 
 @given(those=readings)
-def test_every_distinct_prefix_is_one_row(those: list[Units]) -> None:
-    tree = reading_tree(those, 99)
+def test_every_distinct_prefix_is_one_row(those: list[Tokens]) -> None:
+    tree = hypothesis_tree(those, 99)
     prefixes = {each[:length] for each in those for length in range(len(each) + 1)}
-    assert len(tree.units) == len(prefixes)
+    assert len(tree.tokens) == len(prefixes)
     seen = tree.ancestors()
     for reading, end in zip(those, tree.ends, strict=True):
-        assert [tree.units[row] for row in seen[end].nonzero()[0]] == [99, *reading]
+        assert [tree.tokens[row] for row in seen[end].nonzero()[0]] == [99, *reading]
         assert tree.depths[end] == len(reading)

@@ -1,6 +1,6 @@
 """The last step of WeNet's recognition for our own network: readings rescored as a tree of their shared beginnings.
 
-The readings of a beam differ in few units, and what a decoder says after a prefix does not depend on what follows it.
+The readings of a beam differ in few tokens, and what a decoder says after a prefix does not depend on what follows it.
 So each distinct prefix is one row of the decoder, which sees itself and the prefixes it begins with, and the reversed
 readings are a second tree. Same choice as `rescoring.attention_rescoring`, which computes every reading on its
 own; scores differ by float32's rounding.
@@ -20,26 +20,26 @@ from mirrorchat.wenet.model import BiTransformerDecoder, TransformerDecoder, U2M
 from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT
 
 ROWS = 512  # of one tree, unless a single reading is longer: its attention has a weight for every two of them
-LOGITS = 256  # rows of logits at once: 6 MB where there are 5,500 units
-Units = tuple[int, ...]
+LOGITS = 256  # rows of logits at once: 6 MB where there are 5,500 tokens
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class ReadingTree:
+class HypothesisTree:
     """The distinct prefixes of some readings, a row for each, parents first.
 
-    `units` are their last units (`sos` for the empty prefix, row 0), `parents` the rows of the prefixes without them
+    `tokens` are their last tokens (`sos` for the empty prefix, row 0), `parents` the rows of the prefixes without them
     (0 for row 0), `depths` their lengths, `ends` the row of each whole reading.
     """
 
-    units: list[int]
+    tokens: list[int]
     parents: list[int]
     depths: list[int]
     ends: list[int]
 
     def ancestors(self) -> npt.NDArray[np.bool_]:
         """Return (rows, rows): whether the row's prefix begins with the column's."""
-        seen = np.eye(len(self.units), dtype=bool)
+        seen = np.eye(len(self.tokens), dtype=bool)
         for row, parent in enumerate(self.parents[1:], 1):
             seen[row] |= seen[parent]
         return seen
@@ -52,16 +52,16 @@ class ReadingTree:
         return [sums[row] + value for row, value in zip(self.ends, ended, strict=True)]
 
 
-def reading_tree(readings: Sequence[Units], sos: int) -> ReadingTree:
+def hypothesis_tree(readings: Sequence[Tokens], sos: int) -> HypothesisTree:
     """Return the tree of `readings`."""
-    rows: dict[tuple[int, int], int] = {}  # (parent, unit) to row
-    tree = ReadingTree([sos], [0], [0], [])
+    rows: dict[tuple[int, int], int] = {}  # (parent, token) to row
+    tree = HypothesisTree([sos], [0], [0], [])
     for reading in readings:
         row = 0
-        for unit in reading:
-            parent, row = row, rows.setdefault((row, unit), len(tree.units))
-            if row == len(tree.units):
-                tree.units.append(unit)
+        for token in reading:
+            parent, row = row, rows.setdefault((row, token), len(tree.tokens))
+            if row == len(tree.tokens):
+                tree.tokens.append(token)
                 tree.parents.append(parent)
                 tree.depths.append(tree.depths[parent] + 1)
         tree.ends.append(row)
@@ -74,7 +74,7 @@ class _Job:
 
     utterance: int
     first: int
-    tree: ReadingTree
+    tree: HypothesisTree
 
 
 def rescore(
@@ -85,10 +85,10 @@ def rescore(
     `hypotheses` are those of each utterance, at least one; `encoded` is (B, S, D), of which `sizes` frames count. What
     is scored, and who wins among equals, is as in `attention_rescoring`.
     """
-    readings = [[each.units for each in those] for those in hypotheses]
+    readings = [[each.tokens for each in those] for those in hypotheses]
     totals = [[CTC_WEIGHT * each.score for each in those] for those in hypotheses]
     for decoder, weight, backwards in _directions(model.decoder):
-        those = [[units[::-1] if backwards else units for units in each] for each in readings]
+        those = [[tokens[::-1] if backwards else tokens for tokens in each] for each in readings]
         found = tree_scores(decoder, those, encoded, sizes, model.sos, model.eos)
         for total, scores in zip(totals, found, strict=True):
             total[:] = [one + weight * other for one, other in zip(total, scores, strict=True)]
@@ -107,7 +107,7 @@ def _directions(decoder: BiTransformerDecoder | TransformerDecoder) -> list[tupl
 
 def tree_scores(
     decoder: TransformerDecoder,
-    readings: Sequence[Sequence[Units]],
+    readings: Sequence[Sequence[Tokens]],
     encoded: Tensor,
     sizes: Sequence[int],
     sos: int,
@@ -125,10 +125,10 @@ def tree_scores(
     return found
 
 
-def _jobs(readings: Sequence[Units], utterance: int, first: int, sos: int) -> Iterator[_Job]:
+def _jobs(readings: Sequence[Tokens], utterance: int, first: int, sos: int) -> Iterator[_Job]:
     """Yield trees of at most ROWS, or of one reading."""
-    tree = reading_tree(readings, sos)
-    if len(tree.units) <= ROWS or len(readings) == 1:
+    tree = hypothesis_tree(readings, sos)
+    if len(tree.tokens) <= ROWS or len(readings) == 1:
         yield _Job(utterance, first, tree)
         return
     middle = len(readings) // 2
@@ -139,8 +139,8 @@ def _jobs(readings: Sequence[Units], utterance: int, first: int, sos: int) -> It
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
     """Yield what is computed together: with its padding, as much attention as one tree of ROWS; the like together."""
     group: list[_Job] = []
-    for job in sorted(jobs, key=lambda job: len(job.tree.units)):
-        if group and (len(group) + 1) * len(job.tree.units) ** 2 > ROWS**2:
+    for job in sorted(jobs, key=lambda job: len(job.tree.tokens)):
+        if group and (len(group) + 1) * len(job.tree.tokens) ** 2 > ROWS**2:
             yield group
             group = []
         group.append(job)
@@ -153,13 +153,13 @@ def _scores(
 ) -> list[list[float]]:
     """Return the log probability of each reading of each tree."""
     device, trees = encoded.device, [job.tree for job in jobs]
-    longest = max(len(tree.units) for tree in trees)
-    units = torch.full((len(jobs), longest), eos)
+    longest = max(len(tree.tokens) for tree in trees)
+    tokens = torch.full((len(jobs), longest), eos)
     depths = torch.zeros((len(jobs), longest), dtype=torch.int64)
     mask = torch.zeros((len(jobs), longest, longest), dtype=torch.bool)
     for index, tree in enumerate(trees):
-        rows = len(tree.units)
-        units[index, :rows], depths[index, :rows] = torch.tensor(tree.units), torch.tensor(tree.depths)
+        rows = len(tree.tokens)
+        tokens[index, :rows], depths[index, :rows] = torch.tensor(tree.tokens), torch.tensor(tree.depths)
         mask[index, :rows, :rows] = torch.from_numpy(tree.ancestors())
     utterances = [job.utterance for job in jobs]
     frames = torch.tensor([sizes[index] for index in utterances])
@@ -167,23 +167,23 @@ def _scores(
     memory = encoded[utterances, :last] if len(encoded) > 1 else encoded[:, :last]
     memory_mask = length_mask(frames, last).unsqueeze(1)
     hidden = decoder.hidden_at(
-        memory, memory_mask.to(device), units.to(device), depths.to(device), mask.to(device)
+        memory, memory_mask.to(device), tokens.to(device), depths.to(device), mask.to(device)
     )  # (jobs, longest, D)
-    real = torch.cat([hidden[index, : len(tree.units)] for index, tree in enumerate(trees)])
+    real = torch.cat([hidden[index, : len(tree.tokens)] for index, tree in enumerate(trees)])
     return list(_tree_by_tree(trees, *_log_probs(decoder, real, trees, eos)))
 
 
 def _log_probs(
-    decoder: TransformerDecoder, hidden: Tensor, trees: Sequence[ReadingTree], eos: int
+    decoder: TransformerDecoder, hidden: Tensor, trees: Sequence[HypothesisTree], eos: int
 ) -> tuple[list[float], list[float]]:
-    """Return the log probability of each row's unit after its parent, and of `eos` after each reading.
+    """Return the log probability of each row's token after its parent, and of `eos` after each reading.
 
     Of `hidden` (rows of all trees, D) the logits are worked out some rows at a time.
     """
-    starts = np.cumsum([0, *(len(tree.units) for tree in trees)])
+    starts = np.cumsum([0, *(len(tree.tokens) for tree in trees)])
     before = [start + row for start, tree in zip(starts, trees, strict=False) for row in tree.parents]
     before += [start + row for start, tree in zip(starts, trees, strict=False) for row in tree.ends]
-    wanted = [unit for tree in trees for unit in tree.units] + [eos for tree in trees for _ in tree.ends]
+    wanted = [token for tree in trees for token in tree.tokens] + [eos for tree in trees for _ in tree.ends]
     rows, columns = torch.tensor(before), torch.tensor(wanted)
     order = torch.argsort(rows, stable=True)
     borders = torch.searchsorted(rows[order], torch.arange(0, len(hidden) + LOGITS, LOGITS))
@@ -198,10 +198,10 @@ def _log_probs(
 
 
 def _tree_by_tree(
-    trees: Sequence[ReadingTree], entered: Sequence[float], ended: Sequence[float]
+    trees: Sequence[HypothesisTree], entered: Sequence[float], ended: Sequence[float]
 ) -> Iterator[list[float]]:
     row = reading = 0
     for tree in trees:
-        after, last = row + len(tree.units), reading + len(tree.ends)
+        after, last = row + len(tree.tokens), reading + len(tree.ends)
         yield tree.scores(entered[row:after], ended[reading:last])
         row, reading = after, last
