@@ -1,4 +1,4 @@
-"""Makes examples/question.wav: a question spoken by eSpeak NG (the same bytes every time)."""
+"""Makes examples/question.wav and examples/question_zh.wav: questions spoken by eSpeak NG (the same bytes every time)."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ from mirrorchat.audio.samples import encode_wav
 from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say
 from mirrorchat.engines import Language
 
-DESTINATION = Path(__file__).resolve().parent.parent / "examples" / "question.wav"
+FOLDER = Path(__file__).resolve().parent.parent / "examples"
+NAMES = {Language.ENGLISH: "question.wav", Language.CHINESE: "question_zh.wav"}
 
 if __name__ == "__main__":
-    DESTINATION.parent.mkdir(exist_ok=True)
-    DESTINATION.write_bytes(encode_wav(say(*QUESTIONS[Language.ENGLISH])))
+    FOLDER.mkdir(exist_ok=True)
+    for language, name in NAMES.items():
+        (FOLDER / name).write_bytes(encode_wav(say(*QUESTIONS[language])))
