@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mirrorchat.asr import WenetRecognizer, fbank
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Language
+from mirrorchat.engines import Context, Language
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model, reverse_tokens
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "wenet-tiny"
@@ -210,7 +210,7 @@ def report(folder: Path, language: speech.Code) -> None:
     errors: dict[str, npt.NDArray[np.int64]] = {}
     takes = speech.held_out(language)
     for take, samples in zip(takes, speech.speak(takes), strict=True):
-        heard = recognizer.recognize(Audio(samples, speech.SAMPLE_RATE), recognizer.language, cancel=Cancel()).text
+        heard = recognizer.recognize(Audio(samples, speech.SAMPLE_RATE), recognizer.language, context=Context()).text
         wanted: Sequence[str] = take.words if language == "en" else take.text
         got: Sequence[str] = heard.lower().split() if language == "en" else heard
         wrong = edit_distance(wanted, got)

@@ -13,12 +13,13 @@ import pytest
 import soundfile
 import tiny_wenet_speech as speech
 import torch
+from support.contexts import HungUpAtWait
 from support.places import ROOT
 
 from mirrorchat.asr import WenetRecognizer, written
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Language
+from mirrorchat.engines import Context, Language
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
 from mirrorchat.wenet.checkpoint import read_tokens
 
@@ -45,7 +46,7 @@ def held_out() -> dict[str, Spoken]:
 
 
 def hear(recognizer: WenetRecognizer, audio: Audio) -> str:
-    return recognizer.recognize(audio, recognizer.language, cancel=Cancel()).text
+    return recognizer.recognize(audio, recognizer.language, context=Context()).text
 
 
 def error_rate(pairs: Sequence[tuple[speech.Take, str]]) -> float:
@@ -147,7 +148,7 @@ def test_too_little_audio_has_no_words(recognizers: dict[str, WenetRecognizer], 
 @pytest.mark.parametrize("seconds", [0.3, 2.0, 10.0])
 def test_digital_silence_has_no_words(recognizers: dict[str, WenetRecognizer], code: str, seconds: float) -> None:
     audio = Audio(np.zeros(int(16000 * seconds), np.float32), 16000)
-    transcript = recognizers[code].recognize(audio, Language.parse(code), cancel=Cancel())
+    transcript = recognizers[code].recognize(audio, Language.parse(code), context=Context())
     assert transcript.text == "" and transcript.language is Language.parse(code)
 
 
@@ -316,36 +317,21 @@ def test_tokens_in_any_order_and_with_odd_spaces_are_read(tmp_path: Path) -> Non
 # Turns that end early
 
 
-class CountedCancel(Cancel):
-    """Fires at its `at`-th check, or never."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.checks = 0
-        self.at = at
-
-    def check(self) -> None:
-        self.checks += 1
-        if self.checks == self.at:
-            self.set(ClientGone("gone"))
-        super().check()
-
-
-@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("at", [0, 1, 2])
 def test_a_cancelled_turn_goes_on_at_once(
     recognizers: dict[str, WenetRecognizer], held_out: dict[str, Spoken], at: int
 ) -> None:
-    """The first check is before any work; then one comes at the least as each of its many pieces is there."""
+    """A turn that is cancelled before its work does none; afterwards it waits once for each of its pieces."""
     recognizer, audio = recognizers["en"], held_out["en"][0][1]
     long = Audio(np.tile(audio.samples, 30), audio.sample_rate)
     assert len(pieces_of(long)) > 2
-    cancel = CountedCancel(at)
+    context = HungUpAtWait(at)
     with pytest.raises(ClientGone):
-        recognizer.recognize(long, Language.ENGLISH, cancel=cancel)
-    assert cancel.checks == at
+        recognizer.recognize(long, Language.ENGLISH, context=context)
+    assert context.waits == at
     assert hear(recognizer, audio)  # the engine is free again
 
 
 def test_another_language_is_a_mistake_of_the_caller(recognizers: dict[str, WenetRecognizer]) -> None:
     with pytest.raises(ValueError, match="english"):
-        recognizers["en"].recognize(Audio(np.zeros(16000, np.float32), 16000), Language.CHINESE, cancel=Cancel())
+        recognizers["en"].recognize(Audio(np.zeros(16000, np.float32), 16000), Language.CHINESE, context=Context())

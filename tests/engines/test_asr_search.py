@@ -10,7 +10,7 @@ from support.ctc_log_probs import random_log_probs
 
 from mirrorchat.asr import WenetRecognizer, fbank
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Language
+from mirrorchat.engines import Context, Language
 from mirrorchat.wenet.batch import load_script
 from mirrorchat.wenet.ctc.search import Hypothesis, prefix_beam_search
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
@@ -96,5 +96,5 @@ def test_rescoring_takes_an_empty_text(random_model: Path) -> None:
 def test_a_model_in_full_precision_is_read_too(random_model: Path) -> None:
     recognizer = WenetRecognizer(random_model, Language.ENGLISH, threads=1)
     noise = Audio(np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32), 16000)
-    heard = recognizer.recognize(noise, Language.ENGLISH, cancel=Cancel()).text
+    heard = recognizer.recognize(noise, Language.ENGLISH, context=Context()).text
     assert set(heard.lower()) <= set("abcdefghi ")

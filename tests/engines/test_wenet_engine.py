@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.wenet_reference import DATA
 
-from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.engines import Context
 from mirrorchat.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -76,8 +76,8 @@ def recordings(sizes: Sequence[int] = SIZES) -> list[FloatArray]:
     return [(10 + 3 * generator.standard_normal((size, 80))).astype(np.float32) for size in sizes]
 
 
-def ask(engine: RecognitionEngine, features: FloatArray, cancel: Cancel | None = None) -> Hypothesis:
-    return engine.recognize([features], cancel=cancel or Cancel())[0]
+def ask(engine: RecognitionEngine, features: FloatArray, context: Context | None = None) -> Hypothesis:
+    return engine.recognize([features], context=context or Context())[0]
 
 
 def wait_until_waiting(engine: RecognitionEngine, count: int) -> None:
@@ -134,13 +134,13 @@ def test_a_recording_at_fault_fails_alone(engine: RecognitionEngine, gate: Gate)
 
 
 def test_who_has_gone_is_let_go_at_once_and_not_computed(engine: RecognitionEngine, gate: Gate) -> None:
-    cancel, gone = Cancel(), ClientGone("the caller hung up")
+    context, gone = Context(), ClientGone("the caller hung up")
     with ThreadPoolExecutor(3) as pool:
-        running = pool.submit(ask, engine, recordings((30,))[0], cancel)
+        running = pool.submit(ask, engine, recordings((30,))[0], context)
         assert gate.reached.wait(10)
-        waiting = pool.submit(ask, engine, recordings((40,))[0], cancel)
+        waiting = pool.submit(ask, engine, recordings((40,))[0], context)
         wait_until_waiting(engine, 1)
-        cancel.set(gone)
+        context.cancel(gone)
         for each in (running, waiting):  # the gate is still closed
             with pytest.raises(ClientGone):
                 each.result(5)
@@ -150,24 +150,24 @@ def test_who_has_gone_is_let_go_at_once_and_not_computed(engine: RecognitionEngi
 
 
 def test_who_is_cancelled_by_the_time_of_the_result_gets_the_reason(engine: RecognitionEngine, gate: Gate) -> None:
-    cancel = Cancel()
-    gate.before_result = lambda: cancel.set(ClientGone("the caller hung up"))
+    context = Context()
+    gate.before_result = lambda: context.cancel(ClientGone("the caller hung up"))
     gate.open.set()
     with pytest.raises(ClientGone):
-        ask(engine, recordings((30,))[0], cancel)
+        ask(engine, recordings((30,))[0], context)
     assert gate.batches == [1]
 
 
 def test_who_waits_past_the_deadline_is_let_go_and_not_computed(engine: RecognitionEngine, gate: Gate) -> None:
-    late = Deadline.after(0.3)
+    late = Context.after(0.3)
     with ThreadPoolExecutor(4) as pool:
         running = pool.submit(ask, engine, recordings((30,))[0])
         assert gate.reached.wait(10)
         waiting: list[Future[Any]] = [
-            pool.submit(engine.recognize, recordings((40, 50)), deadline=late, cancel=Cancel()),
-            pool.submit(engine.compute, lambda: gate.batches.append(99), deadline=late, cancel=Cancel()),
+            pool.submit(engine.recognize, recordings((40, 50)), context=late),
+            pool.submit(engine.compute, lambda: gate.batches.append(99), context=late),
         ]
-        patient = pool.submit(engine.recognize, recordings((60,)), deadline=Deadline.after(60), cancel=Cancel())
+        patient = pool.submit(engine.recognize, recordings((60,)), context=Context.after(60))
         for each in waiting:  # the gate is still closed
             with pytest.raises(DeadlineExceeded):
                 each.result(20)
@@ -179,7 +179,7 @@ def test_who_waits_past_the_deadline_is_let_go_and_not_computed(engine: Recognit
 
 def test_a_deadline_in_the_middle_of_the_work_ends_the_wait(engine: RecognitionEngine, gate: Gate) -> None:
     with pytest.raises(DeadlineExceeded):
-        engine.recognize(recordings((30,)), deadline=Deadline.after(0.2), cancel=Cancel())
+        engine.recognize(recordings((30,)), context=Context.after(0.2))
     assert not gate.open.is_set()
     gate.open.set()
     assert ask(engine, recordings((30,))[0])
@@ -194,7 +194,7 @@ def test_pieces_of_work_come_between_batches_and_in_their_order(engine: Recognit
         for number in range(4):
             asked.append(pool.submit(ask, engine, recordings((30,))[0]))
             wait_until_waiting(engine, 2 * number + 1)
-            asked.append(pool.submit(engine.compute, partial(done.append, f"work {number}"), cancel=Cancel()))
+            asked.append(pool.submit(engine.compute, partial(done.append, f"work {number}"), context=Context()))
             wait_until_waiting(engine, 2 * number + 2)
         gate.open.set()
         for each in asked:
@@ -208,8 +208,8 @@ def test_work_that_fails_fails_alone(engine: RecognitionEngine, gate: Gate) -> N
 
     gate.open.set()
     with pytest.raises(RecognitionFailed, match="ValueError"):
-        engine.compute(fail, cancel=Cancel())
-    assert engine.compute(torch.is_inference_mode_enabled, cancel=Cancel())
+        engine.compute(fail, context=Context())
+    assert engine.compute(torch.is_inference_mode_enabled, context=Context())
     assert ask(engine, recordings((50,))[0]).tokens
 
 
@@ -220,7 +220,7 @@ def test_nothing_is_computed_while_another_engine_has_the_device(gate: Gate) -> 
     try:
         for asks in (
             lambda: ask(engine, recordings((30,))[0]),
-            lambda: engine.compute(gate.reached.set, cancel=Cancel()),
+            lambda: engine.compute(gate.reached.set, context=Context()),
         ):
             gate.reached.clear()
             with ThreadPoolExecutor(1) as pool:
@@ -242,7 +242,7 @@ def test_too_many_are_refused(engine: RecognitionEngine, gate: Gate) -> None:
         first = pool.submit(ask, engine, recordings((30,))[0])
         assert gate.reached.wait(10)
         with pytest.raises(ServerBusy) as caught:
-            engine.recognize(recordings([30] * 13), cancel=Cancel())
+            engine.recognize(recordings([30] * 13), context=Context())
         assert caught.value.retry_after_s
         gate.open.set()
         assert first.result(30)

@@ -10,7 +10,7 @@ from support.wenet_reference import DATA
 
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Language
+from mirrorchat.engines import Context, Language
 from mirrorchat.hardware import native
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.int8 import quantize
@@ -48,7 +48,7 @@ def test_the_words_are_those_of_float32(code: speech.Code, tmp_path: Path, in_li
     try:
         sounds = [Audio(samples, speech.SAMPLE_RATE) for samples in speech.speak(speech.held_out(code))]
         heard = [
-            [engine.recognize(sound, language, cancel=Cancel()).text for sound in sounds] for engine in (exact, small)
+            [engine.recognize(sound, language, context=Context()).text for sound in sounds] for engine in (exact, small)
         ]
     finally:
         exact.close()

@@ -21,7 +21,7 @@ from support.wenet_reference import DATA, STREAMING, unpadded
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import MissingRecognizer
-from mirrorchat.engines import Cancel, Deadline, Language, Listening, PartialTranscript, Streams, Transcript
+from mirrorchat.engines import Context, Language, Listening, PartialTranscript, Streams, Transcript
 from mirrorchat.errors import (
     AudioTooLong,
     ClientGone,
@@ -74,10 +74,8 @@ def sounds() -> dict[str, Audio]:
     return {code: spoken(code) for code in ("en", "zh")}
 
 
-def listen(recognizer: WenetRecognizer, **options: object) -> ChunkListener:
-    listening = recognizer.listen(
-        recognizer.language, **({"deadline": Deadline.after(120), "cancel": Cancel()} | options)  # type: ignore[arg-type]
-    )  # fmt: skip
+def listen(recognizer: WenetRecognizer, context: Context | None = None, hotwords: Sequence[str] = ()) -> ChunkListener:
+    listening = recognizer.listen(recognizer.language, hotwords=hotwords, context=context or Context.after(120))
     assert isinstance(listening, ChunkListener)
     return listening
 
@@ -176,7 +174,7 @@ def test_several_at_once_hear_what_each_hears_alone(
     recognizer = recognizers["fp32-en"]
     parts = [Audio(sounds["en"].samples[start : start + 48_000], 16_000) for start in range(0, 40_000, 8_000)]
     alone = [hear_all(listen(recognizer), part, in_steps(part)) for part in parts]
-    whole = [recognizer.recognize(part, Language.ENGLISH, cancel=Cancel()) for part in parts]
+    whole = [recognizer.recognize(part, Language.ENGLISH, context=Context()) for part in parts]
     together = threading.Barrier(2 * len(parts))
 
     def speak(part: Audio) -> Heard:
@@ -185,7 +183,7 @@ def test_several_at_once_hear_what_each_hears_alone(
 
     def recognize(part: Audio) -> Transcript:
         together.wait(30)
-        return recognizer.recognize(part, Language.ENGLISH, cancel=Cancel())
+        return recognizer.recognize(part, Language.ENGLISH, context=Context())
 
     with ThreadPoolExecutor(2 * len(parts)) as pool:
         speaking = [pool.submit(speak, part) for part in parts]
@@ -250,7 +248,7 @@ def test_too_many_are_refused_until_one_has_gone(english: WenetRecognizer) -> No
     ends: list[Callable[[ChunkListener], object]] = [
         lambda each: each.close(),
         lambda each: each.finish(),
-        lambda each: each._cancel.set(ClientGone("gone")),
+        lambda each: each._context.cancel(ClientGone("gone")),
     ]
     for end in ends:
         with pytest.raises(ServerBusy) as caught:
@@ -266,7 +264,7 @@ def test_too_many_are_refused_until_one_has_gone(english: WenetRecognizer) -> No
 
 
 def test_who_is_past_the_deadline_counts_no_more(english: WenetRecognizer) -> None:
-    late = [listen(english, deadline=Deadline.after(0.0)) for _ in range(2 * MAX_LISTENERS)]
+    late = [listen(english, Context.after(0.0)) for _ in range(2 * MAX_LISTENERS)]
     with pytest.raises(DeadlineExceeded):
         late[-1].finish()
     assert all(each.is_closed for each in late)
@@ -276,9 +274,9 @@ def test_a_recording_that_waits_past_its_deadline_is_not_recognized(
     english: WenetRecognizer, sounds: dict[str, Audio]
 ) -> None:
     with pytest.raises(DeadlineExceeded):
-        english.recognize(sounds["en"], Language.ENGLISH, deadline=Deadline.after(0.0), cancel=Cancel())
-    in_time = english.recognize(sounds["en"], Language.ENGLISH, deadline=Deadline.after(120), cancel=Cancel())
-    assert in_time == english.recognize(sounds["en"], Language.ENGLISH, cancel=Cancel())
+        english.recognize(sounds["en"], Language.ENGLISH, context=Context.after(0.0))
+    in_time = english.recognize(sounds["en"], Language.ENGLISH, context=Context.after(120))
+    assert in_time == english.recognize(sounds["en"], Language.ENGLISH, context=Context())
 
 
 def check_freed(listening: ChunkListener, error: type[Exception]) -> None:
@@ -294,15 +292,15 @@ def check_freed(listening: ChunkListener, error: type[Exception]) -> None:
 
 
 def test_a_cancel_ends_it_and_frees_what_it_held(english: WenetRecognizer, sounds: dict[str, Audio]) -> None:
-    cancel = Cancel()
-    listening = listen(english, cancel=cancel)
+    context = Context()
+    listening = listen(english, context)
     listening.hear(sounds["en"])
-    cancel.set(ClientGone("the caller hung up"))
+    context.cancel(ClientGone("the caller hung up"))
     check_freed(listening, ClientGone)
     with pytest.raises(ClientGone):
         listening.finish()
     with pytest.raises(ClientGone):
-        listen(english, cancel=cancel)
+        listen(english, context)
 
 
 def test_closed_it_hears_no_more(english: WenetRecognizer, sounds: dict[str, Audio]) -> None:
@@ -317,18 +315,18 @@ def test_closed_it_hears_no_more(english: WenetRecognizer, sounds: dict[str, Aud
 
 
 def test_a_cancel_in_the_middle_of_a_chunk_ends_it_at_once(english: WenetRecognizer, sounds: dict[str, Audio]) -> None:
-    held, let_go, cancel = threading.Event(), threading.Event(), Cancel()
+    held, let_go, context = threading.Event(), threading.Event(), Context()
 
     def hold() -> None:
         held.set()
         assert let_go.wait(30)
 
-    listening = listen(english, cancel=cancel)
+    listening = listen(english, context)
     with ThreadPoolExecutor(2) as pool:
-        holding = pool.submit(english._engine.compute, hold, cancel=Cancel())
+        holding = pool.submit(english._engine.compute, hold, context=Context())
         assert held.wait(10)
         hearing = pool.submit(listening.hear, sounds["en"])
-        cancel.set(ClientGone("the caller hung up"))
+        context.cancel(ClientGone("the caller hung up"))
         with pytest.raises(ClientGone):
             hearing.result(20)  # the engine is still held
         let_go.set()
@@ -367,7 +365,7 @@ def test_who_is_silent_holds_no_thread(english: WenetRecognizer, sounds: dict[st
 
 def test_another_language_is_a_mistake_of_the_caller(english: WenetRecognizer) -> None:
     with pytest.raises(ValueError, match="english"):
-        english.listen(Language.CHINESE, deadline=Deadline.after(1), cancel=Cancel())
+        english.listen(Language.CHINESE, context=Context.after(1))
 
 
 def test_a_shutdown_ends_it(tmp_path: Path, sounds: dict[str, Audio]) -> None:
@@ -389,22 +387,22 @@ def test_a_network_that_cannot_be_read_in_chunks_hears_the_whole() -> None:
         assert isinstance(recognizer, Streams) and not recognizer.streams
         samples, rate = soundfile.read(QUESTION, dtype="float32", always_2d=True)
         question = Audio(samples[:, 0].copy(), rate)
-        listening = recognizer.listen(Language.CHINESE, deadline=Deadline.after(120), cancel=Cancel())
+        listening = recognizer.listen(Language.CHINESE, context=Context.after(120))
         partials, transcript = hear_all(listening, question, in_steps(question))
         assert set(partials) == {NOTHING_YET}
-        assert transcript == recognizer.recognize(question, Language.CHINESE, cancel=Cancel())
+        assert transcript == recognizer.recognize(question, Language.CHINESE, context=Context())
         assert transcript.text
         with pytest.raises(ValueError, match="ended"):
             listening.hear(question)
         for cancelled, error in ((True, ClientGone), (False, AudioTooLong)):
-            cancel = Cancel()
-            listening = recognizer.listen(Language.CHINESE, deadline=Deadline.after(120), cancel=cancel)
+            context = Context()
+            listening = recognizer.listen(Language.CHINESE, context=context)
             if cancelled:
-                cancel.set(ClientGone("gone"))
+                context.cancel(ClientGone("gone"))
             failed: type[MirrorChatError] = error
             with pytest.raises(failed):
                 listening.hear(Audio(np.zeros(int(LONGEST_S * rate) + 1, np.float32), rate))
-        nothing = recognizer.listen(Language.CHINESE, deadline=Deadline.after(120), cancel=Cancel())
+        nothing = recognizer.listen(Language.CHINESE, context=Context.after(120))
         assert nothing.finish().text == ""
     finally:
         recognizer.close()

@@ -20,6 +20,7 @@ import soundfile
 import tiny_wenet_speech as speech
 import torch
 import yaml
+from support.contexts import HungUpAtWait
 from support.places import ROOT
 from support.running_server import RunningServer
 from support.tiny_wenet_package import KINDS, TAGS, write_model
@@ -29,7 +30,7 @@ from benchmarks.wenet_package_side import write_checkpoint
 from benchmarks.wenet_sides import SIZES
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio, encode_wav
-from mirrorchat.engines import Cancel, Language, Recognizer, Transcript
+from mirrorchat.engines import Context, Language, Recognizer, Transcript
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
 from mirrorchat.wenet.model import U2Config
 from mirrorchat.wenet.package import PackageModel, WenetPackageRecognizer
@@ -77,7 +78,7 @@ def ours(folder: Path, language: Language) -> Iterator[WenetRecognizer]:
 
 
 def hear(recognizer: Recognizer, audio: Audio, language: Language = CHINESE, *hotwords: str) -> Transcript:
-    return recognizer.recognize(audio, language, hotwords=hotwords, cancel=Cancel())
+    return recognizer.recognize(audio, language, hotwords=hotwords, context=Context())
 
 
 @pytest.fixture(scope="module")
@@ -189,28 +190,14 @@ def test_a_recording_of_over_199_seconds_is_heard_whole() -> None:
         assert heard.tokens[-1].end_s > 199
 
 
-class CountedCancel(Cancel):
-    """A switch that somebody sets at its `at`-th check."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.checks, self.at = 0, at
-
-    def check(self) -> None:
-        self.checks += 1
-        if self.checks == self.at:
-            self.set(ClientGone("gone"))
-        super().check()
-
-
-@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("at", [0, 1, 2])
 def test_a_cancelled_turn_goes_on_at_once(at: int) -> None:
     with package("wenetspeech") as recognizer:
         long = Audio(np.tile(question().samples, 20), question().sample_rate)
-        cancel = CountedCancel(at)
+        context = HungUpAtWait(at)
         with pytest.raises(ClientGone):
-            recognizer.recognize(long, CHINESE, cancel=cancel)
-        assert cancel.checks == at
+            recognizer.recognize(long, CHINESE, context=context)
+        assert context.waits == at
         assert hear(recognizer, question()).text
 
 

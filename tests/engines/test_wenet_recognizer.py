@@ -12,7 +12,7 @@ from support.trained_wenet import write_trained_checkpoint
 
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio, encode_wav
-from mirrorchat.engines import Cancel, Language, Transcript
+from mirrorchat.engines import Context, Language, Transcript
 from mirrorchat.errors import ConfigurationError
 
 CODES: tuple[speech.Code, ...] = ("en", "zh")
@@ -42,7 +42,7 @@ def takes(code: speech.Code) -> list[tuple[speech.Take, Audio]]:
 
 
 def hear(recognizer: WenetRecognizer, audio: Audio, *hotwords: str) -> Transcript:
-    return recognizer.recognize(audio, recognizer.language, hotwords=hotwords, cancel=Cancel())
+    return recognizer.recognize(audio, recognizer.language, hotwords=hotwords, context=Context())
 
 
 @pytest.mark.parametrize("code", CODES)
