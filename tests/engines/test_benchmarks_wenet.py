@@ -5,10 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.places import ROOT
 
 from benchmarks.wenet_errors import differing_share, edit_distance
+from mirrorchat.cli.evaluation.error_rate import edits
 
+TEXTS = st.lists(st.sampled_from("abcd"), max_size=12)
 FIELDS = {
     "int8_vs_torchscript",
     "int8_vs_torchscript_with_our_search",
@@ -57,3 +61,12 @@ def test_edit_distance(one: tuple[int, ...], other: tuple[int, ...], distance: i
 def test_differing_share_is_of_the_expected_tokens() -> None:
     assert differing_share([(1, 2), (3,)], [(1, 2), (3, 4)]) == pytest.approx(0.25)
     assert differing_share([()], [()]) == 0.0
+
+
+@given(TEXTS, TEXTS)
+def test_edits_of_the_evaluation_are_as_few(said: list[str], heard: list[str]) -> None:
+    found = edits(said, heard)
+    assert found.errors == edit_distance(tuple(map(ord, said)), tuple(map(ord, heard)))
+    assert found.inserted - found.deleted == len(heard) - len(said)
+    assert found.errors == edits(heard, said).errors
+    assert edits(said, said).errors == 0

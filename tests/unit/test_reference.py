@@ -1,41 +1,23 @@
-"""The reference of a voice: what is measured in it, whose it is, and how it grows."""
+"""What is measured in a recording that may become the reference of a voice."""
 
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from support.places import CLIPS
-from support.speech import say
+from support.speech import TEXTS, say
 
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import FRAME_S, speech_frames
-from mirrorchat.embedded.engines import EmbeddedSynthesizer
-from mirrorchat.embedded.voice_tint import similarity
-from mirrorchat.engines import REFERENCE_LIMIT_S, Voice, judge_similarity
+from mirrorchat.engines import REFERENCE_LIMIT_S
 from mirrorchat.turn.reference import (
-    KEPT_RATE_HZ,
-    Reference,
     ReferenceQuality,
-    Take,
     measure,
 )
 
-TEXTS = (
-    "The north wind and the sun were disputing which was stronger, when a man came along in a warm cloak.",
-    "Please open the window before you go to bed, it is far too warm in here, and close the door behind you.",
-    "Good morning to all of you my dear friends, we are going to the harbour to see the ships come in today.",
-)
 clips_needed = pytest.mark.skipif(not CLIPS.is_dir(), reason="clips absent")
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[EmbeddedSynthesizer]:
-    engine = EmbeddedSynthesizer()
-    yield engine
-    engine.close()
 
 
 def with_pauses(speech: Audio, pause_s: float = 1.0) -> Audio:
@@ -55,10 +37,6 @@ def noisy(speech: Audio, voiced: np.ndarray, snr_db: float, seed: int = 0) -> Au
 def read_clip(name: str) -> Audio:
     samples, rate = soundfile.read(next(Path(CLIPS).glob(f"*{name}*.wav")), dtype="float32", always_2d=True)
     return Audio(samples.mean(axis=1), rate)
-
-
-def joined(*takes: Audio) -> Audio:
-    return Audio(np.concatenate([take.samples for take in takes]), takes[0].sample_rate)
 
 
 class TestMeasure:
@@ -142,101 +120,3 @@ class TestMeasure:
         assert both.clipped == pytest.approx(0.075)
         assert ReferenceQuality(1.0, None, 0.0, True).joined(two).second_speaker is True
         assert two.joined(ReferenceQuality(29.0, None, 0.0)).speech_s == REFERENCE_LIMIT_S
-
-
-class TestSpeaker:
-    def test_the_same_speaker_is_known_again_and_others_are_not(self, synthesizer: EmbeddedSynthesizer) -> None:
-        voices = ("en-us+m3", "en-us+f2", "en-us+f5", "en-us+klatt4")  # f2 and f5 are sisters
-        takes = {(voice, text): Take(say(text, voice), synthesizer) for voice in voices for text in TEXTS[:2]}
-        for (voice, text), take in takes.items():
-            assert take.embedding is not None
-            for (other, other_text), second in takes.items():
-                if text != other_text:
-                    assert second.is_by(take.embedding) == (voice == other), (voice, other)
-
-    @clips_needed
-    def test_people_are_never_taken_for_each_other(self, synthesizer: EmbeddedSynthesizer) -> None:
-        names = ("librispeech", "spk1_snt1", "LJ001-0004", "cards_005", "0880", "IT0011W0001", "S0724W0121")
-        takes = [Take(read_clip(name), synthesizer) for name in names]
-        for index, take in enumerate(takes):
-            assert take.embedding is not None
-            assert not any(other.is_by(take.embedding) for other in takes[index + 1 :])
-            assert take.is_by(take.embedding)
-
-    def test_similarity_is_symmetric_and_one_with_itself(self, synthesizer: EmbeddedSynthesizer) -> None:
-        one, two = (Take(say(TEXTS[0], voice), synthesizer).embedding for voice in ("en-us+m3", "en-us+f2"))
-        assert one is not None and two is not None
-        assert similarity(one, one) == 1.0
-        assert similarity(one, two) == pytest.approx(similarity(two, one))
-        assert similarity(one, two) < 0.135
-        assert synthesizer.same_speaker(one, two) is False
-
-    def test_between_the_limits_is_doubt(self) -> None:
-        verdicts = [judge_similarity(value, same_from=0.6, different_to=0.2) for value in (0.6, 0.4, 0.2)]
-        assert verdicts == [True, None, False]
-
-    def test_too_little_speech_tells_nobody(self, synthesizer: EmbeddedSynthesizer) -> None:
-        take = Take(say("yes"), synthesizer)
-        somebody = Take(say(TEXTS[0]), synthesizer).embedding
-        assert somebody is not None
-        assert take.embedding is None and not take.is_by(somebody)
-        assert take.quality.second_speaker is None
-
-    @pytest.mark.parametrize(("second", "expected"), [("en-us+f2", True), ("en-us+m3", False)])
-    def test_a_second_speaker_in_one_recording(
-        self, synthesizer: EmbeddedSynthesizer, second: str, expected: bool
-    ) -> None:
-        recording = joined(say(TEXTS[0], "en-us+m3"), say(TEXTS[1], second))
-        assert Take(recording, synthesizer).quality.second_speaker is expected
-
-    @clips_needed
-    def test_a_second_person_in_one_recording(self, synthesizer: EmbeddedSynthesizer) -> None:
-        woman, man = read_clip("LJ001-0004").resample(16_000), read_clip("0880")
-        assert Take(joined(woman, man), synthesizer).quality.second_speaker is True
-        assert Take(read_clip("librispeech"), synthesizer).quality.second_speaker is not True
-
-
-class TestGrowth:
-    def begun(self, synthesizer: EmbeddedSynthesizer, audio: Audio) -> Reference:
-        reference = Reference.begun(Take(audio, synthesizer), synthesizer.voice([audio]))
-        assert reference is not None
-        return reference
-
-    def test_it_grows_up_to_30_s_and_then_keeps_no_sound(
-        self, synthesizer: EmbeddedSynthesizer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        first, second = (joined(*(say(text, "en-us+m3") for text in texts)) for texts in (TEXTS, TEXTS[::-1]))
-        reference = self.begun(synthesizer, first)
-        heard_s: list[float] = []
-        voice = reference.voice
-
-        def record(references: Sequence[Audio]) -> Voice:
-            heard_s.append(references[0].duration_s)
-            return voice
-
-        monkeypatch.setattr(synthesizer, "voice", record)
-        assert reference.pcm.dtype == np.int16
-        lengths = [len(reference.pcm)]
-        while not reference.is_full:
-            reference = reference.extended(Take(second, synthesizer), synthesizer)
-            lengths.append(len(reference.pcm))
-        assert lengths[:-1] == sorted(lengths[:-1]) and lengths[-1] == 0
-        assert lengths[-2] <= REFERENCE_LIMIT_S * KEPT_RATE_HZ
-        assert len(lengths) < 5
-        assert heard_s == sorted(heard_s) and heard_s[-1] == pytest.approx(REFERENCE_LIMIT_S)
-        assert 20.0 < reference.quality.speech_s <= REFERENCE_LIMIT_S
-
-    def test_its_voice_is_that_of_all_its_speech(self, synthesizer: EmbeddedSynthesizer) -> None:
-        first, second = (say(text, "en-us+m3") for text in TEXTS[:2])
-        grown = self.begun(synthesizer, first).extended(Take(second, synthesizer), synthesizer)
-        both = Take(joined(first, second), synthesizer).embedding
-        assert both is not None
-        alone = synthesizer.voice([first])
-        assert grown.voice.to_bytes() != alone.to_bytes()
-        assert similarity(grown.embedding, both) > 0.98
-        assert grown.quality.speech_s > 1.7 * self.begun(synthesizer, first).quality.speech_s
-
-    def test_two_speakers_or_none_begin_no_reference(self, synthesizer: EmbeddedSynthesizer) -> None:
-        mixed = joined(say(TEXTS[0], "en-us+m3"), say(TEXTS[1], "en-us+f2"))
-        for audio in (mixed, say("yes")):
-            assert Reference.begun(Take(audio, synthesizer), synthesizer.voice([audio])) is None

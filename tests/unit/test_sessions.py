@@ -2,26 +2,18 @@
 
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.checks import wait_for
-from support.speech import MAN, TEXTS, WOMAN, say
 
-from mirrorchat.audio.samples import Audio
-from mirrorchat.embedded.engines import EmbeddedSynthesizer
-from mirrorchat.embedded.voice_tint import TintVoice
-from mirrorchat.engines import Language, Message, VoiceKind
+from mirrorchat.engines import Language, Message
 from mirrorchat.errors import NotFound, ServerBusy, SessionBusy
 from mirrorchat.llm import build_messages
-from mirrorchat.turn.reference import Take
 from mirrorchat.turn.sessions import Session, Sessions, count_tokens, owner_of
 
 TTL_S = 100.0
@@ -236,6 +228,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(owner=OWNERS)
     def begin(self, owner: str) -> None:
+        self.clock.now += 0.01  # no two are used at once
         idle = sorted((one.used_at, name) for name, one in self.live().items() if not one.session)
         if len(self.known) >= self.LIMIT and not idle:
             with pytest.raises(ServerBusy):
@@ -243,7 +236,6 @@ class StoreAgainstModel(RuleBasedStateMachine):
             return
         if len(self.known) >= self.LIMIT:
             del self.known[idle[0][1]]
-        self.clock.now += 0.01  # no two are used at once
         session = self.sessions.open(None, owner)
         assert session.id not in self.seen and session.history() == ()
         self.known[session.id] = Known(owner, self.clock.now, session=session)
@@ -253,6 +245,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(owner=OWNERS, data=st.data())
     def go_on(self, owner: str, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(self.seen))
+        self.clock.now += 0.01
         one = self.live().get(name)
         if one is None or one.owner != owner:
             with pytest.raises(NotFound):
@@ -261,7 +254,6 @@ class StoreAgainstModel(RuleBasedStateMachine):
             with pytest.raises(SessionBusy):
                 self.sessions.open(name, owner)
         else:
-            self.clock.now += 0.01
             one.session, one.used_at = self.sessions.open(name, owner), self.clock.now
             assert words(one.session) == one.words
             self.open.append((name, one.session))
@@ -308,108 +300,3 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
 TestStoreAgainstModel.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
-
-
-@pytest.fixture(scope="module")
-def synthesizer() -> Iterator[EmbeddedSynthesizer]:
-    engine = EmbeddedSynthesizer()
-    yield engine
-    engine.close()
-
-
-def kept_voice(sessions: Sessions, session_id: str, synthesizer: EmbeddedSynthesizer) -> bytes:
-    """Return the voice that the session has kept: what a turn with too little speech is answered in."""
-    with sessions.open(session_id, "") as session:
-        return profile_of(session.voice_with(say("yes"), synthesizer))
-
-
-def profile_of(voice: object) -> bytes:
-    assert isinstance(voice, TintVoice) and voice.kind is VoiceKind.TINT
-    return voice.to_bytes()
-
-
-def spoken_turn(sessions: Sessions, session_id: str | None, synthesizer: EmbeddedSynthesizer, audio: Audio) -> Any:
-    """Run a turn and return its id, voice and quality."""
-    with sessions.open(session_id, "") as session:
-        voice, quality = session.voice_with(audio, synthesizer), session.quality()
-        session.add_turn("Hi", "Ho")
-        return session.id, voice, quality
-
-
-class TestVoice:
-    def test_the_first_turn_gives_the_voice_and_later_ones_lengthen_it(self, synthesizer: EmbeddedSynthesizer) -> None:
-        sessions = Sessions(4, TTL_S, 0)
-        first, second = (say(text, MAN) for text in TEXTS[:2])
-        session_id, voice, quality = spoken_turn(sessions, None, synthesizer, first)
-        assert profile_of(voice) == profile_of(synthesizer.voice([first]))
-        assert kept_voice(sessions, session_id, synthesizer) == profile_of(voice)
-        _, longer, better = spoken_turn(sessions, session_id, synthesizer, second)
-        assert profile_of(longer) not in (profile_of(voice), profile_of(synthesizer.voice([second])))
-        assert better.speech_s > 1.7 * quality.speech_s
-        assert kept_voice(sessions, session_id, synthesizer) == profile_of(longer)
-
-    def test_another_speaker_hears_their_own_voice_and_changes_nothing(self, synthesizer: EmbeddedSynthesizer) -> None:
-        sessions = Sessions(4, TTL_S, 0)
-        session_id, voice, _ = spoken_turn(sessions, None, synthesizer, say(TEXTS[0], MAN))
-        stranger = say(TEXTS[1], WOMAN)
-        _, own, quality = spoken_turn(sessions, session_id, synthesizer, stranger)
-        assert profile_of(own) == profile_of(synthesizer.voice([stranger]))
-        assert quality.speech_s < 8.0
-        assert kept_voice(sessions, session_id, synthesizer) == profile_of(voice)
-
-    def test_a_recording_of_two_is_not_added(self, synthesizer: EmbeddedSynthesizer) -> None:
-        sessions = Sessions(4, TTL_S, 0)
-        man, woman = say(TEXTS[1], MAN), say(TEXTS[2], WOMAN)
-        mixed = Audio(np.concatenate([man.samples, woman.samples]), man.sample_rate)
-        session_id, voice, _ = spoken_turn(sessions, None, synthesizer, say(TEXTS[0], MAN))
-        spoken_turn(sessions, session_id, synthesizer, mixed)
-        assert kept_voice(sessions, session_id, synthesizer) == profile_of(voice)
-
-    def test_a_second_speaker_behind_the_first_is_not_added(
-        self, synthesizer: EmbeddedSynthesizer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        sessions = Sessions(4, TTL_S, 0)
-        session_id, voice, _ = spoken_turn(sessions, None, synthesizer, say(TEXTS[0], MAN))
-        monkeypatch.setattr(Take, "_second_speaker", lambda _: True)  # one too soft to change the whole
-        _, same, _ = spoken_turn(sessions, session_id, synthesizer, say(TEXTS[1], MAN))
-        assert same is voice
-
-    def test_a_turn_that_fails_adds_nothing(self, synthesizer: EmbeddedSynthesizer) -> None:
-        sessions = Sessions(4, TTL_S, 0)
-        session_id, voice, _ = spoken_turn(sessions, None, synthesizer, say(TEXTS[0], MAN))
-        with sessions.open(session_id, "") as session:
-            longer = session.voice_with(say(TEXTS[1], MAN), synthesizer)
-            assert profile_of(longer) != profile_of(voice)
-        assert kept_voice(sessions, session_id, synthesizer) == profile_of(voice)
-
-    def test_when_it_is_full_the_voice_is_not_computed_again(
-        self, synthesizer: EmbeddedSynthesizer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        sessions = Sessions(4, TTL_S, 0)
-        whole = Audio(np.tile(say(TEXTS[0], MAN).samples, 6), say(TEXTS[0], MAN).sample_rate)
-        session_id, voice, quality = spoken_turn(sessions, None, synthesizer, whole)
-        assert quality.speech_s > 20.0
-        monkeypatch.setattr(synthesizer, "voice", None)  # would fail
-        _, again, _ = spoken_turn(sessions, session_id, synthesizer, say(TEXTS[0], MAN))
-        assert again is voice
-
-    def test_engines_do_not_share_a_voice_but_a_history(self, synthesizer: EmbeddedSynthesizer) -> None:
-        sessions = Sessions(4, TTL_S, 1000)
-        other = EmbeddedSynthesizer()
-        try:
-            session_id, voice, _ = spoken_turn(sessions, None, synthesizer, say(TEXTS[0], MAN))
-            _, second, _ = spoken_turn(sessions, session_id, other, say(TEXTS[1], WOMAN))
-            assert kept_voice(sessions, session_id, synthesizer) == profile_of(voice)
-            assert kept_voice(sessions, session_id, other) == profile_of(second)
-            with sessions.open(session_id, "") as session:
-                assert len(session.history()) == 4
-        finally:
-            other.close()
-
-    def test_forgetting_lets_go_of_the_voice(self, synthesizer: EmbeddedSynthesizer) -> None:
-        sessions = Sessions(4, TTL_S, 0)
-        session_id, _, _ = spoken_turn(sessions, None, synthesizer, say(TEXTS[0], MAN))
-        record = next(iter(sessions._records.values()))
-        assert record.references
-        sessions.forget(session_id, "")
-        assert not record.references
