@@ -26,7 +26,7 @@ import soundfile  # noqa: E402
 from support.audio_files import KINDS, encode, tone, wav  # noqa: E402
 from support.hostile_audio import HOSTILE  # noqa: E402
 
-from mirrorchat.audio.samples import decode  # noqa: E402
+from mirrorchat.audio.decoding import decode  # noqa: E402
 from mirrorchat.errors import MirrorChatError  # noqa: E402
 
 Row = dict[str, str | float]

@@ -19,7 +19,9 @@ import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from mirrorchat.app import create_app
-from mirrorchat.audio.samples import Audio, decode, encode_wav
+from mirrorchat.audio.decoding import decode
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
 from mirrorchat.llm import build_messages
 from mirrorchat.server import runtime as server_runtime

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mirrorchat.audio.samples import encode_wav
+from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say
 from mirrorchat.engines import Language
 

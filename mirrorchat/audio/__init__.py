@@ -1,1 +1,1 @@
-"""Sound: samples that carry their rate, uploads decoded, encoders, voice activity, time stretching."""
+"""Audio: samples with their rate, decoding of uploads, encoders, voice activity, time stretching, segmentation."""

@@ -1,7 +1,7 @@
-"""Speech as bytes while it is being made: wav, raw pcm, Ogg Opus, mp3, AAC and FLAC, each written piece by piece.
+"""Streaming encoders: speech becomes wav, raw PCM, Ogg Opus, mp3, AAC or FLAC while it is synthesized.
 
-How a sound is cut into pieces never shows in what is decoded from them. An encoder keeps a fraction of a second at
-most: what it has made is handed over at once.
+The decoded audio does not depend on how it was divided into pieces. An encoder buffers a fraction of a second at most.
+`encode_wav` writes a whole wav file.
 """
 
 import struct
@@ -11,38 +11,43 @@ from typing import Protocol
 import av
 import numpy as np
 
-from mirrorchat.audio.samples import Samples, to_pcm16
+from mirrorchat.audio.samples import Audio, Samples, pcm16_bytes
 
-UNKNOWN_SIZE = 0xFFFFFFFF  # what a wav header says of a length that is not known yet
-# A second; speech in one channel is transparent at these.
+UNKNOWN_SIZE = 0xFFFFFFFF  # in a wav header: the length is not known yet
+WAV_HEADER_BYTES = 44
+# Bits per second; mono speech is transparent at these rates.
 OPUS_BIT_RATE, MP3_BIT_RATE, AAC_BIT_RATE = 48_000, 64_000, 64_000
-PAGE_US = 40_000  # of Opus in one Ogg page; FFmpeg keeps two pages back
+PAGE_US = 40_000  # of Opus in one Ogg page; FFmpeg buffers two pages
 
 
 class Encoder(Protocol):
-    """Writes one mono sound: `start`, any number of `encode`, `finish`. For one thread; any call may return b""."""
+    """Encodes one mono stream: `start`, any number of `encode`, `finish`. Not thread-safe. Any call may return b"".
+
+    encoder = ENCODERS["opus"](24_000)
+    data = encoder.start() + encoder.encode(samples) + encoder.finish()
+    """
 
     content_type: str
 
     def start(self) -> bytes:
-        """Return what comes before all sound."""
+        """Return the header."""
         ...
 
     def encode(self, samples: Samples) -> bytes:
-        """Return what can be written with a further piece, 1-D float32 in [-1, 1]."""
+        """Take the next samples, shape (n,), float32 in [-1, 1], and return the bytes that are complete."""
         ...
 
     def finish(self) -> bytes:
-        """Return the rest; the encoder is of no use afterwards."""
+        """Return the remaining bytes. No other method but `close` may be called afterwards."""
         ...
 
     def close(self) -> None:
-        """Free what it holds, also when it was not finished; a second time does nothing."""
+        """Free the encoder's memory and threads, finished or not. A second call does nothing."""
         ...
 
 
 class PcmEncoder:
-    """16-bit little-endian samples and nothing else; rate and channels are in the content type."""
+    """Raw 16-bit little-endian samples. The content type has the rate and the number of channels."""
 
     def __init__(self, sample_rate: int) -> None:
         self.content_type = f"audio/pcm; rate={sample_rate}; channels=1"
@@ -51,7 +56,7 @@ class PcmEncoder:
         return b""
 
     def encode(self, samples: Samples) -> bytes:
-        return to_pcm16(samples).astype("<i2").tobytes()
+        return pcm16_bytes(samples)
 
     def finish(self) -> bytes:
         return b""
@@ -61,21 +66,32 @@ class PcmEncoder:
 
 
 class WavEncoder(PcmEncoder):
-    """A 16-bit wav whose header leaves its length open, as players read from a pipe."""
+    """A 16-bit wav whose header states no length; players read it from a pipe."""
 
     def __init__(self, sample_rate: int) -> None:
         self.content_type = "audio/wav"
         self._sample_rate = sample_rate
 
     def start(self) -> bytes:
-        rate = self._sample_rate
-        form = struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate, 2, 16)
-        size = struct.pack("<I", UNKNOWN_SIZE)
-        return b"RIFF" + size + b"WAVEfmt " + form + b"data" + size
+        return _wav_header(self._sample_rate, UNKNOWN_SIZE, UNKNOWN_SIZE)
+
+
+def encode_wav(audio: Audio) -> bytes:
+    """Return `audio` as a whole mono 16-bit wav file."""
+    pcm = pcm16_bytes(audio.samples)
+    return _wav_header(audio.sample_rate, WAV_HEADER_BYTES - 8 + len(pcm), len(pcm)) + pcm
+
+
+def _wav_header(rate: int, riff_bytes: int, data_bytes: int) -> bytes:
+    """Return the header of a mono 16-bit wav at `rate` Hz. Each size counts what follows its own field."""
+    pcm_format = struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return (
+        struct.pack("<4sI8s", b"RIFF", riff_bytes, b"WAVEfmt ") + pcm_format + struct.pack("<4sI", b"data", data_bytes)
+    )
 
 
 class _Sink:
-    """A file that can only be written to, and emptied."""
+    """A write-only file in memory. `take` returns its content and empties it."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -91,9 +107,9 @@ class _Sink:
 
 
 class AvEncoder:
-    """What libavcodec's `codec` and libavformat's `container` make of a sound at `sample_rate` Hz, which both know.
+    """Encodes with libavcodec's `codec` into libavformat's `container`; both must support `sample_rate` (Hz).
 
-    A `bit_rate` of 0 is for codecs that lose nothing.
+    `bit_rate` is in bits per second, 0 for lossless codecs.
     """
 
     def __init__(
@@ -102,7 +118,7 @@ class AvEncoder:
         self.content_type = content_type
         self._sample_rate = sample_rate
         self._sink = _Sink()
-        # bitexact: the same speech gives the same bytes; flush_packets: nothing waits in a buffer
+        # bitexact: the same speech gives the same bytes. flush_packets: no packet waits in a buffer.
         settings = {"flush_packets": "1", "fflags": "bitexact"} | options
         self._file = av.open(self._sink, "w", format=container, options=settings)
         stream = self._file.add_stream(codec, rate=sample_rate, layout="mono")
@@ -128,28 +144,28 @@ class AvEncoder:
         return self._sink.take()
 
     def close(self) -> None:
-        """Close the file, which else would hold its buffers and two threads until the garbage is collected."""
+        """Close the file. Its buffers and two threads would otherwise live until garbage collection."""
         self._file.close()
 
 
 def opus_encoder(sample_rate: int) -> AvEncoder:
-    """Return an encoder to Opus in Ogg, for sounds at 8, 12, 16, 24 or 48 kHz; players see 48 kHz whatever went in."""
-    kind = "audio/ogg; codecs=opus"
-    return AvEncoder(kind, "ogg", "libopus", sample_rate, OPUS_BIT_RATE, page_duration=str(PAGE_US))
+    """Return an encoder to Opus in Ogg for 8, 12, 16, 24 or 48 kHz. Players see 48 kHz at any of these."""
+    content_type = "audio/ogg; codecs=opus"
+    return AvEncoder(content_type, "ogg", "libopus", sample_rate, OPUS_BIT_RATE, page_duration=str(PAGE_US))
 
 
 def mp3_encoder(sample_rate: int) -> AvEncoder:
-    """Return an encoder to bare mp3 frames: no tags, and no first frame with the length, since it is not known."""
+    """Return an encoder to bare mp3 frames: no tags, and no first frame that would state the length."""
     return AvEncoder("audio/mpeg", "mp3", "libmp3lame", sample_rate, MP3_BIT_RATE, write_xing="0", id3v2_version="0")
 
 
 def aac_encoder(sample_rate: int) -> AvEncoder:
-    """Return an encoder to AAC in ADTS frames, which need no header."""
+    """Return an encoder to AAC in ADTS frames, which need no file header."""
     return AvEncoder("audio/aac", "adts", "aac", sample_rate, AAC_BIT_RATE)
 
 
 def flac_encoder(sample_rate: int) -> AvEncoder:
-    """Return an encoder to FLAC of 16 bits whose header leaves the length open."""
+    """Return an encoder to 16-bit FLAC whose header states no length."""
     return AvEncoder("audio/flac", "flac", "flac", sample_rate, 0, metadata_header_padding="0")
 
 
@@ -160,4 +176,4 @@ ENCODERS: dict[str, Callable[[int], Encoder]] = {
     "pcm": PcmEncoder,
     "aac": aac_encoder,
     "flac": flac_encoder,
-}  # each takes the sample rate in Hz
+}  # by the names that requests use; each takes the sample rate in Hz

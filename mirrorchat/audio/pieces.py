@@ -1,4 +1,4 @@
-"""Long recordings in pieces that a recognizer takes: cut where nobody speaks."""
+"""Segmentation: a long recording becomes pieces of a length that a recognizer takes, cut at pauses."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,21 @@ import numpy as np
 from mirrorchat.audio.samples import Audio
 from mirrorchat.audio.vad import FRAME_S, Mask, speech_frames
 
-LONGEST_S = 15.0  # of a piece: attention's cost grows with the square, and recipes are trained on up to some 20 s
+LONGEST_S = 15.0  # of a piece: the cost of attention grows with its square, and models are trained on up to 20 s
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a recording that begins at `start_s`."""
+    """A part of a recording. It begins at `start_s` seconds."""
 
     start_s: float
     audio: Audio
 
 
 def pieces_of(audio: Audio, longest_s: float = LONGEST_S) -> list[Piece]:
-    """Return `audio` in pieces of at most `longest_s` seconds, nothing lost, cut in the middle of the longest pauses.
+    """Split `audio` into pieces of at most `longest_s` seconds, without losing a sample.
 
-    Where there is no pause in the second half of a piece, it is cut at its end.
+    Each piece ends in the middle of the longest pause of its second half, or at `longest_s` if there is no pause.
     """
     if audio.duration_s <= longest_s:
         return [Piece(0.0, audio)]
@@ -36,10 +36,10 @@ def pieces_of(audio: Audio, longest_s: float = LONGEST_S) -> list[Piece]:
 
 
 def _next_cut(voiced: Mask, start_s: float, longest_s: float) -> float:
-    """Return where in the second half of the `longest_s` seconds from `start_s` the longest pause has its middle."""
+    """Return the middle of the longest pause, in seconds, in the second half of the piece that begins at `start_s`."""
     first, last = int((start_s + longest_s / 2) / FRAME_S), int((start_s + longest_s) / FRAME_S)
     edges = np.flatnonzero(np.diff(np.concatenate(([True], voiced[first:last], [True])).astype(np.int8)))
-    pauses = edges.reshape(-1, 2)  # from a frame without speech to the next with it
+    pauses = edges.reshape(-1, 2)  # first frame without speech, first frame with speech again
     if not len(pauses):
         return start_s + longest_s
     begin, end = pauses[int(np.argmax(pauses[:, 1] - pauses[:, 0]))]

@@ -1,4 +1,4 @@
-"""Speech faster or slower at the same pitch, while it is being made: FFmpeg's `atempo` (WSOLA) before an encoder."""
+"""Time stretching: streamed speech becomes faster or slower at the same pitch, by FFmpeg's `atempo` (WSOLA)."""
 
 import math
 from fractions import Fraction
@@ -11,11 +11,11 @@ from mirrorchat.audio.encoders import Encoder
 from mirrorchat.audio.samples import Samples
 
 SLOWEST, FASTEST = 0.25, 4.0
-STEP_LIMIT = 2.0  # of one filter: faster, it leaves sound out instead of blending it
+FILTER_LIMIT = 2.0  # the speed of one filter; beyond it `atempo` skips samples instead of blending them
 
 
 class TimeStretch:
-    """Makes sound at `sample_rate` Hz last 1 / `speed` of its time. For one thread."""
+    """Plays a stream at `sample_rate` Hz `speed` times as fast (0.25 to 4). Not thread-safe."""
 
     def __init__(self, speed: float, sample_rate: int) -> None:
         self._sample_rate = sample_rate
@@ -23,14 +23,14 @@ class TimeStretch:
         self._graph = graph = av.filter.Graph()
         layout = {"sample_rate": str(sample_rate), "sample_fmt": "flt", "channel_layout": "mono"}
         nodes = [graph.add("abuffer", time_base=f"1/{sample_rate}", **layout)]
-        steps = max(1, math.ceil(abs(math.log(speed)) / math.log(STEP_LIMIT) - 1e-9))
-        nodes += [graph.add("atempo", f"{speed ** (1 / steps):.6f}") for _ in range(steps)]
+        filters = max(1, math.ceil(abs(math.log(speed)) / math.log(FILTER_LIMIT) - 1e-9))
+        nodes += [graph.add("atempo", f"{speed ** (1 / filters):.6f}") for _ in range(filters)]
         nodes.append(graph.add("aformat", sample_fmts="flt", sample_rates=str(sample_rate), channel_layouts="mono"))
         nodes.append(graph.add("abuffersink"))
         graph.link_nodes(*nodes).configure()
 
     def push(self, samples: Samples) -> Samples:
-        """Take a further piece, 1-D float32, and return what can be said of it by now."""
+        """Take the next samples, shape (n,), float32, and return the stretched ones that are complete."""
         if not len(samples):
             return samples
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples).reshape(1, -1), "flt", "mono")
@@ -41,8 +41,8 @@ class TimeStretch:
         return self._pulled()
 
     def finish(self) -> Samples:
-        """Return the rest."""
-        if not self._sent:  # a filter that was given nothing has nothing to flush
+        """Return the remaining samples."""
+        if not self._sent:  # flushing an unused filter graph raises
             return np.zeros(0, np.float32)
         self._graph.push(None)
         return self._pulled()
@@ -59,7 +59,7 @@ class TimeStretch:
 
 
 class StretchedEncoder:
-    """An Encoder that gives another one its sound faster or slower."""
+    """An Encoder that stretches speech and passes it to another encoder."""
 
     def __init__(self, encoder: Encoder, speed: float, sample_rate: int) -> None:
         self.content_type = encoder.content_type

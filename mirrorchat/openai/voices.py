@@ -6,7 +6,8 @@ from typing import Any
 
 from flask import Response, g, jsonify, request
 
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Cancel, Engines, Language, Voice, VoiceKind
 from mirrorchat.errors import InvalidField, MissingField, NotFound, NoVoice, UnsupportedField
 from mirrorchat.openai import fields

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from flask import Request, Response, jsonify
 
-from mirrorchat.audio.samples import encode_wav
+from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.engines import EngineInfo, Voice
 from mirrorchat.errors import InvalidField
 from mirrorchat.pipeline import Answer, Question

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from mirrorchat.audio.samples import Audio, decode, require_speakable
+from mirrorchat.audio.decoding import decode, require_speakable
+from mirrorchat.audio.samples import Audio
 from mirrorchat.errors import InvalidField, InvalidRequest
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.turn.stopwatch import Stopwatch

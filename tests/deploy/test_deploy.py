@@ -18,7 +18,8 @@ from support.nginx import Nginx, needs_nginx
 from support.running_server import GUNICORN_CONF, RunningServer, ask, ask_when_free, free_port
 from support.speech import say, say_wav
 
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 
 
 @pytest.fixture(scope="module")

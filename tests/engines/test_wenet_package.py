@@ -29,7 +29,8 @@ from support.trained_wenet import write_trained_checkpoint
 from benchmarks.wenet_package_side import write_checkpoint
 from benchmarks.wenet_sides import SIZES
 from mirrorchat.asr import WenetRecognizer
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context, Language, Recognizer, Transcript
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
 from mirrorchat.wenet.model import U2Config

@@ -11,7 +11,8 @@ from support.running_server import RunningServer
 from support.trained_wenet import write_trained_checkpoint
 
 from mirrorchat.asr import WenetRecognizer
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context, Language, Transcript
 from mirrorchat.errors import ConfigurationError
 

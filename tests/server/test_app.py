@@ -21,7 +21,8 @@ from support.running_server import RunningServer, ask_when_free
 from support.speech import noise_wav, say_wav
 
 from mirrorchat.app import create_app
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.settings import Settings
 
 SECRET = "a-secret-of-the-server-0123456789"

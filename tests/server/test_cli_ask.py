@@ -17,7 +17,8 @@ from support.places import ROOT
 from support.running_server import RunningServer
 from support.stream_client import Gate
 
-from mirrorchat.audio.samples import Samples, decode, to_pcm16
+from mirrorchat.audio.decoding import decode
+from mirrorchat.audio.samples import Samples, to_pcm16
 from mirrorchat.cli.main import cli
 
 QUESTION = str(ROOT / "examples" / "question.wav")

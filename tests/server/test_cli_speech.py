@@ -9,8 +9,9 @@ from support.command_line import environment, player, run
 from support.places import ROOT
 from support.running_server import RunningServer
 
-from mirrorchat.audio.encoders import ENCODERS
-from mirrorchat.audio.samples import Audio, decode, encode_wav
+from mirrorchat.audio.decoding import decode
+from mirrorchat.audio.encoders import ENCODERS, encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.client.sound_devices import PLAYERS
 from mirrorchat.cli.client.sound_outputs import EXTENSIONS
 from mirrorchat.cli.commands.options import OUT_ENDINGS, PLAYER_NAMES

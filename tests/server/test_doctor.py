@@ -22,7 +22,7 @@ from support.chat_server import ChatServer, answer, status
 from support.places import ROOT
 from support.trained_wenet import write_trained_checkpoint
 
-from mirrorchat.audio.samples import decode
+from mirrorchat.audio.decoding import decode
 from mirrorchat.cli.doctor.findings import State
 from mirrorchat.cli.doctor.round_trip import STAGES
 from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say

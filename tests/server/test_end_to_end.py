@@ -30,7 +30,8 @@ from support.places import ROOT
 from support.running_server import RunningServer
 from support.speech import say_wav
 
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import EmbeddedRecognizer
 from mirrorchat.engines import Cancel, Language
 

@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 from support.places import ROOT
 from support.speech import say, say_wav
 
-from mirrorchat.audio.samples import Audio, decode, encode_wav
+from mirrorchat.audio.decoding import decode
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.evaluation import report as evaluation_report
 from mirrorchat.cli.evaluation import speaker_encoder
 from mirrorchat.cli.evaluation import speech as evaluation_speech

@@ -23,7 +23,8 @@ from support.places import ROOT
 from support.running_server import RunningServer
 from support.trained_wenet import write_trained_checkpoint
 
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.models.manifest import RELEASES
 
 ACCEPT = "cpml,wenetspeech,cc-by-4.0"

@@ -16,7 +16,8 @@ from support.openai_scene import KEY_A, MODEL, OTHER_MODEL, QUESTION, QUESTION_F
 from support.places import DATA
 from support.speech import noise_wav, say
 
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 
 NODE_SCRIPT = DATA / "openai_client.mjs"
 

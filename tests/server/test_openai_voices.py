@@ -8,7 +8,8 @@ import pytest
 from support.openai_scene import KEY_B, QUESTION_FILE, Scene, heard_pcm, is_loud
 from support.speech import noise_wav, say_wav
 
-from mirrorchat.audio.samples import decode, encode_wav
+from mirrorchat.audio.decoding import decode
+from mirrorchat.audio.encoders import encode_wav
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from support.stream_client import Gate, Received, ask_streamed, broken_when_open
 from werkzeug.test import EnvironBuilder
 
 from mirrorchat.app import create_app
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.settings import Settings
 
 FIRST, SECOND = "The first sentence is here. ", "And here is the second one."

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.doctor import spoken_question
 
 

@@ -1,1 +1,1 @@
-"""What callers send: containers and tracks, decoded within bounds."""
+"""The containers of uploads: each is told by its bytes, and its first audio track is read within bounds."""

@@ -13,8 +13,8 @@ from typing import IO
 
 import numpy as np
 
-from mirrorchat.audio.encoders import PcmEncoder, WavEncoder
-from mirrorchat.audio.samples import Audio, Samples, encode_wav
+from mirrorchat.audio.encoders import PcmEncoder, WavEncoder, encode_wav
+from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.cli.client.terminal import printable
 from mirrorchat.errors import SoundDeviceError
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mirrorchat.audio.encoders import ENCODERS, WavEncoder
-from mirrorchat.audio.samples import Audio, Samples, encode_wav
+from mirrorchat.audio.encoders import ENCODERS, WavEncoder, encode_wav
+from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.cli.client.sound_devices import Player
 from mirrorchat.errors import CommandError
 

@@ -146,7 +146,7 @@ def _question(file: str | None, seconds: float) -> "Callable[[], bytes]":
     if file is not None:
         recording = read_recording(file)
         return lambda: recording
-    from mirrorchat.audio.samples import encode_wav
+    from mirrorchat.audio.encoders import encode_wav
     from mirrorchat.cli.client.microphone import record
     from mirrorchat.cli.client.sound_devices import find_recorder
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirrorchat.audio.samples import Audio, decode, require_speakable
+from mirrorchat.audio.decoding import decode, require_speakable
+from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.evaluation.error_rate import units
 from mirrorchat.engines import Language
 from mirrorchat.errors import EvaluationError, InvalidRequest

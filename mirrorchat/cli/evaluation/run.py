@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirrorchat.audio.samples import Audio, encode_wav
+from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.evaluation.clips import Clip
 from mirrorchat.cli.evaluation.recording import Answer, Evaluation, Heard
 from mirrorchat.cli.evaluation.speaker_encoder import SpeakerEncoder

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, jsonify
 
 from mirrorchat import __version__
-from mirrorchat.audio.samples import SHORTEST_S
+from mirrorchat.audio.decoding import SHORTEST_S
 from mirrorchat.server.answers import FLAGS, STREAMED_FORMS, WHOLE_FORMS
 from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS
 from mirrorchat.server.openapi.parts import BINARY, SECONDS, STATUSES, TEXT, Schema, answered, operation, record, ref
