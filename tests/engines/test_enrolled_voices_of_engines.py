@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_tiny_xtts import make_checkpoint
+from support.remembered_profiles import remembering_synthesizer
 from support.speech import say
 
 from mirrorchat.audio.encoders import encode_wav
