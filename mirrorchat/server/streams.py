@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from flask import Response
 
 from mirrorchat.audio.encoders import ENCODERS, Encoder
-from mirrorchat.audio.samples import Audio, Samples, to_pcm16
+from mirrorchat.audio.samples import Audio, Samples, pcm16_bytes
 from mirrorchat.engines import EngineInfo, Transcript, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, MirrorChatError, SynthesisFailed, log_unexpected
 from mirrorchat.pipeline import Pipeline, Question
@@ -280,7 +280,7 @@ def _as_sent(event: Event) -> bytes:
 
 
 def _pcm_json(audio: Audio) -> dict[str, object]:
-    pcm = to_pcm16(audio.samples).astype("<i2").tobytes()
+    pcm = pcm16_bytes(audio.samples)
     return {"format": "pcm_s16le", "sample_rate": audio.sample_rate, "audio": base64.b64encode(pcm).decode()}
 
 

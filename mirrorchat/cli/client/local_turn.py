@@ -8,10 +8,11 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager, redirect_stdout
 from functools import partial
 
-from mirrorchat.audio.samples import Audio, decode, require_speakable
+from mirrorchat.audio.decoding import decode, require_speakable
+from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.client.asked import Answered, AnswerEvent, Asked
 from mirrorchat.cli.client.terminal import Waiting
-from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority, Transcript, Voice
+from mirrorchat.engines import Context, Engines, Language, Priority, Transcript, Voice
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.server.answers import engines_json, engines_used
 from mirrorchat.settings import Settings
@@ -77,7 +78,7 @@ def hear_here(engines: Engines, recording: bytes, language: Language) -> tuple[T
     """Return what is said in `recording`, and its length in seconds. Raises what decoding and recognition do."""
     audio = decode(recording, limit_s=HEARD_LIMIT_S)
     require_speakable(audio)
-    return engines.recognizers[language].recognize(audio, language, cancel=Cancel()), audio.duration_s
+    return engines.recognizers[language].recognize(audio, language, context=Context()), audio.duration_s
 
 
 def voice_here(engines: Engines, recording: bytes | None, language: Language) -> Voice:
@@ -93,5 +94,5 @@ def say_here(settings: Settings, engines: Engines, text: str, voice: Voice, lang
     for index, sentence in enumerate([*cutter.feed(text), *cutter.flush()]):
         priority = Priority.LATER if index else Priority.FIRST
         yield from engines.synthesizers[language].speak(
-            sentence, voice, language, seed=settings.seed, priority=priority, deadline=deadline, cancel=Cancel()
+            sentence, voice, language, seed=settings.seed, priority=priority, deadline=deadline, context=Context()
         )

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mirrorchat.audio.samples import decode, encode_wav, require_speakable
+from mirrorchat.audio.decoding import decode, require_speakable
+from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.cli.doctor.finding_process import Say, hand_over
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
 from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say
-from mirrorchat.embedded.workers.process import ChildFailed
+from mirrorchat.embedded.workers.process import WorkerFailed
 from mirrorchat.engines import Deadline, Engines, Language
 from mirrorchat.errors import (
     ClientGone,
@@ -121,7 +122,7 @@ def _turn(pipeline: Pipeline, settings: Settings, language: Language) -> Iterato
     subject = language.value.capitalize()
     try:
         recording = encode_wav(say(text, voice))
-    except ChildFailed as error:
+    except WorkerFailed as error:
         yield problem(subject, f"the question could not be spoken: {error}", _PACKAGES, stage="question")
         return
     deaf = pipeline.engines.recognizers[language].info.name == "none"
