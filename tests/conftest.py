@@ -1,22 +1,28 @@
-"""Fixtures that several test files share, and the rule for skips: under --strict-skips only what is stated may skip."""
+"""Fixtures that several folders share, the order of the files, and the rule for skips.
 
-import subprocess
+Under --strict-skips only what is stated may skip.
+"""
+
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from support.openai_scene import Scene, open_scene
-from support.page_scene import Scene as PageScene
-from support.page_scene import Scenes as PageScenes
-from support.page_scene import open_scenes
 from support.running_server import RunningServer
 
 # How the reason of a permitted skip begins.
 ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent")
 
+# The files that take longest come first, so that the short ones at the end keep all processes busy.
+FOLDERS = ("server", "browser", "deploy", "engines", "unit")
+LONGEST = ("test_benchmarks_xtts", "test_benchmarks_turn")  # one test of theirs takes about as long as a whole file
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--strict-skips", action="store_true", help="fail on a skip that is not one of ALLOWED_SKIPS")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: (item.path.stem not in LONGEST, FOLDERS.index(item.path.parent.name)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -38,27 +44,6 @@ def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 
 @pytest.fixture(scope="session")
-def openai_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A real gunicorn with two keys and two real chat APIs, embedded engines, and a folder for voices."""
-    with open_scene(tmp_path_factory.mktemp("openai")) as scene:
-        yield scene
-
-
-@pytest.fixture(scope="session")
-def weights_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """The same with weights: WeNet's trained tiny models for both languages, a tiny XTTS."""
-    from make_tiny_xtts import make_checkpoint
-    from support.trained_wenet import write_trained_checkpoint
-
-    folder = tmp_path_factory.mktemp("weights")
-    write_trained_checkpoint(folder / "models" / "wenet-zh", "zh")
-    write_trained_checkpoint(folder / "models" / "wenet-en", "en")
-    make_checkpoint(folder / "models" / "xtts-v2")
-    with open_scene(folder) as scene:
-        yield scene
-
-
-@pytest.fixture(scope="session")
 def xtts_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny XTTS with random weights, in which nothing is to be changed."""
     from make_tiny_xtts import make_checkpoint
@@ -66,26 +51,3 @@ def xtts_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "xtts-v2"
     make_checkpoint(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def page_scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageScenes]:
-    with open_scenes(tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("guarded")) as scenes:
-        yield scenes
-
-
-@pytest.fixture
-def page_scene(page_scenes: PageScenes) -> PageScene:
-    return page_scenes.open
-
-
-@pytest.fixture(scope="session")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the source of axe-core."""
-    folder = tmp_path_factory.mktemp("axe")
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "axe-core@4"]
-    try:
-        subprocess.run(command, check=True, timeout=120)
-    except FileNotFoundError:
-        pytest.skip("npm absent: apt install npm")
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
