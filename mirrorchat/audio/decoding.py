@@ -52,7 +52,7 @@ def require_speakable(audio: Audio) -> None:
     Raises AudioTooShort under 0.3 s, and SilentAudio when the peak is under -60 dBFS.
     """
     if audio.duration_s < SHORTEST_S:
-        raise AudioTooShort(f"The recording is {audio.duration_s:.2f} s long; {SHORTEST_S} s is the least.")
+        raise AudioTooShort(f"The recording is {audio.duration_s:.2f} s long; the minimum is {SHORTEST_S} s.")
     if np.abs(audio.samples - audio.samples.mean(dtype=np.float64)).max() < SILENT_PEAK:
         raise SilentAudio("The recording is silent. Is the microphone muted?")
 
@@ -97,13 +97,12 @@ def _mono(channels: npt.NDArray[np.float32], sample_rate: int) -> _Block:
 
 def _check_format(channels: int, sample_rate: int) -> None:
     if not 1 <= channels <= MAX_CHANNELS:
-        raise unsupported(f"The recording has {channels} channels; 1 to {MAX_CHANNELS} are read.")
+        raise unsupported(f"The recording has {channels} channels; the server reads 1 to {MAX_CHANNELS}.")
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise unsupported(
-            f"The recording has {sample_rate} samples per second; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} are read."
-        )
+        allowed = f"the server reads {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
+        raise unsupported(f"The recording has {sample_rate} samples per second; {allowed}.")
     if channels * sample_rate > MAX_NUMBERS_PER_S:
-        raise unsupported(f"The recording has {channels} channels at {sample_rate} Hz, which is more than is read.")
+        raise unsupported(f"The recording has {channels} channels at {sample_rate} Hz: too many samples per second.")
 
 
 # What libsndfile raises, itself or through its Python wrapper.

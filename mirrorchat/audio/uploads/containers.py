@@ -1,9 +1,11 @@
-"""What an upload holds: its container told by its bytes, and the compressed packets of its first sound track.
+"""Demuxing of uploads: the container is told by its bytes, and its first audio track gives compressed packets.
 
-No demuxer of FFmpeg is used, on purpose. Those follow the names of other files, unpack compressed headers and
-believe counts: a few hundred bytes of mp4 can ask for gigabytes of sample table. The containers that browsers and
-phones write are simple, so they are read here, lazily and with a bound on every loop, and FFmpeg's decoders see only
-what is in the packets. Nothing here opens a file, recurses, or allocates by a number that the upload states.
+FFmpeg's demuxers are not used, on purpose. They open files that an upload names, unpack compressed headers and trust
+counts: a few hundred bytes of mp4 can ask for gigabytes of sample table. The containers that browsers and phones write
+are simple, so this module reads them, lazily and with a bound on every loop, and FFmpeg's decoders see only the
+packets. Nothing here opens a file, recurses, or allocates memory by a number that the upload states.
+
+A new container needs a line in `_sniff` and a function that returns its `Track`.
 
 Sources: RFC 3533 (Ogg), RFC 7845 (Opus in Ogg), RFC 9559 (Matroska), RFC 9639 (flac), RFC 4867 (amr), ID3v2.4.
 """
@@ -23,14 +25,14 @@ _FEED_BYTES = 1 << 14
 
 
 def open_track(data: bytes) -> Track:
-    """Return the first sound track in `data`. Raises UnsupportedAudio for a container or codec that is not read.
+    """Return the first audio track of the file `data`, in any container but wav (see `plain_wav`).
 
-    Reading its packets may raise UnsupportedAudio too. wav is not here: see `plain_wav`.
+    Raises UnsupportedAudio for an unknown container or codec. Reading the track's packets may raise it, too.
     """
     data = _without_id3(data)
     opener = _sniff(data)
     if opener is None:
-        raise unsupported("The upload is not sound in a format that is read.")
+        raise unsupported("The upload is not audio in a known format.")
     try:
         return opener(data)
     except (struct.error, IndexError, StopIteration, OverflowError, ZeroDivisionError) as error:
@@ -38,10 +40,12 @@ def open_track(data: bytes) -> Track:
 
 
 def is_wav(data: bytes) -> bool:
+    """Return whether `data` begins as a wav file does."""
     return data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE"
 
 
 def _sniff(data: bytes) -> Callable[[bytes], Track] | None:
+    """Return the function that opens the container of `data`, None for an unknown one."""
     if data[:4] == b"fLaC":
         return _open_flac
     if data[:4] == b"OggS":
@@ -60,7 +64,7 @@ def _sniff(data: bytes) -> Callable[[bytes], Track] | None:
 
 
 def _without_id3(data: bytes) -> bytes:
-    """Return `data` from behind its ID3v2 tags: pictures and texts, which may be packed 1000 to 1."""
+    """Return `data` without the ID3v2 tags at its start: pictures and texts, which may be compressed 1000 to 1."""
     start = 0
     for _ in range(_MAX_CHUNKS):
         if data[start : start + 3] != b"ID3" or len(data) < start + 10:
@@ -71,7 +75,7 @@ def _without_id3(data: bytes) -> bytes:
         start += 10 + size + (10 if data[start + 5] & 0x10 else 0)
     if start == 0:
         return data
-    while data[start : start + 1] == b"\0":  # padding that some taggers leave behind the tag
+    while data[start : start + 1] == b"\0":  # some taggers pad the tag with zeros
         start = len(data) - len(data[start:].lstrip(b"\0"))
     return data[start:]
 
@@ -80,36 +84,37 @@ def _without_id3(data: bytes) -> bytes:
 
 
 def plain_wav(data: bytes) -> bytes:
-    """Return a wav of just the format and the sound of `data`, with sizes that are true.
+    """Return the wav file `data` with only its format and its samples, and with correct sizes.
 
-    Stray chunks go, and so do sizes that a recorder never filled in or that claim more than there is.
-    Raises UnsupportedAudio if there is no sound in it.
+    Other chunks are dropped. Sizes may be wrong where a recorder never filled them in or was interrupted.
+
+    Raises UnsupportedAudio for a file without samples.
     """
-    position, form = 12, b""
+    position, wav_format = 12, b""
     for _ in range(_MAX_CHUNKS):
         name, size = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
         position += 8
         if name == b"fmt ":
-            form = data[position : position + min(size, 64)]
-        elif name == b"data" and len(form) >= 16:
-            # A stream is written before its length is known: 0 or 0xFFFFFFFF then stands for "to the end".
+            wav_format = data[position : position + min(size, 64)]
+        elif name == b"data" and len(wav_format) >= 16:
+            # A streamed file is written before its length is known: 0 or 0xFFFFFFFF means "to the end".
             sound = data[position : position + size] if 0 < size < 0xFFFFFFFF else data[position:]
-            return _wav_of(form, sound)
+            return _wav_of(wav_format, sound)
         elif position > len(data):
             break
         position += size + size % 2
     raise unsupported("The wav file holds no sound.")
 
 
-def _wav_of(form: bytes, sound: bytes) -> bytes:
-    block = max(1, int.from_bytes(form[12:14], "little"))
+def _wav_of(wav_format: bytes, sound: bytes) -> bytes:
+    block = max(1, int.from_bytes(wav_format[12:14], "little"))
     sound = sound[: len(sound) // block * block]
-    chunks = struct.pack("<4sI", b"fmt ", len(form)) + form + b"\0" * (len(form) % 2)
+    chunks = struct.pack("<4sI", b"fmt ", len(wav_format)) + wav_format + b"\0" * (len(wav_format) % 2)
     chunks += struct.pack("<4sI", b"data", len(sound))
     return struct.pack("<4sI4s", b"RIFF", 4 + len(chunks) + len(sound), b"WAVE") + chunks + sound
 
 
-# Streams that the codec's own parser cuts
+# Byte streams that the codec's parser splits into packets
 
 
 def _slices(data: bytes, start: int = 0) -> Iterator[bytes]:
@@ -119,12 +124,13 @@ def _slices(data: bytes, start: int = 0) -> Iterator[bytes]:
 def _open_flac(data: bytes) -> Track:
     if data[4] & 0x7F or data[5:8] != b"\0\0\x22":
         raise unsupported("The flac file does not begin with its stream information.")
-    form = int.from_bytes(data[18:26], "big")
+    stream_info = int.from_bytes(data[18:26], "big")
     position, last = 4, False
     for _ in range(_MAX_CHUNKS):
         last, position = bool(data[position] & 0x80), position + 4 + int.from_bytes(data[position + 1 : position + 4])
         if last:
-            return Track("flac", _slices(data, position), data[8:42], (form >> 41 & 7) + 1, form >> 44, framed=False)
+            channels, sample_rate = (stream_info >> 41 & 7) + 1, stream_info >> 44
+            return Track("flac", _slices(data, position), data[8:42], channels, sample_rate, framed=False)
     raise unsupported("The flac file has too many metadata blocks.")
 
 
@@ -140,12 +146,12 @@ def _open_mp3(data: bytes) -> Track:
 
 
 def _mp3_run_in(data: bytes, frame_samples: int) -> int:
-    """Return how many samples the encoder put in front, by LAME's tag: the tag's own frame decodes to silence."""
+    """Return how many samples the encoder put first, by LAME's tag. The tag's own frame decodes to silence."""
     at = max(data[:64].find(b"Xing"), data[:64].find(b"Info"))
     if at < 0 or len(data) < at + 144:
         return 0
     encoder_delay = int.from_bytes(data[at + 141 : at + 144]) >> 12
-    return frame_samples + (encoder_delay + 529 if encoder_delay else 0)  # 529: the decoder's own delay
+    return frame_samples + (encoder_delay + 529 if encoder_delay else 0)  # 529 samples are the decoder's delay
 
 
 _AMR_NB_BYTES = (12, 13, 15, 17, 19, 20, 26, 31, 5, 0, 0, 0, 0, 0, 0, 0)
@@ -196,7 +202,7 @@ def _ogg_pages(data: bytes) -> Iterator[_Page]:
 
 
 def _first_ogg_stream(data: bytes) -> Iterator[_Page]:
-    """Yield the pages of the first Opus or Vorbis stream; streams that play beside it are left out."""
+    """Yield the pages of the first Opus or Vorbis stream, without those of concurrent streams."""
     serial, started = None, False
     for page in _ogg_pages(data):
         if page.begins and started:
@@ -246,15 +252,15 @@ _WEBM_CODECS = {b"A_AAC": "aac", b"A_MPEG/L3": "mp3float", b"A_PCM/FLOAT/IEEE": 
 
 
 def _vint(data: bytes, position: int) -> tuple[int, int, int]:
-    """Return an EBML number with its length marker, the number of bits without it, and the position behind it."""
+    """Return an EBML number with its length marker, its number of bits without the marker, and the next position."""
     length = 9 - data[position].bit_length()
     return int.from_bytes(data[position : position + length]), 7 * length, position + length
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (id, start, end) of every element, those inside segments, clusters, groups and track lists included.
+    """Yield (id, start, end) of every element, including those inside segments, clusters, groups and track lists.
 
-    Such masters are walked through, whatever size they state: a recording browser leaves it open.
+    The sizes of such masters are ignored: a browser that is recording leaves them open.
     """
     position = 0
     for _ in range(_MAX_ELEMENTS):
@@ -307,7 +313,7 @@ def _webm_track(data: bytes, entry: dict[int, bytes]) -> Track:
 
 
 def _xiph_sizes(private: bytes) -> tuple[int, int, int]:
-    """Return the sizes of the first two of three laced packets, and where the first begins."""
+    """Return the sizes of the first two of three laced packets, and the start of the first one."""
     if private[0] != 2:
         raise unsupported("The Vorbis header is broken.")
     sizes, position = [0, 0], 1
@@ -321,7 +327,7 @@ def _xiph_sizes(private: bytes) -> tuple[int, int, int]:
 
 
 def _ebml_float(raw: bytes) -> int:
-    """Return a rate in Hz; 8000 is Matroska's default, 0 stands for nonsense."""
+    """Return a sample rate in Hz: 8000, Matroska's default, if none is stated, 0 if it makes no sense."""
     if len(raw) not in (4, 8):
         return 8000
     (value,) = struct.unpack(">f" if len(raw) == 4 else ">d", raw)

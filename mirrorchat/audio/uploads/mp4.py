@@ -1,7 +1,7 @@
-"""The sound track of an mp4, m4a, mov or 3gp file, whole or in fragments (ISO/IEC 14496-12, 14496-14).
+"""The audio track of an mp4, m4a, mov or 3gp file, fragmented or not (ISO/IEC 14496-12, 14496-14).
 
-Only the boxes on the way to the first sound track are looked at, at fixed depths. Tables stay in the upload and are
-read an entry at a time, so a count that lies costs nothing; other files that a box names are never opened.
+Only the boxes on the path to the first audio track are read, at fixed depths. Tables stay in the upload and are read
+one entry at a time, so a false count costs nothing. Files that a box names are never opened.
 """
 
 import itertools
@@ -51,7 +51,7 @@ def _find(data: bytes, box: _Box | None, *path: bytes) -> _Box | None:
 
 
 def open_mp4(data: bytes) -> Track:
-    """Return the first sound track. Raises UnsupportedAudio where there is none in a codec that is read."""
+    """Return the first audio track. Raises UnsupportedAudio if there is none with a supported codec."""
     movie = next((box for box in _boxes(data, 0, len(data)) if box.name == b"moov"), None)
     if movie is None:
         raise unsupported("The mp4 file has no index (was the recording cut off?).")
@@ -72,13 +72,13 @@ def _sound_track(data: bytes, movie: _Box, trak: _Box) -> Track:
     packets = itertools.chain(_table_samples(data, table), _fragment_samples(data, movie, trak))
     track = _described(entry, packets)
     skip_s, keep_s = _edit(data, movie, trak)
-    if track.codec == "opus":  # the decoder drops the run-in itself
+    if track.codec == "opus":  # the decoder drops the codec delay
         skip_s = max(0.0, skip_s - int.from_bytes(track.extradata[10:12], "little") / 48000)
     return replace(track, skip_s=skip_s, keep_s=keep_s)
 
 
 def _described(entry: bytes, packets: Iterator[bytes]) -> Track:
-    """Return the track that a sample description, `entry`, describes."""
+    """Return the track that the sample description `entry` describes."""
     kind = entry[4:8]
     channels, rate = struct.unpack_from(">H", entry, 24)[0], struct.unpack_from(">H", entry, 32)[0]
     if kind == b"mp4a":
@@ -102,7 +102,7 @@ def _described(entry: bytes, packets: Iterator[bytes]) -> Track:
 
 
 def _elementary_track(entry: bytes, packets: Iterator[bytes]) -> Track:
-    """Read the descriptors in `esds`: which codec, and its set-up (14496-1, section 7.2.6)."""
+    """Return the track that the descriptors in `esds` describe (14496-1, section 7.2.6)."""
     at = entry.find(b"esds") + 8
     if at < 8:
         raise unsupported("The mp4 file's sound has no codec description.")
@@ -127,7 +127,7 @@ def _elementary_track(entry: bytes, packets: Iterator[bytes]) -> Track:
 
 
 def _descriptor(entry: bytes, at: int) -> tuple[int, int, int]:
-    """Return the tag, the size and where the payload begins; the size takes up to four bytes of seven bits."""
+    """Return a descriptor's tag, its size (up to four bytes of seven bits each) and the start of its payload."""
     tag, size, last = entry[at], 0, at + 4
     while at < last:
         at += 1
@@ -145,31 +145,31 @@ def _timescale(data: bytes, box: _Box | None) -> int:
 
 
 def _edit(data: bytes, movie: _Box, trak: _Box) -> tuple[float, float | None]:
-    """Return the seconds to skip and to keep by a plain edit list: waits, then one stretch of the track.
+    """Return the seconds to skip and to keep by a simple edit list: empty edits, then one segment of the track.
 
-    Anything else (several stretches, other speeds) is left aside and the whole track is heard.
+    Any other edit list (several segments, other speeds) is ignored: the whole track is decoded.
     """
     box = _find(data, trak, b"edts", b"elst")
     ticks = _timescale(data, _find(data, trak, b"mdia", b"mdhd"))
     movie_ticks = _timescale(data, _find(data, movie, b"mvhd"))
     if box is None or not ticks or not movie_ticks:
         return 0.0, None
-    form = ">Qq" if data[box.start] == 1 else ">Ii"
-    step, count = struct.calcsize(form) + 4, int.from_bytes(data[box.start + 4 : box.start + 8])
+    entry_format = ">Qq" if data[box.start] == 1 else ">Ii"
+    step, count = struct.calcsize(entry_format) + 4, int.from_bytes(data[box.start + 4 : box.start + 8])
     starts = range(box.start + 8, box.end - step + 1, step)[: min(count, 8)]
-    edits = [struct.unpack_from(form, data, at) for at in starts]
-    stretches = [edit for edit in edits if edit[1] >= 0]
-    if len(stretches) != 1:
+    edits = [struct.unpack_from(entry_format, data, at) for at in starts]
+    segments = [edit for edit in edits if edit[1] >= 0]
+    if len(segments) != 1:
         return 0.0, None
-    duration, begin = stretches[0]
+    duration, begin = segments[0]
     return begin / ticks, duration / movie_ticks if duration else None
 
 
-# Samples: what mp4 calls the packets
+# Samples, as mp4 calls the packets
 
 
 def _numbers(data: bytes, box: _Box | None, width: int, skip: int) -> memoryview:
-    """Return the big-endian numbers of a table as raw bytes, `width` each, without its `skip` bytes of header."""
+    """Return a table's big-endian numbers of `width` bytes each, without its header of `skip` bytes."""
     if box is None:
         return memoryview(b"")
     raw = memoryview(data)[box.start + skip : box.end]
@@ -202,7 +202,7 @@ def _chunk_offsets(data: bytes, table: _Box) -> Iterator[int]:
 
 
 def _chunk_counts(runs: memoryview) -> Iterator[int]:
-    """Yield how many samples each chunk holds, from runs of (first chunk, samples per chunk, description)."""
+    """Yield the number of samples in each chunk. `runs` are (first chunk, samples per chunk, description)."""
     for at in range(0, len(runs), 12):
         first, in_chunk = struct.unpack_from(">II", runs, at)
         following = struct.unpack_from(">I", runs, at + 12)[0] if at + 12 < len(runs) else 1 << 32
@@ -250,14 +250,14 @@ def _run_samples(data: bytes, moof: _Box, traf: _Box, track_id: bytes, default_s
 
 
 def _run_sizes(data: bytes, run: _Box, base: int, offset: int, default_size: int) -> Iterator[tuple[int, int]]:
-    """Yield (offset, size) of each sample of a `trun`, which follow one another."""
+    """Yield (offset, size) of each sample of the box `trun`; they are contiguous."""
     flags, count = struct.unpack_from(">II", data, run.start)
     at = run.start + 8
     if flags & 1:
         offset, at = base + struct.unpack_from(">i", data, at)[0], at + 4
     at += 4 * bool(flags & 4)
     stride = 4 * (flags >> 8 & 15).bit_count()
-    # Without fields per sample nothing in the file bears the count out.
+    # Without fields per sample, nothing in the file confirms the count.
     entries = range(at, min(run.end, at + stride * count), stride) if stride else (at,) * min(count, _MAX_SAMPLES)
     for entry in entries:
         size = default_size

@@ -1,4 +1,4 @@
-"""A sound track as a container hands it over, and the set-up headers that Ogg, Matroska and mp4 share.
+"""An audio track as its container describes it, and the codec headers that Ogg, Matroska and mp4 share.
 
 Sources: RFC 7845 (Opus), the Vorbis I specification.
 """
@@ -13,18 +13,18 @@ READS = "wav, flac, mp3, ogg (opus, vorbis), webm (opus, vorbis), m4a or mp4 (aa
 
 
 def unsupported(why: str) -> UnsupportedAudio:
-    """Return the error for an upload that is not read, with what is read."""
+    """Return the error for an upload that cannot be read; its message lists the formats that can."""
     return UnsupportedAudio(f"{why} This server reads {READS}.")
 
 
 @dataclass(frozen=True)
 class Track:
-    """One sound track, its claims unproven.
+    """One audio track. Its values are what the file claims; the decoder may find others.
 
-    `codec` names a decoder of libavcodec and `extradata` is its set-up. `packets` are lazy; where they are not
-    `framed` they are slices of a byte stream that the codec's parser has yet to cut. `channels` and `sample_rate` (Hz)
-    are 0 where only the stream itself tells. Of what is decoded, the first `skip_s` seconds are dropped (the codec's
-    run-in, or an edit list) and at most `keep_s` seconds kept.
+    `codec` is the name of libavcodec's decoder and `extradata` its configuration. `packets` is lazy. If `framed` is
+    false, its items are slices of a byte stream that the codec's parser splits into packets. `channels` and
+    `sample_rate` (Hz) are 0 if only the stream states them. The first `skip_s` seconds of the decoded audio are
+    dropped (codec delay, or an edit list), and at most `keep_s` seconds are kept.
     """
 
     codec: str
@@ -38,17 +38,20 @@ class Track:
 
 
 def opus_track(head: bytes, packets: Iterator[bytes]) -> Track:
-    """Return a track of Opus from its identification header, `OpusHead` (RFC 7845)."""
+    """Return an Opus track from its identification header, `OpusHead` (RFC 7845). Raises UnsupportedAudio."""
     if len(head) < 19:
         raise unsupported("The Opus header is broken.")
-    return Track("opus", packets, head, head[9], 48000)  # its run-in is dropped by the decoder
+    return Track("opus", packets, head, head[9], 48000)  # the decoder drops the codec delay
 
 
 def vorbis_track(head: bytes, books: bytes, packets: Iterator[bytes]) -> Track:
-    """Return a track of Vorbis from its identification and set-up headers. Raises UnsupportedAudio for a bomb."""
+    """Return a Vorbis track from its identification and setup headers.
+
+    Raises UnsupportedAudio for a setup header that would take too much memory.
+    """
     channels, sample_rate = struct.unpack_from("<BI", head, 11)
     _check_vorbis_books(books)
-    # Three headers, laced as Matroska does it, with an empty comment: nobody reads the uploaded one.
+    # Three headers in Matroska's lacing. The comment is empty: nothing reads the uploaded one.
     comment = b"\x03vorbis" + bytes(8) + b"\x01"
     extradata = bytes((2, len(head), len(comment))) + head + comment + books
     return Track("vorbis", packets, extradata, channels, sample_rate)
@@ -59,7 +62,7 @@ _MAX_BOOK_FLOATS = 1 << 19  # libvorbis's own books come to about 2 ** 17 floats
 
 
 class _Bits:
-    """Reads bits as Vorbis packs them, lowest first."""
+    """Reads bits in Vorbis's order, the lowest first."""
 
     def __init__(self, data: bytes) -> None:
         self.value, self.position, self.end = int.from_bytes(data, "little"), 0, 8 * len(data)
@@ -72,7 +75,7 @@ class _Bits:
 
 
 def _check_vorbis_books(books: bytes) -> None:
-    """Refuse a set-up header whose code books unpack to many times its size (they are lists of run lengths)."""
+    """Refuse a setup header whose code books, which are run-length coded, expand to many times its size."""
     if not books.startswith(b"\x05vorbis") or len(books) > _MAX_BOOKS_BYTES:
         raise unsupported("The Vorbis header is broken.")
     bits, floats = _Bits(books[7:]), 0
@@ -83,11 +86,11 @@ def _check_vorbis_books(books: bytes) -> None:
 
 
 def _vorbis_book_floats(bits: _Bits) -> int:
-    """Read one code book (Vorbis I, section 3.2.1) and return how many numbers a decoder keeps for it."""
+    """Read one code book (Vorbis I, section 3.2.1) and return how many floats a decoder keeps for it."""
     if bits.read(24) != 0x564342:
         raise unsupported("The Vorbis header is broken.")
     dimensions, entries = bits.read(16), bits.read(24)
-    if not 1 <= dimensions <= 16 or entries > 1 << 16:  # as libavcodec has it
+    if not 1 <= dimensions <= 16 or entries > 1 << 16:  # libavcodec's limits
         raise unsupported("The Vorbis header asks for too much memory.")
     _skip_code_lengths(bits, entries)
     lookup = bits.read(4)
@@ -100,7 +103,7 @@ def _vorbis_book_floats(bits: _Bits) -> int:
 
 
 def _skip_code_lengths(bits: _Bits, entries: int) -> None:
-    if bits.read(1):  # ordered: how many entries have each length, from a first length on
+    if bits.read(1):  # ordered: the number of entries of each length, from a first length on
         for _ in range(bits.read(5), 33):
             if entries <= 0:
                 break
@@ -113,6 +116,7 @@ def _skip_code_lengths(bits: _Bits, entries: int) -> None:
 
 
 def _lattice_side(entries: int, dimensions: int) -> int:
+    """Return the largest integer whose power of `dimensions` is at most `entries`."""
     side: int = round(entries ** (1 / dimensions)) + 1
     while int(side**dimensions) > entries:
         side -= 1
