@@ -1,17 +1,37 @@
-"""config.py, read once into frozen Settings. Unknown keys and bad values stop the start with a clear message."""
+"""config.py, read once into frozen Settings. Unknown keys and bad values stop the start with a clear message.
 
-import dataclasses
+A setting is defined once, by its field: default, kind of values, unit and help. `scripts/make_configuration_docs.py`
+makes config.example.py and the tables of docs/configuration.md from these definitions.
+"""
+
 import difflib
-import ipaddress
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from mirrorchat.access.api_keys import hashed
-from mirrorchat.access.settings import check_origins, keys_in_environment, read_keys, read_origins, read_proxies
+from mirrorchat.access.definitions import (
+    FOLDER,
+    HEADERS,
+    TEXT,
+    URL,
+    Kind,
+    choice,
+    definitions,
+    is_text,
+    kind_of,
+    list_of,
+    number,
+    optional,
+    required,
+    setting,
+    whole_number,
+)  # fmt: skip
+from mirrorchat.access.settings import KEYS, ORIGINS, PROXIES, check_host, check_origins, keys_in_environment
 from mirrorchat.errors import ConfigurationError
 
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
@@ -26,25 +46,85 @@ SYSTEM_PROMPT = (
     "You answer questions that were asked aloud, and your answer is spoken aloud. Answer in {language}, in one to three"
     " short sentences of plain words: no lists, no markdown, no emoji, no links."
 )
+MOST_DEFAULT_THREADS = 4
+QUESTION_LIMIT_MAX_S = 60.0
+UPLOAD_LIMIT_MAX_MB = 100
+
+
+def per_language(choices: tuple[str, ...]) -> Kind[Mapping[str, str]]:
+    """Return the kind of one choice for both languages, or a dict of choices; "auto" for a language it leaves out."""
+
+    def as_dict(value: Any) -> Any:
+        return dict.fromkeys(LANGUAGE_NAMES, value) if isinstance(value, str) else value
+
+    def accepts(value: object) -> bool:
+        given = as_dict(value)
+        return isinstance(given, Mapping) and all(
+            language in LANGUAGE_NAMES and _is_among(choices, engine) for language, engine in given.items()
+        )
+
+    return kind_of(
+        f"one of {', '.join(choices)}, or a dict with one of them for {' and '.join(LANGUAGE_NAMES)}",
+        accepts,
+        lambda value: {**dict.fromkeys(LANGUAGE_NAMES, "auto"), **as_dict(value)},
+    )
+
+
+def _is_among(choices: tuple[str, ...], engine: object) -> bool:
+    """Tell whether an engine is one of `choices`. A choice that ends in `:NAME` stands for any NAME there."""
+    stems = tuple(choice.removesuffix("NAME") for choice in choices if choice.endswith(":NAME"))
+    return engine in choices or (isinstance(engine, str) and engine.startswith(stems) and not engine.endswith(":"))
+
+
+def _is_prompt(value: object) -> bool:
+    try:
+        return is_text(value) and bool(str(value).format(language="English"))
+    except (AttributeError, KeyError, IndexError, ValueError):
+        return False
+
+
+PROMPT = kind_of("a text without braces other than {language}", _is_prompt, str.strip)
+DEVICE = kind_of(
+    "auto, cpu, cuda or cuda:N",
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value.strip())),
+    str.strip,
+)
+CHAT_KEY = kind_of(
+    "a text of printable ASCII characters, or an empty one",
+    lambda value: isinstance(value, str) and value.isascii() and (value.isprintable() or not value),
+    str.strip,
+)
+TIMEOUT = number(0.1, 3600.0, "seconds")
 
 
 @dataclass(frozen=True)
 class ChatApi:
-    """One chat API of the ordered list: an OpenAI-style chat-completions endpoint. All times in seconds.
+    """One chat API of the ordered list: an OpenAI-style chat-completions endpoint. Only `url` has no default."""
 
-    `timeout_s` bounds the connection and every later silence; `first_token_timeout_s` the wait for the first piece
-    of the answer; `total_timeout_s` the whole answer.
-    """
-
-    url: str = field(repr=False)  # a user's URL may hold a password
-    key: str = field(default="", repr=False)
-    model: str = DEFAULT_CHAT_MODEL
-    timeout_s: float = 10.0
-    first_token_timeout_s: float = 20.0
-    total_timeout_s: float = 60.0
-    temperature: float | None = None
-    max_tokens: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    url: str = field(
+        repr=False,  # a user's URL may hold a password
+        metadata=required(
+            URL, "Requests go to this URL: the full chat-completions endpoint, or a base URL ending in `/v1`."
+        ),
+    )
+    key: str = setting("", CHAT_KEY, "The API receives this key as a bearer token, unless it is empty.", secret=True)
+    model: str = setting(DEFAULT_CHAT_MODEL, TEXT, "This model answers.")
+    timeout_s: float = setting(
+        10.0, TIMEOUT, "The server waits at most this long for the connection, and for each next piece of the answer."
+    )
+    first_token_timeout_s: float = setting(
+        20.0, TIMEOUT, "The server waits at most this long for the first piece of the answer."
+    )
+    total_timeout_s: float = setting(60.0, TIMEOUT, "The server waits at most this long for the whole answer.")
+    temperature: float | None = setting(
+        None, optional(number(0.0, 2.0)), "The API samples the answer at this temperature; `None` leaves it to the API."
+    )
+    max_tokens: int | None = setting(
+        None,
+        optional(whole_number(1, 1_000_000, "tokens")),
+        "The API writes at most this many tokens; `None` leaves it to the API.",
+    )
+    headers: Mapping[str, str] = setting({}, HEADERS, "Each request also carries these HTTP headers.", secret=True)
 
     @property
     def endpoint(self) -> str:
@@ -58,51 +138,190 @@ class ChatApi:
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
 
+def _read_api(name: str, entry: object) -> ChatApi:
+    known = definitions(ChatApi)
+    if not isinstance(entry, Mapping) or "url" not in entry:
+        raise ConfigurationError(f"{name} must hold at least 'url'")
+    for key in entry:
+        if key not in known:
+            raise ConfigurationError(f"{name}: unknown entry {key!r}{_suggestion(str(key), known)}")
+    return ChatApi(**{key: known[key].kind.read(f"{name}['{key}']", value) for key, value in entry.items()})
+
+
+def _cores() -> int:
+    return max(1, min(MOST_DEFAULT_THREADS, os.cpu_count() or 1))
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Every setting, checked. Units are in the names; `config.example.py` explains each.
+    """Every setting, checked.
 
     `api_keys` are kept as hashes, `sha256:` and 64 digits, however they are given.
     """
 
-    chatgpt_apis: tuple[ChatApi, ...] = ()
-    chat_cooldown_s: float = 30.0
-    system_prompt: str = SYSTEM_PROMPT
-    recognizer: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(LANGUAGE_NAMES, "auto"))
-    synthesizer: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(LANGUAGE_NAMES, "auto"))
-    device: str = "auto"
-    wenet_weights: str = "auto"
-    xtts_weights: str = "auto"
-    xtts_batch: int = 8
-    xtts_cache_mb: int = 2200
-    threads: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
-    models_dir: Path = field(default_factory=lambda: Path("~/.cache/mirrorchat").expanduser())
-    voices_dir: Path = field(default_factory=lambda: Path("~/.local/share/mirrorchat/voices").expanduser())
-    upload_limit_mb: int = 12
-    question_limit_s: float = 60.0
-    turn_deadline_s: float = 100.0
-    max_turns: int = 4
-    max_waiting: int = 16
-    host: str = "127.0.0.1"
-    port: int = 9990
-    api_keys: tuple[str, ...] = field(default=(), repr=False)
-    rate_limit_per_minute: int = 0
-    turns_per_key: int = 0
-    cors_origins: tuple[str, ...] = ()
-    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1")
-    session_ttl_s: float = 1800.0
-    max_sessions: int = 1000
-    history_tokens: int = 2000
-    seed: int = 0
+    chatgpt_apis: tuple[ChatApi, ...] = setting(
+        [],
+        list_of(Kind("a dict that holds at least 'url'", _read_api)),
+        "The server asks these chat APIs in order until one answers. If the list is empty, a parrot repeats the"
+        " question.",
+    )
+    chat_cooldown_s: float = setting(
+        30.0,
+        number(0.0, 3600.0, "seconds"),
+        "A chat API that failed is asked last for this long, so a dead first API does not delay every answer.",
+    )
+    system_prompt: str = setting(
+        SYSTEM_PROMPT,
+        PROMPT,
+        "The chat API receives this prompt before the question. `{language}` becomes Chinese or English.",
+    )
+    recognizer: Mapping[str, str] = setting(
+        dict.fromkeys(LANGUAGE_NAMES, "auto"),
+        per_language(RECOGNIZER_NAMES),
+        "This engine recognizes speech. `auto` selects WeNet if its model is in `models_dir`, and the embedded engine"
+        " otherwise. `wenet:NAME` selects a model of WeNet's own package, for example `wenet:paraformer`, or a folder."
+        " The server does not start if an engine that is named here cannot load.",
+    )
+    synthesizer: Mapping[str, str] = setting(
+        dict.fromkeys(LANGUAGE_NAMES, "auto"),
+        per_language(SYNTHESIZER_NAMES),
+        "This engine speaks the answers. `auto` selects XTTS if its model is in `models_dir`, and the embedded engine"
+        " otherwise. The server does not start if an engine that is named here cannot load.",
+    )
+    models_dir: Path = setting(  # noqa: RUF009 - a field
+        "~/.cache/mirrorchat",
+        FOLDER,
+        "`mirrorchat models install` puts each model into a folder of its own here: `wenet-zh`, `wenet-en`, `xtts-v2`.",
+    )
+    device: str = setting(
+        "auto",
+        DEVICE,
+        "XTTS and WeNet's checkpoints run on this device. `auto` selects the GPU if torch can use one. WeNet's runtime"
+        " releases always run on the CPU.",
+    )
+    wenet_weights: str = setting(
+        "auto",
+        choice(WENET_WEIGHTS),
+        "WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, bf16 or fp16 on a GPU."
+        " `auto` selects int8 on a CPU that our C++ library supports, and fp32 otherwise.",
+    )
+    xtts_weights: str = setting(
+        "auto",
+        choice(XTTS_WEIGHTS),
+        "XTTS keeps its weights in this format: fp32, fp16w (16 bits) or int8 (needs AVX512-VNNI) on a CPU; fp32, bf16"
+        " or fp16 on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU and bf16 on a GPU.",
+    )
+    xtts_batch: int = setting(8, whole_number(1, 64), "XTTS decodes at most this many sentences in one batch.")
+    xtts_cache_mb: int = setting(
+        2200,
+        whole_number(1, 100_000, "MB"),
+        "XTTS's KV cache uses at most this much memory. The longest sentence needs 255 MB, or half of it with int8 and"
+        " with 16 bits on a GPU. If `xtts_batch` sentences do not fit, the batch is smaller.",
+    )
+    threads: int = setting(
+        _cores,
+        whole_number(1, 256),
+        "Each engine uses this many threads on the CPU.",
+        computed=f"the number of cores, at most {MOST_DEFAULT_THREADS}",
+    )
+    seed: int = setting(
+        0,
+        whole_number(0, 2**63 - 1),
+        "Speech is sampled with this seed: the same question with the same seed gives the same samples.",
+    )
+    upload_limit_mb: int = setting(
+        12,
+        whole_number(1, UPLOAD_LIMIT_MAX_MB, "MiB"),
+        "The server rejects larger uploads with 413. Give nginx's `client_max_body_size` the same value.",
+    )
+    question_limit_s: float = setting(
+        60.0, number(1.0, QUESTION_LIMIT_MAX_S, "seconds"), "The server rejects longer recordings with 413."
+    )
+    turn_deadline_s: float = setting(
+        100.0,
+        number(1.0, 3600.0, "seconds"),
+        "A turn that takes longer ends with 504. Give nginx's `proxy_read_timeout` a larger value.",
+    )
+    max_turns: int = setting(
+        4,
+        whole_number(1, 64),
+        "The server runs at most this many turns at once, and fewer if speech would be slower than its playback.",
+    )
+    max_waiting: int = setting(
+        16,
+        whole_number(0, 256),
+        "At most this many turns wait in the queue. A request is rejected with 503 and Retry-After if the queue is full"
+        " or if the answer would not be complete within `turn_deadline_s`.",
+    )
+    session_ttl_s: float = setting(
+        1800.0,
+        number(1.0, 86_400.0, "seconds"),
+        "A session expires after this long without a turn. Sessions are kept in memory only; they hold the latest part"
+        " of the conversation and the caller's voice.",
+    )
+    max_sessions: int = setting(
+        1000,
+        whole_number(1, 100_000),
+        "The server keeps at most this many sessions. A new session then replaces the least recently used one.",
+    )
+    history_tokens: int = setting(
+        2000,
+        whole_number(0, 1_000_000, "tokens"),
+        "A session remembers at most this much of the conversation; 0 turns this memory off. A Chinese character counts"
+        " as one token, and four other characters count as one.",
+    )
+    voices_dir: Path = setting(  # noqa: RUF009 - a field
+        "~/.local/share/mirrorchat/voices",
+        FOLDER,
+        "The server stores the voices that callers enrol through OpenAI's API in this folder, one file each. It stores"
+        " nothing else.",
+    )
+    host: str = setting(
+        "127.0.0.1",
+        TEXT,
+        "The server listens on this address. An address that other machines can reach needs `api_keys`."
+        " `MIRRORCHAT_HOST` overrides it.",
+    )
+    port: int = setting(
+        9990, whole_number(1, 65535), "The server listens on this port. `MIRRORCHAT_PORT` overrides it."
+    )
+    api_keys: tuple[str, ...] = setting(
+        [],
+        KEYS,
+        "Callers must send one of these keys as `Authorization: Bearer KEY`. `mirrorchat key` makes a key and its hash;"
+        " list the hash, which does not reveal the key. If the list is empty, callers need no key."
+        " `MIRRORCHAT_API_KEYS` overrides it.",
+        secret=True,
+    )
+    rate_limit_per_minute: int = setting(
+        0,
+        whole_number(0, 1_000_000),
+        "Each key may send this many requests a minute; the server rejects further ones with 429 and Retry-After."
+        " Without `api_keys`, the limit is for each address. 0 means no limit.",
+    )
+    turns_per_key: int = setting(
+        0,
+        whole_number(0, 1000),
+        "Each key may have this many turns running or in the queue; the server rejects further ones with 429 and"
+        " Retry-After. Without `api_keys`, the limit is for each address. 0 means no limit.",
+    )
+    cors_origins: tuple[str, ...] = setting(
+        [],
+        ORIGINS,
+        "Web pages of these origins may call the server from a browser (CORS). `*` allows all pages, and needs"
+        " `api_keys`.",
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        ["127.0.0.0/8", "::1"],
+        PROXIES,
+        "The server believes `X-Forwarded-For` and `X-Forwarded-Proto` from these proxies. The default trusts a proxy"
+        " on this machine.",
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_keys", tuple(dict.fromkeys(map(hashed, self.api_keys))))
         check_origins(self.cors_origins, self.api_keys)
-        if not self.api_keys and not _is_loopback(self.host):
-            raise ConfigurationError(
-                f"host {self.host} lets other machines in: set api_keys in config.py (callers send one as"
-                " 'Authorization: Bearer KEY'), or use host 127.0.0.1"
-            )
+        check_host(self.host, self.api_keys)
 
     @property
     def upload_limit_bytes(self) -> int:
@@ -115,8 +334,9 @@ def load_settings(
     """Return the settings of the configuration file, with `overrides` (names as in Settings) over it.
 
     The file is `path`, else the one that MIRRORCHAT_CONFIG names, else `config.py` or `chatgpt_api_config.py` in
-    `folder` (the project's root by default), else none: every setting has a default. MIRRORCHAT_HOST and
-    MIRRORCHAT_PORT, which `scripts/serve --host --port` sets, and MIRRORCHAT_API_KEYS stand above the file.
+    `folder` (the project's root by default), else none: every setting has a default. MIRRORCHAT_HOST, MIRRORCHAT_PORT
+    (`scripts/serve --host --port` sets both) and MIRRORCHAT_API_KEYS override the file.
+
     Raises ConfigurationError for a file that is missing or does not run, an unknown setting or a bad value.
     """
     environ = os.environ if environ is None else environ
@@ -124,11 +344,12 @@ def load_settings(
     values = _read_file(found) if found else {}
     values.update(_from_environment(environ))
     values.update({name: value for name, value in overrides.items() if value is not None})
-    return Settings(**{name: _READERS[name](name, value) for name, value in values.items()})
+    known = definitions(Settings)
+    return Settings(**{name: known[name].kind.read(name, value) for name, value in values.items()})
 
 
 def config_file(environ: Mapping[str, str], folder: Path | None = None) -> Path | None:
-    """Return the configuration file that counts where none is given, be it there or not, or None for the defaults."""
+    """Return the file that is read when none is given, whether or not it exists, or None for the defaults."""
     if environ.get(CONFIG_VARIABLE):
         return Path(environ[CONFIG_VARIABLE])
     folder = folder or Path(__file__).resolve().parent.parent
@@ -158,9 +379,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     values = {name.lower(): value for name, value in public.items()}
     if len(values) < len(public):
         raise ConfigurationError(f"{path} gives a setting twice, in upper and in lower case")
+    known = definitions(Settings)
     for name in values:
-        if name not in _READERS:
-            raise ConfigurationError(f"{path}: unknown setting {name!r}{_suggestion(name, _READERS)}")
+        if name not in known:
+            raise ConfigurationError(f"{path}: unknown setting {name!r}{_suggestion(name, known)}")
     return values
 
 
@@ -172,173 +394,3 @@ def _is_setting(name: str, value: object) -> bool:
 def _suggestion(name: str, choices: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(name, choices, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; the settings are {', '.join(sorted(choices))}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.startswith("unix:"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{name} must be a text that is not empty")
-    return value.strip()
-
-
-def _prompt(name: str, value: object) -> str:
-    text = _text(name, value)
-    try:
-        text.format(language="English")
-    except (KeyError, IndexError, ValueError):
-        raise ConfigurationError(f"{name} may hold {{language}} and no other braces") from None
-    return text
-
-
-def _number(low: float, high: float) -> Callable[[str, object], float]:
-    def read(name: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ConfigurationError(f"{name} must be a number from {low:g} to {high:g}")
-        return float(value)
-
-    return read
-
-
-def _integer(low: int, high: int) -> Callable[[str, object], int]:
-    def read(name: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ConfigurationError(f"{name} must be a whole number from {low} to {high}")
-        return value
-
-    return read
-
-
-def _optional(read: Callable[[str, object], Any]) -> Callable[[str, object], Any]:
-    return lambda name, value: None if value is None else read(name, value)
-
-
-def _per_language(choices: tuple[str, ...]) -> Callable[[str, object], Mapping[str, str]]:
-    def read(name: str, value: object) -> Mapping[str, str]:
-        given = dict.fromkeys(LANGUAGE_NAMES, value) if isinstance(value, str) else value
-        if not isinstance(given, Mapping) or not set(given) <= set(LANGUAGE_NAMES):
-            raise ConfigurationError(f"{name} must be one name, or names for {' and '.join(LANGUAGE_NAMES)}")
-        if bad := [engine for engine in given.values() if not _is_among(engine, choices)]:
-            raise ConfigurationError(f"{name}: {bad[0]!r} is not one of {', '.join(choices)}")
-        return {language: str(given.get(language, "auto")) for language in LANGUAGE_NAMES}
-
-    return read
-
-
-def _is_among(engine: object, choices: tuple[str, ...]) -> bool:
-    """Tell whether an engine is one of `choices`; one that ends in `:NAME` stands for all that go on otherwise."""
-    stems = tuple(choice.removesuffix("NAME") for choice in choices if choice.endswith(":NAME"))
-    return engine in choices or (isinstance(engine, str) and engine.startswith(stems) and not engine.endswith(":"))
-
-
-def _choice(choices: tuple[str, ...]) -> Callable[[str, object], str]:
-    def read(name: str, value: object) -> str:
-        if value not in choices:
-            raise ConfigurationError(f"{name}: {value!r} is not one of {', '.join(choices)}")
-        return str(value)
-
-    return read
-
-
-def _device(name: str, value: object) -> str:
-    text = _text(name, value)
-    kind, _, index = text.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise ConfigurationError(f"{name} must be auto, cpu, cuda or cuda:N")
-    return text
-
-
-def _folder(name: str, value: object) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
-        raise ConfigurationError(f"{name} must be the path of a folder")
-    return Path(value).expanduser()
-
-
-def _headers(name: str, value: object) -> Mapping[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
-        raise ConfigurationError(f"{name} must map header names to texts")
-    return dict(value)
-
-
-def _url(name: str, value: object) -> str:
-    text = _text(name, value)
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"{name} must begin with http:// or https:// and name a host")
-    return text
-
-
-def _key(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value.isascii() or not (value.isprintable() or not value):
-        raise ConfigurationError(f"{name} must be a text of printable ASCII characters (empty when there is none)")
-    return value.strip()
-
-
-_SECONDS = _number(0.1, 3600.0)
-_API_READERS: Mapping[str, Callable[[str, object], Any]] = {
-    "url": _url,
-    "key": _key,
-    "model": _text,
-    "timeout_s": _SECONDS,
-    "first_token_timeout_s": _SECONDS,
-    "total_timeout_s": _SECONDS,
-    "temperature": _optional(_number(0.0, 2.0)),
-    "max_tokens": _optional(_integer(1, 1_000_000)),
-    "headers": _headers,
-}
-
-
-def _apis(name: str, value: object) -> tuple[ChatApi, ...]:
-    if not isinstance(value, list | tuple):
-        raise ConfigurationError(f"{name} must be a list of {{'url': ..., 'key': ...}}")
-    return tuple(_api(f"{name}[{index}]", entry) for index, entry in enumerate(value))
-
-
-def _api(name: str, entry: object) -> ChatApi:
-    if not isinstance(entry, Mapping) or "url" not in entry:
-        raise ConfigurationError(f"{name} must hold at least 'url'")
-    for key in entry:
-        if key not in _API_READERS:
-            raise ConfigurationError(f"{name}: unknown entry {key!r}{_suggestion(str(key), _API_READERS)}")
-    return ChatApi(**{key: _API_READERS[key](f"{name}['{key}']", value) for key, value in entry.items()})
-
-
-_READERS: Mapping[str, Callable[[str, object], Any]] = {
-    "chatgpt_apis": _apis,
-    "chat_cooldown_s": _number(0.0, 3600.0),
-    "system_prompt": _prompt,
-    "recognizer": _per_language(RECOGNIZER_NAMES),
-    "synthesizer": _per_language(SYNTHESIZER_NAMES),
-    "device": _device,
-    "wenet_weights": _choice(WENET_WEIGHTS),
-    "xtts_weights": _choice(XTTS_WEIGHTS),
-    "xtts_batch": _integer(1, 64),
-    "xtts_cache_mb": _integer(1, 100_000),
-    "threads": _integer(1, 256),
-    "models_dir": _folder,
-    "voices_dir": _folder,
-    "upload_limit_mb": _integer(1, 100),
-    "question_limit_s": _number(1.0, 60.0),
-    "turn_deadline_s": _number(1.0, 3600.0),
-    "max_turns": _integer(1, 64),
-    "max_waiting": _integer(0, 256),
-    "host": _text,
-    "port": _integer(1, 65535),
-    "api_keys": read_keys,
-    "rate_limit_per_minute": _integer(0, 1_000_000),
-    "turns_per_key": _integer(0, 1000),
-    "cors_origins": read_origins,
-    "trusted_proxies": read_proxies,
-    "session_ttl_s": _number(1.0, 86_400.0),
-    "max_sessions": _integer(1, 100_000),
-    "history_tokens": _integer(0, 1_000_000),
-    "seed": _integer(0, 2**63 - 1),
-}
-assert set(_READERS) == {entry.name for entry in dataclasses.fields(Settings)}

@@ -6,7 +6,7 @@ person has set to another value is kept, and named in the refusal where it is in
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mirrorchat.engines import Language
@@ -125,8 +125,8 @@ def plan_memory(
 
 def fit(settings: Settings, demand: "Demand", first: "Choice", free: Mapping[str, int]) -> MemoryPlan:
     """Return the plan with the first of the allowed steps that fits; with the last one, and advice, where none does."""
-    defaults = {entry.name: entry.default for entry in fields(Settings)}
-    named = frozenset(name for name in STEPS_OF_SETTING if getattr(settings, name) != defaults[name])
+    default = Settings()
+    named = frozenset(name for name in STEPS_OF_SETTING if getattr(settings, name) != getattr(default, name))
     chosen, fits = _first_fitting(demand, _lighter(demand, first, named), first, free)
     advice = "" if fits else _advice(settings, demand, first, free, named)
     lighter = chosen.xtts_weights != first.xtts_weights
