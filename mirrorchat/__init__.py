@@ -1,3 +1,3 @@
 """MirrorChat: ask a question aloud, hear the answer in your own voice."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
