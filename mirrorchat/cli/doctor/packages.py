@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from mirrorchat.cli.doctor.findings import Finding, ok, problem, warning
 from mirrorchat.models.packages import ROOT, full_requirements, missing_packages, requirements_of
 
-OLDEST, NEWEST = (3, 11), (3, 13)
+OLDEST, NEWEST = (3, 11), (3, 14)
 _BUILD = "`apt install build-essential python3-dev`, then `{}`"
 _SMALL_EXTRAS = {  # the extras that need a compiler on some machines: what is lost without one
     "recognize": "English is not heard without WeNet",
@@ -30,8 +30,8 @@ def python_finding(version: tuple[int, int]) -> Finding:
     text = f"{platform.python_version()} in {sys.prefix}"
     if OLDEST <= version <= NEWEST:
         return ok("Python", text, version=platform.python_version())
-    remedy = "install Python 3.11, 3.12 or 3.13, then `rm -r .venv; scripts/environment`"
-    return problem("Python", f"{text}; 3.11 to 3.13 is needed", remedy, version=platform.python_version())
+    remedy = "install Python 3.11, 3.12, 3.13 or 3.14, then `rm -r .venv; scripts/environment`"
+    return problem("Python", f"{text}; 3.11 to 3.14 is needed", remedy, version=platform.python_version())
 
 
 def _base(root: Path) -> Finding:
