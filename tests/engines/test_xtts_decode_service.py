@@ -40,6 +40,7 @@ from mirrorchat.errors import (
     ShuttingDown,
     SynthesisFailed,
 )
+from mirrorchat.hardware import native
 from mirrorchat.xtts.decode import DecodeEngine
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network
@@ -277,8 +278,10 @@ class TestLimits:
         with pytest.raises(ConfigurationError, match=f"give it {row_bytes} or more"):
             make_engine(cache_bytes=row_bytes - 1)
 
-    @pytest.mark.parametrize("mode", EXACT_MODES)
+    @pytest.mark.parametrize("mode", [WeightMode.FP16W, WeightMode.INT8])
     def test_twice_as_many_fit_in_int8(self, network: Network, mode: WeightMode) -> None:
+        if mode is WeightMode.INT8 and native.library() is None:
+            pytest.skip("no compiled library: torch has no int8 weights for XTTS")
         budget = 2 * ROW_BYTES[StepMode.EAGER]
         with engines(network) as make:
             engine = make(mode, cache_bytes=budget)
