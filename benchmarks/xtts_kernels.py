@@ -21,6 +21,8 @@ from benchmarks.xtts_sides import BANDWIDTH_BYTES, read_bandwidth
 ROWS = (1, 8)
 REPEATS = 5
 MOST_COPIES = 8  # of the whole model, which only tiny ones would exceed
+# Without VNNI, fbgemm and oneDNN add pairs of products in 16 bits and saturate: weights of 7 bits leave room for them.
+LARGEST_FACTOR = 127 if torch.cpu._is_vnni_supported() else 63
 GROUP = 32  # weights that share a scale where there are 4 bits for each
 
 Linear = Callable[[Tensor], Tensor]
@@ -49,7 +51,7 @@ def _half(weight: Tensor) -> Linear:
 
 def _int8_dynamic(weight: Tensor, engine: str) -> Linear:
     """Return a layer of weights with a scale for each output; inputs are rounded to 8 bits as they come."""
-    whole, scale = _whole(weight, 127)
+    whole, scale = _whole(weight, LARGEST_FACTOR)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     quantized = torch._make_per_channel_quantized_tensor(whole, scale, zeros, 0)
     usual = torch.backends.quantized.engine
@@ -79,7 +81,7 @@ def _int4_pack(weight: Tensor, dtype: torch.dtype) -> Linear:
 
 def _onednn(weight: Tensor) -> Linear:
     """Return oneDNN's product of 8-bit numbers; the rows are rounded here, each with a scale of its own."""
-    whole, scale = _whole(weight, 127)
+    whole, scale = _whole(weight, LARGEST_FACTOR)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     packed = torch.ops.onednn.qlinear_prepack(whole, [1, weight.shape[1]])
 
