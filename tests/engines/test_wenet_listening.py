@@ -15,7 +15,7 @@ import tiny_wenet_speech as speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.places import CLIPS, QUESTION
-from support.trained_wenet import write_trained_checkpoint
+from support.trained_wenet import MODELS, write_trained_checkpoint
 from support.wenet_reference import DATA, STREAMING, unpadded
 
 from mirrorchat.asr import WenetRecognizer
@@ -34,7 +34,6 @@ from mirrorchat.errors import (
 from mirrorchat.hardware.native import library
 from mirrorchat.wenet.listening import LONGEST_S, MAX_LISTENERS, NOTHING_YET, ChunkListener
 
-MODELS = DATA / "wenet-tiny"
 KINDS = ["fp32-en", "fp32-zh", "script-en", *(["int8-zh"] if library() is not None else [])]
 Heard = tuple[list[PartialTranscript], Transcript]
 
