@@ -10,7 +10,7 @@ from flask import Request
 from mirrorchat.engines import Language
 from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, UnsupportedField, UploadTooLarge
 from mirrorchat.server.socket_watch import upload_deadline
-from mirrorchat.text.sentences.speech_length import HAN, count_latin_words
+from mirrorchat.text.sentences.speech_length import count_han, count_words
 
 DEPTH_LIMIT = 64  # of objects and lists in one another; schemas of tools have some twenty
 VALUES_LIMIT = 100_000  # of numbers, texts, ... in one body: each takes memory, however short it is written
@@ -144,5 +144,5 @@ def language(fields: Mapping[str, Any], name: str = "language") -> Language | No
 
 def language_of(said: str) -> Language:
     """Return the language that `said` is written in: Chinese where it has no fewer characters than Latin words."""
-    han = len(HAN.findall(said))
-    return Language.CHINESE if han and han >= count_latin_words(said) else Language.ENGLISH
+    han = count_han(said)
+    return Language.CHINESE if han and han >= count_words(said) else Language.ENGLISH

@@ -9,17 +9,18 @@ from flask import Response, request
 
 from mirrorchat.audio.encoders import ENCODERS, Encoder
 from mirrorchat.audio.time_stretch import FASTEST, SLOWEST, StretchedEncoder
-from mirrorchat.engines import Cancel, Language, Voice
+from mirrorchat.engines import Context, Language, Voice
 from mirrorchat.errors import ChatFailure, InvalidField, MissingField
 from mirrorchat.openai import fields
 from mirrorchat.openai.models import SPEAKS, chosen
-from mirrorchat.openai.turn import admitted, event_response, freed_on_error, spoken_turn, sse
+from mirrorchat.openai.turn import admitted, event_response, spoken_turn, sse
 from mirrorchat.openai.voices import named
-from mirrorchat.server.streams import StreamedTurn, audio_body, first_audio
-from mirrorchat.text.sentences.speech_length import HAN
+from mirrorchat.server.answers import voice_label
+from mirrorchat.server.streams import StreamedTurn, audio_stream, first_audio
+from mirrorchat.text.sentences.speech_length import count_han
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.events import Error, Event, SentenceFailed, SpokenAudio
+from mirrorchat.turn.events import Event, SpokenAudio
 
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 INPUT_LIMIT_CHARS = 4_096
@@ -30,43 +31,43 @@ REFUSED = {"instructions": "a voice says the text as it stands"}
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedSpeech:
     """What a request asks for."""
 
     text: str
     language: Language
-    form: str
+    format: str
     speed: float
     events: bool
 
     def encoder(self, sample_rate: int) -> Encoder:
-        encoder = ENCODERS[self.form](sample_rate)
+        encoder = ENCODERS[self.format](sample_rate)
         return encoder if self.speed == 1.0 else StretchedEncoder(encoder, self.speed, sample_rate)
 
 
 def create() -> Response:
     """Return the field `input` spoken in the field `voice`."""
     body = fields.json_body(request, limit_bytes=BODY_LIMIT_BYTES)
-    wanted = _wanted(body)
+    requested = _requested(body)
     if body.get("voice") is None:
         raise MissingField("the field voice is missing", param="voice")
-    voice = named(body["voice"], "voice", wanted.language)
-    with admitted(turns=max(1.0, _letters(wanted.text) / LETTERS_PER_TURN)) as slot:
-        turn = _spoken(wanted, voice, slot)
-        with freed_on_error(turn):
-            return _event_response(turn, wanted) if wanted.events else _audio_response(turn, wanted)
+    voice = named(body["voice"], "voice", requested.language)
+    with admitted(turns=max(1.0, _letters(requested.text) / LETTERS_PER_TURN)) as slot:
+        turn = _spoken(requested, voice, slot)
+        with turn.freed_on_error():
+            return _event_response(turn, requested) if requested.events else _audio_response(turn, requested)
 
 
-def _spoken(wanted: Wanted, voice: Callable[[], Voice], slot: Slot) -> StreamedTurn[Event]:
-    """Return the turn that speaks what is wanted."""
+def _spoken(requested: RequestedSpeech, voice: Callable[[], Voice], slot: Slot) -> StreamedTurn[Event]:
+    """Return the turn that speaks what is requested."""
 
-    def texts(failed: Sequence[ChatFailure], cancel: Cancel) -> Iterator[str]:
-        yield wanted.text
+    def texts(failed: Sequence[ChatFailure], context: Context) -> Iterator[str]:
+        yield requested.text
 
-    return spoken_turn(texts, voice, wanted.language, slot)
+    return spoken_turn(texts, voice, requested.language, slot)
 
 
-def _wanted(body: Mapping[str, Any]) -> Wanted:
+def _requested(body: Mapping[str, Any]) -> RequestedSpeech:
     fields.refuse(body, REFUSED)
     text = fields.text(body, "input", limit_chars=INPUT_LIMIT_CHARS)
     language = fields.language(body) or fields.language_of(text)
@@ -75,7 +76,7 @@ def _wanted(body: Mapping[str, Any]) -> Wanted:
         raise InvalidField("input holds nothing that can be spoken", param="input")
     if language not in chosen(body, SPEAKS).languages:
         raise InvalidField(f"model: {body['model']} does not speak {language.value}", param="model")
-    return Wanted(
+    return RequestedSpeech(
         text,
         language,
         fields.choice(body, "response_format", FORMATS, "mp3"),
@@ -85,39 +86,33 @@ def _wanted(body: Mapping[str, Any]) -> Wanted:
 
 
 def _letters(text: str) -> int:
-    return len(text) + (LETTERS_PER_HAN - 1) * len(HAN.findall(text))
+    return len(text) + (LETTERS_PER_HAN - 1) * count_han(text)
 
 
-def _audio_response(turn: StreamedTurn[Event], wanted: Wanted) -> Response:
-    facts, first = first_audio(turn)
-    encoder = wanted.encoder(first.sample_rate)
-    response = Response(audio_body(turn, encoder, first.samples), content_type=encoder.content_type)
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would hold small pieces back
-    response.headers["X-MirrorChat-Voice"] = f"{facts.voice.kind}; {facts.voice.reason}"
-    response.call_on_close(turn.close)
+def _audio_response(turn: StreamedTurn[Event], requested: RequestedSpeech) -> Response:
+    response, reader = audio_stream(turn, requested.encoder)
+    response.headers["X-MirrorChat-Voice"] = voice_label(reader.voice)
     return response
 
 
-def _event_response(turn: StreamedTurn[Event], wanted: Wanted) -> Response:
+def _event_response(turn: StreamedTurn[Event], requested: RequestedSpeech) -> Response:
     """Return the speech as events. What fails before the first sound has its own status, as in audio."""
-    facts, first = first_audio(turn)
-    encoder = wanted.encoder(first.sample_rate)
+    reader, first = first_audio(turn)
+    encoder = requested.encoder(first.sample_rate)
 
     def begin() -> Iterator[bytes]:
         yield from _delta(encoder.start() + encoder.encode(first.samples))
 
-    def said(event: Event) -> Iterator[bytes]:
+    def write(event: Event) -> Iterator[bytes]:
         if isinstance(event, SpokenAudio):
             yield from _delta(encoder.encode(event.audio.samples))
-        elif isinstance(event, SentenceFailed | Error):
-            raise event.reason
 
     def end() -> Iterator[bytes]:
         yield from _delta(encoder.finish())
-        yield sse({"type": "speech.audio.done", "usage": _usage(wanted.text)})
+        yield sse({"type": "speech.audio.done", "usage": _usage(requested.text)})
 
-    response = event_response(turn, said, end, begin=begin, close=encoder.close)
-    response.headers["X-MirrorChat-Voice"] = f"{facts.voice.kind}; {facts.voice.reason}"
+    response = event_response(turn, iter(reader), write, end, begin=begin, close=encoder.close)
+    response.headers["X-MirrorChat-Voice"] = voice_label(reader.voice)
     return response
 
 

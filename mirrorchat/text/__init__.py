@@ -1,1 +1,1 @@
-"""Text between the chat and the voice: split into sentences, then normalized from written to spoken form."""
+"""Text between the chat and the synthesizer: the splitter into sentences, then text normalization."""

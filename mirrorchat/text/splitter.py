@@ -1,7 +1,7 @@
-"""Cut text into pieces that can be spoken: a token stream into sentences, a long text into limited pieces.
+"""The splitter: a stream of text becomes sentences for the synthesizer, a long text becomes pieces of limited length.
 
-A stream is read character by character, so the sentences never depend on how it was cut into deltas. Writing numbers
-and signs out as words is `spoken/form.py`'s part.
+A stream is read character by character, so the sentences do not depend on its deltas. `normalization/` turns numbers
+and signs into words afterwards.
 """
 
 import re
@@ -12,20 +12,24 @@ from mirrorchat.text.sentences.code_fences import CodeFences
 from mirrorchat.text.sentences.markup import strip_markup
 from mirrorchat.text.sentences.speech_length import is_short
 
-# By default; below the 250 and 82 characters that XTTS takes at once, numbers being longer when they are written out.
+# Defaults. XTTS takes 250 and 82 characters at once, and normalization makes numbers longer.
 SENTENCE_LIMIT_CHARS = {Language.ENGLISH: 200, Language.CHINESE: 70}
 
 _JOINS_TIGHTLY = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef“”‘’…—]")
 
 
 class SentenceSplitter:
-    """Cuts a stream of text into speakable sentences as early as is safe.
+    """Splits a stream of text into sentences for the synthesizer, each as early as possible.
 
-    The first piece may be a clause (`clause_first`), so that the caller hears an answer begin before its first sentence
-    is complete.
-    Markup, emoji and code blocks are left out; a sentence of one or two words goes with the next one; one longer than
-    `limit_chars` (by default as the language's voices take it) is cut at a clause, else between words. Not
-    thread-safe: one cutter per stream.
+        splitter = SentenceSplitter(Language.ENGLISH)
+        for delta in chat:
+            for sentence in splitter.feed(delta): ...
+        for sentence in splitter.flush(): ...
+
+    With `clause_first` the first piece may be a clause, so that speech begins before the first sentence is complete.
+    Markup, emoji and code blocks are removed. A sentence of one or two words is joined to the next one. A sentence
+    longer than `limit_chars` (default: SENTENCE_LIMIT_CHARS) is split at a clause, else between words. Not
+    thread-safe: each stream needs a splitter of its own.
     """
 
     def __init__(self, language: Language, *, limit_chars: int | None = None, clause_first: bool = True) -> None:
@@ -42,7 +46,7 @@ class SentenceSplitter:
         return self._speakable(raw)
 
     def flush(self) -> list[str]:
-        """Return what is left at the end of the stream; the cutter is then as new."""
+        """End the stream: return the remaining sentences. The splitter can then take a new stream."""
         rest = self._fences.flush()
         raw = [sentence for character in rest for sentence in self._boundaries.push(character)]
         return self._speakable(raw + self._boundaries.flush())
@@ -55,17 +59,17 @@ class SentenceSplitter:
         return [piece for sentence in clean for piece in self._within_limit(sentence) if _is_speakable(piece)]
 
     def _within_limit(self, sentence: str) -> list[str]:
-        """Return `sentence` cut again where commas in place of line ends made it too long."""
+        """Split `sentence` again if the commas that replaced its line ends made it too long."""
         too_long = len(sentence) > self._limit_chars
         return split_text(sentence, self.language, self._limit_chars) if too_long else [sentence]
 
 
 def split_text(text: str, language: Language, limit_chars: int) -> list[str]:
-    """Return `text` in pieces of at most `limit_chars` characters, every character but white space kept in order.
+    """Split `text` into pieces of at most `limit_chars` characters, without losing a character other than white space.
 
-    It is cut at sentences, then clauses, then words, and only a word longer than the limit inside. A piece of one or
-    two words goes with a neighbour where both fit. Both languages' rules apply to every text, since replies mix them;
-    `language` is for rules to come.
+    Pieces end at sentences, else at clauses, else at words; only a word longer than the limit is split. A piece of one
+    or two words is joined to a neighbour if both fit. The rules of both languages apply to every text, because answers
+    mix them; `language` is reserved for rules to come.
 
     Raises ValueError for a limit below 1.
     """
@@ -77,7 +81,7 @@ def split_text(text: str, language: Language, limit_chars: int) -> list[str]:
 
 
 def _merge_short(pieces: list[str], limit_chars: int) -> list[str]:
-    """Return `pieces` with each short one joined to the next, else to the one before, where both fit."""
+    """Join each short piece to the next one, else to the previous one, if both fit."""
 
     def fits(left: str, right: str, short: str) -> bool:
         return is_short(short) and len(_join(left, right)) <= limit_chars

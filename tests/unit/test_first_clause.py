@@ -29,8 +29,8 @@ ANSWERS = st.lists(st.sampled_from(_PARTS), max_size=40).map("".join)
 
 
 def cut(text: str, language: Language = ENGLISH, *, clause_first: bool = True) -> list[str]:
-    cutter = SentenceSplitter(language, clause_first=clause_first)
-    return cutter.feed(text) + cutter.flush()
+    splitter = SentenceSplitter(language, clause_first=clause_first)
+    return splitter.feed(text) + splitter.flush()
 
 
 ENGLISH_CLAUSES = [
@@ -142,17 +142,17 @@ def test_only_the_first_piece_of_a_stream_is_a_clause_and_only_on_demand() -> No
     ]
 
 
-def test_a_flushed_cutter_begins_with_a_clause_again() -> None:
-    cutter = SentenceSplitter(ENGLISH)
+def test_a_flushed_splitter_begins_with_a_clause_again() -> None:
+    splitter = SentenceSplitter(ENGLISH)
     text = "This is the first one, and here it goes on."
-    assert cutter.feed(text) + cutter.flush() == cutter.feed(text) + cutter.flush() == cut(text)
+    assert splitter.feed(text) + splitter.flush() == splitter.feed(text) + splitter.flush() == cut(text)
 
 
 def test_the_first_clause_is_given_as_soon_as_a_third_word_follows() -> None:
-    cutter = SentenceSplitter(ENGLISH)
-    assert cutter.feed("It rains in Paris today, so take ") == []
-    assert cutter.feed("a") == ["It rains in Paris today,"]
-    assert cutter.feed("n umbrella.") + cutter.flush() == ["so take an umbrella."]
+    splitter = SentenceSplitter(ENGLISH)
+    assert splitter.feed("It rains in Paris today, so take ") == []
+    assert splitter.feed("a") == ["It rains in Paris today,"]
+    assert splitter.feed("n umbrella.") + splitter.flush() == ["so take an umbrella."]
 
 
 @pytest.mark.parametrize(
@@ -181,13 +181,13 @@ def test_ellipses_quotes_and_brackets_are_never_cut_inside(text: str, pieces: li
 @given(text=ANSWERS, language=LANGUAGES, data=st.data())
 def test_the_first_clause_does_not_depend_on_the_deltas(text: str, language: Language, data: st.DataObject) -> None:
     at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    cutter = SentenceSplitter(language)
+    splitter = SentenceSplitter(language)
     pieces = [
-        piece for start, end in zip([0, *at], [*at, len(text)], strict=True) for piece in cutter.feed(text[start:end])
+        piece for start, end in zip([0, *at], [*at, len(text)], strict=True) for piece in splitter.feed(text[start:end])
     ]
     by_character = SentenceSplitter(language)
     one_by_one = [piece for character in text for piece in by_character.feed(character)]
-    assert pieces + cutter.flush() == one_by_one + by_character.flush() == cut(text, language)
+    assert pieces + splitter.flush() == one_by_one + by_character.flush() == cut(text, language)
 
 
 @settings(max_examples=300, deadline=None)
@@ -214,6 +214,6 @@ def test_numbers_addresses_and_ellipses_stay_whole(parts: list[str], clause_firs
 
 
 def test_an_overlong_sentence_is_never_cut_inside_a_chinese_number() -> None:
-    cutter = SentenceSplitter(CHINESE, limit_chars=20)
-    pieces = cutter.feed("会议一共来了很多人大约有1，000，000左右人") + cutter.flush()
+    splitter = SentenceSplitter(CHINESE, limit_chars=20)
+    pieces = splitter.feed("会议一共来了很多人大约有1，000，000左右人") + splitter.flush()
     assert any("1，000，000" in piece for piece in pieces) and len(pieces) > 1

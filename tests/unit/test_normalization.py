@@ -1,4 +1,4 @@
-"""Written form -> spoken form, each case right to the character."""
+"""Text normalization: the spoken form of each case is right to the character."""
 
 import re
 import subprocess
@@ -12,19 +12,19 @@ from support.spoken_english_cases import ENGLISH_CASES
 
 from mirrorchat.engines import Language
 from mirrorchat.text.normalization.chinese_numbers import cardinal as chinese_cardinal
-from mirrorchat.text.normalization.form import spoken_form
+from mirrorchat.text.normalization.normalize import normalize_text
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 
 
 @pytest.mark.parametrize(("written", "spoken"), ENGLISH_CASES)
 def test_english(written: str, spoken: str) -> None:
-    assert spoken_form(written, ENGLISH) == spoken
+    assert normalize_text(written, ENGLISH) == spoken
 
 
 @pytest.mark.parametrize(("written", "spoken"), CHINESE_CASES)
 def test_chinese(written: str, spoken: str) -> None:
-    assert spoken_form(written, CHINESE) == spoken
+    assert normalize_text(written, CHINESE) == spoken
 
 
 @pytest.mark.parametrize("cases", [ENGLISH_CASES, CHINESE_CASES], ids=["english", "chinese"])
@@ -33,10 +33,10 @@ def test_the_tables_hold_320_distinct_cases(cases: tuple[tuple[str, str], ...]) 
 
 
 @pytest.mark.parametrize("language", list(Language))
-def test_spoken_text_is_left_as_it_is(language: Language) -> None:
+def test_spoken_text_does_not_change(language: Language) -> None:
     for written, _ in ENGLISH_CASES + CHINESE_CASES:
-        spoken = spoken_form(written, language)
-        assert spoken_form(spoken, language) == spoken
+        spoken = normalize_text(written, language)
+        assert normalize_text(spoken, language) == spoken
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_spoken_text_is_left_as_it_is(language: Language) -> None:
     ],
 )
 def test_english_sentences(written: str, spoken: str) -> None:
-    assert spoken_form(written, ENGLISH) == spoken
+    assert normalize_text(written, ENGLISH) == spoken
 
 
 def read_back(words: str) -> int:
@@ -72,7 +72,7 @@ def read_back(words: str) -> int:
 
 
 def slow_reference(number: int) -> str:
-    """Return a number below 100,000 in words, place by place: every zero said, then the superfluous ones removed."""
+    """Return a number below 100,000 in words, place by place: with every zero, then without superfluous ones."""
     if number == 0:
         return "零"
     places = zip(str(number).zfill(5), ("万", "千", "百", "十", ""), strict=True)
@@ -98,14 +98,14 @@ def test_chinese_numbers_can_be_read_back(number: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=200) | st.text("0123456789.,:-/%$¥°C kmAPamx年月日个第+=() '\"", max_size=60))
-def test_any_text_can_be_said_without_digits(text: str) -> None:
+def test_any_text_is_normalized_to_words_without_digits(text: str) -> None:
     for language in Language:
-        assert not any(character.isdigit() for character in spoken_form(text, language))
+        assert not any(character.isdigit() for character in normalize_text(text, language))
 
 
 @pytest.mark.parametrize("language", list(Language))
 def test_a_very_long_number_is_said_digit_by_digit(language: Language) -> None:
-    spoken = spoken_form("1234567890" * 1000, language)
+    spoken = normalize_text("1234567890" * 1000, language)
     one = {"english": "one", "chinese": "一"}[language]
     assert spoken.count(one) == 1000
     assert "hundred" not in spoken and "百" not in spoken
@@ -114,16 +114,16 @@ def test_a_very_long_number_is_said_digit_by_digit(language: Language) -> None:
 _HOSTILE = """
 from mirrorchat.engines import Language
 from mirrorchat.text.sentences.markup import strip_markup
-from mirrorchat.text.normalization.form import spoken_form
+from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import SentenceSplitter, split_text
 for unit in ["1", "1.", "1,", "1,111", '"', "(", "[", "[a](", "_", "*", "`", "1-", "1/", "1:", "a.", "a@", "https://a.",
              "$1", "。“", "! ", "<a", "~~~\\n", "1 ", "US ", "Mon-", "1\\"a ", "a 1 m ", ", a", "^1"]:
     text = (unit * 20_000)[:20_000]
     for language in Language:
-        cutter = SentenceSplitter(language)
-        sentences = cutter.feed(text) + cutter.flush()
+        splitter = SentenceSplitter(language)
+        sentences = splitter.feed(text) + splitter.flush()
         assert max(map(len, sentences), default=0) <= 200
-        assert not any(map(str.isdigit, spoken_form(text, language)))
+        assert not any(map(str.isdigit, normalize_text(text, language)))
         assert "".join("".join(split_text(text, language, 80)).split()) == "".join(text.split())
     strip_markup(text)
 print("done")

@@ -14,8 +14,8 @@ PROSE = "abcZ 1 29.,!?;:'’“”()…。！？；，、：你好世界我们�
 
 
 def cut(text: str, language: Language = ENGLISH, limit_chars: int | None = None) -> list[str]:
-    cutter = SentenceSplitter(language, limit_chars=limit_chars)
-    return cutter.feed(text) + cutter.flush()
+    splitter = SentenceSplitter(language, limit_chars=limit_chars)
+    return splitter.feed(text) + splitter.flush()
 
 
 def bare(text: str) -> str:
@@ -106,25 +106,25 @@ def test_short_sentences_and_lines(text: str, sentences: list[str]) -> None:
 
 
 def test_a_sentence_is_given_as_soon_as_the_next_one_begins() -> None:
-    cutter = SentenceSplitter(ENGLISH)
-    assert cutter.feed("It costs 3.") == []
-    assert cutter.feed("5 dollars. ") == []
-    assert cutter.feed("T") == ["It costs 3.5 dollars."]
-    assert cutter.feed("hat is not much.\n") == ["That is not much."]
-    assert cutter.flush() == []
+    splitter = SentenceSplitter(ENGLISH)
+    assert splitter.feed("It costs 3.") == []
+    assert splitter.feed("5 dollars. ") == []
+    assert splitter.feed("T") == ["It costs 3.5 dollars."]
+    assert splitter.feed("hat is not much.\n") == ["That is not much."]
+    assert splitter.flush() == []
 
 
-def test_a_flushed_cutter_begins_again() -> None:
-    cutter = SentenceSplitter(ENGLISH)
-    assert cutter.feed("```\nhalf a code block (") + cutter.flush() == []
-    assert cutter.feed("A new answer begins. It goes on well.") == ["A new answer begins."]
-    assert cutter.flush() == ["It goes on well."]
+def test_a_flushed_splitter_begins_again() -> None:
+    splitter = SentenceSplitter(ENGLISH)
+    assert splitter.feed("```\nhalf a code block (") + splitter.flush() == []
+    assert splitter.feed("A new answer begins. It goes on well.") == ["A new answer begins."]
+    assert splitter.flush() == ["It goes on well."]
 
 
 @pytest.mark.parametrize("opener", ['"', "(", "“", "[", "`", "（", "{"])
 def test_what_is_never_closed_holds_nothing_back_for_ever(opener: str) -> None:
-    cutter = SentenceSplitter(ENGLISH, limit_chars=100)
-    given_out = cutter.feed(f"He said {opener}this is one sentence. " + "And here is another one. " * 8)
+    splitter = SentenceSplitter(ENGLISH, limit_chars=100)
+    given_out = splitter.feed(f"He said {opener}this is one sentence. " + "And here is another one. " * 8)
     assert given_out and all(len(sentence) <= 100 for sentence in given_out)
     assert given_out[-1].endswith("another one.")
 
@@ -194,16 +194,16 @@ def test_markup_in_a_stream() -> None:
 @given(text=st.text(max_size=300) | st.text(PROSE + '*_`#-|[]~\\"', max_size=300), language=LANGUAGES, data=st.data())
 def test_the_sentences_do_not_depend_on_the_deltas(text: str, language: Language, data: st.DataObject) -> None:
     at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    cutter = SentenceSplitter(language, limit_chars=40)
+    splitter = SentenceSplitter(language, limit_chars=40)
     sentences: list[str] = []
     for start, end in zip([0, *at], [*at, len(text)], strict=True):
-        sentences += cutter.feed(text[start:end])
-    assert sentences + cutter.flush() == cut(text, language, 40)
+        sentences += splitter.feed(text[start:end])
+    assert sentences + splitter.flush() == cut(text, language, 40)
 
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(PROSE, max_size=300), language=LANGUAGES, limit_chars=st.integers(1, 60))
-def test_every_speakable_character_survives_the_cutter(text: str, language: Language, limit_chars: int) -> None:
+def test_every_speakable_character_survives_the_splitter(text: str, language: Language, limit_chars: int) -> None:
     sentences = cut(text, language, limit_chars)
     assert spoken_characters("".join(sentences)) == spoken_characters(text)
     assert all(len(sentence) <= limit_chars for sentence in sentences)

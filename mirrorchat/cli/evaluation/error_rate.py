@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mirrorchat.engines import Language
-from mirrorchat.text.normalization.form import spoken_form
-from mirrorchat.text.normalization.written_form import HAN
+from mirrorchat.text.normalization.normalize import normalize_text
+from mirrorchat.text.sentences.speech_length import HAN
 
 NORMALISATION = (
     "numbers, dates, money and signs read out as MirrorChat speaks them; Unicode NFKC; lower case; no punctuation;"
@@ -31,7 +31,7 @@ _UNIT = re.compile(rf"[{HAN}]|{_LETTER}+(?:'{_LETTER}+)*")
 def units(text: str, language: Language) -> tuple[str, ...]:
     """Return what of `text` is compared: its words, its Chinese characters."""
     # A corpus in capitals (LibriSpeech) is not made of acronyms.
-    spoken = spoken_form(text.lower() if text.isupper() else text, language)
+    spoken = normalize_text(text.lower() if text.isupper() else text, language)
     plain = unicodedata.normalize("NFKC", spoken).casefold().replace("’", "'")
     return tuple(_UNIT.findall(plain))
 

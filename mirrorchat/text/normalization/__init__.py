@@ -1,1 +1,1 @@
-"""Written form to spoken form, in English and Chinese: numbers, dates, units, signs."""
+"""Text normalization in English and Chinese: numbers, dates, units and signs become words."""

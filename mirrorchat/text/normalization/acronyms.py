@@ -1,4 +1,4 @@
-"""Which capitals are said letter by letter (FBI, CPU, ChatGPT), for both languages; NASA and shouting stay words."""
+"""Acronyms that both languages spell (FBI, CPU, ChatGPT). NASA and words that are shouted stay words."""
 
 import re
 
@@ -7,7 +7,7 @@ _LETTER_AFTER = re.compile(r"(?<= [A-Z])-(?=[A-Z](?![A-Za-z]))")  # USB-C
 _MOST_CHARS = 6
 _CONSONANTS = re.compile(r"[B-DF-HJ-NP-TV-XZ]{2,6}")
 _SOUNDS = frozenset({"HM", "HMM", "SH", "SHH", "PSST", "MR", "MRS", "DR", "ST", "VS"})
-# With a vowel they could be words: only what is surely spelled.
+# With a vowel they could be words: only those that are always spelled.
 _WITH_VOWELS = re.compile(
     r"ABC|ABS|AC|AD|ADHD|AGI|AI|AMD|API|APR|AQI|AR|ASAP|ASMR|ATC|ATM|ATP|ATV|AV|AWS|BA|BCE|BMI|CE|CEO|CFO|CIA|CIO"
     r"|CMO|CO|COO|CPA|CPI|CPU|CSI|CTO|DEA|DIY|DNA|DOB|DUI|ECG|EDT|EST|EDM|EEG|EKG|EMS|EMT|ENT|EP|EPA|EQ|ESG|ESL|ESP|ESPN|ETA"
@@ -28,14 +28,14 @@ FILE_ENDINGS = {
 
 
 def spell_acronyms(text: str) -> str:
-    """Return `text` with its acronyms in single letters: `F B I`, `C P U's`, `Chat G P T`."""
+    """Return `text` with its acronyms in separate letters: `F B I`, `C P U's`, `Chat G P T`."""
     for written, letters in _MIXED.items():
         text = re.sub(rf"(?<![A-Za-z]){written}(?![a-z])", letters, text)
     return _LETTER_AFTER.sub(" ", _TOKEN.sub(_spelled, text))
 
 
 def is_spelled(capitals: str) -> bool:
-    """Return whether `capitals` is said letter by letter wherever it stands."""
+    """Return whether `capitals` is spelled in every context."""
     return bool(_WITH_VOWELS.fullmatch(capitals) or (_CONSONANTS.fullmatch(capitals) and capitals not in _SOUNDS))
 
 

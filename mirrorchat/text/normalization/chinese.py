@@ -1,38 +1,40 @@
-"""Mandarin: written form -> spoken form, rule by rule. `spoken/form.py` is the way in."""
+"""Mandarin text normalization, rule by rule. Callers use `normalize.py`."""
 
 import re
 
 from mirrorchat.text.normalization.acronyms import FILE_ENDINGS, spell_acronyms
 from mirrorchat.text.normalization.chinese_calendar import CALENDAR_RULES, NOT_LATIN_BEFORE
 from mirrorchat.text.normalization.chinese_numbers import (
-    COUNTED_BY,
     DIGITS,
     PHONE_DIGITS,
-    ROUND_DIGITS,
-    SHORTEST_CODE,
     cardinal,
     digits,
     number_words,
+    power_words,
 )
 from mirrorchat.text.normalization.chinese_quantities import QUANTITY_RULES
-from mirrorchat.text.normalization.chinese_words import ADDRESS_SIGNS, SIGNS
+from mirrorchat.text.normalization.chinese_words import ADDRESS_SIGNS, COUNTED, SIGNS
 from mirrorchat.text.normalization.english_words import ABBREVIATIONS
-from mirrorchat.text.normalization.roman_numerals import ROMAN, roman_value
-from mirrorchat.text.normalization.written_form import (
-    FORMULA,
-    HAN,
+from mirrorchat.text.normalization.patterns import (
     NUMBER,
+    ROMAN,
     SIGN,
     START,
     Rule,
+    after,
     any_of,
     apply_rules,
+    before,
+    formula_rule,
+    is_code,
+    roman_value,
     rule,
 )
+from mirrorchat.text.sentences.speech_length import HAN
 
 
-def speak_chinese(text: str) -> str:
-    """Return `text`, whose characters are plain already, as it is said in Mandarin."""
+def normalize_chinese(text: str) -> str:
+    """Return the spoken form of `text`, whose characters `normalize.py` has made plain."""
     text = apply_rules(text, _RULES)
     return apply_rules(spell_acronyms(text), _SPACING).strip(" ")
 
@@ -65,41 +67,32 @@ def _spoken_version(match: re.Match[str]) -> str:
 
 
 def _spoken_address(match: re.Match[str]) -> str:
-    """Return an e-mail or web address as it is dictated."""
+    """Return an e-mail or web address as a speaker dictates it."""
     address = re.sub(r"^https?://", "", match[0]).rstrip("/").replace("www.", "W W W.")
     spoken = "".join(ADDRESS_SIGNS.get(character, character) for character in address)
     return re.sub(r"\d{1,4000}", lambda run: digits(run[0]), spoken)
 
 
 def _spoken_rest(match: re.Match[str]) -> str:
-    """Return a bare number: long ones that are not round are codes, said digit by digit."""
-    written, following = match[0], match.string[match.end() : match.end() + 3].lstrip(" ")
-    if match.string[max(0, match.start() - 1) : match.start()] in ("第", "初"):
+    """Return a bare number in words, a code digit by digit."""
+    written, following = match[0], after(match, 3).lstrip(" ")
+    if before(match, 1) in ("第", "初"):
         following = ""
     whole = written.lstrip("-")
-    is_code = len(whole) >= SHORTEST_CODE and whole.isdigit() and len(whole.rstrip("0")) > ROUND_DIGITS
-    if is_code and not COUNTED_BY.match(following):
+    if whole.isdigit() and is_code(whole) and not COUNTED.match(following):
         return ("负" if written != whole else "") + digits(whole)
     return number_words(written, following)
 
 
 def _spoken_range(match: re.Match[str]) -> str:
-    following = match.string[match.end() : match.end() + 3]
-    if match.string[max(0, match.start() - 1) : match.start()] == "第":
-        following = ""
+    following = "" if before(match, 1) == "第" else after(match, 3)
     first = number_words(match[1], following if len(match[2]) == 1 else "")
     return f"{first}到{number_words(match[2], following)}"
 
 
-def _spoken_formula(match: re.Match[str]) -> str:
-    """Return `H2SO4` as H 二 S O 四."""
-    signs = re.findall(r"[A-Za-z]|\d+", match[0])
-    return " ".join(cardinal(int(sign)) if sign.isdigit() else sign.upper() for sign in signs)
-
-
 def _spoken_cued(match: re.Match[str], names: str) -> str:
-    """Return a number after 电话 or 密码 digit by digit, unless it counts what follows: 手机3000元."""
-    if COUNTED_BY.match(match.string[match.end() : match.end() + 3]):
+    """Return a number after 电话 or 密码 digit by digit, unless it counts the word that follows: 手机3000元."""
+    if COUNTED.match(after(match, 3)):
         return match[0]
     return match["cue"] + match["between"] + digits(match["code"], names)
 
@@ -110,10 +103,6 @@ def _spoken_isbn(match: re.Match[str]) -> str:
 
 def _ratio(match: re.Match[str]) -> str:
     return f"{cardinal(int(match[1]))}比{cardinal(int(match[2]))}"
-
-
-def _power(match: re.Match[str]) -> str:
-    return {"2": "的平方", "3": "的立方"}.get(match[1], f"的{number_words(match[1])}次方")
 
 
 _WEB = r"(?:https?://[\w.~:/?#@!$&*+=%-]{0,500}[A-Za-z0-9_/]"
@@ -141,7 +130,7 @@ _RULES: tuple[Rule, ...] = (
          _spoken_roman),
     rule(r"(?<![A-Za-z])(?P<letter>[CF])#(?![A-Za-z0-9_])", r"\g<letter> sharp"),
     rule(r"(?<![A-Za-z.])N[oO]\. ?(?=\d)", "第"),
-    # Spans between two quantities that both carry their sign or unit.
+    # Spans between two quantities that both have their sign or unit.
     rule(r"(?:(?<=[%°])|(?<=°[CF]))[-~–—](?=-?\d)|(?<=[年月日度元点个])[~–—](?=-?\d)|(?<=[年月日点])-(?=\d)", "到"),
     rule(r"(?<=\d)[-~–—](?=[$£€¥]\d)", "到"),
     rule(r"(?<=:\d\d)(?: ?[~–—] ?|-)(?=\d{1,2}:\d\d)|(?<=\d[ap]m)(?: ?[~–—] ?|-)(?=\d)", "到"),
@@ -169,22 +158,22 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![A-Za-z0-9.])(?P<v>[vV]?)(?P<parts>\d{1,5}(?:\.\d{1,5}){2,3})(?!\d|\.\d)", _spoken_version),
     rule(r"(?<![A-Za-z0-9.])(?P<v>[vV])(?P<parts>\d{1,5}(?:\.\d{1,5})?)(?![A-Za-z0-9]|\.\d)", _spoken_version),
     *QUANTITY_RULES,
-    # Shapes of numbers.
+    # Fractions, ordinals, multiples.
     rule(r"(?<![A-Za-z0-9/])24/7(?![A-Za-z0-9/])", "全天候"),
     rule(r"(?<![A-Za-z0-9./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,3})/(?P<below>\d{1,3})(?![A-Za-z0-9/]|\.\d)",
          _spoken_fraction),
     rule(r"(?<!\w)(\d{1,15})(?:st|nd|rd|th)(?![A-Za-z])", lambda match: f"第{cardinal(int(match[1]))}"),
     rule(rf"{START}({NUMBER})[xX](?![A-Za-z0-9])", lambda match: f"{number_words(match[1], '倍')}倍"),
-    # Arithmetic; a hyphen between numbers is a minus only beside other signs.
+    # Arithmetic. A hyphen between numbers is a minus only beside other signs.
     rule(r"(?<=[\d)]) +- +(?=[\d(])|(?<=\d)-(?=\d{1,15}(?:\.\d{1,15})? ?=)", "减"),
     rule(r"(?<=[\d)])(?:[*xX]| [*xX] )(?=[\d(])", "乘"),
     rule(r"(?<=\d) / (?=\d)", "除以"),
-    rule(r"\^(-?\d{1,15})(?!\d)", _power),
+    rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),
     rule(r"[-=]+>", "到"),
     rule(r"(?<![A-Za-z0-9])#(\d{1,15})(?!\d)", lambda match: f"{number_words(match[1])}号"),
     rule(r"(?<![\w)])~ ?(?=\d)|(?<=[\u3400-\u9fff])~(?=\d)", "约"),
-    rule(FORMULA, _spoken_formula),
-    # Numbers glued to letters, and everything that is left.
+    formula_rule(cardinal),
+    # Numbers next to letters, and all other numbers.
     rule(r"(?<=[A-Za-z])-?(\d{3,15})(?![\d.])", lambda match: f" {digits(match[1])}"),
     rule(r"(?<=[A-Za-z])-(?=\d)", " "),
     rule(r"(?<=[A-Za-z])(?=\d)", " "),
@@ -200,8 +189,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"[#*^_`~/\\<>{}\[\]•]", " "),
 )  # fmt: skip
 
-# Chinese speakers spell every short English word in capitals, and a letter beside Chinese needs its space: XTTS glues
-# them to the pinyin.
+# Chinese speakers spell every short English word in capitals. Letters need a space beside Chinese characters: XTTS
+# would join them to the pinyin.
 _SPACING: tuple[Rule, ...] = (
     rule(r"(?<![A-Za-z])[A-Z]{2,3}(?![A-Za-z])", lambda match: " ".join(match[0])),
     rule(rf"(?<=[{HAN}])(?=[A-Za-z])|(?<=[A-Za-z])(?=[{HAN}])", " "),

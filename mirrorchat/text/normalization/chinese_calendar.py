@@ -1,12 +1,12 @@
-"""Mandarin dates, times of day and years: written form -> spoken form."""
+"""Mandarin text normalization: dates, times of day and years."""
 
 import re
 
-from mirrorchat.text.normalization.chinese_numbers import COUNTED_BY, cardinal, digits, number_words
-from mirrorchat.text.normalization.written_form import START, Rule, rule
+from mirrorchat.text.normalization.chinese_numbers import cardinal, digits, number_words
+from mirrorchat.text.normalization.chinese_words import COUNTED
+from mirrorchat.text.normalization.patterns import CLOCK, START, Rule, after, month_and_day, rule
 
 NOT_LATIN_BEFORE = r"(?<![A-Za-z0-9_.,:/-])"
-_CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?![\d:])"
 _OF_A_YEAR = "世界杯|奥运|亚运|欧洲杯|财年|赛季|年度|级(?!台阶)|届|款|版|高考|春晚|春夏|秋冬"
 _DAY_HALF = r" ?(?P<half>[AaPp])\.?[Mm](?![A-Za-z])\.?"
 
@@ -42,27 +42,23 @@ def _spoken_hour(match: re.Match[str]) -> str:
 
 
 def _spoken_date(match: re.Match[str]) -> str:
-    """Return a date in figures, month first where the order is in doubt (`9/1/2025`)."""
-    month, day = int(match["m"]), int(match["d"])
-    if month > 12 and "loose" in match.groupdict():
-        month, day = day, month
-    if not (1 <= month <= 12 and 1 <= day <= 31):
-        return match[0]
-    return f"{digits(match['year'])}年{cardinal(month)}月{cardinal(day)}日"
+    """Return a date in figures in words."""
+    date = month_and_day(match)
+    return f"{digits(match['year'])}年{cardinal(date[0])}月{cardinal(date[1])}日" if date else match[0]
 
 
 def _spoken_year(match: re.Match[str]) -> str:
-    """Return the number before 年: a year digit by digit, a length of time as a number."""
+    """Return the number before 年: a year digit by digit, a duration as a number."""
     written = match[1]
-    is_length = len(written) == 4 and written.endswith("00") and re.match(r"年(?:前|的?历史|以来|之久)", match[2])
-    if is_length or (written.endswith("000") and written != "2000"):
+    is_duration = len(written) == 4 and written.endswith("00") and re.match(r"年(?:前|的?历史|以来|之久)", match[2])
+    if is_duration or (written.endswith("000") and written != "2000"):
         return number_words(written)
     return digits(written)
 
 
 def _spoken_years(match: re.Match[str]) -> str:
-    """Return `1999-2005` as years, unless it counts what follows: 1950-2000元."""
-    if COUNTED_BY.match(match.string[match.end() : match.end() + 3]):
+    """Return `1999-2005` as years, unless it counts the word that follows: 1950-2000元."""
+    if COUNTED.match(after(match, 3)):
         return match[0]
     return f"{digits(match[1])}到{digits(match[2])}"
 
@@ -83,7 +79,7 @@ CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"{START}((?:19|20)\d\d)[-~–—]((?:19|20)\d\d)(?![\d.%A-Za-z-])", _spoken_years),
     rule(rf"{START}(\d{{1,2}})[·•](\d{{1,2}})(?!\d)", lambda match: digits(match[1]) + digits(match[2])),
     rule(rf"{START}0(\d)(?=[月日])", lambda match: cardinal(int(match[1])) if match[1] != "0" else "零"),
-    rule(rf"{NOT_LATIN_BEFORE}{_CLOCK}{_DAY_HALF}", _spoken_time),
-    rule(rf"{NOT_LATIN_BEFORE}{_CLOCK}", _spoken_time),
+    rule(rf"{NOT_LATIN_BEFORE}{CLOCK}{_DAY_HALF}", _spoken_time),
+    rule(rf"{NOT_LATIN_BEFORE}{CLOCK}", _spoken_time),
     rule(rf"{NOT_LATIN_BEFORE}(?P<hour>\d{{1,2}}){_DAY_HALF}", _spoken_hour),
 )  # fmt: skip

@@ -1,10 +1,11 @@
-"""Mandarin money, temperatures, percents and units: written form -> spoken form."""
+"""Mandarin text normalization: money, temperatures, percentages and units."""
 
 import re
 
-from mirrorchat.text.normalization.chinese_numbers import cardinal, number_words, quantity
+from mirrorchat.text.normalization.chinese_numbers import cardinal, number_words, power_words, quantity
 from mirrorchat.text.normalization.chinese_words import CURRENCIES, CURRENCY_CODES, DEGREES, MAGNITUDES, POWERS, UNITS
-from mirrorchat.text.normalization.written_form import HAN, NUMBER, QUANTITY, START, Rule, any_of, rule
+from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, START, Rule, any_of, number_parts, rule
+from mirrorchat.text.sentences.speech_length import HAN
 
 
 def _spoken_unit(match: re.Match[str]) -> str:
@@ -18,13 +19,12 @@ def _per(match: re.Match[str]) -> str:
 
 
 def _spoken_power(match: re.Match[str]) -> str:
-    """Return the power of a number, and the unit behind it: `10^8m/s`."""
-    power = {"2": "的平方", "3": "的立方"}.get(match["power"], f"的{number_words(match['power'])}次方")
-    return power + (UNITS[match["unit"]] + _per(match) if match["unit"] else "")
+    """Return the exponent of a number and the unit after it: `10^8m/s`."""
+    return power_words(match["power"]) + (UNITS[match["unit"]] + _per(match) if match["unit"] else "")
 
 
 def _spoken_degrees(match: re.Match[str]) -> str:
-    """Return a temperature; below zero it is 零下, never 负."""
+    """Return a temperature in words. Below zero it begins with 零下, not with 负."""
     unit = DEGREES[match["scale"]] if match["scale"] else "度"
     return quantity(match, unit).replace("负", "零下") + unit
 
@@ -49,15 +49,15 @@ def _spoken_money(match: re.Match[str]) -> str:
 
 
 def _times(written: str, factor: int) -> str:
-    """Return `written` times `factor` as Chinese counts it: 2.5 million is 二百五十万."""
-    whole, _, decimals = written.replace(",", "").partition(".")
+    """Return `written` times `factor` as one Chinese number: 2.5 million is 二百五十万."""
+    whole, decimals = number_parts(written)
     exact = int(whole + decimals) * factor
     quotient, rest = divmod(exact, 10 ** len(decimals))
     return cardinal(quotient) if not rest and quotient < 10**15 else f"{number_words(written)}乘以{cardinal(factor)}"
 
 
 def _plain_amount(written: str) -> str:
-    """Return `20.50` as `20.5` and `20.00` as `20`: what the price is, not how it is printed."""
+    """Return `20.50` as `20.5` and `20.00` as `20`."""
     return re.sub(r"\.?0{1,2}$", "", written) if "." in written else written
 
 

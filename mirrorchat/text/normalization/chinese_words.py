@@ -1,4 +1,6 @@
-"""Mandarin: what units, currencies and signs are called."""
+"""Mandarin words for units, currencies and signs, and the words that numbers count."""
+
+import re
 
 UNITS = {
     "km": "公里", "m": "米", "cm": "厘米", "mm": "毫米", "nm": "纳米", "μm": "微米", "ft": "英尺", "mi": "英里",
@@ -26,3 +28,10 @@ SIGNS = {
 }  # fmt: skip
 ADDRESS_SIGNS = {".": "点", "@": "艾特", "/": "斜杠", "-": "杠", "_": "下划线", ":": "冒号", "?": "问号", "=": "等于",
                   "&": "和", "#": "井号", "+": "加", "%": "百分号"}  # fmt: skip
+# Measure words and units. Before them 2 is 两; before 月 号 日 楼 级 班 路 and after 第 it is 二.
+COUNTED = re.compile(
+    r"(?:个|只|条|张|本|位|次(?!方)|年(?!级)|天|夜|周(?!目)|岁|米|斤|克|升|元|块|角|分(?!之)|秒|小时|点|倍|人|名|件|套|台|辆|部|种|类"
+    r"|家|座|层|步|杯|瓶|碗|口|双|对|把|片|颗|粒|棵|朵|头|匹|间|所|幅|首|篇|句|段|页|节|届|度|趟|遍|顿|场|局|轮|回|群|组|批|支|枚|根"
+    r"|包|盒|箱|袋|份|项|款|笔|门|盘|道|艘|架|封|排|万|亿|千|百|公里|公斤|公顷|毫|厘|英|吨|平方|立方|摄氏|华氏|美元|欧元|日元|港元"
+    r"|多个|多次)"
+)

@@ -1,27 +1,31 @@
-"""English: written form -> spoken form, rule by rule. `spoken/form.py` is the way in."""
+"""English text normalization, rule by rule. Callers use `normalize.py`."""
 
 import re
 
 from mirrorchat.text.normalization.acronyms import spell_acronyms
 from mirrorchat.text.normalization.english_calendar import CALENDAR_RULES, DECADE_RULES, YEAR_RULES
 from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES
-from mirrorchat.text.normalization.english_numbers import (
-    LONGEST_CARDINAL,
-    ROUND_DIGITS,
-    SHORTEST_CODE,
-    cardinal,
-    digits,
-    number_words,
-    ordinal,
-)
+from mirrorchat.text.normalization.english_numbers import cardinal, digits, number_words, ordinal, power_words
 from mirrorchat.text.normalization.english_quantities import QUANTITY_RULES
 from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, SIGNS
-from mirrorchat.text.normalization.roman_numerals import ROMAN, roman_value
-from mirrorchat.text.normalization.written_form import FORMULA, NUMBER, SIGN, START, Rule, any_of, apply_rules, rule
+from mirrorchat.text.normalization.patterns import (
+    NUMBER,
+    ROMAN,
+    SIGN,
+    START,
+    Rule,
+    after,
+    any_of,
+    apply_rules,
+    formula_rule,
+    is_code,
+    roman_value,
+    rule,
+)
 
 
-def speak_english(text: str) -> str:
-    """Return `text`, whose characters are plain already, as it is said in English."""
+def normalize_english(text: str) -> str:
+    """Return the spoken form of `text`, whose characters `normalize.py` has made plain."""
     return spell_acronyms(apply_rules(text, _RULES)).strip(" ")
 
 
@@ -38,43 +42,28 @@ def _spoken_fraction(match: re.Match[str]) -> str:
 
 
 def _spoken_abbreviation(match: re.Match[str]) -> str:
-    """Return an abbreviation written out; its full stop stays where it also ends the sentence."""
-    ends = match["word"] == "etc" and re.match(r"\s*$| +[A-Z]", match.string[match.end() : match.end() + 9])
+    """Return an abbreviation in full. Its full stop stays if it also ends the sentence."""
+    ends = match["word"] == "etc" and re.match(r"\s*$| +[A-Z]", after(match, 9))
     return ABBREVIATIONS[match["word"]] + ("." if ends else "")
 
 
 def _spoken_initials(match: re.Match[str]) -> str:
-    ends = not match.string[match.end() : match.end() + 9].strip()
-    return " ".join(match[0].replace(".", "")) + ("." if ends else "")
+    return " ".join(match[0].replace(".", "")) + ("" if after(match, 9).strip() else ".")
 
 
 def _spoken_rest(match: re.Match[str]) -> str:
-    """Return a bare number: long ones that are not round are codes, said digit by digit."""
-    written = match[0]
-    is_round = len(written.rstrip("0")) <= ROUND_DIGITS
-    if len(written) > LONGEST_CARDINAL or (len(written) >= SHORTEST_CODE and not is_round):
-        return digits(written)
-    return number_words(written)
-
-
-def _spoken_formula(match: re.Match[str]) -> str:
-    """Return `H2SO4` as H two S O four."""
-    signs = re.findall(r"[A-Za-z]|\d+", match[0])
-    return " ".join(cardinal(int(sign)) if sign.isdigit() else sign.upper() for sign in signs)
+    """Return a bare number in words, a code digit by digit."""
+    return digits(match[0]) if is_code(match[0]) else number_words(match[0])
 
 
 def _spoken_magnitude(match: re.Match[str]) -> str:
-    """Return `1.5M` before what is counted as one point five million."""
+    """Return `1.5M` as one point five million if it counts the word that follows."""
     is_counting = len(match[2]) == 2 or COUNTED.match(match.string, match.end())
     return f"{number_words(match[1])} {MAGNITUDES[match[2]]}" if is_counting else match[0]
 
 
 def _spoken_dimensions(match: re.Match[str]) -> str:
     return " by ".join(number_words(part) for part in re.split(r" ?[x×] ?", match[0]))
-
-
-def _power(match: re.Match[str]) -> str:
-    return {"2": " squared", "3": " cubed"}.get(match[1], f" to the power of {number_words(match[1])}")
 
 
 _RULERS = (
@@ -86,7 +75,7 @@ _NUMBERED_PARTS = r"\b(?:World War|Chapter|Part|Act|Volume|Book|Article|Super Bo
 _GRADED = r"\b(?:[Tt]ype|[Pp]hase|[Ss]tage|[Cc]lass|[Ll]evel|[Tt]ier|Section|Appendix|Figure|Table|Rocky|Grade)"
 
 _RULES: tuple[Rule, ...] = (
-    # Addresses and abbreviations: their full stops and signs are no one else's.
+    # Addresses and abbreviations come first: no other rule may take their full stops and signs.
     *ADDRESS_RULES,
     rule(r"(?<![\w.)])\.(?=\d)", "0."),
     rule(r"(?<![\w.])St\. (?=[A-Z])", "Saint "),
@@ -110,7 +99,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)w/o(?!\w)", "without"),
     rule(r"(?<!\w)w/ ?(?=\w)", "with "),
     rule(r"(?<!\w)(?P<letter>[CF])#(?!\w)", r"\g<letter> sharp"),
-    # Spans between two quantities that both carry their sign or unit.
+    # Spans between two quantities that both have their sign or unit.
     rule(r"(?<=[%°])[-~–—](?=-?\d)|(?<=°[CF])[-~–—](?=-?\d)", " to "),
     rule(r"(?<=[\dKMB])[-~–—](?=[$£€¥]\d)", " to "),
     rule(r"(?<![\w:.,-])(\d{1,2})[-~–—](?=\d{1,2}(?::\d\d)? ?[AaPp]\.?[Mm]\b)", r"\1 to "),
@@ -121,7 +110,7 @@ _RULES: tuple[Rule, ...] = (
     *CODE_RULES,
     *QUANTITY_RULES,
     *DECADE_RULES,
-    # Shapes of numbers.
+    # Ordinals, scores, fractions, dimensions.
     rule(rf"{START}(\d{{1,3}}(?:,\d{{3}}){{1,4}}|\d{{1,15}})(?:st|nd|rd|th)\b",
          lambda match: ordinal(int(match[1].replace(",", "")))),
     rule(r"(?<![\w/])24/7(?![\w/])", "twenty-four seven"),
@@ -136,20 +125,20 @@ _RULES: tuple[Rule, ...] = (
          _spoken_dimensions),
     rule(rf"{START}{NUMBER}(?:x{NUMBER}){{1,2}}(?![A-Za-z])", _spoken_dimensions),
     rule(rf"{START}({NUMBER})[xX](?!\w| ?[-+=*/^<>×÷])", lambda match: f"{number_words(match[1])} times"),
-    # Arithmetic; a hyphen between numbers is a minus only beside other signs.
+    # Arithmetic. A hyphen between numbers is a minus only beside other signs.
     rule(r"(?<=[\d)]) +- +(?=[\d(])", " minus "),
     rule(r"(?<=\d)-(?=\d{1,15}(?:\.\d{1,15})? ?=)", " minus "),
     rule(r"(?<=[\d)]) ?[*] ?(?=[\d(])", " times "),
     rule(r"(?<=[\d)]) / (?=[\w(])", " divided by "),
     rule(r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|hour|minute|second|person|yr|hr|km|kg|lb)\b)", " per "),
-    rule(r"\^(-?\d{1,15})(?!\d)", _power),
+    rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),
     rule(r"[-=]+>", " to "),
     rule(r"(?<!\w)#(?=\d)", "number "),
     rule(r"(?<!\w)#(?=\w)", "hashtag "),
     rule(rf"{START}{SIGN[:-1]}(?={NUMBER})", lambda match: "minus " if match[0] else ""),
-    rule(FORMULA, _spoken_formula),
+    formula_rule(cardinal),
     rule(rf"{START}({NUMBER}) ?([kKMB]|bn|mn|tn)(?![A-Za-z])", _spoken_magnitude),
-    # Numbers glued to letters, years, and everything that is left.
+    # Numbers next to letters, years, and all other numbers.
     rule(r"(?<=[A-Za-z])-(?=\d)", " "),
     rule(r"(?<=[A-Za-z])(\d{3,15})(?!\d)", lambda match: f" {digits(match[1])} "),
     rule(r"(?<=[A-Za-z])(?=\d)", " "),

@@ -1,10 +1,10 @@
-"""English dates, times of day and years: written form -> spoken form."""
+"""English text normalization: dates, times of day and years."""
 
 import re
 
 from mirrorchat.text.normalization.english_numbers import cardinal, ordinal, year
 from mirrorchat.text.normalization.english_words import COUNTED
-from mirrorchat.text.normalization.written_form import Rule, rule
+from mirrorchat.text.normalization.patterns import CLOCK, Rule, before, month_and_day, rule
 
 _ON_THE_HOUR = "o'clock"
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
@@ -18,7 +18,6 @@ _YEAR_CUE = re.compile(
     r"\b(?:in|since|from|by|until|till|before|after|of|during|around|circa|about|early|late|mid|the|year|spring|summer"
     rf"|autumn|fall|winter|and|to|between|class|{'|'.join(MONTHS)}),? *$", re.IGNORECASE
 )  # fmt: skip
-_CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?![\d:])"
 
 
 def _spoken_time(match: re.Match[str]) -> str:
@@ -41,14 +40,13 @@ def _clock(hour: int, minute: int, twelve_hours: bool) -> str:
 
 
 def _spoken_date(match: re.Match[str]) -> str:
-    """Return a date in figures, month first where the order is in doubt (`9/1/2025`)."""
-    groups = match.groupdict()
-    month, day = int(match["m"]), int(match["d"])
-    if month > 12 and "loose" in groups:
-        month, day = day, month
-    if not (1 <= month <= 12 and 1 <= day <= 31):
+    """Return a date in figures in words. A time may follow it."""
+    date = month_and_day(match)
+    if date is None:
         return match[0]
-    return f"{MONTHS[month - 1]} {ordinal(day)}, {year(int(match['year']))}{', ' if groups.get('time') else ''}"
+    month, day = date
+    after_it = ", " if match.groupdict().get("time") else ""
+    return f"{MONTHS[month - 1]} {ordinal(day)}, {year(int(match['year']))}{after_it}"
 
 
 def _month_name(written: str) -> str:
@@ -76,10 +74,9 @@ def _spoken_decade(match: re.Match[str]) -> str:
 
 
 def _spoken_year(match: re.Match[str]) -> str:
-    """Return a four-digit number as a year where it looks like one, else leave it."""
+    """Return a four-digit number as a year if it looks like one."""
     number = int(match["year"])
-    before = match.string[max(0, match.start() - 12) : match.start()]
-    is_cued = _YEAR_CUE.search(before) is not None
+    is_cued = _YEAR_CUE.search(before(match, 12)) is not None
     is_counting = COUNTED.match(match.string, match.end()) is not None
     if 1900 <= number <= 2099:
         return year(number) if is_cued or not is_counting else match[0]
@@ -92,7 +89,7 @@ def _spoken_days(match: re.Match[str]) -> str:
 
 
 def _spoken_short_span(match: re.Match[str]) -> str:
-    """Return `1914-18` as a span of years, where it can be one."""
+    """Return `1914-18` as a span of years if it can be one."""
     first, upper = int(match["year"]), int(match["upper"])
     return f"{year(first)} to {cardinal(upper)}" if upper > first % 100 and upper > 9 else match[0]
 
@@ -114,7 +111,7 @@ CALENDAR_RULES: tuple[Rule, ...] = (
          rf"(?:,? {_YEAR}(?![\w]))?", _spoken_month_day),
     rule(rf"(?P<article>\b[Tt]he )?(?<![\w.,/-])(?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)? (?:of )?{_MONTH}"
          rf"(?:,? {_YEAR}(?!\w))?", _spoken_day_month),
-    rule(rf"(?<![\w:.,]){_CLOCK}(?: ?(?P<half>[AaPp])\.?[Mm]\b(?:\.(?= *[^\sA-Z]))?)?", _spoken_time),
+    rule(rf"(?<![\w:.,]){CLOCK}(?: ?(?P<half>[AaPp])\.?[Mm]\b(?:\.(?= *[^\sA-Z]))?)?", _spoken_time),
     rule(r"(?<![\w:.,])(?P<hour>\d{1,2})(?P<minute>)(?P<second>) ?(?P<half>[AaPp])\.?[Mm]\b(?:\.(?= *[^\sA-Z]))?",
          _spoken_time),
     rule(r"(?<=[ap]\.m\.)\.", ""),

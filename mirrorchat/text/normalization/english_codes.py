@@ -1,11 +1,11 @@
-"""English telephone numbers, codes, versions and addresses: what is read out rather than counted."""
+"""English text normalization: telephone numbers, codes, versions and addresses, which are spelled out."""
 
 import re
 
 from mirrorchat.text.normalization.acronyms import FILE_ENDINGS
 from mirrorchat.text.normalization.english_numbers import cardinal, digits, in_pairs, number_words
 from mirrorchat.text.normalization.english_words import COUNTED
-from mirrorchat.text.normalization.written_form import Rule, any_of, rule
+from mirrorchat.text.normalization.patterns import Rule, any_of, rule
 
 _ADDRESS_SIGNS = {".": "dot", "@": "at", "/": "slash", "-": "dash", "_": "underscore", ":": "colon",
                   "?": "question mark", "=": "equals", "&": "and", "#": "hash"}  # fmt: skip
@@ -17,7 +17,7 @@ def _spoken_phone(match: re.Match[str]) -> str:
 
 
 def _spoken_code(match: re.Match[str]) -> str:
-    """Return a code after its cue, sign by sign: `PIN 0420`, `ISBN 978-0`, `serial number AB-12`."""
+    """Return a code after its cue, character by character: `PIN 0420`, `ISBN 978-0`, `serial number AB-12`."""
     if COUNTED.match(match.string, match.end()):
         return match[0]
     words = re.sub(r"\d+", lambda run: f"{digits(run[0])}, ", match["code"].replace("-", " "))
@@ -38,7 +38,7 @@ def _spoken_version(match: re.Match[str]) -> str:
 
 
 def _spoken_address(match: re.Match[str]) -> str:
-    """Return an e-mail or web address as it is dictated."""
+    """Return an e-mail or web address as a speaker dictates it."""
     address = re.sub(r"^https?://", "", match[0]).rstrip("/")
     address = re.sub(r"^www(?=\.)", "W W W", address)
     address = "".join(f" {_ADDRESS_SIGNS[sign]} " if sign in _ADDRESS_SIGNS else sign for sign in address)

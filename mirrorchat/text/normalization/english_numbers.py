@@ -4,9 +4,8 @@ import re
 
 from num2words import num2words
 
-LONGEST_CARDINAL = 15  # digits; a longer number is said digit by digit
-SHORTEST_CODE = 8  # digits; a bare number this long is a code or a telephone number, unless it is round
-ROUND_DIGITS = 4  # before the zeros: 12500000 is round, 13800138000 is a telephone number
+from mirrorchat.text.normalization.patterns import is_said_in_digits, number_parts
+
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -21,7 +20,7 @@ def ordinal(number: int) -> str:
 
 
 def year(number: int) -> str:
-    """Return `number` (1000 to 2999) as a year is said: `twenty twenty-five`, `nineteen oh five`."""
+    """Return the year `number` (1000 to 2999) in words: `twenty twenty-five`, `nineteen oh five`."""
     return str(num2words(number, to="year")).replace("oh-", "oh ")
 
 
@@ -33,22 +32,26 @@ def digits(text: str) -> str:
 def number_words(written: str) -> str:
     """Return `-1,234.50` in words: `minus one thousand two hundred and thirty-four point five zero`."""
     sign = "minus " if written.startswith("-") else ""
-    whole, _, decimals = written.lstrip("-").replace(",", "").partition(".")
-    as_code = len(whole) > LONGEST_CARDINAL or (len(whole) > 1 and whole.startswith("0"))
-    words = digits(whole) if as_code else cardinal(int(whole))
+    whole, decimals = number_parts(written)
+    words = digits(whole) if is_said_in_digits(whole) else cardinal(int(whole))
     return sign + words + (f" point {digits(decimals)}" if decimals else "")
 
 
 def in_pairs(written: str) -> str:
-    """Return a three- or four-digit number as rooms and flights are said: `three oh five`, `seven forty-seven`."""
+    """Return a number of three or four digits as for a room or a flight: `three oh five`, `seven forty-seven`."""
     high, low = int(written[:-2]), int(written[-2:])
     if not low or not high or written.startswith("0"):
         return number_words(written)
     return f"{cardinal(high)} {'oh ' if low < 10 else ''}{cardinal(low)}"
 
 
+def power_words(exponent: str) -> str:
+    """Return what follows a number with the exponent `exponent` (digits, maybe with a minus)."""
+    return {"2": " squared", "3": " cubed"}.get(exponent, f" to the power of {number_words(exponent)}")
+
+
 def quantity(match: re.Match[str]) -> tuple[str, bool]:
-    """Return a `QUANTITY` in words, and whether what follows it is one thing."""
+    """Return a match of `QUANTITY` in words, and whether its unit is singular."""
     upper = match["b"] or match["c"]
     if upper:
         return f"{number_words(match['a'])} to {number_words(upper)}", False

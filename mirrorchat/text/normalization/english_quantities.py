@@ -1,8 +1,8 @@
-"""English money, units and sizes: written form -> spoken form."""
+"""English text normalization: money, units and sizes."""
 
 import re
 
-from mirrorchat.text.normalization.english_numbers import cardinal, number_words, quantity
+from mirrorchat.text.normalization.english_numbers import cardinal, number_words, power_words, quantity
 from mirrorchat.text.normalization.english_words import (
     COUNTRIES,
     CURRENCIES,
@@ -12,12 +12,10 @@ from mirrorchat.text.normalization.english_words import (
     POWERS_OF_TIME,
     UNITS,
 )
-from mirrorchat.text.normalization.written_form import NUMBER, QUANTITY, START, Rule, any_of, rule
+from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, START, Rule, after, any_of, before, rule
 
-SECONDS_WRITTEN_APART = r"(?<!\d0)s"  # "the 90s" are no seconds, "90 s" and "1.5s" are
+SECONDS_WRITTEN_APART = r"(?<!\d0)s"  # "90 s" and "1.5s" are seconds, "the 90s" are not
 _UNIT_NAMES = any_of(unit for unit in UNITS if unit != "s")
-
-
 _MAGNITUDE = r"(?P<magnitude> (?:hundred|thousand|million|billion|trillion)\b)?"
 
 
@@ -30,15 +28,13 @@ def _spoken_unit(match: re.Match[str]) -> str:
 
 
 def _describes(match: re.Match[str]) -> bool:
-    """Return whether the quantity says of one thing how large it is: `a 5 km run`, `a 90° turn`."""
-    before = match.string[max(0, match.start() - 4) : match.start()]
-    after = match.string[match.end() : match.end() + 2]
-    return bool(re.search(r"\b[Aa]n? $", before) and re.match(r" [a-z]", after))
+    """Return whether the quantity modifies a singular noun, and its unit is therefore singular: `a 5 km run`."""
+    return bool(re.search(r"\b[Aa]n? $", before(match, 4)) and re.match(r" [a-z]", after(match, 2)))
 
 
 def _inches(match: re.Match[str]) -> str:
-    """Return `27"` in inches, unless the sign closes a quote."""
-    if match.string.count('"', max(0, match.start() - 500), match.start()) % 2:
+    """Return `27"` in inches, unless the sign closes a quotation."""
+    if before(match, 500).count('"') % 2:
         return match[0]
     return f"{number_words(match[1])} {'inch' if match[1] == '1' or _describes(match) else 'inches'}"
 
@@ -60,9 +56,8 @@ def _per(name: str | None, power: str | None = None) -> str:
 
 
 def _spoken_power(match: re.Match[str]) -> str:
-    """Return the power of a number, and the unit behind it: `10^8 m/s`."""
-    power = {"2": " squared", "3": " cubed"}.get(match["power"], f" to the power of {number_words(match['power'])}")
-    return power + (f" {UNITS[match['unit']][1]}{_per(match['per'])}" if match["unit"] else "")
+    """Return the exponent of a number and the unit after it: `10^8 m/s`."""
+    return power_words(match["power"]) + (f" {UNITS[match['unit']][1]}{_per(match['per'])}" if match["unit"] else "")
 
 
 def _spoken_money(match: re.Match[str]) -> str:
@@ -85,7 +80,7 @@ def _spoken_money(match: re.Match[str]) -> str:
 
 
 def _with_minor_units(written: str, names: tuple[str, str, str, str]) -> str:
-    """Return `20.50` as twenty dollars and fifty cents."""
+    """Return `20.50` in major and minor units: twenty dollars and fifty cents."""
     one, many, minor_one, minor_many = names
     whole, _, minor = written.replace(",", "").partition(".")
     major = f"{number_words(whole)} {one if int(whole) == 1 else many}"

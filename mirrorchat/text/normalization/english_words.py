@@ -1,4 +1,4 @@
-"""English: what abbreviations, units, currencies and signs are called, and which words are counted."""
+"""English words for abbreviations, units, currencies and signs, and the words that numbers count."""
 
 import re
 

@@ -1,1 +1,1 @@
-"""A stream of text cut into what can be spoken: the first clause, then sentences."""
+"""Sentence boundaries, the first clause, markup and code blocks in streamed text."""

@@ -1,21 +1,21 @@
-"""Where a text, read character by character, ends a sentence, and where its first clause may be cut off."""
+"""Segmentation: where streamed text ends a sentence, and where its first clause may be split off."""
 
 import re
 from collections import deque
 from collections.abc import Callable
 
-from mirrorchat.text.sentences.first_clause import FirstClause
-from mirrorchat.text.sentences.speech_length import HAN
+from mirrorchat.text.sentences.first_clause import CLOSERS, FirstClause
+from mirrorchat.text.sentences.speech_length import starts_with_han
 
-_FORCED_CUT_FROM = 1 / 3  # of the limit: an overlong sentence is cut at a clause no nearer to its start
+_FORCED_SPLIT_FROM = 1 / 3  # of the limit: an overlong sentence is not split nearer to its start
 
 _CHINESE_ENDS = frozenset("。！？；")
 _ENDS = _CHINESE_ENDS | frozenset(".!?…")
-_RUN = "。！？；.!?…"  # what may follow an end and still belong to it: "?!", "。。。"
+_RUN = "。！？；.!?…"  # may follow an end mark and belong to it: "?!", "。。。"
 _OPENERS = dict(zip("([{（【「『《“‘", ")]}）】」』》”’", strict=True))
 _TOGGLES = '"`'  # the same character opens and closes
-_TRAILERS = "".join(_OPENERS.values()) + _TOGGLES + "'*_~"  # what stays with the sentence that it closes
-_INSERTS_END = frozenset("）】》")  # close an insertion: the sentence goes on after （...。）
+_TRAILERS = CLOSERS + "'"
+_INSERTS_END = frozenset("）】》")  # close an insertion: the sentence continues after （...。）
 _EXTENDS_END = frozenset(_RUN + _TRAILERS)
 
 _ABBREVIATION = re.compile(
@@ -25,8 +25,8 @@ _ABBREVIATION = re.compile(
 _NUMBER_SIGN = re.compile(r"(?<![A-Za-z])(?:[Nn]o|Nr|Art|Sec|Ch)\.$")  # only before a number
 _LIST_MARKER = re.compile(r"(?:^|[:：;；]\s*|\n)[\s#>*_-]{0,8}(?:\d{1,3}|[a-zA-Z])\.$")
 
-# Where an overlong sentence may be cut, best first; a mark stays with the words before it.
-_CUTS = (
+# Where an overlong sentence may be split, best first. A mark stays with the words before it.
+_SPLITS = (
     re.compile(r"(?:[。！？；]|[.!?…](?=\s))[”’\"')）」』】]{0,4}"),
     re.compile(r"(?:(?:(?<!\d)[，：]|[，：](?!\d)|[、—])+|[,;:)](?=\s)|[,;:](?=[\u3400-\u9fff])| -)"),
     re.compile(r" (?=(?:and|but|or|because|so|which|that|when|while|where|if|then|as|than|with)\b)"),
@@ -37,7 +37,7 @@ _CUTS = (
 
 
 def _is_abbreviated(sentence: str, following: str) -> bool:
-    """Return whether the full stop that ends `sentence` belongs to an abbreviation, an initial or a list's number."""
+    """Return whether the full stop at the end of `sentence` is part of an abbreviation, an initial or a list marker."""
     tail = sentence[-16:]
     if re.search(r"(?<![A-Za-z.])I\.$", tail):
         return False
@@ -47,11 +47,11 @@ def _is_abbreviated(sentence: str, following: str) -> bool:
 
 
 class SentenceBoundaries:
-    """Finds where raw text ends a sentence, character by character.
+    """Splits a stream of raw text into sentences.
 
-    `is_short` says of a sentence whether it shall wait for the next one. With `clause_first` the first piece of all may
-    be a clause. A piece never has more than `limit_chars`
-    characters; an unclosed quote or bracket therefore holds nothing back for longer.
+    A sentence for which `is_short` is true is joined to the next one. With `clause_first` the first piece of the
+    stream may be a clause. No piece has more than `limit_chars` characters, so an unclosed quote or bracket delays the
+    text only up to that limit.
     """
 
     def __init__(self, limit_chars: int, *, is_short: Callable[[str], bool], clause_first: bool) -> None:
@@ -62,37 +62,37 @@ class SentenceBoundaries:
         self._begin_stream()
 
     def push(self, character: str) -> list[str]:
-        """Return the sentences that end before or at `character`."""
+        """Return the sentences that `character` completes."""
         sentences: list[str] = []
         queue = deque((character,))
         while queue:
-            cut = self._step(queue.popleft())
-            if cut:
-                sentence, rest = self._text[:cut].strip(), self._text[cut:]
-                self._start_over()
+            end = self._step(queue.popleft())
+            if end:
+                sentence, rest = self._text[:end].strip(), self._text[end:]
+                self._reset()
                 self._first_clause = None
                 sentences.append(sentence)
                 queue.extendleft(reversed(rest))
         return [sentence for sentence in sentences if sentence]
 
     def flush(self) -> list[str]:
-        """Return the unfinished sentence, if any; begin again."""
+        """End the stream: return the unfinished sentence, if any."""
         rest = self._text.strip()
         self._begin_stream()
         return [rest] if rest else []
 
     def _begin_stream(self) -> None:
-        self._start_over()
+        self._reset()
         self._first_clause = FirstClause(self._is_short) if self._clause_first else None
 
-    def _start_over(self) -> None:
+    def _reset(self) -> None:
         self._text = ""
-        self._end = 0  # after a possible sentence end that the next characters decide on; 0: none
-        self._sentence_start = 0  # where the current sentence begins, after short ones that wait
-        self._open: list[str] = []  # the closing marks that are awaited
+        self._end = 0  # position after a possible sentence end, which the next characters confirm; 0: none
+        self._sentence_start = 0  # after short sentences that wait to be joined
+        self._open: list[str] = []  # the closing marks of open quotes and brackets
 
     def _step(self, character: str) -> int:
-        """Take `character`; return where the text shall be cut, 0 for nowhere."""
+        """Append `character`. Return the position at which to split the text, 0 for none."""
         if character == "\n":
             return self._end_line()
         if character.isspace():
@@ -108,7 +108,7 @@ class SentenceBoundaries:
         clause = self._first_clause.push(self._text, bool(self._open)) if self._first_clause else 0
         if clause:
             return clause
-        return self._overlong_cut() if len(self._text) > self._limit_chars and character != " " else 0
+        return self._forced_split() if len(self._text) > self._limit_chars and character != " " else 0
 
     def _end_line(self) -> int:
         length = len(self._text)
@@ -125,7 +125,7 @@ class SentenceBoundaries:
         self._open.clear()
 
     def _ends_before(self, character: str) -> bool:
-        """Return whether the sentence ends at the possible end, seeing the first character after it."""
+        """Return whether the possible end is a sentence end, given the first character after it."""
         apart = len(self._text) - 1 > self._end
         if character in _RUN or (not apart and character in _EXTENDS_END):
             return False  # "?!", ". . .", a closing quote
@@ -140,22 +140,23 @@ class SentenceBoundaries:
         if _CHINESE_ENDS & set(marks):
             return True
         if not apart and (marks.endswith("…") or len(marks.rstrip(".")) < len(marks) - 1):
-            return False  # an ellipsis: the Chinese sentence goes on
-        if not apart:  # in a number, an address, or Chinese with ASCII marks
-            after_han = bool(HAN.match(sentence[-len(marks) - 1 : -len(marks)] if marks else ""))
-            return bool(HAN.match(following) or following in "“「『（《【") and (marks[-1:] in ("!", "?") or after_han)
+            return False  # an ellipsis: the Chinese sentence continues
+        if not apart:  # a number, an address, or Chinese with ASCII marks
+            after_han = starts_with_han(sentence[-len(marks) - 1 : -len(marks)] if marks else "")
+            begins = starts_with_han(following) or following in "“「『（《【"
+            return begins and (marks[-1:] in ("!", "?") or after_han)
         if following.islower():
             return False
         return marks != "." or not _is_abbreviated(sentence, following)
 
     def _track(self, before: str, character: str) -> None:
-        """Keep count of quotes and brackets, and note where a sentence may have ended."""
+        """Track quotes and brackets, and note where a sentence may have ended."""
         after_end = 0 < self._end == len(before)
         closes = self._closes(character)
         if not closes and not after_end:
             self._open_mark(character, before[-1:])
-        closes_ended = closes and character not in _INSERTS_END and before.rstrip(_TRAILERS)[-1:] in _ENDS
-        if not self._open and (character in _ENDS or closes_ended or (after_end and character in _EXTENDS_END)):
+        closes_sentence = closes and character not in _INSERTS_END and before.rstrip(_TRAILERS)[-1:] in _ENDS
+        if not self._open and (character in _ENDS or closes_sentence or (after_end and character in _EXTENDS_END)):
             self._end = len(self._text)
 
     def _closes(self, character: str) -> bool:
@@ -168,12 +169,13 @@ class SentenceBoundaries:
     def _open_mark(self, character: str, previous: str) -> None:
         if character in _OPENERS:
             self._open.append(_OPENERS[character])
-        elif character in _TOGGLES and (not previous.isalnum() or HAN.match(previous)):
+        elif character in _TOGGLES and (not previous.isalnum() or starts_with_han(previous)):
             self._open.append(character)
 
-    def _overlong_cut(self) -> int:
-        earliest = max(1, int(self._limit_chars * _FORCED_CUT_FROM))
-        for pattern in _CUTS:
+    def _forced_split(self) -> int:
+        """Return where to split a sentence that is longer than the limit."""
+        earliest = max(1, int(self._limit_chars * _FORCED_SPLIT_FROM))
+        for pattern in _SPLITS:
             ends = [match.end() for match in pattern.finditer(self._text)]
             fitting = [end for end in ends if earliest <= len(self._text[:end].rstrip()) <= self._limit_chars]
             if fitting and self._text[: fitting[-1]].strip():

@@ -1,25 +1,25 @@
-"""Code blocks out of a stream of text, character by character."""
+"""Removal of code blocks from streamed text."""
 
 
 class CodeFences:
-    """Leaves out code between lines of ``` or ~~~, character by character; text passes unchanged.
+    """Removes the code between lines of ``` or ~~~ from a stream of characters, and passes all other text.
 
-    Only a line's beginning is held back, while it may still become a fence.
+    The start of a line is held back as long as it may become a fence.
     """
 
     _MARKS = ("```", "~~~")
-    _SEEN_CHARS = 400  # of an opening line; a longer one is no fence
+    _LINE_LIMIT_CHARS = 400  # a longer line is no fence
 
     def __init__(self) -> None:
-        self._start_over()
+        self._reset()
 
-    def _start_over(self) -> None:
-        self._line = ""  # held back: the line so far, while it may be a fence
+    def _reset(self) -> None:
+        self._line = ""  # held back while it may be a fence
         self._deciding = True
-        self._closing_mark = ""  # not empty: inside a code block
+        self._closing_mark = ""  # inside a code block, the mark that ends it; empty outside
 
     def push(self, character: str) -> str:
-        """Return what can be passed on, now that `character` is known."""
+        """Return the text that `character` releases."""
         if self._closing_mark:
             self._inside(character)
             return ""
@@ -29,9 +29,9 @@ class CodeFences:
         return self._decide(character)
 
     def flush(self) -> str:
-        """Return the held text; an unfinished code block is dropped."""
+        """End the stream: return the text that is held back, without an unfinished code block."""
         held = "" if self._closing_mark or self._mark() else self._line
-        self._start_over()
+        self._reset()
         return held
 
     def _mark(self) -> str:
@@ -40,7 +40,7 @@ class CodeFences:
 
     def _inside(self, character: str) -> None:
         if character != "\n":
-            self._line = (self._line + character)[: self._SEEN_CHARS]
+            self._line = (self._line + character)[: self._LINE_LIMIT_CHARS]
             return
         if self._mark() == self._closing_mark:
             self._closing_mark = ""
@@ -54,7 +54,7 @@ class CodeFences:
             return "\n"
         start = self._line.lstrip(" \t")
         may_be_fence = any(known.startswith(start[:3]) for known in self._MARKS) and character != "\n"
-        if may_be_fence and len(self._line) < self._SEEN_CHARS:
+        if may_be_fence and len(self._line) < self._LINE_LIMIT_CHARS:
             return ""
         held, self._line = self._line, ""
         self._deciding = character == "\n"

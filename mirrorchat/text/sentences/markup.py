@@ -1,14 +1,15 @@
-"""Markdown, HTML tags and emoji out of a text that shall be spoken; the words stay."""
+"""Removal of Markdown, HTML tags and emoji from text for speech. The words stay."""
 
 import re
 
+from mirrorchat.text.sentences.speech_length import count_han, starts_with_han
+
 # Every repetition is bounded: no text costs more than a constant per character.
 _FENCED = re.compile(r"^[ \t]{0,8}(```|~~~)[^\n`]{0,400}\n.*?(?:^[ \t]{0,8}\1[^\n]*$|\Z)", re.DOTALL | re.MULTILINE)
-_NOTHING_TO_SAY = re.compile(r"^[\s|:+*_=~-]*$")  # rules, and the lines under a table's head
+_NOTHING_TO_SAY = re.compile(r"^[\s|:+*_=~-]*$")  # rules, and the line under a table's header
 _LINE_MARKS = re.compile(r"^\s*(?:(?:>\s?|#{1,6}\s+|[-*+•‣▪]\s+){1,6}(?:\[[ xX]\]\s+)?)")
 _ORDERED = re.compile(r"^\s*(?:\*\*)?(\d{1,3})[.)]\s+(?=(.))")
 _HEADING_END = re.compile(r"\s+#{1,6}\s*$")
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"!?\[([^\[\]\n]{1,300})\]\((?:[^()\s]{0,1000})(?:\s+\"[^\"\n]{0,200}\")?\)"), r"\1"),
@@ -33,9 +34,9 @@ _ENDS_WITH_MARK = re.compile(r"[^\w\s%°+)）\]」』》”’\"'$€£¥]$")
 
 
 def strip_markup(text: str) -> str:
-    """Return the words of `text` in one line: no markdown, HTML tag, emoji or code block; links by their text.
+    """Return the words of `text` in one line: no Markdown, HTML tags, emoji or code blocks. Links keep their text.
 
-    Lines are joined with a comma where the first has no mark of its own.
+    A comma joins two lines if the first one ends without a mark.
     """
     text = _FENCED.sub("", text)
     joined = ""
@@ -59,8 +60,8 @@ def _strip_line(line: str) -> str:
 
 
 def _spoken_marker(match: re.Match[str]) -> str:
-    """Return `1. ` as `1, `, so that the item is not said as a sentence of its own, nor as 1.5 would be."""
-    return f"{match[1]}，" if _HAN.match(match[2]) else f"{match[1]}, "
+    """Return `1. ` as `1, `: the number is then neither a sentence of its own nor read as in 1.5."""
+    return f"{match[1]}，" if starts_with_han(match[2]) else f"{match[1]}, "
 
 
 def _table_row(line: str) -> str:
@@ -68,14 +69,14 @@ def _table_row(line: str) -> str:
     if not (row.startswith("|") and row.endswith("|") and len(row) > 1):
         return line
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    comma = "，" if _HAN.search(row) else ", "
+    comma = "，" if count_han(row) else ", "
     return comma.join(cell for cell in cells if cell)
 
 
 def _join_lines(left: str, right: str) -> str:
     if not left:
         return right
-    is_han = bool(_HAN.match(left[-1]) or _HAN.match(right[0]))
+    is_han = starts_with_han(left[-1]) or starts_with_han(right)
     if _ENDS_WITH_MARK.search(left):
         return left + right if left[-1] in "。！？；：，、…" else f"{left} {right}"
     return f"{left}，{right}" if is_han else f"{left}, {right}"
