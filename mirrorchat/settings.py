@@ -121,7 +121,7 @@ class ChatApi:
     )
     max_tokens: int | None = setting(
         None,
-        optional(whole_number(1, 1_000_000, "tokens")),
+        optional(whole_number(1, 1_000_000)),
         "The API writes at most this many tokens; `None` leaves it to the API.",
     )
     headers: Mapping[str, str] = setting({}, HEADERS, "Each request also carries these HTTP headers.", secret=True)
@@ -274,7 +274,7 @@ class Settings:
         "~/.local/share/mirrorchat/voices",
         FOLDER,
         "The server stores the voices that callers enrol through OpenAI's API in this folder, one file each. It stores"
-        " nothing else.",
+        " nothing else about callers.",
     )
     host: str = setting(
         "127.0.0.1",

@@ -75,7 +75,7 @@ KEYS = list_of(
 ORIGINS = list_of(
     kind_of(
         "an origin as browsers write it (https://name or http://name:port, in lower case, without a path and without"
-        " the default ports 80 and 443), or *",
+        " the default ports 80 and 443), or '*'",
         is_origin,
         str,
     )
