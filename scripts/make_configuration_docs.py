@@ -186,7 +186,7 @@ def main() -> None:
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if stale and given.check:
         names = ", ".join(str(path.relative_to(given.root)) for path in stale)
-        sys.exit(f"{names}: stale; run scripts/make_configuration_docs.py")
+        sys.exit(f"{names}: stale; run .venv/bin/python scripts/make_configuration_docs.py")
     for path in stale:
         path.write_text(texts[path], encoding="utf-8")
 
