@@ -1,5 +1,6 @@
 """scripts/: what they say when the machine lacks something, and that they start at once when it does not."""
 
+import re
 import shutil
 import stat
 import subprocess
@@ -137,6 +138,25 @@ def test_a_failed_installation_shows_the_end_of_its_log_and_is_tried_again(machi
         assert run.stderr.endswith(
             "the packages could not be installed; see above, and the whole log in .venv/install.log\n"
         )
+
+
+def test_a_long_step_tells_what_pip_is_doing(machine: Path) -> None:
+    sleep = shutil.which("sleep")
+    add_python(machine)
+    (machine / "bin" / "sleep").unlink()
+    add_tool(machine, "sleep", f"exec {sleep} 0.1")  # instead of 10 s
+    pip = f"#!/bin/bash\necho Collecting flask; echo WARNING: no cache; {sleep} 1; exit 1\n"
+    serve(machine)
+    (machine / ".venv" / "bin" / "pip").write_text(pip)
+    lines = serve(machine).stderr.splitlines()
+    told = [line for line in lines if re.fullmatch(r"mirrorchat:   \d+ s: Collecting flask", line)]
+    steps = [line for line in lines if re.match(r"mirrorchat: \d+ s: installing MirrorChat", line)]
+    assert len(told) > 2 and lines.index(steps[0]) < lines.index(told[0])
+
+
+def test_help_is_the_usage() -> None:
+    run = subprocess.run([str(ROOT / "scripts" / "serve"), "--help"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("usage: scripts/serve") and run.stderr == ""
 
 
 def test_an_unknown_option_is_answered_with_the_usage() -> None:
