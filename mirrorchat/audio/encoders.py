@@ -6,6 +6,7 @@ The decoded audio does not depend on how it was divided into pieces. An encoder 
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import av
@@ -21,10 +22,12 @@ PAGE_US = 40_000  # of Opus in one Ogg page; FFmpeg buffers two pages
 
 
 class Encoder(Protocol):
-    """Encodes one mono stream: `start`, any number of `encode`, `finish`. Not thread-safe. Any call may return b"".
+    """Encodes one mono stream: `start`, any number of `encode`, `finish`.
 
-    encoder = ENCODERS["opus"](24_000)
-    data = encoder.start() + encoder.encode(samples) + encoder.finish()
+        encoder = ENCODERS["opus"](24_000)
+        data = encoder.start() + encoder.encode(samples) + encoder.finish()
+
+    Any call may return b"". Not thread-safe.
     """
 
     content_type: str
@@ -113,7 +116,7 @@ class AvEncoder:
     """
 
     def __init__(
-        self, content_type: str, container: str, codec: str, sample_rate: int, bit_rate: int, **options: str
+        self, content_type: str, container: str, codec: str, bit_rate: int, sample_rate: int, **options: str
     ) -> None:
         self.content_type = content_type
         self._sample_rate = sample_rate
@@ -148,32 +151,15 @@ class AvEncoder:
         self._file.close()
 
 
-def opus_encoder(sample_rate: int) -> AvEncoder:
-    """Return an encoder to Opus in Ogg for 8, 12, 16, 24 or 48 kHz. Players see 48 kHz at any of these."""
-    content_type = "audio/ogg; codecs=opus"
-    return AvEncoder(content_type, "ogg", "libopus", sample_rate, OPUS_BIT_RATE, page_duration=str(PAGE_US))
-
-
-def mp3_encoder(sample_rate: int) -> AvEncoder:
-    """Return an encoder to bare mp3 frames: no tags, and no first frame that would state the length."""
-    return AvEncoder("audio/mpeg", "mp3", "libmp3lame", sample_rate, MP3_BIT_RATE, write_xing="0", id3v2_version="0")
-
-
-def aac_encoder(sample_rate: int) -> AvEncoder:
-    """Return an encoder to AAC in ADTS frames, which need no file header."""
-    return AvEncoder("audio/aac", "adts", "aac", sample_rate, AAC_BIT_RATE)
-
-
-def flac_encoder(sample_rate: int) -> AvEncoder:
-    """Return an encoder to 16-bit FLAC whose header states no length."""
-    return AvEncoder("audio/flac", "flac", "flac", sample_rate, 0, metadata_header_padding="0")
-
-
 ENCODERS: dict[str, Callable[[int], Encoder]] = {
     "wav": WavEncoder,
-    "opus": opus_encoder,
-    "mp3": mp3_encoder,
+    # For 8, 12, 16, 24 or 48 kHz. Players see 48 kHz at any of these.
+    "opus": partial(AvEncoder, "audio/ogg; codecs=opus", "ogg", "libopus", OPUS_BIT_RATE, page_duration=str(PAGE_US)),
+    # Bare mp3 frames: no tags, and no first frame that would state the length.
+    "mp3": partial(AvEncoder, "audio/mpeg", "mp3", "libmp3lame", MP3_BIT_RATE, write_xing="0", id3v2_version="0"),
     "pcm": PcmEncoder,
-    "aac": aac_encoder,
-    "flac": flac_encoder,
-}  # by the names that requests use; each takes the sample rate in Hz
+    "aac": partial(AvEncoder, "audio/aac", "adts", "aac", AAC_BIT_RATE),
+    # 16-bit samples; the header states no length.
+    "flac": partial(AvEncoder, "audio/flac", "flac", "flac", 0, metadata_header_padding="0"),
+}
+"""Encoders by the names that requests use. Each takes the sample rate in Hz."""
