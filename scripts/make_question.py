@@ -1,9 +1,9 @@
-"""Makes examples/question.wav and examples/question_zh.wav: questions spoken by eSpeak NG (the same bytes every time)."""
+"""Makes the questions examples/*.wav with eSpeak NG. The bytes are the same every time."""
 
 from pathlib import Path
 
 from mirrorchat.audio.encoders import encode_wav
-from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say
+from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
 from mirrorchat.engines import Language
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
@@ -12,4 +12,4 @@ NAMES = {Language.ENGLISH: "question.wav", Language.CHINESE: "question_zh.wav"}
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for language, name in NAMES.items():
-        (FOLDER / name).write_bytes(encode_wav(say(*QUESTIONS[language])))
+        (FOLDER / name).write_bytes(encode_wav(*synthesize(QUESTIONS[language])))

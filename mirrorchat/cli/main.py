@@ -1,4 +1,4 @@
-"""The command line: `mirrorchat COMMAND`. Each command's module is imported when it is called, not before."""
+"""The command line `mirrorchat COMMAND`. It imports the module of a command only when the command runs."""
 
 import errno
 import importlib
@@ -14,37 +14,37 @@ import click
 from mirrorchat import __version__
 from mirrorchat.errors import MirrorChatError
 
-# name: its module and function, and what it does (shown without importing it). One whose module is absent is not there.
+# The module and function of each command, and its summary. A command whose module is missing is not offered.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("mirrorchat.cli.commands.serve:serve", "Run the server."),
-    "ask": ("mirrorchat.cli.commands.ask:ask", "Ask a spoken question, and hear the answer."),
+    "ask": ("mirrorchat.cli.commands.ask:ask", "Ask a spoken question and hear the answer."),
     "say": ("mirrorchat.cli.commands.say:say", "Speak a text in the voice of a recording."),
-    "hear": ("mirrorchat.cli.commands.hear:hear", "Write down what is said in a recording."),
-    "models": ("mirrorchat.cli.commands.models:models", "Install, verify and remove the models of the real engines."),
+    "hear": ("mirrorchat.cli.commands.hear:hear", "Transcribe a recording."),
+    "models": ("mirrorchat.cli.commands.models:models", "Install, verify and remove the models of WeNet and XTTS."),
     "key": ("mirrorchat.cli.commands.key:key", "Make a key for api_keys."),
     "doctor": (
         "mirrorchat.cli.commands.doctor:doctor",
-        "Look for what keeps MirrorChat from working, and say what to do.",
+        "Find problems of this installation, and their remedies.",
     ),
-    "evaluate": ("mirrorchat.cli.commands.evaluate:evaluate", "Measure recognition and speech over recordings."),
+    "evaluate": ("mirrorchat.cli.commands.evaluate:evaluate", "Measure recognition and speech with recordings."),
     "completion": (
         "mirrorchat.cli.commands.completion:completion",
-        "Print the script that completes commands in a shell.",
+        "Print the completion script of a shell.",
     ),
 }
 
-INTERRUPTED_STATUS = 130  # as shells say it: 128 and the number of SIGINT
+INTERRUPTED_STATUS = 130  # the convention of shells: 128 plus the number of SIGINT
 
 
 class CommandFailed(click.ClickException):
-    """An error of the tree, as one line on stderr; the exit status is 1."""
+    """An error that is printed as one line on stderr. The exit status is 1."""
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"mirrorchat: {self.format_message()}", file=file or sys.stderr)
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are needed, and whose errors are lines, not tracebacks."""
+    """Imports a command when it is needed, and prints errors as lines instead of tracebacks."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, (target, _) in COMMANDS.items() if importlib.util.find_spec(target.partition(":")[0])]
@@ -65,11 +65,11 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except MirrorChatError as error:
             raise CommandFailed(" ".join(str(error).split())) from error
-        except OSError as error:  # of standard output, such as a full disk; who no longer listens is click's to notice
+        except OSError as error:  # of standard output, such as a full disk; click handles a closed pipe
             if error.errno == errno.EPIPE:
                 raise
             raise CommandFailed(str(error)) from error
-        except (KeyboardInterrupt, click.Abort):  # the second is what a question gives that Ctrl-C ends
+        except (KeyboardInterrupt, click.Abort):  # Ctrl-C at a prompt raises Abort
             click.echo("\nmirrorchat: interrupted", err=True)
             ctx.exit(INTERRUPTED_STATUS)
 
@@ -77,15 +77,15 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mirrorchat")
 def cli() -> None:
-    """MirrorChat: ask a question aloud, and hear the answer in your own voice."""
+    """MirrorChat answers a spoken question in the voice of its speaker."""
 
 
 def main() -> None:
-    """Run the command line and end the process: 0 when all went well, 1 when not, 2 for wrong usage, 130 for Ctrl-C."""
+    """Run the command line and exit with 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
     try:
         cli.main(prog_name="mirrorchat")
     except SystemExit as end:
-        if end.code == INTERRUPTED_STATUS:  # all is closed; Python would wait for threads that native code keeps
+        if end.code == INTERRUPTED_STATUS:  # everything is closed; a normal exit would wait for threads in native code
             with suppress(OSError):
                 sys.stdout.flush()
             os._exit(INTERRUPTED_STATUS)

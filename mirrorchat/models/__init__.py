@@ -1,1 +1,1 @@
-"""The models that can be installed: where they come from, and what is on the disk."""
+"""The installer of models: the published releases, their download, their conversion, and the installed files."""

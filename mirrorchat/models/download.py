@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke off, bounded in size, never slower than a floor, checked when whole."""
+"""Downloads one file over HTTP: resumes broken transfers, limits size, requires a minimum rate, verifies the result."""
 
 import hashlib
 import re
@@ -15,21 +15,21 @@ from mirrorchat.models.progress import Advance, progress, size_text
 
 CONNECT_S = 10.0
 SILENCE_S = 30.0
-SLOWEST_BYTES_S = 1000  # less over WINDOW_S counts as silence
+SLOWEST_BYTES_S = 1000  # a lower rate over WINDOW_S counts as a broken connection
 WINDOW_S = 30.0
-FRUITLESS_LIMIT = 4  # attempts in a row that bring less than FRUITFUL_BYTES
+FRUITLESS_LIMIT = 4  # consecutive attempts that receive less than FRUITFUL_BYTES
 FRUITFUL_BYTES = 65_536
 PAUSE_S = 1.0
-PAUSE_LIMIT_S = 60.0  # the longest Retry-After that is waited for
+PAUSE_LIMIT_S = 60.0  # a longer Retry-After is not obeyed
 CHUNK_BYTES = 65_536
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to fetch. `size_bytes` and `sha256` are enforced where they are known, `limit_bytes` always.
+    """A file to download. `size_bytes` and `sha256` are enforced where they are known, `limit_bytes` always.
 
-    `version` tells one content of the file from another: what broke off is only resumed for the same one.
+    `version` identifies the content of the file: a broken transfer is resumed only for the same version.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Remote:
 
 
 class _Broken(Exception):
-    """An attempt ended before the file was whole; another may go on from there, after `pause_s`."""
+    """An attempt ended before the file was complete. Another attempt may resume it after `pause_s`."""
 
     def __init__(self, message: str, pause_s: float | None = None) -> None:
         super().__init__(message)
@@ -50,10 +50,10 @@ class _Broken(Exception):
 
 
 def download(remote: Remote, folder: Path) -> Path:
-    """Return the path of `remote` in `folder`, fetched unless it is there whole.
+    """Download `remote` into `folder` unless it is there, and return its path.
 
-    What an earlier call left unfinished is gone on with. Raises SourceFailed when the file does not come, or is not
-    what `remote` says; what came stays for another call, unless it is wrong.
+    A partial download by an earlier call is resumed. Raises SourceFailed when the download fails or the file is not
+    the one that `remote` describes. A partial file stays for the next call, a wrong one is deleted.
     """
     whole = folder / remote.name
     if whole.is_file():
@@ -69,13 +69,13 @@ def download(remote: Remote, folder: Path) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fill(remote: Remote, part: Path, advance: Advance) -> None:
-    """Attempt until the file is whole, or FRUITLESS_LIMIT attempts in a row bring next to nothing."""
+    """Repeat attempts until the file is complete, or FRUITLESS_LIMIT consecutive ones receive almost nothing."""
     fruitless = 0
     while True:
         before = _size(part)
@@ -84,7 +84,7 @@ def _fill(remote: Remote, part: Path, advance: Advance) -> None:
         except _Broken as error:
             fruitless = 0 if _size(part) - before >= FRUITFUL_BYTES else fruitless + 1
             if fruitless >= FRUITLESS_LIMIT:
-                raise SourceFailed(f"{remote.name} does not come: {error}") from None
+                raise SourceFailed(f"{remote.name} could not be downloaded: {error}") from None
             time.sleep(min(error.pause_s, PAUSE_LIMIT_S))
 
 
@@ -99,12 +99,15 @@ def _attempt(remote: Remote, part: Path, advance: Advance) -> None:
         with requests.get(remote.url, headers=headers, stream=True, timeout=(CONNECT_S, SILENCE_S)) as response:
             start, total = _begin(remote, response, offset)
             if start < offset:
-                _truncate(part)
+                part.write_bytes(b"")
                 advance(start - offset)
             if response.status_code == 416:
-                raise _Broken("the server has fewer bytes than it had before")
+                raise _Broken("the file on the server is shorter than before")
             _receive(remote, response, part, total, advance)
-    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:  # of the proxy, or a redirect
+    except (
+        requests.exceptions.InvalidSchema,
+        requests.exceptions.InvalidURL,
+    ) as error:  # a proxy or a redirect
         raise SourceFailed(f"{remote.name}: the address or the proxy cannot be used: {error}") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         network = requests.RequestException, ConnectionError, TimeoutError
@@ -114,19 +117,19 @@ def _attempt(remote: Remote, part: Path, advance: Advance) -> None:
 
 
 def _begin(remote: Remote, response: requests.Response, offset: int) -> tuple[int, int | None]:
-    """Return where in the file the body of `response` begins, and the size of the whole file, if it says."""
+    """Return the offset in the file at which the body of `response` begins, and the size of the file if it is known."""
     status = response.status_code
     if status in TRANSIENT:
-        raise _Broken(f"HTTP {status}", _retry_after_s(response))
+        raise _Broken(f"HTTP {status}", _number(response.headers.get("Retry-After")))
     if status == 416:
-        return 0, None  # nothing to go on with there: what came before is not of this file
+        return 0, None  # the partial file belongs to another version: start again
     if status not in (200, 206):
         raise SourceFailed(f"{remote.name}: HTTP {status}")
     start, total = 0, _number(response.headers.get("Content-Length"))
     if status == 206:
         span = re.fullmatch(r"bytes (\d{1,15})-\d{1,15}/(\d{1,15}|\*)", response.headers.get("Content-Range", ""))
         if not span or int(span[1]) != offset:
-            raise SourceFailed(f"{remote.name}: the server answers another range than it was asked for")
+            raise SourceFailed(f"{remote.name}: the server sends another range than the requested one")
         start, total = offset, _number(span[2])
     _check_total(remote, total)
     return start, remote.size_bytes if total is None else total
@@ -135,8 +138,8 @@ def _begin(remote: Remote, response: requests.Response, offset: int) -> tuple[in
 def _check_total(remote: Remote, total: int | None) -> None:
     expected = remote.size_bytes
     if total is not None and (total > remote.limit_bytes or (expected is not None and total != expected)):
-        wanted = f"at most {remote.limit_bytes}" if expected in (None, total) else str(expected)
-        raise SourceFailed(f"{remote.name} has {total} bytes there, not {wanted}")
+        expected_text = f"at most {remote.limit_bytes}" if expected in (None, total) else str(expected)
+        raise SourceFailed(f"{remote.name} has {total} bytes there, not {expected_text}")
 
 
 def _receive(remote: Remote, response: requests.Response, part: Path, total: int | None, advance: Advance) -> None:
@@ -146,8 +149,8 @@ def _receive(remote: Remote, response: requests.Response, part: Path, total: int
         while chunk := response.raw.read1(CHUNK_BYTES):
             size += len(chunk)
             if size > (remote.limit_bytes if total is None else total):
-                _truncate(part)
-                raise SourceFailed(f"{remote.name}: more comes than the file has")
+                part.write_bytes(b"")
+                raise SourceFailed(f"{remote.name}: the server sends more bytes than the file has")
             file.write(chunk)
             advance(len(chunk))
             window_bytes += len(chunk)
@@ -156,11 +159,11 @@ def _receive(remote: Remote, response: requests.Response, part: Path, total: int
                     raise _Broken(f"slower than {SLOWEST_BYTES_S} bytes a second")
                 window_s, window_bytes = now, 0
     if total is not None and size < total:
-        raise _Broken(f"it broke off after {size_text(size)} of {size_text(total)}")
+        raise _Broken(f"the connection broke after {size_text(size)} of {size_text(total)}")
 
 
 def _check(remote: Remote, part: Path) -> None:
-    """Raise SourceFailed, and forget what came, when it is not what `remote` says."""
+    """Raise SourceFailed and delete the file when its size or checksum is wrong."""
     size = _size(part)
     fault = ""
     if remote.size_bytes is not None and size != remote.size_bytes:
@@ -172,16 +175,8 @@ def _check(remote: Remote, part: Path) -> None:
         raise SourceFailed(f"{remote.name} {fault}")
 
 
-def _retry_after_s(response: requests.Response) -> float | None:
-    return _number(response.headers.get("Retry-After"))
-
-
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 15 else None
-
-
-def _truncate(part: Path) -> None:
-    part.write_bytes(b"")
 
 
 def _size(path: Path) -> int:
@@ -189,11 +184,11 @@ def _size(path: Path) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Return what went wrong without the addresses and objects that requests puts into its messages."""
+    """Return the cause of an error without the addresses and objects that messages of requests contain."""
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy does not answer"
     if isinstance(error, requests.exceptions.SSLError):
-        return "the connection is not safe: its certificate is not accepted"
+        return "the certificate of the server is not accepted"
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return "nothing comes"
+        return "the server sends nothing"
     return "the connection failed or broke"

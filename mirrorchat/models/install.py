@@ -106,11 +106,11 @@ def _convert_xtts(source: Path, made: Path) -> None:
 
 
 def _copy_runtime(source: Path, made: Path) -> None:
-    from mirrorchat.wenet.checkpoint import read_units
+    from mirrorchat.wenet.checkpoint import read_tokens
 
     if not (source / "units.txt").is_file():
         raise InstallError("there is no WeNet runtime model to install: it lacks units.txt")
-    read_units(source / "units.txt")
+    read_tokens(source / "units.txt")
     if not zipfile.is_zipfile(source / "final.zip"):
         raise InstallError("final.zip is damaged or no WeNet runtime model")
     _copy_present(RUNTIME_FILES, source, made)

@@ -1,11 +1,11 @@
-"""The models that can be installed: what each consists of, where it is published, and under which licence."""
+"""The releases that can be installed: their files, repositories and licences."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Engine(StrEnum):
-    """What runs a model."""
+    """The engine that runs a model."""
 
     WENET = "wenet"
     XTTS = "xtts"
@@ -13,7 +13,7 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True)
 class Licence:
-    """The terms of a model. `code` is what `--accept-licence` takes."""
+    """The terms of a model. `code` is the value for `--accept-licence`."""
 
     code: str
     name: str
@@ -23,7 +23,7 @@ class Licence:
 
 @dataclass(frozen=True)
 class ReleasedFile:
-    """A published file. Where `sha256` is empty nobody has published it, and `size_bytes` is near the true size."""
+    """A published file. If nobody has published its SHA-256, `sha256` is empty and `size_bytes` is approximate."""
 
     name: str
     size_bytes: int
@@ -31,13 +31,13 @@ class ReleasedFile:
 
     @property
     def limit_bytes(self) -> int:
-        """Return the size above which a file is certainly not this one."""
+        """Return the largest size that this file can have."""
         return self.size_bytes if self.sha256 else 2 * self.size_bytes
 
 
 @dataclass(frozen=True)
 class Repository:
-    """Where files are published. ModelScope keeps WeNet's as a data set, which has another address."""
+    """A repository of published files. ModelScope stores the WeNet models as a data set, which has another address."""
 
     name: str
     revision: str
@@ -46,7 +46,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Release:
-    """A model as published. `folder` is its place in models_dir, which releases for one purpose share."""
+    """A published model. `folder` is its folder in models_dir; alternatives for one purpose share a folder."""
 
     name: str
     title: str
@@ -68,12 +68,12 @@ class Release:
 
     @property
     def installed_bytes(self) -> int:
-        """Return about how large the model is once it is installed: archives of weights hardly shrink them."""
+        """Return the approximate size of the installed model: compression hardly shrinks weights."""
         return round(self.download_bytes * (1.15 if self.is_archive else 1.0))
 
     @property
     def unpacked_limit_bytes(self) -> int:
-        """Return the size above which an archive certainly holds something else."""
+        """Return the largest size that the unpacked archive can have."""
         return 4 * self.download_bytes + 16_000_000
 
 

@@ -1,4 +1,4 @@
-"""The packages of the extra `full`, which the real engines need: which are missing, and their installation by pip."""
+"""The packages of the extra `full`, which WeNet and XTTS need: finds missing ones and installs them with pip."""
 
 import configparser
 import importlib
@@ -12,16 +12,19 @@ from packaging.requirements import Requirement
 from mirrorchat.errors import InstallError
 
 ROOT = Path(__file__).resolve().parents[2]
-_FIRST = "torch"  # the others are fitted to it
+_FIRST = "torch"  # other packages choose their versions to match it
 
 
 def full_requirements(root: Path = ROOT) -> list[str]:
-    """Return the requirements of the extra `full`: of the checkout that runs, else of the installed package."""
+    """Return the requirements of the extra `full`."""
     return requirements_of("full", root)
 
 
 def requirements_of(extra: str, root: Path = ROOT) -> list[str]:
-    """Return the requirements of `extra`, or for an empty one those of MirrorChat itself."""
+    """Return the requirements of `extra`, or of MirrorChat itself if it is empty.
+
+    They come from the `setup.cfg` of a checkout, otherwise from the metadata of the installed package.
+    """
     if (root / "setup.cfg").is_file():
         setup = configparser.ConfigParser()
         setup.read(root / "setup.cfg", encoding="utf-8")
@@ -40,7 +43,7 @@ def requirements_of(extra: str, root: Path = ROOT) -> list[str]:
 
 
 def missing_packages(requirements: list[str]) -> list[str]:
-    """Return those of `requirements` that are not installed, or in a version that does not do."""
+    """Return the requirements that no installed version fulfils."""
     return [line for line in requirements if not _is_met(Requirement(line))]
 
 
@@ -55,16 +58,16 @@ def _is_met(requirement: Requirement) -> bool:
 def install_packages(
     requirements: list[str], *, root: Path = ROOT, prefix: Path = Path(sys.prefix), python: str = sys.executable
 ) -> None:
-    """Install the extra `full`, torch first; pip shows what it does.
+    """Install the extra `full`, torch first, and let pip print its progress.
 
-    In the .venv that scripts/environment has made, that script does it, and keeps it up to date from then on; anywhere
-    else the pip of `python`. PyPI's torch is the CUDA build, for NVIDIA's drivers; where pip is set to an index of CPU
-    builds it takes one of these. Raises InstallError when it fails.
+    In a .venv that scripts/environment created, that script installs the packages and updates them from then on.
+    Elsewhere the pip of `python` does. torch from PyPI is the CUDA build for NVIDIA drivers; a pip that is configured
+    with an index of CPU builds installs one of those. Raises InstallError when a command fails.
     """
     for command in _commands(requirements, root, prefix, python):
         run = subprocess.run(command)
         if run.returncode:
-            raise InstallError(f"the packages could not be installed ({' '.join(command[:5])} ...); see above")
+            raise InstallError(f"the packages could not be installed: see the output of `{' '.join(command[:5])} ...`")
     importlib.invalidate_caches()
 
 

@@ -1,4 +1,4 @@
-"""How far a long step is: a bar at a terminal, else a line now and then."""
+"""Shows the progress of a download: a bar at a terminal, otherwise a line every ten seconds."""
 
 import sys
 import time
@@ -12,14 +12,14 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def progress(title: str, total_bytes: int | None, done_bytes: int = 0) -> Iterator[Advance]:
-    """Show how far `title` is while the block runs; what is yielded takes the bytes that were done since.
+    """Show the progress of `title` while the block runs. Yields a function to call with each number of new bytes.
 
-    A negative number takes bytes back, where a file is begun again.
+    A negative number takes bytes back when a file starts again.
     """
     if sys.stderr.isatty():
         try:
             from tqdm import tqdm
-        except ImportError:  # it comes with huggingface_hub, of the extra `full`
+        except ImportError:  # huggingface_hub, of the extra `full`, installs it
             pass
         else:
             with tqdm(desc=title, total=total_bytes, initial=done_bytes, unit="B", unit_scale=True) as bar:
@@ -33,7 +33,7 @@ def _advance(bar: object, count: int) -> None:
 
 
 class Lines:
-    """A line on stderr every LINE_EVERY_S seconds: share, rate, time left."""
+    """Prints a line to stderr every LINE_EVERY_S seconds: percentage, rate, remaining time."""
 
     def __init__(self, title: str, total_bytes: int | None, done_bytes: int) -> None:
         self._title = title
@@ -51,7 +51,7 @@ class Lines:
 
 
 def progress_line(title: str, done_bytes: int, total_bytes: int | None, rate: float) -> str:
-    """Return how far `title` is as one line. `rate` is in bytes per second."""
+    """Return the progress of `title` as one line. `rate` is in bytes per second."""
     line = f"{title}: {size_text(done_bytes)}"
     if total_bytes:
         line += f" of {size_text(total_bytes)} ({100 * done_bytes // total_bytes} %)"
@@ -63,7 +63,7 @@ def progress_line(title: str, done_bytes: int, total_bytes: int | None, rate: fl
 
 
 def size_text(size_bytes: int) -> str:
-    """Return a size as people read it: 1.87 GB, 499 MB, 4 kB."""
+    """Return a size with a unit: 1.87 GB, 499 MB, 4 kB."""
     for unit, digits, factor in (("GB", 2, 1_000_000_000), ("MB", 0, 1_000_000), ("kB", 0, 1000)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:.{digits}f} {unit}"

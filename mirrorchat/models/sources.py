@@ -1,4 +1,4 @@
-"""Where released models come from: Hugging Face, ModelScope, or a folder or archive that was carried in."""
+"""The sources of released models: Hugging Face, ModelScope, and local folders and archives."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import requests
 import urllib3
 
 from mirrorchat.errors import InstallError, SourceFailed
-from mirrorchat.models.download import CHUNK_BYTES, CONNECT_S, SILENCE_S, Remote, download
+from mirrorchat.models.download import CHUNK_BYTES, CONNECT_S, SILENCE_S, TRANSIENT, Remote, download
 from mirrorchat.models.manifest import Release, ReleasedFile
 
 MODELSCOPE_ENDPOINT = "https://modelscope.cn"
@@ -21,25 +21,25 @@ LISTING_LIMIT_S = 60.0
 
 
 class Source(Protocol):
-    """A place that has releases. `name` is what `--source` takes."""
+    """A host of releases. `name` is the value for `--source`."""
 
     name: str
 
     def fetch(self, release: Release, file: ReleasedFile, folder: Path) -> None:
-        """Put `file` into `folder`, going on with what an earlier call left there. Raises SourceFailed."""
+        """Put `file` into `folder`, resuming a partial download. Raises SourceFailed."""
 
 
 class HuggingFace:
-    """The hub, through its own library: its endpoint, token, cache and offline mode (HF_ENDPOINT, HF_HOME, ...).
+    """The Hugging Face hub, with the settings of its own library: HF_ENDPOINT, HF_HOME, the token, the offline mode.
 
-    The library says where a file is and which content it has; the bytes are fetched by `download`, since the library
-    throws away what a broken transfer had brought.
+    The library finds the address and checksum of a file. `download` fetches the bytes, because the library discards a
+    partial transfer.
     """
 
     name = "huggingface"
 
     def fetch(self, release: Release, file: ReleasedFile, folder: Path) -> None:
-        """Put `file` into `folder`: from the hub's cache on this machine, else over the network."""
+        """Put `file` into `folder`, from the local cache of the hub if it is there, otherwise over the network."""
         if (folder / file.name).is_file():
             return
         try:
@@ -69,7 +69,7 @@ class HuggingFace:
             raise SourceFailed(f"{file.name} is not the released one there: its SHA-256 is {etag}")
         return Remote(
             name=file.name,
-            url=url,  # and not the place it leads to: that one's signature ends while a slow connection still fetches
+            url=url,  # not the redirect's target: its signature can expire during a slow download
             limit_bytes=file.limit_bytes,
             version=f"{metadata.commit_hash} {etag}",
             size_bytes=metadata.size,
@@ -79,7 +79,7 @@ class HuggingFace:
 
 
 def _hub_metadata(file: ReleasedFile, url: str) -> Any:
-    """Return what the hub says about the file at `url`; once more, patiently, when it was busy."""
+    """Return the metadata of the file at `url`. A busy hub is asked a second time, with the library's own retries."""
     import httpx2
     from huggingface_hub import errors, get_hf_file_metadata
 
@@ -87,25 +87,25 @@ def _hub_metadata(file: ReleasedFile, url: str) -> Any:
         try:
             return get_hf_file_metadata(url)
         except errors.HfHubHTTPError as error:
-            if error.response is None or error.response.status_code not in (408, 429, 500, 502, 503, 504):
+            if error.response is None or error.response.status_code not in TRANSIENT:
                 raise
             return get_hf_file_metadata(url, retry_on_errors=True)
     except errors.HfHubHTTPError as error:
         status = f"HTTP {error.response.status_code}" if error.response is not None else "an error"
         raise SourceFailed(f"{file.name}: {status}") from None
-    except ImportError as error:  # for a SOCKS proxy a further package is needed
+    except ImportError as error:  # a SOCKS proxy needs one more package
         raise SourceFailed(f"the proxy cannot be used: {error}") from None
     except (httpx2.HTTPError, OSError, ValueError) as error:
         raise SourceFailed(f"it does not answer ({type(error).__name__})") from None
 
 
 class ModelScope:
-    """ModelScope over plain HTTPS. MODELSCOPE_ENDPOINT or MODELSCOPE_DOMAIN name another host."""
+    """ModelScope over HTTPS. MODELSCOPE_ENDPOINT or MODELSCOPE_DOMAIN selects another host."""
 
     name = "modelscope"
 
     def fetch(self, release: Release, file: ReleasedFile, folder: Path) -> None:
-        """Put `file` into `folder`. Its checksum is enforced where it is known; ModelScope gives none."""
+        """Put `file` into `folder`. ModelScope publishes no checksums, so only known ones are enforced."""
         if (folder / file.name).is_file():
             return
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -122,13 +122,13 @@ class ModelScope:
 
 
 def modelscope_endpoint(environ: Mapping[str, str] = os.environ) -> str:
-    """Return ModelScope's address. Its own client takes MODELSCOPE_DOMAIN without a scheme."""
+    """Return the address of ModelScope. MODELSCOPE_DOMAIN, a variable of its own client, has no scheme."""
     named = environ.get("MODELSCOPE_ENDPOINT") or environ.get("MODELSCOPE_DOMAIN") or MODELSCOPE_ENDPOINT
     return (named if "://" in named else f"https://{named}").rstrip("/")
 
 
 def _dataset_url(repository: str, name: str) -> str:
-    """Return the present address of a file in a data set: its listing holds one that is signed for a while."""
+    """Return the current address of a file in a data set. The listing holds addresses whose signatures expire."""
     listing = f"{modelscope_endpoint()}/api/v1/datasets/{repository}/oss/tree"
     try:
         text = _read_listing(listing)
@@ -141,12 +141,12 @@ def _dataset_url(repository: str, name: str) -> str:
     if not urls:
         raise SourceFailed(f"it has no {name}")
     if urlsplit(urls[0]).scheme not in ("https", urlsplit(listing).scheme):
-        raise SourceFailed(f"its address of {name} is not safe")
+        raise SourceFailed(f"its address of {name} is not encrypted")
     return urls[0]
 
 
 def _read_listing(url: str) -> bytes:
-    """Return the body at `url`, which must come whole within LISTING_LIMIT_S and be no longer than its limit."""
+    """Return the body at `url`. Raises SourceFailed when it takes longer than LISTING_LIMIT_S or is too long."""
     ends_s = time.monotonic() + LISTING_LIMIT_S
     text = b""
     headers = {"Accept-Encoding": "identity"}
@@ -158,23 +158,22 @@ def _read_listing(url: str) -> bytes:
             if len(text) > LISTING_LIMIT_BYTES:
                 raise SourceFailed("its list of files is too long")
             if time.monotonic() > ends_s:
-                raise SourceFailed("its list of files does not come")
+                raise SourceFailed("its list of files does not arrive")
     return text
 
 
 SOURCES: Mapping[str, Callable[[], Source]] = {HuggingFace.name: HuggingFace, ModelScope.name: ModelScope}
 
 
-def carried_in(release: Release, place: Path) -> Path:
-    """Return the folder or archive at or in `place` that holds `release`.
+def find_offline(release: Release, path: Path) -> Path:
+    """Return the folder or archive that holds `release`: `path` itself, or one inside it.
 
-    `place` may be it, or a folder with those of several releases: in folders named after the model, or in the
-    archives that were published. Raises InstallError when it is not there.
+    `path` may be a folder of several releases, as folders with the models' names or as the published archives. Raises
+    InstallError when it does not exist.
     """
-    if not place.exists():
-        raise InstallError(f"{place} does not exist")
+    if not path.exists():
+        raise InstallError(f"{path} does not exist")
     archives = [file.name for file in release.files if release.is_archive]
     archives += [name.replace("_exp.tar.gz", "_libtorch.tar.gz") for name in archives]
-    choices = [place / release.name, *(place / name for name in archives), place / release.folder]
-    found = next((choice for choice in choices if choice.exists()), place)
-    return found
+    names = [release.name, *archives, release.folder]
+    return next((path / name for name in names if (path / name).exists()), path)

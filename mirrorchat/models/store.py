@@ -1,7 +1,7 @@
-"""The installed models: a folder each in models_dir, with a record of its files and their checksums (installed.json).
+"""The installed models: each has a folder in models_dir, with a record of its files and checksums (installed.json).
 
-The record is made when a model is installed, and `verify` compares with it ever after. Folders that were filled by
-hand have none; they are used all the same.
+The installation writes the record, and `verify` compares the files with it. A folder that was filled by hand has no
+record, and the server uses it nevertheless.
 """
 
 import datetime
@@ -30,7 +30,7 @@ DAMAGED = "damaged"
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file as it was when it was recorded. `sha256` is in hexadecimal."""
+    """The size and SHA-256 (hexadecimal) of a file at the time of its installation."""
 
     name: str
     size_bytes: int
@@ -39,7 +39,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """What is in a model's folder: `files`, made from the files `released`, under the licence that was accepted."""
+    """The contents of a model's folder: `files`, converted from the `released` files of a `source`."""
 
     name: str
     source: str
@@ -50,26 +50,31 @@ class Record:
 
 
 def describe(folder: Path, names: Iterable[str]) -> tuple[FileRecord, ...]:
-    """Return the records of files in `folder`, which are read for it."""
+    """Read the files `names` in `folder`, and return their records."""
     return tuple(FileRecord(name, (folder / name).stat().st_size, sha256_of(folder / name)) for name in sorted(names))
 
 
 def now_text() -> str:
-    """Return the time, as records have it."""
+    """Return the current time in the format of records."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write `record` into `folder`, and wait until it is on the disk."""
+    """Write `record` into `folder`, and wait until the disk has stored it."""
     with (folder / RECORD_FILE).open("x", encoding="utf-8") as file:
         json.dump(asdict(record), file, indent=2)
         file.write("\n")
-        file.flush()
+    sync_to_disk(folder / RECORD_FILE)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until the disk has stored the file: after a power cut, a renamed file could otherwise be empty."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def read_record(folder: Path) -> Record | None:
-    """Return the record in `folder`, or None where there is none. Raises InstallError when it is damaged."""
+    """Return the record in `folder`, or None if there is no record. Raises InstallError when it is damaged."""
     path = folder / RECORD_FILE
     try:
         values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +100,10 @@ def _file_records(values: Sequence[Mapping[str, Any]]) -> tuple[FileRecord, ...]
 
 
 def installed_name(folder: Path) -> str:
-    """Return what is in `folder`: a release's name, BY_HAND without a record, DAMAGED with a bad one, or nothing."""
+    """Return the name of the release in `folder`.
+
+    It is BY_HAND for files without a record, DAMAGED for a damaged record, and empty for an empty folder.
+    """
     try:
         record = read_record(folder)
     except InstallError:
@@ -106,9 +114,9 @@ def installed_name(folder: Path) -> str:
 
 
 def faults(folder: Path, record: Record, *, contents: bool = True) -> list[str]:
-    """Return what is wrong with the files in `folder`, a sentence each.
+    """Return a sentence for each recorded file in `folder` that is missing or differs.
 
-    Every one is read whole; without `contents` only their sizes are looked at.
+    Every file is read completely; without `contents` only the sizes are compared.
     """
     found: list[str] = []
     for file in record.files:
@@ -123,44 +131,44 @@ def faults(folder: Path, record: Record, *, contents: bool = True) -> list[str]:
 
 
 def size_on_disk(folder: Path) -> int:
-    """Return the bytes of the files in `folder`."""
+    """Return the total size of the files in `folder`, in bytes."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) if folder.is_dir() else 0
 
 
 def remove_model(release: Release, models_dir: Path, *, unrecorded: bool = False) -> None:
-    """Remove `release`, and what an unfinished installation of it left.
+    """Remove `release`, and the files of an unfinished installation of it.
 
-    Raises InstallError when it is not there, or was put there by hand and `unrecorded` ones shall stay.
+    Raises InstallError when it is not installed. Files without a record are removed only with `unrecorded`.
     """
     folder = models_dir / release.folder
     had_downloads = (models_dir / DOWNLOADS / release.name).is_dir()
     present = installed_name(folder)
     if present == release.name or (unrecorded and present in (BY_HAND, DAMAGED)):
-        # renamed first: a server that starts meanwhile finds no half of a model
+        # the rename comes first: a server that starts meanwhile finds no half of a model
         gone = models_dir / f"{ASIDE_PREFIX}removed-{release.folder}"
         folder.rename(gone)
         _discard(gone)
     elif not had_downloads:
         hint = {
-            BY_HAND: ": what was put there by hand is removed with --force",
-            DAMAGED: f": its {RECORD_FILE} is damaged; --force removes it all the same",
+            BY_HAND: ": files that were put there by hand are removed with --force",
+            DAMAGED: f": its {RECORD_FILE} is damaged; --force removes it nevertheless",
         }.get(present, f": {present} is" if present else "")
         raise InstallError(f"{release.name} is not installed in {folder}{hint}")
     remove_downloads(release, models_dir)
 
 
 def remove_downloads(release: Release, models_dir: Path) -> None:
-    """Remove what was fetched of `release`, if anything."""
+    """Remove the downloads of `release`, if there are any."""
     shutil.rmtree(models_dir / DOWNLOADS / release.name, ignore_errors=True)
-    with suppress(OSError):  # of other releases something may be there
+    with suppress(OSError):  # it is not empty while it has downloads of other releases
         (models_dir / DOWNLOADS).rmdir()
 
 
 @contextmanager
 def locked(models_dir: Path) -> Iterator[None]:
-    """Keep other installations out of `models_dir` while the block runs, and clear what a killed one left.
+    """Lock `models_dir` against other installations while the block runs, and clean up after a killed one.
 
-    Raises InstallError when another one is at work, or the folder cannot be written.
+    Raises InstallError when another installation is running, or the folder cannot be written.
     """
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
@@ -171,7 +179,7 @@ def locked(models_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InstallError(f"another `mirrorchat models` is at work in {models_dir}: wait until it ends") from None
+            raise InstallError(f"another `mirrorchat models` is running in {models_dir}: wait until it ends") from None
         _clear(models_dir)
         yield
 
@@ -182,13 +190,13 @@ def _clear(models_dir: Path) -> None:
         if folder.exists():
             _discard(path)
         else:
-            path.rename(folder)  # killed between the two renames of `put_in_place`
+            path.rename(folder)  # the installation was killed between the two renames of `put_in_place`
     for path in models_dir.glob(f"{ASIDE_PREFIX}*"):
         _discard(path)
 
 
 def _discard(path: Path) -> None:
-    """Remove a folder; where it is a link to one on another disk, the link."""
+    """Remove a folder. If it is a symbolic link to another disk, remove only the link."""
     if path.is_symlink():
         path.unlink()
     else:
@@ -196,7 +204,7 @@ def _discard(path: Path) -> None:
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
-    """Rename the whole folder `aside` to `folder`; what was there goes away once the new one stands."""
+    """Rename the finished folder `aside` to `folder`, and then remove the previous one."""
     replaced = folder.parent / f"{REPLACED_PREFIX}{folder.name}"
     if folder.exists() or folder.is_symlink():
         folder.rename(replaced)

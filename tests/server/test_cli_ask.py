@@ -289,7 +289,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], monkeypatch: pytest.Monke
         (["ask", "/no/such/file.wav"], "/no/such/file.wav cannot be read: No such file"),
         (["ask", QUESTION, "--server", "ftp://host"], "--server takes a URL"),
         (["ask", QUESTION, "--server", "http://name:word@host"], "--server takes a URL"),
-        (["ask", QUESTION, "--server", "http://127.0.0.1:1"], "http://127.0.0.1:1: nothing listens there"),
+        (["ask", QUESTION, "--server", "http://127.0.0.1:1"], "http://127.0.0.1:1: no server listens there"),
         (["ask", QUESTION, "--out", "/no/such/folder/answer.wav"], "/no/such/folder/answer.wav cannot be written"),
         (["ask", QUESTION, "--config", "/no/such/config.py"], "/no/such/config.py cannot be read"),
         (["hear", QUESTION, "--config", "/no/such/config.py"], "/no/such/config.py cannot be read"),

@@ -25,9 +25,9 @@ from support.trained_wenet import write_trained_checkpoint
 from mirrorchat.audio.decoding import decode
 from mirrorchat.cli.doctor.findings import State
 from mirrorchat.cli.doctor.round_trip import STAGES
-from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say
 from mirrorchat.cli.doctor.weights import needs_full, stages, weight_findings
 from mirrorchat.cli.main import cli
+from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
 from mirrorchat.engines import Language
 from mirrorchat.models.store import FileRecord, Record, describe, now_text, write_record
 from mirrorchat.settings import load_settings
@@ -122,7 +122,7 @@ def test_out_of_the_box_there_are_warnings_only(doctor: Doctor) -> None:
     assert "mirrorchat models install wenet-zh" in report.find("weights", "hearing Chinese")["remedy"]
     english = report.find("round trip", "English")["values"]
     assert english["voice"] == "tint" and all(english[f"{stage}_ms"] >= 0 for stage in STAGES)
-    assert "its words were given" in report.find("round trip", "Chinese")["found"]
+    assert "its text was given" in report.find("round trip", "Chinese")["found"]
     check_the_engines(report)
 
 
@@ -150,7 +150,7 @@ def test_real_models_are_compared_and_make_the_round_trip(doctor: Doctor, models
     for language in ("Chinese", "English"):
         found = report.find("round trip", language)
         if found["values"].get("error") == "NoWords":  # the tiny recognizers know the tests' words only
-            found = report.find("round trip", f"{language}, words given")
+            found = report.find("round trip", f"{language}, text given")
         assert found["state"] == "ok" and found["values"]["voice"] == "clone" and found["values"]["speak_ms"] > 0
 
 
@@ -177,7 +177,7 @@ def test_a_broken_package_stops_what_needs_it_and_nothing_else(doctor: Doctor) -
     assert done.returncode == 1 and done.stderr == ""
     titles = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]
     assert titles[:-1] == SECTIONS and "problem" in titles[-1]
-    assert "soundfile does not import" in done.stdout and "device is 'cuda:7'" in done.stdout
+    assert "soundfile cannot be imported" in done.stdout and "device is 'cuda:7'" in done.stdout
     assert "\x1b" not in done.stdout
 
 
@@ -213,7 +213,7 @@ def test_what_takes_long_is_said_at_a_terminal_only(doctor: Doctor) -> None:
         printed = process.communicate(timeout=60)[0]
     shown = os.read(ours, 10_000).decode()
     os.close(ours)
-    assert "looking at: device" in shown and shown.endswith("\r\x1b[K")
+    assert "examining: device" in shown and shown.endswith("\r\x1b[K")
     assert json.loads(printed)["findings"]
 
 
@@ -275,5 +275,5 @@ def test_languages_with_other_synthesizers_are_apart(doctor: Doctor) -> None:
 
 def test_the_english_question_is_that_of_the_example() -> None:
     example = decode((ROOT / "examples" / "question.wav").read_bytes(), limit_s=60.0)
-    spoken = say(*QUESTIONS[Language.ENGLISH])
+    (spoken,) = synthesize(QUESTIONS[Language.ENGLISH])
     assert spoken.sample_rate == example.sample_rate and len(spoken.samples) == len(example.samples)

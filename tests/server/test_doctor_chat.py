@@ -58,7 +58,7 @@ def test_an_api_that_takes_no_max_tokens_is_asked_as_the_server_asks() -> None:
 
 @pytest.mark.parametrize(
     ("code", "remedy"),
-    [(401, "key"), (403, "key"), (404, "/v1"), (429, "credit"), (500, "log"), (302, "redirects"), (418, "status")],
+    [(401, "key"), (403, "key"), (404, "/v1"), (429, "credit"), (500, "log"), (302, "redirect"), (418, "status")],
 )
 def test_a_status_has_its_remedy(code: int, remedy: str) -> None:
     with ChatServer(status(code)) as server:
@@ -85,7 +85,7 @@ def test_other_failures_have_theirs() -> None:
         "first_token_timeout_s",
         "getent hosts no-such",
     ]
-    for finding, remedy in zip(found, [*remedies, "cannot even be sent"], strict=True):
+    for finding, remedy in zip(found, [*remedies, "cannot be sent"], strict=True):
         assert remedy in finding.remedy and finding.values["status"] is None
 
 

@@ -95,4 +95,4 @@ def test_where_nothing_is_heard_the_other_stages_are_tried_with_the_words(engine
     heard = lambda *_, **__: Transcript("", Language.ENGLISH)  # noqa: E731
     unheard, given = turn(engines, "recognize", heard)
     assert unheard.state is State.WARNING and unheard.values["error"] == "NoWords"
-    assert given.state is State.OK and given.subject == "English, words given" and "speak_ms" in given.values
+    assert given.state is State.OK and given.subject == "English, text given" and "speak_ms" in given.values

@@ -112,7 +112,7 @@ def test_wrong_versions_are_problems_with_the_command(tmp_path: Path, monkeypatc
     found = named(package_findings(needs_full=True))
     assert found["base"].found == "soxr>=0.5,<2 is needed, and 0.1 is installed"
     assert found["base"].state is State.PROBLEM and "scripts/environment" in found["base"].remedy
-    assert found["tint"].state is State.WARNING and "not tinted" in found["tint"].found
+    assert found["tint"].state is State.WARNING and "does not resemble" in found["tint"].found
     assert found["full"].state is State.PROBLEM and found["full"].remedy == "`scripts/environment full`"
     assert "torch==2.13.0 is needed, and 2.12.0 is installed" in found["full"].found
     assert named(package_findings(needs_full=False))["full"].state is State.OK
@@ -134,7 +134,7 @@ def test_nginx_matters_before_others_are_let_in(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(doctor_deploy, "_SBIN", ())
     missing = named(deploy_findings(Settings()))["nginx"]
-    assert missing.state is State.WARNING and "before others" in missing.remedy
+    assert missing.state is State.WARNING and "before you admit" in missing.remedy
     program(tmp_path, "nginx")
     found = deploy_findings(Settings())
     assert {finding.state for finding in found} == {State.OK}

@@ -276,7 +276,7 @@ def test_an_xtts_that_was_changed_is_doubted(tmp_path: Path) -> None:
 def test_failures_are_counted_and_end_with_1(models_dir: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_speech, "ANSWERS", dict.fromkeys(Language, ("?!",)))  # holds nothing to say
     result = evaluate(short, "--answers", 1, "--json")
-    assert result.exit_code == 1 and result.stderr == "mirrorchat: 2 failed, the first because: nothing was spoken\n"
+    assert result.exit_code == 1 and result.stderr == "mirrorchat: 2 failed, the first one with: nothing was spoken\n"
     report = json.loads(result.stdout)
     spoken = report["languages"]["english"]["answers"]
     assert (spoken["spoken"], spoken["failed"], spoken["real_time_factor"]) == (0, 1, None)

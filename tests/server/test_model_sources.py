@@ -79,7 +79,7 @@ def test_a_broken_transfer_is_gone_on_with(server: HubServer, folder: Path) -> N
 
 def test_another_run_goes_on_where_one_gave_up(server: HubServer, folder: Path) -> None:
     server.misbehave("cdn", FILE.name, Fault(cut_after=120_000), *[Fault(status=503)] * 4)
-    with pytest.raises(SourceFailed, match=r"model\.pth does not come: HTTP 503"):
+    with pytest.raises(SourceFailed, match=r"model\.pth could not be downloaded: HTTP 503"):
         fetch(folder)
     assert fetch(folder) == CONTENT
     assert server.sent["cdn", FILE.name] == len(CONTENT)
@@ -166,7 +166,7 @@ def test_a_slow_drip_is_given_up(server: HubServer, folder: Path, monkeypatch: p
 def test_silence_is_given_up(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_download, "SILENCE_S", 0.1)
     server.misbehave("cdn", FILE.name, *[Fault(drip_s=5.0)] * 4)
-    with pytest.raises(SourceFailed, match="nothing comes"):
+    with pytest.raises(SourceFailed, match="the server sends nothing"):
         fetch(folder)
 
 
@@ -220,7 +220,7 @@ def test_modelscope_has_models_and_data_sets(server: HubServer, folder: Path) ->
         (Fault(body=b" " * 5_000_000), "too long"),
         (
             Fault(body=b'{"Data": [{"Key": "librispeech_u2pp_conformer_exp.tar.gz", "Url": "file:///etc/passwd"}]}'),
-            "not safe",
+            "not encrypted",
         ),
     ],
 )
@@ -233,7 +233,7 @@ def test_a_bad_listing_is_refused(server: HubServer, folder: Path, fault: Fault,
 def test_a_listing_that_drips_is_given_up(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_sources, "LISTING_LIMIT_S", 0.1)
     server.misbehave("listing", WENET.modelscope.name, Fault(body=b" " * 1000, drip_s=0.02))
-    with pytest.raises(SourceFailed, match="its list of files does not come"):
+    with pytest.raises(SourceFailed, match="its list of files does not arrive"):
         ModelScope().fetch(WENET, WENET.files[0], folder)
 
 

@@ -149,7 +149,7 @@ def test_xtts_is_fetched_and_converted(published_xtts: HubServer, models_dir: Pa
     expected = {"config.json", "vocab.json", "model.safetensors", "speakers_xtts.safetensors", "installed.json"}
     assert names_in(folder) == expected
     assert load_network(folder).gpt.layers == 2
-    assert succeeded(models("verify")) == "xtts-v2: as it was installed\n"
+    assert succeeded(models("verify")) == "xtts-v2: unchanged since its installation\n"
 
 
 def test_the_original_is_kept_on_demand(published_xtts: HubServer, models_dir: Path, released_xtts: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_changed_pickle_is_not_opened(published_xtts: HubServer, models_dir: P
 def test_an_installed_model_is_not_fetched_again(server: HubServer, models_dir: Path) -> None:
     succeeded(install("wenet-en"))
     asked = len(server.requests)
-    assert "wenet-en is installed; --replace installs it anew" in succeeded(install("wenet-en"))
+    assert "wenet-en is installed; --replace installs it again" in succeeded(install("wenet-en"))
     assert len(server.requests) == asked
     succeeded(install("wenet-en", "--replace"))
     assert len(server.requests) > asked
@@ -237,7 +237,7 @@ def test_a_failed_replacement_leaves_the_old_one(server: HubServer, models_dir: 
 def test_a_folder_that_was_filled_by_hand_is_left_alone(server: HubServer, models_dir: Path) -> None:
     copy_of(WENET_REFERENCE / "librispeech", models_dir / "wenet-en", *WENET_NAMES)
     assert "was filled by hand" in refused(install("wenet-en"))
-    assert "put there by hand is removed with --force" in refused(models("remove", "wenet-en"))
+    assert "put there by hand are removed with --force" in refused(models("remove", "wenet-en"))
     assert names_in(models_dir / "wenet-en") == set(WENET_NAMES)
     rows = {row["name"]: row["installed"] for row in json.loads(succeeded(models("list", "--json")))}
     assert rows["wenet-en"] == "by hand" and rows["wenet-en-gigaspeech"] == "no"
@@ -258,7 +258,7 @@ def test_two_installations_do_not_meet(server: HubServer, models_dir: Path) -> N
     models_dir.mkdir()
     with (models_dir / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert "another `mirrorchat models` is at work" in refused(install("wenet-en"))
+        assert "another `mirrorchat models` is running" in refused(install("wenet-en"))
     succeeded(install("wenet-en"))
 
 
@@ -269,7 +269,7 @@ def test_what_a_killed_replacement_left_is_put_right(server: HubServer, models_d
     (models_dir / ".installing-abc" / "final.pt").write_bytes(b"half")
     assert "is not installed" in refused(models("remove", "xtts-v2"))
     assert names_in(models_dir) == {"wenet-en", ".lock"}
-    assert succeeded(models("verify", "wenet-en")) == "wenet-en: as it was installed\n"
+    assert succeeded(models("verify", "wenet-en")) == "wenet-en: unchanged since its installation\n"
 
 
 # licences
@@ -302,26 +302,26 @@ def test_the_licence_is_asked_for_at_a_terminal(models_dir: Path, tmp_path: Path
     assert names_in(models_dir / "wenet-en") == CONVERTED
 
 
-# carried in
+# offline install
 
 
-def test_an_archive_is_carried_in(models_dir: Path, tmp_path: Path) -> None:
+def test_an_archive_is_installed_offline(models_dir: Path, tmp_path: Path) -> None:
     archive = tmp_path / "anything.tgz"
     archive.write_bytes(wenet_archive())
     succeeded(install("wenet-en", "--from", str(archive)))
     record = read_record(models_dir / "wenet-en")
-    assert record and record.source == "carried in" and record.released[0].name == "anything.tgz"
+    assert record and record.source == "offline install" and record.released[0].name == "anything.tgz"
 
 
-def test_several_models_are_carried_in_one_folder(models_dir: Path, tmp_path: Path, released_xtts: Path) -> None:
-    carried = tmp_path / "carried"
-    shutil.copytree(released_xtts, carried / "xtts-v2")
-    (carried / ENGLISH).write_bytes(wenet_archive())
-    before = {path: path.read_bytes() for path in carried.rglob("*") if path.is_file()}
-    message = refused(install("xtts-v2", "wenet-en", "--from", str(carried)))
+def test_several_models_are_installed_from_one_folder(models_dir: Path, tmp_path: Path, released_xtts: Path) -> None:
+    offline = tmp_path / "offline"
+    shutil.copytree(released_xtts, offline / "xtts-v2")
+    (offline / ENGLISH).write_bytes(wenet_archive())
+    before = {path: path.read_bytes() for path in offline.rglob("*") if path.is_file()}
+    message = refused(install("xtts-v2", "wenet-en", "--from", str(offline)))
     assert "is not the released file" in message and "--allow-changed" in message
-    succeeded(install("xtts-v2", "wenet-en", "--from", str(carried), "--allow-changed"))
-    assert {path: path.read_bytes() for path in carried.rglob("*") if path.is_file()} == before
+    succeeded(install("xtts-v2", "wenet-en", "--from", str(offline), "--allow-changed"))
+    assert {path: path.read_bytes() for path in offline.rglob("*") if path.is_file()} == before
     assert load_network(models_dir / "xtts-v2").gpt.layers == 2
 
 
@@ -345,7 +345,7 @@ def test_a_folder_on_another_disk_is_left_there(server: HubServer, models_dir: P
     assert names_in(models_dir / "wenet-en") == CONVERTED and names_in(elsewhere) == set(WENET_NAMES)
 
 
-def test_installed_models_are_carried_to_another_machine(
+def test_installed_models_are_copied_to_another_computer(
     published_xtts: HubServer, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     succeeded(install("xtts-v2", "wenet-en"))
@@ -356,12 +356,12 @@ def test_installed_models_are_carried_to_another_machine(
     for name in ("xtts-v2", "wenet-en"):
         assert names_in(models_dir / name) == names_in(other / name)
         record = read_record(models_dir / name)
-        assert record and record.released and record.source == "carried in"
+        assert record and record.released and record.source == "offline install"
     (other / "wenet-en" / "units.txt").write_text("damaged on the way\n")
     assert "units.txt has" in refused(install("wenet-en", "--replace", "--from", str(other)))
 
 
-def test_a_runtime_release_is_carried_in(models_dir: Path, tmp_path: Path) -> None:
+def test_a_runtime_release_is_installed_offline(models_dir: Path, tmp_path: Path) -> None:
     files = {name: (WENET_TINY / "en" / name).read_bytes() for name in ("final.zip", "units.txt")}
     (tmp_path / "librispeech_u2pp_conformer_libtorch.tar.gz").write_bytes(archive_of(files))
     succeeded(install("wenet-en", "--from", str(tmp_path)))
@@ -389,7 +389,7 @@ class Planted:
 @pytest.mark.parametrize("name", ["wenet-en", "xtts-v2"])
 def test_what_a_pickle_names_is_not_run(models_dir: Path, tmp_path: Path, released_xtts: Path, name: str) -> None:
     source = WENET_REFERENCE / "librispeech" if name == "wenet-en" else released_xtts
-    folder = Path(shutil.copytree(source, tmp_path / "carried"))
+    folder = Path(shutil.copytree(source, tmp_path / "offline"))
     for pickle in ("final.pt", "model.pth"):
         if (folder / pickle).is_file():
             torch.save({"model": {}, "config": Planted(tmp_path / "it ran")}, folder / pickle)
@@ -436,7 +436,7 @@ def test_a_damaged_record_keeps_nobody_from_the_rest(server: HubServer, models_d
     assert "is damaged" in refused(install("wenet-en"))
     assert "--force" in refused(models("remove", "wenet-en"))
     succeeded(install("wenet-en", "--replace"))
-    assert succeeded(models("verify")) == "wenet-en: as it was installed\n"
+    assert succeeded(models("verify")) == "wenet-en: unchanged since its installation\n"
     (models_dir / "wenet-en" / "installed.json").write_text("{}")
     succeeded(models("remove", "wenet-en", "--force"))
     assert not (models_dir / "wenet-en").exists()
@@ -495,4 +495,4 @@ def test_a_killed_installation_is_gone_on_with(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert server.ranges[-1] == f"bytes={had}-"
-    assert succeeded(models("verify")) == "wenet-en: as it was installed\n"
+    assert succeeded(models("verify")) == "wenet-en: unchanged since its installation\n"

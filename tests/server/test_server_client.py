@@ -12,16 +12,16 @@ from support.command_line import run
 
 from mirrorchat.audio.encoders import WavEncoder
 from mirrorchat.audio.samples import Audio, to_pcm16
-from mirrorchat.cli.client import server_client, server_events, server_speech
-from mirrorchat.cli.client.asked import Answered, AnswerEvent, Asked
+from mirrorchat.cli.client import server_client, server_speech, server_turn
 from mirrorchat.cli.client.server_client import ServerClient
-from mirrorchat.cli.client.server_events import ask_server
-from mirrorchat.cli.client.server_speech import hear_there, speech_there
+from mirrorchat.cli.client.server_speech import recognize_on_server, speech_from_server
+from mirrorchat.cli.client.server_turn import ask_server
+from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
 from mirrorchat.engines import Language, VoiceKind
 from mirrorchat.errors import ServerFailed
 from mirrorchat.turn.events import SpokenAudio, TextDelta
 
-ASKED = Asked(b"RIFF", Language.ENGLISH, Language.CHINESE, "Hi", "one, two", "an id")
+REQUEST = TurnRequest(b"RIFF", Language.ENGLISH, Language.CHINESE, "Hi", "one, two", "an id")
 SOUND = np.sin(np.arange(24_000, dtype=np.float32) / 20) * np.float32(0.5)
 VOICE = {"kind": "tint", "reason": "coloured"}
 DONE = event("done", {"reply": "Well.", "voice": VOICE, "engines": {"chat": {"name": "chat", "model": "m"}}})
@@ -36,10 +36,10 @@ def audio(**other: object) -> bytes:
     return event("audio", data | other)
 
 
-def asked(*pieces: bytes) -> list[AnswerEvent]:
+def asked(*pieces: bytes) -> list[TurnEvent]:
     """Return the events of a turn, which a server answers with `pieces`."""
     with AnsweringServer(lambda got: iter(pieces)) as server, ServerClient(server.url) as client:
-        return list(ask_server(client, ASKED))
+        return list(ask_server(client, REQUEST))
 
 
 def test_a_turn_comes_as_the_server_says_it() -> None:
@@ -48,10 +48,13 @@ def test_a_turn_comes_as_the_server_says_it() -> None:
         yield audio() + DONE
 
     with AnsweringServer(answer) as server, ServerClient(server.url, "the-key") as client:
-        text, spoken, answered = ask_server(client, ASKED)
+        text, spoken, completed = ask_server(client, REQUEST)
     assert text == TextDelta("Well.")
     assert isinstance(spoken, SpokenAudio) and np.abs(spoken.audio.samples - SOUND).max() < 1e-4
-    assert isinstance(answered, Answered) and answered.voice.kind is VoiceKind.TINT and answered.session_id == ""
+    assert (
+        isinstance(completed, TurnCompleted)
+    assert completed.voice.kind is VoiceKind.TINT and completed.session_id == ""
+    )
     got = server.got[0]
     assert (got.method, got.path, got.headers["authorization"]) == ("POST", "/process_audio", "Bearer the-key")
     for name, value in (
@@ -91,8 +94,8 @@ def test_a_turn_comes_as_the_server_says_it() -> None:
         ),
         ([reply_json({"error": {"message": "key?", "code": "k"}}, "401 No")], "set MIRRORCHAT_API_KEY"),
         ([reply(b"", "200 OK", "text/event-stream", "Content-Encoding: gzip")], "compresses"),
-        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "no connection"),
-        ([b""], "no connection"),
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "connection failed"),
+        ([b""], "connection failed"),
     ],
 )
 def test_what_is_no_whole_answer_is_told(pieces: list[bytes], said: str) -> None:
@@ -102,8 +105,8 @@ def test_what_is_no_whole_answer_is_told(pieces: list[bytes], said: str) -> None
 
 
 def test_what_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_events, "EVENT_LIMIT_CHARS", 100_000)
-    monkeypatch.setattr(server_events, "SPEECH_LIMIT_S", 5.0)
+    monkeypatch.setattr(server_turn, "EVENT_LIMIT_CHARS", 100_000)
+    monkeypatch.setattr(server_turn, "SPEECH_LIMIT_S", 5.0)
     endless = {
         "cannot be read": b"x" * 65_536,  # a line
         "too long": audio(),
@@ -146,7 +149,7 @@ def wav(samples: Any = SOUND) -> bytes:
 def test_words_with_their_times_are_heard() -> None:
     found = {"text": "hello there", "duration": 1.5, "words": [{"word": "hello", "start": 0.1, "end": 0.4}]}
     with AnsweringServer(routes(transcriptions=reply_json(found))) as server, ServerClient(server.url) as client:
-        heard = hear_there(client, b"sound", Language.ENGLISH, timed=True)
+        heard = recognize_on_server(client, b"sound", Language.ENGLISH, timed=True)
     token = {"text": "hello", "start": 0.1, "end": 0.4, "confidence": None}
     assert heard["text"] == "hello there" and heard["tokens"] == [token]
     assert b'name="language"\r\n\r\nen\r\n' in server.got[0].body and b"verbose_json" in server.got[0].body
@@ -159,7 +162,7 @@ def test_a_recogniser_that_knows_no_times_is_asked_without() -> None:
         yield refusal if b"granularities" in got.body else reply_json({"text": "hello"})
 
     with AnsweringServer(answer) as server, ServerClient(server.url) as client:
-        assert hear_there(client, b"sound", Language.ENGLISH, timed=True)["text"] == "hello"
+        assert recognize_on_server(client, b"sound", Language.ENGLISH, timed=True)["text"] == "hello"
 
 
 @pytest.mark.parametrize("found", [[], {}, {"text": 7}, {"text": "x", "words": [1]}, {"text": "x", "duration": "long"}])
@@ -169,7 +172,7 @@ def test_what_is_no_transcript_is_told(found: object) -> None:
         ServerClient(server.url) as client,
         pytest.raises(ServerFailed, match="does not answer as"),
     ):
-        hear_there(client, b"sound", Language.ENGLISH, timed=False)
+        recognize_on_server(client, b"sound", Language.ENGLISH, timed=False)
 
 
 def test_speech_comes_in_a_voice_that_is_deleted_afterwards() -> None:
@@ -181,7 +184,7 @@ def test_speech_comes_in_a_voice_that_is_deleted_afterwards() -> None:
     with (
         AnsweringServer(routes(**answers)) as server,
         ServerClient(server.url) as client,
-        speech_there(client, "Hello there.", b"sample", Language.ENGLISH) as (voice, pieces),
+        speech_from_server(client, "Hello there.", b"sample", Language.ENGLISH) as (voice, pieces),
     ):
         samples = np.concatenate([piece.samples for piece in pieces])
     assert voice.kind is VoiceKind.CLONE and np.abs(samples - SOUND).max() < 1e-3
@@ -198,7 +201,7 @@ def test_a_long_text_is_said_in_several_requests(monkeypatch: pytest.MonkeyPatch
     with (
         AnsweringServer(routes(speech=reply(wav(), kind="audio/wav"))) as server,
         ServerClient(server.url) as client,
-        speech_there(client, text, None, Language.ENGLISH) as (_, pieces),
+        speech_from_server(client, text, None, Language.ENGLISH) as (_, pieces),
     ):
         assert sum(len(piece.samples) for piece in pieces) == 2 * len(SOUND)
     assert len(server.got) == 2 and all(b'"voice": "default"' in got.body for got in server.got)
@@ -218,7 +221,7 @@ def test_what_is_no_speech_is_told_and_the_voice_is_deleted(sound: bytes) -> Non
         AnsweringServer(routes(**answers)) as server,
         ServerClient(server.url) as client,
         pytest.raises(ServerFailed, match="wav"),
-        speech_there(client, "Hello.", b"sample", Language.ENGLISH) as (_, pieces),
+        speech_from_server(client, "Hello.", b"sample", Language.ENGLISH) as (_, pieces),
     ):
         assert all(isinstance(piece, Audio) for piece in pieces)
     assert server.got[-1].path == "/v1/audio/voices/a%2Fb"

@@ -6,13 +6,14 @@ import numpy as np
 
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
-from mirrorchat.cli.doctor import spoken_question
+from mirrorchat.cli.synthetic_speech import synthesize
 
 
 @functools.cache
 def say(text: str, voice: str = "en-us+klatt4") -> Audio:
     """Return `text` spoken by an eSpeak NG voice (`en-us+f2`, `cmn+m3`, ...)."""
-    return spoken_question.say(text, voice)
+    (audio,) = synthesize((text, voice))
+    return audio
 
 
 def say_wav(text: str, voice: str = "en-us+klatt4") -> bytes:

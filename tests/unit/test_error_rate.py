@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrorchat.cli.evaluation.error_rate import FEWEST_RESAMPLED, Edits, edits, interval, units
+from mirrorchat.cli.evaluation.error_rate import FEWEST_RESAMPLED, Edits, edits, interval, tokens
 from mirrorchat.engines import Language
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
@@ -56,13 +56,13 @@ def test_rates_are_of_what_was_said() -> None:
     ],
 )
 def test_what_sounds_the_same_is_the_same(one: str, other: str, language: Language, expected: int) -> None:
-    assert units(one, language) == units(other, language)
-    assert len(units(one, language)) == expected
+    assert tokens(one, language) == tokens(other, language)
+    assert len(tokens(one, language)) == expected
 
 
 @given(st.text(max_size=60), st.sampled_from(list(Language)))
 def test_any_text_has_units_without_blanks(text: str, language: Language) -> None:
-    assert all(unit and not any(map(str.isspace, unit)) for unit in units(text, language))
+    assert all(unit and not any(map(str.isspace, unit)) for unit in tokens(text, language))
 
 
 def test_intervals_hold_the_rate_and_need_enough_texts() -> None:

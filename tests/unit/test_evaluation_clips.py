@@ -69,9 +69,9 @@ def test_a_real_manifest_is_read() -> None:
         ("more/../one.wav\ten\thi\t", "leads out of the folder"),
         ("/etc/hostname\ten\thi\t", "leads out of the folder"),
         ("link.wav\ten\thi\t", "leads out of the folder"),
-        ("circle.wav\ten\thi\t", "is not there"),
-        ("none.wav\ten\thi\t", "none.wav is not there"),
-        ("n" * 5000 + "\ten\thi\t", r"n\.\.\. is not there"),
+        ("circle.wav\ten\thi\t", "does not exist"),
+        ("none.wav\ten\thi\t", "none.wav does not exist"),
+        ("n" * 5000 + "\ten\thi\t", r"n\.\.\. does not exist"),
         ("more\ten\thi\t", "more is not a file"),
         ("pipe.wav\ten\thi\t", "pipe.wav is not a file"),
         ("\ten\thi\t", "no file is named"),
@@ -89,8 +89,8 @@ def test_a_real_manifest_is_read() -> None:
         ("one.wav\ten\thi\x00\t", "control characters"),
         ("one.wav\ten\thi\x1b[2J\t", "control characters"),
         ("one.wav\ten\tna\udcefve\t", "not UTF-8"),
-        ("first.wav\ten\thi\t", "first.wav is in line 2 already"),
-        ("./first.wav\ten\thi\t", "first.wav is in line 2 already"),
+        ("first.wav\ten\thi\t", "first.wav is already in line 2"),
+        ("./first.wav\ten\thi\t", "first.wav is already in line 2"),
     ],
 )
 def test_a_bad_line_is_refused_by_its_number(folder: Path, line: str, why: str) -> None:

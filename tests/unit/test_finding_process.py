@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mirrorchat.cli.doctor.finding_process import findings_from
-from mirrorchat.cli.doctor.findings import Finding, Section, State, look_into, ok
+from mirrorchat.cli.doctor.findings import Finding, Section, State, examine, ok
 from mirrorchat.errors import ConfigurationError
 
 HEAD = """
@@ -60,7 +60,7 @@ def test_a_thread_that_hangs_does_not_keep_it(looked: Looking) -> None:
         ("    raise ConfigurationError('set it')", 30.0, "set it"),
         ("    raise SystemExit(3)", 30.0, "SystemExit in looks.py, line 10"),
         ("    raise ValueError('sk-secret')", 30.0, "ValueError in looks.py, line 10"),
-        ("    import no_such_package", 30.0, "no_such_package does not import"),
+        ("    import no_such_package", 30.0, "no_such_package cannot be imported"),
     ],
 )  # fmt: skip
 def test_however_it_ends_what_it_found_stays_and_the_end_is_said(
@@ -81,11 +81,10 @@ def test_a_section_that_raises_or_hangs_is_a_finding() -> None:
     def fail() -> list[Finding]:
         raise ConfigurationError("set it")
 
-    assert look_into(Section("it", lambda: [ok("a", "b")], 10.0)).findings == [ok("a", "b")]
-    (failed,) = look_into(Section("it", fail, 10.0)).findings
+    assert examine(Section("it", lambda: [ok("a", "b")], 10.0)).findings == [ok("a", "b")]
+    (failed,) = examine(Section("it", fail, 10.0)).findings
     assert (failed.state, failed.found) == (State.PROBLEM, "set it")
     let_go = threading.Event()
-    waited: list[int] = []
-    looked = look_into(Section("it", lambda: [ok("a", str(let_go.wait(60.0)))], 0.5), lambda: waited.append(1))
+    examined = examine(Section("it", lambda: [ok("a", str(let_go.wait(60.0)))], 0.5))
     let_go.set()
-    assert looked.stuck and looked.findings[0].state is State.PROBLEM and waited
+    assert examined.stuck and examined.findings[0].state is State.PROBLEM

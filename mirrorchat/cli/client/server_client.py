@@ -1,4 +1,4 @@
-"""HTTP to a running MirrorChat, for the command line. A server may be broken or hostile: all it sends is bounded."""
+"""The HTTP client of the command line. A server may be broken or hostile, so everything it sends has a limit."""
 
 import json
 import time
@@ -15,9 +15,9 @@ from mirrorchat.cli.client.terminal import printable
 from mirrorchat.errors import CommandError, ServerFailed
 
 CONNECT_TIMEOUT_S = 10.0
-SILENCE_TIMEOUT_S = 150.0  # whole answers come after turn_deadline_s, 100 s by default; events every 2 s
-EVENTS_TIMEOUT_S = 30.0
-ANSWER_LIMIT_S = 1800.0  # for all of a response
+SILENCE_TIMEOUT_S = 150.0  # a whole answer takes up to turn_deadline_s, by default 100 s
+EVENTS_TIMEOUT_S = 30.0  # the server sends an event at least every 2 s
+ANSWER_LIMIT_S = 1800.0  # for the complete response
 ERROR_LIMIT_BYTES = 65_536
 JSON_LIMIT_BYTES = 8_000_000
 READ_BYTES = 16_384
@@ -25,19 +25,10 @@ _KEY_LIMIT_BYTES = 4096
 _MESSAGE_LIMIT_CHARS = 1000
 
 
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-    except ValueError:
-        return False
-
-
 class ServerClient:
-    """Sends requests to the server at `url`, with `key` as its Bearer token. Close it, or use it in a with block.
+    """Sends requests to the server at `url`, with `key` as the Bearer token. Use it in a with block.
 
-    Raises CommandError for a URL that is none. Every method raises ServerFailed when the server does not answer as it
-    should.
+    Raises CommandError for an invalid URL. Every method raises ServerFailed when the server fails or refuses.
     """
 
     def __init__(self, url: str, key: str = "") -> None:
@@ -55,7 +46,7 @@ class ServerClient:
         self._session.close()
 
     def post_json(self, path: str, **body: Any) -> Any:
-        """Send a body as requests does (`json`, `data`, `files`), and return the JSON that comes back."""
+        """Send a `body` as arguments of requests (`json`, `data`, `files`), and return the JSON of the answer."""
         with self.open("POST", path, **body) as response:
             return json_of(response)
 
@@ -67,7 +58,7 @@ class ServerClient:
     def open(
         self, method: str, path: str, *, silence_s: float = SILENCE_TIMEOUT_S, **body: Any
     ) -> Iterator[requests.Response]:
-        """Send a request and yield the response, whose body is still to be read, with `read` alone."""
+        """Send a request and yield the response. Its body must be read with `read` or `json_of`."""
         try:
             response = self._session.request(
                 method, self.url + path, stream=True, allow_redirects=False, auth=self._authorise,
@@ -79,31 +70,31 @@ class ServerClient:
             if response.status_code >= 300:
                 raise _refusal(response)
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise ServerFailed("the server compresses its answer, which it was not asked to")
+                raise ServerFailed("the server compresses its answer without a request to do so")
             yield response
 
     def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Put the key into the header. With none, this keeps requests from looking for a password in ~/.netrc."""
+        """Set the key's header. This also prevents requests from reading a password from ~/.netrc."""
         if self._key:
             request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
     def _unreachable(self, error: Exception) -> ServerFailed:
         if isinstance(error, requests.exceptions.SSLError):
-            reason = "its certificate is not trusted, or it does not speak HTTPS (REQUESTS_CA_BUNDLE names other ones)"
+            reason = "its certificate is not trusted, or it does not speak HTTPS (REQUESTS_CA_BUNDLE adds certificates)"
         elif isinstance(error, requests.Timeout):
             reason = "it does not answer in time"
         elif isinstance(error, requests.ConnectionError) and "refused" in str(error):
-            reason = "nothing listens there; mirrorchat serve starts a server"
+            reason = "no server listens there; `mirrorchat serve` starts one"
         elif isinstance(error, requests.ConnectionError):
-            reason = "there is no connection, or it broke off"
+            reason = "the connection failed or broke"
         else:
             reason = type(error).__name__
         return ServerFailed(f"{printable(self.url)[:200]}: {reason}")
 
 
 def read(response: requests.Response) -> Iterator[bytes]:
-    """Yield the body as it comes, in pieces of READ_BYTES at most. Raises ServerFailed where it breaks off or lasts."""
+    """Yield the body while it arrives, up to READ_BYTES at a time. Raises ServerFailed for a broken or slow one."""
     limit = time.monotonic() + ANSWER_LIMIT_S
     try:
         for piece in response.raw.stream(READ_BYTES, decode_content=False):
@@ -115,11 +106,26 @@ def read(response: requests.Response) -> Iterator[bytes]:
 
 
 def json_of(response: requests.Response) -> Any:
-    """Return the JSON in the body. Raises ServerFailed for anything else."""
+    """Return the JSON in the body. Raises ServerFailed if it is not JSON."""
     try:
         return json.loads(_whole(response, JSON_LIMIT_BYTES))
     except (ValueError, RecursionError):
         raise ServerFailed("the server does not answer as MirrorChat does (no JSON)") from None
+
+
+def text_of(value: object, limit_chars: int | None = None) -> str:
+    """Return a value of JSON that must be a string. Raises TypeError for others and for longer ones."""
+    if not isinstance(value, str) or (limit_chars is not None and len(value) > limit_chars):
+        raise TypeError
+    return value
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        return False
 
 
 def _whole(response: requests.Response, limit_bytes: int) -> bytes:
@@ -132,7 +138,7 @@ def _whole(response: requests.Response, limit_bytes: int) -> bytes:
 
 
 def _refusal(response: requests.Response) -> ServerFailed:
-    """Return what the server says instead of an answer."""
+    """Return the error in a response that is not an answer."""
     status = response.status_code
     try:
         error = json.loads(_whole(response, ERROR_LIMIT_BYTES))["error"]
@@ -148,7 +154,7 @@ def _refusal(response: requests.Response) -> ServerFailed:
 
 
 def error_in(error: Mapping[str, Any]) -> ServerFailed:
-    """Return the `error` of a body or an event in MirrorChat's shape as one to raise."""
+    """Return the exception for the `error` object of a response or an event."""
     message = printable(str(error["message"]))[:_MESSAGE_LIMIT_CHARS]
     code = printable(str(error.get("code")))[:64]
     failed = ServerFailed(f"the server says: {message} ({code})")
@@ -157,12 +163,12 @@ def error_in(error: Mapping[str, Any]) -> ServerFailed:
 
 
 def read_key(path: Path) -> str:
-    """Return the key in a file of one line. Raises CommandError where there is none."""
+    """Return the key in a file of one line. Raises CommandError when there is none."""
     try:
         with path.open("rb") as file:
             key = file.read(_KEY_LIMIT_BYTES).decode("ascii").strip()
     except (OSError, ValueError):
         raise CommandError(f"the key file {path} cannot be read") from None
     if not key.isprintable() or not key:
-        raise CommandError(f"the key file {path} holds no key, which is one line of printable ASCII")
+        raise CommandError(f"the key file {path} holds no key: a key is one line of printable ASCII")
     return key

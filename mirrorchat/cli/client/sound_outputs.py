@@ -1,4 +1,4 @@
-"""Where a command's speech goes: to the loudspeaker, into a file, to standard output, or nowhere."""
+"""The outputs of a command's speech: a loudspeaker, a file, standard output, or none."""
 
 import os
 import sys
@@ -11,63 +11,33 @@ import numpy as np
 
 from mirrorchat.audio.encoders import ENCODERS, WavEncoder, encode_wav
 from mirrorchat.audio.samples import Audio, Samples
-from mirrorchat.cli.client.sound_devices import Player
+from mirrorchat.cli.client.player import Player
+from mirrorchat.cli.client.sound_programs import FILE_FORMATS
 from mirrorchat.errors import CommandError
 
 STDOUT = "-"
-# What a file's name may end in, and the form (of ENCODERS) that it means.
-EXTENSIONS = {
-    ".wav": "wav",
-    ".mp3": "mp3",
-    ".opus": "opus",
-    ".ogg": "opus",
-    ".aac": "aac",
-    ".flac": "flac",
-    ".pcm": "pcm",
-}
 
 
 class Output(Protocol):
-    """Takes one sound, whose rate never changes, as it comes."""
+    """Takes the pieces of one sound, whose rate never changes, while they arrive."""
 
     def add(self, audio: Audio) -> None: ...
 
     def finish(self) -> None:
-        """Return when all that was added is out. Raises SoundDeviceError, CommandError or OSError when it is not."""
+        """Return when all sound is played or written. Raises SoundDeviceError, CommandError or OSError on failure."""
         ...
 
     def close(self) -> None:
-        """Free what is held, whether it was finished or not; a second time does nothing."""
+        """Free all resources, finished or not. A second call does nothing."""
         ...
-
-
-class Loudspeaker:
-    """Plays through the program `name` (of PLAYERS)."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._player: Player | None = None
-
-    def add(self, audio: Audio) -> None:
-        if self._player is None:
-            self._player = Player(self._name, audio.sample_rate)
-        self._player.add(audio.samples)
-
-    def finish(self) -> None:
-        if self._player is not None:
-            self._player.finish()
-
-    def close(self) -> None:
-        if self._player is not None:
-            self._player.close()
 
 
 class SoundFile:
-    """Writes a file once all is there, in the form that its name ends in (EXTENSIONS); what fails leaves no part."""
+    """Writes a file when the sound is complete, in the format of its extension. A failure leaves no partial file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._form = EXTENSIONS[path.suffix.lower()]
+        self._format = FILE_FORMATS[path.suffix.lower()]
         self._rate = 0
         self._pieces: list[Samples] = []
 
@@ -79,9 +49,8 @@ class SoundFile:
         """Write the file. Raises CommandError when it cannot be written."""
         if not self._pieces:
             return
-        part = self._path.with_name(
-            f".mirrorchat-{os.getpid()}.part"
-        )  # the file's own name may be as long as one can be
+        # A longer version of the file's name could exceed the limit of names.
+        part = self._path.with_name(f".mirrorchat-{os.getpid()}.part")
         try:
             part.write_bytes(self._encoded(np.concatenate(self._pieces)))
             part.replace(self._path)
@@ -94,9 +63,9 @@ class SoundFile:
         self._pieces.clear()
 
     def _encoded(self, samples: Samples) -> bytes:
-        if self._form == "wav":
-            return encode_wav(Audio(samples, self._rate))  # its header tells the length
-        encoder = ENCODERS[self._form](self._rate)
+        if self._format == "wav":
+            return encode_wav(Audio(samples, self._rate))  # its header has the length
+        encoder = ENCODERS[self._format](self._rate)
         try:
             return encoder.start() + encoder.encode(samples) + encoder.finish()
         finally:
@@ -104,7 +73,7 @@ class SoundFile:
 
 
 class StandardOutput:
-    """Writes a wav whose header leaves its length open, as it comes."""
+    """Writes a wav of undefined length while the sound arrives."""
 
     def __init__(self) -> None:
         self._encoder: WavEncoder | None = None
@@ -118,14 +87,14 @@ class StandardOutput:
         sys.stdout.buffer.flush()
 
     def finish(self) -> None:
-        """All is written."""
+        """Do nothing: all sound is written."""
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there are no resources."""
 
 
 class Outputs:
-    """One sound to several places. Raises CommandError when its rate changes."""
+    """Passes one sound to several outputs. Raises CommandError when its rate changes."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self._outputs = outputs
@@ -150,9 +119,9 @@ class Outputs:
 
 
 def chosen_outputs(out: str | None, player: str | None) -> Outputs:
-    """Return the file `out` (STDOUT: standard output) and the loudspeaker, by the program `player`; None: not there.
+    """Return the outputs: the file `out` (or STDOUT) and the program `player`. Either may be None.
 
-    Raises CommandError for a file that could not be written.
+    Raises CommandError for a file in a folder that does not exist or cannot be written.
     """
     outputs: list[Output] = []
     if out == STDOUT:
@@ -161,7 +130,7 @@ def chosen_outputs(out: str | None, player: str | None) -> Outputs:
         path = Path(out)
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise CommandError(f"{out} cannot be written: {path.parent} is not a folder that can be written to")
-        outputs.append(SoundFile(path))  # first: it is there even when the player fails
+        outputs.append(SoundFile(path))  # comes first, so that it is written even if the player fails
     if player is not None:
-        outputs.append(Loudspeaker(player))
+        outputs.append(Player(player))
     return Outputs(outputs)

@@ -1,4 +1,4 @@
-"""What a command shows at a terminal beside its result: how long it has waited; text without control characters."""
+"""Output at a terminal beside a command's result: a progress line, and text without control characters."""
 
 import sys
 import threading
@@ -6,17 +6,17 @@ import time
 import unicodedata
 from types import TracebackType
 
-SHOWN_AFTER_S = 1.0  # what takes less is not worth a line
+SHOWN_AFTER_S = 1.0  # shorter waits show no line
 EVERY_S = 0.5
 
 
 def printable(text: str) -> str:
-    """Return `text` in one line, its control characters replaced: nothing that a server sends moves the cursor."""
+    """Return `text` in one line, with spaces for control characters: text of a server cannot move the cursor."""
     return "".join(" " if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each for each in text)
 
 
 class Waiting:
-    """Shows what is waited for and for how long, on stderr if that is a terminal, until `stop` or the block's end."""
+    """Shows a title and the seconds it has taken at a terminal's stderr, until `stop` or the end of the block."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -26,8 +26,12 @@ class Waiting:
             self._thread = threading.Thread(target=self._show, name="waiting", daemon=True)
             self._thread.start()
 
+    def show(self, title: str) -> None:
+        """Replace the title."""
+        self._title = title
+
     def stop(self) -> None:
-        """Take the line away; a second time does nothing."""
+        """Clear the line. A second call does nothing."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
@@ -48,7 +52,7 @@ class Waiting:
             return
         while not self._over.is_set():
             shown = True
-            print(f"\r{self._title} ({time.monotonic() - begun:.0f} s) ", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{self._title} ({time.monotonic() - begun:.0f} s) ", end="", file=sys.stderr, flush=True)
             self._over.wait(EVERY_S)
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""The commands of `mirrorchat`, a module each."""
+"""The commands of `mirrorchat`. Each command has a module."""

@@ -1,70 +1,58 @@
-"""`mirrorchat ask`: a spoken question from a file or the microphone, and its answer, heard or saved."""
+"""`mirrorchat ask` asks a question from a file or the microphone, and plays or saves the answer."""
 
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mirrorchat.cli.commands.options import (
-    LANGUAGE_VARIABLE,
     LANGUAGES,
-    STDIN,
+    STDOUT,
+    EnginePlace,
+    SoundOptions,
+    check_standard_output,
     chosen_player,
-    default_language,
     json_option,
+    language_option,
+    note,
     place_options,
     read_recording,
-    say_aside,
     server_key,
     settings_of,
     sound_options,
     unicode_text,
 )
 
-if TYPE_CHECKING:  # they import numpy, which --help does without
-    from mirrorchat.cli.client.asked import AnswerEvent, Asked
+if TYPE_CHECKING:  # these import numpy, which --help does not need
+    from mirrorchat.cli.client.turn import TurnEvent, TurnRequest
     from mirrorchat.engines import Language
 
-    Answerer = Callable[[Asked], Generator[AnswerEvent]]
+    Asker = Callable[[TurnRequest], Generator[TurnEvent]]
 
 LONGEST_QUESTION_S = 60.0
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a question is answered: by the server at `server`, else here, as `config` says."""
-
-    server: str | None
-    key_file: Path | None
-    config: Path | None
-
-
 @click.command()
 @click.argument("file", required=False)
-@click.option("--mic", is_flag=True, help="Record the question: until Enter, silence, or --seconds.")
+@click.option("--mic", is_flag=True, help="Record the question until Enter, a pause, or --seconds.")
 @click.option(
     "--seconds", type=click.FloatRange(0.3, LONGEST_QUESTION_S), default=LONGEST_QUESTION_S, show_default=True,
-    help="With --mic: record no longer than this.",
+    help="With --mic: the time limit of the recording.",
 )  # fmt: skip
-@click.option(
-    "--language", type=LANGUAGES, envvar=LANGUAGE_VARIABLE, default=default_language,
-    help=f"What the question is in (or {LANGUAGE_VARIABLE}). Default: that of LANG.",
-)  # fmt: skip
+@language_option
 @click.option("--reply-language", type=LANGUAGES, help="Answer in this language.")
 @click.option(
     "--text",
     callback=unicode_text,
-    help="What was said: recognition is skipped, the voice is the recording's all the same.",
+    help="The transcript of the recording. Recognition is skipped; the recording gives the voice.",
 )
 @click.option(
-    "--hotwords", default="", callback=unicode_text, help="Words that WeNet should be readier to hear, between commas."
+    "--hotwords", default="", callback=unicode_text, help="Words that WeNet should favour, separated by commas."
 )
-@click.option("--session", metavar="ID", help="With --server: go on from an earlier answer's session.")
+@click.option("--session", metavar="ID", help="With --server: continue the session of an earlier answer.")
 @sound_options
 @json_option
 @place_options
@@ -77,59 +65,53 @@ def ask(
     text: str | None,
     hotwords: str,
     session: str | None,
-    out: str | None,
-    play: bool | None,
-    player: str | None,
+    sound: SoundOptions,
     as_json: bool,
-    server: str | None,
-    key_file: Path | None,
-    config: Path | None,
+    place: EnginePlace,
 ) -> None:
-    """Ask the question in FILE (- is standard input), or aloud with --mic.
+    """Ask the question in FILE (- is standard input), or in a recording with --mic.
 
-    Standard output gets the reply; at a terminal it is spoken, too, and what was heard and how long each stage took
-    are shown.
+    The reply is printed to standard output. At a terminal it is also played, and the transcript and the time of each
+    stage are shown.
     """
     if (file is None) != mic:
-        raise click.UsageError("give a FILE (or -) or --mic, one of the two")
-    _refuse_contradictions(session, server, out, as_json)
-    from mirrorchat.cli.client.answer_report import AnswerReport
-    from mirrorchat.cli.client.asked import Asked
+        raise click.UsageError("give either a FILE (or -) or --mic")
+    if session is not None and place.server is None:
+        raise click.UsageError("--session needs --server, which keeps the sessions")
+    check_standard_output(sound, as_json=as_json)
     from mirrorchat.cli.client.sound_outputs import chosen_outputs
+    from mirrorchat.cli.client.turn import TurnReport, TurnRequest
     from mirrorchat.engines import Language
 
-    program = _player_to_use(out, play, player)
+    program = _player_to_use(sound)
     spoken_in, reply_in = Language.parse(language), Language.parse(reply_language or language)
     question = _question(file, seconds)
     with (
-        closing(chosen_outputs(out, program)) as outputs,
-        _answerer(_Place(server, key_file, config), spoken_in, reply_in, hears=not text) as answer,
+        closing(chosen_outputs(sound.out, program)) as outputs,
+        _asker(place, spoken_in, reply_in, recognizes=not text) as ask_question,
     ):
-        report = AnswerReport(outputs, as_json=as_json, text_aside=out == STDIN)
-        with closing(answer(Asked(question(), spoken_in, reply_in, text or None, hotwords, session))) as turn:
+        report = TurnReport(outputs, as_json=as_json, text_aside=sound.out == STDOUT)
+        with closing(
+            ask_question(TurnRequest(question(), spoken_in, reply_in, text or None, hotwords, session))
+        ) as turn:
             report.follow(turn)
 
 
-def _refuse_contradictions(session: str | None, server: str | None, out: str | None, as_json: bool) -> None:
-    if session is not None and server is None:
-        raise click.UsageError("--session goes with --server: sessions are kept there")
-    if as_json and out == STDIN:
-        raise click.UsageError("--json and --out - both want standard output")
-
-
-def _player_to_use(out: str | None, play: bool | None, player: str | None) -> str | None:
-    program = chosen_player(out, play, player)
-    if program is None and out is None and play is None and sys.stdout.isatty():
-        say_aside("nothing here plays sound: install ffmpeg, mpv or alsa-utils, or save it with --out FILE")
+def _player_to_use(sound: SoundOptions) -> str | None:
+    program = chosen_player(sound)
+    if program is None and sound.out is None and sound.play is None and sys.stdout.isatty():
+        note(
+            "no program for playing is installed: install ffmpeg, mpv or alsa-utils, or save the answer with --out FILE"
+        )
     return program
 
 
 @contextmanager
-def _answerer(place: _Place, asked_in: "Language", reply_in: "Language", *, hears: bool) -> "Iterator[Answerer]":
-    """Yield what answers a question, once it is ready to: the engines are loaded before the caller speaks."""
+def _asker(place: EnginePlace, spoken_in: "Language", reply_in: "Language", *, recognizes: bool) -> "Iterator[Asker]":
+    """Yield a function that asks a question. The engines are loaded first, before the caller speaks."""
     if place.server is not None:
         from mirrorchat.cli.client.server_client import ServerClient
-        from mirrorchat.cli.client.server_events import ask_server
+        from mirrorchat.cli.client.server_turn import ask_server
 
         with ServerClient(place.server, server_key(place.key_file)) as client:
             yield partial(ask_server, client)
@@ -137,18 +119,18 @@ def _answerer(place: _Place, asked_in: "Language", reply_in: "Language", *, hear
         settings = settings_of(place.config)
         from mirrorchat.cli.client.local_turn import ask_here, loaded
 
-        with loaded(settings, hearing=[asked_in] if hears else [], speaking=[reply_in]) as engines:
+        with loaded(settings, hearing=[spoken_in] if recognizes else [], speaking=[reply_in]) as engines:
             yield partial(ask_here, settings, engines)
 
 
 def _question(file: str | None, seconds: float) -> "Callable[[], bytes]":
-    """Return what gives the question: the file, read now, or the microphone, when the engines are loaded."""
+    """Return a function that gives the recording: of the file, which is read now, or of the microphone."""
     if file is not None:
         recording = read_recording(file)
         return lambda: recording
     from mirrorchat.audio.encoders import encode_wav
     from mirrorchat.cli.client.microphone import record
-    from mirrorchat.cli.client.sound_devices import find_recorder
+    from mirrorchat.cli.client.sound_programs import find_recorder
 
     recorder = find_recorder()
-    return lambda: encode_wav(record(recorder, seconds, say_aside))
+    return lambda: encode_wav(record(recorder, seconds, note))

@@ -1,4 +1,4 @@
-"""`mirrorchat completion`: what makes a shell complete commands, options and choices."""
+"""`mirrorchat completion` prints the script with which a shell completes commands, options and choices."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -10,9 +10,9 @@ from click.shell_completion import get_completion_class
 def completion(context: click.Context, shell: str) -> None:
     """Print the completion script of SHELL.
 
-    bash, in ~/.bashrc, and zsh, in ~/.zshrc: eval "$(mirrorchat completion bash)" (or zsh); fish, once: mirrorchat
-    completion fish > ~/.config/fish/completions/mirrorchat.fish
+    For bash and zsh, add to ~/.bashrc or ~/.zshrc: eval "$(mirrorchat completion bash)" (or zsh). For fish, run once:
+    mirrorchat completion fish > ~/.config/fish/completions/mirrorchat.fish
     """
     kind = get_completion_class(shell)
-    assert kind is not None, "click knows the three"
+    assert kind is not None, "click supports all three"
     click.echo(kind(context.find_root().command, {}, "mirrorchat", "_MIRRORCHAT_COMPLETE").source())

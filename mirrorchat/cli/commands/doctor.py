@@ -1,4 +1,4 @@
-"""`mirrorchat doctor`: what keeps MirrorChat from working here, or from working well, and what to do about it."""
+"""`mirrorchat doctor` finds problems of an installation and names their remedies."""
 
 import json
 import logging
@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TextIO
@@ -14,24 +13,24 @@ from typing import TextIO
 import click
 
 from mirrorchat import __version__
-from mirrorchat.cli.doctor.findings import Finding, Section, State, counted, look_into, ok, warning
+from mirrorchat.cli.client.terminal import Waiting, printable
+from mirrorchat.cli.doctor.findings import Finding, Section, State, counted, examine, ok, warning
 from mirrorchat.settings import Settings
 
 _QUICK_S = 30.0
-_SUMS_S = 900.0  # 3 GB of models from a slow disk
+_CHECKSUMS_S = 900.0  # for 3 GB of models on a slow disk
 _TORCH_S = 120.0
 _CHAT_S = 90.0  # an API that loads its model at the first request takes a minute
 _CHATS_AT_ONCE = 32
-_LOAD_S = 300.0  # XTTS's 1.9 GB from a slow disk
-_SPARE_S = 15.0  # for a process to be ended, beyond its own limit
-_SOON_S = 1.0  # what takes no longer is not announced
+_LOAD_S = 300.0  # for 1.9 GB of XTTS on a slow disk
+_SPARE_S = 15.0  # to end a process after its own limit
 _WIDTH = 120
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is to be looked at."""
+    """The scope of the examination."""
 
     thorough: bool
     round_trip: bool
@@ -39,7 +38,7 @@ class Options:
 
 
 class Examination:
-    """The sections in their order; what an earlier one has found out decides how a later one looks."""
+    """The sections in their order. The findings of earlier sections affect later ones."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -47,11 +46,11 @@ class Examination:
         self._chat_works = True
 
     def sections(self) -> Iterator[Section]:
-        """Yield each section once the one before it has been looked into."""
+        """Yield each section. The previous one must have been examined."""
         yield Section("configuration", self._configuration, _QUICK_S)
         yield Section("packages", self._packages, _QUICK_S)
         yield Section("device", self._device, _TORCH_S + _SPARE_S)
-        yield Section("weights", self._weights, _SUMS_S if self._options.thorough else _QUICK_S)
+        yield Section("weights", self._weights, _CHECKSUMS_S if self._options.thorough else _QUICK_S)
         yield Section("chat", self._chat, self._chat_limit_s())
         yield Section("deploy", self._deploy, _QUICK_S)
         yield Section("round trip", self._round_trip, self._round_trip_limit_s() + _SPARE_S)
@@ -72,7 +71,7 @@ class Examination:
             from mirrorchat.cli.doctor.weights import needs_full
 
             return needs_full(self._settings or Settings())
-        except (ImportError, OSError):  # a base package is missing, which is found next; a folder cannot be read
+        except (ImportError, OSError):  # a base package is missing (the next finding), or a folder is not readable
             return False
 
     def _device(self) -> list[Finding]:
@@ -89,7 +88,7 @@ class Examination:
 
     def _chat_limit_s(self) -> float:
         rounds = 1 + len(self._settings.chatgpt_apis if self._settings else ()) // _CHATS_AT_ONCE
-        return 2 * _CHAT_S * rounds + _SPARE_S  # twice: an API that takes no max_tokens is asked again
+        return 2 * _CHAT_S * rounds + _SPARE_S  # twice: an API that rejects max_tokens is asked again
 
     def _chat(self) -> list[Finding]:
         from mirrorchat.cli.doctor.chat import chat_findings, nothing_set
@@ -111,7 +110,7 @@ class Examination:
 
     def _round_trip_limit_s(self) -> float:
         turn_s = self._settings.turn_deadline_s if self._settings else 0.0
-        return _LOAD_S + 4 * (turn_s + 10.0)  # loading; two languages, each asked twice at most
+        return _LOAD_S + 4 * (turn_s + 10.0)  # loading, and at most two turns in each of two languages
 
     def _round_trip(self) -> list[Finding]:
         if not self._options.round_trip:
@@ -126,64 +125,45 @@ class Examination:
 
 
 def _not_without_settings(subject: str) -> Finding:
-    return warning(subject, "not looked at: the configuration cannot be read", "correct the configuration first")
+    return warning(subject, "not examined: the configuration cannot be read", "correct the configuration first")
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
-@click.option("--thorough", is_flag=True, help="Read the models whole and compare their checksums.")
-@click.option("--no-round-trip", is_flag=True, help="Do not load the engines for a spoken question.")
-@click.option("--no-network", is_flag=True, help="Ask no chat API; in the round trip a parrot answers.")
+@click.option("--thorough", is_flag=True, help="Compare the checksums of the models.")
+@click.option("--no-round-trip", is_flag=True, help="Do not load the engines to try a spoken question.")
+@click.option("--no-network", is_flag=True, help="Try no chat API; the round trip uses the parrot.")
 def doctor(as_json: bool, thorough: bool, no_round_trip: bool, no_network: bool) -> None:
-    """Look for what keeps MirrorChat from working, and say what to do.
+    """Find problems of this installation, and their remedies.
 
-    A chat API that is set gets up to four short questions. The exit status is 0 without problems (warnings do not
-    count), 1 with one, 2 for wrong usage.
+    Each configured chat API gets up to four short questions. The exit status is 0 without problems (warnings do not
+    count), 1 with problems, and 2 for wrong usage.
     """
-    logging.getLogger("mirrorchat").addHandler(logging.NullHandler())  # what the client logs is among the findings
-    out = sys.stdout  # a configuration file that hangs leaves another one behind
+    logging.getLogger("mirrorchat").addHandler(logging.NullHandler())  # the findings repeat what the client logs
+    out = sys.stdout  # a configuration file that hangs leaves a redirected sys.stdout
     options = Options(thorough=thorough, round_trip=not no_round_trip, network=not no_network)
     found: list[tuple[str, Finding]] = []
     stuck = False
     for section in Examination(options).sections():
-        waiting = Waiting(section.title)
-        looked = look_into(section, waiting.show)
-        waiting.clear()
-        stuck = stuck or looked.stuck
-        found += [(section.title, finding) for finding in looked.findings]
+        with Waiting(f"examining: {section.title}"):
+            examined = examine(section)
+        stuck = stuck or examined.stuck
+        found += [(section.title, finding) for finding in examined.findings]
         if not as_json:
-            print_section(section.title, looked.findings, out)
+            print_section(section.title, examined.findings, out)
     if as_json:
         click.echo(json.dumps(report(found), indent=2, ensure_ascii=False), file=out)
     else:
-        click.echo(summary([finding for _, finding in found]), file=out)
+        click.echo(summary(found), file=out)
     status = 1 if _count(found, State.PROBLEM) else 0
     if stuck:
         out.flush()
-        os._exit(status)  # a thread that hangs shall not keep the process
+        os._exit(status)  # a normal exit would wait for the thread that hangs
     sys.exit(status)
 
 
-class Waiting:
-    """Says at a terminal what is being looked at, for as long as that takes."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._shown = False
-        self._show_at = time.monotonic() + _SOON_S
-
-    def show(self) -> None:
-        if not self._shown and time.monotonic() >= self._show_at and sys.stderr.isatty():
-            click.echo(f"looking at: {self._title} ...", nl=False, err=True)
-            self._shown = True
-
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
-
-
 def print_section(title: str, findings: Sequence[Finding], out: TextIO) -> None:
-    """Print a section: each finding, and below it what to do."""
+    """Print a section: each finding, with its remedy below."""
     click.echo(title, file=out)
     width = max((len(finding.subject) for finding in findings), default=0)
     for finding in findings:
@@ -197,24 +177,19 @@ def print_section(title: str, findings: Sequence[Finding], out: TextIO) -> None:
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    """Return `text` in lines for a terminal, at least 40 letters each; nothing is broken that is to be copied."""
+    """Return `text` in lines of the terminal's width. No word is broken, so that commands can be copied."""
     columns = max(40, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns) - indent)
-    return textwrap.wrap(_printable(text), columns, break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(printable(text), columns, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def _printable(text: str) -> str:
-    """Return `text` without what could steer a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def summary(findings: Sequence[Finding]) -> str:
-    """Return what was found in one line: `2 problems, 1 warning`."""
-    counts = {state: sum(finding.state is state for finding in findings) for state in (State.PROBLEM, State.WARNING)}
-    return ", ".join(counted(count, state.value) for state, count in counts.items() if count) or "all is well"
+def summary(found: Sequence[tuple[str, Finding]]) -> str:
+    """Return the numbers of problems and warnings in one line: `2 problems, 1 warning`."""
+    counts = {state: _count(found, state) for state in (State.PROBLEM, State.WARNING)}
+    return ", ".join(counted(count, state.value) for state, count in counts.items() if count) or "no problems"
 
 
 def report(found: Sequence[tuple[str, Finding]]) -> dict[str, object]:
-    """Return what `--json` prints."""
+    """Return the object for `--json`."""
     problems, warnings = _count(found, State.PROBLEM), _count(found, State.WARNING)
     findings = [{"section": section, **asdict(finding)} for section, finding in found]
     return {

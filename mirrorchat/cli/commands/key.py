@@ -1,4 +1,4 @@
-"""`mirrorchat key`: a new random key for `api_keys`, with its hash."""
+"""`mirrorchat key` makes a random key for `api_keys`, with its hash."""
 
 import json
 import sys
@@ -10,13 +10,13 @@ from mirrorchat.errors import ConfigurationError
 
 
 @click.command()
-@click.option("--stdin", "from_stdin", is_flag=True, help="Hash the key that comes on standard input.")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Hash a key from standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def key(from_stdin: bool, as_json: bool) -> None:
     """Make a key for api_keys.
 
-    Prints a new random key, which its caller sends as 'Authorization: Bearer KEY', and its hash: an entry of api_keys
-    in config.py or in MIRRORCHAT_API_KEYS. The key is kept nowhere.
+    Prints a random key and its hash. A caller sends the key as 'Authorization: Bearer KEY'; the hash is an entry of
+    api_keys in config.py or in MIRRORCHAT_API_KEYS. The key is not stored.
     """
     made = ("" if sys.stdin is None else sys.stdin.readline().strip()) if from_stdin else new_key()
     if not is_key(made):

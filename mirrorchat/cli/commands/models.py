@@ -1,4 +1,4 @@
-"""`mirrorchat models`: the real engines' models listed, installed, verified, removed, found."""
+"""`mirrorchat models` lists, installs, verifies and removes the models of WeNet and XTTS."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ NAMES = click.Choice(list(RELEASES))
 
 @click.group()
 def models() -> None:
-    """The models of the real engines: XTTS v2 and WeNet's."""
+    """Install and manage the models of WeNet and XTTS v2."""
 
 
 # list
@@ -41,8 +41,8 @@ def models() -> None:
 class Row:
     """A line of `list`.
 
-    `installed` is `yes`, `no`, `by hand` or `damaged` (its record is); `needed` is `yes`, `if installed` or `no`: what
-    the present configuration asks for.
+    `installed` is `yes`, `no`, `by hand` (without a record) or `damaged` (with a damaged record). `needed` is `yes`,
+    `if installed` or `no`, according to the present configuration.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Row:
 
 
 def rows(settings: Settings) -> list[Row]:
-    """Return a line for each model that can be installed."""
+    """Return a row for each model that can be installed."""
     return [_row(release, settings) for release in RELEASES.values()]
 
 
@@ -90,7 +90,7 @@ def _needed(release: Release, settings: Settings) -> str:
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_models(as_json: bool) -> None:
-    """Show what can be installed, and what is."""
+    """List the models that can be installed, and whether they are."""
     settings = settings_of()
     table = rows(settings)
     if as_json:
@@ -124,55 +124,63 @@ def _licence_codes(_context: click.Context, _option: click.Parameter, values: Se
     help=f"Accept a licence without being asked: {', '.join(LICENCES)}.",
 )  # fmt: skip
 @click.option(
-    "--from", "place", type=click.Path(exists=True, path_type=Path), metavar="FOLDER_OR_ARCHIVE",
-    help="Take the files from here; nothing is fetched.",
+    "--from", "offline_path", type=click.Path(exists=True, path_type=Path), metavar="FOLDER_OR_ARCHIVE",
+    help="Install from local files; nothing is downloaded.",
 )  # fmt: skip
-@click.option("--source", type=click.Choice(["huggingface", "modelscope"]), help="Fetch from this one only.")
-@click.option("--replace", is_flag=True, help="Install in the place of what is in the model's folder.")
-@click.option("--allow-changed", is_flag=True, help="With --from: take files that differ from the published ones.")
+@click.option("--source", type=click.Choice(["huggingface", "modelscope"]), help="Download only from this source.")
+@click.option("--replace", is_flag=True, help="Replace the model that is in the folder.")
+@click.option("--allow-changed", is_flag=True, help="With --from: accept files that differ from the published ones.")
 @click.option("--keep-original", is_flag=True, help="Keep the released weights beside the converted ones.")
 @click.option("--no-packages", is_flag=True, help="Do not install the Python packages that the models need.")
 def install_models(
     names: Sequence[str],
     accepted: frozenset[str],
-    place: Path | None,
+    offline_path: Path | None,
     source: str | None,
     replace: bool,
     allow_changed: bool,
     keep_original: bool,
     no_packages: bool,
 ) -> None:
-    """Fetch models, check them, and convert them to files that load without a pickle.
+    """Download models, check them, and convert them to files that load without a pickle.
 
-    The next start of the server finds them. What broke off is gone on with when the command is run again.
+    The server finds them at its next start. To resume a broken download, run the command again.
     """
-    from mirrorchat.models.install import check_place_is_free, install
-    from mirrorchat.models.material import Request
+    from mirrorchat.models.install import install, needs_installation
+    from mirrorchat.models.source_files import InstallRequest
     from mirrorchat.models.sources import SOURCES
 
     models_dir = settings_of().models_dir
     sources = tuple(build() for name, build in SOURCES.items() if source in (None, name))
     requests = [
-        Request(RELEASES[name], RELEASES[name].licence.code, sources, place, replace, allow_changed, keep_original)
+        InstallRequest(
+            release=RELEASES[name],
+            licence_accepted=RELEASES[name].licence.code,
+            sources=sources,
+            offline_path=offline_path,
+            replace=replace,
+            allow_changed=allow_changed,
+            keep_original=keep_original,
+        )
         for name in dict.fromkeys(names)
     ]
     _check_folders_differ(requests)
-    wanted = [request for request in requests if check_place_is_free(request, models_dir)]
+    pending = [request for request in requests if needs_installation(request, models_dir)]
     for request in requests:
-        if request not in wanted:
-            _say(f"{request.release.name} is installed; --replace installs it anew")
-    if not wanted:
+        if request not in pending:
+            _report(f"{request.release.name} is installed; --replace installs it again")
+    if not pending:
         return
-    _accept_licences([request.release for request in wanted], accepted)
+    _accept_licences([request.release for request in pending], accepted)
     _provide_packages(no_packages)
     with locked(models_dir):
-        for request in wanted:
-            if check_place_is_free(request, models_dir):  # as it may be now that it was waited for an answer
-                record = install(request, models_dir, _say)
-                _say(f"{record.name}: installed in {models_dir / request.release.folder}")
+        for request in pending:
+            if needs_installation(request, models_dir):  # another command may have installed it since
+                record = install(request, models_dir, _report)
+                _report(f"{record.name}: installed in {models_dir / request.release.folder}")
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     click.echo(text, err=True)
 
 
@@ -181,14 +189,14 @@ def _check_folders_differ(requests: Sequence[Any]) -> None:
     for request in requests:
         other = folders.setdefault(request.release.folder, request.release.name)
         if other != request.release.name:
-            raise click.UsageError(f"{other} and {request.release.name} have one place: choose one")
+            raise click.UsageError(f"{other} and {request.release.name} share one folder: choose one")
 
 
 def _accept_licences(releases: Sequence[Release], accepted: frozenset[str]) -> None:
-    """Show the licences, and return once each is accepted. Raises InstallError when one is not."""
+    """Show each licence and ask for its acceptance. Raises InstallError when one is not accepted."""
     for licence in dict.fromkeys(release.licence for release in releases):
         subjects = ", ".join(release.name for release in releases if release.licence == licence)
-        _say(f"{subjects}: {licence.name} ({licence.terms}), {licence.url}")
+        _report(f"{subjects}: {licence.name} ({licence.terms}), {licence.url}")
         if licence.code in accepted:
             continue
         if not sys.stdin.isatty():
@@ -196,7 +204,7 @@ def _accept_licences(releases: Sequence[Release], accepted: frozenset[str]) -> N
                 f"the licence of {subjects} must be accepted: read it, and add --accept-licence {licence.code}"
             )
         if not click.confirm("Do you accept it?", err=True):
-            raise InstallError(f"the licence of {subjects} was not accepted: nothing was fetched")
+            raise InstallError(f"the licence of {subjects} was not accepted: nothing was downloaded")
 
 
 def _provide_packages(skip: bool) -> None:
@@ -205,10 +213,10 @@ def _provide_packages(skip: bool) -> None:
     requirements = full_requirements()
     missing = missing_packages(requirements)
     if missing and not skip:
-        _say(f"installing what the models need, several gigabytes with CUDA: {', '.join(missing)}")
+        _report(f"installing the packages of the models, several gigabytes with CUDA: {', '.join(missing)}")
         install_packages(requirements)
     elif missing:
-        _say(f"not installed, and needed to run the models: {', '.join(missing)}")
+        _report(f"not installed, and needed to run the models: {', '.join(missing)}")
 
 
 # verify, remove, path
@@ -218,22 +226,22 @@ def _provide_packages(skip: bool) -> None:
 @click.argument("names", type=NAMES, nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_models(names: Sequence[str], as_json: bool) -> None:
-    """Read the installed models and compare them with the checksums that were recorded."""
+    """Compare the installed models with their recorded checksums."""
     models_dir = settings_of().models_dir
     results = {name: _verify(RELEASES[name], models_dir) for name in names or _recorded(models_dir)}
     if as_json:
         click.echo(json.dumps({name: {"ok": not found, "faults": found} for name, found in results.items()}, indent=2))
     else:
         for name, found in results.items():
-            click.echo(f"{name}: {'; '.join(found) or 'as it was installed'}")
+            click.echo(f"{name}: {'; '.join(found) or 'unchanged since its installation'}")
         if not results:
-            click.echo(f"nothing in {models_dir} was installed by this command")
+            click.echo(f"this command has installed no model in {models_dir}")
     if bad := [name for name, found in results.items() if found]:
         raise InstallError(f"{', '.join(bad)}: install again with --replace")
 
 
 def _recorded(models_dir: Path) -> list[str]:
-    """Return the names of what was installed; where a record is damaged, that of its folder."""
+    """Return the names of the installed models. A folder with a damaged record counts with its own name."""
     folders = dict.fromkeys(release.folder for release in RELEASES.values())
     present = {folder: installed_name(models_dir / folder) for folder in folders}
     return [folder if name == DAMAGED else name for folder, name in present.items() if name in {*RELEASES, DAMAGED}]
@@ -246,15 +254,15 @@ def _verify(release: Release, models_dir: Path) -> list[str]:
     except InstallError as error:
         return [str(error)]
     if not record or record.name != release.name:
-        return [f"not installed: {folder} has no {RECORD_FILE} of it"]
+        return [f"not installed: {folder} has no {RECORD_FILE} for it"]
     return faults(folder, record)
 
 
 @models.command("remove")
 @click.argument("names", type=NAMES, nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Remove files too that were put there by hand.")
+@click.option("--force", is_flag=True, help="Also remove files that were put there by hand.")
 def remove_models(names: Sequence[str], force: bool) -> None:
-    """Remove installed models, and what unfinished installations left."""
+    """Remove installed models, and the files of unfinished installations."""
     models_dir = settings_of().models_dir
     with locked(models_dir):
         for name in names:

@@ -1,71 +1,97 @@
-"""The options that `ask`, `say` and `hear` share, and what comes in through them."""
+"""The options that `ask`, `say` and `hear` share, and the values they give."""
 
 import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from mirrorchat.cli.client.sound_programs import FILE_FORMATS, PLAYERS, find_player, require_player
 from mirrorchat.errors import CommandError
 from mirrorchat.settings import CONFIG_VARIABLE, Settings, load_settings
 
 SERVER_VARIABLE = "MIRRORCHAT_SERVER"
 KEY_VARIABLE = "MIRRORCHAT_API_KEY"
 LANGUAGE_VARIABLE = "MIRRORCHAT_LANGUAGE"
-STDIN = "-"
-RECORDING_LIMIT_BYTES = 100 * 1024 * 1024  # the most that upload_limit_mb can allow
-PLAYER_NAMES = ("ffplay", "mpv", "paplay", "aplay", "play", "pw-play", "afplay")  # sound_devices.PLAYERS
-OUT_ENDINGS = (".wav", ".mp3", ".opus", ".ogg", ".aac", ".flac", ".pcm")  # sound_outputs.EXTENSIONS
+STDIN = STDOUT = "-"
+RECORDING_LIMIT_BYTES = 100 * 1024 * 1024  # the upper bound of upload_limit_mb
 
 LANGUAGES = click.Choice(["chinese", "english", "zh", "en"], case_sensitive=False)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _applied(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def apply(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
+@dataclass(frozen=True)
+class EnginePlace:
+    """The place of the engines: the server at the URL `server`, or this process with the configuration `config`."""
 
-    return apply
-
-
-def place_options(command: Command) -> Command:
-    """Add `server`, `key_file` and `config`: which engines do the work."""
-    return _applied(
-        click.option(
-            "--server", metavar="URL", envvar=SERVER_VARIABLE,
-            help=f"Ask a running server (or {SERVER_VARIABLE}); without it the engines are loaded here.",
-        ),
-        click.option(
-            "--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-            help=f"A file with the server's key; else the key is in {KEY_VARIABLE}.",
-        ),
-        click.option(
-            "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-            help=f"The configuration of the engines (or {CONFIG_VARIABLE}).",
-        ),
-    )(command)  # fmt: skip
+    server: str | None
+    key_file: Path | None
+    config: Path | None
 
 
-def sound_options(command: Command) -> Command:
-    """Add `out`, `play` and `player`: where the speech goes."""
-    return _applied(
-        click.option(
-            "--out", metavar="FILE", callback=_out,
-            help=f"Save the speech ({', '.join(OUT_ENDINGS)}); - writes a wav to standard output.",
-        ),
-        click.option("--play/--no-play", default=None, help="Play it. Default: at a terminal, unless it is saved."),
-        click.option("--player", type=click.Choice(PLAYER_NAMES), help="Play with this. Default: the first there is."),
-    )(command)  # fmt: skip
+@dataclass(frozen=True)
+class SoundOptions:
+    """The outputs of the speech: the file `out` (or STDOUT), and a player unless `play` is False."""
+
+    out: str | None
+    play: bool | None
+    player: str | None
+
+
+def place_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of EnginePlace. The command gets them as the argument `place`."""
+
+    @click.option(
+        "--server",
+        metavar="URL",
+        envvar=SERVER_VARIABLE,
+        help=f"Use this running server (or {SERVER_VARIABLE}). Default: load the engines here.",
+    )
+    @click.option(
+        "--key-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help=f"A file with the key of the server. Default: {KEY_VARIABLE}.",
+    )
+    @click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help=f"The configuration of the engines (or {CONFIG_VARIABLE}).",
+    )
+    @wraps(command)
+    def with_place(server: str | None, key_file: Path | None, config: Path | None, **options: Any) -> None:
+        command(place=EnginePlace(server, key_file, config), **options)
+
+    return with_place  # fmt: skip
+
+
+def sound_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of SoundOptions. The command gets them as the argument `sound`."""
+
+    @click.option(
+        "--out",
+        metavar="FILE",
+        callback=_out,
+        help=f"Save the speech ({', '.join(FILE_FORMATS)}); - writes a wav to standard output.",
+    )
+    @click.option("--play/--no-play", default=None, help="Play the speech. Default: at a terminal, unless it is saved.")
+    @click.option("--player", type=click.Choice(list(PLAYERS)), help="The player. Default: the first one installed.")
+    @wraps(command)
+    def with_sound(out: str | None, play: bool | None, player: str | None, **options: Any) -> None:
+        command(sound=SoundOptions(out, play, player), **options)
+
+    return with_sound  # fmt: skip
 
 
 def _out(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value not in (None, STDIN) and Path(str(value)).suffix.lower() not in OUT_ENDINGS:
-        raise click.BadParameter(f"the name must end in {', '.join(OUT_ENDINGS)}, or be -")
+    if value not in (None, STDOUT) and Path(str(value)).suffix.lower() not in FILE_FORMATS:
+        raise click.BadParameter(f"the name must end in {', '.join(FILE_FORMATS)}, or be -")
     return value
 
 
@@ -73,20 +99,27 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
+def language_option(command: Command) -> Command:
+    return click.option(
+        "--language", type=LANGUAGES, envvar=LANGUAGE_VARIABLE, default=default_language,
+        help=f"The language of the recording (or {LANGUAGE_VARIABLE}). Default: that of LANG.",
+    )(command)  # fmt: skip
+
+
 def default_language() -> str:
-    """Return the language that the environment speaks: Chinese where LANG (or LC_ALL, ...) says so, else English."""
+    """Return the language of the environment: Chinese if LC_ALL, LC_MESSAGES or LANG names it, otherwise English."""
     named = next((os.environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)), "")
     return "chinese" if named.lower().startswith("zh") else "english"
 
 
 def settings_of(config: Path | None = None, **overrides: Any) -> Settings:
-    """Return the settings of `config`, or of the usual place, under `overrides`. Raises ConfigurationError."""
-    with redirect_stdout(sys.stderr):  # what the file prints is no result
+    """Return the settings of `config` (or of the default file) with `overrides`. Raises ConfigurationError."""
+    with redirect_stdout(sys.stderr):  # output of the file is not a result
         return load_settings(config, **overrides)
 
 
 def unicode_text(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Return what an argument holds. Raises BadParameter where its bytes were no text."""
+    """Return `value` unchanged. Raises BadParameter when its bytes were not UTF-8."""
     try:
         (value or "").encode()
     except UnicodeEncodeError:
@@ -95,7 +128,7 @@ def unicode_text(_context: click.Context, _option: click.Parameter, value: str |
 
 
 def server_key(key_file: Path | None) -> str:
-    """Return the key for a server, or "". Raises CommandError for one that cannot be a key."""
+    """Return the key of the server, or "" for none. Raises CommandError for an invalid key."""
     from mirrorchat.cli.client.server_client import read_key
 
     if key_file is not None:
@@ -107,10 +140,10 @@ def server_key(key_file: Path | None) -> str:
 
 
 def read_recording(name: str) -> bytes:
-    """Return the bytes of the file `name`, or of standard input for `-`. Raises CommandError; none is decoded here."""
+    """Return the bytes of the file `name`, or of standard input for `-`. Raises CommandError if it is not readable."""
     try:
         if name == STDIN:
-            if sys.stdin is None:  # closed by who started this
+            if sys.stdin is None:  # the parent process closed it
                 raise CommandError("there is no standard input")
             data = sys.stdin.buffer.read(RECORDING_LIMIT_BYTES + 1)
         else:
@@ -123,22 +156,26 @@ def read_recording(name: str) -> bytes:
     return data
 
 
-def chosen_player(out: str | None, play: bool | None, player: str | None) -> str | None:
-    """Return the program that shall play, None where nothing shall be.
+def chosen_player(sound: SoundOptions) -> str | None:
+    """Return the program that plays the speech, or None.
 
-    By default sound is played at a terminal, where something here plays and it is not saved. Raises SoundDeviceError
-    when `play` asks for it, or `player` names it, and it is not there.
+    By default speech is played at a terminal if a program is installed and the speech is not saved. Raises
+    SoundDeviceError when the options require a program that is not installed.
     """
-    from mirrorchat.cli.client.sound_devices import find_player, require_player
-
-    if play or (play is None and player is not None):
-        return require_player(player)
-    if play is None and out is None and sys.stdout.isatty():
+    if sound.play or (sound.play is None and sound.player is not None):
+        return require_player(sound.player)
+    if sound.play is None and sound.out is None and sys.stdout.isatty():
         return find_player()
     return None
 
 
-def say_aside(text: str) -> None:
-    """Tell people at a terminal something that is not the result."""
+def check_standard_output(sound: SoundOptions, *, as_json: bool) -> None:
+    """Raise UsageError when both the speech and the JSON would go to standard output."""
+    if as_json and sound.out == STDOUT:
+        raise click.UsageError("--json and --out - both use standard output")
+
+
+def note(text: str) -> None:
+    """Print a note to standard error if that is a terminal."""
     if sys.stderr.isatty():
         click.echo(text, err=True)

@@ -1,1 +1,1 @@
-"""What keeps MirrorChat from working: what is looked at, and what is found."""
+"""The sections of `mirrorchat doctor`, which looks for problems of an installation."""

@@ -1,4 +1,4 @@
-"""Each chat API tried with a request for one token, all at once, as `mirrorchat doctor` does."""
+"""Tries each chat API with a request for one token, all in parallel, for `mirrorchat doctor`."""
 
 import re
 import time
@@ -10,7 +10,7 @@ from functools import partial
 from typing import cast
 
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
-from mirrorchat.engines import Cancel, Deadline, Language
+from mirrorchat.engines import Context, Language
 from mirrorchat.errors import ChatFailure, ChatFault, DeadlineExceeded, NoChatApi
 from mirrorchat.llm import ChatClient, build_messages
 from mirrorchat.settings import SYSTEM_PROMPT, ChatApi
@@ -18,30 +18,30 @@ from mirrorchat.settings import SYSTEM_PROMPT, ChatApi
 _QUESTION = "Say yes."
 
 _STATUS_REMEDIES = {
-    400: "check the model's name, temperature and headers: the API refuses the request",
+    400: "check the model's name, temperature and headers: the API rejects the request",
     401: "set this API's key in chatgpt_apis: it is missing, wrong or has expired",
     402: "the account has no credit left: pay, or take another API",
     403: "the key does not allow this model or this place: check the account, or take another key",
-    404: "check the url (the full endpoint, or one that ends in /v1) and the model's name",
-    405: "check the url: it is not that of chat completions",
-    429: "the limit of requests or the credit is used up: wait, or look at the account",
+    404: "check the url (the full endpoint, or a base URL that ends in /v1) and the model's name",
+    405: "check the url: it is not an endpoint of chat completions",
+    429: "the rate limit is exceeded or the credit is used up: wait, or check the account",
 }
 _REMEDIES = {
-    ChatFault.NAME: "check the host in the url, and the machine's DNS: `getent hosts {host}`",
+    ChatFault.NAME: "check the host in the url, and the DNS of this computer: `getent hosts {host}`",
     ChatFault.REFUSED: "start the API's server (`ollama serve`, ...), or check host and port in the url",
-    ChatFault.TIMEOUT: "check the network to {host}; where it loads its model first, raise first_token_timeout_s",
-    ChatFault.TLS: "check https in the url, the machine's clock, and REQUESTS_CA_BUNDLE for a certificate of your own",
-    ChatFault.PROXY: "check http_proxy, https_proxy and no_proxy: the proxy cannot be used (SOCKS never)",
-    ChatFault.CONNECTION: "check the network to {host}: no connection holds",
-    ChatFault.REQUEST: "check url, headers and proxy: the request cannot even be sent",
-    ChatFault.ANSWER: "check the url: what answers there is not a chat API, or a sign-in page stands before it",
+    ChatFault.TIMEOUT: "check the network to {host}; if it loads its model first, raise first_token_timeout_s",
+    ChatFault.TLS: "check https in the url, the clock of this computer, and REQUESTS_CA_BUNDLE for own certificates",
+    ChatFault.PROXY: "check http_proxy, https_proxy and no_proxy: the proxy cannot be used (SOCKS is not supported)",
+    ChatFault.CONNECTION: "check the network to {host}: connections fail or break",
+    ChatFault.REQUEST: "check url, headers and proxy: the request cannot be sent",
+    ChatFault.ANSWER: "check the url: the answer is not that of a chat API; it may be a sign-in page",
     ChatFault.EMPTY: "check the model's name",
 }
 
 
 @dataclass(frozen=True)
 class Tried:
-    """How an API answered. `failure` is None when it did; `limited` tells whether it took `max_tokens`."""
+    """The result of a trial. `failure` is None for an answer; `limited` tells whether the API accepts `max_tokens`."""
 
     api: ChatApi
     failure: ChatFailure | None
@@ -50,9 +50,9 @@ class Tried:
 
 
 def chat_findings(apis: Sequence[ChatApi], *, limit_s: float, at_once: int) -> list[Finding]:
-    """Return a finding for each API: a failure is a problem where no other answers, else a warning.
+    """Return a finding for each API. A failure is a warning if another API answers, otherwise a problem.
 
-    Each has `limit_s` seconds for an answer; `at_once` are tried at the same time.
+    Each API has `limit_s` seconds to answer; `at_once` APIs are tried in parallel.
     """
     with ThreadPoolExecutor(min(at_once, len(apis)), thread_name_prefix="try-chat") as pool:
         results = list(pool.map(partial(_try, limit_s=limit_s), apis))
@@ -61,25 +61,28 @@ def chat_findings(apis: Sequence[ChatApi], *, limit_s: float, at_once: int) -> l
 
 
 def nothing_set() -> Finding:
-    found = "chatgpt_apis is empty: a parrot says the question back"
+    found = "chatgpt_apis is empty: the server repeats the question (parrot)"
     return warning("APIs", found, "set chatgpt_apis in config.py; config.example.py has examples")
 
 
 def _try(api: ChatApi, limit_s: float) -> Tried:
     first = _ask(replace(api, max_tokens=1), limit_s)
-    if first.failure and first.failure.status in (400, 422):  # some models take no max_tokens: then as the server asks
+    if first.failure and first.failure.status in (
+        400,
+        422,
+    ):  # some models reject max_tokens: try the server's request
         return replace(_ask(api, limit_s), limited=False)
     return first
 
 
 def _ask(api: ChatApi, limit_s: float) -> Tried:
-    """Ask for one token, and hang up after the first piece of text. No text at all is an answer too: of one token."""
+    """Send a question, and hang up after the first piece of text. An empty answer counts: it may be one token."""
     messages = build_messages(SYSTEM_PROMPT, Language.ENGLISH, _QUESTION)
     started = time.monotonic()
     failure = None
     try:
         client = ChatClient([api], cooldown_s=0.0)
-        pieces = client.stream(messages, deadline=Deadline.after(limit_s), cancel=Cancel())
+        pieces = client.stream(messages, context=Context.after(limit_s))
         with closing(cast(Generator[str], pieces)):
             next(pieces)
     except NoChatApi as error:
@@ -106,7 +109,7 @@ def _remedy(failure: ChatFailure, host: str) -> str:
     if failure.fault is not ChatFault.STATUS:
         return _REMEDIES[failure.fault].format(host=re.sub(r":\d+$", "", host))
     if 300 <= failure.status < 400:
-        return "set the url to the place that it leads to: redirects are not followed"
+        return "set the url to the target of the redirect, which is not followed"
     if failure.status >= 500:
-        return "the API itself fails: wait, or look at its server's log"
-    return _STATUS_REMEDIES.get(failure.status, "look up what this status means with this API")
+        return "the API itself fails: wait, or read the log of its server"
+    return _STATUS_REMEDIES.get(failure.status, "look up this status in the documentation of the API")

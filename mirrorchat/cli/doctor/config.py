@@ -1,6 +1,6 @@
-"""The configuration as `mirrorchat doctor` shows it: where it comes from, and what differs from the defaults.
+"""Reports the configuration for `mirrorchat doctor`: its file, and the settings that differ from the defaults.
 
-Of the chat APIs host and model are shown, of keys and headers how many there are, of the prompt its length.
+It shows the host and model of chat APIs, the number of keys and headers, and the length of the prompt.
 """
 
 import contextlib
@@ -18,35 +18,35 @@ _SUBJECT = "file"
 
 
 def read_settings() -> tuple[Settings | None, list[Finding]]:
-    """Return the settings, or None where they cannot be read, and what is to be said of them."""
+    """Return the settings and the findings about them. The settings are None if they cannot be read."""
     file = config_file(os.environ)
     source = str(file) if file else "none: every setting has its default (config.example.py lists them)"
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what the file prints is not ours
+        with contextlib.redirect_stdout(sys.stderr):  # output of the file is not part of the report
             settings = load_settings()
     except ConfigurationError as error:
         remedy = (
-            f"correct {file or 'the settings'}, which keeps the server from starting; config.example.py has examples"
+            f"correct {file or 'the settings'}, without which the server cannot start; config.example.py has examples"
         )
         if file and not file.exists():
-            remedy = f"set {CONFIG_VARIABLE} to a file that is there, or unset it"
+            remedy = f"set {CONFIG_VARIABLE} to an existing file, or unset it"
         return None, [problem(_SUBJECT, error.message, remedy)]
     except SystemExit:
-        return None, [problem(_SUBJECT, f"{file} ends the program", f"take the exit out of {file}")]
+        return None, [problem(_SUBJECT, f"{file} ends the program", f"remove the exit from {file}")]
     changed = {name: _shown(getattr(settings, name)) for name in _changed(settings)}
     found = [ok(name, text) for name, text in changed.items()]
     return settings, [ok(_SUBJECT, source, path=str(file) if file else None, changed=len(changed)), *found]
 
 
 def _changed(settings: Settings) -> list[str]:
-    """Return the names of the settings that are not as they are where nothing is set."""
+    """Return the names of the settings that differ from their defaults."""
     default = Settings()
     names = [entry.name for entry in dataclasses.fields(Settings)]
     return [name for name in names if getattr(settings, name) != getattr(default, name)]
 
 
 def _shown(value: object) -> str:
-    """Return a setting as it may be seen by anyone."""
+    """Return a setting without its secrets."""
     match value:
         case (ChatApi(), *_):
             return "; ".join(f"{index}. {_api(cast(ChatApi, api))}" for index, api in enumerate(value, 1))

@@ -1,4 +1,4 @@
-"""What `deploy/` needs, as `mirrorchat doctor` sees it: gunicorn, nginx with limits above ours; no ffmpeg."""
+"""Checks the programs of a deployment for `mirrorchat doctor`: gunicorn, nginx and its limits, ffmpeg."""
 
 import importlib.metadata
 import os
@@ -10,12 +10,12 @@ from mirrorchat.cli.doctor.findings import Finding, ok, problem, warning
 from mirrorchat.models.packages import ROOT
 from mirrorchat.settings import Settings
 
-_SBIN = ("/usr/sbin", "/usr/local/sbin")  # which not every user has in PATH
+_SBIN = ("/usr/sbin", "/usr/local/sbin")  # not every user has these in PATH
 _NGINX_CONF = Path("deploy") / "nginx.conf"
 
 
 def deploy_findings(settings: Settings, root: Path = ROOT) -> list[Finding]:
-    """Return what there is to say of the programs that serve MirrorChat to others."""
+    """Return the findings about gunicorn, nginx and ffmpeg."""
     return [_gunicorn(), *_nginx(settings, root), _ffmpeg()]
 
 
@@ -23,19 +23,19 @@ def _gunicorn() -> Finding:
     try:
         return ok("gunicorn", importlib.metadata.version("gunicorn"))
     except importlib.metadata.PackageNotFoundError:
-        return problem("gunicorn", "not installed: nothing serves", "`rm -f .venv/installed; scripts/environment`")
+        return problem("gunicorn", "not installed: no server can run", "`rm -f .venv/installed; scripts/environment`")
 
 
 def _nginx(settings: Settings, root: Path) -> list[Finding]:
     program = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN)))
     if program is None:
-        remedy = "`apt install nginx` before others than you are let in: it keeps slow callers off the server's threads"
+        remedy = "`apt install nginx` before you admit other users: it keeps slow callers off the threads of the server"
         return [warning("nginx", "not installed", f"{remedy} (deploy/nginx.conf)")]
     return [ok("nginx", program), *_limits(settings, root / _NGINX_CONF)]
 
 
 def _limits(settings: Settings, conf: Path) -> list[Finding]:
-    """Compare the limits of a turn with those that nginx gets from `conf`."""
+    """Compare the limits of the settings with those of nginx in `conf`."""
     text = conf.read_text(encoding="utf-8") if conf.is_file() else ""
     body = re.search(r"client_max_body_size (\d+)m;", text)
     wait = re.search(r"proxy_read_timeout (\d+)s;", text)
@@ -44,11 +44,11 @@ def _limits(settings: Settings, conf: Path) -> list[Finding]:
         low.append(f"client_max_body_size {body[1]}m is under upload_limit_mb = {settings.upload_limit_mb}")
     if wait and settings.turn_deadline_s >= int(wait[1]):
         low.append(f"proxy_read_timeout {wait[1]}s is not above turn_deadline_s = {settings.turn_deadline_s:g}")
-    remedy = "raise it where deploy/nginx.conf was copied to, and `nginx -s reload`"
+    remedy = "raise it in your copy of deploy/nginx.conf, then run `nginx -s reload`"
     return [warning("nginx.conf", found, remedy) for found in low]
 
 
 def _ffmpeg() -> Finding:
     program = shutil.which("ffmpeg")
-    own = f"PyAV {importlib.metadata.version('av')} brings its own FFmpeg"
-    return ok("ffmpeg", f"{program}, not used: {own}" if program else f"not installed, and not needed: {own}")
+    own = f"PyAV {importlib.metadata.version('av')} has its own FFmpeg"
+    return ok("ffmpeg", f"{program}, not used: {own}" if program else f"not installed, not needed: {own}")

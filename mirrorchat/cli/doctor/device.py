@@ -1,6 +1,6 @@
-"""The device as `mirrorchat doctor` sees it: what torch can use, what the driver shows, memory, the C++ libraries.
+"""Checks the device for `mirrorchat doctor`: the GPUs of torch and of the driver, memory, and the C++ libraries.
 
-It runs as a process of its own: torch, and a GPU's driver, can crash or hang.
+It runs in a separate process: torch and a GPU's driver can crash or hang.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ _BUILD = "`apt install g++`, then `rm -f .venv/installed; scripts/environment`"
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that torch sees; `fault` is what keeps it from computing, if anything."""
+    """A GPU that torch detects. `fault` is the reason why it cannot compute, or empty."""
 
     name: str
     free_bytes: int
@@ -35,7 +35,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Torch:
-    """What torch says of itself. `cuda` is the version that it was built for, or empty; `complaint` of the driver."""
+    """A torch installation. `cuda` is the version of its CUDA build, or empty; `complaint` is about the driver."""
 
     version: str
     cuda: str
@@ -44,16 +44,16 @@ class Torch:
 
 
 def device_findings(say: Say) -> Iterator[Finding]:
-    """Yield what there is to say of the device."""
+    """Yield the findings about memory, torch, GPUs, models and libraries."""
     try:
         settings = load_settings()
-    except MirrorChatError:  # which the section on the configuration says
+    except MirrorChatError:  # the section on the configuration reports it
         settings = Settings()
     say("asking NVIDIA's driver")
     shown = driver_gpus()
     yield memory_finding()
     if importlib.util.find_spec("torch") is None:
-        yield ok("torch", "not installed: it comes with the models, and nothing runs on a GPU without it")
+        yield ok("torch", "not installed: it is installed with the models, and GPUs need it")
         yield from gpu_findings(settings.device, None, shown, os.environ)
         return
     say("loading torch")
@@ -83,7 +83,7 @@ def _gpu(index: int) -> Gpu:
     try:
         free_bytes, total_bytes = torch.cuda.mem_get_info(index)
         if torch.ones(8, device=f"cuda:{index}").sum().item() != 8:
-            return Gpu(name, free_bytes, total_bytes, "it adds wrongly")
+            return Gpu(name, free_bytes, total_bytes, "its sums are wrong")
     except RuntimeError as error:  # out of memory, no code for this kind of GPU, a broken driver
         return Gpu(name, 0, 0, " ".join(str(error).split())[:200])
     return Gpu(name, free_bytes, total_bytes)
@@ -92,34 +92,34 @@ def _gpu(index: int) -> Gpu:
 def gpu_findings(
     device: str, torch: Torch | None, shown: Sequence[str], environ: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """Yield a finding for each GPU that torch sees, for those that it does not see, and for the setting `device`.
+    """Yield a finding for each GPU that torch detects, for undetected ones, and for the setting `device`.
 
-    `shown` are the GPUs of the driver; `environ` tells whether some are hidden on purpose.
+    `shown` are the names of the GPUs that the driver shows; `environ` may hide some on purpose.
     """
     gpus = torch.gpus if torch else ()
     for index, gpu in enumerate(gpus):
-        yield _seen(f"GPU {index}", gpu)
+        yield _detected(f"GPU {index}", gpu)
     if len(shown) > len(gpus):
-        yield _unseen(device, torch, shown, environ)
+        yield _undetected(device, torch, shown, environ)
     number = int(device.partition(":")[2] or 0) if device.startswith("cuda") else -1
     if number >= len(gpus):
         found = f"device is {device!r}, and torch can use {len(gpus)} GPUs"
-        yield problem("device", found, "set device to auto, cpu, or a GPU that is there, in config.py", device=device)
+        yield problem("device", found, "set device in config.py to auto, cpu, or an existing GPU", device=device)
         return
     used = device if device != "auto" else ("cuda" if gpus else "cpu")
     yield ok("device", f"{device}: models run on {'the CPU' if used == 'cpu' else used}", device=used)
 
 
-def _seen(subject: str, gpu: Gpu) -> Finding:
+def _detected(subject: str, gpu: Gpu) -> Finding:
     if gpu.fault:
-        remedy = "update NVIDIA's driver, and install a torch that was built for this GPU; until then device = 'cpu'"
+        remedy = "update NVIDIA's driver, and install a torch build for this GPU; until then set device = 'cpu'"
         return problem(subject, f"{gpu.name} cannot be used: {gpu.fault}", remedy)
     found = f"{gpu.name}, {size_text(gpu.free_bytes)} of {size_text(gpu.total_bytes)} free"
     return ok(subject, found, free_bytes=gpu.free_bytes, total_bytes=gpu.total_bytes)
 
 
-def _unseen(device: str, torch: Torch | None, shown: Sequence[str], environ: Mapping[str, str]) -> Finding:
-    """Say why torch does not see every GPU that the driver shows, and what to do."""
+def _undetected(device: str, torch: Torch | None, shown: Sequence[str], environ: Mapping[str, str]) -> Finding:
+    """Return the reason why torch does not detect every GPU of the driver, and its remedy."""
     seen = len(torch.gpus) if torch else 0
     found = f"the driver shows {', '.join(shown)}; torch can use {seen or 'none'}"
     if hidden := environ.get("CUDA_VISIBLE_DEVICES"):
@@ -127,9 +127,9 @@ def _unseen(device: str, torch: Torch | None, shown: Sequence[str], environ: Map
     if "CUDA_VISIBLE_DEVICES" in environ:
         return warning("GPU", f"{found}: CUDA_VISIBLE_DEVICES is empty", "`unset CUDA_VISIBLE_DEVICES`")
     if torch is None:
-        return ok("GPU", f"the driver shows {', '.join(shown)}: used once torch and the models are installed")
+        return ok("GPU", f"the driver shows {', '.join(shown)}: they need torch and the models")
     if seen:
-        return warning("GPU", found, "`nvidia-smi` says more of the others: broken, or too old for torch")
+        return warning("GPU", found, "run `nvidia-smi`: the other GPUs are broken, or too old for torch")
     report = warning if device == "cpu" else problem
     if not torch.cuda:
         remedy = _CUDA_BUILD.format(torch.version.partition("+")[0])
@@ -141,48 +141,46 @@ def _unseen(device: str, torch: Torch | None, shown: Sequence[str], environ: Map
     if not os.access(_DEV / "nvidiactl", os.R_OK | os.W_OK):
         remedy = "let the server's user read and write /dev/nvidia*: `usermod -a -G video,render USER`"
         return report("GPU", f"{found}, and /dev/nvidiactl cannot be opened{complaint}", remedy)
-    remedy = (
-        f"install a driver for CUDA {torch.cuda} or later, and start the machine again; `nvidia-smi` shows which it is"
-    )
+    remedy = f"install a driver for CUDA {torch.cuda} or later, and reboot; `nvidia-smi` shows its version"
     return report("GPU", f"{found}, built for CUDA {torch.cuda}{complaint}", remedy)
 
 
 def memory_finding(root: Path = Path("/")) -> Finding:
-    """Return what processes can still take of the machine's memory, or of a container's."""
+    """Return the free memory of this computer or container."""
     free = free_host_bytes(root)
     return ok("memory", f"{size_text(free)} free", free_bytes=free)
 
 
 def plan_findings(settings: Settings) -> Iterator[Finding]:
-    """Yield whether the models that will be loaded fit into memory, where there are any."""
+    """Yield whether the models to load fit into memory, if there are any."""
     try:
         from mirrorchat.startup.memory_plan import plan_memory
-    except ImportError:  # a package is broken, which the section on packages says
+    except ImportError:  # the section on packages reports broken ones
         return
     try:
         plan = plan_memory(settings)
         plan.require_fit()
     except ConfigurationError as error:
-        yield problem("models in memory", error.message, "change the settings that are named, in config.py")
+        yield problem("models in memory", error.message, "change the named settings in config.py")
         return
     lines = [line for line in plan.lines() if " needed, " in line]
     if not plan.parts:
         return
     found = "; ".join([*(line.removeprefix("memory on ") for line in lines), *plan.steps])
     if plan.steps:
-        yield warning("models in memory", found, "free some memory, for what was stepped down to fit")
+        yield warning("models in memory", found, "free memory to avoid these reductions")
     else:
         yield ok("models in memory", found)
 
 
 def native_findings() -> Iterator[Finding]:
-    """Yield whether the libraries in C++ are there, or why not."""
+    """Yield whether the C++ libraries are loaded, or the reason why not."""
     from mirrorchat.hardware import native
 
     if native.search_library():
         yield ok("search in C++", "loaded")
     else:
-        yield warning("search in C++", "not compiled: Python searches, many times slower", _BUILD)
+        yield warning("search in C++", "not compiled: the search in Python is many times slower", _BUILD)
     import torch
 
     capabilities = torch.cpu.get_capabilities()
@@ -193,12 +191,12 @@ def native_findings() -> Iterator[Finding]:
         yield ok("networks in C++", f"{loaded.removeprefix('_native_')} loaded", variant=loaded)
     elif not runnable:
         lacks = ", ".join(lacking[native.VARIANTS[-1][0]])
-        yield ok("networks in C++", f"not for this CPU, which has no {lacks}: torch does the work", variant="")
+        yield ok("networks in C++", f"this CPU has no {lacks}: torch computes instead", variant="")
     elif native.compiled(runnable[0]) is None:
         yield warning("networks in C++", f"{runnable[0].removeprefix('_native_')} is not compiled: slower", _BUILD)
     else:
-        found = f"{runnable[0].removeprefix('_native_')} does not open: {loaded or 'torch'} does the work"
-        remedy = "`rm -f .venv/installed; scripts/environment`; where AMX is kept from a virtual machine, from its host"
+        found = f"{runnable[0].removeprefix('_native_')} does not load: {loaded or 'torch'} computes instead"
+        remedy = "`rm -f .venv/installed; scripts/environment`; in a virtual machine, the host must expose AMX"
         yield warning("networks in C++", found, remedy, variant=loaded)
 
 

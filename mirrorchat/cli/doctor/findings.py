@@ -1,8 +1,7 @@
-"""What `mirrorchat doctor` finds: each finding with its state and what to do, and how they are gathered."""
+"""The findings of `mirrorchat doctor`, with a state and a remedy each, and the sections that yield them."""
 
 import enum
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ Value = str | int | float | bool | None
 
 
 class State(enum.StrEnum):
-    """`warning`: it works, with less than it could. `problem`: it does not, or not as it was asked for."""
+    """A `warning` means reduced function or quality. A `problem` means that something requested does not work."""
 
     OK = "ok"
     WARNING = "warning"
@@ -23,7 +22,7 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `remedy` is what to do, where the state is not OK; `values` are for programs."""
+    """The result for one subject. `remedy` is the advice unless the state is OK; `values` are for programs."""
 
     subject: str
     state: State
@@ -45,13 +44,13 @@ def problem(subject: str, found: str, remedy: str, **values: Value) -> Finding:
 
 
 def counted(count: int, name: str) -> str:
-    """Return `1 problem`, `2 problems`."""
+    """Return a count with its noun: `1 problem`, `2 problems`."""
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """What is looked at together: `look` gives the findings, within `limit_s` seconds."""
+    """A part of the report. `look` returns its findings and may take `limit_s` seconds."""
 
     title: str
     look: Callable[[], list[Finding]]
@@ -59,41 +58,41 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A section's findings. `stuck`: it was not through at its limit, and still runs in a thread."""
+class Examined:
+    """The findings of a section. `stuck` means that it exceeded its limit and still runs in a thread."""
 
     findings: list[Finding]
     stuck: bool = False
 
 
-def look_into(section: Section, waiting: Callable[[], None] = lambda: None) -> Looked:
-    """Return what `section` finds; whatever goes wrong in it is a finding. `waiting` is called a few times a second."""
+def examine(section: Section) -> Examined:
+    """Return the findings of `section`. Its errors are findings too."""
     found: list[list[Finding]] = []
     thread = threading.Thread(target=lambda: found.append(_guarded(section)), name=section.title, daemon=True)
-    limit_at = time.monotonic() + section.limit_s
     thread.start()
-    while thread.is_alive() and time.monotonic() < limit_at:
-        thread.join(0.2)
-        waiting()
+    thread.join(section.limit_s)
     if found:
-        return Looked(found[0])
-    text = f"not through after {section.limit_s:g} s"
-    return Looked([problem(section.title, text, "look at what the machine is busy with, and run it again")], stuck=True)
+        return Examined(found[0])
+    text, remedy = (
+        f"no result after {section.limit_s:g} s",
+        "check the load of this computer, and run the command again",
+    )
+    return Examined([problem(section.title, text, remedy)], stuck=True)
 
 
 def _guarded(section: Section) -> list[Finding]:
     try:
         return section.look()
-    except BaseException as error:  # SystemExit too: nothing that one section does shall keep the others from going on
+    except BaseException as error:  # SystemExit too: the other sections must run in any case
         return [unexpected(section.title, error)]
 
 
 def unexpected(subject: str, error: BaseException) -> Finding:
-    """Return an error that nobody foresaw as a finding: its kind and place; a foreign text can hold a key."""
+    """Return an unexpected error as a finding: its type and place, without its text, which could contain a key."""
     if isinstance(error, MirrorChatError):
-        return problem(subject, error.message, "do what the message says")
+        return problem(subject, error.message, "follow the message")
     if isinstance(error, ImportError):
-        return problem(subject, f"{error.name} does not import", "correct what the section on packages names first")
+        return problem(subject, f"{error.name} cannot be imported", "first solve the problems of the packages")
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    return problem(subject, f"{type(error).__name__}{place}", "report it: this is a defect, unless the disk is full")
+    return problem(subject, f"{type(error).__name__}{place}", "report this defect, unless the disk is full")

@@ -1,4 +1,4 @@
-"""Python and the packages, as `mirrorchat doctor` sees them: which versions, and which are missing."""
+"""Checks Python and the packages for `mirrorchat doctor`: their versions, and the missing ones."""
 
 import importlib.metadata
 import platform
@@ -13,14 +13,14 @@ from mirrorchat.models.packages import ROOT, full_requirements, missing_packages
 
 OLDEST, NEWEST = (3, 11), (3, 14)
 _BUILD = "`apt install build-essential python3-dev`, then `{}`"
-_SMALL_EXTRAS = {  # the extras that need a compiler on some machines: what is lost without one
-    "recognize": "English is not heard without WeNet",
-    "tint": "the embedded voice is not tinted toward the asker's",
+_SMALL_EXTRAS = {  # the extras that need a compiler on some computers, and the loss without them
+    "recognize": "English is not recognized without WeNet",
+    "tint": "the embedded voice does not resemble the speaker's",
 }
 
 
 def package_findings(needs_full: bool, root: Path = ROOT) -> list[Finding]:
-    """Return what there is to say of Python and of the packages; those of `full` count where they are needed."""
+    """Return the findings about Python and the packages. `needs_full` makes missing packages of `full` a problem."""
     found = [python_finding((sys.version_info.major, sys.version_info.minor)), _base(root)]
     found += [_small_extra(name, loss, root) for name, loss in _SMALL_EXTRAS.items()]
     return [*found, _full(needs_full, root)]
@@ -59,13 +59,13 @@ def _full(needed: bool, root: Path) -> Finding:
         return ok("full", _versions(requirements))
     if needed:
         return problem("full", _lacking(missing), f"`{_install('full', root)}`", missing=", ".join(missing))
-    return ok("full", f"not needed: no model is installed or named, and {len(missing)} of its packages are missing")
+    return ok("full", f"not needed: no model is installed or named, {len(missing)} of its packages are missing")
 
 
 def _install(extra: str, root: Path) -> str:
-    """Return the command that installs an extra: the script of a checkout, else pip."""
+    """Return the command that installs an extra: the script of a checkout, otherwise pip."""
     if (root / "scripts" / "environment").is_file():
-        repeat = "" if extra == "full" else "rm -f .venv/installed; "  # it does nothing where nothing has changed
+        repeat = "" if extra == "full" else "rm -f .venv/installed; "  # without this the script finds nothing to do
         return f"{repeat}scripts/environment {'full' if extra == 'full' else ''}".strip()
     return f"{sys.executable} -m pip install 'mirrorchat{f'[{extra}]' if extra else ''}'"
 

@@ -1,6 +1,6 @@
-"""A spoken question through every stage, in both languages, as `mirrorchat doctor` tries it.
+"""Runs a spoken question through every stage, in both languages, for `mirrorchat doctor`.
 
-It runs as a process of its own: engines are large, and native code can crash or hang.
+It runs in a separate process: engines are large, and native code can crash or hang.
 """
 
 import sys
@@ -14,9 +14,9 @@ from mirrorchat.audio.decoding import decode, require_speakable
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.cli.doctor.finding_process import Say, hand_over
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
-from mirrorchat.cli.doctor.spoken_question import QUESTIONS, say
+from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
 from mirrorchat.embedded.workers.process import WorkerFailed
-from mirrorchat.engines import Deadline, Engines, Language
+from mirrorchat.engines import Context, Engines, Language
 from mirrorchat.errors import (
     ClientGone,
     ConfigurationError,
@@ -25,23 +25,30 @@ from mirrorchat.errors import (
     ModelNotInstalled,
     NoWords,
 )
-from mirrorchat.pipeline import Answer, Pipeline, Question
+from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.turn.admission import Admission
+from mirrorchat.turn.reader import Answer
 from mirrorchat.turn.stopwatch import Stopwatch
 
 PARROT = "--parrot"
-STAGES = ("decode", "recognize", "voice", "answer", "speak")  # as Stopwatch names them, in the order of a turn
+STAGES = (
+    "decode",
+    "recognize",
+    "voice",
+    "answer",
+    "speak",
+)  # names of Stopwatch, in the order of a turn
 
 _PACKAGES = "`rm -f .venv/installed; scripts/environment` installs the packages again"
 _MODEL = "`.venv/bin/mirrorchat models verify`, and `... install NAME --replace` for what it names; or free memory"
-_CHAT = "see the section on chat: correct chatgpt_apis in config.py"
+_CHAT = "see the section on chat, and correct chatgpt_apis in config.py"
 _TOO_SLOW = "raise turn_deadline_s, or choose faster weights (xtts_weights, wenet_weights), a GPU or more threads"
 
 
 class StageWatch(Stopwatch):
-    """A stopwatch that knows in which stage a turn has failed."""
+    """A stopwatch that knows the stage in which a turn failed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +73,7 @@ class StageWatch(Stopwatch):
                 self._running.remove(stage)
 
     def blame(self, error: MirrorChatError) -> tuple[str, str]:
-        """Return the stage that `error` ended, or those that ran then, and the kind of the first error."""
+        """Return the stage that failed (or was running), and the type of the first error."""
         with self._lock:
             if self._failed is not None:
                 return self._failed
@@ -75,7 +82,7 @@ class StageWatch(Stopwatch):
 
 
 def round_trip(tell: Say, *, parrot: bool) -> Iterator[Finding]:
-    """Yield a finding for the engines, and one for a turn in each language. `parrot`: it answers, not the chat APIs."""
+    """Yield a finding for the engines, and one for a turn in each language. `parrot` replaces the chat APIs."""
     settings = load_settings()
     if parrot:
         settings = replace(settings, chatgpt_apis=())
@@ -84,7 +91,7 @@ def round_trip(tell: Say, *, parrot: bool) -> Iterator[Finding]:
     try:
         engines = build_engines(settings)
     except (ConfigurationError, ModelNotInstalled) as error:
-        remedy = "see the sections on weights, packages and device: this keeps the server from starting"
+        remedy = "see the sections on weights, packages and device: the server cannot start"
         yield problem("load", error.message, remedy, stage="load")
         return
     load_ms = round(1000 * (time.monotonic() - started))
@@ -117,30 +124,30 @@ def _names(engines: Engines) -> str:
 
 
 def _turn(pipeline: Pipeline, settings: Settings, language: Language) -> Iterator[Finding]:
-    """Ask, and where nothing is heard ask again with what was said, so that the other stages are tried too."""
+    """Ask a question. If no words are recognized, ask again with its text, to try the other stages too."""
     text, voice = QUESTIONS[language]
     subject = language.value.capitalize()
     try:
-        recording = encode_wav(say(text, voice))
+        recording = encode_wav(*synthesize((text, voice)))
     except WorkerFailed as error:
         yield problem(subject, f"the question could not be spoken: {error}", _PACKAGES, stage="question")
         return
-    deaf = pipeline.engines.recognizers[language].info.name == "none"
-    finding = _asked(pipeline, settings, language, recording, text if deaf else None)
+    no_recognizer = pipeline.engines.recognizers[language].info.name == "none"
+    finding = _asked(pipeline, settings, language, recording, text if no_recognizer else None)
     yield finding
     if finding.values.get("error") == NoWords.__name__:
-        yield replace(_asked(pipeline, settings, language, recording, text), subject=f"{subject}, words given")
+        yield replace(_asked(pipeline, settings, language, recording, text), subject=f"{subject}, text given")
 
 
 def _asked(pipeline: Pipeline, settings: Settings, language: Language, recording: bytes, text: str | None) -> Finding:
     watch = StageWatch()
     subject = language.value.capitalize()
-    deadline = Deadline.after(settings.turn_deadline_s)
+    context = Context.after(settings.turn_deadline_s)
     try:
         with watch.time("decode"):
             audio = decode(recording, limit_s=60.0)
             require_speakable(audio)
-        with Admission(1).acquire(deadline) as slot:
+        with Admission(1).acquire(context) as slot:
             answer = pipeline.answer(Question(audio, language, language, text), slot, watch=watch)
     except MirrorChatError as error:
         return _failure(subject, watch, error, pipeline.engines, language)
@@ -149,8 +156,8 @@ def _asked(pipeline: Pipeline, settings: Settings, language: Language, recording
 
 def _success(subject: str, watch: Stopwatch, answer: Answer, *, given: bool) -> Finding:
     times = _times(watch)
-    heard = "its words were given" if given else f"heard {answer.transcript!r}"
-    text = f"{_listed(times)}; {answer.audio.duration_s:.1f} s of speech ({answer.voice.kind.value}); {heard}"
+    transcript = "its text was given" if given else f"transcript {answer.transcript!r}"
+    text = f"{_listed(times)}; {answer.audio.duration_s:.1f} s of speech ({answer.voice.kind.value}); {transcript}"
     return ok(subject, text, **times, speech_s=round(answer.audio.duration_s, 2), voice=answer.voice.kind.value)
 
 
@@ -160,8 +167,8 @@ def _failure(subject: str, watch: StageWatch, error: MirrorChatError, engines: E
     values: dict[str, Value] = {"stage": stage, "error": kind, **times}
     remedy = _remedy(stage, engines, language)
     if isinstance(error, NoWords):
-        found = "recognize: no words were heard in a synthetic question"
-        return warning(subject, found, f"where it does not hear you either: {remedy}", **values)
+        found = "recognize: no words were recognized in a synthetic question"
+        return warning(subject, found, f"if it does not recognize your speech either: {remedy}", **values)
     found = f"{stage}: {error.message} ({kind}); {_listed(times)}"
     return problem(subject, found, _TOO_SLOW if kind == DeadlineExceeded.__name__ else remedy, **values)
 
@@ -174,7 +181,7 @@ def _remedy(stage: str, engines: Engines, language: Language) -> str:
 
 
 def _times(watch: Stopwatch) -> dict[str, Value]:
-    """Return the milliseconds of each stage that ran, of the whole, and until the first sound."""
+    """Return the milliseconds of each stage that ran, of the whole turn, and until the first sound."""
     seconds = watch.timings().seconds
     times: dict[str, Value] = {f"{name}_ms": round(1000 * seconds[name]) for name in STAGES if name in seconds}
     if watch.first_audio_s is not None:

@@ -1,6 +1,6 @@
-"""The weights as `mirrorchat doctor` sees them: what hears and speaks each language, and whether its files are whole.
+"""Checks the models for `mirrorchat doctor`: the engine of each language and stage, and the files of its model.
 
-Nothing is loaded, and torch is not imported.
+It loads no model and does not import torch.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ _REPLACE = "`.venv/bin/mirrorchat models install {} --replace`"
 
 @dataclass(frozen=True)
 class Stage:
-    """Something that an engine is chosen for: `choice` is the setting, `real` the engine whose model is in `folder`."""
+    """A stage with a choice of engines. `choice` is the setting, `real` the engine whose model belongs in `folder`."""
 
     title: str
     choice: str
@@ -38,42 +38,43 @@ class Stage:
     folder: Path
     files: Sequence[str]
     packages: Sequence[str]
-    otherwise: str  # what is used without the model; empty: nothing
+    fallback: str  # describes the engine without the model; empty if there is none
 
     @property
     def is_real(self) -> bool:
-        """Tell whether the model will be loaded, as `engine_choice` chooses."""
+        """Tell whether `engine_choice` will load the model."""
         return self.choice == self.real or (self.choice == "auto" and not self.lacks())
 
     def lacks(self) -> list[str]:
-        """Return the files that are missing, or else the packages."""
+        """Return the missing files, or if there are none the missing packages."""
         return absent_files(self.folder, self.files) or absent_packages(self.packages)
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """Return what an engine is chosen for; speech in both languages is one stage where the same one speaks them."""
-    heard = [_hearing(settings, language) for language in Language]
-    spoken = {language: settings.synthesizer[language.value] for language in Language}
+    """Return the stages. Speech in both languages is one stage if both have the same setting."""
+    recognition = [_recognition(settings, language) for language in Language]
+    synthesizers = {language: settings.synthesizer[language.value] for language in Language}
     titles = {
-        choice: [each.value.capitalize() for each in Language if spoken[each] == choice] for choice in spoken.values()
+        choice: [each.value.capitalize() for each in Language if synthesizers[each] == choice]
+        for choice in synthesizers.values()
     }
     folder = settings.models_dir / "xtts-v2"
-    return heard + [
+    return recognition + [
         Stage(f"speaking {' and '.join(names)}", choice, "xtts", folder, XTTS_FILES, XTTS_PACKAGES, "eSpeak NG speaks")
         for choice, names in titles.items()
     ]
 
 
-def _hearing(settings: Settings, language: Language) -> Stage:
+def _recognition(settings: Settings, language: Language) -> Stage:
     pocketsphinx = language is Language.ENGLISH and importlib.util.find_spec("pocketsphinx")
-    otherwise = "pocketsphinx hears short, clear questions" if pocketsphinx else ""
+    fallback = "pocketsphinx recognizes short, clear questions" if pocketsphinx else ""
     folder = settings.models_dir / f"wenet-{language.code}"
     title, choice = f"hearing {language.value.capitalize()}", settings.recognizer[language.value]
-    return Stage(title, choice, "wenet", folder, WENET_FILES, WENET_PACKAGES, otherwise)
+    return Stage(title, choice, "wenet", folder, WENET_FILES, WENET_PACKAGES, fallback)
 
 
 def needs_full(settings: Settings) -> bool:
-    """Tell whether the packages of `full` are needed: a real engine is named, or a model is there for one."""
+    """Tell whether the packages of `full` are needed: by a named engine, or by an installed model."""
     return any(
         stage.choice == stage.real
         or stage.choice.startswith(OWN_PACKAGE)
@@ -83,7 +84,7 @@ def needs_full(settings: Settings) -> bool:
 
 
 def weight_findings(settings: Settings, *, thorough: bool) -> list[Finding]:
-    """Return a finding for each stage; `thorough` reads the files whole and compares checksums."""
+    """Return a finding for each stage. `thorough` compares checksums, otherwise only sizes are compared."""
     return [ok("folder", str(settings.models_dir)), *(_stage(stage, thorough) for stage in stages(settings))]
 
 
@@ -91,41 +92,41 @@ def _stage(stage: Stage, thorough: bool) -> Finding:
     if stage.choice.startswith(OWN_PACKAGE):
         return _own_package(stage)
     if stage.choice not in ("auto", stage.real):
-        return _instead(stage, f"{stage.choice}, named in the settings")
+        return _fallback(stage, f"{stage.choice}, named in the settings")
     try:
         if stage.folder.is_dir() and any(stage.folder.iterdir()):
             return _folder(stage, thorough)
     except OSError as error:
-        remedy = f"let the server's user read {stage.folder}"
+        remedy = f"give the user of the server read access to {stage.folder}"
         return problem(stage.title, f"{stage.folder} cannot be read: {error.strerror}", remedy)
     found = f"no model in {stage.folder}"
     install = INSTALL.format(stage.folder.name)
     if stage.choice == stage.real:
         return problem(stage.title, f"{found}, and {stage.real} is named in the settings", install, engine="none")
-    return _instead(stage, found)
+    return _fallback(stage, found)
 
 
-def _instead(stage: Stage, why: str) -> Finding:
-    install = f"for the real thing {INSTALL.format(stage.folder.name)}"
-    if stage.otherwise and stage.choice == "embedded":
-        return ok(stage.title, f"{stage.otherwise}: {why}", engine="embedded")
-    if stage.otherwise:
-        return warning(stage.title, f"{stage.otherwise}: {why}", install, engine="embedded")
-    return warning(stage.title, f"nothing: {why}", f"{INSTALL.format(stage.folder.name)}", engine="none")
+def _fallback(stage: Stage, reason: str) -> Finding:
+    install = f"for {stage.real}, run {INSTALL.format(stage.folder.name)}"
+    if stage.fallback and stage.choice == "embedded":
+        return ok(stage.title, f"{stage.fallback}: {reason}", engine="embedded")
+    if stage.fallback:
+        return warning(stage.title, f"{stage.fallback}: {reason}", install, engine="embedded")
+    return warning(stage.title, f"no engine: {reason}", install, engine="none")
 
 
 def _own_package(stage: Stage) -> Finding:
     if importlib.util.find_spec("wenet"):
-        return ok(stage.title, f"{stage.choice}, of WeNet's own package", engine=stage.choice)
+        return ok(stage.title, f"{stage.choice}, in WeNet's own package", engine=stage.choice)
     try:
         from mirrorchat.wenet.package_load import INSTALL as install
     except ImportError:
-        install = "`scripts/serve --full`, then as the README says under WeNet's own package"
+        install = "`scripts/serve --full`, then follow the documentation of WeNet's own package"
     return problem(stage.title, f"{stage.choice}: WeNet's own package is not installed", install, engine="none")
 
 
 def _folder(stage: Stage, thorough: bool) -> Finding:
-    """Say of a folder with files in it whether they are those that were installed, and all that are needed."""
+    """Return whether a folder has the installed files and all that the engine needs."""
     name = installed_name(stage.folder)
     try:
         record = read_record(stage.folder)
@@ -138,9 +139,9 @@ def _folder(stage: Stage, thorough: bool) -> Finding:
     if lacking and set(lacking) <= set(stage.files):
         found = f"{stage.folder} has no {', '.join(lacking)}"
         return problem(stage.title, found, _REPLACE.format(stage.folder.name), model=name)
-    engine = stage.real if stage.is_real else "embedded" if stage.otherwise else "none"
+    engine = stage.real if stage.is_real else "embedded" if stage.fallback else "none"
     found = f"{stage.real}, {_model(record, thorough)}, {size_text(size_on_disk(stage.folder))} in {stage.folder}"
-    if lacking:  # which the section on packages counts as a problem already
+    if lacking:  # the section on packages reports it as a problem
         found += f"; not used: {', '.join(lacking)} is not installed"
         return warning(stage.title, found, "`scripts/environment full`", model=name, engine=engine)
     return ok(stage.title, found, model=name, engine=engine)
@@ -148,5 +149,5 @@ def _folder(stage: Stage, thorough: bool) -> Finding:
 
 def _model(record: Record | None, thorough: bool) -> str:
     if record is None:
-        return f"a model put there {BY_HAND} (no record to compare with)"
+        return f"a model that was put there {BY_HAND} (it has no record)"
     return f"{record.name}, {len(record.files)} files of the recorded {'checksums' if thorough else 'sizes'}"

@@ -1,1 +1,1 @@
-"""How well MirrorChat hears and speaks, measured over recordings."""
+"""The measurement of recognition and speech with recordings."""

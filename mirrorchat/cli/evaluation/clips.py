@@ -1,9 +1,9 @@
-"""Recordings with what is said in them: a folder of audio files and a table (tsv), read within bounds.
+"""Reads recordings with transcripts: a folder of audio files with a table (tsv).
 
-The table is UTF-8, a line for each recording, its fields between tabs (no quoting, no escapes). The first line names
-the columns, in any order: `file` (a path inside the folder), `language` (as the server takes it), `transcript`, and
-optionally `speaker`: clips with the same one are of the same person. Other columns, and empty lines, are passed over.
-Whatever else is in it is refused by its line.
+The table is UTF-8 and has a line for each recording, with fields between tabs (no quoting, no escapes). The first line
+names the columns in any order: `file` (a path inside the folder), `language` (a value of the API), `transcript`, and
+optionally `speaker`, which is equal for clips of one person. Other columns and empty lines are ignored. An error names
+the line of the table.
 """
 
 import stat
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mirrorchat.audio.decoding import decode, require_speakable
 from mirrorchat.audio.samples import Audio
-from mirrorchat.cli.evaluation.error_rate import units
+from mirrorchat.cli.evaluation.error_rate import tokens
 from mirrorchat.engines import Language
 from mirrorchat.errors import EvaluationError, InvalidRequest
 
@@ -21,15 +21,15 @@ NEEDED = ("file", "language", "transcript")
 SPEAKER = "speaker"
 MAX_TABLE_BYTES = 8_000_000
 MAX_CLIPS = 10_000
-MAX_TRANSCRIPT = 2_000  # characters; 60 s of fast speech have 1,200
-MAX_NAME = 200
+MAX_TRANSCRIPT_CHARS = 2_000  # 60 s of fast speech have 1,200
+MAX_NAME_CHARS = 200
 
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """How large a recording may be: what the server takes as a question."""
+    """The limits of a recording, which are those of a question."""
 
     size_bytes: int
     length_s: float
@@ -37,7 +37,7 @@ class ClipLimits:
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording: what is said in it, and who says it (None: not known). `load` gives the sound."""
+    """A recording with its transcript and its speaker (None if unknown). `load` returns the audio."""
 
     name: str
     language: Language
@@ -48,10 +48,10 @@ class Clip:
 
 
 def read_clips(place: Path, limits: ClipLimits) -> list[Clip]:
-    """Return the clips of a folder that has one tsv, or of a tsv, in the table's order. Each file is decoded once here.
+    """Return the clips of a tsv, or of a folder with one tsv, in the order of the table. Each file is decoded once.
 
-    Raises EvaluationError, with the line of the table, for whatever is not understood, missing, doubled, too large, or
-    no sound that can be heard.
+    Raises EvaluationError, with the line of the table, for malformed lines, and for files that are missing, listed
+    twice, too large, not audio or silent.
     """
     table = _table_in(place)
     root = table.parent.resolve()
@@ -61,7 +61,7 @@ def read_clips(place: Path, limits: ClipLimits) -> list[Clip]:
         try:
             path = _path(root, row["file"], limits)
             if (first := lines.setdefault(path, number)) != number:
-                raise ValueError(f"{_shown(row['file'])} is in line {first} already")
+                raise ValueError(f"{_shown(row['file'])} is already in line {first}")
             clips.append(_clip(row, path, limits))
         except (ValueError, EvaluationError) as error:
             raise _refusal(table, number, str(error)) from None
@@ -88,7 +88,7 @@ def _table_in(place: Path) -> Path:
 
 
 def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Yield the number and the fields, by column, of each line below the first that is not empty."""
+    """Yield the number and the fields by column of each line that is not empty, except the first."""
     lines = _lines(table)
     _, header = next(lines)
     names = [name.strip().lower() for name in header.split("\t")]
@@ -106,7 +106,7 @@ def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
 
 def _lines(table: Path) -> Iterator[tuple[int, str]]:
     try:
-        if not stat.S_ISREG(table.stat().st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(table.stat().st_mode):  # reading a pipe would block
             raise EvaluationError(f"{table.name} is not a file")
         data = _read(table, MAX_TABLE_BYTES)
     except OSError as error:
@@ -123,16 +123,16 @@ def _lines(table: Path) -> Iterator[tuple[int, str]]:
         yield number, text
 
 
-def _read(path: Path, most_bytes: int) -> bytes:
+def _read(path: Path, limit_bytes: int) -> bytes:
     with path.open("rb") as file:
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise ValueError(f"is larger than {most_bytes} bytes")
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise ValueError(f"is larger than {limit_bytes} bytes")
     return data
 
 
 def _path(root: Path, name: str, limits: ClipLimits) -> Path:
-    """Return the file `name` in `root`. Raises ValueError where it is none, leads out, or is too large."""
+    """Return the file `name` in `root`. Raises ValueError for a missing, outside or too large one."""
     if not name:
         raise ValueError("no file is named")
     try:
@@ -143,7 +143,7 @@ def _path(root: Path, name: str, limits: ClipLimits) -> Path:
     if Path(name).is_absolute() or (found and not path.is_relative_to(root)) or ".." in Path(name).parts:
         raise ValueError(f"{_shown(name)} leads out of the folder")
     if found is None:
-        raise ValueError(f"{_shown(name)} is not there")
+        raise ValueError(f"{_shown(name)} does not exist")
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{_shown(name)} is not a file")
     if found.st_size > limits.size_bytes:
@@ -154,13 +154,13 @@ def _path(root: Path, name: str, limits: ClipLimits) -> Path:
 def _clip(row: Mapping[str, str], path: Path, limits: ClipLimits) -> Clip:
     name, transcript = row["file"], row["transcript"]
     language = Language.parse(row["language"])
-    if len(transcript) > MAX_TRANSCRIPT:
-        raise ValueError(f"the transcript is longer than {MAX_TRANSCRIPT} characters")
-    if not units(transcript, language):
+    if len(transcript) > MAX_TRANSCRIPT_CHARS:
+        raise ValueError(f"the transcript is longer than {MAX_TRANSCRIPT_CHARS} characters")
+    if not tokens(transcript, language):
         raise ValueError("the transcript has no words")
     speaker = row.get(SPEAKER) or None
-    if speaker and len(speaker) > MAX_NAME:
-        raise ValueError(f"the speaker's name is longer than {MAX_NAME} characters")
+    if speaker and len(speaker) > MAX_NAME_CHARS:
+        raise ValueError(f"the speaker's name is longer than {MAX_NAME_CHARS} characters")
 
     def load() -> Audio:
         try:
@@ -178,6 +178,6 @@ def _clip(row: Mapping[str, str], path: Path, limits: ClipLimits) -> Clip:
 
 
 def _shown(name: str) -> str:
-    """Return a file's name as a message has it: short, on one line, nothing in it that a terminal obeys."""
-    short = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
+    """Return a file's name for a message: short, in one line, and without control characters."""
+    short = name if len(name) <= MAX_NAME_CHARS else f"{name[:MAX_NAME_CHARS]}..."
     return short if short.isprintable() else ascii(short)

@@ -1,7 +1,8 @@
-"""Error rates of recognized text: words wrong in English (WER), characters wrong in Chinese (CER).
+"""Error rates of recognized text: the word error rate (WER) in English, the character error rate (CER) in Chinese.
 
-What is compared is spoken form without case and punctuation. Errors are those of the cheapest alignment (Levenshtein's,
-each substitution, deletion and insertion costs 1), over the units of what was really said; the rate can exceed 1.
+Texts are compared in spoken form without case and punctuation. The errors are the fewest substitutions, deletions and
+insertions that turn the reference into the hypothesis (Levenshtein distance), divided by the tokens of the reference.
+The rate can exceed 1.
 """
 
 import re
@@ -16,29 +17,29 @@ from mirrorchat.engines import Language
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.sentences.speech_length import HAN
 
-NORMALISATION = (
-    "numbers, dates, money and signs read out as MirrorChat speaks them; Unicode NFKC; lower case; no punctuation;"
-    " an apostrophe inside a word is of the word. A unit is a Han character, or a run of other letters and digits"
+NORMALIZATION = (
+    "numbers, dates, money and signs in spoken form; Unicode NFKC; lower case; no punctuation except an apostrophe"
+    " inside a word. A token is a Han character, or a run of other letters and digits"
 )
 RATE_NAMES = {Language.ENGLISH: "WER", Language.CHINESE: "CER"}
 RESAMPLES = 1000
-FEWEST_RESAMPLED = 5  # fewer texts tell nothing about how texts differ
+FEWEST_RESAMPLED = 5  # fewer texts give no estimate of their variation
 
 _LETTER = rf"(?:(?![{HAN}])[^\W_])"
-_UNIT = re.compile(rf"[{HAN}]|{_LETTER}+(?:'{_LETTER}+)*")
+_TOKEN = re.compile(rf"[{HAN}]|{_LETTER}+(?:'{_LETTER}+)*")
 
 
-def units(text: str, language: Language) -> tuple[str, ...]:
-    """Return what of `text` is compared: its words, its Chinese characters."""
-    # A corpus in capitals (LibriSpeech) is not made of acronyms.
+def tokens(text: str, language: Language) -> tuple[str, ...]:
+    """Return the tokens of `text` for the comparison: words, and Chinese characters."""
+    # The words of a corpus in capitals (LibriSpeech) are not acronyms.
     spoken = normalize_text(text.lower() if text.isupper() else text, language)
     plain = unicodedata.normalize("NFKC", spoken).casefold().replace("’", "'")
-    return tuple(_UNIT.findall(plain))
+    return tuple(_TOKEN.findall(plain))
 
 
 @dataclass(frozen=True)
 class Edits:
-    """What turns `said` units into the ones that were heard: how many substituted, deleted and inserted."""
+    """The numbers of edits that turn a reference of `said` tokens into a hypothesis."""
 
     substituted: int = 0
     deleted: int = 0
@@ -51,7 +52,7 @@ class Edits:
 
     @property
     def rate(self) -> float | None:
-        """Return the errors for each unit said; None where nothing was."""
+        """Return the errors per token of the reference, or None for an empty reference."""
         return self.errors / self.said if self.said else None
 
     def __add__(self, other: "Edits") -> "Edits":
@@ -63,14 +64,14 @@ class Edits:
         )
 
 
-def edits(said: Sequence[str], heard: Sequence[str]) -> Edits:
-    """Return the fewest edits from `said` to `heard`; among equally few, those with the most substitutions."""
-    cost = _costs(said, heard)
-    row, column = len(said), len(heard)
+def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
+    """Return the fewest edits from `reference` to `hypothesis`. Equal numbers prefer substitutions."""
+    cost = _costs(reference, hypothesis)
+    row, column = len(reference), len(hypothesis)
     counts = {"substituted": 0, "deleted": 0, "inserted": 0}
     while row or column:
         here = cost[row, column]
-        differs = bool(row and column) and said[row - 1] != heard[column - 1]
+        differs = bool(row and column) and reference[row - 1] != hypothesis[column - 1]
         if row and column and cost[row - 1, column - 1] + differs == here:
             counts["substituted"] += differs
             row, column = row - 1, column - 1
@@ -80,34 +81,34 @@ def edits(said: Sequence[str], heard: Sequence[str]) -> Edits:
         else:
             counts["inserted"] += 1
             column -= 1
-    return Edits(**counts, said=len(said))
+    return Edits(**counts, said=len(reference))
 
 
-def _costs(said: Sequence[str], heard: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Return the fewest edits from each beginning of `said` to each of `heard`, shape (said + 1, heard + 1)."""
-    number: dict[str, int] = {}
-    wanted, found = (np.array([number.setdefault(unit, len(number)) for unit in text]) for text in (said, heard))
-    columns = np.arange(len(heard) + 1, dtype=np.int32)
-    cost = np.empty((len(said) + 1, len(heard) + 1), np.int32)
-    cost[0] = columns
-    for row, unit in enumerate(wanted, 1):
+def _costs(reference: Sequence[str], hypothesis: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Return the fewest edits between all prefixes, shape (reference + 1, hypothesis + 1)."""
+    ids: dict[str, int] = {}
+    rows, columns = (np.array([ids.setdefault(token, len(ids)) for token in text]) for text in (reference, hypothesis))
+    insertions = np.arange(len(hypothesis) + 1, dtype=np.int32)
+    cost = np.empty((len(reference) + 1, len(hypothesis) + 1), np.int32)
+    cost[0] = insertions
+    for row, token in enumerate(rows, 1):
         above = cost[row - 1]
         here = above + 1
-        here[1:] = np.minimum(here[1:], above[:-1] + (found != unit))
-        cost[row] = np.minimum.accumulate(here - columns) + columns  # an insertion costs 1 a column
+        here[1:] = np.minimum(here[1:], above[:-1] + (columns != token))
+        cost[row] = np.minimum.accumulate(here - insertions) + insertions  # an insertion costs 1 per column
     return cost
 
 
 def interval(parts: Sequence[Edits]) -> tuple[float, float] | None:
-    """Return between which rates 95 % lie when the texts of `parts` are drawn anew (bootstrap percentiles, seed 0).
+    """Return the 95 % confidence interval of the rate over the texts of `parts` (bootstrap percentiles, seed 0).
 
-    None for fewer than FEWEST_RESAMPLED texts. How sure a rate is: two that lie in each other's interval may well be
-    one. Two settings over the same clips are compared better clip by clip.
+    It is None for fewer than FEWEST_RESAMPLED texts. Two rates within each other's interval do not differ reliably. To
+    compare two settings with the same clips, compare clip by clip.
     """
     if len(parts) < FEWEST_RESAMPLED:
         return None
     errors, said = (np.array(values) for values in zip(*((part.errors, part.said) for part in parts), strict=True))
-    drawn = np.random.default_rng(0).integers(len(parts), size=(RESAMPLES, len(parts)))
-    rates = errors[drawn].sum(axis=1) / np.maximum(1, said[drawn].sum(axis=1))
+    resampled = np.random.default_rng(0).integers(len(parts), size=(RESAMPLES, len(parts)))
+    rates = errors[resampled].sum(axis=1) / np.maximum(1, said[resampled].sum(axis=1))
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)

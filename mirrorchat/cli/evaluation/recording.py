@@ -1,7 +1,6 @@
-"""An evaluation: what the engines hear in recordings, and how they speak answers in the voices of these.
+"""Measures the engines: recognition of recordings, and speech of answers in the voices of the recordings.
 
-Engines are asked for one thing at a time, as a lone caller would ask them. What fails is counted: nothing of it was
-heard.
+The engines get one request at a time, as from a single caller. A failure counts as an empty transcript.
 """
 
 import time
@@ -13,15 +12,15 @@ import numpy as np
 
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.cli.evaluation.clips import Clip
-from mirrorchat.cli.evaluation.error_rate import Edits, edits, units
+from mirrorchat.cli.evaluation.error_rate import Edits, edits, tokens
 from mirrorchat.cli.evaluation.speaker_similarity import Similarity, SpeakerSimilarity
-from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority, Voice, VoiceKind
+from mirrorchat.engines import Context, Engines, Language, Priority, Voice, VoiceKind
 from mirrorchat.errors import MirrorChatError, ModelNotInstalled, SynthesisFailed
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What was heard where `said` was said, in `elapsed_s`; `failure` says why nothing could be."""
+    """The transcript `text` of a recording with the reference `said`. `failure` is the error, or empty."""
 
     said: str
     text: str
@@ -32,10 +31,10 @@ class Heard:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of `duration_s` that was spoken in the voice of a clip.
+    """The speech of an answer, `duration_s` long, in the voice of a clip.
 
-    `voice_s` went to the voice, then `first_audio_s` until the first sample, `elapsed_s` until the last. `heard` is
-    what our recognizer makes of it, None where there is none; `failure` says why nothing was spoken.
+    The voice took `voice_s`, the first sample `first_audio_s` after that, the last one `elapsed_s` after that. `heard`
+    is our recognizer's transcript of it, or None without a recognizer. `failure` is the error, or empty.
     """
 
     voice: VoiceKind | None = None
@@ -50,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Spoken:
-    """Speech, the seconds until its first sample, and those until its last."""
+    """Speech, with the seconds until its first and its last sample."""
 
     audio: Audio
     first_audio_s: float
@@ -59,7 +58,7 @@ class Spoken:
 
 @dataclass
 class Evaluation:
-    """Asks `engines`. `limit_s` is how long one thing may take. `unheard` says why a language cannot be recognized."""
+    """Runs `engines`, each request for at most `limit_s`. `unheard` has the reason why a language has no recognizer."""
 
     engines: Engines
     seed: int
@@ -67,8 +66,8 @@ class Evaluation:
     unheard: dict[Language, str] = field(default_factory=dict)
 
     def warm_up(self, clip: Clip, text: str, *, speak: bool) -> None:
-        """Hear and speak once what does not count: a first call compiles, and fills caches."""
-        with suppress(MirrorChatError):  # it fails again where it counts
+        """Recognize and speak once without a measurement: the first call compiles and fills caches."""
+        with suppress(MirrorChatError):  # it fails again in the measurement
             self._recognize(clip.load(), clip.language)
         if speak:
             with suppress(MirrorChatError):
@@ -76,7 +75,7 @@ class Evaluation:
                 self._speak(text, voice, clip.language)
 
     def hear(self, clip: Clip) -> Heard | None:
-        """Return what is heard in `clip`, None where its language has no recognizer."""
+        """Recognize `clip`. Return None if its language has no recognizer."""
         return self._hear(clip.load(), clip.language, clip.transcript)
 
     def answer(
@@ -86,7 +85,7 @@ class Evaluation:
         similarity: SpeakerSimilarity | None = None,
         keep: Callable[[Audio], None] = lambda _: None,
     ) -> Answer:
-        """Speak `text` in the voice of `clip` and examine it; `keep` is given the speech."""
+        """Speak `text` in the voice of `clip`, pass the speech to `keep`, and measure it."""
         asker = clip.load()
         begun = time.perf_counter()
         try:
@@ -109,7 +108,7 @@ class Evaluation:
     def _hear(self, audio: Audio, language: Language, said: str) -> Heard | None:
         if language in self.unheard:
             return None
-        wanted = units(said, language)
+        reference = tokens(said, language)
         begun = time.perf_counter()
         try:
             text = self._recognize(audio, language)
@@ -117,17 +116,17 @@ class Evaluation:
             self.unheard[language] = self.engines.recognizers[language].info.reason
             return None
         except MirrorChatError as error:
-            return Heard(said, "", edits(wanted, ()), time.perf_counter() - begun, str(error))
+            return Heard(said, "", edits(reference, ()), time.perf_counter() - begun, str(error))
         elapsed_s = time.perf_counter() - begun
-        return Heard(said, text, edits(wanted, units(text, language)), elapsed_s)
+        return Heard(said, text, edits(reference, tokens(text, language)), elapsed_s)
 
     def _recognize(self, audio: Audio, language: Language) -> str:
         recognizer = self.engines.recognizers[language]
-        deadline = Deadline.after(self.limit_s)
-        return recognizer.recognize(audio, language, deadline=deadline, cancel=Cancel()).text
+        context = Context.after(self.limit_s)
+        return recognizer.recognize(audio, language, context=context).text
 
     def _speak(self, text: str, voice: Voice, language: Language) -> Spoken:
-        """Return `text` as speech, all of it taken as soon as it comes. Raises SynthesisFailed when there is none."""
+        """Return the speech of `text`, consumed without delay. Raises SynthesisFailed when there is none."""
         begun = time.perf_counter()
         rate_hz = self.engines.synthesizers[language].sample_rate
         parts: list[Samples] = []
@@ -148,11 +147,10 @@ class Evaluation:
             language,
             seed=self.seed,
             priority=Priority.FIRST,
-            deadline=Deadline.after(self.limit_s),
-            cancel=Cancel(),
+            context=Context.after(self.limit_s),
         )
 
 
 def first_failure(results: Sequence[Heard | Answer | None]) -> str:
-    """Return why the first of `results` that failed did, or an empty text."""
+    """Return the failure of the first of `results` that has one, or an empty text."""
     return next((result.failure for result in results if result and result.failure), "")

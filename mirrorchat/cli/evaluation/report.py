@@ -1,4 +1,4 @@
-"""The report of an evaluation: one JSON object, and the table that people read."""
+"""The report of an evaluation as one JSON object."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ from statistics import fmean, median
 from typing import Any
 
 from mirrorchat import __version__
-from mirrorchat.cli.evaluation.error_rate import NORMALISATION, RATE_NAMES, Edits, interval
+from mirrorchat.cli.evaluation.error_rate import NORMALIZATION, RATE_NAMES, Edits, interval
 from mirrorchat.cli.evaluation.recording import Answer, Heard
 from mirrorchat.cli.evaluation.run import Results
 from mirrorchat.engines import EngineInfo, Engines, Language
@@ -27,11 +27,11 @@ PACKAGES = (
 SHOWN_SETTINGS = (
     "device", "threads", "recognizer", "synthesizer", "wenet_weights", "xtts_weights", "xtts_batch", "seed",
 )  # fmt: skip
-SMALLEST_SHARE = 0.25  # of a release's download; a folder with less holds another model, such as a test's
+SMALLEST_SHARE = 0.25  # of the download; a smaller folder has another model, such as one of the tests
 
 
 def report(results: Results, settings: Settings, engines: Engines) -> dict[str, Any]:
-    """Return the report as JSON takes it. Rates are shares (0.1 is 10 %), times seconds."""
+    """Return the report as JSON values. Rates are fractions (0.1 is 10 %), times are in seconds."""
     doubts = _doubts(results, settings, engines)
     encoder = results.plan.encoder
     return {
@@ -41,7 +41,7 @@ def report(results: Results, settings: Settings, engines: Engines) -> dict[str, 
         "hardware": _hardware(engines),
         "settings": {name: getattr(settings, name) for name in SHOWN_SETTINGS},
         "engines": {stage: asdict(info) for stage, info in engines.infos().items() if stage != "chat"},
-        "normalization": NORMALISATION,
+        "normalization": NORMALIZATION,
         "similarity_encoder": f"Resemblyzer {encoder.version}" if encoder else None,
         "no_similarity": results.plan.no_similarity or None,
         "languages": {
@@ -127,7 +127,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _doubts(results: Results, settings: Settings, engines: Engines) -> list[str]:
-    """Return why the figures say nothing about released models and people's voices."""
+    """Return the reasons why the figures are not valid for released models and human voices."""
     doubts = ["the recordings are synthetic: made by eSpeak NG"] if results.plan.made else []
     folders = {_folder(stage, info, settings.models_dir) for stage, info in engines.infos().items()}
     doubts += [doubt for folder in sorted(filter(None, folders)) if (doubt := weights_doubt(folder))]
@@ -142,7 +142,7 @@ def _folder(stage: str, info: EngineInfo, models_dir: Path) -> Path | None:
 
 
 def weights_doubt(folder: Path) -> str:
-    """Return why the weights in `folder` may be none of the released ones, or an empty text."""
+    """Return the reason to doubt that the weights in `folder` are released ones, or an empty text."""
     try:
         record = read_record(folder)
     except InstallError:
@@ -170,7 +170,7 @@ def _packages() -> dict[str, str]:
 
 def _hardware(engines: Engines) -> dict[str, Any]:
     gpus = sorted({info.device for info in engines.infos().values() if info.device.startswith("cuda")})
-    torch = sys.modules.get("torch")  # there when an engine computes on a GPU
+    torch = sys.modules.get("torch")  # loaded if an engine computes on a GPU
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),

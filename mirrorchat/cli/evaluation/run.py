@@ -1,4 +1,4 @@
-"""A whole evaluation, from a plan to its results."""
+"""Runs an evaluation from its plan to its results."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +21,10 @@ _NAME_LIMIT = 80
 
 @dataclass(frozen=True)
 class Plan:
-    """What to evaluate: `clips`, and up to `answers` answers in each language.
+    """The recognition of `clips`, and the speech of up to `answers` answers in each language.
 
-    With `transcripts` answers say what the clips say. Without an `encoder`, `no_similarity` says why. Answers are saved
-    in `save`. `made`: the clips are synthetic.
+    With `transcripts` the answers are the transcripts of the clips. Without an `encoder`, `no_similarity` has the
+    reason. Answers are saved in the folder `save`. `made` means that the clips are synthetic.
     """
 
     clips: Sequence[Clip]
@@ -38,7 +38,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured: `heard` by clip, `answers` by clip `answered`; `unheard`: why a language has no recognizer."""
+    """The measurements: `heard` for each clip, `answers` for each clip in `answered`.
+
+    `unheard` has the reason why a language has no recognizer.
+    """
 
     plan: Plan
     heard: Sequence[Heard | None]
@@ -48,9 +51,10 @@ class Results:
 
 
 def run(plan: Plan, engines: Engines, settings: Settings, show: Callable[[str], None]) -> Results:
-    """Hear each clip, then answer some; `show` is told how far it is.
+    """Recognize each clip, and answer some. `show` is called with the progress.
 
-    Raises EvaluationError when a recording has gone, or an answer cannot be saved; failures of engines are results.
+    Raises EvaluationError when a recording has disappeared or an answer cannot be saved. Failures of engines are
+    results.
     """
     evaluation = Evaluation(engines, settings.seed, settings.turn_deadline_s)
     show("warming up")
@@ -59,7 +63,7 @@ def run(plan: Plan, engines: Engines, settings: Settings, show: Callable[[str], 
             evaluation.warm_up(clip, answer_text(clip, 0, transcript=plan.transcripts), speak=plan.answers > 0)
     heard = []
     for index, clip in enumerate(plan.clips, 1):
-        show(f"hearing {index} of {len(plan.clips)}")
+        show(f"recognizing {index} of {len(plan.clips)}")
         heard.append(evaluation.hear(clip))
     answered = choose_answered(plan.clips, plan.answers)
     similarity = SpeakerSimilarity(plan.encoder, plan.clips) if plan.encoder else None
@@ -72,7 +76,7 @@ def run(plan: Plan, engines: Engines, settings: Settings, show: Callable[[str], 
 
 
 def _keeper(folder: Path | None, number: int, clip: Clip) -> Callable[[Audio], None]:
-    """Return what saves an answer in `folder`, under a name that no clip's name can lead out of it."""
+    """Return a function that saves an answer in `folder`. No clip's name can lead out of the folder."""
     stem = re.sub(r"[^\w.+-]+", "_", Path(clip.name).stem)[:_NAME_LIMIT]
 
     def keep(audio: Audio) -> None:

@@ -1,9 +1,9 @@
-"""Who speaks, as a point on a sphere: the speaker encoder that comes inside the package Resemblyzer (Apache-2.0).
+"""Speaker embeddings from the encoder in the package Resemblyzer (Apache-2.0).
 
-Generalised end-to-end loss (Wan et al., arXiv 1710.10467): three LSTM layers over a mel spectrogram, trained to put
-utterances of one speaker together. Only the package's weights are read: to import it takes webrtcvad, which needs a
-compiler, and names that SciPy is about to drop. Equal to its `VoiceEncoder.embed_utterance` in the tests; where the
-speech lies our own detector tells.
+The encoder was trained with the generalized end-to-end loss (Wan et al., arXiv 1710.10467): three LSTM layers over a
+mel spectrogram place utterances of one speaker near each other. Only the weights of the package are read, because its
+code needs webrtcvad, which needs a compiler, and names that SciPy is about to remove. The tests compare the embeddings
+with those of its `VoiceEncoder.embed_utterance`. Our own voice activity detector finds the speech.
 """
 
 import importlib.metadata
@@ -22,48 +22,48 @@ from mirrorchat.errors import ConfigurationError
 if TYPE_CHECKING:
     import torch
 
-Embedding = npt.NDArray[np.float32]  # shape (256,), of length 1, nothing in it below 0
+Embedding = npt.NDArray[np.float32]  # shape (256,), norm 1, no negative values
 
 PACKAGE = "resemblyzer"
 NEEDED_PACKAGES = ("torch", "librosa", PACKAGE)
 INSTALL_HINT = "run scripts/environment full evaluate"
 SAMPLE_RATE_HZ = 16_000
-LEAST_SPEECH_S = 0.8  # half a window: with less the encoder hears mostly the zeros behind it
+LEAST_SPEECH_S = 0.8  # half a window; a shorter recording consists mostly of padding
 
 _WINDOW, _HOP, _MELS = 400, 160, 40  # 25 ms and 10 ms
-_PARTIAL_FRAMES = 160  # 1.6 s, what the network was trained on
+_PARTIAL_FRAMES = 160  # 1.6 s, as in the training
 _STEP_FRAMES = 77  # 1.3 windows a second
-_LEAST_COVERAGE = 0.75  # of the last window, if it is to count
-_LEVEL_DB = -30.0  # quieter speech is raised to this root mean square
+_LEAST_COVERAGE = 0.75  # an emptier last window is dropped
+_LEVEL_DB = -30.0  # quieter speech is amplified to this root mean square
 _HIDDEN, _LAYERS, _SIZE = 256, 3, 256
 
 
 def missing_packages() -> str:
-    """Return what keeps the encoder from being used and what helps, or an empty text."""
+    """Return the missing packages and the command that installs them, or an empty text."""
     absent = [name for name in NEEDED_PACKAGES if not importlib.util.find_spec(name)]
     return f"{', '.join(absent)} not installed: {INSTALL_HINT}" if absent else ""
 
 
 class SpeakerEncoder:
-    """Raises ConfigurationError when a package is missing or its weights are not what they should be. On the CPU."""
+    """Computes speaker embeddings on the CPU. Raises ConfigurationError for a missing package or unreadable weights."""
 
     def __init__(self) -> None:
         if missing := missing_packages():
             raise ConfigurationError(missing)
         self.version = importlib.metadata.version(PACKAGE)
-        spec = importlib.util.find_spec(PACKAGE)  # which imports nothing
+        spec = importlib.util.find_spec(PACKAGE)  # does not import the package
         assert spec is not None and spec.origin is not None
         self._lstm, self._linear = _load(Path(spec.origin).with_name("pretrained.pt"))
 
     def embed(self, audio: Audio) -> Embedding | None:
-        """Return who speaks in `audio` (any rate), None where too little is said to tell."""
+        """Return the embedding of the speaker of `audio` (any rate), or None if it has too little speech."""
         span = find_speech(audio)
         if span.speech_s < LEAST_SPEECH_S:
             return None
         return self.embed_samples(at_level(trim_to_speech(audio, span).resample(SAMPLE_RATE_HZ).samples))
 
     def embed_samples(self, samples: Samples) -> Embedding:
-        """Return the mean of the embeddings of windows over `samples` (16 kHz, all speech), made 1 long."""
+        """Return the normalized mean of the embeddings of windows over `samples` (16 kHz, only speech)."""
         import torch
 
         starts = window_starts(len(samples))
@@ -80,7 +80,7 @@ class SpeakerEncoder:
 
 
 def window_starts(samples: int) -> list[int]:
-    """Return the frames at which windows begin; the last is left out where too little of it holds sound."""
+    """Return the first frame of each window. A last window with too little sound is dropped."""
     frames = -(-(samples + 1) // _HOP)
     starts = list(range(0, max(1, frames - _PARTIAL_FRAMES + _STEP_FRAMES + 1), _STEP_FRAMES))
     covered = (samples - starts[-1] * _HOP) / (_PARTIAL_FRAMES * _HOP)
@@ -88,14 +88,14 @@ def window_starts(samples: int) -> list[int]:
 
 
 def at_level(samples: Samples) -> Samples:
-    """Return `samples` raised to the level that the encoder was trained at; what is louder stays."""
+    """Return `samples` amplified to the level of the training. Louder samples stay unchanged."""
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     gain = 10.0 ** (_LEVEL_DB / 20.0) / max(level, 1e-9)
     return samples if gain <= 1.0 else (samples * gain).astype(np.float32)
 
 
 def _mel(samples: Samples) -> npt.NDArray[np.float32]:
-    """Return the mel spectrogram (power, not its logarithm), shape (frames, mels)."""
+    """Return the mel power spectrogram (not logarithmic), shape (frames, mels)."""
     from librosa.feature import melspectrogram
 
     mel = melspectrogram(y=samples, sr=SAMPLE_RATE_HZ, n_fft=_WINDOW, hop_length=_HOP, n_mels=_MELS)

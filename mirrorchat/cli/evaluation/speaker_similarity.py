@@ -1,6 +1,7 @@
-"""How like its asker an answer sounds: beside how like themselves the asker sounds, and how like others.
+"""The similarity of an answer's voice to the asker's, between a ceiling and a floor.
 
-All three are mean cosines of speaker embeddings between recordings of one language.
+The ceiling is the asker's similarity to himself or herself, the floor that to other speakers. All are mean cosines of
+speaker embeddings between recordings of one language.
 """
 
 from collections.abc import Sequence
@@ -13,15 +14,15 @@ from mirrorchat.audio.vad import find_speech
 from mirrorchat.cli.evaluation.clips import Clip
 from mirrorchat.cli.evaluation.speaker_encoder import Embedding, SpeakerEncoder
 
-MOST_SAME, MOST_OTHERS = 10, 20  # recordings that one is compared with
+MOST_SAME, MOST_OTHERS = 10, 20  # recordings for a comparison
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosines in [0, 1], None where they cannot be told.
+    """Cosines in [0, 1], or None if unknown, between the asker's recording and other speech.
 
-    `answer`: the answer and the asker's recording. `ceiling`: that recording and others of the same speaker, or, with
-    `by_halves`, its own two halves where there are no others. `floor`: that recording and other speakers'.
+    `answer` compares it with the answer, `ceiling` with other recordings of the same speaker, `floor` with those of
+    other speakers. With `by_halves` the speaker has no other recording, and the ceiling compares its two halves.
     """
 
     answer: float | None
@@ -31,7 +32,7 @@ class Similarity:
 
 
 class SpeakerSimilarity:
-    """Compares answers with `clips`; each recording is embedded once, when it is first needed."""
+    """Compares answers with `clips`. Each recording is embedded once, when it is first needed."""
 
     def __init__(self, encoder: SpeakerEncoder, clips: Sequence[Clip]) -> None:
         self._encoder = encoder
@@ -39,7 +40,7 @@ class SpeakerSimilarity:
         self._embeddings: dict[str, Embedding | None] = {}
 
     def compare(self, answer: Audio, asker: Clip) -> Similarity:
-        """Return how like `asker` the speech `answer` (any rate) is, with ceiling and floor."""
+        """Return the similarity of the speech `answer` (any rate) to `asker`, with ceiling and floor."""
         mine = self._embedding(asker)
         if mine is None:
             return Similarity(None, None, None)
@@ -67,7 +68,7 @@ class SpeakerSimilarity:
         return float(np.mean(cosines)) if cosines else None
 
     def _of_halves(self, clip: Clip) -> float | None:
-        """Return the cosine of the first and the second half of the span with speech."""
+        """Return the cosine of the two halves of the recording's speech."""
         audio = clip.load()
         span = find_speech(audio)
         begin, middle, end = (
@@ -80,5 +81,5 @@ class SpeakerSimilarity:
 
 
 def cosine(one: Embedding, other: Embedding) -> float:
-    """Return the cosine of two embeddings of length 1."""
+    """Return the cosine of two embeddings of norm 1."""
     return float(np.dot(one, other))

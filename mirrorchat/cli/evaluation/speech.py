@@ -1,19 +1,16 @@
-"""What an evaluation says: recordings made by eSpeak NG where nobody gives any, and the answers that are spoken."""
+"""The speech of an evaluation: synthetic recordings by eSpeak NG, and the texts of the answers."""
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
+from functools import partial
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.evaluation.clips import Clip
-from mirrorchat.embedded.workers.espeak_child import HEADER
-from mirrorchat.embedded.workers.process import ChildFailed, WorkerProcesses
-from mirrorchat.engines import Cancel, Language
+from mirrorchat.cli.synthetic_speech import synthesize
+from mirrorchat.embedded.workers.process import WorkerFailed
+from mirrorchat.engines import Language
 from mirrorchat.errors import EvaluationError
 
-_LIMIT_S = 20.0  # a sentence takes 0.01 s; this is a hang
-
-# Variants that differ in sex and pitch, those that pocketsphinx hears best; one of them is one speaker.
+# Each variant is a speaker. They differ in sex and pitch, and pocketsphinx recognizes them best.
 SPEAKERS: Mapping[Language, tuple[str, ...]] = {
     Language.ENGLISH: ("en-us+f2", "en-us+m6", "en-us+f5"),
     Language.CHINESE: ("cmn+f2", "cmn+m6", "cmn+f5"),
@@ -47,39 +44,30 @@ ANSWERS: Mapping[Language, tuple[str, ...]] = {
 
 
 def make_clips() -> list[Clip]:
-    """Return each of SENTENCES in each voice of SPEAKERS. Raises EvaluationError when eSpeak NG fails."""
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
-    clips = []
+    """Return a clip of each of SENTENCES in each voice of SPEAKERS. Raises EvaluationError when eSpeak NG fails."""
+    items = [
+        (language, text, voice, f"{voice}-{number}")
+        for language, voices in SPEAKERS.items()
+        for voice in voices
+        for number, text in enumerate(SENTENCES[language], 1)
+    ]
     try:
-        for language, voices in SPEAKERS.items():
-            for voice in voices:
-                for number, text in enumerate(SENTENCES[language], 1):
-                    clips.append(_clip(f"{voice}-{number}", voice, language, text, _say(children, voice, text)))
-    except ChildFailed as error:
+        speech = synthesize(*((text, voice) for _, text, voice, _ in items))
+    except WorkerFailed as error:
         raise EvaluationError(f"eSpeak NG made no recordings: {error}") from None
-    finally:
-        children.close()
-    return clips
-
-
-def _clip(name: str, voice: str, language: Language, text: str, audio: Audio) -> Clip:
-    return Clip(name, language, text, voice, audio.duration_s, lambda: audio)
-
-
-def _say(children: WorkerProcesses, voice: str, text: str) -> Audio:
-    answer = children.request(f"{voice}\0{text}".encode(), limit_s=_LIMIT_S, deadline=None, cancel=Cancel())
-    rate_hz, length = HEADER.unpack_from(answer)
-    pcm = np.frombuffer(answer[HEADER.size + length :], dtype="<i2")
-    return Audio(pcm.astype(np.float32) / 32768.0, rate_hz)
+    return [
+        Clip(name, language, text, voice, audio.duration_s, partial(Audio, audio.samples, audio.sample_rate))
+        for (language, text, voice, name), audio in zip(items, speech, strict=True)
+    ]
 
 
 def answer_text(clip: Clip, index: int, *, transcript: bool) -> str:
-    """Return what is answered to `clip`, number `index` of those answered: its own words, or one of ANSWERS."""
+    """Return the answer to `clip`, the one with number `index`: its own transcript, or one of ANSWERS."""
     return clip.transcript if transcript else ANSWERS[clip.language][index % len(ANSWERS[clip.language])]
 
 
 def choose_answered(clips: Sequence[Clip], most: int) -> list[Clip]:
-    """Return up to `most` clips of each language to answer: a clip of each speaker in turn, then their second ones."""
+    """Return up to `most` clips of each language: the first clip of each speaker, then the second ones, and so on."""
     chosen: list[Clip] = []
     for language in Language:
         speakers: dict[object, list[Clip]] = {}

@@ -1,14 +1,14 @@
-"""The table of an evaluation: a line for each measure, a column for each language."""
+"""The report of an evaluation as a table: a line for each measure, a column for each language."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_CELL_LIMIT = 48  # characters; what an engine says of itself may be long
+_CELL_LIMIT = 48  # characters; the model names of engines may be longer
 _Column = Mapping[str, Any]
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """Return the report as people read it."""
+    """Return the table of a report (of `report.report`)."""
     languages: Mapping[str, _Column] = report["languages"]
     lines = [["", *languages]]
     for title, cell in _measures(report):

@@ -1,4 +1,4 @@
-"""A turn asked of a running server: its server-sent events as the events of a turn."""
+"""A turn of a running server: reads its server-sent events into the events of a turn."""
 
 import base64
 import json
@@ -9,38 +9,38 @@ import numpy as np
 
 from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
 from mirrorchat.chat.stream import MAX_ANSWER_CHARS, AnswerFailed, events
-from mirrorchat.cli.client.asked import Answered, AnswerEvent, Asked
-from mirrorchat.cli.client.server_client import EVENTS_TIMEOUT_S, ServerClient, error_in, read
+from mirrorchat.cli.client.server_client import EVENTS_TIMEOUT_S, ServerClient, error_in, read, text_of
 from mirrorchat.cli.client.terminal import printable
+from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
 from mirrorchat.engines import Language, Transcript, Voice, VoiceKind
 from mirrorchat.errors import ServerFailed
 from mirrorchat.turn.events import SentenceFailed, SpokenAudio, TextDelta, Timings, VoiceKnown
 
-EVENT_LIMIT_CHARS = 8_000_000  # two minutes of speech in one event; a piece is 10 s at most
-SPEECH_LIMIT_S = 3600.0  # of an answer: three times what the longest takes
+EVENT_LIMIT_CHARS = 8_000_000  # two minutes of speech in one event; the server sends at most 10 s
+SPEECH_LIMIT_S = 3600.0  # for an answer: three times the longest one
 TEXT_LIMIT_CHARS = 4 * MAX_ANSWER_CHARS
 _TIMINGS_LIMIT = 32
 _NAME_CHARS = 300
 
 
-def ask_server(client: ServerClient, asked: Asked) -> Generator[AnswerEvent]:
-    """Yield the events of a turn; the last one is Answered. Raises ServerFailed for what is not a whole answer."""
+def ask_server(client: ServerClient, request: TurnRequest) -> Generator[TurnEvent]:
+    """Yield the events of a turn, TurnCompleted last. Raises ServerFailed for an incomplete or malformed answer."""
     fields = {
-        "language": asked.language,
-        "reply_language": asked.reply_language,
+        "language": request.language,
+        "reply_language": request.reply_language,
         "stream": "true",
         "response_format": "sse",
-        "text": asked.text,
-        "hotwords": asked.hotwords or None,
-        "session_id": asked.session_id,
+        "text": request.text,
+        "hotwords": request.hotwords or None,
+        "session_id": request.session_id,
     }
     data = {name: str(value) for name, value in fields.items() if value is not None}
-    files = {"audio": ("question", asked.recording)}
+    files = {"audio": ("question", request.recording)}
     with client.open("POST", "/process_audio", silence_s=EVENTS_TIMEOUT_S, data=data, files=files) as response:
         yield from _bounded(_decoded(events(read(response), limit_chars=EVENT_LIMIT_CHARS)))
 
 
-def _decoded(raw: Iterator[tuple[str, str]]) -> Iterator[AnswerEvent]:
+def _decoded(raw: Iterator[tuple[str, str]]) -> Iterator[TurnEvent]:
     try:
         for name, data in raw:
             if name == "error":
@@ -48,15 +48,15 @@ def _decoded(raw: Iterator[tuple[str, str]]) -> Iterator[AnswerEvent]:
             if name in _READERS:
                 event = _READERS[name](json.loads(data))
                 yield event
-                if isinstance(event, Answered):
+                if isinstance(event, TurnCompleted):
                     return
     except (AnswerFailed, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise ServerFailed("the server does not answer as MirrorChat does (its events cannot be read)") from None
     raise ServerFailed("the answer broke off")
 
 
-def _bounded(turn: Iterator[AnswerEvent]) -> Iterator[AnswerEvent]:
-    """Pass the events on. Raises ServerFailed when there is more speech or text than an answer has."""
+def _bounded(turn: Iterator[TurnEvent]) -> Iterator[TurnEvent]:
+    """Yield the events unchanged. Raises ServerFailed when they hold more speech or text than an answer can have."""
     speech_s, chars = 0.0, 0
     for event in turn:
         if isinstance(event, SpokenAudio):
@@ -68,17 +68,11 @@ def _bounded(turn: Iterator[AnswerEvent]) -> Iterator[AnswerEvent]:
         yield event
 
 
-# One event's data to what it means; what is missing or of another kind raises LookupError, TypeError or ValueError.
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
+# Each reader takes an event's data. Missing and malformed values raise LookupError, TypeError or ValueError.
 
 
 def _name(value: object) -> str:
-    return printable(_text(value))[:_NAME_CHARS]
+    return printable(text_of(value))[:_NAME_CHARS]
 
 
 def _voice(data: Mapping[str, Any]) -> Voice:
@@ -90,29 +84,29 @@ def _audio(data: Mapping[str, Any]) -> SpokenAudio:
     if data["format"] != "pcm_s16le" or type(rate) is not int or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
         raise ValueError
     samples = np.frombuffer(base64.b64decode(data["audio"], validate=True), "<i2").astype(np.float32) / 32767
-    return SpokenAudio(int(data["index"]), _text(data["sentence"]), Audio(np.clip(samples, -1.0, 1.0), rate))
+    return SpokenAudio(int(data["index"]), text_of(data["sentence"]), Audio(np.clip(samples, -1.0, 1.0), rate))
 
 
 def _failed(data: Mapping[str, Any]) -> SentenceFailed:
-    return SentenceFailed(int(data["index"]), _text(data["sentence"]), error_in(data["error"]))
+    return SentenceFailed(int(data["index"]), text_of(data["sentence"]), error_in(data["error"]))
 
 
 def _timings(data: Mapping[str, Any]) -> Timings:
     return Timings({_name(stage).removesuffix("_s"): float(data[stage]) for stage in list(data)[:_TIMINGS_LIMIT]})
 
 
-def _answered(data: Mapping[str, Any]) -> Answered:
+def _answered(data: Mapping[str, Any]) -> TurnCompleted:
     engines = {
         _name(stage): {_name(key): _name(value) for key, value in list(engine.items())[:_TIMINGS_LIMIT]}
         for stage, engine in list(data["engines"].items())[:_TIMINGS_LIMIT]
     }
-    return Answered(_voice(data["voice"]), engines, _name(data.get("session_id", "")))
+    return TurnCompleted(_voice(data["voice"]), engines, _name(data.get("session_id", "")))
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], AnswerEvent]] = {
-    "transcript": lambda data: Transcript(_text(data["text"]), Language.parse(data["language"])),
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], TurnEvent]] = {
+    "transcript": lambda data: Transcript(text_of(data["text"]), Language.parse(data["language"])),
     "voice": lambda data: VoiceKnown(_voice(data)),
-    "text": lambda data: TextDelta(_text(data["delta"])),
+    "text": lambda data: TextDelta(text_of(data["delta"])),
     "audio": _audio,
     "sentence_failed": _failed,
     "timings": _timings,
