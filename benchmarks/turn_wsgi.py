@@ -22,7 +22,7 @@ from mirrorchat.app import create_app
 from mirrorchat.audio.decoding import decode
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
+from mirrorchat.engines import Context, Engines, Language, Priority
 from mirrorchat.llm import build_messages
 from mirrorchat.server import runtime as server_runtime
 from mirrorchat.server.runtime import Runtime
@@ -53,20 +53,18 @@ def measured() -> Response:
 def original() -> Response:
     """Recognize, compute the voice, wait for the whole answer, speak every sentence, then send one wav."""
     runtime = _runtime()
-    engines, deadline, cancel = runtime.pipeline.engines, Deadline.after(runtime.settings.turn_deadline_s), Cancel()
+    engines, context = runtime.pipeline.engines, Context.after(runtime.settings.turn_deadline_s)
     audio = decode(request.files["audio"].read(), limit_s=runtime.settings.question_limit_s)
-    heard = engines.recognizers[LANGUAGE].recognize(audio, LANGUAGE, deadline=deadline, cancel=cancel)
+    heard = engines.recognizers[LANGUAGE].recognize(audio, LANGUAGE, context=context)
     synthesizer = engines.synthesizers[LANGUAGE]
     voice = synthesizer.voice([audio])
     messages = build_messages(runtime.pipeline.system_prompt, LANGUAGE, heard.text)
-    reply = "".join(engines.chat.stream(messages, deadline=deadline, cancel=cancel))
+    reply = "".join(engines.chat.stream(messages, context=context))
     cutter = SentenceSplitter(LANGUAGE)
     speech = [
         audio.samples
         for sentence in [*cutter.feed(reply), *cutter.flush()]
-        for audio in synthesizer.speak(
-            sentence, voice, LANGUAGE, seed=0, priority=Priority.LATER, deadline=deadline, cancel=cancel
-        )
+        for audio in synthesizer.speak(sentence, voice, LANGUAGE, seed=0, priority=Priority.LATER, context=context)
     ]
     return Response(encode_wav(Audio(np.concatenate(speech), synthesizer.sample_rate)), mimetype="audio/wav")
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mirrorchat.audio.samples import Samples
-from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.engines import Context
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.gpt import TorchGpt
@@ -194,9 +194,8 @@ class Own:
 
     def _request(self, voice: Voice, count: int, sample: bool) -> Request:
         sampling = Sampling(do_sample=sample, min_tokens=count, **SETTINGS)  # type: ignore[arg-type]
-        deadline = Deadline.after(600.0)
         return Request(
-            self._text_ids, voice.conditioning, voice.embedding, SEED, count, deadline, Cancel(), sampling=sampling
+            self._text_ids, voice.conditioning, voice.embedding, SEED, count, Context.after(600.0), sampling=sampling
         )
 
     def start(self, voice_seed: int, rows: Sequence[int]) -> tuple[Tensor, int]:

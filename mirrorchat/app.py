@@ -12,7 +12,7 @@ from mirrorchat.access.callers import EXTENSION as ACCESS_EXTENSION
 from mirrorchat.access.callers import Access, allowance_headers, check_caller
 from mirrorchat.access.cross_origin import allow_origin, is_preflight, preflight_answer
 from mirrorchat.access.trusted_proxies import TrustedProxies, networks_of
-from mirrorchat.engines import Deadline, Language
+from mirrorchat.engines import Context, Language
 from mirrorchat.errors import (
     InvalidField,
     InvalidRequest,
@@ -27,14 +27,14 @@ from mirrorchat.openai import routes as openai_api
 from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.pipeline import Question
 from mirrorchat.server import session_routes
-from mirrorchat.server.answers import engines_used, wanted_answer, whole_answer
+from mirrorchat.server.answers import engines_used, requested_format, whole_answer
 from mirrorchat.server.form import FORM_PARTS, TEXT_LIMIT_CHARS, check_hotwords, decode_upload
 from mirrorchat.server.metrics import CONTENT_TYPE
 from mirrorchat.server.openapi import document as openapi
 from mirrorchat.server.page import page
 from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.runtime import EXTENSION, Runtime, acquire_slot, request_record, runtime, shutting_down
-from mirrorchat.server.socket_watch import discard_body, hung_up, upload_deadline
+from mirrorchat.server.socket_watch import discard_body, upload_deadline
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.turn.stopwatch import Stopwatch
@@ -120,7 +120,7 @@ def _finish(response: Response) -> Response:
 
 def _error_response(error: Exception) -> Response:
     """Turn any exception into our JSON: the only place where an error becomes a response."""
-    known = _as_mirrorchat_error(error)
+    known = _known(error)
     request_record().failed(known)
     response = jsonify(known.body())
     response.status_code = known.status
@@ -133,7 +133,7 @@ def _error_response(error: Exception) -> Response:
     return response
 
 
-def _as_mirrorchat_error(error: Exception) -> MirrorChatError:
+def _known(error: Exception) -> MirrorChatError:
     if isinstance(error, MirrorChatError) and type(error) is not MirrorChatError:
         return error
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
@@ -183,28 +183,28 @@ def process_audio() -> Response:
     """Answer a spoken question: multipart `audio`, `language`, optional `reply_language`, `text`, `stream`, ..."""
     server = runtime()
     watch = request_record().watch = Stopwatch()
-    deadline = Deadline.after(server.settings.turn_deadline_s)
+    context = Context.after(server.settings.turn_deadline_s)
     with upload_deadline(request.environ):
         data = _audio_field()
     language = _language("language")
     reply_language = _language("reply_language") if "reply_language" in request.form else language
     text, hotwords = _text_field(), _hotwords_field()
     session_id = session_routes.session_field()
-    wanted = wanted_answer(request)
-    with acquire_slot(deadline) as slot, ExitStack() as held:
+    requested = requested_format(request)
+    with acquire_slot(context) as slot, ExitStack() as held:
         session = held.enter_context(session_routes.open_session(session_id))
         audio = decode_upload(data, "audio", watch)
         question = Question(audio, language, reply_language, text, session, hotwords)
         pipeline = server.pipeline
-        if wanted.stream:
+        if requested.stream:
             response = stream_answer(
-                wanted, question, slot, pipeline=pipeline, watch=watch, environ=request.environ,
+                requested, question, slot, pipeline=pipeline, watch=watch,
                 record=request_record(),
             )  # fmt: skip
             held.pop_all()  # the stream holds the session from here on
             return response
-        answer = pipeline.answer(question, slot, watch=watch, caller_gone=hung_up(request.environ))
-    return whole_answer(wanted, answer, engines_used(question, pipeline.engines.infos()), session.id)
+        answer = pipeline.answer(question, slot, watch=watch)
+    return whole_answer(requested, answer, engines_used(question, pipeline.engines.infos()), session.id)
 
 
 def _audio_field() -> bytes:

@@ -19,11 +19,11 @@ from mirrorchat.engines import Context, EngineInfo, Language, Listening, Transcr
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
 from mirrorchat.hardware import native
 from mirrorchat.hardware.devices import usable_device
-from mirrorchat.wenet.batch import FRAME_SHIFT_S, ScriptOneByOne, U2Batches, brief, load_script, warm_up
+from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet.checkpoint import read_checkpoint, read_tokens, weights_path
 from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
-from mirrorchat.wenet.features import BINS, SAMPLE_RATE, fbank
+from mirrorchat.wenet.features import BINS, FRAME_SHIFT_S, SAMPLE_RATE, fbank
 from mirrorchat.wenet.int8 import quantize
 from mirrorchat.wenet.listening import ChunkListener, Listeners, WholeListener
 from mirrorchat.wenet.stream import ChunkReader, reads_chunks

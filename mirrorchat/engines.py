@@ -155,10 +155,10 @@ class Context:
                 self._check_cancelled()
                 while not until():
                     self._check_deadline()
-                    left_s = min(give_up_at, self.deadline) - time.monotonic()
-                    if left_s <= 0:
+                    if time.monotonic() >= give_up_at:
                         raise TimeoutError
-                    changed.wait(min(left_s, threading.TIMEOUT_MAX))
+                    left_s = min(give_up_at, self.deadline) - time.monotonic()
+                    changed.wait(min(max(0.0, left_s), threading.TIMEOUT_MAX))
                     self._check_cancelled()
         finally:
             undo()

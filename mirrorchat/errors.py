@@ -360,3 +360,11 @@ def log_unexpected(error: Exception) -> None:
     """Log where an error of ours arose: its kind and frames, never its message, which can hold a caller's words."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     _log.error("unexpected %s\n%s", type(error).__qualname__, frames)
+
+
+def as_mirrorchat_error(error: Exception) -> MirrorChatError:
+    """Return `error` itself if it is one of the tree; else log it as unexpected, and return what the caller is told."""
+    if isinstance(error, MirrorChatError):
+        return error
+    log_unexpected(error)
+    return MirrorChatError("something went wrong inside the server")

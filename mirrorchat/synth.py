@@ -23,8 +23,7 @@ from mirrorchat.engines import (
     REFERENCE_LIMIT_S,
     SPEECH_NEEDED_S,
     BatchStats,
-    Cancel,
-    Deadline,
+    Context,
     EngineInfo,
     Language,
     Priority,
@@ -36,7 +35,7 @@ from mirrorchat.engines import (
 )
 from mirrorchat.errors import NotReady, SynthesisFailed
 from mirrorchat.hardware.devices import usable_device
-from mirrorchat.text.normalization.form import spoken_form
+from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.xtts.checkpoint import read_speakers
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode
@@ -158,8 +157,7 @@ class XttsSynthesizer:
         *,
         seed: int,
         priority: Priority,
-        deadline: Deadline,
-        cancel: Cancel,
+        context: Context,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form) as speech, in order; nothing if it holds no word.
@@ -167,7 +165,7 @@ class XttsSynthesizer:
         A FIRST sentence comes in pieces while it is decoded. A LATER one has time until the one before has been heard:
         each piece of its text comes as a whole, so that one that goes wrong can still be drawn again, unless it is
         `awaited` already: what it then draws depends on how busy the engine is. Raises SynthesisFailed when the model
-        fails, DeadlineExceeded, and the reason of `cancel`, both within one step of the model; ServerBusy when too many
+        fails; what ends `context`, within one step of the model; ServerBusy when too many
         sentences wait; TypeError for another engine's voice.
         """
         if not isinstance(voice, XttsVoice):
@@ -175,7 +173,7 @@ class XttsSynthesizer:
         pieces = self._pieces(text, language)
         for index, piece in enumerate(pieces):
             urgency = priority if index == 0 else Priority.LATER
-            request = self._request(piece, voice, language, seed + index, urgency, deadline, cancel)
+            request = self._request(piece, voice, language, seed + index, urgency, context)
             for samples in self._speak_piece(request, buffer_low):
                 yield Audio(samples, self.sample_rate)
             if index < len(pieces) - 1:
@@ -211,7 +209,7 @@ class XttsSynthesizer:
             return XttsVoice(VoiceKind.NEUTRAL, "", speaker.gpt_cond_latent, speaker.speaker_embedding)
         espeak = Espeak()
         try:
-            spoken = espeak.speak(NEUTRAL_TEXT, Language.ENGLISH, deadline=None, cancel=Cancel())
+            spoken = espeak.speak(NEUTRAL_TEXT, Language.ENGLISH, context=Context())
         finally:
             espeak.close()
         return self._condition([spoken.audio], VoiceKind.NEUTRAL, "")
@@ -253,7 +251,7 @@ class XttsSynthesizer:
             return len(network.tokenizer.encode(_as_read(piece), lang=read_as(piece, language).code))
 
         cutter = TextCutter(language, count_tokens, token_limit=int(self._config.model_args.gpt_max_text_tokens))
-        return cutter.cut(spoken_form(text, language))
+        return cutter.cut(normalize_text(text, language))
 
     def _request(
         self,
@@ -262,8 +260,7 @@ class XttsSynthesizer:
         language: Language,
         seed: int,
         priority: Priority,
-        deadline: Deadline,
-        cancel: Cancel,
+        context: Context,
     ) -> Request:
         config = self._config
         spoken_as = read_as(piece, language)
@@ -273,8 +270,7 @@ class XttsSynthesizer:
             speaker_embedding=voice.speaker_embedding,
             seed=seed,
             max_tokens=token_budget(piece, spoken_as),
-            deadline=deadline,
-            cancel=cancel,
+            context=context,
             priority=priority,
             sampling=Sampling(
                 temperature=config.temperature,

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mirrorchat.chat.stream import AnswerFailed, event_text, spoken, whole_object, whole_text
-from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.engines import Context
 from mirrorchat.errors import ChatFailure
 
 RELAY_LIMIT_CHARS = 1_000_000  # of an answer that is passed on, as JSON
 RELAY_LIMIT_CHUNKS = 40_000  # under pipeline.EVENT_LIMIT
 PASSED_ON = ("content", "refusal", "tool_calls", "reasoning_content")  # of a delta or a message; `role` is ours
 
-Said_co = TypeVar("Said_co", covariant=True)
-Said = TypeVar("Said")
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
@@ -40,26 +39,25 @@ class Relays(Protocol):
         request: Mapping[str, Any],
         *,
         model: str | None = None,
-        deadline: Deadline,
-        cancel: Cancel,
+        context: Context,
         failed: Sequence[ChatFailure] = (),
     ) -> Iterator[ChatChunk]:
         """Yield the answer in chunks. Raises as ChatModel.stream does."""
         ...
 
 
-class Reader(Protocol[Said]):
+class Reader(Protocol[Piece]):
     """Reads one answer. Every method raises AnswerFailed for what is none."""
 
-    def event(self, name: str, data: str) -> tuple[Said | None, bool]:
+    def event(self, name: str, data: str) -> tuple[Piece | None, bool]:
         """Return what one event of a stream says, and whether the answer is finished with it."""
         ...
 
-    def whole(self, chunks: Iterable[bytes]) -> Iterator[Said]:
+    def whole(self, chunks: Iterable[bytes]) -> Iterator[Piece]:
         """Yield what an API says that sends one JSON body although a stream was asked for."""
         ...
 
-    def passed_on(self, pieces: Iterable[Said]) -> Iterator[Said]:
+    def passed_on(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         """Yield `pieces` fit to pass on, within bounds."""
         ...
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mirrorchat.audio.samples import Audio, to_pcm16
+from mirrorchat.audio.samples import Audio, pcm16_bytes
 from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.embedded.voice_tint import (
     DIFFERENT_TO,
@@ -27,12 +27,11 @@ from mirrorchat.embedded.voice_tint import (
     speaker_features,
 )
 from mirrorchat.embedded.workers.espeak import Espeak
-from mirrorchat.embedded.workers.pocketsphinx_child import SAMPLE_RATE_HZ
-from mirrorchat.embedded.workers.process import RETRY_S, ChildFailed, WorkerProcesses
+from mirrorchat.embedded.workers.pocketsphinx_worker import SAMPLE_RATE_HZ
+from mirrorchat.embedded.workers.process import RETRY_S, WorkerFailed, WorkerProcesses
 from mirrorchat.engines import (
     SPEECH_NEEDED_S,
-    Cancel,
-    Deadline,
+    Context,
     EngineInfo,
     Language,
     Message,
@@ -52,7 +51,7 @@ from mirrorchat.errors import (
     RecognitionFailed,
     SynthesisFailed,
 )
-from mirrorchat.text.normalization.form import spoken_form
+from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import split_text
 
 _MIN_WORD_S = 0.1  # speech for less than this (three frames) is a click that the detector fell for
@@ -82,8 +81,8 @@ class EmbeddedRecognizer:
     """
 
     def __init__(self, processes: int = 1) -> None:
-        self._children = WorkerProcesses("mirrorchat.embedded.workers.pocketsphinx_child", processes)
-        _warm_up(self._children, "pocketsphinx")
+        self._workers = WorkerProcesses("mirrorchat.embedded.workers.pocketsphinx_worker", processes)
+        _warm_up(self._workers, "pocketsphinx")
         self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu")
 
     def recognize(
@@ -92,38 +91,35 @@ class EmbeddedRecognizer:
         language: Language,
         *,
         hotwords: Sequence[str] = (),
-        deadline: Deadline | None = None,
-        cancel: Cancel,
+        context: Context,
     ) -> Transcript:
         """Return what is said in `audio` (any rate); `hotwords` are not used.
 
         The text is empty when there is no speech in it: pocketsphinx by itself hears words in noise and in silence.
-        Raises ValueError for any language but English, DeadlineExceeded, and the reason of `cancel`.
+        Raises ValueError for any language but English, and what ends `context`.
         """
         if language is not Language.ENGLISH:
             raise ValueError("pocketsphinx recognizes English only")
         span = find_speech(audio)
-        cancel.check()
+        context.check()
         if span.speech_s < _MIN_WORD_S:
             return Transcript("", language)
         speech = trim_to_speech(audio, span).resample(SAMPLE_RATE_HZ)
         samples = speech.samples * (_RECOGNITION_PEAK / max(float(np.abs(speech.samples).max(initial=0.0)), 1e-6))
         limit_s = 20.0 + 3.0 * speech.duration_s  # it takes a fifth of the duration on a free core
         try:
-            heard = self._children.request(
-                to_pcm16(samples).astype("<i2").tobytes(), limit_s=limit_s, deadline=deadline, cancel=cancel
-            )
-        except ChildFailed as error:
+            heard = self._workers.request(pcm16_bytes(samples), limit_s=limit_s, context=context)
+        except WorkerFailed as error:
             raise RecognitionFailed(f"the question could not be recognized: pocketsphinx: {error}") from None
         return Transcript(sentence_case(heard.decode(errors="replace")), language)
 
     def check_ready(self) -> None:
         """Raise NotReady while pocketsphinx's process, started again after its end, does not start."""
-        _check_start(self._children, "pocketsphinx")
+        _check_start(self._workers, "pocketsphinx")
 
     def close(self) -> None:
         """End the processes."""
-        self._children.close()
+        self._workers.close()
 
 
 _BUILD_HINT = "apt install build-essential python3-dev, and start again"
@@ -146,8 +142,7 @@ class MissingRecognizer:
         language: Language,
         *,
         hotwords: Sequence[str] = (),
-        deadline: Deadline | None = None,
-        cancel: Cancel,
+        context: Context,
     ) -> Transcript:
         """Raise ModelNotInstalled with the folder, the files and the command."""
         raise ModelNotInstalled(self._message, param="language")
@@ -228,26 +223,24 @@ class EmbeddedSynthesizer:
         *,
         seed: int,
         priority: Priority,
-        deadline: Deadline,
-        cancel: Cancel,
+        context: Context,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
         `seed`, `priority` and `awaited` change nothing. Text without letters or digits yields nothing. Raises
-        SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), DeadlineExceeded, and the reason of
-        `cancel`.
+        SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), and what ends `context`.
         """
         profile = voice.profile if isinstance(voice, TintVoice) else None
-        for piece in split_text(spoken_form(text, language), language, _PIECE_CHARS[language]):
-            spoken = self._espeak.speak(piece, language, deadline=deadline, cancel=cancel)
+        for piece in split_text(normalize_text(text, language), language, _PIECE_CHARS[language]):
+            spoken = self._espeak.speak(piece, language, context=context)
             speech = spoken.audio
             if not spoken.phonemes.strip():
                 _check_unspeakable(piece)
                 continue
             if profile is not None and self._tint is not None:
                 speech = self._tint.apply(speech, self._sources[language], profile)
-            cancel.check()
+            context.check()
             yield _at_level(speech.resample(self.sample_rate))
 
     def check_ready(self) -> None:
@@ -259,7 +252,7 @@ class EmbeddedSynthesizer:
         self._espeak.close()
 
     def _measure_source(self, tint: VoiceTint, language: Language) -> Profile:
-        speech = self._espeak.speak(_CALIBRATION[language], language, deadline=None, cancel=Cancel()).audio
+        speech = self._espeak.speak(_CALIBRATION[language], language, context=Context()).audio
         profile = tint.profile(speech, clean=True)
         if profile is None:
             raise ConfigurationError("eSpeak NG's speech cannot be measured: it is not voiced")
@@ -277,11 +270,11 @@ class ParrotChat:
     )
 
     def stream(
-        self, messages: Sequence[Message], *, deadline: Deadline, cancel: Cancel, failed: Sequence[ChatFailure] = ()
+        self, messages: Sequence[Message], *, context: Context, failed: Sequence[ChatFailure] = ()
     ) -> Iterator[str]:
         """Yield one sentence that says that no chat API is set, then the last user message, in its language."""
         question = next((message.content.strip() for message in reversed(messages) if message.role == "user"), "")
-        cancel.check()
+        context.check()
         if re.search(r"[\u3400-\u9fff]", question):
             yield "还没有设置聊天接口，我只能把您的话重复一遍。"
             said_back = f"您说的是：{question}"
@@ -290,7 +283,7 @@ class ParrotChat:
             yield "No chat API is set, so I can only repeat what you say. "
             said_back = f"You said: {question}" if question else ""
             full_stop = "."
-        cancel.check()
+        context.check()
         if said_back:
             yield said_back if said_back[-1] in "。！？.!?" else said_back + full_stop
 
@@ -325,7 +318,7 @@ def _how_to_install(language: Language, folder: Path) -> str:
 def _warm_up(child: WorkerProcesses | Espeak, name: str) -> None:
     try:
         child.warm_up()
-    except ChildFailed as error:
+    except WorkerFailed as error:
         child.close()
         raise ConfigurationError(f"{name} cannot be loaded: {error}") from error
 
@@ -334,7 +327,7 @@ def _check_start(child: Espeak | WorkerProcesses, name: str) -> None:
     """Raise NotReady when a process of the engine `name` has just failed to start."""
     try:
         child.check_start()
-    except ChildFailed as error:
+    except WorkerFailed as error:
         raise NotReady(f"{name} does not start: {error}", retry_after_s=math.ceil(RETRY_S)) from None
 
 

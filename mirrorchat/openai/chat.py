@@ -3,28 +3,27 @@
 import base64
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 from flask import Response, jsonify, request
 
 from mirrorchat.audio.encoders import ENCODERS, encode_wav
-from mirrorchat.audio.samples import Audio, Samples
+from mirrorchat.audio.samples import Audio
 from mirrorchat.chat.chunks import ChatChunk, Relays
 from mirrorchat.chat.stream import AnswerFailed, spoken
-from mirrorchat.engines import Cancel, ChatModel, Deadline, Language
-from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi, NoWords
+from mirrorchat.engines import ChatModel, Context, Language
+from mirrorchat.errors import ChatFailure, NoChatApi, NoWords
 from mirrorchat.openai import fields
 from mirrorchat.openai.chat_request import (
-    ChatWanted,
-    Speech,
+    RequestedChat,
+    RequestedSpeech,
     as_messages,
     last_question,
+    requested_chat,
     sounds_in,
-    wanted_chat,
     with_words,
 )
 from mirrorchat.openai.transcriptions import hearing_for
@@ -33,20 +32,20 @@ from mirrorchat.openai.turn import (
     admitted,
     decoded,
     event_response,
-    first_event,
-    freed_on_error,
-    last_worked,
-    one,
+    first_item,
+    in_helper,
     spoken_turn,
     sse,
+    streamed_turn,
     watch,
 )
 from mirrorchat.openai.voices import named
-from mirrorchat.server.runtime import request_record, runtime
-from mirrorchat.server.socket_watch import hung_up
+from mirrorchat.server.runtime import runtime
 from mirrorchat.server.streams import StreamedTurn
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.events import Error, Event, SentenceFailed, SpokenAudio, StartedOver, StillWorking, TextDelta
+from mirrorchat.turn.answer import with_fallback
+from mirrorchat.turn.events import Event, SpokenAudio, StartedOver, StillWorking, TextDelta
+from mirrorchat.turn.reader import AnswerReader, collect
 from mirrorchat.turn.stopwatch import Stopwatch
 
 JSON_OVERHEAD_BYTES = 1 << 20  # of a body, beside the recordings in it
@@ -55,15 +54,15 @@ JSON_OVERHEAD_BYTES = 1 << 20  # of a body, beside the recordings in it
 def create() -> Response:
     """Answer a chat; recordings in it are recognized first."""
     limit_bytes = runtime().settings.upload_limit_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
-    wanted = wanted_chat(fields.json_body(request, limit_bytes=limit_bytes))
+    requested = requested_chat(fields.json_body(request, limit_bytes=limit_bytes))
     with admitted() as slot:
-        wanted = _heard(wanted, slot)
-        asking = Asking(runtime().pipeline.engines.chat, wanted, slot.deadline, watch())
-        if wanted.speech is not None:
-            return _spoken(wanted, wanted.speech, asking, slot)
-        if wanted.stream:
-            return _streamed(wanted, asking, slot)
-        return jsonify(_completion(wanted, _message(_whole(asking, slot)), asking))
+        requested = _heard(requested, slot)
+        asking = Asking(runtime().pipeline.engines.chat, requested, watch())
+        if requested.speech is not None:
+            return _spoken(requested, requested.speech, asking, slot)
+        if requested.stream:
+            return _streamed(requested, asking, slot)
+        return jsonify(_completion(requested, _message(collect(_chunks(asking, slot))), asking))
 
 
 @dataclass
@@ -71,69 +70,61 @@ class Asking:
     """Asks the chat for one request, and notes how the answer ended and what it took. It asks nothing of Flask."""
 
     chat: ChatModel
-    wanted: ChatWanted
-    deadline: Deadline
+    requested: RequestedChat
     watch: Stopwatch
     finish_reason: str = "stop"
     usage: Mapping[str, Any] | None = None
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def chunks(self, failed: Sequence[ChatFailure], cancel: Cancel) -> Iterator[ChatChunk]:
+    def chunks(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatChunk]:
         """Yield the answer, in chunks that say something."""
         self.finish_reason, self.usage = "stop", None
         with self.watch.time("answer"):
-            for chunk in self._all(failed, cancel):
+            for chunk in self._all(failed, context):
                 self.finish_reason = chunk.finish_reason or self.finish_reason
                 self.usage = chunk.usage or self.usage
                 if chunk.delta:
                     yield chunk
 
-    def texts(self, failed: Sequence[ChatFailure], cancel: Cancel) -> Iterator[str]:
+    def texts(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[str]:
         """Yield the answer's text alone. Raises NoChatApi where it has none."""
         try:
-            yield from spoken(chunk.text for chunk in self.chunks(failed, cancel))
+            yield from spoken(chunk.text for chunk in self.chunks(failed, context))
         except AnswerFailed as error:
             raise NoChatApi(f"no chat API answered with words: {error.reason}", failed) from None
 
-    def _all(self, failed: Sequence[ChatFailure], cancel: Cancel) -> Iterator[ChatChunk]:
-        asked, chat = self.wanted.request, self.chat
+    def _all(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatChunk]:
+        body, chat = self.requested.body, self.chat
         if isinstance(chat, Relays):
-            yield from chat.relay(
-                asked, model=self.wanted.model, deadline=self.deadline, cancel=cancel, failed=failed
-            )  # fmt: skip
+            yield from chat.relay(body, model=self.requested.model, context=context, failed=failed)
             return
-        messages = as_messages(asked["messages"])
-        for text in chat.stream(messages, deadline=self.deadline, cancel=cancel, failed=failed):
+        for text in chat.stream(as_messages(body["messages"]), context=context, failed=failed):
             yield ChatChunk({"content": text})
 
 
-def _heard(wanted: ChatWanted, slot: Slot) -> ChatWanted:
-    """Return `wanted` with words in the place of recordings. Raises NoWords for one without."""
-    messages = wanted.request["messages"]
-    languages = (wanted.language,) if wanted.language else tuple(Language)
+def _heard(requested: RequestedChat, slot: Slot) -> RequestedChat:
+    """Return `requested` with words in the place of recordings. Raises NoWords for one without."""
+    messages = requested.body["messages"]
+    languages = (requested.language,) if requested.language else tuple(Language)
     hearing, words = hearing_for(slot), list[str]()
     for sound in sounds_in(messages):
         audio = decoded(sound, "messages")
-        text = one(slot, partial(hearing.hear, audio, languages)).text
+        text = in_helper(slot, partial(hearing.hear, audio, languages)).text
         if not text:
             raise NoWords("no words were recognized in the audio", param="messages")
         words.append(text)
-    return replace(wanted, request={**wanted.request, "messages": with_words(messages, iter(words))})
+    return replace(requested, body={**requested.body, "messages": with_words(messages, iter(words))})
 
 
-def _whole(asking: Asking, slot: Slot) -> list[ChatChunk]:
-    """Return the whole answer, started over with the next API as long as one breaks off."""
-    failed: Sequence[ChatFailure] = ()
-    while True:
-        try:
-            return one(slot, partial(_all_chunks, asking, failed))
-        except ChatInterrupted as error:
-            failed = error.failures
+def _chunks(asking: Asking, slot: Slot) -> Generator[ChatChunk | StillWorking | StartedOver]:
+    """Yield the answer as it comes, started over with the next API as long as one breaks off and nothing was sent."""
+    helpers = runtime().pipeline.helpers
 
+    def attempt(failed: Sequence[ChatFailure]) -> Iterator[ChatChunk | StillWorking]:
+        return helpers.stream(slot, partial(asking.chunks, failed))
 
-def _all_chunks(asking: Asking, failed: Sequence[ChatFailure], cancel: Cancel) -> list[ChatChunk]:
-    return list(asking.chunks(failed, cancel))
+    yield from with_fallback(attempt, slot.context)
 
 
 def _message(chunks: Sequence[ChatChunk]) -> dict[str, Any]:
@@ -167,55 +158,54 @@ def _add_call(calls: dict[int, dict[str, Any]], call: Mapping[str, Any], place: 
             kept["function"][name] = kept["function"].get(name, "") + function[name]
 
 
-def _completion(wanted: ChatWanted, message: Mapping[str, Any], asking: Asking) -> dict[str, Any]:
+def _completion(requested: RequestedChat, message: Mapping[str, Any], asking: Asking) -> dict[str, Any]:
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": asking.finish_reason}
-    body = {"id": asking.id, "object": "chat.completion", "created": asking.created, "model": wanted.name}
+    body = {"id": asking.id, "object": "chat.completion", "created": asking.created, "model": requested.name}
     return body | {"choices": [choice]} | ({"usage": asking.usage} if asking.usage else {})
 
 
 # As it comes
 
 
-def _streamed(wanted: ChatWanted, asking: Asking, slot: Slot) -> Response:
-    pipeline, caller_gone = runtime().pipeline, hung_up(request.environ)
-    turn: StreamedTurn[ChatChunk | StillWorking] = StreamedTurn(
-        lambda heard: last_worked(pipeline, slot, partial(asking.chunks, ()), caller_gone),
-        slot,
-        watch(),
-        request.environ,
-        request_record(),
-    )
+def _streamed(requested: RequestedChat, asking: Asking, slot: Slot) -> Response:
+    turn = streamed_turn(slot, _chunks(asking, slot))
 
-    def said(chunk: ChatChunk) -> Iterator[bytes]:
-        yield _chunk(wanted, asking, dict(chunk.delta))
+    def write(chunk: ChatChunk) -> Iterator[bytes]:
+        yield _chunk(requested, asking, dict(chunk.delta))
 
-    return _events(turn, wanted, asking, said)
+    return _events(turn, turn.events, requested, asking, write)
 
 
 def _events(
-    turn: StreamedTurn[Any], wanted: ChatWanted, asking: Asking, said: Callable[[Any], Iterator[bytes]]
+    turn: StreamedTurn[Any],
+    items: Iterator[Any],
+    requested: RequestedChat,
+    asking: Asking,
+    write: Callable[[Any], Iterator[bytes]],
 ) -> Response:
     """Return the answer as events; the first says who speaks, the last ones why it ended and what it took."""
 
     def begin() -> Iterator[bytes]:
-        yield _chunk(wanted, asking, {"role": "assistant", "content": ""})
-        for event in first:
-            yield from said(event)
+        yield _chunk(requested, asking, {"role": "assistant", "content": ""})
+        for item in first:
+            yield from write(item)
 
     def end() -> Iterator[bytes]:
-        yield _chunk(wanted, asking, {}, asking.finish_reason)
-        if wanted.include_usage and asking.usage:
-            yield _chunk(wanted, asking, None)
+        yield _chunk(requested, asking, {}, asking.finish_reason)
+        if requested.include_usage and asking.usage:
+            yield _chunk(requested, asking, None)
         yield DONE
 
-    with freed_on_error(turn):
-        first = first_event(turn)
-        return event_response(turn, said, end, begin=begin)
+    with turn.freed_on_error():
+        first = first_item(turn, items)
+        return event_response(turn, items, write, end, begin=begin)
 
 
-def _chunk(wanted: ChatWanted, asking: Asking, delta: Mapping[str, Any] | None, finish: str | None = None) -> bytes:
+def _chunk(
+    requested: RequestedChat, asking: Asking, delta: Mapping[str, Any] | None, finish: str | None = None
+) -> bytes:
     """Return one event; with no `delta` it says what the answer took."""
-    body = {"id": asking.id, "object": "chat.completion.chunk", "created": asking.created, "model": wanted.name}
+    body = {"id": asking.id, "object": "chat.completion.chunk", "created": asking.created, "model": requested.name}
     if delta is None:
         return sse({**body, "choices": [], "usage": asking.usage})
     return sse({**body, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]})
@@ -224,65 +214,46 @@ def _chunk(wanted: ChatWanted, asking: Asking, delta: Mapping[str, Any] | None, 
 # Spoken
 
 
-def _spoken(wanted: ChatWanted, speech: Speech, asking: Asking, slot: Slot) -> Response:
-    language = wanted.language or fields.language_of(last_question(wanted.request["messages"]))
+def _spoken(requested: RequestedChat, speech: RequestedSpeech, asking: Asking, slot: Slot) -> Response:
+    language = requested.language or fields.language_of(last_question(requested.body["messages"]))
     turn = spoken_turn(asking.texts, named(speech.voice, "audio", language), language, slot)
-    if wanted.stream:
-        return _spoken_events(turn, wanted, asking)
-    with freed_on_error(turn):
-        text, audio = _collected(turn)
-    turn.close()
-    message = {"role": "assistant", "content": None, "refusal": None, "audio": _audio_json(text, audio, speech.form)}
-    return jsonify(_completion(wanted, message, asking))
-
-
-def _collected(turn: StreamedTurn[Event]) -> tuple[str, Audio]:
-    """Return the whole text and speech of a turn. Raises what ended it, a sentence that failed included."""
-    texts, samples, sample_rate = list[str](), list[Samples](), 24_000
-    for event in turn.events:
-        match event:
-            case TextDelta(text=text):
-                texts.append(text)
-            case SpokenAudio(audio=audio):
-                samples.append(audio.samples)
-                sample_rate = audio.sample_rate
-            case StartedOver():
-                texts.clear()
-                samples.clear()
-            case SentenceFailed(reason=reason) | Error(reason=reason):
-                raise reason
+    if requested.stream:
+        return _spoken_events(turn, requested, asking)
+    with turn.freed_on_error():
+        answer = AnswerReader(turn.events, whole=True).collect()
     turn.ended()
-    return "".join(texts).strip(), Audio(np.concatenate(samples), sample_rate)
+    turn.close()
+    audio = _audio_json(answer.reply, answer.audio, speech.format)
+    message = {"role": "assistant", "content": None, "refusal": None, "audio": audio}
+    return jsonify(_completion(requested, message, asking))
 
 
-def _audio_json(text: str, audio: Audio, form: str) -> dict[str, Any]:
+def _audio_json(text: str, audio: Audio, format: str) -> dict[str, Any]:
     """Return a spoken answer. It expires at once: nothing is kept that a later request could name."""
     return {
         "id": f"audio_{secrets.token_hex(12)}",
-        "data": base64.b64encode(_encoded(audio, form)).decode(),
+        "data": base64.b64encode(_encoded(audio, format)).decode(),
         "transcript": text,
         "expires_at": int(time.time()),
     }
 
 
-def _encoded(audio: Audio, form: str) -> bytes:
-    if form == "wav":
+def _encoded(audio: Audio, format: str) -> bytes:
+    if format == "wav":
         return encode_wav(audio)
-    encoder = ENCODERS["pcm" if form == "pcm16" else form](audio.sample_rate)
+    encoder = ENCODERS["pcm" if format == "pcm16" else format](audio.sample_rate)
     return encoder.start() + encoder.encode(audio.samples) + encoder.finish()
 
 
-def _spoken_events(turn: StreamedTurn[Event], wanted: ChatWanted, asking: Asking) -> Response:
+def _spoken_events(turn: StreamedTurn[Event], requested: RequestedChat, asking: Asking) -> Response:
     audio_id = f"audio_{secrets.token_hex(12)}"
 
-    def said(event: Event) -> Iterator[bytes]:
+    def write(event: Event) -> Iterator[bytes]:
         match event:
             case TextDelta(text=text):
-                yield _chunk(wanted, asking, {"audio": {"id": audio_id, "transcript": text}})
+                yield _chunk(requested, asking, {"audio": {"id": audio_id, "transcript": text}})
             case SpokenAudio(audio=audio):
                 data = base64.b64encode(_encoded(audio, "pcm16")).decode()
-                yield _chunk(wanted, asking, {"audio": {"id": audio_id, "data": data}})
-            case SentenceFailed(reason=reason) | Error(reason=reason):
-                raise reason
+                yield _chunk(requested, asking, {"audio": {"id": audio_id, "data": data}})
 
-    return _events(turn, wanted, asking, said)
+    return _events(turn, iter(AnswerReader(turn.events, whole=True)), requested, asking, write)

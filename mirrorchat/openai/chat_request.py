@@ -42,27 +42,27 @@ REFUSED = {
 
 
 @dataclass(frozen=True)
-class Speech:
-    """How an answer is spoken: `voice` as the request names it, in `form` (of SPOKEN_FORMATS)."""
+class RequestedSpeech:
+    """How an answer is spoken: `voice` as the request names it, in `format` (of SPOKEN_FORMATS)."""
 
     voice: object
-    form: str
+    format: str
 
 
 @dataclass(frozen=True)
-class ChatWanted:
-    """A request. `request` is passed on; its messages may hold recordings (`sounds_in`)."""
+class RequestedChat:
+    """A request. `body` is passed on; its messages may hold recordings (`sounds_in`)."""
 
     name: str  # as the request names the model
     model: str | None  # of the chat APIs; None: whichever answers
-    request: Mapping[str, Any]
+    body: Mapping[str, Any]
     stream: bool
     include_usage: bool
-    speech: Speech | None
+    speech: RequestedSpeech | None
     language: Language | None
 
 
-def wanted_chat(body: Mapping[str, Any]) -> ChatWanted:
+def requested_chat(body: Mapping[str, Any]) -> RequestedChat:
     """Return what `body` asks for. Raises InvalidField, MissingField, UnsupportedField and ModelNotFound."""
     fields.refuse(body, REFUSED)
     if body.get("n") not in (None, 1):
@@ -83,10 +83,10 @@ def wanted_chat(body: Mapping[str, Any]) -> ChatWanted:
     include_usage = not stream or fields.flag(options, "include_usage")
     passed = {name: body[name] for name in PASSED_ON if body.get(name) is not None}
     usage = {"stream_options": {"include_usage": True}} if include_usage else {}
-    return ChatWanted(
+    return RequestedChat(
         name=str(body.get("model") or ALL),
         model=None if model.id == ALL else model.id,
-        request={"messages": _messages(body), **passed, **usage},
+        body={"messages": _messages(body), **passed, **usage},
         stream=stream,
         include_usage=include_usage,
         speech=_speech(body, stream),
@@ -94,7 +94,7 @@ def wanted_chat(body: Mapping[str, Any]) -> ChatWanted:
     )
 
 
-def _speech(body: Mapping[str, Any], stream: bool) -> Speech | None:
+def _speech(body: Mapping[str, Any], stream: bool) -> RequestedSpeech | None:
     modalities = body.get("modalities") or ["text"]
     if not isinstance(modalities, list) or not set(map(str, modalities)) <= {"text", "audio"}:
         raise InvalidField("modalities must be a list of text and audio", param="modalities")
@@ -103,13 +103,13 @@ def _speech(body: Mapping[str, Any], stream: bool) -> Speech | None:
     audio = body.get("audio")
     if not isinstance(audio, dict):
         raise MissingField("the field audio is missing: modalities with audio need its voice and format", param="audio")
-    form = fields.choice(audio, "format", SPOKEN_FORMATS, "pcm16" if stream else "wav")
-    if stream and form != "pcm16":
+    format = fields.choice(audio, "format", SPOKEN_FORMATS, "pcm16" if stream else "wav")
+    if stream and format != "pcm16":
         raise UnsupportedField("audio.format must be pcm16 with stream", param="audio")
     fields.refuse(body, {"tools": "a spoken answer calls no tools", "response_format": "a spoken answer is text"})
     if audio.get("voice") is None:
         raise MissingField("the field audio.voice is missing", param="audio")
-    return Speech(audio["voice"], form)
+    return RequestedSpeech(audio["voice"], format)
 
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from flask import Response, jsonify, request
 
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Deadline, Language, Recognizer, Transcript
+from mirrorchat.engines import Context, Language, Recognizer, Transcript
 from mirrorchat.errors import InvalidField, UnsupportedField
 from mirrorchat.openai import fields
 from mirrorchat.openai.models import HEARS, chosen
@@ -21,20 +21,16 @@ from mirrorchat.openai.turn import (
     admitted,
     decoded,
     event_response,
-    first_event,
-    freed_on_error,
-    last_worked,
-    one,
+    first_item,
+    in_helper,
     sse,
+    streamed_turn,
     uploaded,
     watch,
 )
 from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS, check_hotwords
-from mirrorchat.server.runtime import request_record, runtime
-from mirrorchat.server.socket_watch import hung_up
-from mirrorchat.server.streams import StreamedTurn
+from mirrorchat.server.runtime import runtime
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.events import StillWorking
 from mirrorchat.turn.stopwatch import Stopwatch
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
@@ -53,11 +49,11 @@ REFUSED = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedTranscription:
     """What a request asks for. `languages`: those that the recording may be in."""
 
     languages: tuple[Language, ...]
-    form: str
+    format: str
     granularities: tuple[str, ...]
     hotwords: tuple[str, ...]
     stream: bool
@@ -66,14 +62,14 @@ class Wanted:
 def create() -> Response:
     """Return the transcript of the field `file`, or stream it as it is recognized."""
     data = uploaded("file")
-    wanted = _wanted(_form())
+    requested = _requested(_form())
     with admitted() as slot:
         audio = decoded(data, "file")
-        if wanted.stream:
-            return _streamed(wanted, audio, slot)
-        hearing = hearing_for(slot, wanted.hotwords)
-        transcript = one(slot, lambda cancel: hearing.hear(audio, wanted.languages, cancel))
-    return _whole(wanted, audio, transcript)
+        if requested.stream:
+            return _streamed(requested, audio, slot)
+        hearing = hearing_for(slot, requested.hotwords)
+        transcript = in_helper(slot, partial(hearing.hear, audio, requested.languages))
+    return _whole(requested, audio, transcript)
 
 
 def translate() -> Response:
@@ -87,10 +83,10 @@ class Hearing:
 
     recognizers: Mapping[Language, Recognizer]
     hotwords: Sequence[str]
-    deadline: Deadline
+    context: Context
     watch: Stopwatch
 
-    def hear(self, audio: Audio, languages: Sequence[Language], cancel: Cancel) -> Transcript:
+    def hear(self, audio: Audio, languages: Sequence[Language]) -> Transcript:
         """Return what is said in `audio` in whichever of `languages` its recognizer is surest of.
 
         Raises ModelNotInstalled where none of them has a recognizer, and what `Recognizer.recognize` does.
@@ -98,9 +94,7 @@ class Hearing:
         there = [language for language in languages if self.recognizers[language].info.name != "none"]
         with self.watch.time("recognize"):
             heard = [
-                self.recognizers[language].recognize(
-                    audio, language, hotwords=self.hotwords, deadline=self.deadline, cancel=cancel
-                )
+                self.recognizers[language].recognize(audio, language, hotwords=self.hotwords, context=self.context)
                 for language in there or languages[:1]  # a missing one says how to install it
             ]
         return max(heard, key=_sureness)
@@ -108,7 +102,7 @@ class Hearing:
 
 def hearing_for(slot: Slot, hotwords: Sequence[str] = ()) -> Hearing:
     """Return what recognizes for the present request."""
-    return Hearing(runtime().pipeline.engines.recognizers, hotwords, slot.deadline, watch())
+    return Hearing(runtime().pipeline.engines.recognizers, hotwords, slot.context, watch())
 
 
 def _sureness(transcript: Transcript) -> float:
@@ -125,16 +119,16 @@ def _form() -> dict[str, Any]:
     return plain | {name: [*form.getlist(name), *form.getlist(f"{name}[]")] for name in LISTS}
 
 
-def _wanted(form: Mapping[str, Any]) -> Wanted:
+def _requested(form: Mapping[str, Any]) -> RequestedTranscription:
     fields.refuse(form, REFUSED)
     if form.get("chunking_strategy") not in (None, "", "auto", '"auto"'):
         raise UnsupportedField("chunking_strategy may only be auto", param="chunking_strategy")
     fields.number(form, "temperature", 0.0, 1.0, 0.0)  # nothing is drawn: the same recording gives the same words
-    form_wanted = fields.choice(form, "response_format", FORMATS, "json")
+    format = fields.choice(form, "response_format", FORMATS, "json")
     stream = fields.flag(form, "stream")
-    if stream and form_wanted not in ("json", "text"):
+    if stream and format not in ("json", "text"):
         raise InvalidField("response_format must be json or text with stream", param="response_format")
-    return Wanted(_languages(form), form_wanted, _granularities(form, form_wanted), _hotwords(form), stream)
+    return RequestedTranscription(_languages(form), format, _granularities(form, format), _hotwords(form), stream)
 
 
 def _languages(form: Mapping[str, Any]) -> tuple[Language, ...]:
@@ -148,12 +142,12 @@ def _languages(form: Mapping[str, Any]) -> tuple[Language, ...]:
     return tuple(dict.fromkeys(each for each in given if each is not None)) or spoken
 
 
-def _granularities(form: Mapping[str, Any], form_wanted: str) -> tuple[str, ...]:
+def _granularities(form: Mapping[str, Any], format: str) -> tuple[str, ...]:
     given = form["timestamp_granularities"]
     for value in given:
         if value not in GRANULARITIES:
             raise InvalidField("timestamp_granularities must be word or segment", param="timestamp_granularities")
-    if given and form_wanted != "verbose_json":
+    if given and format != "verbose_json":
         raise InvalidField(
             "timestamp_granularities needs response_format verbose_json", param="timestamp_granularities"
         )
@@ -175,16 +169,16 @@ def _hotwords(form: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(word.strip() for word in keywords if word.strip()), *short]))[:HOTWORDS_LIMIT]
 
 
-def _whole(wanted: Wanted, audio: Audio, transcript: Transcript) -> Response:
-    match wanted.form:
+def _whole(requested: RequestedTranscription, audio: Audio, transcript: Transcript) -> Response:
+    match requested.format:
         case "json":
             return jsonify(text=transcript.text, usage=_usage(audio))
         case "verbose_json":
-            return jsonify(_verbose(wanted, audio, transcript))
+            return jsonify(_verbose(requested, audio, transcript))
         case "text":
             return Response(f"{transcript.text}\n", content_type="text/plain; charset=utf-8")
     segments = segments_of(transcript, audio)
-    if wanted.form == "srt":
+    if requested.format == "srt":
         return Response(as_srt(segments), content_type="application/x-subrip; charset=utf-8")
     return Response(as_vtt(segments), content_type="text/vtt; charset=utf-8")
 
@@ -193,7 +187,7 @@ def _usage(audio: Audio) -> dict[str, object]:
     return {"type": "duration", "seconds": math.ceil(audio.duration_s)}
 
 
-def _verbose(wanted: Wanted, audio: Audio, transcript: Transcript) -> dict[str, object]:
+def _verbose(requested: RequestedTranscription, audio: Audio, transcript: Transcript) -> dict[str, object]:
     body: dict[str, object] = {
         "task": "transcribe",
         "language": transcript.language.value,
@@ -201,9 +195,9 @@ def _verbose(wanted: Wanted, audio: Audio, transcript: Transcript) -> dict[str, 
         "text": transcript.text,
         "usage": _usage(audio),
     }
-    if "segment" in wanted.granularities:
+    if "segment" in requested.granularities:
         body["segments"] = [_segment(number, each) for number, each in enumerate(segments_of(transcript, audio))]
-    if "word" in wanted.granularities:
+    if "word" in requested.granularities:
         if transcript.text and not transcript.words:
             reason = "this recognizer does not know when a word was said; WeNet does"
             raise UnsupportedField(f"timestamp_granularities: {reason}", param="timestamp_granularities")
@@ -233,35 +227,32 @@ def _segment(number: int, segment: Segment) -> dict[str, object]:
 # As it is recognized
 
 
-def _streamed(wanted: Wanted, audio: Audio, slot: Slot) -> Response:
+def _streamed(requested: RequestedTranscription, audio: Audio, slot: Slot) -> Response:
     """Return the transcript as events: a delta for each piece of the recording, which is cut at pauses."""
-    caller_gone, pipeline, said = hung_up(request.environ), runtime().pipeline, list[str]()
-    make = partial(_pieces, hearing_for(slot, wanted.hotwords), audio, wanted.languages)
+    texts = list[str]()
+    pieces = partial(_pieces, hearing_for(slot, requested.hotwords), audio, requested.languages)
+    turn = streamed_turn(slot, runtime().pipeline.helpers.stream(slot, pieces))
 
     def delta(text: str) -> Iterator[bytes]:
-        said.append(text)
+        texts.append(text)
         yield sse({"type": "transcript.text.delta", "delta": text})
 
     def end() -> Iterator[bytes]:
-        yield sse({"type": "transcript.text.done", "text": "".join(said)})
+        yield sse({"type": "transcript.text.done", "text": "".join(texts)})
 
-    turn: StreamedTurn[str | StillWorking] = StreamedTurn(
-        lambda heard: last_worked(pipeline, slot, make, caller_gone),
-        slot,
-        watch(),
-        request.environ,
-        request_record(),
-    )
-    with freed_on_error(turn):
-        first = first_event(turn)
-        return event_response(turn, delta, end, begin=lambda: (data for text in first for data in delta(text)))
+    with turn.freed_on_error():
+        first = first_item(turn, turn.events)
+        return event_response(
+            turn, turn.events, delta, end, begin=lambda: (data for text in first for data in delta(text))
+        )
 
 
-def _pieces(hearing: Hearing, audio: Audio, languages: Sequence[Language], cancel: Cancel) -> Iterator[str]:
+def _pieces(hearing: Hearing, audio: Audio, languages: Sequence[Language], context: Context) -> Iterator[str]:
     """Yield the text of each piece of `audio`; the first with words tells the language of the others."""
     before = ""
     for piece in pieces_of(audio):
-        transcript = hearing.hear(piece.audio, languages, cancel)
+        context.check()
+        transcript = hearing.hear(piece.audio, languages)
         if transcript.text:
             languages = (transcript.language,)
             text = joined([before, transcript.text])

@@ -8,10 +8,10 @@ from flask import Response, g, jsonify, request
 
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Engines, Language, Voice, VoiceKind
+from mirrorchat.engines import Engines, Language, Voice, VoiceKind
 from mirrorchat.errors import InvalidField, MissingField, NotFound, NoVoice, UnsupportedField
 from mirrorchat.openai import fields
-from mirrorchat.openai.turn import admitted, decoded, one, uploaded, watch
+from mirrorchat.openai.turn import admitted, decoded, in_helper, uploaded, watch
 from mirrorchat.server.runtime import runtime
 from mirrorchat.turn.enrolled_voices import EnrolledVoice, Part, checked_name
 
@@ -34,15 +34,15 @@ def create() -> Response:
     keep_sample = fields.flag(request.form, "keep_sample")
     store = runtime().voices
     store.check_room(g.owner, name)  # before the work
-    with admitted() as place:
+    with admitted() as slot:
         audio = decoded(data, "audio_sample")
         engines, stopwatch = runtime().pipeline.engines, watch()
 
-        def compute(cancel: Cancel) -> list[Part]:
+        def compute() -> list[Part]:
             with stopwatch.time("voice"):
                 return _parts(engines, audio)
 
-        parts = one(place, compute)
+        parts = in_helper(slot, compute)
     voice = store.enrol(g.owner, name, parts, encode_wav(audio) if keep_sample else b"")
     return jsonify(_as_sent(voice))
 

@@ -10,16 +10,17 @@ from flask import Request, Response, jsonify
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.engines import EngineInfo, Voice
 from mirrorchat.errors import InvalidField
-from mirrorchat.pipeline import Answer, Question
+from mirrorchat.pipeline import Question
 from mirrorchat.turn.events import Timings
+from mirrorchat.turn.reader import Answer
 from mirrorchat.turn.reference import ReferenceQuality
 
 HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
 TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognized" a question whose words came with it
 
 # What `response_format` may say, and the form it means.
-WHOLE_FORMS = {"wav": "wav", "json": "json"}
-STREAMED_FORMS = {
+WHOLE_FORMATS = {"wav": "wav", "json": "json"}
+STREAMED_FORMATS = {
     "wav": "wav",
     "opus": "opus",
     "ogg": "opus",
@@ -40,15 +41,15 @@ FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The form in which a caller wants its answer: a value of WHOLE_FORMS or, with `stream`, of STREAMED_FORMS."""
+class RequestedFormat:
+    """The form in which a caller wants its answer: a value of WHOLE_FORMATS or, with `stream`, of STREAMED_FORMATS."""
 
     stream: bool
-    form: str
+    format: str
 
 
 @dataclass(frozen=True)
-class Facts:
+class AnswerMetadata:
     """What is known of an answer when its headers are sent. `whole`: `reply` is all of it."""
 
     transcript: str
@@ -58,7 +59,7 @@ class Facts:
     timings: Timings
 
 
-def wanted_answer(request: Request) -> Wanted:
+def requested_format(request: Request) -> RequestedFormat:
     """Return what the fields `stream` and `response_format` ask for, or else the header Accept, or else a wav.
 
     Raises InvalidField for a field that says something else.
@@ -68,16 +69,16 @@ def wanted_answer(request: Request) -> Wanted:
         raise InvalidField("stream must be true or false", param="stream")
     stream = FLAGS[given]
     if "response_format" in request.form:
-        return Wanted(stream, _named_form(request.form["response_format"].strip().lower(), stream))
-    return Wanted(stream, _accepted_stream(request) if stream else _accepted_whole(request))
+        return RequestedFormat(stream, _named_format(request.form["response_format"].strip().lower(), stream))
+    return RequestedFormat(stream, _accepted_stream(request) if stream else _accepted_whole(request))
 
 
-def _named_form(name: str, stream: bool) -> str:
-    forms = STREAMED_FORMS if stream else WHOLE_FORMS
-    if name in forms:
-        return forms[name]
-    also = "" if stream else f"; with stream=true {', '.join(STREAMED_FORMS)}"
-    raise InvalidField(f"response_format must be one of {', '.join(forms)}{also}", param="response_format")
+def _named_format(name: str, stream: bool) -> str:
+    formats = STREAMED_FORMATS if stream else WHOLE_FORMATS
+    if name in formats:
+        return formats[name]
+    also = "" if stream else f"; with stream=true {', '.join(STREAMED_FORMATS)}"
+    raise InvalidField(f"response_format must be one of {', '.join(formats)}{also}", param="response_format")
 
 
 def _accepted_whole(request: Request) -> str:
@@ -106,16 +107,19 @@ def engine_label(info: EngineInfo) -> str:
     return f"{info.name}/{info.model}" + (f" on {info.device}" if info.device else "")
 
 
-def whole_answer(wanted: Wanted, answer: Answer, used: Mapping[str, EngineInfo], session_id: str) -> Response:
+def whole_answer(
+    requested: RequestedFormat, answer: Answer, used: Mapping[str, EngineInfo], session_id: str
+) -> Response:
     """Return `answer` as one exact wav, or as JSON that holds it."""
+    assert answer.quality is not None, "an answer to a question has the quality of its reference"
     wav = encode_wav(answer.audio)
-    if wanted.form == "json":
+    if requested.format == "json":
         response = jsonify(_json_answer(answer, wav, used) | session_json(session_id, answer.quality))
     else:
         response = Response(wav, mimetype="audio/wav")
         response.headers["Content-Disposition"] = "attachment; filename=response.wav"
     describe_engines(response, used)
-    describe(response, Facts(answer.transcript, answer.reply, True, answer.voice, answer.timings))
+    describe(response, AnswerMetadata(answer.transcript, answer.reply, True, answer.voice, answer.timings))
     return response
 
 
@@ -145,6 +149,11 @@ def _reference_json(quality: ReferenceQuality) -> dict[str, object]:
     }
 
 
+def voice_label(voice: Voice) -> str:
+    """Return the value of the header X-MirrorChat-Voice."""
+    return f"{voice.kind}; {voice.reason}"
+
+
 def voice_json(voice: Voice) -> dict[str, str]:
     return {"kind": voice.kind, "reason": voice.reason}
 
@@ -164,15 +173,15 @@ def describe_engines(response: Response, used: Mapping[str, EngineInfo]) -> None
     response.headers["X-MirrorChat-Engines"] = engines.encode("ascii", "replace").decode()
 
 
-def describe(response: Response, facts: Facts) -> None:
-    """Put `facts` into the headers of `response`; X-MirrorChat-Cut names the texts that are not there in full."""
-    response.headers["X-MirrorChat-Voice"] = f"{facts.voice.kind}; {facts.voice.reason}"
+def describe(response: Response, metadata: AnswerMetadata) -> None:
+    """Put `metadata` into the headers of `response`; X-MirrorChat-Cut names the texts that are not there in full."""
+    response.headers["X-MirrorChat-Voice"] = voice_label(metadata.voice)
     response.headers["Server-Timing"] = ", ".join(
-        f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in facts.timings.seconds.items()
+        f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in metadata.timings.seconds.items()
     )
     cut: Sequence[str] = [
         name
-        for name, text, whole in (("Transcript", facts.transcript, True), ("Reply", facts.reply, facts.whole))
+        for name, text, whole in (("Transcript", metadata.transcript, True), ("Reply", metadata.reply, metadata.whole))
         if not _put_text(response, name, text) or not whole
     ]
     if cut:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mirrorchat.errors import ClientGone, MirrorChatError
 from mirrorchat.server.metrics import Metrics, Observed
+from mirrorchat.server.socket_watch import CallerSocket
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -31,6 +32,7 @@ class RequestRecord:
     bytes_out: int = 0
     audio_in_s: float = 0.0
     watch: Stopwatch | None = None
+    caller: CallerSocket | None = None
     queue_s: float | None = None
     outcome: str = ""
     note: str = ""  # a further word about the outcome, of ours
@@ -59,6 +61,8 @@ class RequestRecord:
             if self._ended:
                 return
             self._ended = True
+        if self.caller is not None:
+            self.caller.close()
         self.outcome = self.outcome or ClientGone.code
         seen = self._observed()
         self.metrics.observe(seen)

@@ -8,13 +8,13 @@ from typing import cast
 
 from flask import current_app, g, request
 
-from mirrorchat.engines import Deadline
+from mirrorchat.engines import Context
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady, ShuttingDown, log_unexpected
 from mirrorchat.pipeline import Pipeline
 from mirrorchat.server.answers import engine_label
 from mirrorchat.server.metrics import Metrics
 from mirrorchat.server.request_record import RequestRecord
-from mirrorchat.server.socket_watch import hung_up
+from mirrorchat.server.socket_watch import SocketWatch
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.turn.admission import SHUTDOWN_RETRY_S, Admission, Slot
@@ -37,6 +37,7 @@ class Runtime:
         self.metrics = Metrics(self.admission)
         self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
         self.sessions.start_sweeping()
+        self.sockets = SocketWatch()
         self.voices = EnrolledVoices(settings.voices_dir)
         self._pipeline: Pipeline | None = None
         self._loaded = threading.Event()
@@ -68,6 +69,7 @@ class Runtime:
         """End what runs and free the engines, those too that are still loading."""
         self.end_turns()
         self.sessions.close()
+        self.sockets.close()
         with self._lock:
             self._closed = True
             pipeline = self._pipeline
@@ -120,12 +122,15 @@ def request_record() -> RequestRecord:
     return cast(RequestRecord, g.record)
 
 
-def acquire_slot(deadline: Deadline) -> Slot:
-    """Wait for a slot for the present request, until its caller hangs up. Raises what `Admission.acquire` does."""
-    slot = runtime().admission.acquire(
-        deadline, owner=g.caller, subject=g.subject, caller_gone=hung_up(request.environ)
-    )
-    request_record().admitted(slot)
+def acquire_slot(context: Context) -> Slot:
+    """Wait for a slot for the present request. From now on a hang-up cancels `context`.
+
+    Raises what `Admission.acquire` does.
+    """
+    record = request_record()
+    record.caller = runtime().sockets.watch(request.environ, context)
+    slot = runtime().admission.acquire(context, tenant=g.caller, subject=g.subject)
+    record.admitted(slot)
     return slot
 
 

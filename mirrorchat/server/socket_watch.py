@@ -1,31 +1,168 @@
-"""The caller's own socket, watched below WSGI: has it hung up, does its upload come to an end, does it read?"""
+"""The caller's own socket, watched below WSGI: a hang-up cancels the turn, a caller who stops reading is cut off.
 
+One thread watches the sockets of all requests. It sleeps until one of them hangs up, or a write has taken too long.
+"""
+
+import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mirrorchat.errors import UploadTimeout
+from mirrorchat.engines import Context
+from mirrorchat.errors import ClientGone, UploadTimeout, log_unexpected
 
 DISCARD_LIMIT_BYTES = 256 * 1024 * 1024
 DISCARD_DEADLINE_S = 5.0
 UPLOAD_DEADLINE_S = 30.0  # for a whole body; nginx, which buffers bodies, is stricter with silence
 SEND_DEADLINE_S = 10.0  # for one write of a streamed answer; a listener plays as much in a second or two
-SEND_POLL_S = 0.03
 SOCKET_KEY = "gunicorn.socket"  # other servers do not hand their socket on: then nothing is watched
 
+_HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLONESHOT
 
-def hung_up(environ: Mapping[str, Any]) -> Callable[[], bool]:
-    """Return a function that tells whether the caller has closed its connection."""
-    connection = environ.get(SOCKET_KEY)
-    if connection is None:
-        return lambda: False
-    poller = select.poll()
-    poller.register(connection, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
-    return lambda: bool(poller.poll(0))
+
+class CallerSocket:
+    """The socket of one request, watched until `close`. `expired` tells that one write took too long."""
+
+    def __init__(self, watch: "SocketWatch", connection: socket.socket | None, context: Context) -> None:
+        self.connection = connection
+        self.context = context
+        self.expired = False
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._writing_since: float | None = None
+        self._open = connection is not None
+        self._gone = False
+
+    def begin_write(self) -> None:
+        """Say that a write begins, which must end within SEND_DEADLINE_S.
+
+        It would block for ever otherwise: the server sets no timeout, and a timeout of the socket's own would begin
+        anew with every byte.
+        """
+        with self._lock:
+            self._writing_since = time.monotonic()
+            if self._gone:
+                self._shut()
+
+    def end_write(self) -> None:
+        """Say that the write is through."""
+        with self._lock:
+            self._writing_since = None
+
+    def close(self) -> None:
+        """Touch the socket no more: the server may close it, or use it for another request, from now on."""
+        with self._lock:
+            was_open, self._open = self._open, False
+        if was_open:
+            self._watch.forget(self)
+
+    # What follows is the watch's.
+
+    def hang_up(self) -> None:
+        """Cancel the turn of a caller who has closed the connection, and end a write that it no longer reads."""
+        with self._lock:
+            if not self._has_hung_up():  # the descriptor means another connection by now
+                return
+            self._gone = True
+            if self._writing_since is not None:
+                self._shut()
+        self.context.cancel(ClientGone("the caller hung up"))
+
+    def expires_in_s(self) -> float:
+        """Return the seconds until a write that begins now, or has begun, has taken too long."""
+        since = self._writing_since
+        return SEND_DEADLINE_S if since is None else since + SEND_DEADLINE_S - time.monotonic()
+
+    def end_stuck_write(self) -> None:
+        with self._lock:
+            if self._writing_since is not None and self.expires_in_s() <= 0:
+                self.expired = True
+                self._shut()
+
+    def _has_hung_up(self) -> bool:
+        poll = select.poll()
+        if not self._open or self.connection is None:
+            return False
+        poll.register(self.connection, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+        return bool(poll.poll(0))
+
+    def _shut(self) -> None:
+        if self._open and self.connection is not None:
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class SocketWatch:
+    """Watches the sockets of all requests of a server. Thread-safe; one thread, which begins with the first socket."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sockets: dict[int, CallerSocket] = {}  # by file descriptor
+        self._epoll: select.epoll | None = None
+        self._wake = -1  # an eventfd
+        self._closed = False
+
+    def watch(self, environ: Mapping[str, Any], context: Context) -> CallerSocket:
+        """Watch the socket of the request with `environ`: its hang-up cancels `context` with ClientGone."""
+        caller = CallerSocket(self, environ.get(SOCKET_KEY), context)
+        if caller.connection is not None:
+            with self._lock:
+                epoll = self._started()
+                descriptor = caller.connection.fileno()
+                self._sockets[descriptor] = caller
+                with suppress(FileNotFoundError):  # what an earlier request has left
+                    epoll.unregister(descriptor)
+                epoll.register(descriptor, _HANG_UP)
+                os.eventfd_write(self._wake, 1)  # the thread may sleep for longer than a write may take
+        return caller
+
+    def forget(self, caller: CallerSocket) -> None:
+        """Watch a socket no more."""
+        with self._lock:
+            for descriptor in [each for each, watched in self._sockets.items() if watched is caller]:
+                del self._sockets[descriptor]
+                if self._epoll is not None:
+                    with suppress(OSError):  # it is closed already
+                        self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._closed = True
+            if self._epoll is not None:
+                os.eventfd_write(self._wake, 1)
+
+    def _started(self) -> select.epoll:
+        if self._epoll is None:
+            self._epoll, self._wake = select.epoll(), os.eventfd(0)
+            self._epoll.register(self._wake, select.EPOLLIN)
+            threading.Thread(target=self._run, args=(self._epoll,), name="socket-watch", daemon=True).start()
+        return self._epoll
+
+    def _run(self, epoll: select.epoll) -> None:
+        while not self._closed:
+            ready = {descriptor for descriptor, _ in epoll.poll(self._timeout_s())}
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            with self._lock:
+                sockets = dict(self._sockets)
+            for descriptor, caller in sockets.items():
+                try:
+                    if descriptor in ready:
+                        caller.hang_up()
+                    caller.end_stuck_write()
+                except Exception as error:  # a fault in one turn's cancellation must not leave the others unwatched
+                    log_unexpected(error)
+        epoll.close()
+        os.close(self._wake)
+
+    def _timeout_s(self) -> float | None:
+        with self._lock:
+            return max(0.0, min(caller.expires_in_s() for caller in self._sockets.values())) if self._sockets else None
 
 
 @contextmanager
@@ -47,58 +184,6 @@ def upload_deadline(environ: Mapping[str, Any], *, seconds: float = UPLOAD_DEADL
         raise
     finally:
         timer.cancel()
-
-
-class SendWatch:
-    """Shuts the caller's socket when one write takes longer than SEND_DEADLINE_S, or the caller hangs up during it.
-
-    A write would otherwise block for ever: the server sets no timeout, and one of the socket's own would begin anew
-    with every byte. `expired` tells that a write took too long. One thread, which `close` ends.
-    """
-
-    def __init__(self, environ: Mapping[str, Any]) -> None:
-        self._connection: socket.socket | None = environ.get(SOCKET_KEY)
-        self._hung_up = hung_up(environ)
-        self._limit_s = SEND_DEADLINE_S
-        self._lock = threading.Lock()
-        self._writing_since: float | None = None
-        self._closed = threading.Event()
-        self.expired = False
-        if self._connection is not None:
-            threading.Thread(target=self._watch, name="send-watch", daemon=True).start()
-
-    def begin(self) -> None:
-        """Say that a write begins."""
-        with self._lock:
-            self._writing_since = time.monotonic()
-
-    def end(self) -> None:
-        """Say that it is through."""
-        with self._lock:
-            self._writing_since = None
-
-    def close(self) -> None:
-        """Touch the socket no more, which its server may close or use for another request from now on."""
-        with self._lock:
-            self._closed.set()
-
-    def _watch(self) -> None:
-        while not self._closed.wait(SEND_POLL_S):
-            with self._lock:
-                if not self._closed.is_set() and self._is_stuck():
-                    self._shut()
-                    return
-
-    def _is_stuck(self) -> bool:
-        if self._writing_since is None:
-            return False
-        self.expired = time.monotonic() - self._writing_since > self._limit_s
-        return self.expired or self._hung_up()
-
-    def _shut(self) -> None:
-        assert self._connection is not None
-        with suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
 
 
 def discard_body(environ: Mapping[str, Any]) -> None:

@@ -1,25 +1,26 @@
 """Answers that are sent while they are spoken: as one stream of audio, or as server-sent events.
 
-The engines never wait for the caller to read. A turn gives its slot back as soon as they have done their part; what is
-left to send then is in memory (pipeline.UNHEARD_LIMIT_S bounds it), and SendWatch ends a caller who does not fetch it.
+The engines never wait for the caller to read. A turn releases its slot as soon as they have done their part; what is
+left to send then is in memory (bounded by turn.answer.UNHEARD_LIMIT_S), and a caller who does not fetch it is cut off.
 """
 
 import base64
 import errno
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from flask import Response
 
 from mirrorchat.audio.encoders import ENCODERS, Encoder
 from mirrorchat.audio.samples import Audio, Samples, pcm16_bytes
-from mirrorchat.engines import EngineInfo, Transcript, Voice, VoiceKind
-from mirrorchat.errors import ClientGone, MirrorChatError, SynthesisFailed, log_unexpected
+from mirrorchat.engines import EngineInfo, Transcript
+from mirrorchat.errors import ClientGone, MirrorChatError, as_mirrorchat_error
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.server.answers import (
-    Facts,
-    Wanted,
+    AnswerMetadata,
+    RequestedFormat,
     describe,
     describe_engines,
     engines_json,
@@ -29,19 +30,19 @@ from mirrorchat.server.answers import (
     voice_json,
 )
 from mirrorchat.server.request_record import RequestRecord
-from mirrorchat.server.socket_watch import SendWatch, hung_up
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import (
     Done,
-    Error,
     Event,
     SentenceFailed,
     SpokenAudio,
     StartedOver,
+    StillWorking,
     TextDelta,
     Timings,
     VoiceKnown,
 )
+from mirrorchat.turn.reader import AnswerReader
 from mirrorchat.turn.sessions import Session
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -49,8 +50,7 @@ WRITE_BYTES = 65_536  # in one write, which has SEND_DEADLINE_S: 1.4 s of wav
 GREETING = b": MirrorChat\n\n"  # a comment: sends the headers off before there is anything to say
 KEEP_ALIVE = b": still working\n\n"
 
-
-Said = TypeVar("Said")  # the events of a turn
+Item = TypeVar("Item")  # what a turn yields
 
 
 class BrokenOff(ConnectionResetError):
@@ -60,69 +60,47 @@ class BrokenOff(ConnectionResetError):
         super().__init__(errno.ECONNRESET, "the answer broke off")
 
 
-def stream_answer(
-    wanted: Wanted,
-    question: Question,
-    slot: Slot,
-    *,
-    pipeline: Pipeline,
-    watch: Stopwatch,
-    environ: Mapping[str, Any],
-    record: RequestRecord,
-) -> Response:
-    """Return the answer to `question` as a response that is made while it is sent; it holds `slot` by itself.
-
-    Audio is returned once its first piece exists: raises what ends the turn before. Events are returned at once.
-    """
-    turn = _QuestionTurn(question, slot, pipeline, watch, environ, record)
-    try:
-        response = _event_response(turn) if wanted.form == "sse" else _audio_response(turn, wanted.form)
-        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold small pieces back
-        describe_engines(response, turn.used)
-    except BaseException:
-        turn.free()
-        raise
-    response.call_on_close(turn.close)  # also when nobody ever iterates over the body
-    return response
-
-
-class StreamedTurn(Generic[Said]):
-    """One turn on its way out. Holds its slot, its events and the watch on the caller's socket until it is freed.
-
-    `begin` gets a function that tells whether the caller has `heard` any of the answer, and gives the events.
-    """
+class StreamedTurn(Generic[Item]):
+    """One turn that is being sent. It holds its slot and its `events` until it is freed."""
 
     def __init__(
         self,
-        begin: Callable[[Callable[[], bool]], Generator[Said]],
+        events: Generator[Item],
         slot: Slot,
         watch: Stopwatch,
-        environ: Mapping[str, Any],
         record: RequestRecord,
+        *,
+        session: Session | None = None,
     ) -> None:
+        self.events = events
         self.watch = watch
-        self.session: Session | None = None
-        self.heard = False  # whether the caller has had any of the answer
-        self.events = begin(lambda: self.heard)
+        self.session = session
         self._record = record
-        self._sending = SendWatch(environ)
+        self._context = slot.context
         slot.hold()
-        self._place: Slot | None = slot
+        self._slot: Slot | None = slot
 
     def send(self, data: bytes) -> Iterator[bytes]:
         """Yield `data` in pieces, each of which the caller must take in time."""
+        caller = self._record.caller
         for start in range(0, len(data), WRITE_BYTES):
             piece = data[start : start + WRITE_BYTES]
-            self._sending.begin()
+            if caller is not None:
+                caller.begin_write()
             yield piece
-            self._sending.end()
+            if caller is not None:
+                caller.end_write()
             self._record.bytes_out += len(piece)
 
-    def leave(self) -> None:
-        """Let go of the slot: the engines alone hold it from here on, so a slow reader does not."""
-        if self._place is not None:
-            self._place.release()
-            self._place = None
+    def heard(self) -> None:
+        """Note that the caller has some of the answer: it is not started over from here on."""
+        self._context.heard = True
+
+    def release_slot(self) -> None:
+        """Release the slot: the helpers alone hold it from here on, so that a slow reader does not."""
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
 
     def ended(self, reason: MirrorChatError | None = None) -> None:
         """Note how the turn ended; the first note counts."""
@@ -133,86 +111,98 @@ class StreamedTurn(Generic[Said]):
 
     def free(self) -> None:
         """End whatever still runs for the turn and free its slot."""
-        self._sending.close()
         self.events.close()
         if self.session is not None:
             self.session.close()
-        self.leave()
+        self.release_slot()
 
     def close(self) -> None:
         """Free the turn: for the caller the response is over, however that came about."""
         self.free()
         self.ended(ClientGone("the answer was not read"))
-        if self._sending.expired:
+        if self._record.caller is not None and self._record.caller.expired:
             self._record.note = "not_read_in_time"
 
+    @contextmanager
+    def freed_on_error(self) -> Iterator[None]:
+        """Free the turn when the block raises: then there is no response that would."""
+        try:
+            yield
+        except BaseException:
+            self.free()
+            raise
 
-class _QuestionTurn(StreamedTurn[Event]):
-    """The answer to a question."""
 
-    def __init__(
-        self,
-        question: Question,
-        slot: Slot,
-        pipeline: Pipeline,
-        watch: Stopwatch,
-        environ: Mapping[str, Any],
-        record: RequestRecord,
-    ) -> None:
-        def begin(heard: Callable[[], bool]) -> Generator[Event]:
-            return pipeline.run_turn(question, slot, watch=watch, heard=heard, caller_gone=hung_up(environ))
+def stream_answer(
+    requested: RequestedFormat,
+    question: Question,
+    slot: Slot,
+    *,
+    pipeline: Pipeline,
+    watch: Stopwatch,
+    record: RequestRecord,
+) -> Response:
+    """Return the answer to `question` as a response that is made while it is sent; it holds `slot` by itself.
 
-        super().__init__(begin, slot, watch, environ, record)
-        self.used: dict[str, EngineInfo] = engines_used(question, pipeline.engines.infos())
-        self.session = question.session
+    Audio is returned once its first piece exists: raises what ends the turn before. Events are returned at once.
+    """
+    events = pipeline.run_turn(question, slot, watch=watch)
+    turn = StreamedTurn(events, slot, watch, record, session=question.session)
+    used = engines_used(question, pipeline.engines.infos())
+    with turn.freed_on_error():
+        if requested.format == "sse":
+            turn.heard()  # of its text
+            response = event_stream(turn, _events(turn, used), lambda reason: _sse("error", reason.body()))
+        else:
+            response, reader = audio_stream(turn, ENCODERS[requested.format])
+            timings = watch.timings()
+            describe(response, AnswerMetadata(reader.transcript, reader.reply, False, reader.voice, timings))
+        describe_engines(response, used)
+        return response
+
+
+def _sent(turn: StreamedTurn[Item], body: Iterator[bytes], content_type: str) -> Response:
+    """Return the response that sends `turn` and frees it when it is over, also when nobody ever reads the body."""
+    response = Response(body, content_type=content_type)
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would hold small pieces back
+    response.call_on_close(turn.close)
+    return response
 
 
 # Audio
 
 
-def _audio_response(turn: StreamedTurn[Event], form: str) -> Response:
-    facts, first = first_audio(turn)
-    encoder = ENCODERS[form](first.sample_rate)
-    response = Response(audio_body(turn, encoder, first.samples), content_type=encoder.content_type)
-    response.headers["X-MirrorChat-Sample-Rate"] = str(first.sample_rate)
-    describe(response, facts)
-    return response
+def audio_stream(turn: StreamedTurn[Event], encoder_at: Callable[[int], Encoder]) -> tuple[Response, AnswerReader]:
+    """Return the speech of `turn` as one stream of audio, and the reader that knows what came before it.
 
-
-def first_audio(turn: StreamedTurn[Event]) -> tuple[Facts, Audio]:
-    """Return what is known by the time the first audio exists, and that audio. Raises what ends the turn before.
-
-    From then on it counts as heard, and the engines alone hold the turn's slot.
+    `encoder_at` makes the encoder for a sample rate. Raises what ends the turn before the first audio.
     """
-    transcript, reply, voice = "", list[str](), Voice(VoiceKind.NEUTRAL, "")
-    for event in turn.events:
-        match event:
-            case Transcript(text=text):
-                transcript = text
-            case VoiceKnown(voice=known):
-                voice = known
-            case TextDelta(text=text):
-                reply.append(text)
-            case StartedOver():
-                reply.clear()
-            case SpokenAudio(audio=audio):
-                turn.heard = True
-                turn.leave()
-                return Facts(transcript, "".join(reply), False, voice, turn.watch.timings()), audio
-            case SentenceFailed(reason=reason) | Error(reason=reason):
-                raise reason
-    raise SynthesisFailed("the answer held nothing that can be spoken")
+    reader, first = first_audio(turn)
+    encoder = encoder_at(first.sample_rate)
+    response = _sent(turn, _audio_body(turn, reader, encoder, first.samples), encoder.content_type)
+    response.headers["X-MirrorChat-Sample-Rate"] = str(first.sample_rate)
+    return response, reader
 
 
-def audio_body(turn: StreamedTurn[Event], encoder: Encoder, first: Samples) -> Iterator[bytes]:
+def first_audio(turn: StreamedTurn[Event]) -> tuple[AnswerReader, Audio]:
+    """Read up to the first audio, and return it. Raises what ends the turn before.
+
+    From then on the answer counts as heard, and the helpers alone hold the turn's slot.
+    """
+    reader = AnswerReader(turn.events, whole=True)
+    audio = reader.first_audio()
+    turn.heard()
+    turn.release_slot()
+    return reader, audio
+
+
+def _audio_body(turn: StreamedTurn[Event], reader: AnswerReader, encoder: Encoder, first: Samples) -> Iterator[bytes]:
     """Yield the answer's bytes. Raises BrokenOff at whatever is wrong: there is no other way to say it here."""
     try:
         yield from turn.send(encoder.start() + encoder.encode(first))
-        for event in turn.events:
+        for event in reader:
             if isinstance(event, SpokenAudio):
                 yield from turn.send(encoder.encode(event.audio.samples))
-            elif isinstance(event, SentenceFailed | Error):
-                raise event.reason
         yield from turn.send(encoder.finish())
         turn.ended()
     except Exception as error:
@@ -225,42 +215,54 @@ def audio_body(turn: StreamedTurn[Event], encoder: Encoder, first: Samples) -> I
 # Events
 
 
-def _event_response(turn: _QuestionTurn) -> Response:
-    turn.heard = True  # of its text
-    return Response(_event_body(turn), content_type="text/event-stream")
+def event_stream(
+    turn: StreamedTurn[Item], events: Iterator[bytes], as_event: Callable[[MirrorChatError], bytes]
+) -> Response:
+    """Return `events` as server-sent events. What ends the turn becomes the last one, written by `as_event`."""
+
+    def body() -> Iterator[bytes]:
+        try:
+            for event in events:
+                yield from turn.send(event)
+            turn.ended()
+        except Exception as error:
+            reason = as_mirrorchat_error(error)
+            turn.ended(reason)
+            yield from turn.send(as_event(reason))
+
+    return _sent(turn, body(), "text/event-stream")
 
 
-def _event_body(turn: _QuestionTurn) -> Iterator[bytes]:
-    """Yield the turn as server-sent events; whatever ends it is one too."""
-    reply: list[str] = []
-    try:
-        yield from turn.send(GREETING)
-        for event in turn.events:
-            if isinstance(event, VoiceKnown | TextDelta):
-                turn.leave()
-            if isinstance(event, TextDelta):
-                reply.append(event.text)
-            if isinstance(event, Error):
-                raise event.reason
-            if isinstance(event, Done):
-                yield from turn.send(_done(event, "".join(reply), turn))
-            else:
-                yield from turn.send(_as_sent(event))
-        turn.ended()
-    except Exception as error:
-        reason = as_mirrorchat_error(error)
-        turn.ended(reason)
-        yield from turn.send(_sse("error", reason.body()))
+def kept_alive(items: Iterable[Any], write: Callable[[Any], Iterator[bytes]]) -> Iterator[bytes]:
+    """Yield what `write` makes of each item, and comments that keep the connection alive."""
+    for item in items:
+        if isinstance(item, StillWorking | StartedOver):
+            yield KEEP_ALIVE
+        else:
+            yield from write(item)
 
 
-def _done(event: Done, reply: str, turn: _QuestionTurn) -> bytes:
-    """Return the last event, with the whole `reply`."""
-    facts: dict[str, object] = {"reply": reply.strip(), "voice": voice_json(event.voice)}
+def _events(turn: StreamedTurn[Event], used: Mapping[str, EngineInfo]) -> Iterator[bytes]:
+    """Yield the events of an answer as they are sent."""
+    reader = AnswerReader(turn.events, whole=False)
+
+    def write(event: Event) -> Iterator[bytes]:
+        if isinstance(event, VoiceKnown | TextDelta):
+            turn.release_slot()
+        yield _done(event, reader, turn, used) if isinstance(event, Done) else _written(event)
+
+    yield GREETING
+    yield from kept_alive(reader, write)
+
+
+def _done(event: Done, reader: AnswerReader, turn: StreamedTurn[Event], used: Mapping[str, EngineInfo]) -> bytes:
+    """Return the last event, with the whole reply."""
+    data: dict[str, object] = {"reply": reader.reply, "voice": voice_json(event.voice)}
     session = session_json(turn.session.id, event.quality) if turn.session is not None else {}
-    return _sse("done", facts | {"engines": engines_json(turn.used)} | session)
+    return _sse("done", data | {"engines": engines_json(used)} | session)
 
 
-def _as_sent(event: Event) -> bytes:
+def _written(event: Event) -> bytes:
     """Return one event as it is sent."""
     match event:
         case Transcript(text=text, language=language):
@@ -275,8 +277,7 @@ def _as_sent(event: Event) -> bytes:
             return _sse("sentence_failed", {"index": index, "sentence": sentence} | reason.body())
         case Timings():
             return _sse("timings", timings_json(event))
-        case _:
-            return KEEP_ALIVE
+    raise TypeError(f"{type(event).__name__} is never sent")
 
 
 def _pcm_json(audio: Audio) -> dict[str, object]:
@@ -286,11 +287,3 @@ def _pcm_json(audio: Audio) -> dict[str, object]:
 
 def _sse(name: str, data: Mapping[str, object]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
-
-
-def as_mirrorchat_error(error: Exception) -> MirrorChatError:
-    """Return `error`, or what the caller is told instead of it: a defect is logged."""
-    if isinstance(error, MirrorChatError):
-        return error
-    log_unexpected(error)
-    return MirrorChatError("something went wrong inside the server")

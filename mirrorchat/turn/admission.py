@@ -1,22 +1,22 @@
-"""Who may enter: a bounded number of turns at once, a bounded queue before them, and a switch that ends each.
+"""Admission control: a bounded number of concurrent turns, a bounded queue before them, and a way to cancel every turn.
 
-A caller enters at once when a slot is free, and else waits in the queue. There is a slot when
+A caller gets a slot at once when one is free, and waits in the queue otherwise. A slot is free when
 
 - fewer than `max_turns` turns run, and not too much native work outlives turns that have ended (`MAX_ORPHANS`);
-- playback holds: with one caller more, each would still get speech faster than it plays (see turn/playback.py).
+- playback holds: with one caller more, each would still get speech faster than it plays (turn/playback.py).
 
-Refused at once, with a Retry-After, is who finds the queue full, and whose answer would not be whole by its deadline.
-That is predicted from the running mean of the turns' lengths and the number of those ahead: slots come free evenly,
-one in every mean length / number of slots, and a turn then takes the mean length; TURN_MARGIN is for their unevenness.
+A request is rejected immediately (503 with Retry-After) if the queue is full or if its predicted completion time
+exceeds its deadline. The prediction uses the running mean of the turns' lengths and the number of callers ahead: slots
+come free evenly, one in every mean length / number of slots, and a turn then takes the mean length. TURN_MARGIN allows
+for their unevenness.
 
-Callers are served fairly: the queue goes round the owners (who asks: a key, an address), one turn each, and passes over
-an owner that holds its share of the slots already (the slots divided by the owners, rounded up) while another waits.
-In a full queue the owner who waits with most turns gives up its newest to an owner that has two fewer or less. Where
-`turns_per_key` is set, no subject (a key, or an address where there are no keys) has more turns than that, who wait
-included.
+Tenants (a key and an address) are served fairly: the queue goes round them, one turn each, and passes over a tenant
+that holds its share of the slots already (the slots divided by the tenants, rounded up) while another one waits. When
+the queue is full, the tenant with the most queued turns loses its newest one, provided the newcomer's tenant has at
+least two fewer. Where `turns_per_key` is set, no rate-limit subject (a key, or an address where there are no keys) has
+more turns than that, queued ones included.
 
-No thread is owned here: whoever frees a slot or reports speech hands slots on, and who waits looks every POLL_S at
-its deadline and at its caller.
+No thread is owned here: whoever frees a slot or reports speech hands slots on to the queue.
 """
 
 import enum
@@ -26,26 +26,25 @@ import time
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.engines import Context
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown, TooManyTurns
 from mirrorchat.turn.playback import Meter, Playback
 
 TURN_MARGIN = 1.15  # of the predicted time until an answer is whole: turns of one question differ by a tenth
 TYPICAL_TURN_S = 5.0  # what waits are predicted from until turns have been seen
-PREBUFFER_PER_CALLER_S = (
-    0.85  # of speech, for each other caller; measured with XTTS on two cores: less gives gaps at four
-)
-SLOW_RATE = 2.0  # seconds of speech a second for one caller: below it an answer begins with SLOW_PREBUFFER_S
-SLOW_PREBUFFER_S = 1.6  # measured at 1.4 (XTTS on two cores without AMX): the gaps last for 0.7 to 1.3 s in all
-UNBUFFERED_RATE = 4.0  # seconds of speech a second for each caller, from which nobody waits
+# Of speech, for each other caller; measured with XTTS on two cores: less gives underruns at four callers.
+PREBUFFER_PER_CALLER_S = 0.85
+SLOW_RATE = 2.0  # seconds of speech a second for one caller: below it an answer starts with SLOW_PREBUFFER_S
+SLOW_PREBUFFER_S = 1.6  # measured at 1.4 (XTTS on two cores without AMX): the underruns last 0.7 to 1.3 s in all
+UNBUFFERED_RATE = 4.0  # seconds of speech a second for each caller, from which there is no prebuffer
 SMOOTHING = 0.2  # weight of the newest turn, after the first few, in the running mean of their length
 RETRY_LIMIT_S = 60
 SHUTDOWN_RETRY_S = 10
-POLL_S = 0.02  # how soon a waiting caller's hang-up or deadline is noticed
 MAX_ORPHANS = 2  # ended turns whose native calls still run, for each of `max_turns`
 
 
@@ -62,44 +61,43 @@ class Refusal(enum.StrEnum):
 
 
 class Slot:
-    """One admitted turn. It is held until the request and every helper that works for it have let go.
+    """One admitted turn. The request and every helper that works for it hold it; the last one to let go frees it.
 
-    A turn that is over, whatever ended it, releases its slot early: the slot is free at once, although a helper may be in a
-    native call that nothing can interrupt. Only so many turns may have such orphans.
+    A turn that is over, whatever ended it, releases its slot early: the slot is free at once, although a helper may
+    still be in a native call that nothing can interrupt. The number of such orphaned turns is bounded.
     """
 
     def __init__(self, admission: "Admission", ticket: "Ticket", waited_s: float) -> None:
-        self.deadline = ticket.deadline
-        self.cancel = Cancel()
+        self.context = ticket.context
         self.waited_s = waited_s
-        self.owner = ticket.owner
+        self.tenant = ticket.tenant
         self.subject = ticket.subject
         self.holders = 1  # guarded by the admission's lock
-        self._scheduler = admission
+        self._admission = admission
         self._meter = Meter(admission.playback, admission.clock)
 
     def hold(self) -> None:
         """Add a holder, who must call `release` once."""
-        self._scheduler._hold(self, 1)
+        self._admission._hold(self, 1)
 
     def release(self) -> None:
-        """Let go; the last holder frees the slot."""
-        self._scheduler._hold(self, -1)
+        """Stop holding it; the last holder frees the slot."""
+        self._admission._hold(self, -1)
 
     def release_early(self) -> None:
-        """Free the slot now; who holds it must let go all the same. Harmless when it is free."""
-        self._scheduler._release_early(self)
+        """Free the slot now; its holders must release it all the same. Harmless when it is free."""
+        self._admission._release_early(self)
 
     @property
     def prebuffer_s(self) -> float:
-        """Return how many seconds of speech should be there before the caller hears the first.
+        """Return how many seconds of speech to buffer before playback starts.
 
-        The others' recognition, prefixes and sentences come between one's own, most of all in the beginning; and where
-        speech is made little faster than it plays, even one caller's first chunks come late. What is heard without a
-        gap is worth the wait; an engine that is far faster than speech needs none. While its speed is not known, it
-        is taken for slow: a fast one has the lead together at once.
+        Other turns' recognition, prefill and decode steps interleave with this one's, most at the start; and where
+        speech is made little faster than it plays, the first chunks of a single caller come late, too. An engine far
+        faster than speech needs no buffer. While its speed is not known, it is taken for slow: a fast one fills the
+        buffer at once.
         """
-        playback, running = self._scheduler.playback, self._scheduler.running
+        playback, running = self._admission.playback, self._admission.running
         rate, alone = playback.rate(running), playback.rate(1)
         if rate is not None and rate >= UNBUFFERED_RATE:
             return 0.0
@@ -109,7 +107,7 @@ class Slot:
     def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
         """Pass on the pieces of one sentence as the synthesizer makes them, and learn from it how fast it is."""
         yield from self._meter.measure(pieces)
-        self._scheduler.serve()
+        self._admission.serve()
 
     def __enter__(self) -> "Slot":
         return self
@@ -122,23 +120,19 @@ class Slot:
 
 @dataclass(eq=False)
 class Ticket:
-    """One who has asked to enter at `applied_at` (clock). Once `settled` it has a `slot` or an `error`."""
+    """A caller who asked for a slot at `applied_at` (clock). `granted` is the slot in the end, or an error."""
 
-    owner: str
-    deadline: Deadline
+    tenant: str
+    context: Context
     applied_at: float
     subject: str = ""
-    slot: Slot | None = None
-    error: MirrorChatError | None = None
-    settled: threading.Event = field(default_factory=threading.Event)
+    granted: "Future[Slot]" = field(default_factory=Future)
 
-    def admit(self, slot: Slot) -> None:
-        self.slot = slot
-        self.settled.set()
-
-    def refuse(self, error: MirrorChatError) -> None:
-        self.error = error
-        self.settled.set()
+    @property
+    def slot(self) -> Slot | None:
+        """Return the slot, if it has been granted."""
+        done = self.granted.done() and self.granted.exception() is None
+        return self.granted.result() if done else None
 
 
 @dataclass(frozen=True)
@@ -173,48 +167,40 @@ class Admission:
         self.clock = clock
         self._slots: dict[Slot, float] = {}  # with the time of entry
         self._orphans: set[Slot] = set()
-        self._turns: weakref.WeakSet[Slot] = weakref.WeakSet()  # with those whose speech is still being sent
-        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()  # by owner, the next one's first
+        self._turns: weakref.WeakSet[Slot] = weakref.WeakSet()  # including those whose speech is still being sent
+        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()  # by tenant, the next one's first
         self._turn_s = TYPICAL_TURN_S  # the mean of those that have `_ended`
         self._ended = 0
         self._closed = False
         self._refusals: Counter[Refusal] = Counter()
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
 
-    def acquire(
-        self,
-        deadline: Deadline,
-        *,
-        owner: str = "",
-        subject: str = "",
-        caller_gone: Callable[[], bool] = lambda: False,
-    ) -> Slot:
-        """Return a slot for one turn of `owner`, which counts as one of `subject`'s, after a wait where need be.
+    def acquire(self, context: Context, *, tenant: str = "", subject: str = "") -> Slot:
+        """Return a slot for one turn, which counts as one of `tenant`'s and of `subject`'s; wait for it if need be.
 
         Raises ServerBusy with a `retry_after_s` (at once, or when it gives way in a full queue), TooManyTurns
-        likewise, ShuttingDown, DeadlineExceeded, and ClientGone within 0.1 s of `caller_gone()` being true.
+        likewise, ShuttingDown, and what ends `context`, at once.
         """
-        ticket = self.apply(deadline, owner, subject)
+        ticket = self.apply(context, tenant, subject)
         try:
-            while not ticket.settled.wait(min(POLL_S, deadline.remaining_s())):
-                self._check(ticket, caller_gone)
-                self.serve()  # playback may allow more by now
-        except BaseException:
+            while True:
+                try:
+                    return context.wait(ticket.granted, timeout_s=self.playback.forgets_in_s())
+                except TimeoutError:
+                    self.serve()  # what was measured is forgotten: playback may allow more
+        except BaseException as error:
+            self._count_end_of_wait(error)
             self.withdraw(ticket)
             raise
-        if ticket.error is not None:
-            raise ticket.error
-        assert ticket.slot is not None, "a settled ticket has a slot or an error"
-        return ticket.slot
 
-    def apply(self, deadline: Deadline, owner: str = "", subject: str = "") -> Ticket:
-        """Ask to enter, without waiting. Raises ServerBusy, TooManyTurns or ShuttingDown."""
+    def apply(self, context: Context, tenant: str = "", subject: str = "") -> Ticket:
+        """Ask for a slot, without waiting. Raises ServerBusy, TooManyTurns or ShuttingDown."""
         with self._lock:
             if self._closed:
                 self._refusals[Refusal.SHUTTING_DOWN] += 1
                 raise ShuttingDown("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_S)
             self._check_turns_of(subject)
-            ticket = Ticket(owner, deadline, self.clock(), subject)
+            ticket = Ticket(tenant, context, self.clock(), subject)
             self._serve()
             if self._has_room():
                 self._admit(ticket)
@@ -225,10 +211,10 @@ class Admission:
     def withdraw(self, ticket: Ticket) -> None:
         """Leave the queue, or give back the slot that came meanwhile."""
         with self._lock:
-            tickets = self._waiting.get(ticket.owner, deque())
+            tickets = self._waiting.get(ticket.tenant, deque())
             if ticket in tickets:
                 tickets.remove(ticket)
-                self._forget_idle(ticket.owner)
+                self._forget_idle(ticket.tenant)
         if ticket.slot is not None:
             ticket.slot.release()
 
@@ -265,7 +251,7 @@ class Admission:
             self._closed = True
             for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
                 self._refusals[Refusal.SHUTTING_DOWN] += 1
-                ticket.refuse(reason)
+                ticket.granted.set_exception(reason)
             self._waiting.clear()
 
     def end_all(self, reason: MirrorChatError) -> None:
@@ -274,19 +260,13 @@ class Admission:
         with self._lock:
             turns = list(self._turns)
         for slot in turns:
-            slot.cancel.set(reason)
+            slot.context.cancel(reason)
 
-    def _check(self, ticket: Ticket, caller_gone: Callable[[], bool]) -> None:
-        """Raise what ends a wait from the caller's side."""
-        try:
-            ticket.deadline.check()
-            if caller_gone():
-                raise ClientGone("the caller hung up")
-        except (DeadlineExceeded, ClientGone) as error:
-            with self._lock:
-                gone = isinstance(error, ClientGone)
-                self._refusals[Refusal.HUNG_UP if gone else Refusal.DEADLINE] += 1
-            raise
+    def _count_end_of_wait(self, error: BaseException) -> None:
+        """Count a wait that ended from the caller's side."""
+        ends = ((DeadlineExceeded, Refusal.DEADLINE), (ClientGone, Refusal.HUNG_UP))
+        with self._lock:
+            self._refusals.update(refusal for kind, refusal in ends if isinstance(error, kind))
 
     # What follows is called with the lock held, but for `_hold` and `_release_early`.
 
@@ -320,45 +300,46 @@ class Admission:
         slot = Slot(self, ticket, now - ticket.applied_at)
         self._slots[slot] = now
         self._turns.add(slot)
-        ticket.admit(slot)
+        ticket.granted.set_result(slot)
 
     def _next(self) -> Ticket:
-        """Take the next ticket out of the queue: the next owner's that holds less than its share."""
-        held = Counter(slot.owner for slot in self._slots)
+        """Take the next ticket out of the queue: that of the next tenant that holds less than its share."""
+        held = Counter(slot.tenant for slot in self._slots)
         share = math.ceil(self.max_turns / len(held.keys() | self._waiting.keys()))
-        owner = next((owner for owner in self._waiting if held[owner] < share), next(iter(self._waiting)))
-        ticket = self._waiting[owner].popleft()
-        self._waiting.move_to_end(owner)
-        self._forget_idle(owner)
+        tenant = next((tenant for tenant in self._waiting if held[tenant] < share), next(iter(self._waiting)))
+        ticket = self._waiting[tenant].popleft()
+        self._waiting.move_to_end(tenant)
+        self._forget_idle(tenant)
         return ticket
 
-    def _forget_idle(self, owner: str) -> None:
-        if not self._waiting[owner]:
-            del self._waiting[owner]
+    def _forget_idle(self, tenant: str) -> None:
+        if not self._waiting[tenant]:
+            del self._waiting[tenant]
 
     def _queue(self, ticket: Ticket) -> None:
         """Let `ticket` wait. Raises ServerBusy when the queue is full or the answer would come too late."""
-        wait_s = self._predicted_wait_s(ticket.owner)
+        wait_s = self._predicted_wait_s(ticket.tenant)
         whole_s = TURN_MARGIN * (wait_s + self._turn_s)
-        if self.max_waiting and whole_s > ticket.deadline.at - self.clock():
+        if self.max_waiting and whole_s > ticket.context.deadline - self.clock():
             raise self._busy(Refusal.WAIT_TOO_LONG, "a slot would come too late for this request", wait_s)
-        if self._queued() >= self.max_waiting and not self._make_way(ticket.owner):
+        if self._queued() >= self.max_waiting and not self._make_way(ticket.tenant):
             raise self._busy(Refusal.QUEUE_FULL, f"the server is answering {len(self._slots)} callers already", wait_s)
-        self._waiting.setdefault(ticket.owner, deque()).append(ticket)
+        self._waiting.setdefault(ticket.tenant, deque()).append(ticket)
 
-    def _make_way(self, owner: str) -> bool:
-        """Refuse the newest ticket of who waits with most, when that is fair; return whether it was."""
-        greedy = max(self._waiting, key=lambda owner: len(self._waiting[owner]), default=owner)
-        if len(self._waiting.get(greedy, ())) < len(self._waiting.get(owner, ())) + 2:
+    def _make_way(self, tenant: str) -> bool:
+        """Reject the newest ticket of the tenant with the most queued turns if that is fair; return whether it was."""
+        greedy = max(self._waiting, key=lambda tenant: len(self._waiting[tenant]), default=tenant)
+        if len(self._waiting.get(greedy, ())) < len(self._waiting.get(tenant, ())) + 2:
             return False
         ticket = self._waiting[greedy].pop()
-        ticket.refuse(self._busy(Refusal.FAIR_SHARE, "others wait as well", self._predicted_wait_s(greedy)))
+        busy = self._busy(Refusal.FAIR_SHARE, "others wait as well", self._predicted_wait_s(greedy))
+        ticket.granted.set_exception(busy)
         return True
 
-    def _predicted_wait_s(self, owner: str) -> float:
-        """Predict how long a further ticket of `owner` waits: behind its own, and as many of each other owner."""
-        own = len(self._waiting.get(owner, ()))
-        others = sum(min(len(tickets), own + 1) for other, tickets in self._waiting.items() if other != owner)
+    def _predicted_wait_s(self, tenant: str) -> float:
+        """Predict how long a further ticket of `tenant` waits: behind its own, and as many of each other tenant."""
+        own = len(self._waiting.get(tenant, ()))
+        others = sum(min(len(tickets), own + 1) for other, tickets in self._waiting.items() if other != tenant)
         return (own + others + 1) * self._turn_s / self._limit()
 
     def _busy(self, why: Refusal, message: str, wait_s: float) -> ServerBusy:

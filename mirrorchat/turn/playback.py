@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.turn.busy_time import BusyTime
+from mirrorchat.turn.stopwatch import BusyTime
 
 NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks
 KEPT = 0.8  # of the older reports' weight, with each new one
@@ -90,6 +90,12 @@ class Playback:
         """Return how many callers up to `most` may be spoken to at once."""
         return next((n for n in range(1, most) if not self.allows(n + 1)), most)
 
+    def forgets_in_s(self) -> float:
+        """Return the seconds until the oldest measurement is forgotten, after which more callers may be allowed."""
+        with self._lock:
+            oldest = min((entry.at for entry in self._measured.values()), default=self._clock())
+            return max(0.1, oldest + FORGET_S - self._clock())
+
     def count(self, change: int) -> tuple[float, float]:
         """Add to the number of callers that are spoken to; return the time and the caller-seconds so far."""
         with self._lock:
@@ -154,7 +160,7 @@ class Meter:
 
 
 class Prebuffer(Generic[T]):
-    """Holds the first pieces of an answer back until there is a lead, so that it then plays without a gap.
+    """Holds back the first pieces of an answer until enough speech is buffered to play it without an underrun.
 
     They go to `hand_over` once they last `prebuffer_s()` seconds together, or the first has waited for so long;
     later ones at once. Not thread-safe.
@@ -168,7 +174,7 @@ class Prebuffer(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hand_over = hand_over
-        self._lead_s = prebuffer_s
+        self._prebuffer_s = prebuffer_s
         self._clock = clock
         self._held: list[T] | None = []
         self._audio_s = 0.0
@@ -184,12 +190,14 @@ class Prebuffer(Generic[T]):
         self._held.append(piece)
         self.check()
 
+    def due_in_s(self) -> float | None:
+        """Return the seconds until what is held must be handed over; None where nothing is held."""
+        return max(0.0, self._since + self._prebuffer_s() - self._clock()) if self._held else None
+
     def check(self) -> None:
         """Hand over what is held, if it is time."""
-        if self._held:
-            prebuffer_s = self._lead_s()
-            if self._audio_s >= prebuffer_s or self._clock() - self._since >= prebuffer_s:
-                self.release()
+        if self._held and (self._audio_s >= self._prebuffer_s() or not self.due_in_s()):
+            self.release()
 
     def release(self) -> None:
         """Hand over what is held, and hold nothing any more."""
@@ -250,12 +258,17 @@ class ReorderBuffer(Generic[T]):
         """Tell whether pieces of the sentence at `index` go out as they come."""
         return index == self._current
 
+    def due_in_s(self) -> float | None:
+        """Return the seconds until `check` will hand over what the prebuffer holds; None where it holds nothing."""
+        with self._lock:
+            return self._start.due_in_s()
+
     def check(self) -> None:
-        """Let what is held back for a lead go, if it is time."""
+        """Hand over what the prebuffer holds, if it is time."""
         with self._lock:
             self._start.check()
 
     def release(self) -> None:
-        """Let what is held back for a lead go."""
+        """Hand over what the prebuffer holds."""
         with self._lock:
             self._start.release()

@@ -1,8 +1,9 @@
-"""WeNet's own package as a recognizer: whatever `wenet.load_model` loads, called as a server has to call it.
+"""A recognizer that runs WeNet's own package: it serves every model that `wenet.load_model` can load.
 
-Its own `transcribe` searches with a beam of 1, draws dither, keeps gradients, tells Whisper that all speech is English,
-and fails below 60 ms and above 199 s. Here each kind of model has the package's own features and its own search, with a
-beam of 10 where that search has one; recordings are decoded and cut by us. One utterance is computed at a time.
+The package's `transcribe` does not suit a server: it searches with a beam of 1, adds random dither, keeps gradients,
+tells Whisper that all speech is English, and fails below 60 ms and above 199 s. This module calls the package's feature
+extraction and searches itself, with a beam of 10 if the search has a beam. MirrorChat decodes the recordings and cuts
+them at pauses. The engine computes one utterance at a time.
 """
 
 import math
@@ -19,28 +20,29 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context, EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError, NotReady
 from mirrorchat.hardware.devices import usable_device
-from mirrorchat.wenet.batch import FRAME_SHIFT_S, NOTHING, brief
+from mirrorchat.wenet.batch import NOTHING, brief
 from mirrorchat.wenet.ctc.search import BEAM, ContextGraph, FloatArray, Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
-from mirrorchat.wenet.package_load import SAMPLE_RATE, Features, load
+from mirrorchat.wenet.features import FRAME_SHIFT_S, SAMPLE_RATE
+from mirrorchat.wenet.package_load import Features, load
 from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT
 from mirrorchat.wenet.text import SPECIAL, written
 from mirrorchat.wenet.token_table import RecognizedPiece, TokenTable, recognized
 
-SHORTEST_S = 0.06  # below it the package's networks fail
-STUCK_S = 300.0  # longer than the largest Whisper takes for a piece on a busy CPU
-TOKEN_TOKENIZERS = ("char", "bpe")  # whose tokens are written as those of our own networks are
+SHORTEST_S = 0.06  # the package's networks fail with less
+STUCK_S = 300.0  # the largest Whisper takes less for a piece, even on a busy CPU
+PLAIN_TOKENIZERS = ("char", "bpe")  # their tokens spell the text, as those of our own networks do
 
-State = tuple[int, float]  # of hot words: where in the automaton, and the bonus so far
+State = tuple[int, float]  # of the hot words: the state of the context graph and the bonus so far
 
 
 class WenetPackageRecognizer:
-    """The model `name` in WeNet's package for one language: paraformer, whisper, a folder, ... Thread-safe.
+    """The recognizer of the model `name` in WeNet's package (paraformer, whisper, a folder, ...) for one language.
 
-    Deterministic. Models with CTC and attention decoders (`attention_rescoring`) take hot words, and know when each
-    token was said and how sure it is, which is the attention decoders' probability; in the others hot words change
-    nothing. `name`, `models_dir`, `device` and what is raised: see `package_load.load`; ConfigurationError, too,
-    for a model that loads and cannot be run. `threads` and `device_lock`: see WenetRecognizer.
+    Thread-safe and deterministic. Models with CTC and attention decoders (`attention_rescoring`) use hot words and give
+    the time and confidence of each token; the confidence is the probability of the attention decoders. Other models
+    ignore hot words. `name`, `models_dir`, `device` and the errors are those of `package_load.load`; a model that loads
+    and cannot be run raises ConfigurationError, too. `threads` and `device_lock` are those of WenetRecognizer.
     """
 
     def __init__(
@@ -107,18 +109,18 @@ class WenetPackageRecognizer:
         return self._tokens.transcript(pieces, self.language)
 
     def _detokenized(self, tokens: Sequence[int]) -> str:
-        """Return the tokenizer's text, in its own case, without tags such as `<|en|>` and with Chinese spacing."""
+        """Return the text of the tokenizer, in its own case, without tags such as `<|en|>`, spaced as Chinese is."""
         if not tokens:
             return ""
         text = SPECIAL.sub(" ", self._tokenizer.detokenize(list(tokens))[0])
-        return written([text], Language.CHINESE)  # which leaves the case of Latin letters as it is
+        return written([text], Language.CHINESE)  # keeps the case of Latin letters
 
 
 class PackageModel:
-    """A network of the package, read with its own search (`default_decode_method`), one utterance at a time.
+    """A network of the package, decoded with its own search (`default_decode_method`), one utterance at a time.
 
-    Where the attention decoders choose among CTC's readings the weights are those of our own recognizer, and so is the
-    bonus of hot words: the package forgets it before the decoders choose.
+    Attention rescoring has the weights of our own recognizer. It also keeps the bonus of the hot words, which the
+    package drops before rescoring.
     """
 
     rows = 1
@@ -130,44 +132,45 @@ class PackageModel:
         self._method: str = network.default_decode_method
         self.rescores = self._method == "attention_rescoring"
         backwards = REVERSE_WEIGHT if self.rescores and network.is_bidirectional_decoder() else 0.0
-        # Whisper reads tasks and langs, SenseVoice lid and itn: what is said is not to be guessed, nor rewritten
+        # Whisper reads tasks and langs, SenseVoice lid and itn: they must not guess the language or rewrite the text.
         infos = {"tasks": ["transcribe"], "langs": [language.code], "lid": language.code, "itn": "woitn"}
         self._how = {"beam_size": BEAM, "ctc_weight": CTC_WEIGHT, "reverse_weight": backwards, "infos": infos}
         self._shortest = network.right_context() + 1
-        # Beyond so many tokens the decoder has no positions, and the search goes on for as many as there are frames.
+        # The decoder has positions for `decode_maxlen` tokens only, and the search goes on for one token per frame.
         self._longest = getattr(network, "decode_maxlen", math.inf) * network.subsampling_rate()
 
     def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
-        """Return the best reading of each utterance, features (T, D) float32; nothing where T is too small.
+        """Return the best hypothesis of each utterance.
 
-        Raises ValueError when the package fails.
+        `features` are (T, D) float32. An utterance that is too short gives an empty hypothesis. Raises ValueError if
+        the package fails.
         """
         with torch.inference_mode():
-            return [self._read(each, graph) for each, graph in zip(features, graphs, strict=True)]
+            return [self._recognize(each, graph) for each, graph in zip(features, graphs, strict=True)]
 
-    def _read(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
+    def _recognize(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
         if len(features) < self._shortest:
             return NOTHING
         try:
             return self._decode(features, graph)
-        except Exception as error:  # asserts and indices as well
+        except Exception as error:  # failed asserts and index errors, too
             if self._counts_no_token(features):
                 return NOTHING
-            if len(features) > self._longest:  # the reading ran on
-                return self._read_in_parts(features, graph)
+            if len(features) > self._longest:  # the hypothesis ran on
+                return self._recognize_in_parts(features, graph)
             raise ValueError(f"WeNet's package failed ({type(error).__name__})") from error
 
     def _counts_no_token(self, features: FloatArray) -> bool:
-        """Tell whether Paraformer counts no token, as in silence: its decoder cannot read none."""
+        """Return whether Paraformer predicts less than one token, as in silence, for which its decoder fails."""
         predictor = getattr(self._network, "predictor", None)
         if self._method != "paraformer_greedy_search" or predictor is None:
             return False
         encoded, mask = self._network.embed_audio(*self._batch(features))
         return float(predictor(encoded, mask=mask)[1]) < 1.0
 
-    def _read_in_parts(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
+    def _recognize_in_parts(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
         size = int(self._longest)
-        parts = [self._read(features[at : at + size], graph) for at in range(0, len(features), size)]
+        parts = [self._recognize(features[at : at + size], graph) for at in range(0, len(features), size)]
         return Hypothesis(tuple(token for part in parts for token in part.tokens), sum(p.score for p in parts), (), ())
 
     def _decode(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
@@ -176,15 +179,15 @@ class PackageModel:
         return _hypothesis(found[self._method][0], timed=self.rescores)
 
     def _batch(self, features: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return one utterance as the package takes it: (1, T, D), and T."""
+        """Return one utterance as a batch for the package: features (1, T, D) and lengths (1,)."""
         batch = torch.from_numpy(features).unsqueeze(0)
         return batch.to(self._device), torch.tensor([len(features)], device=self._device)
 
 
 class _PackageGraph:
-    """Hot words as the package's search asks for them; its own graph reads them from a file.
+    """The hot words, with the interface of the package's own context graph, which reads them from a file.
 
-    The search puts what `finalize` returns in the place of the bonus so far, which is why the state carries it.
+    The search replaces the bonus so far by the result of `finalize`, so the state carries this bonus.
     """
 
     root: State = (0, 0.0)
@@ -210,8 +213,8 @@ def _hypothesis(result: Any, *, timed: bool) -> Hypothesis:
 
 
 def _token_table(tokenizer: str, network: Any) -> TokenTable | None:
-    """Return the tokens where the text is made of them as in our own recognizer; None where the tokenizer makes it."""
-    if tokenizer not in TOKEN_TOKENIZERS:
+    """Return the token table if the tokens spell the text; None if only the tokenizer can make the text."""
+    if tokenizer not in PLAIN_TOKENIZERS:
         return None
     names = network.tokenizer.char_dict
     tokens = [str(names.get(number, "<unk>")) for number in range(network.vocab_size)]
@@ -219,11 +222,11 @@ def _token_table(tokenizer: str, network: Any) -> TokenTable | None:
 
 
 def _warm_up(name: str, model: PackageModel, features: Features) -> None:
-    """Read half a second of faint noise. Raises ConfigurationError where the package cannot."""
+    """Recognize half a second of faint noise. Raises ConfigurationError if the package cannot."""
     noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE // 2).astype(np.float32)
     try:
         model.recognize([features(noise * np.float32(0.01))], [None])
-    except Exception as error:  # whatever a network of another kind leads to
+    except Exception as error:  # a network of an unknown kind may raise any exception
         reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
         raise ConfigurationError(
             f"WeNet's package loads wenet:{name} but cannot run it: {type(reason).__name__}: {brief(reason)}"

@@ -7,8 +7,8 @@ among the search's readings, which all begin with what was stable before.
 
 import torch
 
-from mirrorchat.wenet.batch import FRAME_SHIFT_S
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis, PrefixBeamSearch
+from mirrorchat.wenet.features import FRAME_SHIFT_S
 from mirrorchat.wenet.model import U2Model
 from mirrorchat.wenet.rescoring import attention_rescoring
 

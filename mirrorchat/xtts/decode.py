@@ -18,6 +18,7 @@ thread that ends.
 
 import hashlib
 import itertools
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -50,7 +51,7 @@ from mirrorchat.xtts.model import Network
 from mirrorchat.xtts.native_gpt import NativeGpt
 from mirrorchat.xtts.sampling import is_loop
 from mirrorchat.xtts.steps import Drawn, EagerSteps, Launched, Restore, StepMode, Steps
-from mirrorchat.xtts.utterance import POLL_S, FinishReason, Request, Utterance
+from mirrorchat.xtts.utterance import FinishReason, Request, Utterance
 from mirrorchat.xtts.vocoder import VocoderStream
 
 CONDITIONING_POSITIONS = 32  # of a voice, made by the perceiver
@@ -275,8 +276,7 @@ class DecodeEngine:
             joining = self._seat()
             ready = [s for s in self._schedule.running if s.may_go_on and s not in joining]
             if not joining and not ready and not self._launched:
-                # Polled while there is somebody: cancels and deadlines do not notify.
-                self._changed.wait(POLL_S if self._schedule.everyone() else None)
+                self._changed.wait(self._first_deadline_s())
                 return True
         with self._device_lock:
             before = len(self._launched)
@@ -287,6 +287,11 @@ class DecodeEngine:
             self._read(before if self._steps.late else len(self._launched))
             self._speak()
         return True
+
+    def _first_deadline_s(self) -> float | None:
+        """Return the seconds until the first deadline of those who wait; None where there is none."""
+        left_s = min((s.utterance.request.context.remaining_s() for s in self._schedule.everyone()), default=math.inf)
+        return None if left_s == math.inf else left_s
 
     def _end_everyone(self, error: MirrorChatError) -> None:
         for sequence in self._schedule.everyone():

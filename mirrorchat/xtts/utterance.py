@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mirrorchat.audio.samples import Samples
-from mirrorchat.engines import Cancel, Deadline, Priority
+from mirrorchat.engines import Context, Priority
 from mirrorchat.errors import ClientGone, MirrorChatError
 from mirrorchat.xtts.sampling import Sampling
-
-POLL_S = 0.05  # how soon a waiting listener notices a cancelled turn or a passed deadline
 
 
 class FinishReason(enum.StrEnum):
@@ -37,8 +35,7 @@ class Request:
     speaker_embedding: Tensor
     seed: int
     max_tokens: int
-    deadline: Deadline
-    cancel: Cancel
+    context: Context
     priority: Priority = Priority.FIRST
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -47,9 +44,8 @@ class Utterance:
     """The listener's end of a request: iterate over it once for float32 samples in pieces; `close` to hear no more.
 
     `tokens` are the audio tokens so far, the stop token too; `latents` the GPT's output for each, (1, D) float32 on
-    the engine's device. Both belong to the engine until `finish_reason` is set. Iterating raises the reason of the
-    request's cancel, DeadlineExceeded, SynthesisFailed when the model fails, or ShuttingDown; nothing comes after an
-    error.
+    the engine's device. Both belong to the engine until `finish_reason` is set. Iterating raises what ends the
+    request's context, SynthesisFailed when the model fails, or ShuttingDown; nothing comes after an error.
     """
 
     def __init__(self, request: Request, room: int, changed: threading.Condition) -> None:
@@ -62,6 +58,7 @@ class Utterance:
         self._chunks: deque[Samples] = deque()
         self._error: MirrorChatError | None = None
         self._closed = False
+        self._undo = request.context.on_cancel(lambda _: self._wake())  # the engine then drops the sequence
 
     def __iter__(self) -> Iterator[Samples]:
         try:
@@ -75,26 +72,26 @@ class Utterance:
         with self._changed:
             self._closed = True
             self._chunks.clear()
-            self._changed.notify_all()
+            self._end()
 
     def _next(self) -> Samples | None:
         """Return the next piece, or None at the end."""
         with self._changed:
-            while True:
-                self.check()
-                if self._chunks:
-                    self._changed.notify_all()  # there is room again
-                    return self._chunks.popleft()
-                if self.finish_reason is not None or self._closed:
-                    return None
-                self._changed.wait(POLL_S)
+            self.request.context.wait(self._changed, self._has_news)
+            self.check()
+            if not self._chunks:
+                return None
+            self._changed.notify_all()  # there is room again
+            return self._chunks.popleft()
+
+    def _has_news(self) -> bool:
+        return bool(self._chunks or self._error or self._closed or self.finish_reason is not None)
 
     def check(self) -> None:
         """Raise what ended this utterance, when something did. For the engine, ClientGone when it was closed."""
         if self._error is not None:
             raise self._error
-        self.request.cancel.check()
-        self.request.deadline.check()
+        self.request.context.check()
 
     # What follows is the engine's, called with `changed` held.
 
@@ -120,9 +117,17 @@ class Utterance:
 
     def finish(self, reason: FinishReason) -> None:
         self.finish_reason = reason
-        self._changed.notify_all()
+        self._end()
 
     def fail(self, error: MirrorChatError) -> None:
         if self._error is None:
             self._error = error
+        self._end()
+
+    def _end(self) -> None:
+        self._undo()
         self._changed.notify_all()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

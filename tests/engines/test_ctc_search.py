@@ -131,7 +131,7 @@ def reference_step(live: dict[Tokens, Met], frame: FloatArray, time: int, beam: 
 def reference_search(
     log_probs: FloatArray, beam: int, phrases: set[Tokens] | None = None, bonus: float = 3.0
 ) -> list[tuple[Tokens, float, Tokens]]:
-    """Return tokens, score and frames of the readings, best first."""
+    """Return tokens, score and frames of the hypotheses, best first."""
     hot = phrases or set()
     live: dict[Tokens, Met] = {(): Met(Paths([0.0], 0.0))}
     for time, frame in enumerate(log_probs):
@@ -183,7 +183,7 @@ def test_the_search_with_hot_words_equals_the_reference() -> None:
         found = prefix_beam_search(log_probs, 6, graph=ContextGraph(sorted(phrases)))
         assert_same(found, reference_search(log_probs, 6, phrases))
         changed += found[0].tokens != prefix_beam_search(log_probs, 6)[0].tokens
-    assert changed, "no case in which hot words change the best reading: the test shows nothing"
+    assert changed, "no case in which hot words change the best hypothesis: the test shows nothing"
 
 
 # Against all alignments
@@ -195,7 +195,7 @@ def collapse(path: Tokens) -> Tokens:
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("seed", range(5))
-def test_a_wide_search_finds_every_reading_and_its_whole_probability(seed: int) -> None:
+def test_a_wide_search_finds_every_hypothesis_and_its_whole_probability(seed: int) -> None:
     log_probs = random_log_probs(5, 3, seed, 1.0)
     paths: dict[Tokens, list[float]] = defaultdict(list)
     for path in itertools.product(range(3), repeat=5):

@@ -27,7 +27,7 @@ from mirrorchat.embedded.engines import (
 from mirrorchat.embedded.voice_tint import TintVoice
 from mirrorchat.embedded.workers.espeak import _decode
 from mirrorchat.embedded.workers.process import WorkerProcesses
-from mirrorchat.engines import Cancel, Deadline, Language, Message, Priority, Voice, VoiceKind
+from mirrorchat.engines import Context, Language, Message, Priority, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, DeadlineExceeded, ModelNotInstalled, RecognitionFailed, SynthesisFailed
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
@@ -62,11 +62,11 @@ def synthesizer() -> Iterator[EmbeddedSynthesizer]:
 @pytest.fixture(scope="module")
 def say() -> Iterator[Say]:
     """Speech by any of eSpeak NG's speakers."""
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
 
     def speak(voice: str, text: str) -> Audio:
         request = f"{voice}\0{text}".encode()
-        return _decode(children.request(request, limit_s=WAIT_S, deadline=None, cancel=Cancel())).audio
+        return _decode(children.request(request, limit_s=WAIT_S, context=Context())).audio
 
     yield speak
     children.close()
@@ -79,15 +79,14 @@ def speak(synthesizer: EmbeddedSynthesizer, text: str, voice: Voice, language: L
         language,
         seed=0,
         priority=Priority.FIRST,
-        deadline=Deadline.after(WAIT_S),
-        cancel=Cancel(),
+        context=Context.after(WAIT_S),
     )
     samples = [piece.samples for piece in pieces]
     return Audio(np.concatenate([np.zeros(0, np.float32), *samples]), synthesizer.sample_rate)
 
 
 def hear(recognizer: EmbeddedRecognizer, audio: Audio) -> str:
-    return recognizer.recognize(audio, ENGLISH, cancel=Cancel()).text
+    return recognizer.recognize(audio, ENGLISH, context=Context()).text
 
 
 def words_of(text: str) -> list[str]:
@@ -202,12 +201,12 @@ def test_decoding_leaves_other_threads_running(recognizer: EmbeddedRecognizer, s
 
 def test_cancel_frees_a_caller_while_it_is_being_heard(recognizer: EmbeddedRecognizer, say: Say) -> None:
     clip = say("en-us+klatt4", SENTENCES[0])
-    os.kill(recognizer._children.pids()[0], signal.SIGSTOP)  # it would never answer
-    cancel = Cancel()
+    os.kill(recognizer._workers.pids()[0], signal.SIGSTOP)  # it would never answer
+    cancel = Context()
     with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(recognizer.recognize, clip, ENGLISH, cancel=cancel)
-        wait_until(recognizer._children._idle.empty)
-        cancel.set(ClientGone("the caller hung up"))
+        call = pool.submit(recognizer.recognize, clip, ENGLISH, context=cancel)
+        wait_until(recognizer._workers._idle.empty)
+        cancel.cancel(ClientGone("the caller hung up"))
         with pytest.raises(ClientGone):
             call.result(timeout=WAIT_S)
     assert hear(recognizer, clip)
@@ -215,16 +214,16 @@ def test_cancel_frees_a_caller_while_it_is_being_heard(recognizer: EmbeddedRecog
 
 def test_nobody_waits_past_the_deadline_to_be_heard(recognizer: EmbeddedRecognizer, say: Say) -> None:
     clip = say("en-us+klatt4", SENTENCES[0])
-    os.kill(recognizer._children.pids()[0], signal.SIGSTOP)  # it would never answer
+    os.kill(recognizer._workers.pids()[0], signal.SIGSTOP)  # it would never answer
     with pytest.raises(DeadlineExceeded):
-        recognizer.recognize(clip, ENGLISH, deadline=Deadline.after(0.3), cancel=Cancel())
+        recognizer.recognize(clip, ENGLISH, context=Context.after(0.3))
     assert hear(recognizer, clip)
 
 
 def test_a_crash_while_hearing_costs_one_question(recognizer: EmbeddedRecognizer, say: Say) -> None:
     clip = say("en-us+klatt4", " ".join(SENTENCES))
     assert hear(recognizer, say("en-us+klatt4", "Hello."))
-    pid = recognizer._children.pids()[0]
+    pid = recognizer._workers.pids()[0]
     children = Path(f"/proc/{pid}/task/{pid}/children")
     wait_until(lambda: not children.read_text())  # the fork of the last question is gone
     with ThreadPoolExecutor(1) as pool:
@@ -240,14 +239,14 @@ def test_chinese_is_refused_with_what_fixes_it(recognizer: EmbeddedRecognizer, t
     folder = tmp_path / "wenet-zh"
     audio = Audio(np.zeros(RATE_HZ, np.float32), RATE_HZ)
     with pytest.raises(ValueError, match="English only"):
-        recognizer.recognize(audio, CHINESE, cancel=Cancel())
+        recognizer.recognize(audio, CHINESE, context=Context())
     with pytest.raises(ModelNotInstalled) as refusal:
-        MissingRecognizer(CHINESE, folder).recognize(audio, CHINESE, cancel=Cancel())
+        MissingRecognizer(CHINESE, folder).recognize(audio, CHINESE, context=Context())
     message = refusal.value.message
     assert all(part in message for part in ("WeNet", str(folder), "'text'", "wenetspeech_u2pp_conformer"))
     assert ".venv/bin/mirrorchat models install wenet-zh" in message
     with pytest.raises(ModelNotInstalled, match="without WeNet or pocketsphinx"):
-        MissingRecognizer(ENGLISH, folder).recognize(audio, ENGLISH, cancel=Cancel())
+        MissingRecognizer(ENGLISH, folder).recognize(audio, ENGLISH, context=Context())
 
 
 @pytest.mark.parametrize(
@@ -334,9 +333,7 @@ def test_without_pyworld_the_untinted_voice_answers(
 def test_long_text_is_spoken_whole_in_pieces(synthesizer: EmbeddedSynthesizer) -> None:
     text = " ".join(SENTENCES * 3)
     pieces = list(
-        synthesizer.speak(
-            text, NEUTRAL, ENGLISH, seed=0, priority=Priority.LATER, deadline=Deadline.after(WAIT_S), cancel=Cancel()
-        )
+        synthesizer.speak(text, NEUTRAL, ENGLISH, seed=0, priority=Priority.LATER, context=Context.after(WAIT_S))
     )
     assert len(pieces) > 2
     assert max(piece.duration_s for piece in pieces) < 15.0
@@ -358,24 +355,22 @@ def test_marks_alone_are_silent_and_other_scripts_are_not_lost_in_silence(synthe
 
 
 def test_deadline_and_cancel_end_a_sentence(synthesizer: EmbeddedSynthesizer) -> None:
-    def start(text: str, deadline: Deadline, cancel: Cancel) -> Iterator[Audio]:
-        return synthesizer.speak(
-            text, NEUTRAL, ENGLISH, seed=0, priority=Priority.FIRST, deadline=deadline, cancel=cancel
-        )
+    def start(text: str, context: Context) -> Iterator[Audio]:
+        return synthesizer.speak(text, NEUTRAL, ENGLISH, seed=0, priority=Priority.FIRST, context=context)
 
-    cancel = Cancel()
-    stream = start(" ".join(SENTENCES * 3), Deadline.after(WAIT_S), cancel)
+    cancel = Context.after(WAIT_S)
+    stream = start(" ".join(SENTENCES * 3), cancel)
     next(stream)
-    cancel.set(ClientGone("the caller hung up"))
+    cancel.cancel(ClientGone("the caller hung up"))
     with pytest.raises(ClientGone):
         next(stream)
     with pytest.raises(DeadlineExceeded):
-        list(start("Hello.", Deadline.after(0), Cancel()))
+        list(start("Hello.", Context.after(0)))
     assert len(speak(synthesizer, "Hello.", NEUTRAL).samples) > 0
 
 
 def parrot(*messages: Message) -> str:
-    return "".join(ParrotChat().stream(messages, deadline=Deadline.after(WAIT_S), cancel=Cancel()))
+    return "".join(ParrotChat().stream(messages, context=Context.after(WAIT_S)))
 
 
 def test_the_parrot_says_the_question_back() -> None:
@@ -391,9 +386,9 @@ def test_the_parrot_says_the_question_back() -> None:
 
 
 def test_the_parrot_obeys_cancel() -> None:
-    cancel = Cancel()
-    stream = ParrotChat().stream([Message("user", "hello")], deadline=Deadline.after(WAIT_S), cancel=cancel)
+    cancel = Context()
+    stream = ParrotChat().stream([Message("user", "hello")], context=cancel)
     next(stream)
-    cancel.set(ClientGone("the caller hung up"))
+    cancel.cancel(ClientGone("the caller hung up"))
     with pytest.raises(ClientGone):
         next(stream)

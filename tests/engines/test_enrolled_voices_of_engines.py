@@ -14,7 +14,7 @@ from support.speech import say
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.embedded.engines import EmbeddedSynthesizer
 from mirrorchat.embedded.voice_tint import TintVoice
-from mirrorchat.engines import Cancel, Deadline, Language, Priority, Synthesizer, VoiceKind
+from mirrorchat.engines import Context, Language, Priority, Synthesizer, VoiceKind
 from mirrorchat.errors import NotFound, OtherModelsVoice
 from mirrorchat.turn.enrolled_voices import EnrolledVoices, Part
 
@@ -59,7 +59,7 @@ def test_xtts_voices_are_kept_and_fit_their_own_model_only(tmp_path: Path) -> No
         enrolled = store.enrol("owner", "Anna", [part_of(mine)])
         voice = store.load(enrolled, mine)
         assert voice == mine.voice([SPEECH])
-        options = {"seed": 0, "priority": Priority.FIRST, "deadline": Deadline.after(60), "cancel": Cancel()}
+        options = {"seed": 0, "priority": Priority.FIRST, "deadline": Context.after(60), "cancel": Context()}
         assert list(mine.speak("Hello there.", voice, Language.ENGLISH, **options))  # type: ignore[arg-type]
         with pytest.raises(OtherModelsVoice, match="xtts"):  # the folder's name is the same, the weights are not
             store.load(enrolled, other)

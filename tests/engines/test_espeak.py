@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mirrorchat.embedded.workers.espeak import _PHONEMES_OF_CHARACTERS, Espeak, Spoken, _decode, split_runs
-from mirrorchat.embedded.workers.process import ChildFailed, WorkerProcesses
-from mirrorchat.engines import Cancel, Deadline, Language
+from mirrorchat.embedded.workers.process import WorkerFailed, WorkerProcesses
+from mirrorchat.engines import Context, Language
 from mirrorchat.errors import ClientGone, DeadlineExceeded, SynthesisFailed
 
 WAIT_S = 30.0
@@ -30,7 +30,7 @@ def espeak() -> Iterator[Espeak]:
 
 
 def speak(espeak: Espeak, text: str, language: Language) -> Spoken:
-    return espeak.speak(text, language, deadline=Deadline.after(WAIT_S), cancel=Cancel())
+    return espeak.speak(text, language, context=Context.after(WAIT_S))
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -53,9 +53,9 @@ def is_running(pid: int) -> bool:
 
 def unchanged(text: str, voice: str) -> str:
     """Return the phonemes that eSpeak NG gives `text` by itself."""
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
     try:
-        answer = children.request(f"{voice}\0{text}".encode(), limit_s=WAIT_S, deadline=None, cancel=Cancel())
+        answer = children.request(f"{voice}\0{text}".encode(), limit_s=WAIT_S, context=Context())
         return _decode(answer).phonemes
     finally:
         children.close()
@@ -190,18 +190,18 @@ def test_a_hang_ends_at_the_deadline(espeak: Espeak) -> None:
     pid = espeak.pids()[0]
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(DeadlineExceeded):
-        espeak.speak("Hello.", ENGLISH, deadline=Deadline.after(0.2), cancel=Cancel())
+        espeak.speak("Hello.", ENGLISH, context=Context.after(0.2))
     assert not Path(f"/proc/{pid}").exists(), "neither running nor a zombie"
     assert len(speak(espeak, "Hello.", ENGLISH).audio.samples) > 0
 
 
 def test_a_hang_ends_at_the_limit_of_the_request() -> None:
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
     try:
         children.warm_up()
         os.kill(children.pids()[0], signal.SIGSTOP)
-        with pytest.raises(ChildFailed, match=r"no answer within 0\.2 s"):
-            children.request(b"en-us\0hello", limit_s=0.2, deadline=None, cancel=Cancel())
+        with pytest.raises(WorkerFailed, match=r"no answer within 0\.2 s"):
+            children.request(b"en-us\0hello", limit_s=0.2, context=Context())
     finally:
         children.close()
 
@@ -209,15 +209,15 @@ def test_a_hang_ends_at_the_limit_of_the_request() -> None:
 def test_cancel_frees_the_speaker_and_the_one_who_waits_for_it(espeak: Espeak) -> None:
     espeak.warm_up()
     os.kill(espeak.pids()[0], signal.SIGSTOP)
-    cancels = [Cancel(), Cancel()]
+    contexts = [Context(), Context()]
 
-    def call(cancel: Cancel) -> Spoken:
-        return espeak.speak("Hello.", ENGLISH, deadline=None, cancel=cancel)
+    def call(context: Context) -> Spoken:
+        return espeak.speak("Hello.", ENGLISH, context=context)
 
     with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(call, cancel) for cancel in cancels]
-        for cancel in cancels:
-            cancel.set(ClientGone("the caller hung up"))
+        calls = [pool.submit(call, context) for context in contexts]
+        for context in contexts:
+            context.cancel(ClientGone("the caller hung up"))
         for result in calls:
             with pytest.raises(ClientGone):
                 result.result(timeout=WAIT_S)
@@ -266,7 +266,7 @@ def test_close_leaves_no_process(espeak: Espeak) -> None:
 def test_a_child_that_prints_something_else_is_refused() -> None:
     children = WorkerProcesses("this")  # the Zen of Python, on standard output
     try:
-        with pytest.raises(ChildFailed, match="malformed"):
+        with pytest.raises(WorkerFailed, match="malformed"):
             children.warm_up()
     finally:
         children.close()
@@ -274,14 +274,14 @@ def test_a_child_that_prints_something_else_is_refused() -> None:
 
 def test_a_child_that_cannot_load_says_so() -> None:
     children = WorkerProcesses("mirrorchat.no_such_module")
-    with pytest.raises(ChildFailed, match="it ended"):
+    with pytest.raises(WorkerFailed, match="it ended"):
         children.warm_up()
     assert children.pids() == []
 
 
 @pytest.mark.parametrize("answer", [b"", b"abc", b"\0\0\x56\x22\0\0\0\xff", b"\0\0\x56\x22\0\0\0\0odd", b"\xff" * 12])
 def test_malformed_answers_are_refused(answer: bytes) -> None:
-    with pytest.raises(ChildFailed, match="malformed"):
+    with pytest.raises(WorkerFailed, match="malformed"):
         _decode(answer)
 
 

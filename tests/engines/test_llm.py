@@ -46,7 +46,7 @@ from support.chat_server import (
 )
 
 from mirrorchat.chat.stream import MAX_ANSWER_CHARS
-from mirrorchat.engines import Cancel, Deadline, Language, Message
+from mirrorchat.engines import Context, Language, Message
 from mirrorchat.errors import ChatFailure, ChatInterrupted, ClientGone, DeadlineExceeded, NoChatApi
 from mirrorchat.llm import build_messages
 from mirrorchat.settings import SYSTEM_PROMPT
@@ -340,7 +340,7 @@ def test_a_request_of_a_callers_own_that_is_refused_cools_no_api(code: int, next
     with ChatServer(in_turn(status(code), answer("A"))) as first, ChatServer(answer("B")) as second:
         client = client_of(api_at(first), api_at(second))
         nonsense = {"messages": [{"role": "user", "content": "Hi"}], "tools": "none"}
-        assert list(client.relay(nonsense, deadline=Deadline.after(30.0), cancel=Cancel()))
+        assert list(client.relay(nonsense, context=Context.after(30.0)))
         assert client.failures() == ((0, 0) if next_answer == "A" else (1, 0))
         assert ask(client) == next_answer
 
@@ -394,7 +394,7 @@ def test_the_deadline_ends_the_turn_and_blames_no_api(behaviour: Behaviour) -> N
     with ChatServer(in_turn(behaviour, answer("A"))) as first, ChatServer(answer("B")) as second:
         client = client_of(api_at(first), api_at(second))
         with pytest.raises(DeadlineExceeded):
-            list(stream_of(client, deadline=Deadline.after(0.7)))
+            list(stream_of(client, context=Context.after(0.7)))
         assert first.requests[0].closed_early.wait(10.0)
         assert ask(client) == "A"
 
@@ -404,7 +404,7 @@ def test_the_deadline_holds_while_connecting_and_blames_no_api(caplog: pytest.Lo
         client = client_of(api_at(silent, timeout_s=3.0))
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            list(stream_of(client, deadline=Deadline.after(SOON_S)))
+            list(stream_of(client, context=Context.after(SOON_S)))
         assert time.monotonic() - started < 2.5
     assert "API 1" not in caplog.text
 
@@ -413,7 +413,7 @@ def test_an_api_that_used_up_its_own_time_is_blamed_although_the_deadline_passed
     with ChatServer(hang_before_headers) as first, ChatServer(answer("B")) as second:
         client = client_of(api_at(first, first_token_timeout_s=SOON_S), api_at(second))
         with pytest.raises(DeadlineExceeded):
-            list(stream_of(client, deadline=Deadline.after(SOON_S)))
+            list(stream_of(client, context=Context.after(SOON_S)))
         assert ask(client) == "B"
         assert len(first.requests) == 1
 
@@ -421,7 +421,7 @@ def test_an_api_that_used_up_its_own_time_is_blamed_although_the_deadline_passed
 def test_a_deadline_that_has_passed_sends_nothing() -> None:
     with ChatServer() as server:
         with pytest.raises(DeadlineExceeded):
-            list(stream_of(client_of(api_at(server)), deadline=Deadline.after(0.0)))
+            list(stream_of(client_of(api_at(server)), context=Context.after(0.0)))
         assert server.requests == []
 
 
@@ -432,11 +432,11 @@ def test_cancel_ends_a_read_that_blocks(behaviour: Behaviour) -> None:
 
 def test_cancel_is_noticed_while_connecting() -> None:
     with SilentPort() as silent, ThreadPoolExecutor(1) as pool:
-        cancel = Cancel()
-        turn = pool.submit(lambda: list(stream_of(client_of(api_at(silent, timeout_s=4.0)), cancel=cancel)))
+        context = Context.after(60.0)
+        turn = pool.submit(lambda: list(stream_of(client_of(api_at(silent, timeout_s=4.0)), context=context)))
         time.sleep(0.2)
         started = time.monotonic()
-        cancel.set(ClientGone("the caller hung up"))
+        context.cancel(ClientGone("the caller hung up"))
         with pytest.raises(ClientGone):
             turn.result(LATE_S)
         assert time.monotonic() - started < 2.0
@@ -444,10 +444,10 @@ def test_cancel_is_noticed_while_connecting() -> None:
 
 def test_cancel_is_noticed_between_pieces() -> None:
     with ChatServer(answer("", pieces=["a", "b", "c"])) as server:
-        cancel = Cancel()
-        stream = stream_of(client_of(api_at(server)), cancel=cancel)
+        context = Context.after(60.0)
+        stream = stream_of(client_of(api_at(server)), context=context)
         assert next(stream) == "a"
-        cancel.set(ClientGone("the caller hung up"))
+        context.cancel(ClientGone("the caller hung up"))
         with pytest.raises(ClientGone):
             next(stream)
 
@@ -478,7 +478,7 @@ def test_two_callers_at_once_get_their_own_answers() -> None:
 
         def ask(text: str) -> str:
             asked = [Message("user", text)]
-            return "".join(client.stream(asked, deadline=Deadline.after(60.0), cancel=Cancel()))
+            return "".join(client.stream(asked, context=Context.after(60.0)))
 
         texts = [f"number {index}" for index in range(8)]
         assert list(pool.map(ask, texts)) == [f"You said {text}." for text in texts]

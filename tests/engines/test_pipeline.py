@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from support.speech import UNREADABLE, say
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer
-from mirrorchat.engines import BatchStats, Deadline, Engines, Language, Transcript, Voice
+from mirrorchat.engines import BatchStats, Context, Engines, Language, Transcript, Voice
 from mirrorchat.errors import (
     ChatInterrupted,
     ClientGone,
@@ -61,15 +61,14 @@ class Turns:
 
     def run(
         self, text: str | None = "Hi", *, collected: bool = False, deadline_s: float = 30.0, audio: Audio | None = None,
-        caller_gone: Callable[[], bool] = lambda: False, session: Session | None = None,
+        context: Context | None = None, session: Session | None = None,
     ) -> Iterator[Event]:  # fmt: skip
         """Yield the events of one turn."""
         question = Question(audio or say("hello there"), Language.ENGLISH, Language.ENGLISH, text, session)
-        with self.admission.acquire(Deadline.after(deadline_s)) as slot:
-            events = self.pipeline.run_turn(
-                question, slot, watch=Stopwatch(), heard=lambda: not collected, caller_gone=caller_gone
-            )
-            with closing(events):
+        context = context or Context.after(deadline_s)
+        context.heard = not collected
+        with self.admission.acquire(context) as slot:
+            with closing(self.pipeline.run_turn(question, slot, watch=Stopwatch())) as events:
                 yield from events
 
     def assert_all_places_free(self) -> None:
@@ -126,7 +125,7 @@ def test_a_turn_that_is_not_whole_is_not_kept(
         turns = Turns(engines, chat)
         if end == "lost sentence":  # nobody gets an answer of which a sentence is missing
             question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi", session)
-            with turns.admission.acquire(Deadline.after(30)) as slot, pytest.raises(SynthesisFailed):
+            with turns.admission.acquire(Context.after(30)) as slot, pytest.raises(SynthesisFailed):
                 turns.pipeline.answer(question, slot, watch=Stopwatch())
         else:
             events = turns.run(session=session)
@@ -196,7 +195,7 @@ def test_a_lost_sentence_fails_a_collected_answer(engines: tuple[EmbeddedRecogni
     with ChatServer(answer(f"Here is the first sentence.\n{UNREADABLE}\nThis is the last sentence.")) as chat:
         turns = Turns(engines, chat)
         question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi")
-        with turns.admission.acquire(Deadline.after(30)) as slot, pytest.raises(SynthesisFailed):
+        with turns.admission.acquire(Context.after(30)) as slot, pytest.raises(SynthesisFailed):
             turns.pipeline.answer(question, slot, watch=Stopwatch())
 
 
@@ -213,13 +212,16 @@ def test_what_ends_a_turn_ends_its_chat_and_frees_its_place(
     with ChatServer(hang_after("Here comes the first sentence. And ")) as chat:
         turns = Turns(engines, chat)
         limit_s = 3.0 if end == "deadline" else 30.0
-        events = turns.run(deadline_s=limit_s, caller_gone=lambda: end == "hang-up" and bool(chat.requests))
+        context = Context.after(limit_s)
+        events = turns.run(context=context)
         last: Event | None = None
         for event in events:
             last = event
             if isinstance(event, TextDelta):
                 if end == "close":
                     events.close()  # type: ignore[attr-defined]  # a generator's
+                if end == "hang-up":
+                    context.cancel(ClientGone("the caller hung up"))
                 if end == "shutdown":
                     turns.admission.end_all(ShuttingDown("bye"))
         assert chat.requests[0].closed_early.wait(10)
@@ -253,7 +255,7 @@ class Counting:
 def test_no_more_is_spoken_than_a_slow_listener_has_room_for(
     engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mirrorchat.pipeline.UNHEARD_LIMIT_S", 10.0)
+    monkeypatch.setattr("mirrorchat.turn.answer.UNHEARD_LIMIT_S", 10.0)
     counting = Counting(engines[1])
     sentence = "This is one of many sentences, all of the same length. "
     with ChatServer(answer("", pieces=[sentence] * 30)) as chat:
@@ -273,12 +275,12 @@ def test_no_more_is_spoken_than_a_slow_listener_has_room_for(
 def test_recognition_is_told_when_the_turn_ends(
     engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Deadline] = []
+    told: list[Context] = []
     recognizer, real = engines[0], engines[0].recognize
 
-    def recognize(*arguments: Any, deadline: Deadline, **options: Any) -> Transcript:
-        told.append(deadline)
-        return real(*arguments, deadline=deadline, **options)
+    def recognize(*arguments: Any, context: Context, **options: Any) -> Transcript:
+        told.append(context)
+        return real(*arguments, context=context, **options)
 
     monkeypatch.setattr(recognizer, "recognize", recognize)
     with ChatServer() as chat:
@@ -305,12 +307,12 @@ def test_a_hang_up_frees_the_place_and_the_chat_within_100_ms(
     slots, chats = [], []
     for delay_s in (0.15, 0.25, 0.35, 0.5, 0.62):
         with ChatServer(hang_after("Here comes the first sentence. And ")) as chat:
-            turns, gone = Turns(engines, chat), threading.Event()
-            events = turns.run(caller_gone=gone.is_set)
+            turns, context = Turns(engines, chat), Context.after(30.0)
+            events = turns.run(context=context)
             while not isinstance(next(events), SpokenAudio):
                 pass
             hang_up_at = time.monotonic() + delay_s
-            threading.Timer(delay_s, gone.set).start()
+            threading.Timer(delay_s, context.cancel, (ClientGone("the caller hung up"),)).start()
             assert isinstance(list(events)[-1], Error)  # waits for the chat
             assert turns.admission.running == 0
             slots.append(time.monotonic() - hang_up_at)
@@ -334,8 +336,16 @@ def test_a_native_call_that_goes_on_does_not_hold_the_place(
 
     monkeypatch.setattr(EmbeddedSynthesizer, "voice", slow)
     with ChatServer(answer("Hello.")) as chat:
-        turns = Turns(engines, chat)
-        events = list(turns.run(caller_gone=computing.is_set))
+        turns, context = Turns(engines, chat), Context.after(30.0)
+
+        def hang_up() -> None:
+            computing.wait(20)
+            context.cancel(ClientGone("the caller hung up"))
+
+        caller = threading.Thread(target=hang_up)
+        caller.start()
+        events = list(turns.run(context=context))
+        caller.join()
         assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ClientGone)
         assert (turns.admission.running, turns.admission.stats().orphans) == (0, 1)
         go_on.set()
@@ -364,7 +374,7 @@ def test_a_sentence_is_awaited_when_its_listener_has_nothing_left(
     assert buffer_low == [False, not collected]
 
 
-# For longer than AWAITED_S: until it has been heard, nobody waits for the next one.
+# For longer than LOW_BUFFER_S: until it has been heard, nobody waits for the next one.
 UNHURRIED = "The first sentence is as long as a listener needs who shall not be waiting for the second one yet."
 
 
@@ -435,7 +445,7 @@ def test_what_speech_takes_is_measured(engines: tuple[EmbeddedRecognizer, Embedd
         watch = Stopwatch()
         question = Question(say("hello there"), Language.ENGLISH, Language.ENGLISH, "Hi")
         assert turns.admission.playback.rate(1) is None
-        with turns.admission.acquire(Deadline.after(30)) as slot:
+        with turns.admission.acquire(Context.after(30)) as slot:
             spoken = turns.pipeline.answer(question, slot, watch=watch)
     seconds = spoken.timings.seconds
     assert watch.speech_s == pytest.approx(spoken.audio.duration_s)

@@ -18,7 +18,7 @@ from support.trained_wenet import write_trained_checkpoint
 
 from mirrorchat import asr, synth
 from mirrorchat.asr import WenetRecognizer
-from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority
+from mirrorchat.engines import Context, Engines, Language, Priority
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import devices
 from mirrorchat.hardware.device_lock import DeviceLock
@@ -84,12 +84,12 @@ def test_engines_on_one_gpu_take_turns(tmp_path: Path, monkeypatch: pytest.Monke
     try:
         question, english = say("hello there my dear friends, how are you"), Language.ENGLISH
         speaker = engines.synthesizers[english]
-        voice, late = speaker.voice([question]), Deadline.after(120)
+        voice, late = speaker.voice([question]), Context.after(120)
         calls: list[Callable[[], object]] = [
-            *(lambda each=each: each.recognize(question, each.language, cancel=Cancel())
+            *(lambda each=each: each.recognize(question, each.language, context=Context())
               for each in engines.recognizers.values()),
             lambda: list(speaker.speak("Hello.", voice, english, seed=0, priority=Priority.FIRST,
-                                       deadline=late, cancel=Cancel())),
+                                       context=late)),
         ]  # fmt: skip
         lock = lock_of(engines.recognizers[english])
         assert isinstance(lock, DeviceLock)

@@ -25,7 +25,7 @@ from support.xtts_texts import CHINESE, ENGLISH, LONG, SHORT
 
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import find_speech, trim_to_speech
-from mirrorchat.engines import Cancel, Deadline, Language, Priority, VoiceKind
+from mirrorchat.engines import Context, Language, Priority, VoiceKind
 from mirrorchat.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -81,7 +81,7 @@ def seed_that_stops(engine: XttsSynthesizer, piece: str, voice: XttsVoice, langu
     """Return a seed with which random weights happen to end `piece` by themselves, as trained ones do."""
     for seed in range(start, start + 60):
         utterance = engine._engine.submit(
-            engine._request(piece, voice, language, seed, Priority.FIRST, Deadline.after(60.0), Cancel())
+            engine._request(piece, voice, language, seed, Priority.FIRST, Context.after(60.0))
         )
         list(utterance)
         if utterance.finish_reason is FinishReason.STOP:
@@ -300,20 +300,20 @@ class TestSpeak:
 
 class TestEnding:
     def test_cancelled_before(self, synthesizer: XttsSynthesizer, voice: XttsVoice) -> None:
-        cancel = Cancel()
-        cancel.set(ClientGone("gone"))
+        cancel = Context()
+        cancel.cancel(ClientGone("gone"))
         with pytest.raises(ClientGone):
-            next(speak(synthesizer, SHORT[ENGLISH], voice, cancel=cancel))
+            next(speak(synthesizer, SHORT[ENGLISH], voice, context=cancel))
 
     def test_deadline_passed(self, synthesizer: XttsSynthesizer, voice: XttsVoice) -> None:
         with pytest.raises(DeadlineExceeded):
-            next(speak(synthesizer, SHORT[ENGLISH], voice, deadline=Deadline(time.monotonic() - 1.0)))
+            next(speak(synthesizer, SHORT[ENGLISH], voice, context=Context(time.monotonic() - 1.0)))
 
     def test_cancel_between_pieces(self, synthesizer: XttsSynthesizer, voice: XttsVoice) -> None:
-        cancel = Cancel()
-        audios = speak(synthesizer, LONG[ENGLISH], voice, cancel=cancel)
+        cancel = Context()
+        audios = speak(synthesizer, LONG[ENGLISH], voice, context=cancel)
         next(audios)
-        cancel.set(ClientGone("gone"))
+        cancel.cancel(ClientGone("gone"))
         with pytest.raises(ClientGone):
             next(audios)
 

@@ -16,7 +16,7 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.voice_tint import PROFILE_SIZE, SAMPLE_RATE_HZ, Profile, TintVoice, VoiceTint
 from mirrorchat.embedded.workers.espeak import _decode
 from mirrorchat.embedded.workers.process import WorkerProcesses
-from mirrorchat.engines import Cancel, VoiceKind
+from mirrorchat.engines import Context, VoiceKind
 
 Say = Callable[[str, str], Audio]
 ProfileOf = Callable[[str, str], Profile]
@@ -30,11 +30,11 @@ CHINESE_SENTENCE = "春天来了，公园里开满了红色和黄色的花。"
 @pytest.fixture(scope="module")
 def say() -> Iterator[Say]:
     """Speech by any of eSpeak NG's speakers: `say("en-us+f2", text)`."""
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
+    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
 
     def speak(voice: str, text: str) -> Audio:
         request = f"{voice}\0{text}".encode()
-        return _decode(children.request(request, limit_s=60.0, deadline=None, cancel=Cancel())).audio
+        return _decode(children.request(request, limit_s=60.0, context=Context())).audio
 
     yield speak
     children.close()

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import kaldi_native_fbank
 import pytest
 import safetensors.torch
 import torch
@@ -26,9 +25,7 @@ from support.wenet_folder import (
 from support.wenet_reference import DATA
 from torch import Tensor
 
-from mirrorchat import asr
 from mirrorchat.errors import ModelNotInstalled
-from mirrorchat.wenet import train_yaml as wenet_train_yaml
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.train_yaml import read_train_yaml
 
@@ -190,13 +187,6 @@ def test_settings_of_the_training_change_nothing(folder: Path) -> None:
     change_settings(folder, "dataset_conf", "anything", value={"at": "all"})
     found = read_checkpoint(folder)
     assert found.config == expected.config and torch.equal(output(found), output(expected))
-
-
-def test_the_features_are_those_that_are_computed() -> None:
-    assert (asr.BINS, asr.SAMPLE_RATE) == (wenet_train_yaml.BINS, wenet_train_yaml.SAMPLE_RATE_HZ)
-    options = kaldi_native_fbank.FbankOptions().frame_opts
-    assert options.frame_shift_ms == wenet_train_yaml.FRAME_SHIFT_MS
-    assert options.frame_length_ms == wenet_train_yaml.FRAME_LENGTH_MS
 
 
 def test_a_conformer_without_positions_has_the_attention_of_its_weights(folder: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_model_for_one_language_refuses_the_other() -> None:
 # The other kinds
 
 
-def own_reading(loaded: PackageFiles, audio: Audio, method: str, infos: dict[str, Any]) -> str:
+def own_text(loaded: PackageFiles, audio: Audio, method: str, infos: dict[str, Any]) -> str:
     """Return what the package's decode and tokenizer give."""
     features = torch.from_numpy(loaded.features(audio.resample(16_000).samples)).unsqueeze(0)
     with torch.no_grad():
@@ -242,9 +242,9 @@ def test_whisper_hears_the_language_it_is_told(tiny: Path, language: Language) -
     infos = {"tasks": ["transcribe"], "langs": [language.code]}
     with package("whisper", tiny, language) as recognizer:
         heard = hear(recognizer, question(), language).text
-    assert heard == " ".join(own_reading(loaded, question(), "attention", infos).split())
+    assert heard == " ".join(own_text(loaded, question(), "attention", infos).split())
     other = {"tasks": ["transcribe"], "langs": ["en" if language is CHINESE else "zh"]}
-    assert heard != " ".join(own_reading(loaded, question(), "attention", other).split())
+    assert heard != " ".join(own_text(loaded, question(), "attention", other).split())
 
 
 def test_whispers_features_are_whispers(tiny: Path) -> None:
@@ -257,7 +257,7 @@ def test_whispers_features_are_whispers(tiny: Path) -> None:
     np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
-def test_a_reading_that_runs_on_is_read_in_parts(tiny: Path) -> None:
+def test_a_hypothesis_that_runs_on_is_decoded_in_parts(tiny: Path) -> None:
     """Whisper's decoder has 448 positions; a random one never ends before."""
     loaded = load("whisper", tiny, CPU)
     features = loaded.features(noise(9.2).samples)
@@ -296,7 +296,7 @@ def test_paraformer_hears_nothing_where_it_counts_no_token(tiny: Path, tmp_path:
 @pytest.mark.parametrize("language", Language)
 def test_sensevoice_hears_the_language_it_is_told_and_writes_no_tags(tiny: Path, language: Language) -> None:
     loaded = load("sensevoice_small", tiny, CPU)
-    wanted = own_reading(loaded, question(), "ctc_greedy_search", {"lid": language.code, "itn": "woitn"})
+    wanted = own_text(loaded, question(), "ctc_greedy_search", {"lid": language.code, "itn": "woitn"})
     with package("sensevoice_small", tiny, language) as recognizer:
         heard = hear(recognizer, question(), language)
     for tag in TAGS:

@@ -30,7 +30,7 @@ from support.xtts_requests import (
     wait_until,
 )
 
-from mirrorchat.engines import Cancel, Deadline, Priority
+from mirrorchat.engines import Context, Priority
 from mirrorchat.errors import (
     ClientGone,
     ConfigurationError,
@@ -195,31 +195,31 @@ class TestEnding:
         self, make_engine: Callable[..., DecodeEngine], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = make_engine()
-        cancel = Cancel()
+        cancel = Context()
         steps: list[int] = []
         launch = engine._steps.launch
 
         def counting(rows: Sequence[int]) -> Launched:
             steps.append(1)
             if len(steps) == 5:
-                cancel.set(ClientGone("gone"))
+                cancel.cancel(ClientGone("gone"))
             return launch(rows)
 
         monkeypatch.setattr(engine._steps, "launch", counting)
         with pytest.raises(ClientGone, match="gone"):
-            collect(engine.submit(ask(cancel=cancel)))
+            collect(engine.submit(ask(context=cancel)))
         wait_until(lambda: engine.running == 0)
         assert len(steps) == 5
 
     def test_cancel_or_deadline_while_waiting(self, make_engine: Callable[..., DecodeEngine]) -> None:
         gate = threading.Lock()
         engine = make_engine(max_batch=1, device_lock=gate)
-        cancel = Cancel()
+        cancel = Context()
         with gate:
             blocker = engine.submit(ask())
-            late = engine.submit(ask(deadline=Deadline.after(0.05)))
-            gone = engine.submit(ask(cancel=cancel))
-            cancel.set(ClientGone("gone"))
+            late = engine.submit(ask(context=Context.after(0.05)))
+            gone = engine.submit(ask(context=cancel))
+            cancel.cancel(ClientGone("gone"))
             with pytest.raises(DeadlineExceeded):
                 collect(late)
             with pytest.raises(ClientGone):
@@ -342,18 +342,18 @@ class TestFailures:
         """Its sequence is cancelled before anybody has seen them."""
         engine = make_engine(max_batch=1)
         expected = collect(engine.submit(ask()))
-        cancel = Cancel()
+        cancel = Context()
         start = engine._steps.start
 
         def cancelling(*arguments: Any, **options: Any) -> Launched:
             monkeypatch.undo()
             engine.cache.data[0] = torch.nan  # as deep into the row as any sequence may have come
-            cancel.set(ClientGone("gone"))
+            cancel.cancel(ClientGone("gone"))
             return start(*arguments, **options)
 
         monkeypatch.setattr(engine._steps, "start", cancelling)
         with pytest.raises(ClientGone):
-            collect(engine.submit(ask(speaker=1, cancel=cancel)))
+            collect(engine.submit(ask(speaker=1, context=cancel)))
         assert_same(collect(engine.submit(ask())), expected)
 
     def test_samples_that_are_not_finite(self, make_engine: Callable[..., DecodeEngine]) -> None:

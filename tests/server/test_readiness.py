@@ -20,7 +20,7 @@ from mirrorchat import synth
 from mirrorchat.app import create_app
 from mirrorchat.audio.samples import Samples
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer, ParrotChat
-from mirrorchat.engines import Cancel, Deadline, Engines, Language, Priority, Voice
+from mirrorchat.engines import Context, Engines, Language, Priority, Voice
 from mirrorchat.errors import NotReady, RecognitionFailed, SynthesisFailed
 from mirrorchat.settings import Settings
 from mirrorchat.synth import XttsSynthesizer
@@ -111,7 +111,7 @@ def test_work_that_has_just_come_is_not_stuck(models: Path) -> None:
     try:
         voice = engine.voice([say("hello there my dear friends, how are you")])
         request = engine._request(
-            "hello", voice, Language.ENGLISH, 0, Priority.FIRST, Deadline.after(60), Cancel()
+            "hello", voice, Language.ENGLISH, 0, Priority.FIRST, Context.after(60)
         )  # fmt: skip
         time.sleep(0.3)
         with decode._changed:  # the thread, idle until now, cannot wake
@@ -128,7 +128,7 @@ def test_work_that_has_just_come_is_not_stuck(models: Path) -> None:
 def speak(engine: XttsSynthesizer, voice: Voice) -> Iterator[object]:
     yield from engine.speak(
         "Hello there.", voice, Language.ENGLISH, seed=0, priority=Priority.FIRST,
-        deadline=Deadline.after(60), cancel=Cancel(),
+        context=Context.after(60),
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def test_a_child_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypa
     try:
         engine.check_ready()
         voice = engine.voice([])
-        engine._espeak._children._children[0].end()
+        engine._espeak._workers._workers[0].end()
         engine.check_ready()  # the next sentence starts another
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", str(tmp_path / "no-python"))
@@ -178,17 +178,17 @@ def test_a_child_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypa
 def test_a_recognizer_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, question = EmbeddedRecognizer(), say("good morning")
     try:
-        engine._children._children[0].end()
+        engine._workers._workers[0].end()
         engine.check_ready()  # the next question starts another
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", str(tmp_path / "no-python"))
             with pytest.raises(RecognitionFailed):
-                engine.recognize(question, Language.ENGLISH, cancel=Cancel())
+                engine.recognize(question, Language.ENGLISH, context=Context())
         engines = Engines({Language.ENGLISH: engine}, ParrotChat(), {})
         with pytest.raises(NotReady, match="pocketsphinx does not start") as caught:
             engines.check_ready()
         assert caught.value.retry_after_s
-        assert engine.recognize(question, Language.ENGLISH, cancel=Cancel()).text
+        assert engine.recognize(question, Language.ENGLISH, context=Context()).text
         engines.check_ready()
     finally:
         engine.close()
@@ -197,5 +197,5 @@ def test_a_recognizer_that_does_not_start_again_is_not_ready(tmp_path: Path, mon
 def embedded(engine: EmbeddedSynthesizer, voice: Voice) -> Iterator[object]:
     yield from engine.speak(
         "Hello.", voice, Language.ENGLISH, seed=0, priority=Priority.FIRST,
-        deadline=Deadline.after(60), cancel=Cancel(),
+        context=Context.after(60),
     )  # fmt: skip

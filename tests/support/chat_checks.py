@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mirrorchat.engines import Cancel, Deadline, Message
+from mirrorchat.engines import Context, Message
 from mirrorchat.errors import ChatFailure, ClientGone, NoChatApi
 from mirrorchat.llm import ChatClient
 from mirrorchat.settings import ChatApi
@@ -64,10 +64,10 @@ def client_of(*apis: ChatApi, cooldown_s: float = 30.0) -> ChatClient:
     return ChatClient(apis, cooldown_s=cooldown_s)
 
 
-def stream_of(client: ChatClient, failed: tuple[ChatFailure, ...] = (), **ends: object) -> Iterator[str]:
-    deadline, cancel = ends.get("deadline", Deadline.after(60.0)), ends.get("cancel", Cancel())
-    assert isinstance(deadline, Deadline) and isinstance(cancel, Cancel)
-    return client.stream(ASKED, deadline=deadline, cancel=cancel, failed=failed)
+def stream_of(
+    client: ChatClient, failed: tuple[ChatFailure, ...] = (), context: Context | None = None
+) -> Iterator[str]:
+    return client.stream(ASKED, context=context or Context.after(60.0), failed=failed)
 
 
 def ask(client: ChatClient) -> str:
@@ -89,12 +89,12 @@ def trust_the_test_certificate(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def check_cancel(server: ChatServer) -> None:
     with server, ChatServer(answer("B")) as second, ThreadPoolExecutor(1) as pool:
-        client, cancel = client_of(api_at(server), api_at(second)), Cancel()
-        turn = pool.submit(lambda: list(stream_of(client, cancel=cancel)))
+        client, context = client_of(api_at(server), api_at(second)), Context.after(60.0)
+        turn = pool.submit(lambda: list(stream_of(client, context=context)))
         assert becomes(lambda: bool(server.requests))
         time.sleep(0.1)
         started = time.monotonic()
-        cancel.set(ClientGone("the caller hung up"))
+        context.cancel(ClientGone("the caller hung up"))
         with pytest.raises(ClientGone):
             turn.result(LATE_S)
         assert time.monotonic() - started < 2.0  # 0.1 s on an idle machine

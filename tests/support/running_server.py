@@ -40,8 +40,8 @@ def conf_that_admits_all(folder: Path) -> Path:
     Otherwise a busy test machine would decide how many, and which sentences are buffer_low: then one that goes wrong is
     not drawn again.
     """
-    settings = "mirrorchat.turn.playback.NEEDED_RATE = 0.0\nmirrorchat.pipeline.AWAITED_S = 0.0"
-    change = f"import mirrorchat.pipeline\nimport mirrorchat.turn.playback\n\n{settings}\nbind = "
+    settings = "mirrorchat.turn.playback.NEEDED_RATE = 0.0\nmirrorchat.turn.answer.LOW_BUFFER_S = 0.0"
+    change = f"import mirrorchat.turn.answer\nimport mirrorchat.turn.playback\n\n{settings}\nbind = "
     return changed_conf(folder, "bind = ", change)
 
 

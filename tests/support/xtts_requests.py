@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mirrorchat.audio.samples import Samples
-from mirrorchat.engines import Cancel, Deadline, Language
+from mirrorchat.engines import Context, Language
 from mirrorchat.hardware import native
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode
@@ -99,7 +99,7 @@ def text_ids(network: Network, text: str, language: Language = ENGLISH) -> list[
 
 def ask(ids: Sequence[int] = range(6, 30), speaker: int = 0, seed: int = 0, **changes: Any) -> Request:
     conditioning, embedding = voice(speaker)
-    options: dict[str, Any] = {"max_tokens": 600, "deadline": Deadline.after(120.0), "cancel": Cancel()} | changes
+    options: dict[str, Any] = {"max_tokens": 600, "context": Context.after(120.0)} | changes
     return Request(list(ids), conditioning, embedding, seed, **options)
 
 

@@ -4,8 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.clock import FakeClock
 
-from mirrorchat.engines import Deadline
+from mirrorchat.engines import Context
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown
 from mirrorchat.turn.admission import (
     MAX_ORPHANS,
@@ -32,24 +30,24 @@ from mirrorchat.turn.admission import (
 LONG = 1000.0
 
 
-def deadline(clock: FakeClock, seconds: float = LONG) -> Deadline:
-    return Deadline(clock.now + seconds)
+def deadline(clock: FakeClock, seconds: float = LONG) -> Context:
+    return Context(clock.now + seconds)
 
 
 def test_places_are_bounded_and_come_back() -> None:
     admission = Admission(2)
-    with admission.acquire(Deadline.after(1)), admission.acquire(Deadline.after(1)):
+    with admission.acquire(Context.after(1)), admission.acquire(Context.after(1)):
         assert admission.running == 2
         with pytest.raises(ServerBusy, match="2 callers") as caught:
-            admission.acquire(Deadline.after(1))
+            admission.acquire(Context.after(1))
         assert caught.value.retry_after_s is not None and 1 <= caught.value.retry_after_s <= 60
     assert admission.running == 0
-    admission.acquire(Deadline.after(1)).release()
+    admission.acquire(Context.after(1)).release()
 
 
 def test_a_place_is_held_until_its_last_holder_lets_go() -> None:
     admission = Admission(1)
-    with admission.acquire(Deadline.after(1)) as slot:
+    with admission.acquire(Context.after(1)) as slot:
         slot.hold()
     assert admission.running == 1
     slot.release()
@@ -60,7 +58,7 @@ def test_an_abandoned_place_is_free_at_once_and_what_is_left_over_is_bounded() -
     admission = Admission(1)
     slots = []
     for _ in range(MAX_ORPHANS):
-        with admission.acquire(Deadline.after(1)) as slot:
+        with admission.acquire(Context.after(1)) as slot:
             slot.hold()
             slot.release_early()
             slot.release_early()  # again: harmless
@@ -68,9 +66,9 @@ def test_an_abandoned_place_is_free_at_once_and_what_is_left_over_is_bounded() -
         slots.append(slot)
     assert admission.stats().orphans == MAX_ORPHANS
     with pytest.raises(ServerBusy):
-        admission.acquire(Deadline.after(1))
+        admission.acquire(Context.after(1))
     admission.max_waiting = 1
-    waiting = admission.apply(Deadline.after(30))
+    waiting = admission.apply(Context.after(30))
     slots[0].release()
     assert waiting.slot is not None
     waiting.slot.release()
@@ -80,7 +78,7 @@ def test_an_abandoned_place_is_free_at_once_and_what_is_left_over_is_bounded() -
 
 def test_an_abandoned_place_that_nobody_holds_leaves_nothing_over() -> None:
     admission = Admission(1)
-    with admission.acquire(Deadline.after(1)) as slot:
+    with admission.acquire(Context.after(1)) as slot:
         slot.release_early()
     slot.release_early()
     assert (admission.running, admission.stats().orphans) == (0, 0)
@@ -88,7 +86,7 @@ def test_an_abandoned_place_that_nobody_holds_leaves_nothing_over() -> None:
 
 def test_a_place_is_freed_by_an_error() -> None:
     admission = Admission(1)
-    with pytest.raises(RuntimeError), admission.acquire(Deadline.after(1)):
+    with pytest.raises(RuntimeError), admission.acquire(Context.after(1)):
         raise RuntimeError
     assert admission.running == 0
 
@@ -101,7 +99,7 @@ def test_who_waits_enters_first_come_first_served() -> None:
     with pytest.raises(ServerBusy, match="1 callers"):
         admission.apply(deadline(clock))
     for index, ticket in enumerate(waiting):
-        assert not ticket.settled.is_set() and admission.stats().waiting == 3 - index
+        assert not ticket.granted.done() and admission.stats().waiting == 3 - index
         clock.now += 2.0
         assert running is not None
         running.release()
@@ -197,8 +195,9 @@ def test_a_full_queue_makes_way_for_another_owner() -> None:
     admission.apply(deadline(clock), "greedy")
     greedy = [admission.apply(deadline(clock), "greedy") for _ in range(3)]
     other = admission.apply(deadline(clock), "other")
-    assert isinstance(greedy[2].error, ServerBusy) and greedy[2].error.retry_after_s
-    assert not other.settled.is_set() and admission.stats().waiting == 3
+    refusal = greedy[2].granted.exception()
+    assert isinstance(refusal, ServerBusy) and refusal.retry_after_s
+    assert not other.granted.done() and admission.stats().waiting == 3
     with pytest.raises(ServerBusy):  # two and one: that is fair
         admission.apply(deadline(clock), "other")
     with pytest.raises(ServerBusy):
@@ -208,10 +207,10 @@ def test_a_full_queue_makes_way_for_another_owner() -> None:
 class Waiter:
     """One who waits in `acquire` on a thread of its own."""
 
-    def __init__(self, admission: Admission, **options: Any) -> None:
+    def __init__(self, admission: Admission, context: Context | None = None) -> None:
         self._pool = ThreadPoolExecutor(1)
         before = admission.stats().waiting
-        self.result = self._pool.submit(admission.acquire, options.pop("deadline", Deadline.after(30)), **options)
+        self.result = self._pool.submit(admission.acquire, context or Context.after(30))
         wait_until(lambda: admission.stats().waiting > before)
 
     def error(self) -> BaseException | None:
@@ -230,27 +229,27 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_a_caller_who_hangs_up_leaves_the_queue_within_100_ms() -> None:
     admission = Admission(1, 4)
     times = []
-    with admission.acquire(Deadline.after(30)):
+    with admission.acquire(Context.after(30)):
         for _ in range(5):
-            gone = threading.Event()
-            waiter = Waiter(admission, caller_gone=gone.is_set)
+            context = Context.after(30)
+            waiter = Waiter(admission, context)
             hung_up = time.monotonic()
-            gone.set()
+            context.cancel(ClientGone("the caller hung up"))
             wait_until(lambda: not admission.stats().waiting)
             times.append(time.monotonic() - hung_up)
             assert isinstance(waiter.error(), ClientGone)
     assert sorted(times)[2] < 0.1  # the median: this machine may be busy with something else
     assert admission.stats().refusals[Refusal.HUNG_UP] == 5
-    admission.acquire(Deadline.after(1)).release()  # nothing of them is left
+    admission.acquire(Context.after(1)).release()  # nothing of them is left
 
 
 def test_the_deadline_ends_the_wait() -> None:
     admission = Admission(1, 4)
-    with admission.acquire(Deadline.after(30)):
+    with admission.acquire(Context.after(30)):
         admission._turn_s = 0.01  # the wait looks short
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            admission.acquire(Deadline.after(0.2))
+            admission.acquire(Context.after(0.2))
         assert 0.2 <= time.monotonic() - started < 1.0
     assert admission.stats().waiting == 0
     assert admission.stats().refusals[Refusal.DEADLINE] == 1
@@ -259,33 +258,33 @@ def test_the_deadline_ends_the_wait() -> None:
 def test_stopping_admission_ends_waits_and_not_turns() -> None:
     admission = Admission(1, 4)
     reason = ShuttingDown("bye", retry_after_s=3)
-    with admission.acquire(Deadline.after(30)) as slot:
+    with admission.acquire(Context.after(30)) as slot:
         waiter = Waiter(admission)
         admission.stop_admission(reason)
         assert waiter.error() is reason
-        slot.cancel.check()
+        slot.context.check()
         assert admission.running == 1 and admission.closed
         with pytest.raises(ShuttingDown) as caught:
-            admission.acquire(Deadline.after(1))
+            admission.acquire(Context.after(1))
         assert caught.value.retry_after_s
         admission.end_all(reason)
         with pytest.raises(ShuttingDown):
-            slot.cancel.check()
+            slot.context.check()
     assert admission.stats().refusals[Refusal.SHUTTING_DOWN] == 2
 
 
 def test_ending_all_tells_every_turn_why_and_admits_nobody() -> None:
     admission = Admission(2)
-    first, second = admission.acquire(Deadline.after(1)), admission.acquire(Deadline.after(1))
+    first, second = admission.acquire(Context.after(1)), admission.acquire(Context.after(1))
     reason = ShuttingDown("bye")
     admission.end_all(reason)
     for slot in (first, second):
         with pytest.raises(ShuttingDown, match="bye") as caught:
-            slot.cancel.check()
+            slot.context.check()
         assert caught.value is not reason  # which outlives the turns, and would keep the frames of each
     first.release()
     with pytest.raises(ShuttingDown):
-        admission.acquire(Deadline.after(1))
+        admission.acquire(Context.after(1))
 
 
 def test_a_place_that_came_while_its_caller_left_is_given_back() -> None:
@@ -311,9 +310,10 @@ def test_many_threads_never_pass_the_bound(max_waiting: int) -> None:
         start.wait()
         for turn in range(100):
             try:
-                with admission.acquire(
-                    Deadline.after(5), owner=str(number % 3), caller_gone=partial(bool, turn % 10 == 9)
-                ):
+                context = Context.after(5)
+                if turn % 10 == 9:
+                    context.cancel(ClientGone("the caller hung up"))
+                with admission.acquire(context, tenant=str(number % 3)):
                     seen.append(admission.running)
             except (ServerBusy, ClientGone) as error:
                 refused.append(error)
@@ -330,12 +330,12 @@ def test_many_threads_never_pass_the_bound(max_waiting: int) -> None:
 
 def test_a_turn_whose_place_is_free_already_is_ended_too() -> None:
     admission = Admission(1)
-    slot = admission.acquire(Deadline.after(5))
+    slot = admission.acquire(Context.after(5))
     slot.release()
     assert admission.running == 0
     admission.end_all(ShuttingDown("bye"))  # its speech may still be on the way to a slow reader
     with pytest.raises(ShuttingDown):
-        slot.cancel.check()
+        slot.context.check()
 
 
 class CallersComeAndGo(RuleBasedStateMachine):
@@ -370,7 +370,7 @@ class CallersComeAndGo(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.waiting))
         self.waiting.remove(ticket)
-        self.served_since.pop(ticket.owner, None)
+        self.served_since.pop(ticket.tenant, None)
         self.admission.withdraw(ticket)
         self.settle()
 
@@ -421,10 +421,10 @@ class CallersComeAndGo(RuleBasedStateMachine):
         for slot in self.admission._slots:
             if slot not in self.running:
                 self.running.append(slot)
-                self.check_round(slot.owner)
-        self.waiting = [ticket for ticket in self.waiting if not ticket.settled.is_set()]
-        holding = {slot.owner for slot in self.running}
-        empty_handed = {ticket.owner for ticket in self.waiting} - holding
+                self.check_round(slot.tenant)
+        self.waiting = [ticket for ticket in self.waiting if not ticket.granted.done()]
+        holding = {slot.tenant for slot in self.running}
+        empty_handed = {ticket.tenant for ticket in self.waiting} - holding
         self.served_since = {owner: self.served_since.get(owner, []) for owner in empty_handed}
 
     def check_round(self, owner: str) -> None:
@@ -458,7 +458,7 @@ TestAdmission.settings = settings(max_examples=60, stateful_step_count=40, deadl
 
 def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
     admission = Admission(4)
-    slots = [admission.acquire(Deadline.after(60)) for _ in range(3)]
+    slots = [admission.acquire(Context.after(60)) for _ in range(3)]
     admission.spoke(2.0 * SLOW_RATE, 1.0, speaking=1.0)  # alone it is fast enough
     assert slots[0].prebuffer_s == pytest.approx(2 * PREBUFFER_PER_CALLER_S)
     slots[2].release()
@@ -473,7 +473,7 @@ def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
 @pytest.mark.parametrize(("rate", "prebuffer_s"), [(0.99 * SLOW_RATE, SLOW_PREBUFFER_S), (SLOW_RATE, 0.0)])
 def test_one_caller_alone_is_given_a_lead_where_speech_is_slow(rate: float, prebuffer_s: float) -> None:
     admission = Admission(4)
-    slot = admission.acquire(Deadline.after(60))
+    slot = admission.acquire(Context.after(60))
     assert slot.prebuffer_s == SLOW_PREBUFFER_S  # nothing is known
     admission.spoke(rate, 1.0, speaking=1.0)
     assert slot.prebuffer_s == prebuffer_s

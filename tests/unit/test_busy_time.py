@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrorchat.turn.busy_time import BusyTime
+from mirrorchat.turn.stopwatch import BusyTime
 
 
 def test_nothing_done_is_no_time() -> None:

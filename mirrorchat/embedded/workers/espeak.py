@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio, Samples
-from mirrorchat.embedded.workers.espeak_child import HEADER
-from mirrorchat.embedded.workers.process import ChildFailed, WorkerProcesses
-from mirrorchat.engines import Cancel, Deadline, Language
+from mirrorchat.embedded.workers.espeak_worker import HEADER
+from mirrorchat.embedded.workers.process import WorkerFailed, WorkerProcesses
+from mirrorchat.engines import Context, Language
 from mirrorchat.errors import SynthesisFailed
 
 # klatt4 is the variant that is understood best: pocketsphinx errs on 22 % of its words, on 50 % of the default voice's.
@@ -74,49 +74,49 @@ class Espeak:
     """
 
     def __init__(self) -> None:
-        self._children = WorkerProcesses("mirrorchat.embedded.workers.espeak_child")
+        self._workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
 
     def warm_up(self) -> None:
-        """Start the process. Raises ChildFailed with the reason when eSpeak NG cannot be loaded."""
-        self._children.warm_up()
+        """Start the process. Raises WorkerFailed with the reason when eSpeak NG cannot be loaded."""
+        self._workers.warm_up()
 
-    def speak(self, text: str, language: Language, *, deadline: Deadline | None, cancel: Cancel) -> Spoken:
+    def speak(self, text: str, language: Language, *, context: Context) -> Spoken:
         """Return `text` as speech: float32 in [-1, 1], 22,050 Hz, empty when there is nothing in it to say.
 
-        Raises SynthesisFailed when the process crashes, hangs or answers nonsense (the next call gets a new one),
-        DeadlineExceeded, and the reason of `cancel`.
+        Raises SynthesisFailed when the process crashes, hangs or answers nonsense (the next call gets a new one), and
+        what ends `context`.
         """
         rate_hz = _USUAL_RATE_HZ
         parts: list[Samples] = [np.zeros(0, np.float32)]
         phonemes = []
         for run in split_runs(text, language):
-            spoken = self._speak_run(run, deadline, cancel)
+            spoken = self._speak_run(run, context)
             rate_hz = spoken.audio.sample_rate
             parts += [spoken.audio.samples, np.zeros(int(run.pause_s * rate_hz), np.float32)]
             phonemes.append(spoken.phonemes)
         return Spoken(Audio(np.concatenate(parts), rate_hz), " ".join(phonemes))
 
     def check_start(self) -> None:
-        """Raise ChildFailed with the reason when the process has just failed to start."""
-        self._children.check_start()
+        """Raise WorkerFailed with the reason when the process has just failed to start."""
+        self._workers.check_start()
 
     def pids(self) -> list[int]:
         """Return the ids of the running processes."""
-        return self._children.pids()
+        return self._workers.pids()
 
     def close(self) -> None:
         """End the process."""
-        self._children.close()
+        self._workers.close()
 
-    def _speak_run(self, run: Run, deadline: Deadline | None, cancel: Cancel) -> Spoken:
+    def _speak_run(self, run: Run, context: Context) -> Spoken:
         text = run.text.encode()
         if len(text) > _MAX_TEXT_BYTES:
             raise SynthesisFailed("the sentence is too long to be spoken in one piece")
         request = VOICES[run.language].encode() + b"\0" + text
         try:
-            answer = self._children.request(request, limit_s=_REQUEST_LIMIT_S, deadline=deadline, cancel=cancel)
+            answer = self._workers.request(request, limit_s=_REQUEST_LIMIT_S, context=context)
             return _decode(answer)
-        except ChildFailed as error:
+        except WorkerFailed as error:
             raise SynthesisFailed(f"the sentence could not be spoken: eSpeak NG: {error}") from None
 
 
@@ -158,11 +158,11 @@ def _pause_s(text: str) -> float:
 
 def _decode(answer: bytes) -> Spoken:
     if len(answer) < HEADER.size:
-        raise ChildFailed("its answer is malformed")
+        raise WorkerFailed("its answer is malformed")
     rate_hz, length = HEADER.unpack_from(answer)
     sound = answer[HEADER.size + length :]
     if not 8_000 <= rate_hz <= 48_000 or length > len(answer) - HEADER.size or len(sound) % 2:
-        raise ChildFailed("its answer is malformed")
+        raise WorkerFailed("its answer is malformed")
     phonemes = answer[HEADER.size : HEADER.size + length].decode(errors="replace")
     pcm: npt.NDArray[np.int16] = np.frombuffer(sound, dtype="<i2")
     return Spoken(Audio(pcm.astype(np.float32) / 32768.0, rate_hz), phonemes)

@@ -1,9 +1,9 @@
-"""Warm child processes: native libraries that crash, stall or hold Python's lock are kept out of the server's process.
+"""Warm worker processes: native libraries that crash, stall or hold Python's lock stay out of the server's process.
 
-`WorkerProcesses` is the worker's side; `serve` is the child's. They speak length-prefixed frames over one socket
-pair that is the child's standard input and output, so a child ends when its worker does, whatever ended it. (Linux's
-PR_SET_PDEATHSIG is of no use here: it fires when the *thread* that started the child ends, and engines are loaded in a
-thread that does.)
+`WorkerProcesses` is the server's side; `serve` is the worker's. They exchange length-prefixed frames over one socket
+pair, which is the worker's standard input and output, so a worker ends when the server does, whatever ended it.
+(Linux's PR_SET_PDEATHSIG is of no use here: it fires when the *thread* that started the worker ends, and engines are
+loaded in a thread that does.)
 """
 
 import contextlib
@@ -19,84 +19,79 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mirrorchat.embedded.workers.serve import ANSWER, MAX_FRAME_BYTES, REQUEST
-from mirrorchat.engines import Cancel, Deadline
+from mirrorchat.engines import Context
 
-_POLL_S = 0.05  # how soon a cancelled caller is let go
+RETRY_S = 5.0  # no further start is tried for so long after a failed one
+
+_ROOT = Path(__file__).resolve().parents[3]
 _START_LIMIT_S = 30.0
-RETRY_S = 5.0  # for so long after a failed start there is no use in asking again
 
 
-class ChildFailed(Exception):
-    """A child gave no answer: it ended, took too long, sent nonsense or could not do it. The next request is safe."""
+class WorkerFailed(Exception):
+    """A worker gave no answer: it ended, took too long, sent nonsense or failed. The next request is safe."""
 
 
 class WorkerProcesses:
-    """Up to `count` children that run `python -m module`, each answering one request at a time. Thread-safe.
+    """Up to `count` processes that run `python -m module`, each answering one request at a time. Thread-safe.
 
-    A child is started by the first request that needs it (or by `warm_up`), and after a failure by the next request.
+    The first request that needs a process starts it (or `warm_up` does); after a failure the next request does.
     """
 
     def __init__(self, module: str, count: int = 1) -> None:
-        self._children = [_Child(module) for _ in range(count)]
-        self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()  # last in, first out: the warm one first
-        for child in reversed(self._children):
-            self._idle.put(child)
+        self._workers = [_Worker(module) for _ in range(count)]
+        self._idle: queue.Queue[_Worker] = queue.LifoQueue()  # last in, first out: the warm one first
+        for worker in reversed(self._workers):
+            self._idle.put(worker)
 
     def warm_up(self) -> None:
-        """Start one child and wait until it is loaded. Raises ChildFailed with the reason when it cannot load."""
-        with self._borrow(None, Cancel()) as child:
-            child.ensure_started(_watch(_START_LIMIT_S, None, Cancel()))
+        """Start one process and wait until it is loaded. Raises WorkerFailed with the reason when it cannot load."""
+        with self._borrow(Context()) as worker:
+            worker.ensure_started(Context())
 
-    def request(self, body: bytes, *, limit_s: float, deadline: Deadline | None, cancel: Cancel) -> bytes:
-        """Return the child's answer to `body` (at most 32 MiB).
+    def request(self, body: bytes, *, limit_s: float, context: Context) -> bytes:
+        """Return the answer to `body` (at most 32 MiB).
 
-        Raises ChildFailed when none came within `limit_s` seconds of a child being free, DeadlineExceeded at
-        `deadline`, and the reason of `cancel` within 0.1 s of its being set, also while waiting for a free child.
+        Raises WorkerFailed when none came within `limit_s` seconds after a process was free, and what ends `context`,
+        at once, also while no process is free.
         """
         if len(body) > MAX_FRAME_BYTES:
-            raise ChildFailed("the request is too large")
-        with self._borrow(deadline, cancel) as child:
-            return child.request(body, limit_s, deadline, cancel)
+            raise WorkerFailed("the request is too large")
+        with self._borrow(context) as worker:
+            return worker.request(body, limit_s, context)
 
     def check_start(self) -> None:
-        """Raise ChildFailed with the reason when a child has failed to start within the last RETRY_S seconds."""
-        for child in self._children:
-            if child.failed_start is not None and time.monotonic() - child.failed_at < RETRY_S:
-                raise ChildFailed(*child.failed_start.args)  # a kept one would gather the frames of all who ask
+        """Raise WorkerFailed with the reason when a process has failed to start within the last RETRY_S seconds."""
+        for worker in self._workers:
+            if worker.failed_start is not None and time.monotonic() - worker.failed_at < RETRY_S:
+                raise WorkerFailed(*worker.failed_start.args)  # a kept one would gather the frames of all who ask
 
     def pids(self) -> list[int]:
-        """Return the process ids of the children that are running."""
-        return [pid for child in self._children if (pid := child.pid()) is not None]
+        """Return the ids of the running processes."""
+        return [pid for worker in self._workers if (pid := worker.pid()) is not None]
 
     def close(self) -> None:
-        """End all children. A request that is under way fails."""
-        for child in self._children:
-            child.end()
+        """End all processes. A request in progress fails."""
+        for worker in self._workers:
+            worker.end()
 
     @contextlib.contextmanager
-    def _borrow(self, deadline: Deadline | None, cancel: Cancel) -> Iterator["_Child"]:
-        child = None
-        while child is None:
-            cancel.check()
-            if deadline is not None:
-                deadline.check()
-            with contextlib.suppress(queue.Empty):
-                child = self._idle.get(timeout=_POLL_S)
+    def _borrow(self, context: Context) -> Iterator["_Worker"]:
+        worker = context.wait(self._idle)
         try:
-            yield child
+            yield worker
         finally:
-            self._idle.put(child)
+            self._idle.put(worker)
 
 
-class _Child:
-    """One child process, used by one thread at a time."""
+class _Worker:
+    """One process, used by one thread at a time."""
 
     def __init__(self, module: str) -> None:
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._owner = 0
-        self.failed_start: ChildFailed | None = None  # of the last start, at `failed_at`
+        self.failed_start: WorkerFailed | None = None  # of the last start, at `failed_at`
         self.failed_at = 0.0
         self._end: Callable[[], object] = lambda: None
 
@@ -104,111 +99,127 @@ class _Child:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
-    def request(self, body: bytes, limit_s: float, deadline: Deadline | None, cancel: Cancel) -> bytes:
-        self.ensure_started(_watch(_START_LIMIT_S, deadline, cancel))
-        watch = _watch(limit_s, deadline, cancel)
+    def request(self, body: bytes, limit_s: float, context: Context) -> bytes:
+        self.ensure_started(context)
         try:
-            self._send(REQUEST.pack(len(body), int(limit_s * 1000)) + body, watch)
-            done, answer = self._receive(watch)
+            exchange = _Exchange(self._connected(), limit_s, context)
+            with exchange:
+                exchange.send(REQUEST.pack(len(body), int(limit_s * 1000)) + body)
+                done, answer = exchange.receive()
         except BaseException:  # the answer may still come, and nobody waits for it: no later request may read it
             self.end()
             raise
         if not done:
-            raise ChildFailed(f"it failed with {answer.decode(errors='replace')[:200]}")
+            raise WorkerFailed(f"it failed with {answer.decode(errors='replace')[:200]}")
         return answer
 
-    def ensure_started(self, watch: Callable[[], None]) -> None:
+    def ensure_started(self, context: Context) -> None:
         if self.pid() is not None and self._owner == os.getpid():
             return
         self.end()
         try:
             self._start()
-            done, answer = self._receive(watch)
+            with _Exchange(self._connected(), _START_LIMIT_S, context) as exchange:
+                done, answer = exchange.receive()
             if not done:
-                raise ChildFailed(answer.decode(errors="replace"))
+                raise WorkerFailed(answer.decode(errors="replace"))
             self.failed_start = None
         except BaseException as error:
             self.end()
-            if isinstance(error, ChildFailed):
-                self.failed_start, self.failed_at = ChildFailed(*error.args), time.monotonic()
+            if isinstance(error, WorkerFailed):
+                self.failed_start, self.failed_at = WorkerFailed(*error.args), time.monotonic()
             raise
 
     def end(self) -> None:
         self._end()
 
+    def _connected(self) -> socket.socket:
+        assert self._socket is not None, "a worker is started first"
+        return self._socket
+
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         try:
             with theirs:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", self._module],
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
-                    stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill and block the child
+                    stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill and block the worker
                     start_new_session=True,  # so that its fork is ended with it
                     env={**os.environ, "PYTHONPATH": path},
                 )
         except OSError as error:
             ours.close()
-            raise ChildFailed(f"it cannot be started: {error.strerror}") from error
-        ours.settimeout(_POLL_S)
+            raise WorkerFailed(f"it cannot be started: {error.strerror}") from error
         self._process, self._socket, self._owner = process, ours, os.getpid()
         self._end = weakref.finalize(self, _end, process, ours, self._owner)
 
-    def _send(self, data: bytes, watch: Callable[[], None]) -> None:
-        assert self._socket is not None
-        view = memoryview(data)
-        while view:
-            watch()
-            try:
-                view = view[self._socket.send(view) :]
-            except TimeoutError:
-                continue
-            except OSError:
-                raise ChildFailed("it ended") from None
 
-    def _receive(self, watch: Callable[[], None]) -> tuple[bool, bytes]:
-        done, length = ANSWER.unpack(self._read(ANSWER.size, watch))
+class _Exchange:
+    """One request and its answer over a worker's socket, within `limit_s` seconds. A context manager.
+
+    The cancellation of `context` shuts the socket down, which wakes whoever reads or writes.
+    """
+
+    def __init__(self, connection: socket.socket, limit_s: float, context: Context) -> None:
+        self._socket = connection
+        self._limit_s = limit_s
+        self._give_up_at = min(time.monotonic() + limit_s, context.deadline)
+        self._context = context
+        self._undo: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> "_Exchange":
+        self._undo = self._context.on_cancel(lambda _: self._shut_down())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo()
+
+    def send(self, data: bytes) -> None:
+        with self._failures():
+            self._socket.sendall(data)
+
+    def receive(self) -> tuple[bool, bytes]:
+        done, length = ANSWER.unpack(self._read(ANSWER.size))
         if done not in (0, 1) or length > MAX_FRAME_BYTES:
-            raise ChildFailed("its answer is malformed")
-        return bool(done), self._read(length, watch)
+            raise WorkerFailed("its answer is malformed")
+        return bool(done), self._read(length)
 
-    def _read(self, length: int, watch: Callable[[], None]) -> bytes:
-        assert self._socket is not None
+    def _read(self, length: int) -> bytes:
         parts = bytearray()
         while len(parts) < length:
-            watch()
-            try:
+            with self._failures():
                 part = self._socket.recv(min(length - len(parts), 1 << 20))
-            except TimeoutError:
-                continue
-            except OSError:
-                part = b""
             if not part:
-                raise ChildFailed("it ended")
+                self._context.check()
+                raise WorkerFailed("it ended")
             parts += part
         return bytes(parts)
 
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Let one call use the socket in time. Raises what ends the context, or WorkerFailed."""
+        self._context.check()
+        self._socket.settimeout(max(self._give_up_at - time.monotonic(), 1e-3))
+        try:
+            yield
+        except TimeoutError:
+            self._context.check()
+            raise WorkerFailed(f"it gave no answer within {self._limit_s:g} s") from None
+        except OSError:
+            self._context.check()
+            raise WorkerFailed("it ended") from None
 
-def _watch(limit_s: float, deadline: Deadline | None, cancel: Cancel) -> Callable[[], None]:
-    """Return a function that raises when there is no more reason to wait."""
-    limit_at = time.monotonic() + limit_s
-
-    def check() -> None:
-        cancel.check()
-        if deadline is not None:
-            deadline.check()
-        if time.monotonic() >= limit_at:
-            raise ChildFailed(f"it gave no answer within {limit_s:g} s")
-
-    return check
+    def _shut_down(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _end(process: subprocess.Popen[bytes], ours: socket.socket, owner: int) -> None:
     ours.close()
-    if os.getpid() != owner:  # a fork of the worker: the child is not its own to end or to wait for
+    if os.getpid() != owner:  # a fork of the server: the worker is not its own to end or to wait for
         process.returncode = 0
         return
     if process.poll() is None:

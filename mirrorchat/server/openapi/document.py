@@ -4,7 +4,7 @@ from flask import Blueprint, Response, jsonify
 
 from mirrorchat import __version__
 from mirrorchat.audio.decoding import SHORTEST_S
-from mirrorchat.server.answers import FLAGS, STREAMED_FORMS, WHOLE_FORMS
+from mirrorchat.server.answers import FLAGS, STREAMED_FORMATS, WHOLE_FORMATS
 from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS
 from mirrorchat.server.openapi.parts import BINARY, SECONDS, STATUSES, TEXT, Schema, answered, operation, record, ref
 from mirrorchat.server.runtime import runtime
@@ -108,7 +108,7 @@ def _question_schema(settings: Settings) -> Schema:
         stream={"type": "string", "enum": list(FLAGS)},
         response_format={
             "type": "string",
-            "enum": list(WHOLE_FORMS | STREAMED_FORMS),
+            "enum": list(WHOLE_FORMATS | STREAMED_FORMATS),
             "description": "wav or json; with stream all but json. Overrides the header Accept",
         },
         session_id={"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$", "description": "of an earlier answer"},

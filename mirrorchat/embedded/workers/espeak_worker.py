@@ -1,4 +1,4 @@
-"""The eSpeak NG worker process (`python -m mirrorchat.embedded.workers.espeak_child`): voice and text in, speech out.
+"""The eSpeak NG worker process (`python -m mirrorchat.embedded.workers.espeak_worker`): voice and text in, speech out.
 
 eSpeak NG is a separate program under the GPL-3, reached through the shared library that espeakng-loader packs. Request
 body: `voice NUL text`, UTF-8. Answer body: `HEADER` (sample rate in Hz, length of the phonemes in bytes), the phonemes

@@ -1,4 +1,4 @@
-"""The pocketsphinx worker (`python -m mirrorchat.embedded.workers.pocketsphinx_child`): 16 kHz samples in, words out.
+"""The pocketsphinx worker (`python -m mirrorchat.embedded.workers.pocketsphinx_worker`): 16 kHz samples in, words out.
 
 It is a process of its own because pocketsphinx holds Python's global lock while it decodes: in the server, every other
 caller would stand still for a fifth of each question's length. Request body: 16-bit little-endian mono samples at

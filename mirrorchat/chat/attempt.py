@@ -1,0 +1,236 @@
+"""One request to one chat API: a thread reads the answer, the caller's thread waits for its pieces.
+
+The reading thread does what blocks (name look-up, connection, TLS, reads). The caller's thread waits on a queue, within
+its context and the API's own limits. A socket's timeout cannot hold a limit against a server that sends one byte now
+and then, and nothing interrupts a name look-up; here the caller goes on in time whatever the socket does, and shutting
+the connection down ends the thread.
+"""
+
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import requests
+import urllib3
+
+from mirrorchat.chat.chunks import Reader
+from mirrorchat.chat.connection import Connection, post
+from mirrorchat.chat.stream import AnswerFailed, events
+from mirrorchat.engines import Context
+from mirrorchat.errors import ChatFault, DeadlineExceeded
+from mirrorchat.settings import ChatApi
+
+_MAX_STREAM_BYTES = 64_000_000  # 20,000 one-character events of 3 kB each; comments count too
+_MAX_RETRY_AFTER_S = 300.0
+_READ_BYTES = 16_384
+_GRACE_S = 1.0  # wait for [DONE] after a finish_reason: everything has been said, but some servers say more after it
+_MARGIN_S = 0.05  # past the deadline, which is then noticed by the caller and not mistaken for the API's fault
+_JOIN_S = 1.0
+# Shown in a reason; any other type is only called unknown, because a header can echo the key like a body can.
+_KNOWN_TYPES = ("text/html", "text/plain", "text/xml", "application/xml", "application/octet-stream")
+
+Piece = TypeVar("Piece")  # of an answer: text, or a chunk as OpenAI's API streams it
+
+
+class _Finished:
+    """Queued when the API has said why the answer ended; the stream may go on."""
+
+
+class Attempt(Generic[Piece]):
+    """One request to one API. A context manager: leaving it closes the connection and ends the thread."""
+
+    def __init__(self, api: ChatApi, request: Mapping[str, Any], reader: Reader[Piece]) -> None:
+        self._api = api
+        self._request = request
+        self._reader = reader
+        self._connection = Connection()
+        # Never blocks the reading thread; what it can hold is bounded by MAX_ANSWER_CHARS. None is the end.
+        self._events: queue.Queue[Piece | _Finished | BaseException | None] = queue.Queue()
+        self._finished_at: float | None = None
+        self._started_at = time.monotonic()
+        self._connect_timeout_s = api.timeout_s
+        # a daemon, because a name look-up that hangs cannot be ended and must not keep the process alive
+        self._thread = threading.Thread(target=self._run, name=f"chat-{api.host}", daemon=True)
+
+    def __enter__(self) -> "Attempt[Piece]":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._connection.close()
+        # Once connected the thread ends at once. Before that it is in the name look-up or in connect(), which end by
+        # themselves, and sends nothing any more.
+        if self._connection.connected and self._thread.ident is not None:
+            self._thread.join(_JOIN_S)
+
+    def pieces(self, context: Context) -> Iterator[Piece]:
+        """Yield the answer; called once. Raises AnswerFailed, and what ends `context`."""
+        context.check()
+        self._connect_timeout_s = min(self._api.timeout_s, context.remaining_s() + _MARGIN_S)
+        self._thread.start()
+        begun = False
+        while True:
+            try:
+                event = context.wait(self._events, timeout_s=self._limit_s(begun))
+            except (TimeoutError, DeadlineExceeded) as error:
+                if self._is_over(begun):
+                    return
+                if isinstance(error, DeadlineExceeded):  # last: an API that used up its own time is blamed for it
+                    raise
+                continue
+            if event is None:
+                return
+            if isinstance(event, BaseException):
+                raise event
+            if not isinstance(event, _Finished):
+                begun = True
+                yield event
+            context.check()
+
+    def _limit_s(self, begun: bool) -> float:
+        """Return for how many seconds more the queue may stay empty."""
+        api, started_at = self._api, self._started_at
+        ends = [started_at + api.total_timeout_s]
+        if not begun:
+            ends.append(started_at + api.first_token_timeout_s)
+        elif self._finished_at is not None:
+            ends.append(self._finished_at + _GRACE_S)
+        if not self._connection.connected:
+            ends.append(started_at + api.timeout_s)
+        return max(0.0, min(ends) - time.monotonic())
+
+    def _is_over(self, begun: bool) -> bool:
+        """Return whether the answer is whole although the server keeps the line; raise AnswerFailed when time is up.
+
+        Called only when nothing is queued, so that a slow reader never makes a fast API look slow.
+        """
+        now, api = time.monotonic(), self._api
+        spent_s = now - self._started_at
+        if begun and self._finished_at is not None and now - self._finished_at >= _GRACE_S:
+            return True
+        if not self._connection.connected and spent_s >= api.timeout_s:
+            raise AnswerFailed(f"no connection within {api.timeout_s:g} s", ChatFault.TIMEOUT)
+        if not begun and spent_s >= api.first_token_timeout_s:
+            raise AnswerFailed(f"no answer within {api.first_token_timeout_s:g} s", ChatFault.TIMEOUT)
+        if spent_s >= api.total_timeout_s:
+            raise AnswerFailed(f"no whole answer within {api.total_timeout_s:g} s", ChatFault.TIMEOUT)
+        return False
+
+    def _run(self) -> None:
+        """Ask, and queue the pieces and how it ended. Runs in the attempt's own thread."""
+        try:
+            # A session of its own: requests does not promise that one can be shared between threads, and a connection
+            # kept from an earlier call could not be told from one that the server has closed meanwhile.
+            with (
+                requests.Session() as session,
+                post(session, self._connection, self._api, self._request, self._connect_timeout_s) as response,
+            ):
+                for piece in self._reader.passed_on(self._pieces(response)):
+                    self._events.put(piece)
+                self._events.put(None)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            self._events.put(_as_failed(error, self._api))
+        except BaseException as error:  # AnswerFailed, or a mistake of ours: the caller's thread raises it
+            self._events.put(error)
+        finally:
+            self._connection.close()
+
+    def _pieces(self, response: requests.Response) -> Iterator[Piece]:
+        """Yield the pieces of an answer of either form; raise AnswerFailed for any other response, unread."""
+        _check_status(response)
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind == "text/event-stream":
+            yield from self._streamed(_chunks(response))
+        elif kind == "application/json":
+            yield from self._reader.whole(_chunks(response))
+        else:
+            raise AnswerFailed(f"not an event stream ({kind if kind in _KNOWN_TYPES else 'unknown type'})")
+
+    def _streamed(self, chunks: Iterator[bytes]) -> Iterator[Piece]:
+        """Yield the pieces of a stream up to [DONE]; raise AnswerFailed when it ends before it is finished."""
+        empty = True
+        try:
+            for name, data in events(chunks):
+                empty = False
+                if data.strip() == "[DONE]":
+                    return
+                piece, finished = self._reader.event(name, data)
+                if piece is not None:
+                    yield piece
+                if finished and self._finished_at is None:
+                    self._finished_at = time.monotonic()
+                    self._events.put(_Finished())
+        except (urllib3.exceptions.HTTPError, OSError):
+            if self._finished_at is None:  # what breaks after a finish_reason breaks nothing of the answer
+                raise
+        if self._finished_at is None:
+            raise AnswerFailed("an empty stream" if empty else "the stream broke off")
+
+
+def _check_status(response: requests.Response) -> None:
+    """Raise AnswerFailed for anything but 200. The body stays unread: it can be endless, and can echo the key."""
+    status = response.status_code
+    if 300 <= status < 400:
+        reason = f"HTTP {status}, a redirect, which is not followed: a key goes to no other host"
+        raise AnswerFailed(reason, ChatFault.STATUS, status=status)
+    if status != 200:
+        retry_after_s = _retry_after_s(response) if status in (429, 503) else 0.0
+        raise AnswerFailed(f"HTTP {status}", ChatFault.STATUS, status=status, retry_after_s=retry_after_s)
+
+
+def _retry_after_s(response: requests.Response) -> float:
+    """Return the seconds of Retry-After, at most _MAX_RETRY_AFTER_S; 0.0 when there is none, or a date."""
+    text = response.headers.get("Retry-After", "").strip()
+    # at most nine digits: more would only ever mean the limit, or nonsense
+    return min(float(text), _MAX_RETRY_AFTER_S) if text.isdecimal() and len(text) < 10 else 0.0
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """Yield the body as it comes: read1 waits for something, the other ways to read wait for a full buffer."""
+    size = 0
+    while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
+        size += len(chunk)
+        if size > _MAX_STREAM_BYTES:
+            raise AnswerFailed("the stream is too long")
+        yield chunk
+
+
+def _as_failed(error: BaseException, api: ChatApi) -> AnswerFailed:
+    """Say for people what an error of requests, urllib3 or the socket means. Foreign errors are told apart only here.
+
+    By their types along the chain of causes; never by their texts, and never with them: they hold URLs and headers.
+    """
+    chain: list[BaseException] = []
+    while error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__ or error
+    # requests' errors about a URL, a header or a proxy's address are all ValueErrors; deeper down one can mean anything
+    if isinstance(chain[0], ValueError):
+        return AnswerFailed("the request cannot be sent: check the url, the headers and the proxy", ChatFault.REQUEST)
+    for kinds, fault, reason in _REASONS:
+        if any(isinstance(link, kinds) for link in chain):
+            return AnswerFailed(reason.format(timeout_s=f"{api.timeout_s:g}"), fault)
+    return AnswerFailed("the connection broke off", ChatFault.CONNECTION)
+
+
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], ChatFault, str], ...] = (
+    (
+        (requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), ChatFault.PROXY, "the proxy could not be used",
+    ),
+    ((urllib3.exceptions.NameResolutionError, socket.gaierror), ChatFault.NAME, "its name cannot be resolved"),
+    ((ConnectionRefusedError,), ChatFault.REFUSED, "refused the connection"),
+    ((urllib3.exceptions.ReadTimeoutError,), ChatFault.TIMEOUT, "silent for {timeout_s} s"),
+    (
+        (urllib3.exceptions.ConnectTimeoutError, TimeoutError), ChatFault.TIMEOUT, "no connection within {timeout_s} s",
+    ),
+    ((ssl.SSLError, urllib3.exceptions.SSLError), ChatFault.TLS, "no secure connection (TLS error)"),
+    ((urllib3.exceptions.NewConnectionError,), ChatFault.CONNECTION, "cannot be reached"),
+    (
+        (urllib3.exceptions.DecodeError, requests.exceptions.ContentDecodingError), ChatFault.ANSWER,
+        "a body that cannot be decoded",
+    ),
+)  # fmt: skip

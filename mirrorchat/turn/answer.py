@@ -1,0 +1,227 @@
+"""One answer: its text read from the chat, split into sentences, and spoken while the rest is still being written."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from mirrorchat.audio.samples import Audio
+from mirrorchat.engines import Batched, Context, Language, Priority, Synthesizer, Voice
+from mirrorchat.errors import ChatFailure, ChatInterrupted, SynthesisFailed
+from mirrorchat.text.splitter import SentenceSplitter
+from mirrorchat.turn.admission import Slot
+from mirrorchat.turn.events import (
+    Event,
+    SentenceFailed,
+    SpokenAudio,
+    StartedOver,
+    TextDelta,
+    VoiceKnown,
+)
+from mirrorchat.turn.helpers import TURN_OVER, EventQueue, Helpers
+from mirrorchat.turn.playback import PlayoutBuffer, Prebuffer, ReorderBuffer
+from mirrorchat.turn.stopwatch import Stopwatch
+
+UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is started
+SENTENCES_AT_ONCE = 2  # of one answer, where the synthesizer has a batch: the next is ready when one has been heard
+LOW_BUFFER_S = 3.0  # of speech left to play: nearly two of XTTS's longest chunks
+HELPERS = 2 + SENTENCES_AT_ONCE  # of one answer: one reads text, one starts sentences, one speaks each of them
+
+# An answer in pieces, from the APIs that are not among those that failed.
+Texts = Callable[[Sequence[ChatFailure], Context], Iterator[str]]
+Item = TypeVar("Item")
+
+
+def with_fallback(
+    attempt: Callable[[Sequence[ChatFailure]], Iterator[Item]], context: Context
+) -> Iterator[Item | StartedOver]:
+    """Yield what `attempt` yields; start over without the APIs that failed as long as the caller has had nothing.
+
+    Raises ChatInterrupted when an answer breaks off of which the caller has had some (`context.heard`), and whatever
+    else `attempt` raises.
+    """
+    failed: Sequence[ChatFailure] = ()
+    while True:
+        try:
+            yield from attempt(failed)
+            return
+        except ChatInterrupted as error:
+            if context.heard:
+                raise
+            failed = error.failures
+        yield StartedOver()
+
+
+@dataclass(frozen=True)
+class Speech:
+    """How an answer is spoken: by which engine, in which language, from which seed."""
+
+    synthesizer: Synthesizer
+    language: Language
+    seed: int
+
+
+class SpokenAnswer:
+    """One attempt at an answer. One helper reads its text, another starts its sentences, and each has one to speak it.
+
+    `voice` becomes known while the text is read. The slot's context ends the attempt; `context.heard` tells whether
+    the caller listens already.
+    """
+
+    def __init__(
+        self,
+        texts: Callable[[Context], Iterator[str]],
+        voice: "Future[Voice]",
+        speech: Speech,
+        *,
+        helpers: Helpers,
+        slot: Slot,
+        watch: Stopwatch,
+    ) -> None:
+        self._texts = texts
+        self._voice = voice
+        self._speech = speech
+        self._helpers = helpers
+        self._slot = slot
+        self._watch = watch
+        self._context = slot.context.child()
+        self._events: EventQueue[Event] = EventQueue(slot.context)
+        self._at_once = SENTENCES_AT_ONCE if isinstance(speech.synthesizer, Batched) else 1
+        self._changed = threading.Condition()  # guards what follows, up to `_playout`
+        self._changes = 0
+        self._sentences: deque[str] = deque()  # read, and not started
+        self._all_read = False
+        self._in_progress = 0  # sentences
+        self._spoken_s = 0.0
+        self._fetched_s = 0.0
+        self._playout = PlayoutBuffer()
+        self._out = ReorderBuffer(Prebuffer[Event](self._hand_over, lambda: slot.prebuffer_s))
+
+    def run(self) -> Iterator[Event]:
+        """Yield the events of the answer until all of it is out.
+
+        Raises ChatInterrupted, NoChatApi, SynthesisFailed for an answer without a word, and what ends the context.
+        """
+        try:
+            for work in (self._read_text, self._speak_sentences):
+                self._submit(work)
+            for event in self._events:
+                if isinstance(event, SpokenAudio):
+                    self._note(fetched_s=event.audio.duration_s)
+                yield event
+        finally:
+            self._context.cancel(TURN_OVER)
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        self._helpers.submit(self._slot, partial(self._report, work))
+
+    def _report(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._events.end(error)
+
+    def _read_text(self) -> None:
+        splitter = SentenceSplitter(self._speech.language)
+        for piece in self._texts(self._context):
+            self._events.put(TextDelta(piece))
+            self._note(sentences=splitter.feed(piece))
+        self._note(sentences=splitter.flush(), all_read=True)
+
+    def _speak_sentences(self) -> None:
+        voice = self._voice.result()
+        self._events.put(VoiceKnown(voice))
+        index = 0
+        while (sentence := self._next_sentence()) is not None:
+            self._wait(self._may_start)
+            self._note(started=1)
+            self._submit(partial(self._speak, index, sentence, voice))
+            index += 1
+        self._wait(lambda: not self._in_progress)
+        self._out.release()
+        if index == 0:
+            raise SynthesisFailed("the answer held nothing that can be spoken")
+        self._events.end()
+
+    def _next_sentence(self) -> str | None:
+        self._wait(lambda: bool(self._sentences) or self._all_read)
+        return self._sentences.popleft() if self._sentences else None
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        """Return when `until` holds; meanwhile hand over what the prebuffer has held for long enough."""
+        with self._changed:
+            while not until():
+                seen = self._changes
+                try:
+                    self._context.wait(
+                        self._changed, lambda seen=seen: self._changes != seen, timeout_s=self._out.due_in_s()
+                    )
+                except TimeoutError:
+                    self._out.check()
+
+    def _may_start(self) -> bool:
+        """Tell whether one sentence more may be started.
+
+        None while more than UNHEARD_LIMIT_S is buffered: this bounds memory, and the engine is free for others
+        meanwhile. With a batched engine a second one may start, unless the buffer is low: a second sequence slows the
+        first.
+        """
+        if self._spoken_s - self._fetched_s > UNHEARD_LIMIT_S:
+            return False
+        at_ease = bool(self._spoken_s) and not self._is_low()
+        return self._in_progress < (self._at_once if at_ease else 1)
+
+    def _is_low(self) -> bool:
+        """Tell whether a caller who plays the answer as it comes has little left to play."""
+        return self._slot.context.heard and self._playout.left_s < LOW_BUFFER_S
+
+    def _speak(self, index: int, sentence: str, voice: Voice) -> None:
+        try:
+            with self._watch.time("speak"):
+                for audio in self._slot.measure(self._pieces(index, sentence, voice)):
+                    self._out.add(index, SpokenAudio(index, sentence, audio), audio.duration_s)
+                    self._note(spoken_s=audio.duration_s)
+                self._out.end(index)
+        except SynthesisFailed as error:
+            self._out.add(index, SentenceFailed(index, sentence, error), 0.0)
+            self._out.end(index)
+        finally:
+            self._note(started=-1)
+
+    def _pieces(self, index: int, sentence: str, voice: Voice) -> Iterator[Audio]:
+        return self._speech.synthesizer.speak(
+            sentence,
+            voice,
+            self._speech.language,
+            seed=self._speech.seed,
+            priority=Priority.LATER if index else Priority.FIRST,
+            context=self._context,
+            buffer_low=lambda: self._is_low() and self._out.is_next(index),
+        )
+
+    def _note(
+        self,
+        *,
+        sentences: Sequence[str] = (),
+        all_read: bool = False,
+        started: int = 0,
+        spoken_s: float = 0.0,
+        fetched_s: float = 0.0,
+    ) -> None:
+        with self._changed:
+            self._sentences.extend(sentences)
+            self._all_read = self._all_read or all_read
+            self._in_progress += started
+            self._spoken_s += spoken_s
+            self._fetched_s += fetched_s
+            self._changes += 1
+            self._changed.notify_all()
+
+    def _hand_over(self, event: Event) -> None:
+        if isinstance(event, SpokenAudio):
+            self._watch.spoke(event.audio.duration_s)
+            self._playout.add(event.audio.duration_s)
+        self._events.put(event)
