@@ -1,1 +1,1 @@
-"""The machine: its memory, its GPUs, its programs, and our libraries in C++."""
+"""Hardware: memory, GPUs, and the C++ libraries of `native/`."""

@@ -1,4 +1,4 @@
-"""Programs run within bounds: of time, and of what they may write."""
+"""External programs, run with limits on their time and on the size of their output."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended. `status` is its exit status, negative for a signal; None when it was stopped at a limit."""
+    """The end of a program. `status` is its exit status, negative for a signal, None if it was killed at a limit."""
 
     status: int | None
     output: bytes
@@ -21,9 +21,11 @@ class Ended:
 def run_bounded(
     command: Sequence[str], *, limit_s: float, limit_bytes: int, environ: Mapping[str, str] | None = None
 ) -> Ended:
-    """Run `command` and return what it wrote to its standard output, at most about `limit_bytes`; stderr is dropped.
+    """Run `command` and return its standard output; its standard error is discarded.
 
-    After `limit_s` seconds, or that many bytes, it is killed with its children. Raises OSError when it cannot be run.
+    After `limit_s` seconds, or about `limit_bytes` of output, the program is killed with its process group.
+
+    Raises OSError if it cannot be started.
     """
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ,
@@ -38,13 +40,13 @@ def run_bounded(
             return Ended(process.wait(max(1.0, limit_at - time.monotonic())), output)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):  # a process that hangs in a driver outlives this
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a process that hangs in a driver survives SIGKILL
         process.wait(1.0)
     return Ended(None, output)
 
 
 def _read(file: int, limit_at: float, limit_bytes: int) -> tuple[bool, bytes]:
-    """Return whether the file ended before `limit_at`, within its bytes, and what was in it."""
+    """Return whether `file` ended before `limit_at` and within `limit_bytes`, and its content so far."""
     output = bytearray()
     while len(output) < limit_bytes:
         ready, _, _ = select.select([file], [], [], max(0.0, limit_at - time.monotonic()))

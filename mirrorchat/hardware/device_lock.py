@@ -1,4 +1,4 @@
-"""The order in which engines compute on one GPU."""
+"""The lock that orders the steps of engines on one GPU. It has a module of its own because `devices.py` needs torch."""
 
 import threading
 from collections import deque
@@ -6,14 +6,15 @@ from types import TracebackType
 
 
 class DeviceLock:
-    """A lock for engines that share a device: each lets it go after one step, and who came first has it first.
+    """A fair lock for engines that share a device: it is acquired in the order of the requests.
 
-    threading.Lock would let an engine that steps without pause take it again before another has woken. Not reentrant.
+    Each engine holds it for one step. With a `threading.Lock`, an engine that steps without pause would acquire it
+    again before another engine wakes. Not reentrant.
     """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._turns: deque[threading.Event] = deque()  # the first holds the device
+        self._turns: deque[threading.Event] = deque()  # the first one holds the lock
 
     def __enter__(self) -> None:
         turn = threading.Event()

@@ -1,4 +1,4 @@
-"""Which device computes: what the setting `device` means to torch, its free memory, and why a GPU is not used."""
+"""The device of the setting `device`: what torch uses, its free memory, and why a GPU is not used."""
 
 import os
 import re
@@ -14,14 +14,14 @@ DRIVER_HINT = "update NVIDIA's driver; in a container, give it the GPU (docker r
 
 
 def is_gpu(name: str) -> bool:
-    """Tell whether `auto`, `cpu`, `cuda` or `cuda:1` means a GPU, be it there or not."""
+    """Return whether `auto`, `cpu`, `cuda` or `cuda:1` means a GPU, whether or not it exists."""
     return _gpu_works() if name == "auto" else name.startswith("cuda")
 
 
 def usable_device(name: str) -> torch.device:
-    """Return the device of `auto`, `cpu`, `cuda` or `cuda:1`.
+    """Return the torch device for `auto`, `cpu`, `cuda` or `cuda:1`.
 
-    Raises ConfigurationError where torch cannot use it; where NVIDIA's driver shows a GPU, with what to do.
+    Raises ConfigurationError if torch cannot use it. If NVIDIA's driver shows a GPU, the message says what to do.
     """
     if name == "auto":
         name = "cuda" if _gpu_works() else "cpu"
@@ -40,12 +40,12 @@ def usable_device(name: str) -> torch.device:
 
 
 def free_bytes(name: str) -> int:
-    """Return the bytes that are free on the device `cpu`, `cuda` or `cuda:1`; on a GPU those that its driver says."""
+    """Return the free bytes of the device `cpu`, `cuda` or `cuda:1`; a GPU's are those that its driver states."""
     return free_host_bytes() if name == "cpu" else torch.cuda.mem_get_info(name)[0]
 
 
 def gpu_trouble() -> str:
-    """Return why torch cannot use a GPU that NVIDIA's driver shows, and what to do; empty where nothing is wrong."""
+    """Return why torch cannot use a GPU that NVIDIA's driver shows, and what to do; "" if nothing is wrong."""
     shown = driver_gpus()
     if not shown or _gpu_works():
         return ""
@@ -53,9 +53,9 @@ def gpu_trouble() -> str:
 
 
 def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
-    """Tell whether torch, built for `architectures` (`sm_80`, `compute_90`), has code for a GPU of `capability`.
+    """Return whether torch, built for `architectures` (`sm_80`, `compute_90`), has code for a GPU of `capability`.
 
-    Binary code runs on later GPUs of the same major number, PTX on all later ones.
+    Binary code (`sm`) runs on later GPUs with the same major version, PTX (`compute`) on all later GPUs.
     """
     for architecture in architectures:
         found = re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", architecture)

@@ -1,4 +1,4 @@
-"""The GPUs that NVIDIA's driver shows, whatever torch makes of them."""
+"""The GPUs that NVIDIA's driver shows, whether or not torch can use them."""
 
 import os
 import re
@@ -9,20 +9,20 @@ from mirrorchat.hardware.bounded_run import run_bounded
 
 PROC = Path("/proc/driver/nvidia/gpus")
 _QUERY = ("--query-gpu=name", "--format=csv,noheader")
-_LIMIT_S = 5.0  # it takes up to 2 s where the driver must wake the GPUs
+_LIMIT_S = 5.0  # nvidia-smi takes up to 2 s when the driver must wake the GPUs
 _LIMIT_BYTES = 64 * 1024
-_WSL = "/usr/lib/wsl/lib"  # where Windows puts nvidia-smi, which not every shell of WSL has in its PATH
+_WSL = "/usr/lib/wsl/lib"  # Windows puts nvidia-smi here, but not every shell of WSL has it in its PATH
 
 
 def driver_gpus(proc: Path = PROC) -> list[str]:
-    """Return the names of the GPUs that NVIDIA's driver shows, in its order; none where there is no driver.
+    """Return the names of the GPUs that NVIDIA's driver shows, in its order; an empty list without a driver.
 
-    `nvidia-smi` is asked, for 5 s at most; where it does not work, the driver's files in `proc` are read.
+    `nvidia-smi` lists them, in at most 5 s. If it does not work, the driver's files in `proc` are read.
     """
-    return _asked_for() or _listed_in(proc)
+    return _from_nvidia_smi() or _from_proc(proc)
 
 
-def _asked_for() -> list[str]:
+def _from_nvidia_smi() -> list[str]:
     program = shutil.which("nvidia-smi", path=os.pathsep.join((os.environ.get("PATH", os.defpath), _WSL)))
     if program is None:
         return []
@@ -34,8 +34,8 @@ def _asked_for() -> list[str]:
     return [_printable(line) for line in lines if line.strip()]
 
 
-def _listed_in(proc: Path) -> list[str]:
-    """Return the models that the driver's files name; a GPU whose file cannot be read has its place on the bus."""
+def _from_proc(proc: Path) -> list[str]:
+    """Return the models that the driver's files name. A GPU whose file cannot be read is named by its bus address."""
     names = []
     for folder in sorted(proc.glob("*")):
         try:

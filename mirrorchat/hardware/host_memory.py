@@ -1,7 +1,7 @@
-"""How much memory this machine can still give: what Linux counts as available, within the limits of control groups.
+"""Available host memory: what Linux counts as available, within the limits of control groups.
 
-In a container or a systemd unit with a limit, /proc/meminfo tells of the whole machine; what counts then is the group's
-limit less what the group uses. Pages of files count as free: the system takes them back when memory is short.
+In a container or a systemd unit with a limit, /proc/meminfo describes the whole host. The available memory is then the
+group's limit minus its usage. The page cache counts as free: the system reclaims it when memory is short.
 """
 
 import os
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 GROUPS = "sys/fs/cgroup"
-UNLIMITED = 1 << 60  # version 1 says so with a number near 2**63
+UNLIMITED = 1 << 60  # cgroups version 1 state a number near 2**63
 
 
 def free_host_bytes(root: Path = Path("/")) -> int:
-    """Return the bytes that processes can still take, by the files under `root` (proc/ and sys/fs/cgroup/)."""
+    """Return the bytes that this process can still allocate, by the files under `root` (proc/ and sys/fs/cgroup/)."""
     return max(0, min([_available(root), *_left_in_groups(root)]))
 
 
 def resident_bytes(root: Path = Path("/")) -> int:
-    """Return the bytes that this process holds in memory now; 0 where the system does not say."""
+    """Return the resident memory of this process in bytes, 0 if the system does not state it."""
     return _field(root / "proc/self/status", "VmRSS:") or 0
 
 
@@ -28,13 +28,13 @@ def _available(root: Path) -> int:
 
 
 def _field(path: Path, name: str) -> int | None:
-    """Return a line `name: N kB` of a file of /proc in bytes, or None where there is none."""
+    """Return the number of a line `name: N kB` in bytes, None if the file at `path` has no such line."""
     lines = [line.split() for line in _text(path).splitlines()]
     return next((int(line[1]) * 1024 for line in lines if len(line) == 3 and line[0] == name), None)
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
-    """Yield what is left in each group that this process is in, up to the outermost, where that has a limit."""
+    """Yield the bytes that are left in each control group of this process that has a limit."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
@@ -46,18 +46,18 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 
 def _left(mount: Path, group: str, limit_name: str, usage_name: str, prefix: str) -> Iterator[int]:
-    """Yield what is left in `group` and in each of its parents. Those that a container does not show are not there."""
+    """Yield the bytes that are left in `group` and its parents, as far as they have a limit and a container shows them."""
     place = mount / group.lstrip("/")
     for folder in (place, *place.parents):
         limit, usage = (_text(folder / name).strip() for name in (limit_name, usage_name))
         if limit.isdecimal() and usage.isdecimal() and int(limit) < UNLIMITED:
-            yield int(limit) - int(usage) + _file_pages(folder, prefix)
+            yield int(limit) - int(usage) + _page_cache_bytes(folder, prefix)
         if folder == mount:
             return
 
 
-def _file_pages(folder: Path, prefix: str) -> int:
-    """Return the bytes of a group's usage that are pages of files."""
+def _page_cache_bytes(folder: Path, prefix: str) -> int:
+    """Return the part of a group's usage that is page cache."""
     lines = dict(line.split()[:2] for line in _text(folder / "memory.stat").splitlines() if " " in line)
     return sum(int(lines.get(f"{prefix}{kind}", 0)) for kind in ("inactive_file", "active_file"))
 

@@ -1,8 +1,8 @@
-"""The libraries in C++ (`native/`), opened through ctypes: XTTS's two networks for CPUs with AVX512-VNNI or AMX, and
-the search of the recognizer for any CPU.
+"""The C++ libraries of `native/`, opened through ctypes.
 
-They are compiled when the project is installed, the networks once for each kind of CPU. Where there was no compiler, or
-the CPU is another, there is no library, and torch or plain Python does the work.
+XTTS's two networks are for CPUs with AVX512-VNNI or AMX, the recognizer's CTC search is for any CPU. Installation
+compiles them, the networks once for each kind of CPU. Without a compiler, or on another CPU, there is no library, and
+torch or Python computes instead.
 """
 
 import ctypes
@@ -15,20 +15,23 @@ from pathlib import Path
 
 import torch
 
-MADV_POPULATE_READ = 22  # of Linux 5.14; Python does not name it
+MADV_POPULATE_READ = 22  # since Linux 5.14; the module `mmap` does not have it
 
-VARIANTS = (  # the best first: the extension's name, and what it needs of the CPU
+VARIANTS = (  # the fastest first: the name of the extension, and the CPU features that it needs
     ("_native_amx", ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni")),
     ("_native_avx512", ("avx512_vnni", "avx512_bw", "avx512_dq", "avx512_vl")),
 )
 
 
 class Library:
-    """One compiled variant: `functions` are its C functions."""
+    """One compiled variant. `functions` are its C functions.
+
+    Raises OSError if the system denies this process the CPU's tile registers.
+    """
 
     def __init__(self, path: Path) -> None:
         self.functions = ctypes.CDLL(str(path))
-        self.tiles = path.name.startswith("_native_amx")  # has matrix products in tiles, of 8-bit numbers and bfloat16
+        self.tiles = path.name.startswith("_native_amx")  # it has tiled matrix products of int8 and of bfloat16
         self.functions.team_create.restype = ctypes.c_void_p
         self.functions.team_create.argtypes = [ctypes.c_int]
         self.functions.team_destroy.argtypes = [ctypes.c_void_p]
@@ -37,9 +40,9 @@ class Library:
 
 
 class Team:
-    """Threads that compute together; `pointer` is what the library's functions take. One caller at a time.
+    """A pool of threads that compute together. The library's functions take its `pointer`. One caller at a time.
 
-    Raises MemoryError when the system gives no more threads.
+    Raises MemoryError if the system gives no more threads.
     """
 
     def __init__(self, library: Library, threads: int) -> None:
@@ -55,27 +58,27 @@ class Team:
 
 @contextmanager
 def mapped_in(tensor: torch.Tensor) -> Iterator[None]:
-    """Hold the pages of a contiguous `tensor` in memory for now, where it is mapped from a file; harmless for others.
+    """Hold the pages of a contiguous `tensor` in memory while the block runs, if they are mapped from a file.
 
-    They come all at once, which takes a fraction of the time of a fault for each. Afterwards the system may take them
-    back, and reads them from the file again when they are used: weights that were copied into another form would else
-    count twice.
+    All pages are read at once, which is much faster than a page fault for each. Afterwards the system may reclaim
+    them: weights that were copied into another format would otherwise take their memory twice. Other tensors are not
+    changed.
     """
     page, start, end = mmap.PAGESIZE, tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
     from_file = any(first <= start and end <= last for first, last in _file_mappings())
-    whole, stop = -(-start // page) * page, end // page * page  # pages that it shares with a neighbour are left alone
+    whole, stop = -(-start // page) * page, end // page * page  # not the pages that it shares with a neighbour
     if not from_file or whole >= stop:
         yield
         return
     place = ctypes.c_void_p(whole), ctypes.c_size_t(stop - whole)
     advise = ctypes.CDLL(None).madvise
-    advise(*place, MADV_POPULATE_READ)  # an error, on a kernel that does not know it, changes nothing
+    advise(*place, MADV_POPULATE_READ)  # an older kernel returns an error and does nothing
     yield
     advise(*place, mmap.MADV_DONTNEED)
 
 
 def _file_mappings() -> Iterator[tuple[int, int]]:
-    """Yield the address ranges of this process that files are mapped to."""
+    """Yield the address ranges (start, end) of this process that are mapped from files."""
     maps = Path("/proc/self/maps")
     for line in maps.read_text().splitlines() if maps.exists() else ():
         fields = line.split()
@@ -86,13 +89,13 @@ def _file_mappings() -> Iterator[tuple[int, int]]:
 
 @functools.cache
 def library() -> Library | None:
-    """Return the best variant that was compiled and that this CPU runs, or None."""
+    """Return the fastest variant that was compiled and that this CPU supports, or None."""
     return next((found for name, _ in VARIANTS if (found := variant(name)) is not None), None)
 
 
 @functools.cache
 def variant(name: str) -> Library | None:
-    """Return one of VARIANTS, or None where it was not compiled or this CPU does not run it."""
+    """Return one of VARIANTS, None if it was not compiled or this CPU does not support it."""
     capabilities = torch.cpu.get_capabilities()
     path = compiled(name)
     if path is None or not all(capabilities.get(need) for need in dict(VARIANTS)[name]):
@@ -105,7 +108,7 @@ def variant(name: str) -> Library | None:
 
 @functools.cache
 def search_library() -> ctypes.CDLL | None:
-    """Return the C functions of the CTC prefix beam search, or None where they were not compiled."""
+    """Return the C functions of the CTC prefix beam search, None if they were not compiled."""
     path = compiled("_native_search")
     try:
         return None if path is None else ctypes.CDLL(str(path))
@@ -114,6 +117,6 @@ def search_library() -> ctypes.CDLL | None:
 
 
 def compiled(name: str) -> Path | None:
-    """Return the file of the extension `name`, or None where it was not compiled."""
+    """Return the file of the extension `name`, None if it was not compiled."""
     found = find_spec(f"mirrorchat.hardware.{name}")
     return None if found is None or found.origin is None else Path(found.origin)

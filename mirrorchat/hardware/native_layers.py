@@ -1,4 +1,4 @@
-"""Layers for the networks in C++: linear ones in planes of 8-bit numbers (native/linear.h), and norms."""
+"""Layers of the C++ networks: linear layers in planes of 8-bit numbers (native/linear.h), and norms."""
 
 import ctypes
 import mmap
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mirrorchat.hardware import native
 
-STRIP = 32  # outputs of one plane are packed in so many together; of two planes half as many
-DEPTH = 64  # inputs come in multiples of it
+STRIP = 32  # outputs that are packed together with one plane; with two planes half as many
+DEPTH = 64  # the number of inputs is a multiple of it
 
 _Pointer = ctypes.c_void_p
 _Int = ctypes.c_int64
@@ -31,9 +31,10 @@ class NormFields(ctypes.Structure):
 
 
 class PackedLinears:
-    """Linear layers in `planes` planes of 8-bit numbers. `used` bytes of room for their weights are filled in order.
+    """Linear layers in `planes` planes of 8-bit numbers.
 
-    The weights lie in one piece of memory, in large pages where the system has them.
+    Their weights fill one block of `room` bytes in order; `used` bytes are taken. The block has huge pages if the
+    system supports them.
     """
 
     def __init__(self, library: native.Library, team: native.Team, *, planes: int, room: int) -> None:
@@ -51,9 +52,11 @@ class PackedLinears:
         return planes * inputs * _padded(outputs, planes)
 
     def add(self, weight: Tensor, bias: Tensor) -> LinearFields:
-        """Pack `weight` (inputs, outputs) and `bias` (outputs,), both float32. Outputs are padded to whole strips.
+        """Pack `weight`, shape (inputs, outputs), and `bias`, shape (outputs,), both float32.
 
-        Raises ValueError when the inputs are no multiple of 64 or the room is too small.
+        The outputs are padded to whole strips.
+
+        Raises ValueError if the number of inputs is no multiple of 64 or the room is too small.
         """
         inputs, outputs = weight.shape
         size = self.room_for(inputs, outputs, self._planes)
@@ -78,7 +81,7 @@ class PackedLinears:
         return LinearFields(inputs, padded, self._planes, *(t.data_ptr() for t in (packed, scales, totals, added)))
 
     def multiply(self, linear: LinearFields, x: Tensor) -> Tensor:
-        """Return rows `x` (n, inputs) times one layer's weights, with its bias: (n, outputs padded)."""
+        """Return `x`, shape (n, inputs), times the layer's weights plus its bias: (n, padded outputs), float32."""
         out = torch.empty(len(x), linear.outputs)
         rows = x.contiguous()
         self._library.functions.gpt_linear(

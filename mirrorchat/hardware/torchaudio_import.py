@@ -1,7 +1,7 @@
-"""Makes `import torchaudio` work beside a CPU build of torch.
+"""Makes `import torchaudio` work with a CPU build of torch.
 
-torchaudio's wheels on PyPI are linked against CUDA, so its compiled extension cannot be loaded there. XTTS needs only
-torchaudio's pure Python operations (resampling, mel spectrograms), which work without the extension.
+torchaudio's wheels on PyPI are linked against CUDA, so their compiled extension does not load with such a build. XTTS
+needs only torchaudio's operations in Python (resampling, mel spectrograms), which work without the extension.
 """
 
 import importlib
@@ -13,9 +13,9 @@ EXTENSION = "torchaudio._extension"
 
 
 def import_torchaudio() -> None:
-    """Import torchaudio; where its compiled extension does not load, import it with an empty one in its place.
+    """Import torchaudio. If its compiled extension does not load, an empty one takes its place.
 
-    Raises ModuleNotFoundError when torchaudio is not installed.
+    Raises ModuleNotFoundError if torchaudio is not installed.
     """
     try:
         importlib.import_module("torchaudio")
@@ -31,7 +31,7 @@ def _forget_torchaudio() -> None:
 
 
 def _empty_extension() -> types.ModuleType:
-    """Return what torchaudio's extension module holds when the wheel carries no compiled code."""
+    """Return the extension module that torchaudio has in a wheel without compiled code."""
     module = types.ModuleType(EXTENSION, "Stands in for torchaudio's compiled operations, which do not load here.")
     names = {
         "_IS_TORCHAUDIO_EXT_AVAILABLE": False,
