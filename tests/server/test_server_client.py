@@ -51,10 +51,8 @@ def test_a_turn_comes_as_the_server_says_it() -> None:
         text, spoken, completed = ask_server(client, REQUEST)
     assert text == TextDelta("Well.")
     assert isinstance(spoken, SpokenAudio) and np.abs(spoken.audio.samples - SOUND).max() < 1e-4
-    assert (
-        isinstance(completed, TurnCompleted)
+    assert isinstance(completed, TurnCompleted)
     assert completed.voice.kind is VoiceKind.TINT and completed.session_id == ""
-    )
     got = server.got[0]
     assert (got.method, got.path, got.headers["authorization"]) == ("POST", "/process_audio", "Bearer the-key")
     for name, value in (
