@@ -54,7 +54,7 @@ def measure(size: str, options: argparse.Namespace) -> Figures:
             if package is not None:
                 rounds["package"].append(package.ask(Package.seconds, frames))
         memory = {side.name: (side.ask(type_.peak_mb), side.ask(type_.now_mb)) for side, type_ in _sides(ours, runtime)}
-        heard = {side.name: side.ask(type_.readings, frames, BATCH) for side, type_ in _sides(ours, runtime)}
+        heard = {side.name: side.ask(type_.hypotheses, frames, BATCH) for side, type_ in _sides(ours, runtime)}
         rates = {
             rows: ours[WenetWeights.INT8].ask(Ours.product_gmac_s, rows)
             for rows in (frames // 4, BATCH * frames // 4, SHORT // 4, BATCH * SHORT // 4)
@@ -124,7 +124,7 @@ def figures_of(best: dict[str, float]) -> Figures:
 
 
 def heard_figures(heard: dict[str, list[tuple[int, ...]]]) -> Figures:
-    """Return how many tokens a reading has in float32 (their mean), and the share that others hear differently."""
+    """Return how many tokens a hypothesis has in float32 (their mean), and the share that others hear differently."""
     expected = heard["fp32"]
     return {
         "tokens": sum(map(len, expected)) / len(expected),

@@ -21,7 +21,7 @@ Code = Literal["en", "zh"]
 
 
 def differing_share(found: Sequence[Tokens], expected: Sequence[Tokens]) -> float:
-    """Return the edit distance (insertions, deletions, substitutions) of all readings, over the expected tokens."""
+    """Return the edit distance (insertions, deletions, substitutions) of all hypotheses, over the expected tokens."""
     distance = sum(edit_distance(one, other) for one, other in zip(found, expected, strict=True))
     return distance / max(1, sum(map(len, expected)))
 
@@ -55,11 +55,11 @@ class Trained:
             def model() -> U2Batches:
                 return U2Batches(read_checkpoint(folder).model)
 
-            exact = _readings(model().recognize, features)
-            ours = _readings(U2Batches(quantize(model().model, 1)).recognize, features)
+            exact = _hypotheses(model().recognize, features)
+            ours = _hypotheses(U2Batches(quantize(model().model, 1)).recognize, features)
             script = ScriptOneByOne(quantized_script(model().model), len(read_checkpoint(folder).tokens))
-            return differing_share(ours, exact), differing_share(_readings(script.recognize, features), exact)
+            return differing_share(ours, exact), differing_share(_hypotheses(script.recognize, features), exact)
 
 
-def _readings(recognize: Callable[..., list[Hypothesis]], features: Sequence[FloatArray]) -> list[Tokens]:
+def _hypotheses(recognize: Callable[..., list[Hypothesis]], features: Sequence[FloatArray]) -> list[Tokens]:
     return [recognize([each], [None])[0].tokens for each in features]

@@ -44,7 +44,7 @@ class Package:
 
     @torch.no_grad()
     def seconds(self, frames: int) -> float:
-        """Return how long an utterance of so many frames takes from features to the best reading."""
+        """Return how long an utterance of so many frames takes from features to the best hypothesis."""
         features = torch.from_numpy(draw_features(frames)).unsqueeze(0)
         how = {"beam_size": BEAM, "ctc_weight": CTC_WEIGHT, "reverse_weight": REVERSE_WEIGHT}
         start = time.perf_counter()

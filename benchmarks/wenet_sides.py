@@ -1,9 +1,9 @@
 """The sides that benchmarks/wenet.py compares: our network in each weight mode, and WeNet's runtime format.
 
 Each is held by a process of its own (see side_process.py). Weights are random numbers at the sizes of the releases:
-what they cost does not depend on their values, but for beam and rescoring, whose work follows the number of tokens that
-are heard. So the blank of the CTC layer is raised until 5 s of noise have about as many tokens as 5 s of speech (25), in
-the same model for all sides.
+what they cost does not depend on their values, but for beam and rescoring, whose work follows the number of tokens in
+the text. So the bias of the blank is raised until 5 s of noise give about as many tokens as 5 s of speech (25), in the
+same model for all sides.
 """
 
 import time
@@ -23,7 +23,7 @@ from mirrorchat.wenet.ctc.search import BEAM, FloatArray, Hypothesis, prefix_bea
 from mirrorchat.wenet.hypothesis_tree import rescore
 from mirrorchat.wenet.int8 import quantize
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
-from mirrorchat.wenet.native import Product, Room
+from mirrorchat.wenet.native import Backend, Product
 from mirrorchat.wenet.rescoring import attention_rescoring
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +73,7 @@ class Ours:
 
     @torch.inference_mode()
     def seconds(self, frames: int, count: int, *, together: bool) -> float:
-        """Return how long `count` utterances of so many frames take from features to the best readings."""
+        """Return how long `count` utterances of so many frames take from features to the best hypotheses."""
         features = [draw_features(frames, seed) for seed in range(count)]
         start = time.perf_counter()
         groups = [features] if together else [[each] for each in features]
@@ -94,8 +94,8 @@ class Ours:
         return Stages(*np.diff(times).tolist())
 
     @torch.inference_mode()
-    def readings(self, frames: int, count: int) -> list[tuple[int, ...]]:
-        """Return the best reading of each of `count` utterances."""
+    def hypotheses(self, frames: int, count: int) -> list[tuple[int, ...]]:
+        """Return the best hypothesis of each of `count` utterances."""
         return [self._batches.recognize([draw_features(frames, seed)], [None])[0].tokens for seed in range(count)]
 
     @torch.inference_mode()
@@ -104,8 +104,8 @@ class Ours:
         library, layer = native.library(), torch.nn.Linear(self._width, self._inner)
         if library is None:
             return None
-        room = Room(library, self._threads, PackedLinears.room_for(self._width, self._inner, 1))
-        product, x = Product(room, [layer]), torch.randn(rows, self._width)
+        backend = Backend(library, self._threads, PackedLinears.room_for(self._width, self._inner, 1))
+        product, x = Product(backend, [layer]), torch.randn(rows, self._width)
         product(x)
         times = []
         for _ in range(20):
@@ -155,7 +155,7 @@ class Runtime:
 
     @torch.inference_mode()
     def stages(self, frames: int) -> Stages:
-        """Return how long each part takes for an utterance, from features to the best reading."""
+        """Return how long each part takes for an utterance, from features to the best hypothesis."""
         features = torch.from_numpy(draw_features(frames)).unsqueeze(0)
         times = [time.perf_counter()]
         output, _, _ = self._model.forward_encoder_chunk(features, 0, -1)
@@ -168,8 +168,8 @@ class Runtime:
         return Stages(*np.diff(times).tolist())
 
     @torch.inference_mode()
-    def readings(self, frames: int, count: int) -> list[tuple[int, ...]]:
-        """Return the best reading of each of `count` utterances."""
+    def hypotheses(self, frames: int, count: int) -> list[tuple[int, ...]]:
+        """Return the best hypothesis of each of `count` utterances."""
         model = ScriptOneByOne(self._model, self._tokens)
         return [model.recognize([draw_features(frames, seed)], [None])[0].tokens for seed in range(count)]
 

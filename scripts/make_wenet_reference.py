@@ -381,11 +381,11 @@ def batch_arrays(model: Any, features: dict[str, FloatArray]) -> Arrays:
 
 
 def hot_words(best: Sequence[int], others: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Return two runs of two or three tokens that lesser readings have and the best has not."""
+    """Return two runs of two or three tokens that lesser hypotheses have and the best has not."""
     found: list[tuple[int, ...]] = []
     known = {tuple(best[i : i + n]) for n in (2, 3) for i in range(len(best))}
     for size in (2, 3):
-        runs = [tuple(reading[i : i + size]) for reading in others for i in range(len(reading) - size + 1)]
+        runs = [tuple(hypothesis[i : i + size]) for hypothesis in others for i in range(len(hypothesis) - size + 1)]
         found.append(next(run for run in reversed(runs) if run not in known and run[:2] not in found))
     return found
 
@@ -393,8 +393,8 @@ def hot_words(best: Sequence[int], others: Sequence[Sequence[int]]) -> list[tupl
 def context_cases(wenet: Wenet, model: Any, tokens: Sequence[str], features: dict[str, FloatArray]) -> Iterator[Config]:
     """Yield the searches with hot words at two bonuses, and with words that overlap."""
     for name in ("question", "noise-203"):
-        readings = decode(model, features[name])["ctc_prefix_beam_search"].nbest
-        first, second = hot_words(readings[0], readings)
+        hypotheses = decode(model, features[name])["ctc_prefix_beam_search"].nbest
+        first, second = hot_words(hypotheses[0], hypotheses)
         overlapping = [first, (*first[-1:], *second), second[:-1]]
         for words, score in (([first, second], 3.0), ([first, second], 6.0), (overlapping, 2.0)):
             case = {"input": name, "words": words, "text": [spell(word, tokens) for word in words], "score": score}
@@ -439,14 +439,14 @@ def write_variant(wenet: Wenet, variant: Variant, source: Path, out: Path, featu
 
 
 def report(variant: Variant, arrays: Arrays) -> None:
-    """Print how varied the texts are and how close the closest two readings are."""
+    """Print how varied the texts are and how close the closest two hypotheses are."""
     gaps = -np.diff(arrays["beam_scores"], axis=1)
     lengths = (arrays["greedy"] >= 0).sum(axis=1)
     distinct = len(np.unique(arrays["greedy"])) - 1
     changed = int((arrays["rescored_index"] > 0).sum())
     print(
         f"{variant.name}: {distinct} tokens in the greedy texts, of {lengths.sum()} in "
-        f"{arrays['encoded_frames'].sum()} frames; closest readings {np.nanmin(gaps):.1e}; "
+        f"{arrays['encoded_frames'].sum()} frames; closest hypotheses {np.nanmin(gaps):.1e}; "
         f"rescoring changes {changed} of {len(lengths)}"
     )
 

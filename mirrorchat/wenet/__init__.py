@@ -1,1 +1,1 @@
-"""WeNet's models: the released files, the network, batches and streams through it."""
+"""WeNet's models: their files, the network, the CTC search, rescoring, the batched engine, streaming."""

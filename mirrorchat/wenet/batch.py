@@ -1,7 +1,7 @@
-"""What the recognition engine computes: a batch of utterances to their best readings, for both of WeNet's formats.
+"""The two-pass recognition of U2++, for both of WeNet's formats: a batch of utterances gives their best hypotheses.
 
-Kaldi filter banks go through the encoder, CTC's prefix beam search finds the n best readings, and both attention
-decoders choose among them (U2++: arXiv 2106.05642).
+The encoder reads Kaldi filter banks, CTC prefix beam search finds the n-best hypotheses, and attention rescoring
+chooses one of them (Wu et al., arXiv 2106.05642).
 """
 
 import warnings
@@ -18,16 +18,15 @@ from mirrorchat.wenet.hypothesis_tree import rescore
 from mirrorchat.wenet.model import U2Model
 from mirrorchat.wenet.rescoring import attention_rescoring
 
-FRAME_SHIFT_S = 0.01  # of the filter banks
 CPU = torch.device("cpu")
 NOTHING = Hypothesis((), 0.0, (), ())
 
 
 class U2Batches:
-    """Batches through a network of our own, on any device; features go in as float32.
+    """The recognition of batches with our own network, on any device.
 
-    `rows` utterances, or `frames` feature frames with their padding, are encoded at once: what that needs is bounded by
-    the subsampling's first convolution, 40 KB a frame at width 512 in float32.
+    The encoder takes at most `rows` utterances and `frames` feature frames, padding included. The first convolution of
+    the subsampling bounds its memory: 40 KB for each frame at width 512 in float32.
     """
 
     rows = 8
@@ -38,20 +37,23 @@ class U2Batches:
         self._device = device
 
     def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
-        """Return the best reading of each utterance, features (T, 80) float32; nothing where T is too small."""
+        """Return the best hypothesis of each utterance.
+
+        `features` are (T, 80) float32. An utterance that is too short for one encoder frame gives an empty hypothesis.
+        """
         shortest = self.model.right_context() + 1
         found = [NOTHING] * len(features)
-        heard = [index for index, each in enumerate(features) if len(each) >= shortest]
-        if heard:
-            output, log_probs = self.encode([features[index] for index in heard])
-            hypotheses = self.search(log_probs, [graphs[index] for index in heard])
+        long_enough = [index for index, each in enumerate(features) if len(each) >= shortest]
+        if long_enough:
+            output, log_probs = self.encode([features[index] for index in long_enough])
+            hypotheses = self.search(log_probs, [graphs[index] for index in long_enough])
             best = rescore(self.model, hypotheses, output, [len(each) for each in log_probs])
-            for index, hypothesis in zip(heard, best, strict=True):
+            for index, hypothesis in zip(long_enough, best, strict=True):
                 found[index] = hypothesis
         return found
 
     def encode(self, features: Sequence[FloatArray]) -> tuple[torch.Tensor, list[FloatArray]]:
-        """Return the encoder's output (B, S, D), and each utterance's CTC log probabilities (S, V) on the CPU."""
+        """Return the encoder's output (B, S, D) and the CTC log probabilities (S, V) of each utterance on the CPU."""
         lengths = torch.tensor([len(each) for each in features])
         padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(each) for each in features], batch_first=True)
         output, mask = self.model.encoder(padded.to(self._device), lengths.to(self._device))
@@ -61,14 +63,14 @@ class U2Batches:
 
     @staticmethod
     def search(log_probs: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[list[Hypothesis]]:
-        """Return the n best readings of each utterance by its CTC log probabilities (S, V)."""
+        """Return the n-best hypotheses of each utterance, given its CTC log probabilities (S, V)."""
         return [prefix_beam_search(each, graph=graph) for each, graph in zip(log_probs, graphs, strict=True)]
 
 
 class ScriptOneByOne:
-    """WeNet's runtime format, TorchScript: it reads one utterance at a time, on the CPU.
+    """The recognition with WeNet's runtime format (TorchScript): one utterance at a time, on the CPU.
 
-    The last layer must give as many `tokens` as are listed, else recognizing raises ValueError.
+    `tokens` is the number of tokens in `units.txt`. `recognize` raises ValueError if the last layer has another number.
     """
 
     rows = 1
@@ -80,7 +82,10 @@ class ScriptOneByOne:
         self._shortest = int(model.right_context()) + 1
 
     def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
-        """Return the best reading of each utterance, features (T, 80) float32; nothing where T is too small."""
+        """Return the best hypothesis of each utterance.
+
+        `features` are (T, 80) float32. An utterance that is too short for one encoder frame gives an empty hypothesis.
+        """
         return [self._recognize(*each) for each in zip(features, graphs, strict=True)]
 
     def _recognize(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:
@@ -101,16 +106,16 @@ def encode(model: torch.jit.ScriptModule | U2Model, features: FloatArray) -> tup
 
 @torch.inference_mode()
 def warm_up(model: U2Batches | ScriptOneByOne) -> None:
-    """Recognize noise twice: what is slow only at first is over then (TorchScript optimizes on its second run)."""
+    """Recognize noise twice, because the first runs are slow: TorchScript optimizes the network in its second run."""
     noise = np.random.default_rng(0).standard_normal((100, 80), dtype=np.float32)
     for _ in range(2):
         model.recognize([noise], [None])
 
 
 def load_script(path: Path) -> torch.jit.ScriptModule:
-    """Return the TorchScript model in `path`, on the CPU. Raises ConfigurationError when it holds none."""
+    """Return the TorchScript model in `path`, on the CPU. Raises ConfigurationError if the file holds none."""
     with warnings.catch_warnings():
-        # PyTorch calls TorchScript deprecated; it is the format of WeNet's releases, and this is where it is read.
+        # PyTorch calls TorchScript deprecated, but WeNet's releases have this format.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.load` is deprecated", category=DeprecationWarning)
         try:
             model = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -120,5 +125,5 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
 
 
 def brief(error: Exception) -> str:
-    """Return the first line of a PyTorch error; the rest is its C++ stack."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Return the first line of a PyTorch error, at most 200 characters; the rest is its C++ stack."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,9 +1,9 @@
-"""WeNet's released checkpoints, read into the network: `train.yaml`, `final.pt`, `units.txt` and `global_cmvn`.
+"""Loading of WeNet's released checkpoints: `train.yaml`, `final.pt`, `units.txt` and `global_cmvn`.
 
-The weights come from `final.safetensors` where there is one, else from the released `final.pt`; nothing that a pickle
-names is ever run. Names and shapes are compared with the network before any memory is taken for it. CMVN, whose silent
-loss is the classic way to load a WeNet model wrongly, must be in the weights or in `global_cmvn`, and where it is in
-both they must agree.
+The weights come from `final.safetensors` if the folder has it, otherwise from the released `final.pt`; loading a pickle
+never runs code that the pickle names. Names and shapes are compared with the network before memory is allocated for it.
+A WeNet model without its CMVN loads without an error and recognizes badly. So CMVN must be in the weights or in
+`global_cmvn`, and if both have it, they must agree.
 """
 
 import json
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
+from mirrorchat.wenet.batch import brief
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
 from mirrorchat.wenet.train_yaml import REINSTALL, read_text, read_train_yaml
 
@@ -32,8 +33,8 @@ PICKLE_FILE = "final.pt"  # as released
 
 VARIANCE_FLOOR = 1e-20  # WeNet's
 _MEAN, _ISTD = "encoder.global_cmvn.mean", "encoder.global_cmvn.istd"
-# In a checkpoint and in no computation: tables of positions (stored since 2024), and layers that WeNet once made for an
-# option that no recipe turned on (in the releases up to 2022).
+# Checkpoints hold these, and nothing uses them: tables of positions (stored since 2024), and layers for an option that
+# no recipe turned on (in the releases up to 2022).
 _UNUSED = re.compile(
     r"encoder\.embed\.pos_enc\.pe"
     r"|decoder\.(?:left_decoder\.|right_decoder\.)?embed\.1\.pe"
@@ -47,7 +48,7 @@ _Stats = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as it was trained: float32, on the CPU, for inference. `tokens` are indexed by their numbers."""
+    """A trained model for inference, float32 on the CPU. `tokens` are indexed by their numbers."""
 
     config: U2Config
     model: U2Model
@@ -55,10 +56,10 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Return the model in `folder`, which may change afterwards: nothing of it stays open, and nothing is written.
+    """Return the model in `folder`. No file stays open and none is written, so the folder may change later.
 
-    Raises ModelNotInstalled when a file is missing, and ConfigurationError, naming the file and what in it, when the
-    files are damaged, do not belong together, or describe a network that is not of this family.
+    Raises ModelNotInstalled if a file is missing. Raises ConfigurationError, which names the file and the fault, if the
+    files are damaged, do not belong together, or describe a network of another family.
     """
     _check_files(folder)
     tokens = read_tokens(folder / UNITS_FILE)
@@ -73,9 +74,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_tokens(path: Path) -> list[str]:
-    """Return the tokens of a `units.txt` (one `token number` a line), indexed by their numbers.
+    """Return the tokens of a `units.txt` (a token and its number on each line), indexed by their numbers.
 
-    Raises ConfigurationError, naming the line, when a line is not of that form or a number is missing or doubled.
+    Raises ConfigurationError, naming the line, if a line has another format or a number is missing or repeated.
     """
     numbered: dict[int, str] = {}
     for position, line in enumerate(read_text(path).split("\n"), start=1):
@@ -91,7 +92,7 @@ def read_tokens(path: Path) -> list[str]:
 
 
 def weights_path(folder: Path) -> Path:
-    """Return the file that the weights are read from: the converted one where there is one."""
+    """Return the file of the weights: the converted one if the folder has it, otherwise the released one."""
     converted = folder / WEIGHTS_FILE
     return converted if converted.is_file() else folder / PICKLE_FILE
 
@@ -108,9 +109,9 @@ def _check_files(folder: Path) -> None:
 
 
 def read_weights(path: Path) -> Weights:
-    """Return the tensors in `path` by name, memory-mapped, without those that nothing computes with.
+    """Return the tensors in `path` by name, memory-mapped, without those that the network does not use.
 
-    Raises ConfigurationError when the file is damaged or is no table of weights.
+    Raises ConfigurationError if the file is damaged or is not a table of weights.
     """
     table = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if not isinstance(table, Mapping) or not all(
@@ -124,25 +125,25 @@ def _read_safetensors(path: Path) -> object:
     try:
         return safetensors.torch.load_file(path, device="cpu")
     except (safetensors.SafetensorError, OSError) as error:
-        raise ConfigurationError(f"{path} is damaged or cannot be read: {_brief(error)}; {REINSTALL}") from error
+        raise ConfigurationError(f"{path} is damaged or cannot be read: {brief(error)}; {REINSTALL}") from error
 
 
 def _read_pickle(path: Path) -> object:
     try:
-        # PyTorch stores everything as it is; what is compressed could unpack to any size.
+        # PyTorch stores everything uncompressed; a compressed file could unpack to any size.
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("it is compressed")
         return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception as error:  # what a spoilt pickle raises depends on where it is spoilt
-        raise ConfigurationError(f"{path} is damaged or no torch checkpoint: {_brief(error)}; {REINSTALL}") from error
+    except Exception as error:  # a damaged pickle may raise any exception
+        raise ConfigurationError(f"{path} is damaged or no torch checkpoint: {brief(error)}; {REINSTALL}") from error
 
 
 def _settle_attention(config: U2Config, weights: Weights) -> U2Config:
-    """Return `config` with the attention that the weights are of.
+    """Return `config` with the kind of attention that the weights have.
 
-    WeNet once chose it by the positions and ignored `selfattention_layer_type`, so a conformer without positions may
-    have either.
+    Older versions of WeNet ignored `selfattention_layer_type` and chose the kind by the positions, so a conformer
+    without positions may have either kind.
     """
     if config.encoder != "conformer" or config.positions != "no_pos":
         return config
@@ -151,9 +152,9 @@ def _settle_attention(config: U2Config, weights: Weights) -> U2Config:
 
 
 def _build(path: Path, config: U2Config, weights: Weights) -> U2Model:
-    """Return the network with `weights`, which must be exactly its own."""
+    """Return the network with `weights`. Raises ConfigurationError unless their names and shapes are all its own."""
     cmvn = GlobalCMVN(torch.zeros(config.bins), torch.ones(config.bins)) if _MEAN in weights else None
-    with torch.device("meta"):  # no memory is taken before names and shapes are known to be right
+    with torch.device("meta"):  # no memory is allocated before names and shapes are checked
         model = U2Model(config, cmvn)
     expected = model.state_dict()
     _check_names(path, set(expected), set(weights))
@@ -171,9 +172,9 @@ def _check_names(path: Path, expected: set[str], found: set[str]) -> None:
 
 
 def _fit(path: Path, name: str, weight: Tensor, like: Tensor) -> Tensor:
-    """Return a copy of `weight`, away from its file, in the type of the network's own, `like`.
+    """Return a copy of `weight` in memory, converted to the type of `like`, the network's own tensor.
 
-    Averaged checkpoints hold batch norm's counters as floats.
+    Averaged checkpoints store the counters of batch norms as floats.
     """
     if weight.shape != like.shape:
         raise ConfigurationError(
@@ -190,7 +191,7 @@ def _fit(path: Path, name: str, weight: Tensor, like: Tensor) -> Tensor:
 
 
 def _choose_cmvn(folder: Path, weights: Weights, bins: int, wanted: bool) -> tuple[Tensor, Tensor] | None:
-    """Return the mean and inverse standard deviation (bins,) that the model was trained with, or None for none."""
+    """Return the mean and inverse standard deviation (bins,) of the model's training set; None if it uses no CMVN."""
     stored = _stored_cmvn(weights_path(folder), weights, bins)
     path = folder / CMVN_FILE
     if not path.is_file():
@@ -210,7 +211,7 @@ def _choose_cmvn(folder: Path, weights: Weights, bins: int, wanted: bool) -> tup
 
 
 def _stored_cmvn(path: Path, weights: Weights, bins: int) -> tuple[Tensor, Tensor] | None:
-    """Return the CMVN in the weights, if they hold one."""
+    """Return the CMVN in the weights, or None."""
     if _MEAN not in weights and _ISTD not in weights:
         return None
     if _MEAN not in weights or _ISTD not in weights:
@@ -224,8 +225,9 @@ def _stored_cmvn(path: Path, weights: Weights, bins: int) -> tuple[Tensor, Tenso
 def read_cmvn(path: Path, bins: int) -> tuple[Tensor, Tensor]:
     """Return the mean and inverse standard deviation (bins,) float32 of a `global_cmvn`.
 
-    The file is JSON (`mean_stat`, `var_stat`, `frame_num`) or Kaldi's text (`[ sums count squares 0 ]`): sums over the
-    training set, whose arithmetic and floor are those of WeNet's `cmvn.py`. Raises ConfigurationError for any other.
+    The file has sums over the training set, as JSON (`mean_stat`, `var_stat`, `frame_num`) or in Kaldi's text format
+    (`[ sums count squares 0 ]`). The arithmetic and the floor are those of WeNet's `cmvn.py`. Raises ConfigurationError
+    for any other content.
     """
     text = read_text(path)
     try:
@@ -248,7 +250,7 @@ def _json_stats(text: str) -> _Stats:
 
 
 def _kaldi_stats(text: str) -> _Stats:
-    """Read a matrix of two rows: the sums and the count of frames, and the sums of squares and a 0."""
+    """Read a matrix of two rows: sums and the number of frames, then sums of squares and a 0."""
     words = text.split()
     if len(words) < 6 or len(words) % 2 or (words[0], words[-2:]) != ("[", ["0", "]"]):
         raise ValueError("not a Kaldi matrix of two rows")
@@ -259,8 +261,3 @@ def _kaldi_stats(text: str) -> _Stats:
 
 def _numbers(values: Sequence[object]) -> npt.NDArray[np.float64]:
     return np.array(values, dtype=np.float64)
-
-
-def _brief(error: Exception) -> str:
-    """Return the first line of a PyTorch error, which goes on at length."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,11 +1,12 @@
-"""WeNet's encoders in plain PyTorch, under WeNet's module and parameter names: features to frames of meaning.
+"""WeNet's encoders in plain PyTorch, with the module and parameter names of WeNet.
 
-A conformer (Gulati et al., arXiv 2005.08100) or a transformer over strided convolutions, read whole, in padded batches,
-or in chunks with caches (U2: Zhang et al., arXiv 2012.05481). `torch.jit.script` takes all of it.
+An encoder has strided convolutions and then the layers of a conformer (Gulati et al., arXiv 2005.08100) or of a
+transformer. It encodes whole utterances in padded batches, or one utterance in chunks with caches (U2: Zhang et al.,
+arXiv 2012.05481). `torch.jit.script` compiles it.
 
-Shapes: B utterances, T feature frames (10 ms), F mel bins, S encoder frames (40, 60 or 80 ms), D the model's width, H
-attention heads. Masks are true where something may be seen. The encoder computes in the type of its weights; features
-and CMVN stay float32, because half precision is coarser than the means' digits that matter.
+Shapes: B utterances, T feature frames (10 ms), F mel bins, S encoder frames (40, 60 or 80 ms), D model width, H
+attention heads. A mask is true at the positions that may be attended to. The encoder computes in the type of its
+weights. Features and CMVN stay float32, because half precision would round the means too much.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,12 +33,12 @@ CONVOLUTION_NORMS = ("layer_norm", "batch_norm")
 
 @dataclass(frozen=True)
 class U2Config:
-    """The kind and sizes of a network, by WeNet's names for the kinds.
+    """The kind and sizes of a network; the kinds have WeNet's names.
 
     `sos`, `eos` and `blank` are token numbers; WeNet's older recipes use the last token for both sos and eos. `kernel`,
-    `macaron` and what begins with `convolution` belong to the conformer. With `static_chunk` above 0 and no
-    `dynamic_chunk` the whole is always read in chunks of so many encoder frames, as in training; with neither, the
-    network knows nothing of chunks. Raises ValueError, naming the field, for what no network can be built from.
+    `macaron` and the fields that begin with `convolution` belong to the conformer. A network with `static_chunk` above
+    0 and without `dynamic_chunk` always encodes in chunks of `static_chunk` encoder frames, as in training; a network
+    with neither cannot use chunks. Raises ValueError, naming the field, if no network has these values.
     """
 
     vocabulary: int
@@ -88,19 +89,19 @@ class U2Config:
 
     @property
     def knows_chunks(self) -> bool:
-        """Whether the network was trained to see no further than a chunk."""
+        """Whether the network was trained with attention that is limited to chunks."""
         return self.dynamic_chunk or self.static_chunk > 0
 
     @property
     def streams(self) -> bool:
-        """Whether `forward_chunk` may read an utterance piece by piece."""
+        """Whether `forward_chunk` can encode an utterance chunk by chunk."""
         return self.knows_chunks and (self.causal or not self.uses_convolution)
 
 
 class GlobalCMVN(nn.Module):
-    """Subtracts the training set's mean of each mel bin and multiplies by its inverse standard deviation.
+    """Subtracts the mean of each mel bin and multiplies by its inverse standard deviation, both of the training set.
 
-    Both stay float32 whatever the weights become.
+    Both stay float32 when the weights are converted.
     """
 
     mean: Tensor
@@ -112,7 +113,7 @@ class GlobalCMVN(nn.Module):
         self.register_buffer("istd", istd)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GlobalCMVN":
-        """Move to another device, but not to another type."""
+        """Move the statistics to another device, but do not convert their type."""
         mean, istd = self.mean, self.istd
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.mean, self.istd = mean.to(self.mean.device), istd.to(self.istd.device)
@@ -125,8 +126,8 @@ class GlobalCMVN(nn.Module):
 class Conv2dSubsampling(nn.Module):
     """Strided convolutions over time and bins: (B, T, F) to (B, S, D).
 
-    `layers` are (kernel, stride) of each. Output frame i sees feature frames i * `subsampling_rate` to
-    i * `subsampling_rate` + `right_context`, and is there when all of them are.
+    `layers` has the (kernel, stride) of each convolution. Output frame i needs the feature frames from i *
+    `subsampling_rate` to i * `subsampling_rate` + `right_context`.
     """
 
     def __init__(self, bins: int, width: int, layers: Sequence[tuple[int, int]], pos_enc: PositionalEncoding) -> None:
@@ -149,7 +150,7 @@ class Conv2dSubsampling(nn.Module):
         return x
 
     def subsample_mask(self, mask: Tensor) -> Tensor:
-        """Return which output frames (B, 1, S) saw no padding, given which feature frames (B, 1, T) are none."""
+        """Return which output frames (B, 1, S) come from no padding; `mask` (B, 1, T) is true outside the padding."""
         return mask[:, :, self.right_context :: self.subsampling_rate]
 
 
@@ -207,9 +208,10 @@ _CHOICES: dict[str, Sequence[str]] = {
 
 
 class ConformerEncoderLayer(nn.Module):
-    """Half a feed-forward, self-attention, convolution, half a feed-forward: each behind a norm, round a shortcut.
+    """A conformer layer: half a feed-forward, self-attention, convolution, half a feed-forward.
 
-    Without `macaron` the first half is missing and the last is whole; without `convolution`, so is its final norm.
+    Every part has a norm before it and a residual connection around it. A network without `macaron` has no first
+    feed-forward and a whole last one. A network without `convolution` has no final norm either.
     """
 
     def __init__(self, config: U2Config) -> None:
@@ -252,7 +254,7 @@ class ConformerEncoderLayer(nn.Module):
 
 
 class TransformerEncoderLayer(nn.Module):
-    """Self-attention and a feed-forward: each behind a norm, round a shortcut."""
+    """A transformer layer: self-attention and a feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, config: U2Config) -> None:
         super().__init__()
@@ -267,7 +269,7 @@ class TransformerEncoderLayer(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, positions: Tensor, pad_mask: Tensor, att_cache: Tensor, cnn_cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the layer's output (B, S, D), its new attention cache, and the convolution cache as it came."""
+        """Return the layer's output (B, S, D), its new attention cache, and the unchanged convolution cache."""
         seen, att_cache = self.self_attn.forward_cached(self.norm1(x), mask, positions, att_cache)
         x = x + self.dropout(seen)
         x = x + self.dropout(self.feed_forward(self.norm2(x)))
@@ -289,18 +291,20 @@ class Encoder(nn.Module):
         self.after_norm = nn.LayerNorm(config.width)
 
     def normalized(self, x: Tensor) -> Tensor:
-        """Return features (B, T, F) after CMVN, in the type of the weights."""
+        """Return the features (B, T, F) after CMVN, in the type of the weights."""
         if self.global_cmvn is not None:
             x = self.global_cmvn(x)
         return x.to(self.after_norm.weight.dtype)
 
     def forward(self, x: Tensor, lengths: Tensor, chunk: int = -1, left_chunks: int = -1) -> tuple[Tensor, Tensor]:
-        """Encode a padded batch of features; each utterance gives what it gives alone.
+        """Encode a padded batch of features; the padding does not change the output of an utterance.
 
-        `x` is (B, T, F) float32, `lengths` (B) its frames. With `chunk` above 0 a frame sees its own chunk of so many
-        encoder frames and `left_chunks` before it (below 0: all of them), as it does in `forward_chunk`. A network of
-        one static chunk always reads in that one. Returns (B, S, D) and the mask (B, 1, S) of the frames that are not
-        padding. Raises ValueError for a `chunk` where the network knows none.
+        `x` is (B, T, F) float32 and `lengths` (B) has its numbers of frames. With `chunk` above 0 a frame attends to
+        its own chunk of `chunk` encoder frames and to `left_chunks` chunks before it (below 0: all of them), as in
+        `forward_chunk`. A network with one static chunk size always uses that size.
+
+        Returns the output (B, S, D) and the mask (B, 1, S) of the frames that are not padding. Raises ValueError for a
+        `chunk` if the network was not trained with chunks.
         """
         if chunk > 0 and not self.knows_chunks:
             raise ValueError("this model was not trained to be read in chunks")
@@ -321,7 +325,7 @@ class Encoder(nn.Module):
     def forward_chunk(
         self, x: Tensor, offset: int, required_cache_size: int, att_cache: Tensor, cnn_cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode one chunk of one utterance; see `U2Model.forward_encoder_chunk`."""
+        """Encode one chunk of an utterance; see `U2Model.forward_encoder_chunk`."""
         if offset > 0 and not self.streams:
             raise ValueError("this model cannot be read in chunks: it was trained to see what comes later")
         x = self.embed(self.normalized(x), offset)

@@ -1,8 +1,8 @@
-"""WeNet's networks with 8-bit weights on the CPU: every matrix with a scale for each output (dynamic quantization).
+"""Dynamic quantization of WeNet's networks on the CPU: weights have 8 bits and a scale for each output.
 
-Where the C++ library runs, it computes whole layers (`wenet/native.py`): weights of 8 bits, activations of 8 with a
-scale for each row, exact sums. Elsewhere it is torch's own dynamic quantization, whose activations have one scale for
-all rows, as in WeNet's released runtime models.
+If the C++ library runs on this CPU, it computes whole layers (`wenet/native.py`) with 8-bit activations, a scale for
+each row and exact sums. Otherwise PyTorch's dynamic quantization computes the linear layers; its activations share one
+scale for all rows, as in WeNet's released runtime models.
 """
 
 import warnings
@@ -17,9 +17,9 @@ from mirrorchat.wenet.encoder import ConformerEncoderLayer, Conv2dSubsampling4, 
 from mirrorchat.wenet.model import BiTransformerDecoder, DecoderLayer, TransformerDecoder, U2Model
 from mirrorchat.wenet.native import (
     LANES,
+    Backend,
     EncoderLayer,
     Linear,
-    Room,
     Subsampling,
     TextLayer,
     after_subsampling,
@@ -28,12 +28,12 @@ from mirrorchat.wenet.native import (
 
 
 def quantize(model: U2Model, threads: int) -> U2Model:
-    """Return `model` (float32, on the CPU) with 8-bit weights, computed by `threads` threads; `model` is used up."""
+    """Return `model` (float32, on the CPU) with 8-bit weights, for `threads` threads; `model` itself is used up."""
     library = native.library()
     if library is not None and model.ctc.ctc_lo.in_features % LANES == 0:
         return _in_library(model, library, threads)
     with warnings.catch_warnings():
-        # torch would have torchao do it, a package that nothing else here needs.
+        # PyTorch recommends torchao for this, a package that nothing else here needs.
         warnings.filterwarnings("ignore", message=r".*torch\.ao\.quantization.*", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=r".*quantize_per_tensor.*")
         quantized: U2Model = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
@@ -44,30 +44,30 @@ def quantize(model: U2Model, threads: int) -> U2Model:
 
 @torch.no_grad()
 def _in_library(model: U2Model, library: native.Library, threads: int) -> U2Model:
-    room = Room(library, threads, sum(_sizes(model)))
+    backend = Backend(library, threads, sum(_sizes(model)))
     embed = model.encoder.embed
-    embed.add_module("conv", Subsampling(room, embed.conv, model.encoder.bins))
+    embed.add_module("conv", Subsampling(backend, embed.conv, model.encoder.bins))
     parent, name = (embed.out, "0") if isinstance(embed, Conv2dSubsampling4) else (embed, "linear")
     after = parent.get_submodule(name)
     assert isinstance(after, nn.Linear)
-    parent.add_module(name, after_subsampling(room, after, model.ctc.ctc_lo.in_features))
+    parent.add_module(name, after_subsampling(backend, after, model.ctc.ctc_lo.in_features))
     layers = model.encoder.encoders
     for index, layer in enumerate(layers):
         assert isinstance(layer, ConformerEncoderLayer | TransformerEncoderLayer)
-        layers[index] = EncoderLayer(room, layer)
+        layers[index] = EncoderLayer(backend, layer)
     for decoder in _decoders(model):
         for index, layer in enumerate(decoder.decoders):
             assert isinstance(layer, DecoderLayer)
-            decoder.decoders[index] = TextLayer(room, layer)
-        _replace(room, decoder, "output_layer")
-    _replace(room, model.ctc, "ctc_lo")
+            decoder.decoders[index] = TextLayer(backend, layer)
+        _replace(backend, decoder, "output_layer")
+    _replace(backend, model.ctc, "ctc_lo")
     return model
 
 
-def _replace(room: Room, parent: nn.Module, name: str) -> None:
+def _replace(backend: Backend, parent: nn.Module, name: str) -> None:
     layer = parent.get_submodule(name)
     assert isinstance(layer, nn.Linear)
-    parent.add_module(name, Linear(room, layer))
+    parent.add_module(name, Linear(backend, layer))
 
 
 def _decoders(model: U2Model) -> list[TransformerDecoder]:
@@ -76,7 +76,7 @@ def _decoders(model: U2Model) -> list[TransformerDecoder]:
 
 
 def _sizes(model: U2Model) -> Iterator[int]:
-    """Yield the bytes of each packed matrix, at most: those of one product are packed without gaps."""
+    """Yield an upper bound of the bytes of each packed matrix; the matrices of one product are packed without gaps."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
             outputs, inputs = layer.weight.flatten(1).shape

@@ -1,10 +1,11 @@
-"""The layers of WeNet's networks in plain PyTorch, under WeNet's module and parameter names.
+"""The layers of WeNet's networks in plain PyTorch, with the module and parameter names of WeNet.
 
-Positions (Vaswani et al., arXiv 1706.03762), attention with and without position terms (Dai et al., arXiv 1901.02860),
-and the conformer's convolution (Gulati et al., arXiv 2005.08100). `torch.jit.script` takes all of them.
+These are positional encodings (Vaswani et al., arXiv 1706.03762), attention with and without position terms (Dai et
+al., arXiv 1901.02860), and the convolution of the conformer (Gulati et al., arXiv 2005.08100). `torch.jit.script`
+compiles all of them.
 
-Shapes: B utterances, S encoder frames, U tokens of text, D the model's width, H attention heads. Masks are true where
-something may be seen; a mask of shape (0, 0, 0) hides nothing. Softmax is taken in float32 whatever the weights are.
+Shapes: B utterances, S encoder frames, U text tokens, D model width, H attention heads. A mask is true at the positions
+that may be attended to; a mask of shape (0, 0, 0) hides nothing. Softmax is always computed in float32.
 """
 
 import math
@@ -17,12 +18,15 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"swish": nn.SiLU, "relu": nn.
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """Return (B, size), true before each length."""
+    """Return (B, size), true at the positions before each length."""
     return torch.arange(size, device=lengths.device).unsqueeze(0) < lengths.unsqueeze(1)
 
 
 def chunk_mask(size: int, chunk: int, left_chunks: int, device: torch.device) -> Tensor:
-    """Return (size, size): whether row's frame may see column's, by chunks of `chunk` (1: the past and itself)."""
+    """Return (size, size): whether the row's frame may attend to the column's, in chunks of `chunk` frames.
+
+    Chunks of 1 frame give the causal mask: each frame attends to the past and to itself.
+    """
     index = torch.div(torch.arange(size, device=device), chunk, rounding_mode="floor")
     row, column = index.unsqueeze(1), index.unsqueeze(0)
     seen = column <= row
@@ -32,9 +36,9 @@ def chunk_mask(size: int, chunk: int, left_chunks: int, device: torch.device) ->
 
 
 class PositionalEncoding(nn.Module):
-    """`abs_pos`: adds the sine and cosine table of Vaswani et al., worked out for the positions that are asked for.
+    """`abs_pos`: adds the sine and cosine table of Vaswani et al., which is computed for the needed positions.
 
-    WeNet stores a table of 5,000 positions; the values are the same, without its limit of 200 s and its megabytes.
+    WeNet stores a table of 5,000 positions. The values are the same, without the limit of 200 s and without the memory.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -44,7 +48,7 @@ class PositionalEncoding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def table(self, offset: int, size: int, like: Tensor) -> Tensor:
-        """Return positions `offset` to `offset + size`: (1, size, D), in the device and type of `like`."""
+        """Return the encoding (1, size, D) of positions `offset` to `offset + size`, with device and type of `like`."""
         positions = torch.arange(offset, offset + size, dtype=torch.float32, device=like.device)
         steps = torch.arange(0, self.width, 2, dtype=torch.float32, device=like.device)
         angles = positions.unsqueeze(1) * torch.exp(steps * -(math.log(10000.0) / self.width))
@@ -56,7 +60,7 @@ class PositionalEncoding(nn.Module):
 
 
 class RelPositionalEncoding(PositionalEncoding):
-    """`rel_pos`: scales the input and leaves the positions to the attention (Transformer-XL, arXiv 1901.02860)."""
+    """`rel_pos`: scales the input; the attention adds the positions (Transformer-XL, arXiv 1901.02860)."""
 
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         x = self.dropout(x * self.scale)
@@ -64,7 +68,7 @@ class RelPositionalEncoding(PositionalEncoding):
 
 
 class NoPositionalEncoding(PositionalEncoding):
-    """`no_pos`: neither scales nor adds, and gives the attention zeros."""
+    """`no_pos`: neither scales the input nor adds positions; the attention gets zeros."""
 
     def table(self, offset: int, size: int, like: Tensor) -> Tensor:
         """Return zeros (1, size, D)."""
@@ -100,11 +104,14 @@ class MultiHeadedAttention(nn.Module):
         return x.view(x.size(0), x.size(1), self.heads, self.head_width).transpose(1, 2)
 
     def attend(self, scores: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Weigh `values` (B or 1, H, U2, D / H) by `scores` (B, H, U1, U2) where `mask` (B, U1 or 1, U2) is true."""
+        """Average `values` (B or 1, H, U2, D / H) with the softmax of `scores` (B, H, U1, U2).
+
+        `mask` (B, U1 or 1, U2) is true for the values that count.
+        """
         scores = scores.float()
         if mask.size(2) > 0:
             hidden = ~mask.unsqueeze(1)
-            # A row that may see nothing (padding) gives zeros rather than not-a-number.
+            # A row without any allowed position, which is padding, gives zeros instead of NaN.
             weights = torch.softmax(scores.masked_fill(hidden, -math.inf), dim=-1).masked_fill(hidden, 0.0)
         else:
             weights = torch.softmax(scores, dim=-1)
@@ -113,12 +120,12 @@ class MultiHeadedAttention(nn.Module):
         return mixed
 
     def forward(self, query: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """Attend from `query` (B, U, D) to `memory` (B, U2, D), or to one memory (1, U2, D) that all share."""
+        """Attend from `query` (B, U, D) to `memory` (B, U2, D), or to one shared memory (1, U2, D)."""
         q, k, v = self.split(self.linear_q(query)), self.split(self.linear_k(memory)), self.split(self.linear_v(memory))
         return self.attend(torch.matmul(q, k.transpose(-2, -1)) / math.sqrt(self.head_width), v, mask)
 
     def keys_and_values(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and values (B, H, cached + S, D / H) of `x` (B, S, D) after those of `cache`."""
+        """Return the keys and values (B, H, cached + S, D / H): those of `cache`, then those of `x` (B, S, D)."""
         k, v = self.split(self.linear_k(x)), self.split(self.linear_v(x))
         if cache.size(0) > 0:
             past_k, past_v = torch.split(cache, self.head_width, dim=-1)
@@ -126,10 +133,10 @@ class MultiHeadedAttention(nn.Module):
         return k, v
 
     def forward_cached(self, x: Tensor, mask: Tensor, positions: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend from `x` (B, S, D) to the cache and itself.
+        """Attend from `x` (B, S, D) to the cache and to `x` itself.
 
-        `positions` (1, cached + S, D) are the keys' positions, of which this kind makes no use; `cache` is
-        (1, H, cached, 2 D / H), or empty. Returns the output and the cache with the new keys and values at its end.
+        `positions` (1, cached + S, D) are the positions of the keys, which this kind of attention does not use; `cache`
+        is (1, H, cached, 2 D / H) or empty. Returns the output, and the cache extended by the new keys and values.
         """
         k, v = self.keys_and_values(x, cache)
         scores = torch.matmul(self.split(self.linear_q(x)), k.transpose(-2, -1)) / math.sqrt(self.head_width)
@@ -139,7 +146,7 @@ class MultiHeadedAttention(nn.Module):
 class RelPositionMultiHeadedAttention(MultiHeadedAttention):
     """`rel_selfattn`: self-attention with learned position terms.
 
-    As in WeNet the position term is not shifted: it scores the position of each key, not its distance.
+    As in WeNet, the position term is not shifted: it scores the position of each key, not its distance to the query.
     """
 
     def __init__(self, heads: int, width: int, dropout: float) -> None:
@@ -151,7 +158,7 @@ class RelPositionMultiHeadedAttention(MultiHeadedAttention):
         nn.init.xavier_uniform_(self.pos_bias_v)
 
     def forward_cached(self, x: Tensor, mask: Tensor, positions: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend from `x` (B, S, D) to the cache and itself, by content and by `positions` (1, cached + S, D)."""
+        """Attend from `x` (B, S, D) to the cache and to `x`, by content and by `positions` (1, cached + S, D)."""
         k, v = self.keys_and_values(x, cache)
         q, p = self.split(self.linear_q(x)), self.split(self.linear_pos(positions))
         by_content = torch.matmul(q + self.pos_bias_u.unsqueeze(1), k.transpose(-2, -1))
@@ -180,10 +187,10 @@ class PositionwiseFeedForward(nn.Module):
 
 
 class ConvolutionModule(nn.Module):
-    """The conformer's convolution.
+    """The convolution module of the conformer.
 
-    Causal: frame i sees frames i - kernel + 1 to i, the earliest from the cache. Otherwise it sees as many before as
-    after it, `kernel` is odd, and there is no cache.
+    A causal one computes frame i from frames i - kernel + 1 to i; the cache has the frames before the chunk. Any other
+    one uses as many frames before as after frame i, has an odd `kernel` and has no cache.
     """
 
     def __init__(self, width: int, kernel: int, activation: str, norm: str, causal: bool) -> None:
@@ -206,7 +213,7 @@ class ConvolutionModule(nn.Module):
         new_cache = x[:, :, x.size(2) - self.lorder :] if self.causal else x.new_zeros((0, 0, 0))
         x = nn.functional.glu(self.pointwise_conv1(x), dim=1)
         if mask.size(2) > 0 and not self.causal:
-            # The gate has a bias, so padding must be silenced here for the last frames to hear what they would alone.
+            # The gate has a bias, so padding must be zeroed here, or it would change the last frames of the utterance.
             x = x.masked_fill(~mask, 0.0)
         x = self.depthwise_conv(x)
         x = self.norm(x.transpose(1, 2)).transpose(1, 2) if self.use_layer_norm else self.norm(x)

@@ -1,11 +1,11 @@
-"""The U2 and U2++ networks of WeNet in plain PyTorch, with WeNet's parameter names and its runtime methods.
+"""The U2 and U2++ networks of WeNet in plain PyTorch, with the parameter names and runtime methods of WeNet.
 
-An encoder (`wenet/encoder.py`) that can be read whole or in chunks, a CTC layer, and a transformer decoder over the
-text (U2: Zhang et al., arXiv 2012.05481), or one in each direction (U2++: Wu et al., arXiv 2106.05642; WeNet 2.0: Zhang
-et al., arXiv 2203.15455). `torch.jit.script` turns it into what WeNet's releases hold in `final.zip`.
+A network has an encoder (`wenet/encoder.py`), a CTC layer and an attention decoder. U2 has one transformer decoder
+(Zhang et al., arXiv 2012.05481); U2++ has one for each direction of the text (Wu et al., arXiv 2106.05642; WeNet 2.0:
+Zhang et al., arXiv 2203.15455). `torch.jit.script` turns a network into the format of WeNet's released `final.zip`.
 
-Shapes: S encoder frames, T feature frames (10 ms), F mel bins, D the model's width, H attention heads, N hypotheses, U
-tokens of text, V the vocabulary. Masks are true where something may be seen.
+Shapes: S encoder frames, T feature frames (10 ms), F mel bins, D model width, H attention heads, N hypotheses, U text
+tokens, V tokens of the vocabulary. A mask is true at the positions that may be attended to.
 """
 
 import torch
@@ -44,7 +44,7 @@ class DecoderLayer(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """Scores a text from left to right, given the encoder's output."""
+    """The attention decoder for one direction: it scores a text from left to right, given the encoder's output."""
 
     def __init__(self, config: U2Config, blocks: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class TransformerDecoder(nn.Module):
         self.output_layer = nn.Linear(config.width, config.vocabulary)
 
     def logits(self, memory: Tensor, memory_mask: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits (N, U, V) of the token after each of `tokens` (N, U) int64, of which `lengths` count."""
+        """Return the logits (N, U, V) of the token after each of `tokens` (N, U) int64; `lengths` of them count."""
         size = tokens.size(1)
         past = chunk_mask(size, 1, -1, tokens.device)
         mask = length_mask(lengths, size).unsqueeze(1) & past.unsqueeze(0)
@@ -66,10 +66,10 @@ class TransformerDecoder(nn.Module):
         return x
 
     def hidden_at(self, memory: Tensor, memory_mask: Tensor, tokens: Tensor, places: Tensor, mask: Tensor) -> Tensor:
-        """Return what `output_layer` makes logits of, (N, U, D), for `tokens` (N, U) int64 that need not be one text.
+        """Return the input (N, U, D) of `output_layer` for `tokens` (N, U) int64 that may belong to several texts.
 
-        `places` (N, U) int64 are their places in their texts, sos being at 0; `mask` (N, U, U) tells which of `tokens` a
-        token follows, itself included.
+        `places` (N, U) int64 are the positions of the tokens in their texts, with sos at 0. `mask` (N, U, U) is true
+        for the tokens that precede a token in its text, and for the token itself.
         """
         embedding, positions = self.embed[0], self.embed[1]
         assert isinstance(positions, PositionalEncoding)
@@ -89,13 +89,13 @@ class TransformerDecoder(nn.Module):
         reverse: Tensor,
         reverse_weight: float,
     ) -> tuple[Tensor, Tensor]:
-        """Return the logits (N, U, V), and a scalar 0 for the direction that is not there."""
+        """Return the logits (N, U, V), and a scalar 0 for the missing backward direction."""
         left = self.logits(memory, memory_mask, tokens, lengths)
         return left, torch.zeros([], dtype=left.dtype, device=left.device)
 
 
 class BiTransformerDecoder(nn.Module):
-    """Two decoders: `left_decoder` reads the text forwards, `right_decoder` backwards."""
+    """The two attention decoders of U2++: `left_decoder` reads the text forwards, `right_decoder` backwards."""
 
     def __init__(self, config: U2Config) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class CTC(nn.Module):
 
 
 class U2Model(nn.Module):
-    """A whole recognizer, with the methods that WeNet's runtime calls on a released `final.zip`."""
+    """A whole network, with the methods that WeNet's runtime calls on a released `final.zip`."""
 
     def __init__(self, config: U2Config, global_cmvn: GlobalCMVN | None) -> None:
         super().__init__()
@@ -146,12 +146,12 @@ class U2Model(nn.Module):
 
     @torch.jit.export
     def subsampling_rate(self) -> int:
-        """Return the feature frames in one encoder frame."""
+        """Return the number of feature frames in one encoder frame."""
         return self.encoder.embed.subsampling_rate
 
     @torch.jit.export
     def right_context(self) -> int:
-        """Return the feature frames that an encoder frame needs after its first."""
+        """Return the number of feature frames that an encoder frame needs after its first one."""
         return self.encoder.embed.right_context
 
     @torch.jit.export
@@ -176,14 +176,17 @@ class U2Model(nn.Module):
         att_cache: Tensor = torch.zeros(0, 0, 0, 0),  # noqa: B008
         cnn_cache: Tensor = torch.zeros(0, 0, 0, 0),  # noqa: B008
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode one chunk of one utterance, or all of it.
+        """Encode one chunk of an utterance, or the whole utterance.
 
-        `xs` is (1, T, F) with T at least `right_context() + 1`; a chunk of C encoder frames needs
-        `(C - 1) * subsampling_rate() + right_context() + 1` feature frames and starts C * subsampling_rate() after the
-        last one. `offset` counts the encoder frames before it. `required_cache_size` encoder frames are kept for the
-        next chunk (below 0: all). Caches are (layers, H, cached, 2 D / H) and (layers, 1, D, kernel - 1), empty at the
-        start; the second stays empty where no convolution is causal. Returns the output (1, S, D) and both caches.
-        Raises ValueError for an `offset` above 0 where the network cannot be read in chunks (`U2Config.streams`).
+        `xs` is (1, T, F) with T at least `right_context() + 1`. A chunk of C encoder frames needs
+        `(C - 1) * subsampling_rate() + right_context() + 1` feature frames; the next chunk starts C *
+        subsampling_rate() feature frames later. `offset` is the number of encoder frames before the chunk.
+        `required_cache_size` encoder frames are kept for the next chunk (below 0: all). The caches are
+        (layers, H, cached, 2 D / H) and (layers, 1, D, kernel - 1), empty at the start; the second one stays empty if
+        no convolution is causal.
+
+        Returns the output (1, S, D) and both caches. Raises ValueError for an `offset` above 0 if the network cannot
+        stream (`U2Config.streams`).
         """
         return self.encoder.forward_chunk(xs, offset, required_cache_size, att_cache, cnn_cache)
 
@@ -196,11 +199,11 @@ class U2Model(nn.Module):
     def forward_attention_decoder(
         self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor, reverse_weight: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Score hypotheses for rescoring.
+        """Score hypotheses for attention rescoring.
 
-        `hyps` (N, U) int64 start with `sos` and are padded at will after `hyps_lens` (N) tokens, sos counted;
-        `encoder_out` is (1, S, D). Returns the log probabilities (N, U, V) of the next token reading forwards, and of
-        the text reversed (a scalar when `reverse_weight` is 0 or the decoder reads one way).
+        `hyps` (N, U) int64 start with `sos` and have any padding after `hyps_lens` (N) tokens, including sos;
+        `encoder_out` is (1, S, D). Returns the log probabilities (N, U, V) of the next token in the text, and in the
+        reversed text (a scalar if `reverse_weight` is 0 or there is no backward decoder).
         """
         everything = torch.ones((0, 0, 0), dtype=torch.bool, device=hyps.device)
         backwards = reverse_tokens(hyps, hyps_lens, self.eos)
@@ -211,7 +214,7 @@ class U2Model(nn.Module):
 
 
 def reverse_tokens(hyps: Tensor, lengths: Tensor, padding: int) -> Tensor:
-    """Return `hyps` (N, U), each starting with sos and `lengths` long, with what follows sos in reverse order."""
+    """Return `hyps` (N, U), which start with sos and are `lengths` long, with the tokens after sos reversed."""
     place = torch.arange(hyps.size(1), device=hyps.device).unsqueeze(0)
     inside = place < lengths.unsqueeze(1)
     source = torch.where(inside & (place > 0), lengths.unsqueeze(1) - place, torch.zeros_like(place))

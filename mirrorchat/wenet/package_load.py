@@ -1,7 +1,7 @@
-"""WeNet's own package, imported and made to load a model; what stands in its way is moved aside from here.
+"""Loading of models with WeNet's own package, and the workarounds that the package needs.
 
-Tried with the package at COMMIT, of 2025-12-19. Nothing in it is changed: names that PyTorch has dropped are there
-while it is imported, and a model's `train.yaml` is completed in a folder of links that it reads instead.
+Tested with the package at COMMIT, of 2025-12-19, which stays unchanged. During its import, names that PyTorch has
+removed exist again. During the loading of a model, the package reads a folder of links with a completed `train.yaml`.
 """
 
 import importlib
@@ -22,13 +22,13 @@ from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware.torchaudio_import import import_torchaudio
 from mirrorchat.wenet.batch import brief
 from mirrorchat.wenet.ctc.search import FloatArray
+from mirrorchat.wenet.features import SAMPLE_RATE
 from mirrorchat.wenet.train_yaml import read_text
 
 COMMIT = "015469960db73eb19c49a48c020d5ac9db69bae5"
 INSTALL = f"install it: .venv/bin/pip install git+https://github.com/wenet-e2e/wenet@{COMMIT}"
 FILES = ("train.yaml", "final.pt", "units.txt")
 CMVN_FILE = "global_cmvn"
-SAMPLE_RATE = 16000
 
 Config = dict[str, Any]
 Features = Callable[[FloatArray], FloatArray]  # samples at 16 kHz in [-1, 1] to features (T, D) float32
@@ -36,20 +36,20 @@ Features = Callable[[FloatArray], FloatArray]  # samples at 16 kHz in [-1, 1] to
 
 @dataclass(frozen=True)
 class PackageFiles:
-    """A model as the package has loaded it: its network with its `tokenizer`, on its device, ready to `decode`."""
+    """A model that the package has loaded: the network, on its device and with its `tokenizer`, ready to `decode`."""
 
     folder: Path
     network: Any
     features: Features
-    tokenizer: str  # its kind, as train.yaml has it
+    tokenizer: str  # its kind in train.yaml
 
 
 def load(name: str, models_dir: Path, device: torch.device) -> PackageFiles:
-    """Return the model `name`: a folder (absolute, from `~`, or in `models_dir`), or one of the package's own names.
+    """Return the model `name`: a folder (absolute, from `~`, or in `models_dir`), or a name that the package knows.
 
-    One of its own names that is not on this machine is downloaded by the package, into `~/.wenet`. Raises
-    ConfigurationError when the package or one of its dependencies is not installed, does not know `name`, or cannot
-    load the model; ModelNotInstalled when a file is missing or cannot be downloaded.
+    The package downloads a model that it knows and does not find into `~/.wenet`. Raises ConfigurationError if the
+    package or one of its dependencies is not installed, does not know `name`, or cannot load the model;
+    ModelNotInstalled if a file is missing or cannot be downloaded.
     """
     package = _import_package()
     folder = _find(name, models_dir)
@@ -70,7 +70,7 @@ def _import_package() -> Any:
         raise ConfigurationError(f"WeNet's package is not installed; {INSTALL}")
     try:
         with _dropped_names(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what its dependencies say of each other
+            warnings.simplefilter("ignore")  # its dependencies warn about each other
             import_torchaudio()
             return importlib.import_module("wenet.cli.model")
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
@@ -79,7 +79,7 @@ def _import_package() -> Any:
 
 @contextmanager
 def _dropped_names() -> Iterator[None]:
-    """Have names in `torch.nn.modules.conv` that PyTorch has dropped from it and the package still takes from there."""
+    """Put names back into `torch.nn.modules.conv` that PyTorch has removed and the package still imports."""
     names = vars(torch.nn.modules.conv)
     dropped = {"Union": typing.Union, "Optional": typing.Optional, "Tensor": torch.Tensor}
     added = {name: value for name, value in dropped.items() if name not in names}
@@ -92,13 +92,13 @@ def _dropped_names() -> Iterator[None]:
 
 
 def _find(name: str, models_dir: Path) -> Path:
-    folder = models_dir / Path(name).expanduser()  # an absolute one stays as it is
+    folder = models_dir / Path(name).expanduser()  # an absolute path replaces `models_dir`
     if folder.is_dir():
         return folder
     hub = importlib.import_module("wenet.cli.hub").Hub
-    # Each has the name of its archive, too: some of the package's own are misspelt (`whiper-tiny`).
+    # Models are known by the name of their archive, too: some names of the package are misspelt (`whiper-tiny`).
     keys = {archive.removesuffix(".tar.gz"): key for key, archive in hub.assets.items()} | {k: k for k in hub.assets}
-    keys.pop("punc", None)  # writes punctuation, hears nothing
+    keys.pop("punc", None)  # adds punctuation to text and recognizes nothing
     if name not in keys:
         known = ", ".join(sorted(keys))
         raise ConfigurationError(f"wenet:{name} is no folder ({folder}), and WeNet's package knows only {known}")
@@ -108,7 +108,7 @@ def _find(name: str, models_dir: Path) -> Path:
 def _download(hub: Any, key: str) -> Path:
     try:
         return Path(hub.download_model(key))
-    except Exception as error:  # requests', urllib's, and whatever an answer that it does not expect leads to
+    except Exception as error:  # of requests or urllib, or any other after an unexpected answer
         raise ModelNotInstalled(
             f"wenet:{key} is not on this machine, and WeNet's package could not download it:"
             f" {type(error).__name__}: {brief(error)}"
@@ -119,9 +119,9 @@ def _download(hub: Any, key: str) -> Path:
 
 
 def _completed(folder: Path) -> Config:
-    """Return `train.yaml` with what the package needs of it and old ones lack, without dither, and with its files here.
+    """Return the content of `train.yaml`, completed for the package: new keys, files in this folder, and no dither.
 
-    Before December 2023 it had no section for the tokenizer, and named CMVN at the top level.
+    Before December 2023 there was no section for the tokenizer, and CMVN stood at the top level.
     """
     try:
         config = yaml.safe_load(read_text(folder / "train.yaml"))
@@ -150,7 +150,7 @@ def _complete_tokenizer(folder: Path, config: Config) -> None:
     for key in ("symbol_table_path", "non_lang_syms_path", "bpe_path", "seg_dict_path"):
         named = tokenizer.get(key)
         here = isinstance(named, str) and (folder / Path(named).name).is_file()
-        tokenizer[key] = named if here else None  # what is not here serves to read text, not to write it
+        tokenizer[key] = named if here else None  # a file that is missing here serves to read text only
     tokenizer["symbol_table_path"] = tokenizer["symbol_table_path"] or "units.txt"
 
 
@@ -162,7 +162,7 @@ def _section(config: Config, name: str) -> Config:
 
 
 def _load(package: Any, folder: Path, config: Config, device: torch.device) -> Any:
-    """Let the package load the model from a folder of links in which `train.yaml` is `config`."""
+    """Let the package load the model from a folder of links to its files, with `config` as `train.yaml`."""
     with tempfile.TemporaryDirectory(prefix="mirrorchat-wenet-") as links:
         for path in folder.iterdir():
             (Path(links) / path.name).symlink_to(path.resolve())
@@ -172,8 +172,8 @@ def _load(package: Any, folder: Path, config: Config, device: torch.device) -> A
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 network = package.load_model(links, device=str(device))
-                _ = network.tokenizer.symbol_table  # some are read when first used, and the links go
-        except Exception as error:  # what a file that it does not expect leads to
+                _ = network.tokenizer.symbol_table  # a tokenizer may read its files only at first use
+        except Exception as error:  # an unexpected file may raise any exception
             raise ConfigurationError(
                 f"WeNet's package cannot load {folder}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             ) from error
@@ -181,24 +181,24 @@ def _load(package: Any, folder: Path, config: Config, device: torch.device) -> A
 
 
 def _check_cmvn(folder: Path, network: Any) -> None:
-    """Raise ConfigurationError where the folder has statistics that the package, which does not say so, left out."""
+    """Raise ConfigurationError if the folder has CMVN statistics that the package silently ignored."""
     has = any(name.endswith("global_cmvn.mean") for name, _ in network.named_buffers())
     if (folder / CMVN_FILE).is_file() and not has:
         raise ConfigurationError(f"{folder / CMVN_FILE} is there, but train.yaml does not say cmvn: global_cmvn")
 
 
 def _check_weights(folder: Path, network: Any) -> None:
-    """Raise ConfigurationError where the encoder has weights that `final.pt` lacks: the package draws random ones."""
+    """Raise ConfigurationError if `final.pt` lacks weights of the encoder, which the package leaves random."""
     stored = torch.load(folder / "final.pt", map_location="cpu", mmap=True, weights_only=True)
-    drawn = [name for name, _ in network.named_parameters() if name.startswith("encoder.") and name not in stored]
-    if drawn:
+    lost = [name for name, _ in network.named_parameters() if name.startswith("encoder.") and name not in stored]
+    if lost:
         raise ConfigurationError(
-            f"{folder / 'final.pt'} does not belong to train.yaml: it lacks {len(drawn)} weights, {drawn[0]} the first"
+            f"{folder / 'final.pt'} does not belong to train.yaml: it lacks {len(lost)} weights, {lost[0]} the first"
         )
 
 
 def _features(config: Config) -> Features:
-    """Return what the package computes from a file before it recognizes, but from samples."""
+    """Return the package's feature extraction, for samples instead of files."""
     processor = importlib.import_module("wenet.dataset.processor")
     data = config["dataset_conf"]
     kind = data.get("feats_type", "fbank")

@@ -1,4 +1,8 @@
-"""The last step of WeNet's recognition: the attention decoders choose among the readings that CTC has found."""
+"""Attention rescoring, the last step of WeNet's recognition: the decoders choose one of the n-best hypotheses.
+
+Every hypothesis is decoded on its own, so this serves WeNet's runtime format, too. `hypothesis_tree` makes the same
+choice faster. The method is that of U2++ (Wu et al., arXiv 2106.05642).
+"""
 
 from collections.abc import Sequence
 
@@ -14,10 +18,11 @@ REVERSE_WEIGHT = 0.3
 def attention_rescoring(
     model: torch.jit.ScriptModule | U2Model, hypotheses: Sequence[Hypothesis], encoded: torch.Tensor
 ) -> Hypothesis:
-    """Return the hypothesis that CTC and the attention decoders together like best (U2, arXiv 2012.05481).
+    """Return the hypothesis with the highest score from CTC and the attention decoders together.
 
-    `encoded` is the encoder's output (1, S, D). Scores are WeNet's: the decoders' log probabilities, 0.7 forwards and
-    0.3 backwards where the model has both, and 0.5 times CTC's. Of equals the first wins.
+    `encoded` is the encoder's output (1, S, D). The score is that of WeNet: the decoders' log probability of the text
+    (0.7 of the forward one and 0.3 of the backward one, if the model has both) plus 0.5 times the score of CTC. Of
+    equal scores the first wins.
     """
     sos, eos = int(model.sos_symbol()), int(model.eos_symbol())
     weight = REVERSE_WEIGHT if model.is_bidirectional_decoder() else 0.0
@@ -38,6 +43,6 @@ def attention_rescoring(
 
 
 def _text_score(log_probs: torch.Tensor, tokens: tuple[int, ...]) -> float:
-    """Return the log probability of `tokens` by one decoder's (U, V)."""
-    wanted = torch.tensor(tokens, device=log_probs.device).unsqueeze(1)
-    return float(log_probs[: len(tokens)].gather(1, wanted).sum(dtype=torch.float64))
+    """Return the log probability of `tokens`, given one decoder's log probabilities (U, V)."""
+    columns = torch.tensor(tokens, device=log_probs.device).unsqueeze(1)
+    return float(log_probs[: len(tokens)].gather(1, columns).sum(dtype=torch.float64))

@@ -24,7 +24,9 @@ def written(tokens: Sequence[str], language: Language) -> str:
     """Return the text of `tokens`, as a person writes it.
 
     English is in lower case, with a capital at the start and for "I". Chinese has no spaces, except around words in
-    Latin letters, which keep their case. Example: `written(["▁how", "▁are", "▁you"], Language.ENGLISH)` is "How are you".
+    Latin letters, which keep their case.
+
+    Example: `written(["▁how", "▁are", "▁you"], Language.ENGLISH)` is "How are you".
     """
     return _tidy(_joined(tokens), language)
 

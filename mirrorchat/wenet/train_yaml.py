@@ -1,9 +1,9 @@
-"""WeNet's `train.yaml`, in its old and its new spelling, read into the network's configuration.
+"""The reader of WeNet's `train.yaml`, in the old and the new spelling, which gives the configuration of the network.
 
-The old spelling (to December 2023, and so the released checkpoints) has `cmvn_file` and `is_json_cmvn` at the top; the
-new one has `cmvn`, `cmvn_conf`, `tokenizer_conf` and `ctc_conf`. What is left out takes the defaults of WeNet's
-constructors, which are not those of its recipes. Every key must be known: one that is not could change the network, so
-it is an error by name. Settings of the training are known and ignored.
+The old spelling (until December 2023, so in the released checkpoints) has `cmvn_file` and `is_json_cmvn` at the top
+level; the new one has `cmvn`, `cmvn_conf`, `tokenizer_conf` and `ctc_conf`. Missing keys have the defaults of WeNet's
+constructors, which differ from those of its recipes. An unknown key could change the network, so it is an error that
+names the key. Keys that matter only in training are known and ignored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,8 @@ import yaml
 
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.wenet.encoder import CONVOLUTION_NORMS, DECODERS, ENCODERS, SUBSAMPLINGS, U2Config
+from mirrorchat.wenet.features import BINS, FRAME_LENGTH_MS, FRAME_SHIFT_MS, SAMPLE_RATE
 from mirrorchat.wenet.layers import ACTIVATIONS, ATTENTIONS, POSITIONS
-
-# The features that the recognizer computes.
-SAMPLE_RATE_HZ = 16000
-BINS = 80
-FRAME_SHIFT_MS = 10
-FRAME_LENGTH_MS = 25
 
 TEXT_LIMIT_BYTES = 1_000_000
 REINSTALL = "install the model again"
@@ -29,19 +24,19 @@ REINSTALL = "install the model again"
 
 @dataclass(frozen=True)
 class TrainYaml:
-    """What `train.yaml` says: the network, and whether its features go through CMVN."""
+    """The content of a `train.yaml`: the configuration of the network, and whether it normalizes features with CMVN."""
 
     config: U2Config
     wants_cmvn: bool
 
 
-# A reader returns the value as the network takes it, or raises ValueError with what the value must be.
+# A reader returns the value in the form that the network takes, or raises ValueError with the allowed values.
 _Reader = Callable[[object], Any]
 
 
 @dataclass(frozen=True)
 class _Key:
-    """How a key is read, and the field of U2Config that it sets; without a field it is only checked."""
+    """The reader of a key and the field of U2Config that the key sets; a key without a field is only checked."""
 
     read: _Reader
     field: str | None = None
@@ -70,7 +65,7 @@ def _anything(value: object) -> object:
 
 
 def _only(**values: object) -> dict[str, _Key]:
-    """Return keys that may only have the value that WeNet's recipes leave them at."""
+    """Return keys that may only have the value that all of WeNet's recipes leave unchanged."""
     return {key: _Key(_one_of(value)) for key, value in values.items()}
 
 
@@ -83,12 +78,12 @@ _SIZE = _integer(1, 16384)
 _BLOCKS = _integer(1, 128)
 _TOKEN = _integer(0, 1_000_000)
 
-# What may change the network's arithmetic and does not in any recipe of these kinds of network.
+# Keys that can change the arithmetic of the network, but do not in any recipe for these kinds of network.
 _PLAIN_LAYERS = _only(
     normalize_before=True, query_bias=True, key_bias=True, value_bias=True, layer_norm_type="layer_norm", norm_eps=1e-5,
     n_kv_head=None, head_dim=None, mlp_type="position_wise_feed_forward", mlp_bias=True, concat_after=False,
 )  # fmt: skip
-# Of use in training, or to a kind of layer that _PLAIN_LAYERS rules out.
+# Keys that matter in training only, or for a kind of layer that _PLAIN_LAYERS excludes.
 _LAYER_TRAINING = _ignored(
     "dropout_rate", "positional_dropout_rate", "gradient_checkpointing", "use_sdpa", "n_expert", "n_expert_activated"
 )
@@ -154,7 +149,7 @@ _OLD_FBANK_KEYS = {
     "feature_type": _Key(_one_of("fbank")),
     "using_pitch": _Key(_one_of(False)),
 }
-_RESAMPLE_KEYS = {"resample_rate": _Key(_one_of(SAMPLE_RATE_HZ))}
+_RESAMPLE_KEYS = {"resample_rate": _Key(_one_of(SAMPLE_RATE))}
 _TOP_KEYS: dict[str, _Key] = {
     "encoder": _Key(_one_of(*ENCODERS)),
     "decoder": _Key(_one_of(*DECODERS)),
@@ -165,10 +160,10 @@ _TOP_KEYS: dict[str, _Key] = {
     "output_dim": _Key(_TOKEN),
     "vocab_size": _Key(_TOKEN),
     **_ignored(
-        # Sections of their own, and the old spelling of one of them.
+        # Sections, which are read on their own, and the old spelling of one of them.
         "encoder_conf", "decoder_conf", "model_conf", "ctc_conf", "cmvn_conf", "dataset_conf", "collate_conf",
         "tokenizer_conf", "cmvn_file", "is_json_cmvn",
-        # Training only.
+        # Keys that matter in training only.
         "accum_grad", "dataset", "dtype", "epoch", "grad_clip", "init_infos", "is_deepspeed", "is_distributed",
         "lfmmi_dir", "log_interval", "max_epoch", "model_dir", "optim", "optim_conf", "rank", "raw_wav",
         "save_interval", "save_states", "scheduler", "scheduler_conf", "spec_aug", "spec_aug_conf", "tokenizer",
@@ -188,10 +183,10 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def read_train_yaml(path: Path, tokens: Sequence[str]) -> TrainYaml:
-    """Return what the `train.yaml` at `path` says of a model with these tokens.
+    """Return the content of the `train.yaml` at `path`, for a model with these `tokens`.
 
-    Raises ConfigurationError, naming the file and the key, when a key is not understood, has a value that no network
-    here has, or disagrees with the tokens; and when the file is no such file at all.
+    Raises ConfigurationError, which names the file and the key, if a key is unknown, has a value that no network here
+    supports, or disagrees with the tokens, and if the file is not YAML.
     """
     top = _parse(path)
     _read(path, "", top, _TOP_KEYS)
@@ -212,7 +207,7 @@ def read_train_yaml(path: Path, tokens: Sequence[str]) -> TrainYaml:
 
 
 def read_text(path: Path) -> str:
-    """Return a small text file. Raises ConfigurationError when it is too large, is not UTF-8 or cannot be read."""
+    """Return a small text file. Raises ConfigurationError if it is too large, is not UTF-8 or cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(TEXT_LIMIT_BYTES + 1)
@@ -227,7 +222,7 @@ def read_text(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without merge keys (`<<`), a few of which can ask for more memory than there is."""
+    """Safe YAML without merge keys (`<<`), because a few of them can expand beyond the memory of the computer."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
@@ -252,7 +247,7 @@ def _mapping(path: Path, name: str, value: object) -> dict[str, object]:
 
 
 def _section(path: Path, top: Mapping[str, object], *names: str) -> dict[str, object]:
-    """Return the section at the end of `names`; one that is missing or empty has no settings."""
+    """Return the section at the path `names`; a missing or empty section has no settings."""
     found: object = top
     for i in range(len(names)):
         found = _mapping(path, ".".join(names[:i]) or "the file", found).get(names[i])
@@ -262,7 +257,7 @@ def _section(path: Path, top: Mapping[str, object], *names: str) -> dict[str, ob
 
 
 def _read(path: Path, section: str, values: Mapping[str, object], keys: Mapping[str, _Key]) -> dict[str, Any]:
-    """Return the U2Config fields that `values` set, once every one of them is known to be understood."""
+    """Return the fields of U2Config that `values` set. Raises ConfigurationError for an unknown key or value."""
     fields: dict[str, Any] = {}
     for name, value in values.items():
         shown = f"{section}.{name[:80]}".removeprefix(".")
@@ -279,12 +274,12 @@ def _read(path: Path, section: str, values: Mapping[str, object], keys: Mapping[
 
 
 def _shown(value: object) -> str:
-    """Return a value for a message; a list or a section could be without end."""
+    """Return a value for a message, shortened; lists and sections, which could be endless, are not shown."""
     return repr(value)[:80] if isinstance(value, str | int | float | None) else "not a plain value"
 
 
 def _check_features(path: Path, top: Mapping[str, object]) -> None:
-    """Raise ConfigurationError unless the model was trained on the features that the recognizer computes."""
+    """Raise ConfigurationError unless the model was trained with the features that `features.py` computes."""
     sections: Sequence[tuple[tuple[str, ...], dict[str, _Key]]] = (
         (("dataset_conf", "fbank_conf"), _FBANK_KEYS),
         (("dataset_conf", "resample_conf"), _RESAMPLE_KEYS),
@@ -305,7 +300,7 @@ def _check_vocabulary(path: Path, top: Mapping[str, object], tokens: int) -> Non
 
 
 def _sos_and_eos(path: Path, top: Mapping[str, object], tokens: int) -> tuple[int, int]:
-    """Return the tokens before and after a text: those that the special tokens name, or the last token for both."""
+    """Return sos and eos: the numbers under `special_tokens`, or the last token for both."""
     for section in ("tokenizer_conf", "model_conf"):
         special = _section(path, top, section, "special_tokens")
         if special:
@@ -317,7 +312,7 @@ def _sos_and_eos(path: Path, top: Mapping[str, object], tokens: int) -> tuple[in
 
 
 def _blank(path: Path, top: Mapping[str, object], tokens: Sequence[str]) -> int:
-    """Return CTC's blank: what the settings say, or the token `<blank>`, or 0. The first two must not disagree."""
+    """Return the blank of CTC: `ctc_blank_id`, or the token `<blank>`, or 0. The first two must not disagree."""
     section = _section(path, top, "ctc_conf")
     _read(path, "ctc_conf", section, _CTC_KEYS)
     listed = tokens.index("<blank>") if "<blank>" in tokens else None
@@ -328,7 +323,7 @@ def _blank(path: Path, top: Mapping[str, object], tokens: Sequence[str]) -> int:
 
 
 def _wants_cmvn(path: Path, top: Mapping[str, object]) -> bool:
-    """Return whether the model's features go through CMVN, by either spelling."""
+    """Return whether the model normalizes its features with CMVN, in either spelling."""
     section = _section(path, top, "cmvn_conf")
     _read(path, "cmvn_conf", section, _CMVN_KEYS)
     if "cmvn" in top:

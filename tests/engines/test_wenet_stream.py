@@ -19,7 +19,7 @@ from mirrorchat.wenet.features import BINS, SAMPLE_RATE, FeatureStream, fbank
 from mirrorchat.wenet.stream import ALL, CHUNK, ChunkReader, reads_chunks
 from mirrorchat.wenet.text import settled, written
 
-MODELS = DATA / "wenet-tiny"
+MODELS = DATA.parent / "wenet-tiny"
 
 
 @pytest.fixture(scope="module")

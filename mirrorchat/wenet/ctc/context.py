@@ -1,7 +1,7 @@
-"""Hot words in a search: a bonus for each token that continues a phrase, taken back when the phrase breaks off.
+"""Hot words in a search: every token that continues a phrase earns a bonus, which a broken phrase loses again.
 
-The phrases are an automaton (Aho and Corasick, 1975) over token numbers; a search keeps one of its states with each
-prefix. The method and the scores are those of WeNet's `ContextGraph`, after icefall's.
+The phrases form an automaton (Aho and Corasick, 1975) over token numbers; the search keeps one state of the automaton
+with each prefix. The method and the scores are those of `ContextGraph` in WeNet, which follows icefall's.
 """
 
 import math
@@ -20,15 +20,18 @@ _LARGEST_TOKEN = 2**31 - 1
 
 
 class ContextGraph:
-    """The automaton of `phrases`, each a sequence of token numbers. `score` is the bonus of a token, a log probability.
+    """The automaton of `phrases`, each a sequence of token numbers. Immutable.
 
-    A prefix that ends with the first n tokens of a phrase has n times `score`; at the phrase's last token as much again,
-    which stays with it. What was given for a phrase that breaks off, or that the speech's end cuts off, is taken back.
+    `score` is the bonus of one token, a log probability. A prefix that ends with the first n tokens of a phrase has n
+    times `score`. The last token of the phrase adds the same sum once more, and the prefix keeps that second sum. A
+    phrase that breaks off, or that the end of the speech cuts off, loses its bonus.
 
-    WeNet overlooks a phrase that is the beginning of one before it in the list; here the order changes nothing.
+    WeNet ignores a phrase that is the beginning of an earlier one; here the order of the phrases has no effect.
 
-    Immutable. Raises ValueError for a phrase that is empty, longer than MAX_PHRASE_TOKENS or has tokens below 1 (blank
-    is none), for more than MAX_PHRASES, and for a score that is negative or not finite.
+    Raises ValueError for a phrase that is empty, is longer than MAX_PHRASE_TOKENS or has tokens below 1 (blank is not
+    allowed), for more than MAX_PHRASES, and for a score that is negative or not finite.
+
+    Example: `ContextGraph([(17, 4, 250)])` favours hypotheses in which token 17 is followed by 4 and 250.
     """
 
     def __init__(self, phrases: Sequence[Sequence[int]], score: float = CONTEXT_SCORE) -> None:
@@ -44,13 +47,13 @@ class ContextGraph:
         self.arrays = _Arrays(self._next, self._fail, self._reached, self._completed)
 
     def step(self, state: int, token: int) -> tuple[float, int]:
-        """Return what `token` after `state` adds to the bonus (less than 0 where a phrase breaks off), and the state."""
+        """Return the change of the bonus by `token` (negative if a phrase breaks off) and the state after it."""
         target = self._follow(state, token)
         bonus = self.score if token in self._next[state] else self._reached[target] - self._reached[state]
         return bonus + self._completed[target], target
 
     def unfinished(self, state: int) -> float:
-        """Return what is to be taken off the bonus when speech ends in `state`."""
+        """Return the bonus that is lost if the speech ends in `state`."""
         return self._reached[state]
 
     def _add(self, phrase: Sequence[int]) -> None:
@@ -66,7 +69,7 @@ class ContextGraph:
         self._completed[state] = self._reached[state]
 
     def _link(self) -> None:
-        """Set every state's suffix, and add to what it completes what the suffix does; shallow states first."""
+        """Set the suffix of every state and add the bonus of the phrases that end there; shallow states come first."""
         queue = deque([ROOT])
         while queue:
             state = queue.popleft()
@@ -76,7 +79,7 @@ class ContextGraph:
                 queue.append(child)
 
     def _follow(self, state: int, token: int) -> int:
-        """Return the state of the longest beginning of a phrase that what led to `state`, then `token`, ends with."""
+        """Return the state of the longest beginning of a phrase with which the tokens so far and `token` end."""
         while token not in self._next[state]:
             if state == ROOT:
                 return ROOT
@@ -85,9 +88,9 @@ class ContextGraph:
 
 
 class _Arrays:
-    """The automaton as the compiled search reads it: the arcs of state s are those from `first[s]` to `first[s + 1]`.
+    """The automaton as arrays for the compiled search: the arcs of state s are `first[s]` to `first[s + 1]`, sorted.
 
-    `first`, `tokens`, `targets` and `fail` are int32, `reached` and `completed` float64. A state's arcs are sorted.
+    `first`, `tokens`, `targets` and `fail` are int32; `reached` and `completed` are float64.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""The CTC prefix beam search in C++ (native/prefix_beam.cpp): `ctc.plain`, bit for bit, some twenty times as fast."""
+"""CTC prefix beam search in C++ (native/prefix_beam.cpp).
+
+It gives the bits of `ctc.plain` about twenty times as fast.
+"""
 
 import ctypes
 
@@ -20,9 +23,9 @@ class _Graph(ctypes.Structure):
 
 
 class NativeSearch:
-    """One search in `functions`, those of `native.search_library`. One thread at a time; searches share nothing.
+    """One search, computed by `functions` (from `native.search_library`).
 
-    After MemoryError of any method the search is over.
+    One thread may use it at a time; searches share no state. After a MemoryError of any method the search has ended.
     """
 
     def __init__(self, beam: int, graph: ContextGraph | None, functions: ctypes.CDLL) -> None:
@@ -38,7 +41,7 @@ class NativeSearch:
             self._functions.prefix_search_destroy(self._pointer)
 
     def advance(self, log_probs: FloatArray) -> None:
-        """Take the next frames (S, V), contiguous. Raises ValueError, and takes none, where one holds NaN or inf."""
+        """Search the next frames (S, V), contiguous. Raises ValueError, before any change, for NaN or infinity."""
         status = self._functions.prefix_search_advance(self._open(), log_probs.ctypes.data, *log_probs.shape)
         if status == _NOT_NUMBERS:
             raise ValueError("the log probabilities hold NaN or infinity")
@@ -46,7 +49,7 @@ class NativeSearch:
             self._end()
 
     def prefixes(self) -> list[ScoredPrefix]:
-        """Return the live prefixes, best first, scored as if speech ended here."""
+        """Return the live prefixes, best first, scored as if the speech ended here."""
         total = ctypes.c_int64()
         count = self._functions.prefix_search_size(self._open(), ctypes.byref(total))
         lengths, scores = np.empty(count, np.int32), np.empty(count, np.float64)
@@ -63,7 +66,7 @@ class NativeSearch:
         return prefixes
 
     def stable_prefix(self) -> tuple[int, ...]:
-        """Return the tokens that all live prefixes begin with."""
+        """Return the tokens with which all live prefixes begin."""
         length = self._functions.prefix_search_stable(self._open(), -1, None)
         tokens = np.empty(length, np.int32)
         self._functions.prefix_search_stable(self._pointer, length, tokens.ctypes.data)
@@ -87,7 +90,7 @@ def _fields_of(graph: ContextGraph) -> "ctypes._Pointer[_Graph]":
 
 
 def _declare(functions: ctypes.CDLL) -> None:
-    """Tell ctypes what the functions take and return."""
+    """Tell ctypes the argument and result types of the functions."""
     pointer, count = ctypes.c_void_p, ctypes.c_int64
     functions.prefix_search_create.restype = pointer
     functions.prefix_search_create.argtypes = [ctypes.c_int32, ctypes.POINTER(_Graph)]

@@ -1,8 +1,8 @@
-"""CTC prefix beam search in plain Python: the slow reference of native/prefix_beam.cpp, and its stand-in.
+"""CTC prefix beam search in plain Python: the slow reference for native/prefix_beam.cpp, and its replacement.
 
-The method is Hannun et al.'s (arXiv 1408.2873), with WeNet's pruning (arXiv 2203.15455): in each frame the `beam` best
-tokens extend the `beam` best prefixes. The compiled search does the same operations on the same doubles in the same
-order, so both give the same bits.
+The method is that of Hannun et al. (arXiv 1408.2873) with the pruning of WeNet (arXiv 2203.15455): in each frame the
+`beam` best tokens extend the `beam` best prefixes. The compiled search performs the same operations on the same doubles
+in the same order, so both give the same bits.
 """
 
 import math
@@ -19,7 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class ScoredPrefix(NamedTuple):
-    """A live prefix as the searches give it: its tokens, its score, each token's frame and its log probability there."""
+    """A live prefix of a search: its tokens, its score, and for each token its frame and its peak log probability."""
 
     tokens: tuple[int, ...]
     score: float
@@ -28,7 +28,7 @@ class ScoredPrefix(NamedTuple):
 
 
 class _Spoken(NamedTuple):
-    """When the last token of a path was spoken, and, linked, those before it."""
+    """The frame in which the last token of a path is spoken, linked to the frames of the tokens before it."""
 
     before: "_Spoken | None"
     frame: int
@@ -37,23 +37,24 @@ class _Spoken(NamedTuple):
 
 @dataclass(slots=True)
 class _Paths:
-    """The paths to a prefix that end alike, in a blank or in its last token."""
+    """All paths to a prefix that end in a blank, or all that end in its last token."""
 
-    total: float = -math.inf  # log probability of all of them
-    best: float = -math.inf  # of the likeliest
-    spoken: _Spoken | None = None  # by the likeliest
+    total: float = -math.inf  # log probability of all these paths
+    best: float = -math.inf  # log probability of the likeliest path
+    spoken: _Spoken | None = None  # the frames of the likeliest path
     met: bool = False
 
     def add(self, total: float, best: float, before: _Spoken | None, frame: int, score: float) -> None:
-        """Add paths that a token was just appended to."""
+        """Add paths to which a token was just appended."""
         self.total = log_add(self.total, total)
         if self.best < best or not self.met:
             self.best, self.spoken, self.met = best, _Spoken(before, frame, score), True
 
     def hold(self, paths: "_Paths", frame: int, score: float) -> None:
-        """Add `paths` whose last token was just held for one frame more.
+        """Add `paths`, which held their last token for one more frame.
 
-        As in WeNet, the frames of paths that the token was appended to just now stay, though these be the likelier.
+        As in WeNet, paths to which the token was appended in this frame keep their frames, even if the held paths are
+        likelier.
         """
         best = paths.best + score
         self.total = log_add(self.total, paths.total + score)
@@ -64,7 +65,7 @@ class _Paths:
 
 @dataclass(slots=True)
 class _Prefix:
-    """A prefix in a frame: where it hangs in the tree, its paths, and its hot words."""
+    """A prefix in one frame: its place in the tree, its paths, and the state and bonus of its hot words."""
 
     parent: int
     last: int  # its last token, -1 for the empty prefix
@@ -72,15 +73,15 @@ class _Prefix:
     bonus: float
     blank: _Paths
     token: _Paths
-    number: int = -1  # in the tree, once it has survived a frame
-    total: float = 0.0  # log probability of all paths; hot words apart
+    number: int = -1  # in the tree, once the prefix has survived a frame
+    total: float = 0.0  # log probability of all paths, without the bonus
 
     def likeliest(self) -> _Paths:
         return self.blank if self.blank.best > self.token.best else self.token
 
 
 class _Tree:
-    """Every prefix that has survived a frame: a number for each, so that none is copied or compared whole."""
+    """Every prefix that survived a frame, under a number, so that no prefix is copied or compared as a whole."""
 
     def __init__(self) -> None:
         self._parents = [-1]
@@ -96,7 +97,7 @@ class _Tree:
         return number
 
     def spell(self, number: int) -> tuple[int, ...]:
-        """Return the tokens of a prefix, first to last."""
+        """Return the tokens of a prefix, from the first to the last."""
         tokens = []
         while number > 0:
             tokens.append(self._tokens[number])
@@ -105,7 +106,7 @@ class _Tree:
 
 
 class PlainSearch:
-    """One search, frame by frame. `live` are the prefixes that it has kept, best first."""
+    """One search, frame by frame. It keeps the `beam` best prefixes alive."""
 
     def __init__(self, beam: int, graph: ContextGraph | None) -> None:
         start = _Paths(0.0, 0.0, None, True)
@@ -115,7 +116,7 @@ class PlainSearch:
         self._frame = 0
 
     def advance(self, log_probs: FloatArray) -> None:
-        """Take the next frames (S, V). Raises ValueError, and takes none, where one holds NaN or infinity."""
+        """Search the next frames (S, V). Raises ValueError, before any change, for NaN or infinity."""
         if not (log_probs < math.inf).all():
             raise ValueError("the log probabilities hold NaN or infinity")
         for tokens, scores in _best_tokens(log_probs, min(self._beam, log_probs.shape[1])):
@@ -123,7 +124,7 @@ class PlainSearch:
             self._frame += 1
 
     def prefixes(self) -> list[ScoredPrefix]:
-        """Return the live prefixes, best first, scored as if speech ended here."""
+        """Return the live prefixes, best first, scored as if the speech ended here."""
         prefixes = [
             ScoredPrefix(self._tree.spell(prefix.number), self._final_score(prefix), *_trace(prefix.likeliest().spoken))
             for prefix in self._live
@@ -131,14 +132,14 @@ class PlainSearch:
         return sorted(prefixes, key=lambda prefix: -prefix.score)
 
     def stable_prefix(self) -> tuple[int, ...]:
-        """Return the tokens that all live prefixes begin with."""
+        """Return the tokens with which all live prefixes begin."""
         spelt = [self._tree.spell(prefix.number) for prefix in self._live]
         first, last = min(spelt), max(spelt)
         agreed = next((i for i, token in enumerate(first) if token != last[i]), len(first))
         return first[:agreed]
 
     def _step(self, tokens: Sequence[int], scores: Sequence[float]) -> None:
-        """Replace the live prefixes by the best of those that one more frame leads to; of equals, the first met."""
+        """Replace the live prefixes by the best ones after one more frame. Of equal prefixes the first found stays."""
         met: dict[tuple[int, int], _Prefix] = {}
         for token, score in zip(tokens, scores, strict=True):
             for prefix in self._live:
@@ -152,15 +153,15 @@ class PlainSearch:
         self._live = [self._keep(prefix) for prefix in ranked[: self._beam]]
 
     def _stay(self, met: dict[tuple[int, int], _Prefix], prefix: _Prefix, score: float) -> None:
-        """Add the paths of `prefix` that a blank follows."""
+        """Add the paths of `prefix` that continue with a blank."""
         best = prefix.likeliest()
         blank = self._again(met, prefix).blank
         blank.total, blank.best, blank.spoken, blank.met = prefix.total + score, best.best + score, best.spoken, True
 
     def _append(self, met: dict[tuple[int, int], _Prefix], prefix: _Prefix, token: int, score: float) -> None:
-        """Add the paths of `prefix` that `token` follows."""
+        """Add the paths of `prefix` that continue with `token`."""
         if token == prefix.last:
-            # The same token again is the same letter held, unless a blank came between.
+            # A repeated token is the same letter, held for longer, unless a blank stands between.
             self._again(met, prefix).token.hold(prefix.token, self._frame, score)
             total, paths = prefix.blank.total, prefix.blank
         else:
@@ -169,7 +170,7 @@ class PlainSearch:
         child.token.add(total + score, paths.best + score, paths.spoken, self._frame, score)
 
     def _again(self, met: dict[tuple[int, int], _Prefix], prefix: _Prefix) -> _Prefix:
-        """Return what is met of `prefix` itself in this frame."""
+        """Return the entry of `prefix` itself in this frame."""
         key = (prefix.parent, prefix.last)
         found = met.get(key)
         if found is None:
@@ -177,7 +178,7 @@ class PlainSearch:
         return found
 
     def _longer(self, met: dict[tuple[int, int], _Prefix], prefix: _Prefix, token: int) -> _Prefix:
-        """Return what is met of `prefix` followed by `token` in this frame."""
+        """Return the entry of `prefix` followed by `token` in this frame."""
         key = (prefix.number, token)
         found = met.get(key)
         if found is None:
@@ -188,7 +189,7 @@ class PlainSearch:
     def _keep(self, prefix: _Prefix) -> _Prefix:
         """Return `prefix`, ready for the next frame."""
         prefix.number = 0 if prefix.last < 0 else self._tree.number(prefix.parent, prefix.last)
-        # Paths that are impossible still need frames, for readings that are: as many as there are tokens.
+        # Impossible paths need frames, too: a hypothesis that is impossible still has one frame for each token.
         if not prefix.token.met:
             prefix.token.spoken = prefix.blank.spoken
         elif not prefix.blank.met:
@@ -201,14 +202,14 @@ class PlainSearch:
 
 
 def log_add(a: float, b: float) -> float:
-    """Return log(exp(a) + exp(b)), also where both are log 0."""
+    """Return log(exp(a) + exp(b)), also if both are log 0."""
     if a < b:
         a, b = b, a
     return a if b == -math.inf else a + math.log1p(math.exp(b - a))
 
 
 def _best_tokens(log_probs: FloatArray, count: int) -> Iterator[tuple[list[int], list[float]]]:
-    """Yield each frame's `count` best tokens and their log probabilities, best first; of equals the lower token."""
+    """Yield the `count` best tokens of each frame and their log probabilities, best first; of equals the lower."""
     worst = log_probs.shape[1] - count
     for frame in log_probs:
         enough = np.flatnonzero(frame >= np.partition(frame, worst)[worst])
@@ -217,7 +218,7 @@ def _best_tokens(log_probs: FloatArray, count: int) -> Iterator[tuple[list[int],
 
 
 def _trace(spoken: _Spoken | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Return the frames of a path's tokens and their log probabilities, first to last."""
+    """Return the frames of a path's tokens and the peak log probabilities, from the first to the last token."""
     frames, peaks = [], []
     while spoken is not None:
         frames.append(spoken.frame)

@@ -1,7 +1,9 @@
-"""CTC searches: log probabilities of tokens (S, V), frame by frame, to readings of the utterance.
+"""The CTC searches: they turn log probabilities of tokens, frame by frame, into hypotheses of the utterance.
 
-The prefix beam search is WeNet's (arXiv 2203.15455; Hannun et al., arXiv 1408.2873), with its hot words. It runs in C++
-where that was compiled, else in plain Python; both give the same bits. Blank is token 0.
+The prefix beam search is that of WeNet (Zhang et al., arXiv 2203.15455), after Hannun et al. (arXiv 1408.2873), with
+WeNet's hot words. It runs in C++ if the library was compiled, else in plain Python; both give the same bits.
+
+Shapes: S encoder frames, V tokens of the vocabulary. Blank is token 0.
 """
 
 import math
@@ -26,12 +28,12 @@ MAX_FRAMES = 250_000  # 2.8 hours in frames of 40 ms; a search keeps at most som
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of an utterance.
+    """One hypothesis of an utterance: its `tokens`, and for each of them a frame and a confidence.
 
-    `score` is the log probability of all its CTC paths, and what its hot words add. `frames` are the encoder frames in
-    which its tokens are spoken, rising: on its likeliest path, as WeNet keeps `times`, the last frame of each token.
-    `confidences` are in [0, 1]: CTC's largest probability of each token while that path holds it. (WeNet reports none
-    for CTC; its `tokens_confidence` are probabilities of the attention decoders.)
+    `score` is the log probability of all CTC paths to the tokens, plus the bonus of the hot words. `frames` rise; each
+    is the last encoder frame in which the likeliest path holds the token, as in WeNet's `times`. `confidences` are in
+    [0, 1]; each is the highest CTC probability of the token while that path holds it. (WeNet reports no confidence for
+    CTC: its `tokens_confidence` are probabilities of the attention decoders.)
     """
 
     tokens: tuple[int, ...]
@@ -41,16 +43,16 @@ class Hypothesis:
 
     @property
     def confidence(self) -> float:
-        """Geometric mean of `confidences`: WeNet's mean for an utterance, of CTC's probabilities; 0 without tokens."""
+        """Geometric mean of `confidences`, as WeNet averages over an utterance; 0 without tokens."""
         if not self.tokens or min(self.confidences) == 0.0:
             return 0.0
         return math.exp(math.fsum(map(math.log, self.confidences)) / len(self.tokens))
 
 
 class PrefixBeamSearch:
-    """A prefix beam search over log probabilities that come in chunks; their borders change nothing. Thread-safe.
+    """A prefix beam search over log probabilities that come in chunks. Thread-safe.
 
-    Raises ValueError for a `beam` outside 1 to MAX_BEAM.
+    The hypotheses do not depend on where the chunks are cut. Raises ValueError for a `beam` outside 1 to MAX_BEAM.
     """
 
     def __init__(self, beam: int = BEAM, *, graph: ContextGraph | None = None) -> None:
@@ -64,10 +66,10 @@ class PrefixBeamSearch:
         self._lock = threading.Lock()
 
     def advance(self, log_probs: FloatArray) -> None:
-        """Take the next frames' log probabilities (S, V), float32; none are possible.
+        """Search the next frames, whose log probabilities are (S, V) float32; S may be 0.
 
-        Raises ValueError for another shape, for NaN or positive infinity (-inf is probability 0) and beyond MAX_FRAMES:
-        then the search is as it was before.
+        Raises ValueError for another shape, for NaN or positive infinity (-inf is probability 0), and for more than
+        MAX_FRAMES frames in all. The search is then unchanged.
         """
         log_probs = np.ascontiguousarray(log_probs, np.float32)
         if log_probs.ndim != 2 or log_probs.shape[1] == 0:
@@ -79,16 +81,16 @@ class PrefixBeamSearch:
             self._frames += len(log_probs)
 
     def hypotheses(self) -> list[Hypothesis]:
-        """Return the `beam` best readings of what was said so far, best first, as if speech ended here.
+        """Return the `beam` best hypotheses so far, best first, scored as if the speech ended here.
 
-        Equal scores stay in the order in which they were met. The search can go on.
+        Hypotheses of equal score keep the order in which they were found. The search can go on.
         """
         with self._lock:
             prefixes = self._search.prefixes()
         return [Hypothesis(tokens, score, frames, _confidences(peaks)) for tokens, score, frames, peaks in prefixes]
 
     def stable_prefix(self) -> tuple[int, ...]:
-        """Return the tokens with which all live prefixes begin: those of every later reading, too."""
+        """Return the common prefix of all live prefixes, with which every later hypothesis begins, too."""
         with self._lock:
             return self._search.stable_prefix()
 
@@ -96,10 +98,12 @@ class PrefixBeamSearch:
 def prefix_beam_search(
     log_probs: FloatArray, beam: int = BEAM, *, graph: ContextGraph | None = None
 ) -> list[Hypothesis]:
-    """Return the `beam` best readings of CTC log probabilities (S, V) float32, best first.
+    """Return the `beam` best hypotheses for CTC log probabilities (S, V) float32, best first.
 
-    In each frame the `beam` best tokens, of equals the lower, extend the `beam` best prefixes. Readings with `graph`
-    are ranked with the bonuses of its phrases. Raises ValueError as PrefixBeamSearch does.
+    In each frame the `beam` best tokens extend the `beam` best prefixes; of equal tokens the lower number counts as
+    better. `graph` adds the bonuses of its phrases to the scores. Raises ValueError as PrefixBeamSearch does.
+
+    Example: `prefix_beam_search(log_probs)[0].tokens` are the tokens of the best hypothesis.
     """
     search = PrefixBeamSearch(beam, graph=graph)
     search.advance(log_probs)
@@ -107,9 +111,10 @@ def prefix_beam_search(
 
 
 def greedy_search(log_probs: FloatArray) -> Hypothesis:
-    """Return the reading of the best single path through CTC log probabilities (S, V) float32, and its score.
+    """Return the hypothesis of the best single path through CTC log probabilities (S, V) float32, with its score.
 
-    Of equal tokens the lower is taken. Raises ValueError for another shape, NaN or positive infinity.
+    Of equally probable tokens the path takes the one with the lower number. Raises ValueError for another shape, NaN or
+    positive infinity.
     """
     if log_probs.ndim != 2 or log_probs.shape[1] == 0 or not (log_probs < math.inf).all():
         raise ValueError("log probabilities are (frames, tokens), and no NaN or infinity")
@@ -124,5 +129,5 @@ def greedy_search(log_probs: FloatArray) -> Hypothesis:
 
 
 def _confidences(peaks: Iterable[float]) -> tuple[float, ...]:
-    """Return probabilities; the rounding of a softmax can bring one a little above 1."""
+    """Return probabilities, at most 1: the rounding of a softmax can give slightly more."""
     return tuple(math.exp(min(peak, 0.0)) for peak in peaks)
