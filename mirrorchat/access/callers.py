@@ -53,14 +53,15 @@ class Access:
 def check_caller() -> None:
     """Raise what keeps the present request's caller out: InvalidKey, TooManyFailedKeys or RateLimited.
 
-    Says in `g` who it is: `owner` (of sessions), `caller` (whom turns are shared out to: a key and an address), `payer`
-    (whose turns are counted: a key, or an address where there are no keys), and the `allowance` that is left.
+    Keeps in `g` the `owner` (of sessions and voices), the `tenant` (whose turns are scheduled fairly: a key and an
+    address), the rate-limit `subject` (whose turns are counted: a key, or an address where there are no keys), and the
+    `allowance` that is left.
     """
     access = cast(Access, current_app.extensions[EXTENSION])
     address = caller_network(request.remote_addr or "")
     g.owner = access.owner(request.headers.get("Authorization", ""), address)
-    g.caller = f"{g.owner} {address}"
-    g.payer = g.owner or address
+    g.tenant = f"{g.owner} {address}"
+    g.subject = g.owner or address
     g.allowance = access.take_request(g.owner, address)
     if g.allowance is not None and not g.allowance.granted:
         raise RateLimited(

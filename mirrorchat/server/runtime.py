@@ -129,7 +129,7 @@ def acquire_slot(context: Context) -> Slot:
     """
     record = request_record()
     record.caller = runtime().sockets.watch(request.environ, context)
-    slot = runtime().admission.acquire(context, tenant=g.caller, subject=g.subject)
+    slot = runtime().admission.acquire(context, tenant=g.tenant, subject=g.subject)
     record.admitted(slot)
     return slot
 
