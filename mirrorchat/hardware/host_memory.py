@@ -47,8 +47,8 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 def _left(mount: Path, group: str, limit_name: str, usage_name: str, prefix: str) -> Iterator[int]:
     """Yield the bytes that are left in `group` and in each parent that has a limit and that a container shows."""
-    place = mount / group.lstrip("/")
-    for folder in (place, *place.parents):
+    leaf = mount / group.lstrip("/")
+    for folder in (leaf, *leaf.parents):
         limit, usage = (_text(folder / name).strip() for name in (limit_name, usage_name))
         if limit.isdecimal() and usage.isdecimal() and int(limit) < UNLIMITED:
             yield int(limit) - int(usage) + _page_cache_bytes(folder, prefix)

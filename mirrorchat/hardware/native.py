@@ -70,11 +70,11 @@ def mapped_in(tensor: torch.Tensor) -> Iterator[None]:
     if not from_file or whole >= stop:
         yield
         return
-    place = ctypes.c_void_p(whole), ctypes.c_size_t(stop - whole)
+    pages = ctypes.c_void_p(whole), ctypes.c_size_t(stop - whole)
     advise = ctypes.CDLL(None).madvise
-    advise(*place, MADV_POPULATE_READ)  # an older kernel returns an error and does nothing
+    advise(*pages, MADV_POPULATE_READ)  # an older kernel returns an error and does nothing
     yield
-    advise(*place, mmap.MADV_DONTNEED)
+    advise(*pages, mmap.MADV_DONTNEED)
 
 
 def _file_mappings() -> Iterator[tuple[int, int]]:

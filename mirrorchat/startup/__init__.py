@@ -1,1 +1,1 @@
-"""Which engines a process loads, whether they fit into the memory, and the loading."""
+"""Startup: the choice of the engines, the plan of their memory, and loading."""

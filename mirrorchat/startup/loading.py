@@ -1,4 +1,4 @@
-"""The choice of engines at startup: which one answers at each stage, and why."""
+"""Loading the engines that the settings choose."""
 
 import importlib.util
 import logging
@@ -29,14 +29,14 @@ def build_engines(
     hearing: Collection[Language] = tuple(Language),
     speaking: Collection[Language] = tuple(Language),
 ) -> Engines:
-    """Load what `settings` choose: a named engine must start, `auto` takes the real one when its weights are here.
+    """Load a recognizer for each language of `hearing`, a synthesizer for each of `speaking`, and the chat.
 
-    There is a recognizer for each language of `hearing`, and a synthesizer for each of `speaking`.
+    An engine that the settings name must start; `auto` takes the real engine if its weights are installed. The memory
+    of the models is planned and logged first. Heavy packages are imported only by the branch that needs them. Engines
+    on the same GPU share a lock.
 
-    Raises ConfigurationError or ModelNotInstalled when a chosen engine cannot start. Heavy packages are imported here,
-    in the branch that needs them. Engines that compute on the same GPU get one lock for it.
-
-    What the models take of the memory is planned and logged first; ConfigurationError, too, when they do not fit.
+    Raises ConfigurationError or ModelNotInstalled if an engine cannot start, and ConfigurationError if the models do
+    not fit into memory.
     """
     plan = plan_memory(_reduced(settings, hearing, speaking))
     for line in plan.lines():
@@ -51,7 +51,7 @@ def build_engines(
 
 
 def _reduced(settings: Settings, hearing: Collection[Language], speaking: Collection[Language]) -> Settings:
-    """Return `settings` without models for languages that are not heard or spoken, so that none is planned for."""
+    """Return `settings` without models for other languages, so that the memory plan leaves them out."""
     recognizer = {one.value: settings.recognizer[one.value] if one in hearing else "embedded" for one in Language}
     synthesizer = {one.value: settings.synthesizer[one.value] if one in speaking else "embedded" for one in Language}
     return replace(settings, recognizer=recognizer, synthesizer=synthesizer)
@@ -100,7 +100,7 @@ def _build_package_recognizer(name: str, settings: Settings, language: Language)
 
 
 def _build_embedded_recognizer(language: Language, folder: Path, *, required: bool) -> Recognizer:
-    """Return the embedded recognizer, or what tells callers how to install one where there is none."""
+    """Return the embedded recognizer, or one that tells callers how to install a recognizer."""
     from mirrorchat.embedded.engines import EmbeddedRecognizer, MissingRecognizer
 
     if language is Language.ENGLISH and (required or importlib.util.find_spec("pocketsphinx")):
@@ -111,7 +111,7 @@ def _build_embedded_recognizer(language: Language, folder: Path, *, required: bo
 def _build_synthesizers(
     plan: MemoryPlan, languages: Collection[Language], lock: DeviceLock
 ) -> dict[Language, Synthesizer]:
-    """Return a synthesizer for each of `languages`; those that use the same engine share it."""
+    """Return a synthesizer for each of `languages`. Languages with the same engine share it."""
     built: dict[str, Synthesizer] = {}
     synthesizers: dict[Language, Synthesizer] = {}
     for language in languages:
@@ -145,13 +145,13 @@ def _build_synthesizer(name: str, settings: Settings, folder: Path, lock: Device
 
 
 def _if_shared(lock: DeviceLock, device: str) -> DeviceLock | None:
-    """Return `lock` where `device` is a GPU. On a CPU, the system shares out its cores."""
+    """Return `lock` if `device` is a GPU, else None: the operating system schedules the cores of a CPU."""
     from mirrorchat.hardware.devices import is_gpu
 
     return lock if is_gpu(device) else None
 
 
 def _with_reasons(info: EngineInfo, reason: str, plan: MemoryPlan) -> EngineInfo:
-    """Return `info` with why the engine was chosen, its own reason, and what the memory and the GPU made of it."""
+    """Return `info` with the reason of the choice, its own reason, the steps to fit into memory, and GPU trouble."""
     made = [*plan.steps_of(info.name), plan.trouble] if info.name in ("xtts", "wenet") else []
     return replace(info, reason="; ".join(each for each in (reason, info.reason, *made) if each))

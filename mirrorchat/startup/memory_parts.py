@@ -1,4 +1,4 @@
-"""What the chosen engines take of each device's memory, part by part, for one choice of weights, batch and place."""
+"""The memory of the chosen engines on each device, part by part, for one choice of weights, batch and devices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ from mirrorchat.startup.engine_choice import (
 from mirrorchat.wenet import checkpoint as wenet_checkpoint
 from mirrorchat.xtts.linear import WeightMode
 
-# Of the server's process, measured on two cores with random weights of the real size: 0.43 GB once torch and coqui-tts
-# are imported, 0.6 GB beyond what the tensors take when every kind of operation has run once.
+# The server's process, measured on two cores with random weights of the real size: 0.43 GB after the imports of torch
+# and coqui-tts, 0.6 GB beyond the tensors after every kind of operation has run once.
 PROCESS_BYTES = 600_000_000
-# Of cuBLAS, cuDNN and the kernels that are loaded when they are first used. Not measured: there was no GPU. The context
-# itself is there once the free memory has been asked for, and is not free by then.
+# cuBLAS, cuDNN and the kernels, which are loaded at their first use. Not measured on a GPU. The context itself already
+# exists when the free memory is read, and does not count as free.
 CUDA_BYTES = 600_000_000
 PACKAGE_WEIGHTS = "*.pt", "*.safetensors", "*.bin"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What of the settings can be stepped down. `wenet_weights` may be `auto`, as the device decides then."""
+    """The settings that can be stepped down. With `wenet_weights` of `auto` the device decides."""
 
     xtts_weights: WeightMode
     xtts_batch: int
@@ -47,19 +47,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a model at its `place`, a device's name; `note` says what is not in the numbers."""
+    """A part of a model on the device named `device`. `note` says what the numbers leave out."""
 
     name: str
-    place: str
+    device: str
     bytes: Bytes
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """The sizes of what will be loaded: read once, reckoned for any choice. `place` is XTTS's device."""
+    """The sizes of the models that will be loaded. They are read once and serve any choice. `device` is XTTS's."""
 
-    place: str
+    device: str
     xtts: XttsBytes | None
     xtts_cache_bytes: int
     wenet: Mapping[Language, WenetBytes]
@@ -67,58 +67,59 @@ class Demand:
     native: bool
 
     @classmethod
-    def of(cls, settings: Settings, place: torch.device) -> "Demand":
-        """Read the sizes of what `settings` choose. A model that cannot be read is left to the engine to complain of.
+    def of(cls, settings: Settings, device: torch.device) -> "Demand":
+        """Read the sizes of the models that `settings` choose. A model that cannot be read is left out: its engine
+        reports the reason.
 
         Raises ConfigurationError.
         """
         fixed, wenet = [_process()], {}
-        if place.type == "cuda":
-            fixed.append(Part("CUDA's libraries", str(place), Bytes(CUDA_BYTES)))
+        if device.type == "cuda":
+            fixed.append(Part("CUDA's libraries", str(device), Bytes(CUDA_BYTES)))
         for language in Language:
-            found = _recognizer(settings, language, place)
+            found = _recognizer(settings, language, device)
             if isinstance(found, WenetBytes):
                 wenet[language] = found
             elif found is not None:
                 fixed.append(found)
         in_library = native.library() is not None
-        return cls(str(place), _xtts(settings), settings.xtts_cache_mb * 1_000_000, wenet, fixed, in_library)
+        return cls(str(device), _xtts(settings), settings.xtts_cache_mb * 1_000_000, wenet, fixed, in_library)
 
     @property
     def gpu(self) -> bool:
-        return self.place.startswith("cuda")
+        return self.device.startswith("cuda")
 
     @property
     def light_wenet(self) -> str:
-        """Return the weights of WeNet that take least where they are."""
+        """Return the format of WeNet's weights that takes the least memory on the device."""
         return "bf16" if self.gpu else "int8"
 
     def wenet_is_light(self, choice: Choice) -> bool:
-        """Tell whether WeNet, if it is there, can be made no lighter than it is."""
+        """Return whether no other format of WeNet's weights takes less memory."""
         kept_as = choose_weights(choice.wenet_weights, torch.device(choice.wenet_device))
         return not self.wenet or WENET_BYTES[kept_as] <= WENET_BYTES[WenetWeights(self.light_wenet)]
 
-    def rows(self, choice: Choice) -> int:
-        """Return how many sentences XTTS's cache then holds, as the decode engine reckons it."""
+    def slots(self, choice: Choice) -> int:
+        """Return the number of slots in XTTS's KV cache, computed as in the decode engine."""
         if self.xtts is None:
             return 0
-        row_bytes = self.xtts.row_bytes(choice.xtts_weights, gpu=self.gpu)
-        return max(1, min(choice.xtts_batch, self.xtts_cache_bytes // row_bytes))
+        slot_bytes = self.xtts.slot_bytes(choice.xtts_weights, gpu=self.gpu)
+        return max(1, min(choice.xtts_batch, self.xtts_cache_bytes // slot_bytes))
 
     def parts(self, choice: Choice) -> list[Part]:
-        """Return all parts, in the order in which they are loaded."""
+        """Return all parts in the order of loading."""
         return [*self.fixed, *self._xtts_parts(choice), *self._wenet_parts(choice)]
 
     def _xtts_parts(self, choice: Choice) -> list[Part]:
         if self.xtts is None:
             return []
-        sizes, mode, gpu, rows = self.xtts, choice.xtts_weights, self.gpu, self.rows(choice)
-        sentences = f"{rows} sentence{'s' if rows > 1 else ''} at once"
+        sizes, mode, gpu, slots = self.xtts, choice.xtts_weights, self.gpu, self.slots(choice)
+        sentences = f"{slots} sentence{'s' if slots > 1 else ''} at once"
         return [
-            Part(f"XTTS's layers in {mode}", self.place, sizes.gpt(mode, gpu=gpu)),
-            Part("XTTS's encoders of voices", self.place, sizes.voices(gpu=gpu)),
-            Part("XTTS's vocoder", self.place, sizes.vocoder_bytes(mode, gpu=gpu)),
-            Part(f"XTTS's cache for {sentences}", self.place, sizes.cache(mode, rows, gpu=gpu)),
+            Part(f"XTTS's layers in {mode}", self.device, sizes.gpt(mode, gpu=gpu)),
+            Part("XTTS's voice encoders", self.device, sizes.voices(gpu=gpu)),
+            Part("XTTS's vocoder", self.device, sizes.vocoder_bytes(mode, gpu=gpu)),
+            Part(f"XTTS's cache for {sentences}", self.device, sizes.cache(mode, slots, gpu=gpu)),
         ]
 
     def _wenet_parts(self, choice: Choice) -> list[Part]:
@@ -132,7 +133,7 @@ class Demand:
 
 
 def _process() -> Part:
-    """Return what this process will still take for itself: what it has taken is not among the free bytes."""
+    """Return the memory that this process will still take. Its resident memory does not count as free already."""
     return Part("Python and its packages", "cpu", Bytes(max(0, PROCESS_BYTES - resident_bytes())))
 
 
@@ -148,10 +149,10 @@ def _xtts(settings: Settings) -> XttsBytes | None:
         return None
 
 
-def _recognizer(settings: Settings, language: Language, place: torch.device) -> WenetBytes | Part | None:
+def _recognizer(settings: Settings, language: Language, device: torch.device) -> WenetBytes | Part | None:
     chosen = chosen_recognizer(settings, language)
     if chosen.name.startswith(OWN_PACKAGE):
-        return _package(chosen.name.removeprefix(OWN_PACKAGE), settings, language, place)
+        return _package(chosen.name.removeprefix(OWN_PACKAGE), settings, language, device)
     if chosen.name != "wenet" or missing(chosen.folder, WENET_FILES, WENET_PACKAGES):
         return None
     if not wenet_checkpoint.weights_path(chosen.folder).is_file():
@@ -162,12 +163,12 @@ def _recognizer(settings: Settings, language: Language, place: torch.device) -> 
         return None
 
 
-def _package(name: str, settings: Settings, language: Language, place: torch.device) -> Part:
-    """Return what a model of WeNet's own package takes: as much as its files, and as much again while it loads."""
+def _package(name: str, settings: Settings, language: Language, device: torch.device) -> Part:
+    """Return the memory of a model of WeNet's own package: the size of its files, on the CPU twice during loading."""
     folders = (Path(name).expanduser(), settings.models_dir / name, Path("~/.wenet").expanduser() / name)
     folder = next((each for each in folders if each.is_absolute() and each.is_dir()), None)
     files = [file for kind in PACKAGE_WEIGHTS for file in folder.glob(kind)] if folder else []
     size = sum(file.stat().st_size for file in files)
     note = "" if size else "its size is known once it has been downloaded"
-    taken = Bytes(size, size) if place.type == "cpu" else Bytes(size)
-    return Part(f"{OWN_PACKAGE}{name} for {language}", str(place), taken, note)
+    taken = Bytes(size, size) if device.type == "cpu" else Bytes(size)
+    return Part(f"{OWN_PACKAGE}{name} for {language}", str(device), taken, note)

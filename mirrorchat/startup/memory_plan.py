@@ -1,8 +1,8 @@
-"""Whether the chosen models fit into memory, said before anything is loaded: what each part takes, and what is free.
+"""The memory plan: before anything is loaded, whether the chosen models fit into the free memory of each device.
 
-Where they do not fit, settings are stepped down in this order until they do: weights of fewer bits (on a GPU 16, on the
-CPU XTTS's int8), XTTS's batch, WeNet on the CPU beside XTTS on the GPU. Only settings at their defaults are: what a
-person has set to another value is kept, and named in the refusal where it is in the way.
+If they do not fit, settings are stepped down in this order until they do: weights of fewer bits (16 on a GPU, XTTS's
+int8 on the CPU), XTTS's batch, WeNet on the CPU while XTTS stays on the GPU. Only settings at their defaults change. A
+setting that a person has set is kept; the refusal names it if the models would fit with another value.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from mirrorchat.errors import ConfigurationError
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import OWN_PACKAGE, chosen_recognizer, chosen_synthesizer
 
-if TYPE_CHECKING:  # they need torch, which is not there where nothing is to be planned
+if TYPE_CHECKING:  # they need torch, which is not installed where only embedded engines run
     import torch
 
     from mirrorchat.startup.memory_parts import Choice, Demand, Part
@@ -25,10 +25,10 @@ STEPS_OF_SETTING = ("xtts_weights", "wenet_weights", "xtts_batch", "device")
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The parts of what will be loaded, the bytes that are free at each place, and what was stepped down to fit.
+    """The parts of the models, the free bytes of each device, and the settings that were stepped down to fit.
 
-    `settings` are to be loaded; `wenet_device` is where WeNet's checkpoints go. `trouble` says why a GPU is not used
-    that the driver shows, `advice` what to set where `fits` is false.
+    `settings` are those to load with, and `wenet_device` is the device of WeNet's checkpoints. `trouble` says why a
+    GPU that the driver shows is not used. `advice` says what to set if `fits` is false.
     """
 
     settings: Settings
@@ -44,24 +44,24 @@ class MemoryPlan:
         return _fits(self.parts, self.free or {})
 
     def steps_of(self, engine: str) -> list[str]:
-        """Return what was stepped down of `xtts` or `wenet`, as reasons."""
+        """Return the settings of `engine` (`xtts` or `wenet`) that were stepped down, as reasons."""
         return [f"{step}, to fit into memory" for step in self.steps if step.lower().startswith(engine)]
 
     def lines(self) -> list[str]:
-        """Return the plan for people, a line for each place, each part and each step."""
-        places = [
-            f"memory on {place}: {_shown(_needed(self.parts, place))} needed, {_shown(free)} free"
-            for place, free in (self.free or {}).items()
+        """Return the plan as text: a line for each device, each part and each step."""
+        devices = [
+            f"memory on {device}: {_shown(_needed(self.parts, device))} needed, {_shown(free)} free"
+            for device, free in (self.free or {}).items()
         ]
         steps = [f"memory: {step}, to fit" for step in self.steps]
-        return [*places, *map(_line, self.parts), *steps]
+        return [*devices, *map(_line, self.parts), *steps]
 
     def require_fit(self) -> None:
-        """Raise ConfigurationError, with what is needed, what is free and what to set, where it does not fit."""
-        needs = [(place, _needed(self.parts, place), free) for place, free in (self.free or {}).items()]
+        """Raise ConfigurationError, with the needed and the free bytes and what to set, if the models do not fit."""
+        needs = [(device, _needed(self.parts, device), free) for device, free in (self.free or {}).items()]
         short = [
-            f"{place} has {_shown(free)} free ({free} bytes), and {_shown(needed)} are needed ({needed} bytes)"
-            for place, needed, free in needs
+            f"{device} has {_shown(free)} free ({free} bytes), and {_shown(needed)} are needed ({needed} bytes)"
+            for device, needed, free in needs
             if needed > free
         ]
         if short:
@@ -70,16 +70,18 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True)
-class Lighter:
-    """What may be tried, the first first: XTTS's weights, WeNet's, smaller batches, and WeNet on the CPU."""
+class StepsDown:
+    """The values that may be tried, in order: XTTS's weights, WeNet's weights, smaller batches, WeNet on the CPU."""
 
     xtts_weights: tuple["WeightMode", ...] = ()
     wenet_weights: tuple[str, ...] = ()
     batches: tuple[int, ...] = ()
     moves_wenet: bool = False
 
-    def steps(self, first: "Choice") -> Iterator["Choice"]:
-        """Yield `first` and what is tried after it, each lighter than the one before but for the batch at a move."""
+    def choices(self, first: "Choice") -> Iterator["Choice"]:
+        """Yield `first` and the choices after it. Each takes less memory than the one before, except that a move of
+        WeNet to the CPU restores the batch.
+        """
         yield first
         choice = first
         for mode in self.xtts_weights:
@@ -99,11 +101,12 @@ class Lighter:
 def plan_memory(
     settings: Settings, *, device: "torch.device | None" = None, free: Mapping[str, int] | None = None
 ) -> MemoryPlan:
-    """Return the plan for what `settings` choose; sizes are read from the files, nothing is loaded.
+    """Return the memory plan for the models that `settings` choose. It reads sizes from the files and loads nothing.
 
-    `device` and the `free` bytes at `cpu` and at the device's name are this machine's unless given. Without a model
-    of WeNet or XTTS there is nothing to plan. Raises ConfigurationError where the device cannot be used, or not in the
-    modes that are set.
+    `device` defaults to the one of the settings, and `free`, the free bytes of `cpu` and of the device by name, to
+    those of this host. Without a model of WeNet or XTTS the plan is empty.
+
+    Raises ConfigurationError if the device cannot be used, or not with the weights that are set.
     """
     if not _is_heavy(settings):
         return MemoryPlan(settings, settings.device)
@@ -112,22 +115,23 @@ def plan_memory(
     from mirrorchat.synth import weight_mode
     from mirrorchat.xtts.gpt import check_mode
 
-    place = device or usable_device(settings.device)
-    demand = Demand.of(settings, place)
-    mode = weight_mode(settings.xtts_weights, place)
+    device = device or usable_device(settings.device)
+    demand = Demand.of(settings, device)
+    mode = weight_mode(settings.xtts_weights, device)
     if demand.xtts is not None:
-        check_mode(mode, place)
-    first = Choice(mode, settings.xtts_batch, settings.wenet_weights, str(place))
-    places = {each: free_bytes(each) for each in dict.fromkeys((str(place), "cpu"))} if free is None else free
-    trouble = gpu_trouble() if settings.device == "auto" and place.type == "cpu" else ""
-    return replace(fit(settings, demand, first, places), trouble=trouble)
+        check_mode(mode, device)
+    first = Choice(mode, settings.xtts_batch, settings.wenet_weights, str(device))
+    if free is None:
+        free = {name: free_bytes(name) for name in dict.fromkeys((str(device), "cpu"))}
+    trouble = gpu_trouble() if settings.device == "auto" and device.type == "cpu" else ""
+    return replace(fit(settings, demand, first, free), trouble=trouble)
 
 
 def fit(settings: Settings, demand: "Demand", first: "Choice", free: Mapping[str, int]) -> MemoryPlan:
-    """Return the plan with the first of the allowed steps that fits; with the last one, and advice, where none does."""
+    """Return the plan with the first choice that fits. If none fits, it is the plan with the last one, and advice."""
     default = Settings()
     named = frozenset(name for name in STEPS_OF_SETTING if getattr(settings, name) != getattr(default, name))
-    chosen, fits = _first_fitting(demand, _lighter(demand, first, named), first, free)
+    chosen, fits = _first_fitting(demand, _steps_down(demand, first, named), first, free)
     advice = "" if fits else _advice(settings, demand, first, free, named)
     lighter = chosen.xtts_weights != first.xtts_weights
     return MemoryPlan(
@@ -151,8 +155,8 @@ def _is_heavy(settings: Settings) -> bool:
     return any(name in ("xtts", "wenet") or name.startswith(OWN_PACKAGE) for name in names)
 
 
-def _lighter(demand: "Demand", first: "Choice", named: frozenset[str]) -> Lighter:
-    """Return what may be stepped down where the settings in `named` are to be kept."""
+def _steps_down(demand: "Demand", first: "Choice", named: frozenset[str]) -> StepsDown:
+    """Return the values that may be tried while the settings in `named` keep theirs."""
     from mirrorchat.xtts.linear import WeightMode
 
     order = (WeightMode.FP32, WeightMode.BF16)
@@ -161,19 +165,19 @@ def _lighter(demand: "Demand", first: "Choice", named: frozenset[str]) -> Lighte
     speaks = demand.xtts is not None
     xtts_weights = order[order.index(first.xtts_weights) + 1 :] if first.xtts_weights in order and speaks else ()
     wenet_weights = () if demand.wenet_is_light(first) else (demand.light_wenet,)
-    return Lighter(
+    return StepsDown(
         xtts_weights if "xtts_weights" not in named else (),
         wenet_weights if "wenet_weights" not in named else (),
-        tuple(range(demand.rows(first) - 1, 0, -1)) if "xtts_batch" not in named else (),
+        tuple(range(demand.slots(first) - 1, 0, -1)) if "xtts_batch" not in named else (),
         demand.gpu and bool(demand.wenet) and not named & {"device", "wenet_weights"},
     )
 
 
 def _first_fitting(
-    demand: "Demand", lighter: Lighter, first: "Choice", free: Mapping[str, int]
+    demand: "Demand", steps: StepsDown, first: "Choice", free: Mapping[str, int]
 ) -> tuple["Choice", bool]:
     choice = first
-    for choice in lighter.steps(first):
+    for choice in steps.choices(first):
         if _fits(demand.parts(choice), free):
             return choice, True
     return choice, False
@@ -186,16 +190,16 @@ def _described(demand: "Demand", first: "Choice", chosen: "Choice") -> Iterator[
         yield f"WeNet on the CPU instead of {first.wenet_device}"
     elif chosen.wenet_weights != first.wenet_weights:
         yield f"WeNet's weights in {chosen.wenet_weights}"
-    if demand.rows(chosen) < demand.rows(first):
-        yield f"XTTS's batch {demand.rows(chosen)} instead of {demand.rows(first)}"
+    if demand.slots(chosen) < demand.slots(first):
+        yield f"XTTS's batch {demand.slots(chosen)} instead of {demand.slots(first)}"
 
 
 def _advice(
     settings: Settings, demand: "Demand", first: "Choice", free: Mapping[str, int], named: frozenset[str]
 ) -> str:
-    """Return what to set: what a person has set and what would do instead, or else what needs less memory."""
+    """Return what to set: other values for settings that a person has set, or else engines that need less memory."""
     kept = named - ({"device"} if settings.device not in ("cuda", "cuda:0") else set())
-    chosen, fits = _first_fitting(demand, _lighter(demand, first, named - kept), first, free)
+    chosen, fits = _first_fitting(demand, _steps_down(demand, first, named - kept), first, free)
     values = {
         "xtts_weights": (repr(str(chosen.xtts_weights)), chosen.xtts_weights != first.xtts_weights),
         "xtts_batch": (repr(chosen.xtts_batch), chosen.xtts_batch != first.xtts_batch),
@@ -215,26 +219,26 @@ def _advice(
 
 
 def _fits(parts: "tuple[Part, ...] | list[Part]", free: Mapping[str, int]) -> bool:
-    return all(_needed(parts, place) <= there for place, there in free.items())
+    return all(_needed(parts, device) <= free_on_device for device, free_on_device in free.items())
 
 
-def _needed(parts: "tuple[Part, ...] | list[Part]", place: str) -> int:
-    """Return the most bytes that the parts at `place` take at once.
+def _needed(parts: "tuple[Part, ...] | list[Part]", device: str) -> int:
+    """Return the most bytes that the parts on `device` take at once.
 
-    Memory that one needs while it loads is used again for what others need so, and for work. Engines on a GPU compute
-    in turns (`DeviceLock`), those on the CPU at once.
+    Parts load one after another, so the memory for loading is used again, and later for computation. Engines on a GPU
+    compute in turns (`DeviceLock`), engines on the CPU at the same time.
     """
-    there = [part.bytes for part in parts if part.place == place]
-    together: Callable[[list[int]], int] = sum if place == "cpu" else (lambda sizes: max(sizes, default=0))
-    loading = max((each.loading for each in there), default=0)
-    return sum(each.kept for each in there) + max(loading, together([each.work for each in there]))
+    sizes = [part.bytes for part in parts if part.device == device]
+    together: Callable[[list[int]], int] = sum if device == "cpu" else (lambda work: max(work, default=0))
+    loading = max((each.loading for each in sizes), default=0)
+    return sum(each.kept for each in sizes) + max(loading, together([each.work for each in sizes]))
 
 
 def _line(part: "Part") -> str:
     times = ((part.bytes.loading, "while it loads"), (part.bytes.work, "at work"))
     more = [f", {_shown(size)} more {when}" for size, when in times if size]
     note = f" ({part.note})" if part.note else ""
-    return f"memory on {part.place}: {_shown(part.bytes.kept)} for {part.name}{''.join(more)}{note}"
+    return f"memory on {part.device}: {_shown(part.bytes.kept)} for {part.name}{''.join(more)}{note}"
 
 
 def _shown(size: int) -> str:

@@ -128,8 +128,8 @@ def test_the_steps_down_come_in_their_order() -> None:
         seen.append((plan.settings.wenet_weights, plan.wenet_device, plan.settings.xtts_batch))
     order = list(dict.fromkeys(seen))
     assert order[:2] == [("auto", "auto", 8), ("bf16", "auto", 8)]
-    batches = [batch for weights, place, batch in order if (weights, place) == ("bf16", "auto")]
-    moved = [batch for weights, place, batch in order if (weights, place) == ("auto", "cpu")]
+    batches = [batch for weights, device, batch in order if (weights, device) == ("bf16", "auto")]
+    moved = [batch for weights, device, batch in order if (weights, device) == ("auto", "cpu")]
     assert batches == sorted(batches, reverse=True) and batches[-1] <= 2
     assert moved and moved == sorted(moved, reverse=True)
     assert len(order) == 1 + len(batches) + len(moved)
@@ -215,7 +215,7 @@ def test_the_cache_and_the_layers_are_the_engines(models: Path, mode: WeightMode
     sizes = XttsBytes.read(models / "xtts-v2")
     try:
         engine: DecodeEngine = speaker._engine
-        assert sizes.row_bytes(mode, gpu=False) * engine.cache.rows == engine.cache.data.nbytes
+        assert sizes.slot_bytes(mode, gpu=False) * engine.cache.rows == engine.cache.data.nbytes
         if isinstance(engine.gpt, NativeGpt):
             assert sizes.gpt(mode, gpu=False).kept == engine.gpt._linears.used
     finally:
@@ -258,7 +258,7 @@ def middle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("mode", [WeightMode.FP16W, *([WeightMode.INT8] if native.library() else [])])
 def test_a_process_that_loads_takes_what_was_planned(middle: Path, mode: WeightMode) -> None:
-    """Within a fifth. The encoders of voices stay in their file, whose pages are not counted, until they are used."""
+    """Within a fifth. The voice encoders stay in their file, whose pages are not counted, until they are used."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LOADS, str(middle), str(mode)],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
@@ -279,7 +279,7 @@ def test_a_server_prints_its_plan(models: Path, tmp_path: Path) -> None:
         lines = [line.split(" INFO ")[1] for line in server.log.splitlines() if " INFO memory" in line]
     assert re.fullmatch(r"memory on cpu: \d+\.\d\d GB needed, \d+\.\d\d GB free", lines[0])
     mode, kept_as = ("fp16w", "int8" if native.library() else "fp32")
-    for part in (f"XTTS's layers in {mode}", "XTTS's encoders of voices", "XTTS's vocoder", "Python and its packages",
+    for part in (f"XTTS's layers in {mode}", "XTTS's voice encoders", "XTTS's vocoder", "Python and its packages",
                  "XTTS's cache for 8 sentences at once", f"WeNet for chinese in {kept_as}",
                  f"WeNet for english in {kept_as}"):  # fmt: skip
         assert any(re.match(rf"memory on cpu: \d+\.\d\d GB for {part}", line) for line in lines), (part, lines)
@@ -291,8 +291,8 @@ def test_the_engines_are_built_as_planned_and_say_so(
     settings = Settings(models_dir=models, device="cpu", threads=1, xtts_weights="fp32")
     monkeypatch.setattr(memory_parts, "resident_bytes", lambda: memory_parts.PROCESS_BYTES)
     needed = needs(plan_memory(settings, free={"cpu": 0}), "cpu")  # with a batch of 1
-    row = XttsBytes.read(models / "xtts-v2").row_bytes(WeightMode.FP32, gpu=False)
-    monkeypatch.setattr(devices, "free_host_bytes", lambda: needed + 2 * row)
+    slot = XttsBytes.read(models / "xtts-v2").slot_bytes(WeightMode.FP32, gpu=False)
+    monkeypatch.setattr(devices, "free_host_bytes", lambda: needed + 2 * slot)
     engines = build_engines(settings)
     try:
         speaker = engines.synthesizers[Language.ENGLISH]
@@ -341,8 +341,8 @@ def test_the_runtime_format_and_the_package_are_counted_by_their_files(models: P
     assert plan_memory(unknown, free=free).lines()[-1].endswith("(its size is known once it has been downloaded)")
 
 
-def needs(plan: MemoryPlan, place: str) -> int:
+def needs(plan: MemoryPlan, device: str) -> int:
     """Return the bytes that the refusal of `plan` says are needed."""
-    found = re.search(rf"{place} has .*? needed \((\d+) bytes\)", refusal(plan))
+    found = re.search(rf"{device} has .*? needed \((\d+) bytes\)", refusal(plan))
     assert found is not None
     return int(found[1])
