@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from benchmarks.wenet_sides import ROOT, quantized_script
-from mirrorchat.asr import fbank
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.ctc.search import FloatArray, Hypothesis
+from mirrorchat.wenet.features import fbank
 from mirrorchat.wenet.int8 import quantize
 
 Tokens = tuple[int, ...]

@@ -1,8 +1,8 @@
-"""WeNet's recognizer: sound to Kaldi filter banks, through the network and the searches, to text as a person writes it.
+"""WeNet's recognizer: audio to text, with Kaldi filter banks, the U2 network, CTC search and attention rescoring.
 
-A model is a folder: `train.yaml`, `final.pt` (or `final.safetensors`), `units.txt` and `global_cmvn` as WeNet trains
-them, which our own network reads; or its runtime format, `final.zip` (TorchScript) and `units.txt`. The steps and their
-numbers are those of WeNet (Zhang et al., arXiv 2203.15455).
+A model is a folder in one of two formats. A checkpoint of WeNet has `train.yaml`, `final.pt` (or `final.safetensors`),
+`units.txt` and `global_cmvn`; our own network runs it. WeNet's runtime format has `final.zip` (TorchScript) and
+`units.txt`. The steps and their constants are those of WeNet (Zhang et al., arXiv 2203.15455).
 """
 
 import enum
@@ -16,27 +16,22 @@ import torch
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context, EngineInfo, Language, Listening, Transcript
-from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady
+from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import native
 from mirrorchat.hardware.devices import usable_device
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet.checkpoint import read_checkpoint, read_tokens, weights_path
 from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
-from mirrorchat.wenet.features import BINS, FRAME_SHIFT_S, SAMPLE_RATE, fbank
+from mirrorchat.wenet.features import FRAME_SHIFT_S, SAMPLE_RATE, fbank
 from mirrorchat.wenet.int8 import quantize
 from mirrorchat.wenet.listening import ChunkListener, Listeners, WholeListener
 from mirrorchat.wenet.stream import ChunkReader, reads_chunks
-from mirrorchat.wenet.text import written
 from mirrorchat.wenet.token_table import RecognizedPiece, TokenTable, recognized
-
-__all__ = ["BINS", "SAMPLE_RATE", "WenetRecognizer", "WenetWeights", "choose_weights", "fbank", "written"]
-
-STUCK_S = 60.0  # longer than any batch takes on a busy core
 
 
 class WenetWeights(enum.StrEnum):
-    """How the network's weights are kept: as they are, with 8 bits (CPU), or in half precision (GPU)."""
+    """The type of the network's weights: as trained, with 8 bits (CPU only), or in half precision (GPU only)."""
 
     FP32 = "fp32"
     INT8 = "int8"
@@ -48,18 +43,27 @@ _DTYPES = {WenetWeights.FP16: torch.float16, WenetWeights.BF16: torch.bfloat16}
 
 
 class WenetRecognizer:
-    """WeNet's model in `folder` for one language. Thread-safe; deterministic; callers' recordings share batches.
+    """The recognizer with the WeNet model in `folder`, for one language.
 
-    `streams` says whether it can listen in chunks: whether the network was trained so, and hears nothing ahead.
+    It is thread-safe and deterministic, and the recordings of all callers share batches. `streams` is true if the
+    network can recognize in chunks: it was trained with chunks and has no convolution that needs later frames.
 
-    Weights that WeNet has trained run on `device` (`auto`, `cpu`, `cuda` or `cuda:1`), kept as `weights` says (a
-    WenetWeights or `auto`); its runtime format, read where it is all that the folder holds, is quantized, which PyTorch
-    runs on the CPU only. `threads` is the number of PyTorch's threads in one operation; PyTorch keeps one such number
-    for the whole process, and the last engine built sets it.
-    `device_lock` is held while `device` computes a batch or a chunk; the runtime format has no use for it.
+    Arguments:
+        folder: the model. A checkpoint is preferred to the runtime format if the folder has both.
+        language: the language of the model.
+        threads: CPU threads of one PyTorch operation. PyTorch has one such number for the whole process, which the
+            engine that was built last sets.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`. The runtime format is quantized and runs on the CPU only.
+        weights: a WenetWeights or `auto`; not for the runtime format.
+        device_lock: held while `device` computes a batch or a chunk; not for the runtime format.
 
-    Raises ModelNotInstalled when `folder` lacks a file, ConfigurationError when a file is not what its name says or
-    `weights` and `device` do not go together.
+    Raises:
+        ModelNotInstalled: `folder` lacks a file.
+        ConfigurationError: a file is damaged or of another format, or `weights` do not run on `device`.
+
+    Example:
+        recognizer = WenetRecognizer(Path("models/wenet-en"), Language.ENGLISH, threads=2)
+        text = recognizer.recognize(audio, Language.ENGLISH, context=Context.after(60.0)).text
     """
 
     def __init__(
@@ -99,12 +103,23 @@ class WenetRecognizer:
         hotwords: Sequence[str] = (),
         context: Context,
     ) -> Transcript:
-        """Return what is said in `audio` (any rate, any length), and when. No words give an empty text.
+        """Recognize a whole recording.
 
-        `hotwords` are likelier to be heard: names, say. One that the model has no tokens for, or that has too many,
-        changes nothing. Raises what ends `context`, RecognitionFailed,
-        ServerBusy, ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot
-        words.
+        Arguments:
+            audio: float32 samples in [-1, 1], of any rate and length.
+            language: the language of the model.
+            hotwords: phrases, such as names, that the search favours. A phrase that the tokens cannot spell, or that
+                has more than MAX_PHRASE_TOKENS of them, has no effect.
+            context: the context of the turn.
+
+        Returns the transcript with the time and confidence of each token; `text` is empty if nobody speaks.
+
+        Raises:
+            the error that ends `context`, soon after it ends.
+            RecognitionFailed: the model failed for this recording.
+            ServerBusy: too many recordings are queued.
+            NotReady, ShuttingDown: the engine has failed or is closing.
+            ValueError: the language is another one, or there are more than MAX_PHRASES hot words.
         """
         self._check_language(language)
         context.check()
@@ -114,13 +129,18 @@ class WenetRecognizer:
         found = self._engine.recognize(features, graph=graph, context=context)
         return self._tokens.transcript(recognized(pieces, found), self.language)
 
-    def listen(
-        self, language: Language, *, hotwords: Sequence[str] = (), context: Context
-    ) -> Listening:
-        """Begin to listen to a caller who speaks for LONGEST_S at most, in one piece; partials come every 0.64 s.
+    def listen(self, language: Language, *, hotwords: Sequence[str] = (), context: Context) -> Listening:
+        """Begin to recognize speech that is still arriving, in one piece of LONGEST_S (60 s) at most.
 
-        Without `streams` they are empty, and the whole is recognized at the end. Raises ServerBusy when MAX_LISTENERS
-        speak already, ShuttingDown, what ends `context`, and ValueError as `recognize` does.
+        Arguments are those of `recognize`.
+
+        Returns an object that takes the audio and gives partial transcripts, a new one for every 0.64 s. If `streams`
+        is false, the partial transcripts are empty and the whole is recognized at the end.
+
+        Raises:
+            the error that ends `context`.
+            ServerBusy: MAX_LISTENERS callers speak already.
+            ValueError: as for `recognize`.
         """
         self._check_language(language)
         context.check()
@@ -128,30 +148,20 @@ class WenetRecognizer:
         listener: ChunkListener | WholeListener
         if self.streams:
             reader = ChunkReader(self._network, graph=graph)
-            listener = ChunkListener(
-                self._engine,
-                reader,
-                self._tokens.tokens,
-                language,
-                self._transcribe_one,
-                context=context,
-            )
+            tokens = self._tokens.tokens
+            listener = ChunkListener(self._engine, reader, tokens, language, self._transcribe_one, context=context)
         else:
-            listener = WholeListener(
-                partial(self.recognize, language=language, hotwords=hotwords, context=context),
-                context=context,
-            )
+            recognize = partial(self.recognize, language=language, hotwords=hotwords, context=context)
+            listener = WholeListener(recognize, context=context)
         self._listeners.admit(listener)
         return listener
 
     def check_ready(self) -> None:
-        """Raise NotReady when the engine's thread has failed or is stuck."""
+        """Raise NotReady if the engine's thread has failed or is stuck."""
         self._engine.check_ready()
-        if self._engine.stuck_s > STUCK_S:
-            raise NotReady(f"recognition has been stuck for {self._engine.stuck_s:.0f} s")
 
     def close(self) -> None:
-        """End the engine's thread; who still waits gets ShuttingDown."""
+        """End the engine's thread. Waiting callers get ShuttingDown."""
         self._engine.close()
 
     def _check_language(self, language: Language) -> None:
@@ -162,11 +172,15 @@ class WenetRecognizer:
         return self._tokens.transcript([RecognizedPiece(0.0, duration_s, found)], self.language)
 
 
-Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # what recognizes, its tokens, seconds in a frame
+Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # the model, its tokens, seconds in an encoder frame
 
 
 def choose_weights(name: str, device: torch.device) -> WenetWeights:
-    """Return what the setting `wenet_weights` means on `device`. Raises ConfigurationError when it is not for that."""
+    """Return the weights for the setting `wenet_weights`, `name`, on `device`.
+
+    `auto` means int8 on a CPU that the C++ library supports, and fp32 elsewhere. Raises ConfigurationError if weights
+    of this type do not run on `device`.
+    """
     if name == "auto":
         fast = device.type == "cpu" and native.library() is not None
         return WenetWeights.INT8 if fast else WenetWeights.FP32

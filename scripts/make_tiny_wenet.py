@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mirrorchat.asr import WenetRecognizer, fbank
+from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context, Language
+from mirrorchat.wenet.features import fbank
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model, reverse_tokens
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "wenet-tiny"

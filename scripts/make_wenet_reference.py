@@ -118,7 +118,7 @@ def load_wenet(source: Path) -> Wenet:
 
 
 def fbank(samples: FloatArray) -> FloatArray:
-    """Return filter banks (T, 80) of 16 kHz samples as `mirrorchat.asr.fbank` does."""
+    """Return filter banks (T, 80) of 16 kHz samples as `mirrorchat.wenet.features.fbank` does."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq = SAMPLE_RATE
     options.frame_opts.dither = 0.0

@@ -1,8 +1,8 @@
-"""One engine thread for all callers' utterances: what waits is encoded as one batch, and searched and rescored at once.
+"""The recognition engine: one thread that recognizes the utterances of all callers, in batches.
 
-Between batches come single pieces of work, such as a chunk of somebody who still speaks. Whoever asks waits on their
-own thread, so that a cancelled turn goes on at once; what waits for it then leaves the queue uncomputed, and what the
-engine still computes for it is thrown away.
+The thread encodes all queued utterances as one batch, searches and rescores them. Between batches it computes single
+pieces of work, such as one chunk of a stream. Every caller waits on a thread of its own, so a cancelled turn continues
+at once: its queued work is removed, and the result of its running work is discarded.
 """
 
 import threading
@@ -20,25 +20,32 @@ from mirrorchat.engines import Context
 from mirrorchat.errors import MirrorChatError, NotReady, RecognitionFailed, ServerBusy, ShuttingDown, log_unexpected
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis
 
-FAULTS = (RuntimeError, MemoryError, ValueError)  # of one computation: what torch and the search raise
+FAULTS = (RuntimeError, MemoryError, ValueError)  # torch and the search raise these if one computation fails
+STUCK_AFTER_S = 60.0  # no batch takes this long, even on a busy core
 
 Result = TypeVar("Result")
 
 
 class BatchModel(Protocol):
-    """A recognizer's network with its search: `rows` utterances at once, of `frames` feature frames with padding."""
+    """A recognizer's network with its search, for batches of `rows` utterances and `frames` feature frames at most.
+
+    `frames` includes padding.
+    """
 
     rows: int
     frames: int
 
     def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
-        """Return the best reading of each utterance, features (T, 80) float32; the same alone and in any batch."""
+        """Return the best hypothesis of each utterance, which does not depend on the rest of the batch.
+
+        `features` are (T, 80) float32; `graphs` hold the hot words of each utterance.
+        """
         ...
 
 
 @dataclass(eq=False, kw_only=True)
 class _Utterance:
-    """One recording to recognize. `graph` holds the hot words."""
+    """One queued utterance. `graph` holds the hot words."""
 
     features: FloatArray
     graph: ContextGraph | None
@@ -48,7 +55,7 @@ class _Utterance:
 
 @dataclass(eq=False, kw_only=True)
 class _Work:
-    """One piece of work to be done between two batches."""
+    """One queued piece of work, to compute between two batches."""
 
     compute: Callable[[], object]
     context: Context
@@ -61,16 +68,22 @@ _Queued = _Utterance | _Work
 class RecognitionEngine:
     """Recognizes utterances with `model` on a thread of its own. Thread-safe.
 
-    At most `max_waiting` utterances and pieces of work wait; more are refused with ServerBusy. `device_lock` is held
-    for each batch and each piece, where another engine computes on the same GPU. A batch that fails is computed again
-    one by one, so that only the utterance at fault fails.
+    At most `max_waiting` utterances and pieces of work are queued; more are rejected with ServerBusy. The engine holds
+    `device_lock` during each batch and piece of work, so that another engine can share the GPU. A failed batch is
+    computed again one by one, so that only the faulty utterance fails. A batch that takes longer than `stuck_after_s`
+    makes the engine count as stuck.
     """
 
     def __init__(
-        self, model: BatchModel, *, max_waiting: int = 64, device_lock: AbstractContextManager[object] | None = None
+        self,
+        model: BatchModel,
+        *,
+        max_waiting: int = 64,
+        stuck_after_s: float = STUCK_AFTER_S,
+        device_lock: AbstractContextManager[object] | None = None,
     ) -> None:
         self._model = model
-        self._max_waiting = max_waiting
+        self._max_waiting, self._stuck_after_s = max_waiting, stuck_after_s
         self._device_lock = device_lock or nullcontext()
         self._changed = threading.Condition()
         self._queue: deque[_Queued] = deque()
@@ -83,18 +96,19 @@ class RecognitionEngine:
     def recognize(
         self, features: Sequence[FloatArray], *, graph: ContextGraph | None = None, context: Context
     ) -> list[Hypothesis]:
-        """Return the best hypothesis for each of one caller's utterances, features (T, 80) float32.
+        """Return the best hypothesis for each of one caller's utterances.
 
-        Raises RecognitionFailed when the model fails, ServerBusy, NotReady, ShuttingDown, and what ends `context`.
+        `features` are (T, 80) float32; `graph` holds the hot words. Raises RecognitionFailed if the model fails,
+        ServerBusy, NotReady, ShuttingDown, and the error that ends `context`.
         """
         utterances = [_Utterance(features=each, graph=graph, context=context) for each in features]
         self._wait_for(utterances, context)
         return [each.result.result() for each in utterances]
 
     def compute(self, work: Callable[[], Result], *, context: Context) -> Result:
-        """Return what `work` returns on the engine's thread, between two batches, under `torch.inference_mode`.
+        """Call `work` on the engine's thread between two batches, under `torch.inference_mode`, and return its result.
 
-        It should take no longer than a batch. Raises as `recognize` does.
+        `work` should take no longer than a batch. Raises as `recognize` does.
         """
         queued = _Work(compute=work, context=context)
         self._wait_for([queued], context)
@@ -103,17 +117,18 @@ class RecognitionEngine:
 
     @property
     def stuck_s(self) -> float:
-        """Return for how long the batch that is being computed has been."""
+        """Return the seconds since the running batch began; 0 between batches."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     def check_ready(self) -> None:
-        """Raise NotReady when the thread has failed."""
-        if not self._healthy:
-            raise NotReady("the recognition engine has failed")
+        """Raise NotReady if the thread has failed or a batch is stuck."""
+        self._check_healthy()
+        if self.stuck_s > self._stuck_after_s:
+            raise NotReady(f"recognition has been stuck for {self.stuck_s:.0f} s")
 
     def close(self) -> None:
-        """End every utterance with ShuttingDown and join the thread. Later ones are refused."""
+        """End every utterance with ShuttingDown and join the thread. Later ones are rejected."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -132,20 +147,24 @@ class RecognitionEngine:
             raise
 
     def _withdraw(self, queued: Sequence[_Queued]) -> None:
-        """Take out of the queue what nobody waits for any more."""
+        """Remove orphaned work from the queue."""
         with self._changed:
             for each in queued:
-                with suppress(ValueError):  # it has left the queue
+                with suppress(ValueError):  # the thread has already taken it
                     self._queue.remove(each)
+
+    def _check_healthy(self) -> None:
+        if not self._healthy:
+            raise NotReady("the recognition engine has failed")
 
     def _check_admission(self, count: int) -> None:
         if self._closing:
             raise ShuttingDown("the recognition engine is shutting down")
-        self.check_ready()
+        self._check_healthy()
         if len(self._queue) + count > self._max_waiting:
             raise ServerBusy(f"{len(self._queue)} recordings wait already; try again shortly", retry_after_s=2)
 
-    # What follows runs on the engine's thread.
+    # The following methods run on the engine's thread.
 
     def _run(self) -> None:
         taken: Sequence[_Utterance] | _Work | None = None
@@ -156,14 +175,14 @@ class RecognitionEngine:
                     with self._device_lock:
                         self._compute(taken)
                     self._busy_since = None
-                    taken = None  # what a caller has left is held no longer
-        except Exception as error:  # whatever it is, nobody may wait for ever
+                    taken = None  # keeps no reference to the results while it waits
+        except Exception as error:  # after any error, no caller may wait for ever
             log_unexpected(error)
             batch = [taken] if isinstance(taken, _Work) else taken or []
             self._end_everyone(batch, RecognitionFailed("the recognition engine has failed"))
 
     def _next(self) -> Sequence[_Utterance] | _Work | None:
-        """Return a piece of work, or what may be computed together, the longest waiting first; None at the end."""
+        """Return the oldest piece of work, or a batch of the oldest utterances; None when the engine closes."""
         with self._changed:
             while True:
                 if self._closing:

@@ -18,7 +18,7 @@ import torch
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context, EngineInfo, Language, Transcript
-from mirrorchat.errors import ConfigurationError, NotReady
+from mirrorchat.errors import ConfigurationError
 from mirrorchat.hardware.devices import usable_device
 from mirrorchat.wenet.batch import NOTHING, brief
 from mirrorchat.wenet.ctc.search import BEAM, ContextGraph, FloatArray, Hypothesis
@@ -30,7 +30,7 @@ from mirrorchat.wenet.text import SPECIAL, written
 from mirrorchat.wenet.token_table import RecognizedPiece, TokenTable, recognized
 
 SHORTEST_S = 0.06  # the package's networks fail with less
-STUCK_S = 300.0  # the largest Whisper takes less for a piece, even on a busy CPU
+STUCK_AFTER_S = 300.0  # the largest Whisper takes less for a piece, even on a busy CPU
 PLAIN_TOKENIZERS = ("char", "bpe")  # their tokens spell the text, as those of our own networks do
 
 State = tuple[int, float]  # of the hot words: the state of the context graph and the bonus so far
@@ -66,7 +66,7 @@ class WenetPackageRecognizer:
         self._tokens = _token_table(loaded.tokenizer, loaded.network)
         self._has_times = model.rescores and self._tokens is not None
         _warm_up(name, model, self._features)
-        self._engine = RecognitionEngine(model, device_lock=device_lock)
+        self._engine = RecognitionEngine(model, stuck_after_s=STUCK_AFTER_S, device_lock=device_lock)
 
     def recognize(
         self,
@@ -91,13 +91,11 @@ class WenetPackageRecognizer:
         return self._transcript(recognized(pieces, found))
 
     def check_ready(self) -> None:
-        """Raise NotReady when the engine's thread has failed or is stuck."""
+        """Raise NotReady if the engine's thread has failed or is stuck."""
         self._engine.check_ready()
-        if self._engine.stuck_s > STUCK_S:
-            raise NotReady(f"recognition has been stuck for {self._engine.stuck_s:.0f} s")
 
     def close(self) -> None:
-        """End the engine's thread; who still waits gets ShuttingDown."""
+        """End the engine's thread. Waiting callers get ShuttingDown."""
         self._engine.close()
 
     def _transcript(self, pieces: Sequence[RecognizedPiece]) -> Transcript:

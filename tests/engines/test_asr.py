@@ -16,12 +16,13 @@ import torch
 from support.contexts import HungUpAtWait
 from support.places import ROOT
 
-from mirrorchat.asr import WenetRecognizer, written
+from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context, Language
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
 from mirrorchat.wenet.checkpoint import read_tokens
+from mirrorchat.wenet.text import written
 
 MODELS = ROOT / "tests" / "data" / "wenet-tiny"
 CLIPS = ROOT.parent / "shared" / "clips"

@@ -8,11 +8,12 @@ import pytest
 import torch
 from support.ctc_log_probs import random_log_probs
 
-from mirrorchat.asr import WenetRecognizer, fbank
+from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context, Language
 from mirrorchat.wenet.batch import load_script
 from mirrorchat.wenet.ctc.search import Hypothesis, prefix_beam_search
+from mirrorchat.wenet.features import fbank
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model
 from mirrorchat.wenet.rescoring import attention_rescoring
 

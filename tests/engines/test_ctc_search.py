@@ -19,7 +19,6 @@ from support.ctc_log_probs import KINDS, certain_log_probs, log_probs_of, random
 from support.native_variants import search_functions_or_skip
 from support.places import DATA
 
-from mirrorchat.asr import fbank
 from mirrorchat.hardware import native
 from mirrorchat.wenet.batch import encode, load_script
 from mirrorchat.wenet.ctc import search as ctc_search
@@ -36,6 +35,7 @@ from mirrorchat.wenet.ctc.search import (
     greedy_search,
     prefix_beam_search,
 )
+from mirrorchat.wenet.features import fbank
 
 MODELS = DATA / "wenet-tiny"
 NAN, INFINITY = float("nan"), float("inf")

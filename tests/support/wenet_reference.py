@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from mirrorchat.asr import SAMPLE_RATE, fbank
 from mirrorchat.audio.samples import Audio
+from mirrorchat.wenet.features import SAMPLE_RATE, fbank
 from support.places import DATA as ALL_DATA
 
 DATA = ALL_DATA / "wenet-reference"
