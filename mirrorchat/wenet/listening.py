@@ -1,7 +1,8 @@
-"""Callers who still speak, as `Listening` in `engines.py` has it: partial texts by chunks, or the whole at the end.
+"""Recognition while the caller still speaks: the classes that implement `Listening` of `engines.py`.
 
-Each chunk is one piece of work for the recognition engine, and so is the decoders' choice at the end; the caller waits
-for it. Between calls nothing runs and no thread is held.
+A network that can stream gives a partial text for each chunk; any other recognizes the whole at the end. Each chunk,
+and the rescoring at the end, is one piece of work for the recognition engine, and the caller waits for it. Between two
+calls nothing runs, and no thread is held.
 """
 
 import threading
@@ -21,7 +22,7 @@ from mirrorchat.wenet.features import FeatureStream
 from mirrorchat.wenet.stream import ChunkReader
 from mirrorchat.wenet.text import settled, written
 
-LONGEST_S = 60.0  # of one caller's speech; caches then hold some 75 MB with 12 layers of width 512
+LONGEST_S = 60.0  # of one caller's speech; with 12 layers of width 512 the caches then have about 75 MB
 MAX_LISTENERS = 16
 NOTHING_YET = PartialTranscript("", "", 0.0)
 
@@ -29,28 +30,28 @@ Result = TypeVar("Result")
 
 
 class Listener:
-    """What the kinds of listening share: their end, and what may come in.
+    """The common part of both kinds: how listening ends, and which audio it accepts.
 
-    That is finite samples, all at the rate of the first, LONGEST_S at most.
+    It accepts finite samples, all at the rate of the first piece, and LONGEST_S at most.
     """
 
     def __init__(self, *, context: Context) -> None:
         self.is_closed = False
-        self.sample_rate = 0  # Hz; not known yet
+        self.sample_rate = 0  # Hz; unknown before the first piece
         self.samples = 0
         self._context = context
 
     @property
     def duration_s(self) -> float:
-        """Return the seconds of sound so far."""
+        """Return the seconds of audio so far."""
         return self.samples / self.sample_rate if self.samples else 0.0
 
     def close(self) -> None:
-        """Forget what was heard."""
+        """Free the audio and the state of the recognition."""
         self.is_closed = True
 
     def close_if_over(self) -> None:
-        """Close when the deadline has passed or the turn is cancelled."""
+        """Close if the deadline has passed or the turn is cancelled."""
         if self._context.is_over:
             self.close()
 
@@ -61,7 +62,7 @@ class Listener:
             raise ValueError("this listening has ended")
 
     def _admit(self, audio: Audio) -> None:
-        """Count a further piece. Raises AudioTooLong, NonFiniteAudio, and ValueError; then it is not counted."""
+        """Count another piece. Raises AudioTooLong, NonFiniteAudio or ValueError for a piece that it rejects."""
         rate = self.sample_rate or audio.sample_rate
         if audio.samples.ndim != 1 or audio.samples.dtype != np.float32:
             raise ValueError("samples are one float32 after the other")
@@ -77,10 +78,10 @@ class Listener:
         self.samples += len(audio.samples)
 
     def _ask(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` does, which may raise errors of the tree; all but ServerBusy close."""
+        """Return the result of `work`. Every error of the tree but ServerBusy closes this listener."""
         try:
             return work()
-        except ServerBusy:  # nothing was computed, and what was heard still waits
+        except ServerBusy:  # nothing was computed, and the audio is still buffered
             raise
         except MirrorChatError:
             self.close()
@@ -88,9 +89,9 @@ class Listener:
 
 
 class ChunkListener(Listener):
-    """Reads chunks with `reader` as they become whole, and names `tokens` in `language`.
+    """A caller whose speech `reader` recognizes chunk by chunk.
 
-    `transcribe` makes a transcript of a reading and the seconds of sound.
+    `tokens` are the tokens of the model. `transcribe` makes a transcript from a hypothesis and the seconds of audio.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class ChunkListener(Listener):
         self._shown = 0  # encoder frames that `_partial` covers
 
     def hear(self, audio: Audio) -> PartialTranscript:
-        """Take a further piece and return what has been said so far, which changes with each whole chunk."""
+        """Take another piece and return the text so far, which changes with each whole chunk."""
         reader = self._open()
         self._admit(audio)
         features = self._features = self._features or FeatureStream(audio.sample_rate)
@@ -122,7 +123,7 @@ class ChunkListener(Listener):
         return self._partial
 
     def finish(self) -> Transcript:
-        """Return what has been said, as the attention decoders choose, and close."""
+        """Return the transcript after attention rescoring, and close."""
         reader, found = self._open(), Hypothesis((), 0.0, (), ())
         features = self._features
         if features is not None:
@@ -134,14 +135,14 @@ class ChunkListener(Listener):
         return self._transcribe(found, self.duration_s)
 
     def close(self) -> None:
-        """Forget what was heard."""
+        """Free the audio and the state of the recognition."""
         super().close()
         self._reader = self._features = None
 
     def _open(self) -> ChunkReader:
         self._check_open()
         reader = self._reader
-        if reader is None:  # closed by another thread just now
+        if reader is None:  # another thread has just closed it
             raise ValueError("this listening has ended")
         return reader
 
@@ -163,7 +164,7 @@ class ChunkListener(Listener):
 
 
 class WholeListener(Listener):
-    """Keeps what is said; `recognize` gets all of it at the end. For networks that cannot be read in chunks."""
+    """A caller whose speech `recognize` gets as a whole at the end, for networks that cannot stream."""
 
     def __init__(self, recognize: Callable[[Audio], Transcript], *, context: Context) -> None:
         super().__init__(context=context)
@@ -171,14 +172,14 @@ class WholeListener(Listener):
         self._pieces: list[FloatArray] = []
 
     def hear(self, audio: Audio) -> PartialTranscript:
-        """Keep a further piece; the text stays empty."""
+        """Keep another piece; the text stays empty."""
         self._check_open()
         self._admit(audio)
         self._pieces.append(audio.samples.copy())
         return NOTHING_YET
 
     def finish(self) -> Transcript:
-        """Return what has been said, and close."""
+        """Return the transcript, and close."""
         self._check_open()
         whole = Audio(np.concatenate([np.zeros(0, np.float32), *self._pieces]), self.sample_rate or MIN_SAMPLE_RATE)
         transcript = self._ask(partial(self._recognize, whole))
@@ -186,20 +187,20 @@ class WholeListener(Listener):
         return transcript
 
     def close(self) -> None:
-        """Forget what was heard."""
+        """Free the audio and the state of the recognition."""
         super().close()
         self._pieces = []
 
 
 class Listeners:
-    """Those who speak at the moment, at most MAX_LISTENERS. Thread-safe."""
+    """The callers who speak at the moment, at most MAX_LISTENERS. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._present: WeakSet[Listener] = WeakSet()
 
     def admit(self, newcomer: Listener) -> None:
-        """Count `newcomer`, once those who are past their deadline or cancelled are closed. Raises ServerBusy."""
+        """Admit `newcomer`, after closing listeners whose context is over. Raises ServerBusy if there are too many."""
         with self._lock:
             for each in self._present:
                 each.close_if_over()

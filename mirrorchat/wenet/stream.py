@@ -1,8 +1,8 @@
-"""Speech through WeNet's encoder chunk by chunk, with its caches, and a search that goes on.
+"""Streaming recognition: the encoder computes chunk by chunk with caches, and the CTC search continues with each chunk.
 
-A chunk is 16 encoder frames and sees all before it, as in WeNet's simulation of streaming (`simulate_streaming`,
-`decoding_chunk_size` 16, `num_decoding_left_chunks` -1; U2: arXiv 2012.05481). At the end the attention decoders choose
-among the search's readings, which all begin with what was stable before.
+A chunk has 16 encoder frames and attends to all frames before it, as in WeNet's simulation of streaming
+(`simulate_streaming`, `decoding_chunk_size` 16, `num_decoding_left_chunks` -1; U2: Zhang et al., arXiv 2012.05481).
+Attention rescoring chooses one of the n-best hypotheses at the end. All of them begin with the stable prefix.
 """
 
 import torch
@@ -12,35 +12,35 @@ from mirrorchat.wenet.features import FRAME_SHIFT_S
 from mirrorchat.wenet.model import U2Model
 from mirrorchat.wenet.rescoring import attention_rescoring
 
-CHUNK = 16  # encoder frames: 0.64 s where one is 40 ms
+CHUNK = 16  # encoder frames: 0.64 s if a frame is 40 ms
 ALL = -1
 
 Network = torch.jit.ScriptModule | U2Model
 
 
 def reads_chunks(model: Network) -> bool:
-    """Tell whether the network can be read piece by piece: trained so, and with no convolution that hears ahead.
+    """Return whether the network can stream: it was trained with chunks and no convolution needs later frames.
 
-    WeNet's runtime format says so in the attributes of its modules.
+    In WeNet's runtime format the attributes of the modules tell this.
     """
     if isinstance(model, U2Model):
         return model.encoder.streams
     encoder = model.encoder
-    if hasattr(encoder, "streams"):  # a network of ours as TorchScript
+    if hasattr(encoder, "streams"):  # our own network as TorchScript
         return bool(encoder.streams)
     convolutions = [module for name, module in model.named_modules() if name.endswith(".conv_module")]
     if any(int(getattr(each, "lorder", 0)) == 0 for each in convolutions):
         return False
     if not hasattr(encoder, "use_dynamic_chunk"):
-        return bool(convolutions)  # a causal one is there for nothing else
+        return bool(convolutions)  # a causal convolution has no other purpose
     return bool(encoder.use_dynamic_chunk) or int(encoder.static_chunk_size) > 0
 
 
 class ChunkReader:
-    """One utterance, read in chunks of `chunk` encoder frames that see `left_chunks` before them (ALL: all).
+    """The streaming state of one utterance: the caches, the encoder's output and the search.
 
-    What it holds lies on the model's device. Not thread-safe: for the engine's thread. A network of one static chunk is
-    read in that one.
+    A chunk has `chunk` encoder frames and attends to `left_chunks` chunks before it (ALL: all of them). A network with
+    one static chunk size always uses that size. The state lies on the model's device. Only the engine's thread uses it.
     """
 
     def __init__(
@@ -59,12 +59,15 @@ class ChunkReader:
         rate = int(model.subsampling_rate())
         self.frames = 0  # encoder frames so far
         self.frame_s = rate * FRAME_SHIFT_S
-        self.stride = chunk * rate  # feature frames from one chunk to the next
-        self.shortest = int(model.right_context()) + 1  # feature frames that give an encoder frame
-        self.window = self.stride - rate + self.shortest  # feature frames that a whole chunk needs
+        self.stride = chunk * rate  # feature frames between the starts of two chunks
+        self.shortest = int(model.right_context()) + 1  # feature frames of the first encoder frame
+        self.window = self.stride - rate + self.shortest  # feature frames of a whole chunk
 
     def read(self, features: FloatArray) -> None:
-        """Read the next chunk's features (T, 80), T from `shortest` to `window`; less than that ends the utterance."""
+        """Encode and search the next chunk, whose features are (T, 80), T from `shortest` to `window`.
+
+        A chunk with T below `window` must be the last one.
+        """
         xs = torch.from_numpy(features).unsqueeze(0).to(self._device)
         encoded, *caches = self._model.forward_encoder_chunk(xs, self.frames, self._kept, *self._caches)
         self._search.advance(self._model.ctc_activation(encoded)[0].float().cpu().numpy())
@@ -73,19 +76,19 @@ class ChunkReader:
         self.frames += encoded.size(1)
 
     def hypotheses(self) -> list[Hypothesis]:
-        """Return the best readings of what was read, best first."""
+        """Return the n-best hypotheses so far, best first."""
         return self._search.hypotheses()
 
     def stable_prefix(self) -> tuple[int, ...]:
-        """Return the tokens with which every later reading begins, `rescored` too."""
+        """Return the tokens with which every later hypothesis begins, and the rescored one, too."""
         return self._search.stable_prefix()
 
     def encoded(self) -> torch.Tensor:
-        """Return the encoder's output (1, S, D) so far, on its device. Raises ValueError where nothing was read."""
+        """Return the encoder's output (1, S, D) so far, on its device. Raises ValueError before the first chunk."""
         if not self._encoded:
             raise ValueError("no chunk has been read")
         return torch.cat(self._encoded, dim=1)
 
     def rescored(self) -> Hypothesis:
-        """Return the reading that the attention decoders choose. Raises ValueError where nothing was read."""
+        """Return the hypothesis that attention rescoring chooses. Raises ValueError before the first chunk."""
         return attention_rescoring(self._model, self.hypotheses(), self.encoded())
