@@ -2,7 +2,6 @@
 
 import threading
 from collections import deque
-from types import TracebackType
 
 
 class DeviceLock:
@@ -24,9 +23,7 @@ class DeviceLock:
                 turn.set()
         turn.wait()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         with self._mutex:
             self._turns.popleft()
             if self._turns:

@@ -8,12 +8,15 @@ torch or Python computes instead.
 import ctypes
 import functools
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Opened = TypeVar("Opened")
 
 MADV_POPULATE_READ = 22  # since Linux 5.14; the module `mmap` does not have it
 
@@ -97,21 +100,21 @@ def library() -> Library | None:
 def variant(name: str) -> Library | None:
     """Return one of VARIANTS, None if it was not compiled or this CPU does not support it."""
     capabilities = torch.cpu.get_capabilities()
-    path = compiled(name)
-    if path is None or not all(capabilities.get(need) for need in dict(VARIANTS)[name]):
+    if not all(capabilities.get(feature) for feature in dict(VARIANTS)[name]):
         return None
-    try:
-        return Library(path)
-    except OSError:
-        return None
+    return _opened(name, Library)
 
 
 @functools.cache
 def search_library() -> ctypes.CDLL | None:
     """Return the C functions of the CTC prefix beam search, None if they were not compiled."""
-    path = compiled("_native_search")
+    return _opened("_native_search", lambda path: ctypes.CDLL(str(path)))
+
+
+def _opened(name: str, opener: Callable[[Path], Opened]) -> Opened | None:
+    path = compiled(name)
     try:
-        return None if path is None else ctypes.CDLL(str(path))
+        return None if path is None else opener(path)
     except OSError:
         return None
 

@@ -72,10 +72,7 @@ class PackedLinears:
         self._library.functions.gpt_pack(
             _Pointer(self._team.pointer),
             _at(matrix),
-            _Int(inputs),
-            _Int(outputs),
-            _Int(padded),
-            _Int(self._planes),
+            *map(_Int, (inputs, outputs, padded, self._planes)),
             *map(_at, (packed, scales, totals)),
         )
         return LinearFields(inputs, padded, self._planes, *(t.data_ptr() for t in (packed, scales, totals, added)))

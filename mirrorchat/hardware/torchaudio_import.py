@@ -33,13 +33,12 @@ def _forget_torchaudio() -> None:
 def _empty_extension() -> types.ModuleType:
     """Return the extension module that torchaudio has in a wheel without compiled code."""
     module = types.ModuleType(EXTENSION, "Stands in for torchaudio's compiled operations, which do not load here.")
-    names = {
-        "_IS_TORCHAUDIO_EXT_AVAILABLE": False,
-        "_IS_ALIGN_AVAILABLE": False,
-        "_check_cuda_version": lambda: None,
-        "fail_if_no_align": _refuse,
-    }
-    vars(module).update(names)
+    vars(module).update(
+        _IS_TORCHAUDIO_EXT_AVAILABLE=False,
+        _IS_ALIGN_AVAILABLE=False,
+        _check_cuda_version=lambda: None,
+        fail_if_no_align=_refuse,
+    )
     return module
 
 

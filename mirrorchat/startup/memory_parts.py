@@ -138,13 +138,12 @@ def _process() -> Part:
 
 
 def _xtts(settings: Settings) -> XttsBytes | None:
-    chosen = next(
-        (each for each in (chosen_synthesizer(settings, one) for one in Language) if each.name == "xtts"), None
-    )
-    if chosen is None or missing(chosen.folder, XTTS_FILES, XTTS_PACKAGES):
+    folders = {each.folder for each in (chosen_synthesizer(settings, one) for one in Language) if each.name == "xtts"}
+    folder = next(iter(folders), None)
+    if folder is None or missing(folder, XTTS_FILES, XTTS_PACKAGES):
         return None
     try:
-        return XttsBytes.read(chosen.folder)
+        return XttsBytes.read(folder)
     except (ConfigurationError, ModelNotInstalled, KeyError, IndexError):
         return None
 

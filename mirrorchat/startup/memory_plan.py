@@ -5,8 +5,8 @@ int8 on the CPU), XTTS's batch, WeNet on the CPU while XTTS stays on the GPU. On
 setting that a person has set is kept; the refusal names it if the models would fit with another value.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mirrorchat.engines import Language
@@ -34,14 +34,14 @@ class MemoryPlan:
     settings: Settings
     wenet_device: str
     parts: tuple["Part", ...] = ()
-    free: Mapping[str, int] | None = None
+    free: Mapping[str, int] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
     advice: str = ""
     trouble: str = ""
 
     @property
     def fits(self) -> bool:
-        return _fits(self.parts, self.free or {})
+        return _fits(self.parts, self.free)
 
     def steps_of(self, engine: str) -> list[str]:
         """Return the settings of `engine` (`xtts` or `wenet`) that were stepped down, as reasons."""
@@ -50,18 +50,17 @@ class MemoryPlan:
     def lines(self) -> list[str]:
         """Return the plan as text: a line for each device, each part and each step."""
         devices = [
-            f"memory on {device}: {_shown(_needed(self.parts, device))} needed, {_shown(free)} free"
-            for device, free in (self.free or {}).items()
+            f"memory on {device}: {_shown(needed)} needed, {_shown(free)} free"
+            for device, needed, free in _needs(self.parts, self.free)
         ]
         steps = [f"memory: {step}, to fit" for step in self.steps]
         return [*devices, *map(_line, self.parts), *steps]
 
     def require_fit(self) -> None:
         """Raise ConfigurationError, with the needed and the free bytes and what to set, if the models do not fit."""
-        needs = [(device, _needed(self.parts, device), free) for device, free in (self.free or {}).items()]
         short = [
             f"{device} has {_shown(free)} free ({free} bytes), and {_shown(needed)} are needed ({needed} bytes)"
-            for device, needed, free in needs
+            for device, needed, free in _needs(self.parts, self.free)
             if needed > free
         ]
         if short:
@@ -79,9 +78,7 @@ class StepsDown:
     moves_wenet: bool = False
 
     def choices(self, first: "Choice") -> Iterator["Choice"]:
-        """Yield `first` and the choices after it. Each takes less memory than the one before, except that a move of
-        WeNet to the CPU restores the batch.
-        """
+        """Yield `first` and then choices that take less and less memory. Moving WeNet to the CPU restores the batch."""
         yield first
         choice = first
         for mode in self.xtts_weights:
@@ -218,11 +215,16 @@ def _advice(
     return f"free some memory, or set {' or '.join([*changes, *ways])}"
 
 
-def _fits(parts: "tuple[Part, ...] | list[Part]", free: Mapping[str, int]) -> bool:
-    return all(_needed(parts, device) <= free_on_device for device, free_on_device in free.items())
+def _fits(parts: Sequence["Part"], free: Mapping[str, int]) -> bool:
+    return all(needed <= available for _, needed, available in _needs(parts, free))
 
 
-def _needed(parts: "tuple[Part, ...] | list[Part]", device: str) -> int:
+def _needs(parts: Sequence["Part"], free: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """Return the name, the needed and the free bytes of each device."""
+    return [(device, _needed(parts, device), available) for device, available in free.items()]
+
+
+def _needed(parts: Sequence["Part"], device: str) -> int:
     """Return the most bytes that the parts on `device` take at once.
 
     Parts load one after another, so the memory for loading is used again, and later for computation. Engines on a GPU

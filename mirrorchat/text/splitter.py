@@ -42,17 +42,11 @@ class SentenceSplitter:
 
     def feed(self, delta: str) -> list[str]:
         """Return the sentences that `delta` completes, in order."""
-        raw = [sentence for character in delta for sentence in self._step(character)]
-        return self._speakable(raw)
+        return self._speakable(self._boundaries.push(self._fences.push(delta)))
 
     def flush(self) -> list[str]:
         """End the stream: return the remaining sentences. The splitter can then take a new stream."""
-        rest = self._fences.flush()
-        raw = [sentence for character in rest for sentence in self._boundaries.push(character)]
-        return self._speakable(raw + self._boundaries.flush())
-
-    def _step(self, character: str) -> list[str]:
-        return [sentence for kept in self._fences.push(character) for sentence in self._boundaries.push(kept)]
+        return self._speakable(self._boundaries.push(self._fences.flush()) + self._boundaries.flush())
 
     def _speakable(self, raw: list[str]) -> list[str]:
         clean = [strip_markup(sentence) for sentence in raw]
@@ -76,8 +70,7 @@ def split_text(text: str, language: Language, limit_chars: int) -> list[str]:
     if limit_chars < 1:
         raise ValueError(f"a piece needs at least 1 character, not {limit_chars}")
     boundaries = SentenceBoundaries(limit_chars, is_short=lambda text: False, clause_first=False)
-    pieces = [piece for character in text for piece in boundaries.push(character)] + boundaries.flush()
-    return _merge_short(pieces, limit_chars)
+    return _merge_short(boundaries.push(text) + boundaries.flush(), limit_chars)
 
 
 def _merge_short(pieces: list[str], limit_chars: int) -> list[str]:

@@ -46,16 +46,15 @@ def is_wav(data: bytes) -> bool:
 
 def _sniff(data: bytes) -> Callable[[bytes], Track] | None:
     """Return the function that opens the container of `data`, None for an unknown one."""
-    if data[:4] == b"fLaC":
-        return _open_flac
-    if data[:4] == b"OggS":
-        return _open_ogg
-    if data[:4] == b"\x1aE\xdf\xa3":
-        return _open_webm
-    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
-        return open_mp4
-    if data[:5] == b"#!AMR":
-        return _open_amr
+    for offset, magics, opener in (
+        (0, (b"fLaC",), _open_flac),
+        (0, (b"OggS",), _open_ogg),
+        (0, (b"\x1aE\xdf\xa3",), _open_webm),
+        (4, (b"ftyp", b"moov", b"mdat", b"wide"), open_mp4),
+        (0, (b"#!AMR",), _open_amr),
+    ):
+        if data.startswith(magics, offset):
+            return opener
     if len(data) > 1 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
         return _open_adts
     if len(data) > 1 and data[0] == 0xFF and data[1] & 0xE6 == 0xE2:  # sync word and layer III

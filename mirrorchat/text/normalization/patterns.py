@@ -31,12 +31,12 @@ def apply_rules(text: str, rules: Iterable[Rule]) -> str:
     return text
 
 
-def rule(pattern: str, replacement: Callable[[re.Match[str]], str] | str, flags: int = 0) -> Rule:
+def rule(pattern: str, replacement: Callable[[re.Match[str]], str] | str) -> Rule:
     """Return a rule. A `replacement` that is a string may name the pattern's groups, as in `re.sub`."""
     if isinstance(replacement, str):
         template = replacement
-        return re.compile(pattern, flags), lambda match: match.expand(template)
-    return re.compile(pattern, flags), replacement
+        return re.compile(pattern), lambda match: match.expand(template)
+    return re.compile(pattern), replacement
 
 
 def formula_rule(cardinal: Callable[[int], str]) -> Rule:

@@ -61,10 +61,10 @@ class SentenceBoundaries:
         self._first_clause: FirstClause | None = None
         self._begin_stream()
 
-    def push(self, character: str) -> list[str]:
-        """Return the sentences that `character` completes."""
+    def push(self, text: str) -> list[str]:
+        """Return the sentences that `text`, the next part of the stream, completes."""
         sentences: list[str] = []
-        queue = deque((character,))
+        queue = deque(text)
         while queue:
             end = self._step(queue.popleft())
             if end:

@@ -18,8 +18,11 @@ class CodeFences:
         self._deciding = True
         self._closing_mark = ""  # inside a code block, the mark that ends it; empty outside
 
-    def push(self, character: str) -> str:
-        """Return the text that `character` releases."""
+    def push(self, text: str) -> str:
+        """Return what `text`, the next part of the stream, releases."""
+        return "".join(map(self._step, text))
+
+    def _step(self, character: str) -> str:
         if self._closing_mark:
             self._inside(character)
             return ""
