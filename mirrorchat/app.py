@@ -1,6 +1,5 @@
 """The server: an application factory, one error handler, `/process_audio`, and health."""
 
-import re
 from contextlib import ExitStack
 from io import BytesIO
 from typing import IO
@@ -28,7 +27,7 @@ from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.pipeline import Question
 from mirrorchat.server import session_routes
 from mirrorchat.server.answers import engines_used, requested_format, whole_answer
-from mirrorchat.server.form import FORM_PARTS, TEXT_LIMIT_CHARS, check_hotwords, decode_upload
+from mirrorchat.server.form import FORM_PARTS, TEXT_LIMIT_CHARS, check_hotwords, decode_upload, split_hotwords
 from mirrorchat.server.metrics import CONTENT_TYPE
 from mirrorchat.server.openapi import document as openapi
 from mirrorchat.server.page import page
@@ -227,9 +226,7 @@ def _language(name: str) -> Language:
 
 
 def _hotwords_field() -> list[str]:
-    """Return the words of the field `hotwords`, one a line or between commas."""
-    words = [word.strip() for word in re.split(r"[\n,，、]", request.form.get("hotwords", ""))]
-    words = [word for word in words if word]
+    words = split_hotwords(request.form.get("hotwords", ""))
     check_hotwords(words, "hotwords")
     return words
 

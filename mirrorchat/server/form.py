@@ -1,5 +1,6 @@
 """The parts of a multipart form that `/process_audio` and OpenAI's routes share: limits, recordings, hot words."""
 
+import re
 from collections.abc import Sequence
 
 from mirrorchat.audio.decoding import decode, require_speakable
@@ -33,6 +34,11 @@ def decode_upload(data: bytes, field: str, watch: Stopwatch) -> Audio:
             error.param = field
             raise
     return audio
+
+
+def split_hotwords(text: str) -> list[str]:
+    """Return the hot words in `text`, which are on lines of their own or between commas."""
+    return [word.strip() for word in re.split(r"[\n,，、]", text) if word.strip()]
 
 
 def check_hotwords(words: Sequence[str], field: str) -> None:

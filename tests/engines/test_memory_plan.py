@@ -215,7 +215,7 @@ def test_the_cache_and_the_layers_are_the_engines(models: Path, mode: WeightMode
     sizes = XttsBytes.read(models / "xtts-v2")
     try:
         engine: DecodeEngine = speaker._engine
-        assert sizes.slot_bytes(mode, gpu=False) * engine.cache.rows == engine.cache.data.nbytes
+        assert sizes.slot_bytes(mode, gpu=False) * engine.cache.slots == engine.cache.data.nbytes
         if isinstance(engine.gpt, NativeGpt):
             assert sizes.gpt(mode, gpu=False).kept == engine.gpt._linears.used
     finally:

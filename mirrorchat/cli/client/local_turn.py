@@ -1,6 +1,5 @@
 """Turns, recognition and speech in this process, with the engines of the configuration and without a server."""
 
-import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -15,6 +14,7 @@ from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
 from mirrorchat.engines import Context, Engines, Language, Priority, Transcript, Voice
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.server.answers import engines_json, engines_used
+from mirrorchat.server.form import split_hotwords
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.text.splitter import SentenceSplitter
@@ -58,7 +58,7 @@ def ask_here(settings: Settings, engines: Engines, request: TurnRequest) -> Gene
     """Yield the events of a turn, TurnCompleted last. Raises the error that ends the turn."""
     audio = decode(request.recording, limit_s=settings.question_limit_s)
     require_speakable(audio)
-    hotwords = [word.strip() for word in re.split(r"[\n,，、]", request.hotwords) if word.strip()]
+    hotwords = split_hotwords(request.hotwords)
     question = Question(audio, request.language, request.reply_language, request.text, None, hotwords)
     pipeline = Pipeline(engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=1)
     used = engines_json(engines_used(question, engines.infos()))
