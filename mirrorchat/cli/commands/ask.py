@@ -25,6 +25,7 @@ from mirrorchat.cli.commands.options import (
     sound_options,
     unicode_text,
 )
+from mirrorchat.settings import QUESTION_LIMIT_MAX_S
 
 if TYPE_CHECKING:  # these import numpy, which --help does not need
     from mirrorchat.cli.client.turn import TurnEvent, TurnRequest
@@ -32,15 +33,13 @@ if TYPE_CHECKING:  # these import numpy, which --help does not need
 
     Asker = Callable[[TurnRequest], Generator[TurnEvent]]
 
-LONGEST_QUESTION_S = 60.0
-
 
 @click.command()
 @click.argument("file", required=False)
 @click.option("--mic", is_flag=True, help="Record the question until Enter, a pause, or --seconds.")
 @click.option(
-    "--seconds", type=click.FloatRange(0.3, LONGEST_QUESTION_S), default=LONGEST_QUESTION_S, show_default=True,
-    help="With --mic: the time limit of the recording.",
+    "--seconds", type=click.FloatRange(0, QUESTION_LIMIT_MAX_S, min_open=True), default=QUESTION_LIMIT_MAX_S,
+    show_default=True, help="With --mic: the time limit of the recording.",
 )  # fmt: skip
 @language_option
 @click.option("--reply-language", type=LANGUAGES, help="Answer in this language.")

@@ -145,7 +145,7 @@ def _asked(pipeline: Pipeline, settings: Settings, language: Language, recording
     context = Context.after(settings.turn_deadline_s)
     try:
         with watch.time("decode"):
-            audio = decode(recording, limit_s=60.0)
+            audio = decode(recording, limit_s=settings.question_limit_s)
             require_speakable(audio)
         with Admission(1).acquire(context) as slot:
             answer = pipeline.answer(Question(audio, language, language, text), slot, watch=watch)
