@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.running_server import RunningServer
+from support.stream_client import close_streams
 
 # How the reason of a permitted skip begins.
 ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent")
@@ -34,6 +35,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             report.outcome = "failed"
             report.longrepr = f"skipped, which --strict-skips does not allow: {reason}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def closed_streams() -> Iterator[None]:
+    """Close what a test has not read to its end: else the warning of it would come in the middle of another test."""
+    yield
+    close_streams()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from support.checks import check_error, connected, wait_for, waiting
 from support.nginx import Nginx, needs_nginx
 from support.running_server import GUNICORN_CONF, RunningServer, ask, ask_when_free, free_port
 from support.speech import say, say_wav
+from support.stream_client import Gate
 
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
@@ -157,24 +158,30 @@ def test_nginx_logs_nothing_about_the_caller(nginx: Nginx) -> None:
 
 
 def test_a_running_answer_is_finished_after_sigterm(tmp_path: Path) -> None:
+    gate = Gate("It is", " done.")
     with (
-        ChatServer(answer("It is done.", delay_s=0.7)) as chat,
+        ChatServer(gate.behave) as chat,
         RunningServer(tmp_path, chatgpt_apis=[chat.api()]) as server,
+        gate.open_at_the_end(),
     ):
         responses: list[requests.Response] = []
         thread = Thread(target=lambda: responses.append(server.ask(say_wav("hello"), "english", text="Hi")))
         thread.start()
         wait_for(lambda: bool(chat.requests))
         server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "stopping: 1 turns may finish" in server.log)
+        gate.opened.set()
         thread.join()
         assert responses[0].status_code == 200
         assert server.process.wait(20) == 0
 
 
 def test_after_sigterm_who_waits_is_told_and_who_is_answered_is_not_cut(tmp_path: Path) -> None:
+    gate = Gate("It is", " done.")
     with (
-        ChatServer(answer("It is done.", delay_s=1.0)) as chat,
+        ChatServer(gate.behave) as chat,
         RunningServer(tmp_path, max_turns=1, chatgpt_apis=[chat.api()]) as server,
+        gate.open_at_the_end(),
     ):
         responses: dict[str, requests.Response] = {}
 
@@ -191,6 +198,7 @@ def test_after_sigterm_who_waits_is_told_and_who_is_answered_is_not_cut(tmp_path
         assert "running" not in responses  # who waits is told at once
         check_error(responses["waiting"], 503, "shutting_down")
         assert responses["waiting"].headers["Retry-After"]
+        gate.opened.set()
         threads[0].join()
         assert responses["running"].status_code == 200
         assert server.process.wait(20) == 0
@@ -200,7 +208,7 @@ def test_there_are_threads_for_all_who_are_answered_or_wait(tmp_path: Path) -> N
     with RunningServer(tmp_path, max_turns=1, max_waiting=60, turn_deadline_s=600.0) as server:
         idle = [connected(server.port) for _ in range(50)]
         try:
-            assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+            assert requests.get(f"{server.url}/healthz", timeout=30).status_code == 200
         finally:
             for client in idle:
                 client.close()

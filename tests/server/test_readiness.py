@@ -42,8 +42,8 @@ class BlockingVocoder:
         self._wait()
         return self._real.open(speaker_embedding)
 
-    def latents_wanted(self, stream: VocoderStream) -> int:
-        return self._real.latents_wanted(stream)
+    def latents_needed(self, stream: VocoderStream) -> int:
+        return self._real.latents_needed(stream)
 
     def advance(self, work: Sequence[tuple[VocoderStream, torch.Tensor, bool]]) -> list[Samples]:
         self._wait()
@@ -63,7 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     limit = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < limit, "it did not happen"
@@ -71,7 +71,7 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
 
 
 def test_a_stuck_engine_is_not_ready_until_it_goes_on(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synth, "STUCK_S", 0.3)
+    monkeypatch.setattr(synth, "STUCK_S", 1.0)
     app = create_app(Settings(models_dir=models, threads=1))
     runtime = app.extensions["mirrorchat"]
     assert runtime.wait_until_loaded(60)
@@ -82,7 +82,7 @@ def test_a_stuck_engine_is_not_ready_until_it_goes_on(models: Path, monkeypatch:
     try:
         voice = engine.voice([say("hello there my dear friends, how are you")])
         list(speak(engine, voice))
-        time.sleep(0.4)
+        time.sleep(1.2)
         assert client.get("/readyz").status_code == 200  # idle is not stuck
         vocoder.go_on.clear()
         speaking = threading.Thread(target=lambda: list(speak(engine, voice)))
@@ -115,8 +115,9 @@ def test_work_that_has_just_come_is_not_stuck(models: Path) -> None:
         )  # fmt: skip
         time.sleep(0.3)
         with decode._changed:  # the thread, idle until now, cannot wake
+            before = time.monotonic()
             utterance = decode.submit(request)
-            assert decode.stuck_s < 0.2
+            assert decode.stuck_s <= time.monotonic() - before  # the idle time does not count
             time.sleep(0.3)
             assert decode.stuck_s > 0.2
         list(utterance)

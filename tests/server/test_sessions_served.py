@@ -11,8 +11,9 @@ import pytest
 import requests
 from support.chat_server import ChatServer, answer, status
 from support.checks import check_error, wait_for
-from support.running_server import RunningServer
+from support.running_server import RunningServer, conf_that_admits_all
 from support.speech import MAN, TEXTS, WOMAN, say_wav
+from support.stream_client import Gate
 
 KEYS = ("the-key-of-the-first-caller", "the-key-of-the-second-caller")
 
@@ -63,7 +64,11 @@ def usual_answer() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def server(chat: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("sessions")
-    with RunningServer(folder, chatgpt_apis=[chat.api()], chat_cooldown_s=0.0, api_keys=list(KEYS)) as running:
+    conf = conf_that_admits_all(tmp_path_factory.mktemp("conf"))
+    apis = [chat.api(timeout_s=60.0)]
+    with RunningServer(
+        folder, gunicorn_conf=conf, chatgpt_apis=apis, chat_cooldown_s=0.0, api_keys=list(KEYS)
+    ) as running:
         yield running
 
 
@@ -116,13 +121,15 @@ class TestServer:
     def test_one_turn_at_a_time(self, server: RunningServer, chat: ChatServer) -> None:
         caller = Caller(server, KEYS[0])
         session_id = id_of(caller.ask())
-        behaviour["now"] = answer("A slow answer.", delay_s=0.6)
+        gate = Gate("A slow", " answer.")
+        behaviour["now"] = gate.behave
         before = len(chat.requests)
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, gate.open_at_the_end():
             first = pool.submit(caller.ask, session_id=session_id)
             wait_for(lambda: len(chat.requests) > before)
             check_error(caller.ask(session_id=session_id), 409, "session_busy", "session_id")
             check_error(Caller(server, KEYS[1]).ask(session_id=session_id), 404, "not_found", "session_id")
+            gate.opened.set()
             assert id_of(first.result()) == session_id
         assert id_of(caller.ask(session_id=session_id)) == session_id
 
@@ -161,11 +168,11 @@ class TestServer:
         assert files == {"config.py", "server.log", "models"}, files
 
     def test_the_time_to_live_and_the_limit(self, chat: ChatServer, tmp_path: Path) -> None:
-        with RunningServer(tmp_path, chatgpt_apis=[chat.api()], session_ttl_s=3.0, max_sessions=1) as running:
+        with RunningServer(tmp_path, chatgpt_apis=[chat.api()], session_ttl_s=4.0, max_sessions=1) as running:
             caller = Caller(running, "any")  # no keys are set
             first = id_of(caller.ask())
             assert id_of(caller.ask(session_id=first)) == first
             second = id_of(caller.ask())
             check_error(caller.ask(session_id=first), 404, "not_found", "session_id")
-            threading.Event().wait(3.2)
+            threading.Event().wait(4.2)
             check_error(caller.ask(session_id=second), 404, "not_found", "session_id")

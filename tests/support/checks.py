@@ -24,7 +24,7 @@ def check_error(response: requests.Response, status: int, code: str, param: str 
     return message
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     """Wait until `condition` holds. Raises AssertionError when it does not within `limit_s` seconds."""
     limit = time.monotonic() + limit_s
     while not condition():
