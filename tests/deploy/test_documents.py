@@ -359,7 +359,7 @@ def anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_links_lead_somewhere(name: str) -> None:
     path = ROOT / name
-    for target in re.findall(r"\]\(([^)]+)\)", read(name).replace("\n", " ")):
+    for target in re.findall(r"(?:\]\(|src=\")([^)\"]+)", read(name).replace("\n", " ")):
         if "://" in target:
             continue
         file, _, anchor = target.partition("#")
