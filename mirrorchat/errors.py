@@ -52,6 +52,7 @@ The message of each is written for the caller: it never holds a key, a path outs
 
 import enum
 import logging
+import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,11 +62,18 @@ _log = logging.getLogger(__name__)
 
 
 class MirrorChatError(Exception):
-    """Base of the tree. `param` names the request field at fault; `retry_after_s` becomes `Retry-After`."""
+    """Base of the tree. `param` names the request field at fault; `retry_after_s` becomes `Retry-After`.
+
+    The `code` of a class is its name in snake case, unless it says another one.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+
+    def __init_subclass__(cls) -> None:
+        if "code" not in vars(cls):
+            cls.code = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -79,20 +87,25 @@ class MirrorChatError(Exception):
 
 
 class InvalidRequest(MirrorChatError):
+    """The request is at fault."""
+
     status = 400
     type = "invalid_request_error"
-    code = "invalid_request"
 
 
 class MissingField(InvalidRequest):
-    code = "missing_field"
+    """A field that every such request has is absent."""
 
 
 class InvalidField(InvalidRequest):
+    """A field has a value that is not allowed."""
+
     code = "invalid_value"
 
 
 class InvalidKey(InvalidRequest):
+    """The API key is missing or wrong."""
+
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
@@ -105,44 +118,45 @@ class UnsupportedField(InvalidRequest):
 
 
 class NotFound(InvalidRequest):
+    """There is nothing at this address, or with this id."""
+
     status = 404
-    code = "not_found"
 
 
 class ModelNotFound(NotFound):
-    code = "model_not_found"
+    """No model of this name is served."""
 
 
 class MethodNotAllowed(InvalidRequest):
+    """The route does not take this HTTP method."""
+
     status = 405
-    code = "method_not_allowed"
 
 
 class UploadTimeout(InvalidRequest):
+    """The body of the request did not arrive in time."""
+
     status = 408
-    code = "upload_timeout"
 
 
 class SessionBusy(InvalidRequest):
     """Another turn of the same session still runs."""
 
     status = 409
-    code = "session_busy"
 
 
 class VoiceConflict(InvalidRequest):
     """What is kept does not allow what was asked of a voice."""
 
     status = 409
-    code = "voice_conflict"
 
 
 class VoiceExists(VoiceConflict):
-    code = "voice_exists"
+    """The key has a voice of this name already."""
 
 
 class TooManyVoices(VoiceConflict):
-    code = "too_many_voices"
+    """The key has as many voices as are allowed."""
 
 
 class OtherModelsVoice(VoiceConflict):
@@ -152,45 +166,47 @@ class OtherModelsVoice(VoiceConflict):
 
 
 class UploadTooLarge(InvalidRequest):
+    """The body of the request is too large."""
+
     status = 413
-    code = "upload_too_large"
 
 
 class AudioTooLong(InvalidRequest):
+    """The recording is longer than the server allows."""
+
     status = 413
-    code = "audio_too_long"
 
 
 class UnsupportedAudio(InvalidRequest):
+    """The file is no recording in a format that is read here."""
+
     status = 415
-    code = "unsupported_audio"
 
 
 class UnusableAudio(InvalidRequest):
+    """A recording from which nothing can be recognized."""
+
     status = 422
-    code = "unusable_audio"
 
 
 class AudioTooShort(UnusableAudio):
-    code = "audio_too_short"
+    """The recording is too short to hold a word."""
 
 
 class SilentAudio(UnusableAudio):
-    code = "silent_audio"
+    """The recording holds no sound."""
 
 
 class NonFiniteAudio(UnusableAudio):
-    code = "non_finite_audio"
+    """The recording holds samples that are not finite numbers."""
 
 
 class NoVoice(UnusableAudio):
     """A voice was to be enrolled from a recording that none can be computed from."""
 
-    code = "no_voice"
-
 
 class NoWords(UnusableAudio):
-    code = "no_words"
+    """No words were recognized in the recording."""
 
 
 class RateLimited(MirrorChatError):
@@ -204,28 +220,23 @@ class RateLimited(MirrorChatError):
 class TooManyTurns(RateLimited):
     """As many questions of one key are being answered, or wait, as may be."""
 
-    code = "too_many_turns"
-
 
 class TooManyFailedKeys(RateLimited):
     """Somebody at this address tries keys."""
-
-    code = "too_many_failed_keys"
 
 
 class ClientGone(MirrorChatError):
     """The caller hung up: everything of its turn is dropped."""
 
     status = 499
-    code = "client_gone"
 
 
 class RecognitionFailed(MirrorChatError):
-    code = "recognition_failed"
+    """The recognizer failed."""
 
 
 class SynthesisFailed(MirrorChatError):
-    code = "synthesis_failed"
+    """The synthesizer failed."""
 
 
 class ChatFault(enum.StrEnum):
@@ -265,7 +276,6 @@ class ChatError(MirrorChatError):
 
     status = 502
     type = "upstream_error"
-    code = "chat_error"
 
     def __init__(self, message: str, failures: Sequence[ChatFailure]) -> None:
         super().__init__(message)
@@ -273,47 +283,43 @@ class ChatError(MirrorChatError):
 
 
 class NoChatApi(ChatError):
-    code = "no_chat_api"
+    """No chat API gave an answer."""
 
 
 class ChatInterrupted(ChatError):
     """A stream broke after some of it had been passed on."""
 
-    code = "chat_interrupted"
-
 
 class Unavailable(MirrorChatError):
+    """The server cannot answer at present."""
+
     status = 503
     type = "unavailable_error"
-    code = "unavailable"
 
 
 class NotReady(Unavailable):
-    code = "not_ready"
+    """The engines are loading, or one of them has failed."""
 
 
 class ServerBusy(Unavailable):
-    code = "server_busy"
+    """All slots are taken and the queue does not help."""
 
 
 class ShuttingDown(Unavailable):
-    code = "shutting_down"
+    """The server is being stopped."""
 
 
 class ModelNotInstalled(Unavailable):
-    code = "model_not_installed"
+    """The model that the request needs is not installed."""
 
 
 class DeadlineExceeded(MirrorChatError):
     status = 504
     type = "timeout_error"
-    code = "deadline_exceeded"
 
 
 class ConfigurationError(MirrorChatError):
     """A setting, a weight file or a package stops the server from starting; the message says what fixes it."""
-
-    code = "configuration_error"
 
 
 class EvaluationError(MirrorChatError):
@@ -331,8 +337,6 @@ class InstallError(MirrorChatError):
 class SourceFailed(InstallError):
     """A place that models come from does not work, or gives something else than the model."""
 
-    code = "source_failed"
-
 
 class CommandError(MirrorChatError):
     """A command could not do what it was asked; the message says why."""
@@ -346,7 +350,6 @@ class ServerFailed(CommandError):
     `said` is the code that it refuses with, "" when there is none.
     """
 
-    code = "server_failed"
     said = ""
 
 

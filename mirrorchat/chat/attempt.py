@@ -12,7 +12,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import requests
@@ -60,7 +59,7 @@ class Attempt(Generic[Piece]):
     def __enter__(self) -> "Attempt[Piece]":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._connection.close()
         # Once connected the thread ends at once. Before that it is in the name look-up or in connect(), which end by
         # themselves, and sends nothing any more.

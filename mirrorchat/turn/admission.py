@@ -28,7 +28,6 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Context
@@ -112,9 +111,7 @@ class Slot:
     def __enter__(self) -> "Slot":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.release()
 
 

@@ -4,7 +4,6 @@ import sys
 import threading
 import time
 import unicodedata
-from types import TracebackType
 
 SHOWN_AFTER_S = 1.0  # shorter waits show no line
 EVERY_S = 0.5
@@ -40,9 +39,7 @@ class Waiting:
     def __enter__(self) -> "Waiting":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.stop()
 
     def _show(self) -> None:
