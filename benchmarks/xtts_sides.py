@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mirrorchat.audio.samples import Samples
-from mirrorchat.engines import Context
+from mirrorchat.turn.context import Context
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.gpt import TorchGpt
@@ -52,14 +52,14 @@ class Voice:
     embedding: Tensor
 
     @classmethod
-    def draw(cls, seed: int, width: int) -> "Voice":
+    def random(cls, seed: int, width: int) -> "Voice":
         generator = torch.Generator().manual_seed(seed)
         conditioning = torch.randn(1, 32, width, generator=generator) * 0.5
         embedding = torch.randn(1, 512, 1, generator=generator)
         return cls(conditioning, torch.nn.functional.normalize(embedding, dim=1))
 
 
-def draw_latents(count: int, width: int) -> Tensor:
+def random_latents(count: int, width: int) -> Tensor:
     """Return `count` random latents; fewer are the first of more."""
     return torch.randn(count, width, generator=torch.Generator().manual_seed(1))
 
@@ -106,7 +106,7 @@ class Stock:
 
     def speak(self, voice_seed: int, count: int, *, sample: bool) -> Spoken:
         """Return a sentence of `count` tokens, from `inference`."""
-        voice = Voice.draw(voice_seed, self._width)
+        voice = Voice.random(voice_seed, self._width)
         torch.manual_seed(SEED)
         start = time.perf_counter()
         spoken = self.network.inference(
@@ -118,7 +118,7 @@ class Stock:
 
     def first_chunk(self, voice_seed: int, count: int, chunk_tokens: int) -> tuple[float, int]:
         """Return when `inference_stream` gives its first samples, and how many those are."""
-        voice = Voice.draw(voice_seed, self._width)
+        voice = Voice.random(voice_seed, self._width)
         start = time.perf_counter()
         stream = self.network.inference_stream(
             TEXT,
@@ -137,11 +137,11 @@ class Stock:
     def vocode_seconds(self, latents: int, chunk_tokens: int) -> float:
         """Return how long the vocoder takes for so many latents as `inference_stream` uses it: all so far each time."""
         device = self.network.device
-        voice, drawn = Voice.draw(0, self._width), draw_latents(latents, self._width).to(device)
+        voice, made = Voice.random(0, self._width), random_latents(latents, self._width).to(device)
         start = time.perf_counter()
         with torch.inference_mode():
             for end in range(chunk_tokens, latents + 1, chunk_tokens):
-                self.network.hifigan_decoder(drawn[None, :end], g=voice.embedding.to(device)).cpu()
+                self.network.hifigan_decoder(made[None, :end], g=voice.embedding.to(device)).cpu()
         return time.perf_counter() - start
 
     @staticmethod
@@ -180,7 +180,7 @@ class Own:
 
     def speak_all(self, voice_seeds: Sequence[int], count: int, *, sample: bool) -> list[Spoken]:
         """Return what the engine says in these voices at once; the times are from when all were handed over."""
-        voices = [Voice.draw(seed, self._width) for seed in voice_seeds]
+        voices = [Voice.random(seed, self._width) for seed in voice_seeds]
         start = time.perf_counter()
         utterances = [self.engine.submit(self._request(voice, count, sample)) for voice in voices]
         results = []
@@ -198,40 +198,40 @@ class Own:
             self._text_ids, voice.conditioning, voice.embedding, SEED, count, Context.after(600.0), sampling=sampling
         )
 
-    def start(self, voice_seed: int, rows: Sequence[int]) -> tuple[Tensor, int]:
-        """Fill `rows` of the cache with a voice and the text; return the last output and the filled positions."""
+    def start(self, voice_seed: int, slots: Sequence[int]) -> tuple[Tensor, int]:
+        """Fill `slots` of the cache with a voice and the text; return the last output and the filled positions."""
         gpt, cache = self.engine.gpt, self.engine.cache
-        conditioning = Voice.draw(voice_seed, self._width).conditioning[0]
+        conditioning = Voice.random(voice_seed, self._width).conditioning[0]
         prefix = torch.cat([conditioning.to(cache.data.device), gpt.text_prefix(self._text_ids)])
-        outputs = [gpt.prefill(prefix, cache, row, 0)[-1:] for row in rows]
+        outputs = [gpt.prefill(prefix, cache, slot, 0)[-1:] for slot in slots]
         return outputs[-1], len(prefix)
 
     @torch.inference_mode()
     def step_seconds(self, batch: int, steps: int) -> list[float]:
         """Return the times of `steps` decode steps with the scores of the next token, `batch` sequences each."""
-        gpt, cache, rows = self.engine.gpt, self.engine.cache, list(range(batch))
-        last, filled = self.start(0, rows)
+        gpt, cache, slots = self.engine.gpt, self.engine.cache, list(range(batch))
+        last, filled = self.start(0, slots)
         if isinstance(gpt, TorchGpt) and self._device != "cpu":
-            return self._static_step_seconds(StaticSteps(gpt, cache, capture=True), last, filled, rows, steps)
+            return self._static_step_seconds(StaticSteps(gpt, cache, capture=True), last, filled, slots, steps)
         times = []
         for step in range(steps):
             start = time.perf_counter()
             x, positions = gpt.audio_inputs([7] * batch, [step + 1] * batch), [filled + step] * batch
-            gpt.latents_and_scores(gpt.step(x, cache, rows, positions))
+            gpt.latents_and_scores(gpt.step(x, cache, slots, positions))
             times.append(time.perf_counter() - start)
         return times
 
     @staticmethod
     def _static_step_seconds(
-        static: StaticSteps, last: Tensor, filled: int, rows: Sequence[int], steps: int
+        static: StaticSteps, last: Tensor, filled: int, slots: Sequence[int], steps: int
     ) -> list[float]:
-        """Return the times of the steps that the engine makes on a GPU, the draw among them."""
-        for row in rows:
-            static.start(row, last, positions=filled, sampling=Sampling(min_tokens=steps), seed=row)
+        """Return the times of the steps that the engine makes on a GPU, sampling included."""
+        for slot in slots:
+            static.start(slot, last, positions=filled, sampling=Sampling(min_tokens=steps), seed=slot)
         times = []
         for _ in range(steps):
             start = time.perf_counter()
-            static.launch(rows).collect()
+            static.launch(slots).collect()
             times.append(time.perf_counter() - start)
         return times
 
@@ -245,11 +245,11 @@ class Own:
 
     def vocode_seconds(self, latents: int, chunk_tokens: int) -> float:
         """Return how long the vocoder takes for so many latents, in chunks."""
-        drawn = draw_latents(latents, self._width)
+        made = random_latents(latents, self._width)
         start = time.perf_counter()
-        stream = self.vocoder.open(Voice.draw(0, self._width).embedding)
+        stream = self.vocoder.open(Voice.random(0, self._width).embedding)
         for begin in range(0, latents, chunk_tokens):
-            chunk = drawn[begin : begin + chunk_tokens]
+            chunk = made[begin : begin + chunk_tokens]
             self.vocoder.advance([(stream, chunk, begin + chunk_tokens >= latents)])
         return time.perf_counter() - start
 

@@ -17,7 +17,7 @@ from mirrorchat.wenet.batch import U2Batches
 from mirrorchat.wenet.features import BINS
 from mirrorchat.xtts.checkpoint import read_weights
 from mirrorchat.xtts.cuda_graph import LENGTH_STEP
-from mirrorchat.xtts.decode import CONDITIONING_POSITIONS, VOICES_KEPT
+from mirrorchat.xtts.decode import CONDITIONING_POSITIONS, PREFIXES_KEPT
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.vocoder import BATCH_MOST, MOST_FRAMES
 
@@ -113,7 +113,7 @@ class XttsBytes:
 
     def cache(self, mode: WeightMode, slots: int, *, gpu: bool) -> Bytes:
         """Return the memory of a KV cache with `slots` slots, of the voices' prefixes, and of a GPU's CUDA graphs."""
-        voices = VOICES_KEPT * CONDITIONING_POSITIONS * self._position_bytes(mode)
+        voices = PREFIXES_KEPT * CONDITIONING_POSITIONS * self._position_bytes(mode)
         sizes = (slots - 1).bit_length() + 1  # 1, 2, 4, ... sequences
         graphs = sizes * -(-self.positions // LENGTH_STEP) * GRAPH_BYTES if gpu else 0
         return Bytes(slots * self.slot_bytes(mode, gpu=gpu) + voices + graphs)

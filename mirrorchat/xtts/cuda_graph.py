@@ -1,13 +1,14 @@
 """The decode step with fixed shapes, from the newest token to the next one, captured as a CUDA graph.
 
-At batch 1 a step is about 700 kernels of a few microseconds each, and launching them one by one takes longer than they
-run. A captured step is launched at once, but its shapes and addresses are fixed: it is run over the first 1, 2, 4, ...
-rows of the cache and over the first 128, 256, ... positions, whichever hold the sequences at hand. Rows that have no
-part in a step write to the cache's last position, which belongs to no sequence.
+At batch 1 a step has about 700 kernels of a few microseconds each, and launching them one by one takes longer than
+running them. A captured step (torch.cuda.CUDAGraph) is launched as one, but its shapes and addresses are fixed. So a
+step runs over the first 1, 2, 4, ... slots of the KV cache and over the first 128, 256, ... positions: the smallest
+numbers that include all sequences of the step. Slots that do not take part write to the last position of the cache,
+which belongs to no sequence.
 
-Everything a step needs is on the device: where each row is, what was said in it, its settings and random numbers. So a
-step can be launched before the one before has been read, and the device never waits for the host. The price is that a
-sequence that has ended is noticed one step late; what that step gave for it is dropped.
+The whole state of a step is on the device: the position of each slot, its tokens so far, its settings and its random
+numbers. So a step can be launched before the last one has been read, and the device never waits for the host. The
+engine therefore notices the end of a sequence one step late, and drops the result of that extra step.
 """
 
 from collections.abc import Sequence
@@ -20,178 +21,183 @@ from torch.nn import functional as F
 from mirrorchat.xtts.device_sampling import DeviceSampler
 from mirrorchat.xtts.gpt import Cache, TorchGpt
 from mirrorchat.xtts.sampling import Sampling
-from mirrorchat.xtts.steps import Drawn, Launched, Restore
+from mirrorchat.xtts.steps import Launched, Restore, Sampled
 
-LENGTH_STEP = 128  # positions by which the lengths of captured steps differ
-WARM_UPS = 2  # runs before a capture, in which libraries choose kernels and allocate workspace
-NOT_FINITE = -1  # in the place of a token
+LENGTH_STEP = 128  # positions between the lengths of captured steps
+WARM_UPS = 2  # runs before a capture, during which libraries choose kernels and allocate workspace
+NOT_FINITE = -1  # stands for a token
 
 
-class _Rows:
-    """What the device knows of each row of `cache`; the tensors are (rows,), int64 except `active`."""
+class _SlotStates:
+    """The state of all slots of `cache` on the device. The tensors are (slots,) int64, but `active` is bool."""
 
     def __init__(self, gpt: TorchGpt, cache: Cache) -> None:
         device = cache.data.device
         self.gpt, self.cache = gpt, cache
-        self.idle = cache.positions - 1  # where rows write that have no part in a step
-        self.tokens = torch.zeros(cache.rows, dtype=torch.int64, device=device)  # the newest one
-        self.positions = torch.zeros(cache.rows, dtype=torch.int64, device=device)  # filled
-        self.active = torch.zeros(cache.rows, dtype=torch.bool, device=device)  # has a part in the next step
+        self.idle = cache.positions - 1  # the position that slots outside a step write to
+        self.tokens = torch.zeros(cache.slots, dtype=torch.int64, device=device)  # the newest token
+        self.positions = torch.zeros(cache.slots, dtype=torch.int64, device=device)  # filled ones
+        self.active = torch.zeros(cache.slots, dtype=torch.bool, device=device)  # takes part in the next step
         self.sampler = DeviceSampler(
-            cache.rows,
+            cache.slots,
             tokens=gpt.audio_tokens,
-            draws=gpt.token_limit,
+            max_tokens=gpt.token_limit,
             start_token=gpt.start_token,
             stop_token=gpt.stop_token,
             device=device,
         )
 
-    def draw(self, last: Tensor, rows: slice, active: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents (n, D) and next tokens (n,) of `rows` from the last outputs (n, D); keep what is `active`'s.
+    def sample(self, last: Tensor, slots: slice, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latents (n, D) and next tokens (n,) of `slots` for the last outputs (n, D).
 
-        The token is NOT_FINITE where the latent or the scores are not; what is kept is any token then.
+        The tokens of `active` slots are stored. A returned token is NOT_FINITE if the latent or the scores are not
+        finite; the stored one is then any token.
         """
         latents, scores = self.gpt.latents_and_scores(last)
-        tokens = self.sampler.draw(scores, rows, active)
-        self.tokens[rows] = torch.where(active, tokens, self.tokens[rows])
+        tokens = self.sampler.sample(scores, slots, active)
+        self.tokens[slots] = torch.where(active, tokens, self.tokens[slots])
         finite = latents.isfinite().all(1) & scores.isfinite().all(1)
         return latents, tokens.masked_fill(~finite, NOT_FINITE)
 
 
 @dataclass(frozen=True)
 class _Launched:
-    """A launched step's results on their way to the host: `tokens` (n,) there, `latents` (n, D) on the device."""
+    """The results of a launched step: `tokens` (n,), copied to the host, and `latents` (n, D) on the device."""
 
-    places: list[int]  # of the rows asked for, among those of the step
+    places: list[int]  # the requested slots, as indices into the slots of the step
     latents: Tensor
     tokens: Tensor
     copied: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, places: Sequence[int], size: int, rows: _Rows) -> "_Launched":
-        """Return room for the results of `size` rows."""
-        device = rows.cache.data.device
+    def of(cls, places: Sequence[int], size: int, states: _SlotStates) -> "_Launched":
+        """Return empty results for `size` slots."""
+        device = states.cache.data.device
         on_gpu = device.type == "cuda"
-        latents = torch.empty(size, rows.gpt.width, device=device)
+        latents = torch.empty(size, states.gpt.width, device=device)
         tokens = torch.empty(size, dtype=torch.int64, pin_memory=on_gpu)
-        # Blocking: the thread sleeps while it waits, so that it takes no core.
+        # Blocking: the thread sleeps while it waits and uses no core.
         copied = torch.cuda.Event(blocking=True) if on_gpu else None  # type: ignore[no-untyped-call]
         return cls(list(places), latents, tokens, copied)
 
     def copy(self, latents: Tensor, tokens: Tensor) -> None:
-        """Take the results from the device's buffers, which the next step writes to."""
+        """Copy the results out of the device's buffers, which the next step overwrites."""
         self.latents.copy_(latents)
         self.tokens.copy_(tokens, non_blocking=True)
         if self.copied is not None:
             self.copied.record()
 
-    def collect(self) -> list[Drawn]:
+    def collect(self) -> list[Sampled]:
         if self.copied is not None:
             self.copied.synchronize()
         tokens = self.tokens.tolist()
         return [
-            Drawn(self.latents[place, None], None if tokens[place] == NOT_FINITE else tokens[place])
+            Sampled(self.latents[place, None], None if tokens[place] == NOT_FINITE else tokens[place])
             for place in self.places
         ]
 
 
 class StaticSteps:
-    """Steps of `gpt` over `cache`, one for each size in use. Without `capture` they run as they are, on any device.
+    """Steps with fixed shapes of `gpt` over `cache`, one for each size in use.
 
-    The cache's last position is not for sequences.
+    Without `capture` they run as plain PyTorch code on any device. No sequence may use the cache's last position.
     """
 
     late = True
 
     def __init__(self, gpt: TorchGpt, cache: Cache, *, capture: bool) -> None:
-        self._rows = _Rows(gpt, cache)
+        self._states = _SlotStates(gpt, cache)
         self._capture = capture
         self._steps: dict[tuple[int, int], _Step] = {}
-        self._filled = [0] * cache.rows  # what the device has in `positions`, counted here as well
+        self._filled = [0] * cache.slots  # the same numbers as `positions` on the device
         self._active: set[int] = set()
 
     @torch.inference_mode()
-    def start(self, row: int, last: Tensor, *, positions: int, sampling: Sampling, seed: int) -> Launched:
-        rows = self._rows
-        self._place(row, positions)
-        rows.sampler.start(row, sampling, seed)
-        rows.sampler.supply(row)
-        launched = _Launched.of([0], 1, rows)
-        launched.copy(*rows.draw(last, slice(row, row + 1), torch.ones(1, dtype=torch.bool, device=last.device)))
+    def start(self, slot: int, last: Tensor, *, positions: int, sampling: Sampling, seed: int) -> Launched:
+        states = self._states
+        self._place(slot, positions)
+        states.sampler.start(slot, sampling, seed)
+        states.sampler.supply(slot)
+        launched = _Launched.of([0], 1, states)
+        launched.copy(*states.sample(last, slice(slot, slot + 1), torch.ones(1, dtype=torch.bool, device=last.device)))
         return launched
 
     @torch.inference_mode()
-    def launch(self, rows: Sequence[int]) -> Launched:
-        """Do what `Steps.launch` says. Raises ValueError for no rows, for one twice, and for one that is full."""
-        size, length = self._size(rows)
+    def launch(self, slots: Sequence[int]) -> Launched:
+        """As `Steps.launch`. Raises ValueError for no slots, for a repeated slot, and for a full one."""
+        size, length = self._size(slots)
         step = self._step(size, length)
-        self._activate(rows)
-        for row in rows:
-            self._rows.sampler.supply(row)
-        launched = _Launched.of(rows, size, self._rows)
+        self._activate(slots)
+        for slot in slots:
+            self._states.sampler.supply(slot)
+        launched = _Launched.of(slots, size, self._states)
         step()
         launched.copy(step.latents, step.tokens)
-        for row in rows:
-            self._filled[row] += 1
+        for slot in slots:
+            self._filled[slot] += 1
         return launched
 
     @torch.inference_mode()
-    def save(self, row: int) -> Restore:
-        rows, positions = self._rows, self._filled[row]
-        cached, token, restore_draws = rows.cache.save(row, positions), rows.tokens[row].clone(), rows.sampler.save(row)
+    def save(self, slot: int) -> Restore:
+        states, positions = self._states, self._filled[slot]
+        cached, token = states.cache.save(slot, positions), states.tokens[slot].clone()
+        restore_sampler = states.sampler.save(slot)
 
-        def restore(row: int) -> None:
-            rows.cache.load(row, cached)
-            self._place(row, positions)
-            rows.tokens[row] = token
-            restore_draws(row)
+        def restore(slot: int) -> None:
+            states.cache.load(slot, cached)
+            self._place(slot, positions)
+            states.tokens[slot] = token
+            restore_sampler(slot)
 
         return restore
 
-    def _place(self, row: int, positions: int) -> None:
-        """Say that `positions` of `row` are filled, and clear the others.
+    def _place(self, slot: int, positions: int) -> None:
+        """Mark `positions` of `slot` as filled, and clear the others.
 
-        A step multiplies by 0 what an earlier sequence has left there, which must not be NaN.
+        A step multiplies the rest of an earlier sequence by 0, so it must not hold NaN.
         """
-        self._rows.cache.data[row, :, :, :, positions:].zero_()
-        self._rows.positions[row] = positions
-        self._filled[row] = positions
+        self._states.cache.data[slot, :, :, :, positions:].zero_()
+        self._states.positions[slot] = positions
+        self._filled[slot] = positions
 
-    def _size(self, rows: Sequence[int]) -> tuple[int, int]:
-        """Return over how many rows and positions a step for `rows` runs."""
-        if not rows or len(set(rows)) < len(rows):
-            raise ValueError(f"no step can be made of rows {list(rows)}")
-        positions = max(self._filled[row] for row in rows) + 1
-        if positions > self._rows.idle:
-            raise ValueError(f"a row of {list(rows)} is full")
-        size = min(_power_of_2(max(rows) + 1), self._rows.cache.rows)
-        return size, min(-(-positions // LENGTH_STEP) * LENGTH_STEP, self._rows.idle)
+    def _size(self, slots: Sequence[int]) -> tuple[int, int]:
+        """Return the numbers of slots and positions over which a step for `slots` runs."""
+        if not slots or len(set(slots)) < len(slots):
+            raise ValueError(f"no step can be made of slots {list(slots)}")
+        positions = max(self._filled[slot] for slot in slots) + 1
+        if positions > self._states.idle:
+            raise ValueError(f"a slot of {list(slots)} is full")
+        size = min(_power_of_2(max(slots) + 1), self._states.cache.slots)
+        return size, min(-(-positions // LENGTH_STEP) * LENGTH_STEP, self._states.idle)
 
     def _step(self, size: int, length: int) -> "_Step":
         if (size, length) not in self._steps:
-            self._activate([])  # it is run before it is captured, which must not move any row on
-            self._steps[size, length] = _Step(self._rows, size, length, capture=self._capture)
+            self._activate([])  # warm-up and capture must not advance any slot
+            self._steps[size, length] = _Step(self._states, size, length, capture=self._capture)
         return self._steps[size, length]
 
-    def _activate(self, rows: Sequence[int]) -> None:
-        if self._active == set(rows):
+    def _activate(self, slots: Sequence[int]) -> None:
+        if self._active == set(slots):
             return
-        active = self._rows.active
+        active = self._states.active
         flags = torch.zeros(active.shape, dtype=torch.bool, pin_memory=active.device.type == "cuda")
-        flags[list(rows)] = True
+        flags[list(slots)] = True
         active.copy_(flags, non_blocking=True)
-        self._active = set(rows)
+        self._active = set(slots)
 
 
 class _Step:
-    """The step over the first `size` rows and `length` positions, leaving `latents` (size, D) and `tokens` (size,)."""
+    """The step over the first `size` slots and `length` positions.
 
-    def __init__(self, rows: _Rows, size: int, length: int, *, capture: bool) -> None:
-        device = rows.cache.data.device
-        self._rows, self._size, self._length = rows, size, length
-        self._row_numbers = torch.arange(size, device=device)
+    Its results are `latents` (size, D) and `tokens` (size,).
+    """
+
+    def __init__(self, states: _SlotStates, size: int, length: int, *, capture: bool) -> None:
+        device = states.cache.data.device
+        self._states, self._size, self._length = states, size, length
+        self._slot_numbers = torch.arange(size, device=device)
         self._places = torch.arange(length, device=device)
-        self.latents = torch.zeros(size, rows.gpt.width, device=device)
+        self.latents = torch.zeros(size, states.gpt.width, device=device)
         self.tokens = torch.zeros(size, dtype=torch.int64, device=device)
         self._graph = self._captured() if capture else None
 
@@ -202,7 +208,7 @@ class _Step:
             self._graph.replay()
 
     def _captured(self) -> torch.cuda.CUDAGraph:
-        """Return the step as a graph. No row may be active."""
+        """Return the step as a graph. No slot may be active."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -210,30 +216,30 @@ class _Step:
                 self._run()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads compute voices on the same device: what they allocate must not end the capture.
+        # Other threads compute voices on the same device, and their allocations must not end the capture.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._run()
         return graph
 
     def _run(self) -> None:
-        """Run the step; rows move on at its very end."""
-        rows = self._rows
-        active = rows.active[: self._size]
+        """Run the step; the slots advance at its very end."""
+        states = self._states
+        active = states.active[: self._size]
         last = self._last_outputs(active)
-        latents, tokens = rows.draw(last, slice(self._size), active)
-        rows.positions[: self._size].add_(active)
+        latents, tokens = states.sample(last, slice(self._size), active)
+        states.positions[: self._size].add_(active)
         self.latents.copy_(latents)
         self.tokens.copy_(tokens)
 
     def _last_outputs(self, active: Tensor) -> Tensor:
         """Run the newest tokens through the GPT; return the last layer's output (size, D)."""
-        rows, gpt, cache, size = self._rows, self._rows.gpt, self._rows.cache, self._size
-        positions = rows.positions[:size].masked_fill(~active, rows.idle)
-        x = gpt.mel_embedding[rows.tokens[:size]] + gpt.mel_positions[rows.sampler.drawn[:size] * active]
+        states, gpt, cache, size = self._states, self._states.gpt, self._states.cache, self._size
+        positions = states.positions[:size].masked_fill(~active, states.idle)
+        x = gpt.mel_embedding[states.tokens[:size]] + gpt.mel_positions[states.sampler.sampled[:size] * active]
         seen = (self._places <= positions[:, None])[:, None, None]  # (size, 1, 1, length)
         for index, block in enumerate(gpt.blocks):
             qkv = block.qkv(block.attention_norm(x)).view(size, 3, gpt.heads, -1).to(gpt.mode.dtype)
-            cache.data[self._row_numbers, index, :, :, positions] = qkv[:, 1:]
+            cache.data[self._slot_numbers, index, :, :, positions] = qkv[:, 1:]
             keys, values = cache.data[:size, index, :, :, : self._length].unbind(1)
             found = F.scaled_dot_product_attention(qkv[:, 0, :, None], keys, values, attn_mask=seen)
             x = block.finish(x, found.reshape(size, gpt.width).float())

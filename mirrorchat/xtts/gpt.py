@@ -1,7 +1,7 @@
-"""XTTS's GPT for decoding: a static cache of keys and values, and a step in which every sequence is at its own place.
+"""XTTS's GPT for decoding: a static KV cache, and a decode step in which every sequence has its own position.
 
-The loop's shape (preallocated cache, one fixed step) is gpt-fast's. A sequence's rows of the cache are its own, and
-each attends over exactly the positions it has, so neighbours in a batch have no part in its result.
+The design, a preallocated cache and one fixed step, is that of gpt-fast (pytorch-labs). Every sequence has its own slot
+of the cache and attends to exactly its own positions, so the other sequences of a batch do not change its result.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Block:
-    """One of the transformer's layers."""
+    """One layer of the transformer."""
 
     attention_norm: Norm
     qkv: Linear
@@ -40,50 +40,50 @@ class Block:
     mlp_out: Linear
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Return the block's output (n, D) from its input `x` (n, D) and what attention found for it (n, D)."""
+        """Return the block's output (n, D) from its input `x` (n, D) and the result of the attention (n, D)."""
         x = x + self.attention_out(attended)
         return x.add_(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh")))
 
 
 class Cache:
-    """Keys and values of `rows` sequences at `positions` each: (rows, layers, 2, heads, positions, D / heads).
+    """The KV cache: `slots` slots of `positions` positions, (slots, layers, 2, heads, positions, D / heads).
 
-    Of the type `gpt.cache_dtype`. Allocated once. On a CPU the system gives it memory only as positions are first
-    written.
+    It has the type `gpt.cache_dtype` and is allocated once. On a CPU the operating system provides the memory only when
+    a position is first written.
     """
 
-    def __init__(self, rows: int, positions: int, gpt: "GptInputs") -> None:
-        self.rows = rows
+    def __init__(self, slots: int, positions: int, gpt: "GptInputs") -> None:
+        self.slots = slots
         self.positions = positions
         device = gpt.mel_embedding.device
-        shape = (rows, *gpt.cache_shape(positions))
-        if device.type == "cpu":  # not written to, so that the system gives no memory yet
+        shape = (slots, *gpt.cache_shape(positions))
+        if device.type == "cpu":  # not initialized, so that it takes no memory yet
             self.data = torch.empty(shape, dtype=gpt.cache_dtype)
-        else:  # a captured step multiplies what lies beyond a sequence's end by 0, which must not be NaN
+        else:  # a captured step multiplies values beyond a sequence's end by 0, so they must not be NaN
             self.data = torch.zeros(shape, dtype=gpt.cache_dtype, device=device)
 
-    def filled(self, row: int, count: int) -> tuple[Tensor, ...]:
-        """Return views of the first `count` positions of `row`: keys, values of layer 0, of layer 1, ...
+    def filled(self, slot: int, count: int) -> tuple[Tensor, ...]:
+        """Return views of the first `count` positions of `slot`: keys and values of layer 0, of layer 1, ...
 
-        Each (1, heads, count, D / heads).
+        Each view is (1, heads, count, D / heads).
         """
-        return self.data[row, :, :, :, :count].flatten(0, 1).unsqueeze(1).unbind(0)
+        return self.data[slot, :, :, :, :count].flatten(0, 1).unsqueeze(1).unbind(0)
 
-    def at(self, row: int, position: int) -> tuple[Tensor, ...]:
-        """Return a view (2, heads, D / heads) for each layer of the keys and values at one position of `row`."""
-        return self.data[row, :, :, :, position].unbind(0)
+    def at(self, slot: int, position: int) -> tuple[Tensor, ...]:
+        """Return a view (2, heads, D / heads) for each layer of the keys and values at one position of `slot`."""
+        return self.data[slot, :, :, :, position].unbind(0)
 
-    def load(self, row: int, saved: Tensor) -> None:
-        """Put what `save` returned at the start of `row`."""
-        self.data[row, :, :, :, : saved.shape[3]] = saved
+    def load(self, slot: int, saved: Tensor) -> None:
+        """Copy the result of `save` to the start of `slot`."""
+        self.data[slot, :, :, :, : saved.shape[3]] = saved
 
-    def save(self, row: int, count: int) -> Tensor:
-        """Return a copy of the first `count` positions of `row`: (layers, 2, heads, count, D / heads)."""
-        return self.data[row, :, :, :, :count].clone()
+    def save(self, slot: int, count: int) -> Tensor:
+        """Return a copy of the first `count` positions of `slot`: (layers, 2, heads, count, D / heads)."""
+        return self.data[slot, :, :, :, :count].clone()
 
 
 class GptInputs:
-    """What every GPT has: its sizes, its special tokens, and the embeddings that make its inputs (float32)."""
+    """The common part of every GPT: sizes, special tokens, and the embeddings of its inputs (float32)."""
 
     def __init__(self, network: Network, mode: WeightMode, device: torch.device) -> None:
         gpt = network.gpt
@@ -97,7 +97,7 @@ class GptInputs:
         self.stop_text_token: int = gpt.stop_text_token
         self.audio_tokens: int = gpt.num_audio_tokens
         self.text_tokens: int = gpt.number_text_tokens
-        self.text_limit = int(network.config.model_args.gpt_max_text_tokens) - 1  # stock asks for fewer than the limit
+        self.text_limit = int(network.config.model_args.gpt_max_text_tokens) - 1  # stock XTTS asks for fewer
         self.token_limit: int = gpt.max_gen_mel_tokens
         self.text_embedding = _kept(gpt.text_embedding, device)
         self.text_positions = _kept(gpt.text_pos_embedding.emb, device)
@@ -106,32 +106,35 @@ class GptInputs:
 
     @property
     def cache_dtype(self) -> torch.dtype:
-        """Return the type of keys and values in the cache: the one that torch computes in."""
+        """Return the type of keys and values in the cache, which is that of torch's computation."""
         return self.mode.dtype
 
     def cache_shape(self, positions: int) -> tuple[int, ...]:
-        """Return the shape of one sequence's cache: (layers, 2, heads, positions, D / heads)."""
+        """Return the shape of one slot of the cache: (layers, 2, heads, positions, D / heads)."""
         return (self.layers, 2, self.heads, positions, self.width // self.heads)
 
     def text_prefix(self, text_ids: Sequence[int]) -> Tensor:
-        """Return what follows the voice: start, `text_ids` (n) and stop of the text, start of the audio. (n + 3, D)."""
+        """Return the inputs (n + 3, D) after the conditioning prefix.
+
+        They are the start of the text, `text_ids` (n), the stop of the text and the start of the audio.
+        """
         device = self.text_embedding.device
         ids = torch.tensor([self.start_text_token, *text_ids, self.stop_text_token], device=device)
         text = self.text_embedding[ids] + self.text_positions[: len(ids)]
         return torch.cat([text, self.audio_inputs([self.start_token], [0])])
 
     def audio_inputs(self, tokens: Sequence[int], places: Sequence[int]) -> Tensor:
-        """Return the inputs (n, D) for `tokens`, each the one at `places` in its sequence (0 is the start token)."""
+        """Return the inputs (n, D) for `tokens` with the indices `places` in their sequences (0 is the start token)."""
         device = self.mel_embedding.device
         embedded = self.mel_embedding[torch.tensor(tokens, device=device)]
         return embedded.add_(self.mel_positions[torch.tensor(places, device=device)])
 
 
 class TorchGpt(GptInputs):
-    """The GPT of `network` in torch, with its weights kept in `mode` on `device`.
+    """The GPT of `network` in torch, with its weights in `mode` on `device`.
 
-    In the modes other than `fp32`, nothing here refers to the weights of `network` in float32 except the embeddings;
-    its `gpt.gpt` may be dropped. Raises ConfigurationError where `device` cannot compute in `mode`.
+    In all modes but `fp32` it shares only the embeddings with `network`, whose `gpt.gpt` may be dropped. Raises
+    ConfigurationError if `device` cannot compute in `mode`.
     """
 
     def __init__(self, network: Network, mode: WeightMode, device: torch.device) -> None:
@@ -146,11 +149,11 @@ class TorchGpt(GptInputs):
         self._head = make_linear(weight, bias, head_mode)
 
     @torch.inference_mode()
-    def prefill(self, x: Tensor, cache: Cache, row: int, past: int) -> Tensor:
-        """Run inputs `x` (n, D) that follow `past` positions of `row`; return their last layer's output (n, D)."""
+    def prefill(self, x: Tensor, cache: Cache, slot: int, past: int) -> Tensor:
+        """Run the inputs `x` (n, D) after `past` positions of `slot`; return the output (n, D) of the last layer."""
         count = len(x)
         mask = torch.ones(count, past + count, dtype=torch.bool, device=x.device).tril_(past)
-        views = cache.filled(row, past + count)
+        views = cache.filled(slot, past + count)
         for index, block in enumerate(self.blocks):
             qkv = block.qkv(block.attention_norm(x)).view(count, 3, self.heads, -1).to(self.mode.dtype)
             query, key, value = qkv.permute(1, 2, 0, 3).unsqueeze(1)
@@ -162,11 +165,11 @@ class TorchGpt(GptInputs):
         return x
 
     @torch.inference_mode()
-    def step(self, x: Tensor, cache: Cache, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """Run one input for each sequence, `x` (n, D), at `positions` of `rows`; return the last layer's output."""
+    def step(self, x: Tensor, cache: Cache, slots: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Run one input for each sequence, `x` (n, D), at `positions` of `slots`; return the last layer's output."""
         count = len(x)
-        filled = [cache.filled(row, position + 1) for row, position in zip(rows, positions, strict=True)]
-        new = [cache.at(row, position) for row, position in zip(rows, positions, strict=True)]
+        filled = [cache.filled(slot, position + 1) for slot, position in zip(slots, positions, strict=True)]
+        new = [cache.at(slot, position) for slot, position in zip(slots, positions, strict=True)]
         for index, block in enumerate(self.blocks):
             qkv = block.qkv(block.attention_norm(x)).view(count, 3, self.heads, 1, -1).to(self.mode.dtype)
             found = []
@@ -180,14 +183,14 @@ class TorchGpt(GptInputs):
 
     @torch.inference_mode()
     def latents_and_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the latents (n, D) for the vocoder and the next token's scores (n, tokens) from the last output."""
+        """Return the latents (n, D) for the vocoder and the next token's scores (n, tokens) for the last output `x`."""
         for norm in self._norms:
             x = norm(x)
         return x, self._head(x)
 
 
 def check_mode(mode: WeightMode, device: torch.device) -> None:
-    """Raise ConfigurationError when weights of `mode` are not for `device`."""
+    """Raise ConfigurationError if weights of `mode` do not run on `device`."""
     on_gpu = mode in (WeightMode.BF16, WeightMode.FP16)
     if mode is not WeightMode.FP32 and on_gpu != (device.type == "cuda"):
         choices = "fp32, bf16 or fp16" if device.type == "cuda" else "fp32, fp16w or int8"

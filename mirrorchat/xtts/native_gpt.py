@@ -1,7 +1,7 @@
-"""XTTS's GPT on CPUs with AVX512-VNNI or AMX: the layers' weights in 8-bit planes, a decode step as one call in C++.
+"""XTTS's GPT for CPUs with AVX512-VNNI or AMX: weights in 8-bit planes, and a decode step as one call into C++.
 
-What is computed is described in native/gpt.cpp. One plane of weights is the mode `int8`, whose cache of keys and values
-is in half precision; two, which keep 16 bits of each weight, are `fp16w`, with a cache in float32.
+native/gpt.cpp describes the computation. The mode `int8` has one plane of weights and a KV cache in half precision. The
+mode `fp16w` has two planes, which keep 16 bits of each weight, and a cache in float32.
 """
 
 import ctypes
@@ -39,15 +39,15 @@ class _Model(ctypes.Structure):
 class _CacheView(ctypes.Structure):
     _fields_ = [
         ("data", _Pointer),
-        *((name, _Int) for name in ("row_stride", "layer_stride", "part_stride", "head_stride", "half")),
+        *((name, _Int) for name in ("slot_stride", "layer_stride", "part_stride", "head_stride", "half")),
     ]
 
 
 class NativeGpt(GptInputs):
     """The GPT of `network` on the CPU with weights in `mode`, fp16w or int8, computed by `threads` threads.
 
-    Nothing here refers to the layers' weights of `network`, so its `gpt.gpt` may be dropped. To be used by one thread
-    at a time. A row's results are the same to the last bit in any batch.
+    It does not refer to the layers of `network`, whose `gpt.gpt` may be dropped. One thread may use it at a time. The
+    results of a sequence are the same to the last bit in any batch.
     """
 
     def __init__(self, network: Network, mode: WeightMode, library: native.Library, threads: int) -> None:
@@ -70,34 +70,34 @@ class NativeGpt(GptInputs):
 
     @property
     def cache_dtype(self) -> torch.dtype:
-        """Return float16 for int8, as each step reads the cache and its rounding is far below that of the weights."""
+        """Return float16 for int8: every step reads the cache, and float16 is far more exact than the weights."""
         return torch.float16 if self.mode is WeightMode.INT8 else torch.float32
 
     @torch.inference_mode()
-    def prefill(self, x: Tensor, cache: Cache, row: int, past: int) -> Tensor:
-        """Run inputs `x` (n, D) that follow `past` positions of `row`; return their last layer's output (n, D)."""
-        return self.step(x, cache, [row] * len(x), range(past, past + len(x)))
+    def prefill(self, x: Tensor, cache: Cache, slot: int, past: int) -> Tensor:
+        """Run the inputs `x` (n, D) after `past` positions of `slot`; return the output (n, D) of the last layer."""
+        return self.step(x, cache, [slot] * len(x), range(past, past + len(x)))
 
     @torch.inference_mode()
-    def step(self, x: Tensor, cache: Cache, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """Run one input for each place, `x` (n, D), at `positions` of `rows`; return the last layer's output (n, D).
+    def step(self, x: Tensor, cache: Cache, slots: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Run one input for each place, `x` (n, D), at `positions` of `slots`; return the output of the last layer.
 
-        Both float32; the cache may be in float32 or float16. Raises ValueError for places outside the cache,
-        MemoryError.
+        Input and output are (n, D) float32; the cache is in float32 or float16. Raises ValueError for places outside
+        the cache, and MemoryError.
         """
-        places = zip(rows, positions, strict=True)
-        if not all(0 <= row < cache.rows and 0 <= position < cache.positions for row, position in places):
-            raise ValueError(f"rows {list(rows)} at {list(positions)} are outside the cache")
-        if x.shape != (len(rows), self.width) or not len(rows):
-            raise ValueError(f"inputs of shape {tuple(x.shape)} for {len(rows)} places")
+        places = zip(slots, positions, strict=True)
+        if not all(0 <= slot < cache.slots and 0 <= position < cache.positions for slot, position in places):
+            raise ValueError(f"slots {list(slots)} at {list(positions)} are outside the cache")
+        if x.shape != (len(slots), self.width) or not len(slots):
+            raise ValueError(f"inputs of shape {tuple(x.shape)} for {len(slots)} places")
         out = x.to(torch.float32, copy=True).contiguous()
         view = _CacheView(cache.data.data_ptr(), *cache.data.stride()[:4], cache.data.dtype == torch.float16)
-        count = len(rows)
+        count = len(slots)
         failed = self._library.functions.gpt_forward(
             self._model.pointer,
             _at(out),
             _Int(count),
-            (_Int * count)(*rows),
+            (_Int * count)(*slots),
             (_Int * count)(*positions),
             ctypes.byref(view),
         )
@@ -106,7 +106,7 @@ class NativeGpt(GptInputs):
 
     @torch.inference_mode()
     def latents_and_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the latents (n, D) for the vocoder and the next token's scores (n, tokens) from the last output."""
+        """Return the latents (n, D) for the vocoder and the next token's scores (n, tokens) for the last output `x`."""
         x = x.contiguous()
         latents, scores = torch.empty_like(x), torch.empty(len(x), self._scores)
         failed = self._library.functions.gpt_finish(
@@ -116,7 +116,7 @@ class NativeGpt(GptInputs):
         return latents, scores[:, : self.audio_tokens]
 
     def _layer(self, layer: torch.nn.Module) -> _Layer:
-        """Return the packed form of a GPT-2 `layer`, whose matrices are (inputs, outputs)."""
+        """Return a packed GPT-2 `layer`, whose matrices are (inputs, outputs)."""
 
         def linear(name: str) -> LinearFields:
             weight, bias = (layer.get_parameter(f"{name}.{part}").detach() for part in ("weight", "bias"))
@@ -134,7 +134,7 @@ class NativeGpt(GptInputs):
 
 
 class _Handle:
-    """The model on the C++ side; freed with this object."""
+    """The model in the C++ library, which is freed with this object."""
 
     def __init__(self, library: native.Library, team: native.Team, model: _Model) -> None:
         create = library.functions.gpt_create

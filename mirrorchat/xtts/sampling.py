@@ -1,4 +1,8 @@
-"""How the next audio token is drawn: transformers' processors in their order, for one sequence at a time."""
+"""Sampling of the next audio token for one sequence, with the logits processors of Hugging Face transformers.
+
+They are the repetition penalty (Keskar et al., arXiv 1909.05858), temperature, top-k and the nucleus (top-p, Holtzman
+et al., arXiv 1904.09751), in the order of transformers' `generate`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,17 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PROMPT_TOKEN = 1  # stock XTTS puts this id in the place of its prefix, so its repetition penalty counts it as said
+PROMPT_TOKEN = 1  # stock XTTS has this id in the place of its prefix, so the repetition penalty applies to it
 
-LOOP_TOKENS = 32  # 1.5 s that consist of
-LOOP_REPEATS = 4  # at least this many times the same
+LOOP_TOKENS = 32  # 1.5 s of speech are a loop
+LOOP_REPEATS = 4  # if they repeat a phrase at least this many times
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of the draw, as transformers' `generate` understands them.
+    """The sampling settings, with the meaning that they have in transformers' `generate`.
 
-    `top_k` 0 and `top_p` 1.0 keep every token. The stop token is not drawn before `min_tokens` other ones.
+    `top_k` 0 and `top_p` 1.0 keep every token. The stop token is not sampled before `min_tokens` other tokens.
     """
 
     temperature: float = 0.75
@@ -33,9 +37,9 @@ class Sampling:
 
 
 class Sampler:
-    """Draws one sequence's tokens with a random generator of its own, seeded with `seed`.
+    """Samples the tokens of one sequence with its own random generator, seeded with `seed`.
 
-    With the same scores it draws what stock XTTS draws after `torch.manual_seed(seed)`.
+    The same scores give the tokens that stock XTTS samples after `torch.manual_seed(seed)`.
     """
 
     def __init__(self, sampling: Sampling, *, seed: int, tokens: int, start_token: int, stop_token: int) -> None:
@@ -44,21 +48,21 @@ class Sampler:
         self._said = torch.zeros(tokens, dtype=torch.bool)
         self._said[[PROMPT_TOKEN, start_token]] = True
         self._stop_token = stop_token
-        self._drawn = 0
+        self._sampled = 0
 
-    def draw(self, scores: Tensor) -> int:
-        """Return the next token from `scores` (tokens,), float32 on the CPU, which are not written to."""
+    def sample(self, scores: Tensor) -> int:
+        """Return the next token for `scores`, (tokens,) float32 on the CPU, which are not changed."""
         token = self._pick(self._processed(scores))
         self._said[token] = True
-        self._drawn += 1
+        self._sampled += 1
         return token
 
     def _processed(self, scores: Tensor) -> Tensor:
-        """Return `scores` with the repetition penalty (Keskar et al. 2019, CTRL) and the least length applied."""
+        """Return `scores` after the repetition penalty and the minimum length."""
         penalty = self._sampling.repetition_penalty
         if penalty != 1.0:
             scores = torch.where(self._said, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
-        if self._drawn < self._sampling.min_tokens:
+        if self._sampled < self._sampling.min_tokens:
             scores = scores.clone()
             scores[self._stop_token] = -math.inf
         return scores
@@ -73,13 +77,13 @@ class Sampler:
             scores = scores.masked_fill(scores < kept[-1], -math.inf)
         if self._sampling.top_p < 1.0:
             scores = _nucleus(scores, self._sampling.top_p)
-        # A batch of one, as stock has it: the generator's numbers are used in the same order.
+        # A batch of one, as in stock XTTS, uses the numbers of the generator in the same order.
         return int(torch.multinomial(scores.softmax(-1)[None], 1, generator=self._generator))
 
 
 def _nucleus(scores: Tensor, top_p: float) -> Tensor:
-    """Return `scores` without the tokens outside the likeliest that make up `top_p` (Holtzman et al. 2019)."""
-    # Stable, so that equal scores at the edge are dropped alike everywhere: on CPUs with AVX-512 they else are not.
+    """Return `scores` with -inf outside the nucleus: the likeliest tokens whose probabilities sum to `top_p`."""
+    # Only a stable sort drops the same ones of equal scores on every CPU: torch's other sort depends on AVX-512.
     ordered, order = torch.sort(scores, stable=True)
     outside = ordered.softmax(-1).cumsum(-1) <= 1 - top_p
     outside[-1] = False
@@ -87,7 +91,7 @@ def _nucleus(scores: Tensor, top_p: float) -> Tensor:
 
 
 def is_loop(tokens: Sequence[int]) -> bool:
-    """Tell whether the last 1.5 s of `tokens` are one phrase over and over: the model is stuck."""
+    """Return whether the last 1.5 s of `tokens` repeat one phrase, which means that the model is stuck."""
     tail = tokens[-LOOP_TOKENS:]
     if len(tail) < LOOP_TOKENS:
         return False

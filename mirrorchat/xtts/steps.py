@@ -1,8 +1,8 @@
-"""How the decode engine gets its next tokens: what every kind of step offers, and the plain kind.
+"""The decode steps of the engine: the interface of all kinds, and the eager kind.
 
-The engine knows which sequence has which row of the cache; what belongs to a row (where it is, what has been drawn) is
-kept here. `EagerSteps` draws on the CPU and is done when it returns. `StaticSteps` (xtts/cuda_graph.py) leaves all of
-it on the device, so that the engine can launch a step before it has read the one before.
+The engine knows which sequence has which KV-cache slot; the steps keep the state of each slot: its position and its
+sampled tokens. `EagerSteps` samples on the CPU and has finished a step when it returns. `StaticSteps`
+(xtts/cuda_graph.py) keeps everything on the device, so the engine can launch a step before it has read the last one.
 """
 
 import enum
@@ -20,17 +20,17 @@ Restore = Callable[[int], None]
 
 
 class StepMode(enum.StrEnum):
-    """The kinds of steps: plain ones, ones with fixed shapes, and those captured as CUDA graphs (GPU only)."""
+    """The kinds of steps: eager ones, ones with fixed shapes, and ones captured as CUDA graphs (GPU only)."""
 
     EAGER = "eager"
     STATIC = "static"
     GRAPH = "graph"
 
 
-class Drawn(NamedTuple):
-    """What a step gave for one row: the latent (1, D), float32 on the device of the cache, and the token drawn.
+class Sampled(NamedTuple):
+    """The result of a step for one slot: the latent (1, D), float32 on the device of the cache, and the sampled token.
 
-    The token is None when the latent or the scores are not finite.
+    The token is None if the latent or the scores are not finite.
     """
 
     latent: Tensor
@@ -38,109 +38,109 @@ class Drawn(NamedTuple):
 
 
 class Launched(Protocol):
-    """A step that has been launched and may still be running."""
+    """A step that was launched and may still be running."""
 
-    def collect(self) -> list[Drawn]:
-        """Wait for the step and return what it gave for each of its rows, in the order they were asked for."""
+    def collect(self) -> list[Sampled]:
+        """Wait for the step and return the result for each of its slots, in the order of the request."""
 
 
 class Steps(Protocol):
-    """Decodes the rows of a cache. Used by one thread.
+    """Decodes the sequences in the slots of a KV cache. Only one thread uses it.
 
-    Whatever raises RuntimeError has not moved any row on: the same may be asked for again, with fewer rows. An error of
-    the GPU may also come out of a later call.
+    A call that raises RuntimeError has not advanced any slot, so it may be repeated with fewer slots. An error of the
+    GPU may also appear in a later call.
     """
 
     @property
     def late(self) -> bool:
-        """Tell whether a step should be collected only when the next one has been launched."""
+        """Return whether a step should be collected only after the next one has been launched."""
 
-    def start(self, row: int, last: Tensor, *, positions: int, sampling: Sampling, seed: int) -> Launched:
-        """Draw the first token of a new sequence in `row`, whose first `positions` positions are filled.
+    def start(self, slot: int, last: Tensor, *, positions: int, sampling: Sampling, seed: int) -> Launched:
+        """Sample the first token of a new sequence in `slot`, which replaces the sequence before.
 
-        `last` (1, D) is the GPT's last output for them. What was in the row before is forgotten.
+        The first `positions` positions of the slot are filled; `last` (1, D) is the last output of the GPT for them.
         """
 
-    def launch(self, rows: Sequence[int]) -> Launched:
-        """Run the newest token of each of `rows` through the GPT and draw the next.
+    def launch(self, slots: Sequence[int]) -> Launched:
+        """Run the newest token of each of `slots` through the GPT and sample the next one.
 
-        No row may be given more than `token_limit` tokens, the first one included.
+        A slot may get at most `token_limit` tokens, including the first one.
         """
 
-    def save(self, row: int) -> Restore:
-        """Return a function that puts what `row` holds now, after all launched steps, into the row it is given.
+    def save(self, slot: int) -> Restore:
+        """Return a function, to be called once, that copies the present state of `slot` into another slot.
 
-        To be called once. The row may be given to another sequence meanwhile.
+        The state is that after all launched steps. Another sequence may use `slot` in the meantime.
         """
 
 
 @dataclass(frozen=True)
 class _Done:
-    drawn: list[Drawn]
+    sampled: list[Sampled]
 
-    def collect(self) -> list[Drawn]:
-        return self.drawn
+    def collect(self) -> list[Sampled]:
+        return self.sampled
 
 
 @dataclass
-class _Row:
-    """A sequence in its row: `positions` of the cache are filled, `drawn` tokens drawn, `token` is the newest."""
+class _SlotState:
+    """The state of a slot: `positions` are filled, `sampled` counts the tokens, and `token` is the newest one."""
 
     sampler: Sampler
     positions: int
-    drawn: int = 0
+    sampled: int = 0
     token: int = 0
 
-    def draw(self, latent: Tensor, scores: Tensor, *, finite: bool) -> Drawn:
-        """Take the next token from `scores` (tokens,) on the CPU; `latent` (1, D) is passed on."""
+    def sample(self, latent: Tensor, scores: Tensor, *, finite: bool) -> Sampled:
+        """Sample the next token from `scores` (tokens,) on the CPU; `latent` (1, D) becomes part of the result."""
         if not finite:
-            return Drawn(latent, None)
-        self.token = self.sampler.draw(scores)
-        self.drawn += 1
-        return Drawn(latent, self.token)
+            return Sampled(latent, None)
+        self.token = self.sampler.sample(scores)
+        self.sampled += 1
+        return Sampled(latent, self.token)
 
 
 class EagerSteps:
-    """Steps as `gpt` makes them, with a `Sampler` on the CPU for each sequence."""
+    """Steps that `gpt` computes at once, with a `Sampler` on the CPU for each sequence."""
 
     late = False
 
     def __init__(self, gpt: TorchGpt | NativeGpt, cache: Cache) -> None:
         self._gpt = gpt
         self._cache = cache
-        self._rows: dict[int, _Row] = {}
+        self._slots: dict[int, _SlotState] = {}
 
-    def start(self, row: int, last: Tensor, *, positions: int, sampling: Sampling, seed: int) -> Launched:
+    def start(self, slot: int, last: Tensor, *, positions: int, sampling: Sampling, seed: int) -> Launched:
         gpt = self._gpt
         sampler = Sampler(
             sampling, seed=seed, tokens=gpt.audio_tokens, start_token=gpt.start_token, stop_token=gpt.stop_token
         )
-        state = self._rows[row] = _Row(sampler, positions)
-        return self._draw([state], last, new_positions=0)
+        state = self._slots[slot] = _SlotState(sampler, positions)
+        return self._sample([state], last, new_positions=0)
 
-    def launch(self, rows: Sequence[int]) -> Launched:
-        states = [self._rows[row] for row in rows]
-        x = self._gpt.audio_inputs([state.token for state in states], [state.drawn for state in states])
-        # Writing a position again after a failure does no harm.
-        last = self._gpt.step(x, self._cache, list(rows), [state.positions for state in states])
-        return self._draw(states, last, new_positions=1)
+    def launch(self, slots: Sequence[int]) -> Launched:
+        states = [self._slots[slot] for slot in slots]
+        x = self._gpt.audio_inputs([state.token for state in states], [state.sampled for state in states])
+        # A repeated step writes the same positions again, which does no harm.
+        last = self._gpt.step(x, self._cache, list(slots), [state.positions for state in states])
+        return self._sample(states, last, new_positions=1)
 
-    def save(self, row: int) -> Restore:
-        state = self._rows[row]
-        cached = self._cache.save(row, state.positions)
+    def save(self, slot: int) -> Restore:
+        state = self._slots[slot]
+        cached = self._cache.save(slot, state.positions)
 
-        def restore(row: int) -> None:
-            self._cache.load(row, cached)
-            self._rows[row] = state
+        def restore(slot: int) -> None:
+            self._cache.load(slot, cached)
+            self._slots[slot] = state
 
         return restore
 
-    def _draw(self, states: Sequence[_Row], last: Tensor, *, new_positions: int) -> _Done:
-        """Draw the next token of each from the last outputs (n, D)."""
+    def _sample(self, states: Sequence[_SlotState], last: Tensor, *, new_positions: int) -> _Done:
+        """Sample the next token of each slot from the last outputs (n, D)."""
         latents, scores = self._gpt.latents_and_scores(last)
         finite = (latents.isfinite().all(1) & scores.isfinite().all(1)).tolist()
-        drawn = []
-        for state, latent, row, good in zip(states, latents[:, None], scores.cpu(), finite, strict=True):
+        sampled = []
+        for state, latent, own_scores, good in zip(states, latents[:, None], scores.cpu(), finite, strict=True):
             state.positions += new_positions
-            drawn.append(state.draw(latent, row, finite=good))
-        return _Done(drawn)
+            sampled.append(state.sample(latent, own_scores, finite=good))
+        return _Done(sampled)

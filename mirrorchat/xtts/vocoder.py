@@ -149,7 +149,7 @@ class StreamingVocoder:
         """Return the whole utterance of `latents` (n, D), equal to what `advance` gives for any chunks of them."""
         return self.advance([(self.open(speaker_embedding), latents, True)])[0]
 
-    def latents_wanted(self, stream: VocoderStream) -> int:
+    def latents_needed(self, stream: VocoderStream) -> int:
         """Return how many more latents `stream` needs before `advance` gives samples without an end; 0 if none."""
         have = stream.dropped + len(stream.latents)
         end = stream.frames + block_after(stream.blocks) + self._context

@@ -1,4 +1,4 @@
-"""Steps with fixed shapes, which draw on the device, against plain ones; captured as graphs where there is a GPU."""
+"""Steps with fixed shapes, which sample on the device, against eager ones; captured as graphs if there is a GPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mirrorchat.xtts.gpt import Cache, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import load_network
 from mirrorchat.xtts.sampling import Sampling
-from mirrorchat.xtts.steps import Drawn, EagerSteps, Steps
+from mirrorchat.xtts.steps import EagerSteps, Sampled, Steps
 
 CPU = torch.device("cpu")
 CUDA = pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
@@ -29,29 +29,29 @@ SETTINGS = [Sampling(), Sampling(do_sample=False), Sampling(top_k=0, top_p=1.0, 
 
 @dataclass(frozen=True)
 class Start:
-    """A new sequence in `row` with its first `positions` filled at random."""
+    """A new sequence in `slot` with its first `positions` filled at random."""
 
-    row: int
+    slot: int
     positions: int
     number: int = 0  # of its settings, its seed
 
 
 @dataclass(frozen=True)
-class Lend:
-    """`row` is saved, used by a sequence that has not ended when it is put back, into row `back`."""
+class Preempt:
+    """`slot` is saved, used by a sequence that has not ended when it is put back, into slot `back`."""
 
-    row: int
+    slot: int
     back: int
 
 
-Plan = Sequence[Start | Lend | list[int]]  # a list is a step of those rows
+Plan = Sequence[Start | Preempt | list[int]]  # a list is a step of those slots
 PLANS: list[Plan] = [
     [Start(0, 40), *[[0]] * 20],
     [Start(2, 40), [2], Start(0, 7, 1), [2, 0], [0, 2], [2], [0], [0, 2], Start(2, 9, 2), [0, 2], [2]],
     [Start(0, 5), Start(1, LENGTH_STEP - 2, 1), Start(2, 9, 2), *[[0, 1, 2]] * 3, [1], *[[2, 0, 1]] * 3],
     [Start(1, POSITIONS - 4), Start(0, 1, 1), [1, 0], [0], [1, 0], [1], [0]],
-    [Start(0, 30), *[[0]] * 3, Start(1, 20, 2), [0, 1], Lend(0, 2), *[[2, 1]] * 9],
-    [Start(0, 200), *[[0]] * 3, Lend(0, 0), *[[0]] * 17],
+    [Start(0, 30), *[[0]] * 3, Start(1, 20, 2), [0, 1], Preempt(0, 2), *[[2, 1]] * 9],
+    [Start(0, 200), *[[0]] * 3, Preempt(0, 0), *[[0]] * 17],
 ]
 
 
@@ -62,32 +62,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def drawn(gpt: TorchGpt, steps: Steps, cache: Cache, plan: Plan) -> list[Drawn]:
+def sampled(gpt: TorchGpt, steps: Steps, cache: Cache, plan: Plan) -> list[Sampled]:
     """Return what the steps of `plan` give; those that are late are collected after the next has been launched."""
     generator = torch.Generator().manual_seed(0)
     launched = []
     for item in plan:
         if isinstance(item, Start):
-            shape = cache.data[item.row, :, :, :, : item.positions].shape
-            cache.data[item.row, :, :, :, : item.positions] = torch.randn(shape, generator=generator)
+            shape = cache.data[item.slot, :, :, :, : item.positions].shape
+            cache.data[item.slot, :, :, :, : item.positions] = torch.randn(shape, generator=generator)
             last = torch.randn(1, gpt.width, generator=generator).to(cache.data.device)
             sampling = SETTINGS[item.number]
-            launched.append(steps.start(item.row, last, positions=item.positions, sampling=sampling, seed=item.number))
-        elif isinstance(item, Lend):
-            restore = steps.save(item.row)
-            spoil(gpt, steps, cache, item.row)
+            launched.append(steps.start(item.slot, last, positions=item.positions, sampling=sampling, seed=item.number))
+        elif isinstance(item, Preempt):
+            restore = steps.save(item.slot)
+            spoil(gpt, steps, cache, item.slot)
             restore(item.back)
         else:
             launched.append(steps.launch(item))
     return [each for step in launched for each in step.collect()]
 
 
-def spoil(gpt: TorchGpt, steps: Steps, cache: Cache, row: int) -> None:
-    """Let a sequence of numbers that are not finite use all of `row`."""
-    cache.data[row, ..., : POSITIONS - 2, :] = torch.nan
+def spoil(gpt: TorchGpt, steps: Steps, cache: Cache, slot: int) -> None:
+    """Let a sequence of numbers that are not finite use all of `slot`."""
+    cache.data[slot, ..., : POSITIONS - 2, :] = torch.nan
     last = torch.full((1, gpt.width), torch.nan, device=cache.data.device)
-    steps.start(row, last, positions=POSITIONS - 2, sampling=Sampling(), seed=9)
-    assert steps.launch([row]).collect()[0].token is None
+    steps.start(slot, last, positions=POSITIONS - 2, sampling=Sampling(), seed=9)
+    assert steps.launch([slot]).collect()[0].token is None
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -97,8 +97,8 @@ def test_same_as_plain_steps(folder: Path, plan: Plan, device: torch.device, cap
     caches = [Cache(3, POSITIONS, gpt) for _ in range(2)]
     for cache in caches:
         cache.data.fill_(torch.nan)  # what earlier sequences left
-    found = drawn(gpt, StaticSteps(gpt, caches[0], capture=capture), caches[0], plan)
-    expected = drawn(gpt, EagerSteps(gpt, caches[1]), caches[1], plan)
+    found = sampled(gpt, StaticSteps(gpt, caches[0], capture=capture), caches[0], plan)
+    expected = sampled(gpt, EagerSteps(gpt, caches[1]), caches[1], plan)
     assert [each.token for each in found] == [each.token for each in expected]
     assert None not in [each.token for each in found]
     for one, other in zip(found, expected, strict=True):
@@ -106,16 +106,16 @@ def test_same_as_plain_steps(folder: Path, plan: Plan, device: torch.device, cap
 
 
 @pytest.mark.parametrize("steps_kind", ["eager", "static"])
-def test_numbers_that_are_not_finite_are_one_row_s(folder: Path, steps_kind: str) -> None:
+def test_numbers_that_are_not_finite_are_one_slot_s(folder: Path, steps_kind: str) -> None:
     gpt = TorchGpt(load_network(folder), WeightMode.FP32, CPU)
     cache = Cache(3, POSITIONS, gpt)
     steps: Steps = EagerSteps(gpt, cache) if steps_kind == "eager" else StaticSteps(gpt, cache, capture=False)
     plan: Plan = [Start(0, 20), Start(1, 30, 1), *[[0, 1]] * 5]
-    expected = drawn(gpt, steps, cache, plan)
+    expected = sampled(gpt, steps, cache, plan)
     spoil(gpt, steps, cache, 2)
     steps.start(2, torch.zeros(1, gpt.width), positions=POSITIONS - 4, sampling=Sampling(), seed=0)
     cache.data[2, ..., :9, :] = torch.nan
-    found = drawn(gpt, steps, cache, [Start(0, 20), Start(1, 30, 1), *[[0, 2, 1]] * 2, *[[0, 1]] * 3])
+    found = sampled(gpt, steps, cache, [Start(0, 20), Start(1, 30, 1), *[[0, 2, 1]] * 2, *[[0, 1]] * 3])
     own = [found[index] for index in (0, 1, 2, 4, 5, 7, *range(8, 14))]
     assert [each.token for each in own] == [each.token for each in expected]
     assert [found[index].token for index in (3, 6)] == [None, None]
@@ -126,13 +126,13 @@ def test_numbers_that_are_not_finite_are_one_row_s(folder: Path, steps_kind: str
 def test_a_step_that_failed_can_be_asked_for_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, steps_kind: str, part: str
 ) -> None:
-    """With fewer rows, too: none has moved on."""
+    """With fewer slots, too: none has moved on."""
     gpt = TorchGpt(load_network(folder), WeightMode.FP32, CPU)
     cache = Cache(2, POSITIONS, gpt)
     steps: Steps = EagerSteps(gpt, cache) if steps_kind == "eager" else StaticSteps(gpt, cache, capture=False)
     plan: Plan = [Start(0, 20), Start(1, 30, 2), [0, 1]]
-    expected = drawn(gpt, steps, cache, [*plan, *[[0], [1]] * 20])
-    found = drawn(gpt, steps, cache, plan)
+    expected = sampled(gpt, steps, cache, [*plan, *[[0], [1]] * 20])
+    found = sampled(gpt, steps, cache, plan)
 
     def failing(*_: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
@@ -144,34 +144,34 @@ def test_a_step_that_failed_can_be_asked_for_again(
         with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
             patch.setattr(target, part, failing)
             steps.launch([0, 1])
-        found += drawn(gpt, steps, cache, [[0], [1]])
+        found += sampled(gpt, steps, cache, [[0], [1]])
     assert [each.token for each in found] == [each.token for each in expected]
 
 
-@pytest.mark.parametrize("rows", [[], [0, 0], [1]])
-def test_what_cannot_be_a_step_is_refused(folder: Path, rows: list[int]) -> None:
+@pytest.mark.parametrize("slots", [[], [0, 0], [1]])
+def test_what_cannot_be_a_step_is_refused(folder: Path, slots: list[int]) -> None:
     gpt = TorchGpt(load_network(folder), WeightMode.FP32, CPU)
     cache = Cache(3, POSITIONS, gpt)
     steps = StaticSteps(gpt, cache, capture=False)
-    drawn(gpt, steps, cache, [Start(0, 3), Start(1, POSITIONS - 1)])
+    sampled(gpt, steps, cache, [Start(0, 3), Start(1, POSITIONS - 1)])
     with pytest.raises(ValueError, match=r"no step can be made|is full"):
-        steps.launch(rows)
+        steps.launch(slots)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_nothing_waits_for_the_device(folder: Path) -> None:
-    """Once a step has been captured, neither it nor a new row makes the host wait."""
+    """Once a step has been captured, neither it nor a new slot makes the host wait."""
     gpt = TorchGpt(load_network(folder), WeightMode.BF16, torch.device("cuda"))
     cache = Cache(3, POSITIONS, gpt)
     steps = StaticSteps(gpt, cache, capture=True)
-    drawn(gpt, steps, cache, [Start(0, 20), Start(1, 20), [0, 1]])
+    sampled(gpt, steps, cache, [Start(0, 20), Start(1, 20), [0, 1]])
     last = torch.randn(1, gpt.width, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
         launched = [steps.launch([0, 1]) for _ in range(18)]  # the random numbers are supplied anew
         launched.append(steps.start(1, last, positions=30, sampling=Sampling(), seed=1))
-        launched += [steps.launch(rows) for rows in ([0], [0, 1], [1])]
+        launched += [steps.launch(slots) for slots in ([0], [0, 1], [1])]
         steps.save(0)(1)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -38,7 +38,7 @@ from support.xtts_texts import CHINESE, ENGLISH, SHORT
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Language
-from mirrorchat.xtts.decode import VOICES_KEPT, DecodeEngine
+from mirrorchat.xtts.decode import PREFIXES_KEPT, DecodeEngine
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network
 from mirrorchat.xtts.sampling import Sampling
@@ -250,7 +250,7 @@ class TestBatch:
 
 
 class TestStepModes:
-    """Steps that draw on the device say what plain ones say."""
+    """Steps that sample on the device give the tokens of eager ones."""
 
     def check(self, network: Network, device: torch.device, step_mode: StepMode) -> None:
         vocoder = StreamingVocoder(network.hifigan_decoder)
@@ -283,9 +283,9 @@ class TestVoices:
         starts: list[int] = []
         prefill = engine.gpt.prefill
 
-        def counting(x: torch.Tensor, cache: Any, row: int, past: int) -> torch.Tensor:
+        def counting(x: torch.Tensor, cache: Any, slot: int, past: int) -> torch.Tensor:
             starts.append(past)
-            return prefill(x, cache, row, past)
+            return prefill(x, cache, slot, past)
 
         monkeypatch.setattr(engine.gpt, "prefill", counting)
         first = collect(engine.submit(ask()))
@@ -297,7 +297,7 @@ class TestVoices:
     def test_few_are_kept(self, make_engine: Callable[..., DecodeEngine]) -> None:
         engine = make_engine()
         first = collect(engine.submit(ask(max_tokens=5)))
-        for speaker in range(1, VOICES_KEPT + 3):
+        for speaker in range(1, PREFIXES_KEPT + 3):
             collect(engine.submit(ask(speaker=speaker, max_tokens=2)))
-        assert len(engine._voices) == VOICES_KEPT
+        assert len(engine._prefixes) == PREFIXES_KEPT
         assert collect(engine.submit(ask(max_tokens=5))) == first

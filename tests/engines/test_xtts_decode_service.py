@@ -19,7 +19,7 @@ pytest.importorskip(
 
 from support.xtts_requests import (
     EXACT_MODES,
-    ROW_BYTES,
+    SLOT_BYTES,
     TOKEN_LIMIT,
     ask,
     assert_same,
@@ -30,7 +30,7 @@ from support.xtts_requests import (
     wait_until,
 )
 
-from mirrorchat.engines import Context, Priority
+from mirrorchat.engines import Priority
 from mirrorchat.errors import (
     ClientGone,
     ConfigurationError,
@@ -41,11 +41,12 @@ from mirrorchat.errors import (
     SynthesisFailed,
 )
 from mirrorchat.hardware import native
+from mirrorchat.turn.context import Context
 from mirrorchat.xtts.decode import DecodeEngine
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network
 from mirrorchat.xtts.sampling import LOOP_TOKENS, Sampling
-from mirrorchat.xtts.steps import Drawn, Launched, StepMode
+from mirrorchat.xtts.steps import Launched, Sampled, StepMode
 from mirrorchat.xtts.utterance import FinishReason, Utterance
 from mirrorchat.xtts.vocoder import StreamingVocoder
 
@@ -121,17 +122,17 @@ class _Followed:
     def __init__(self, step: Launched, events: list[str]) -> None:
         self._step, self._events = step, events
 
-    def collect(self) -> list[Drawn]:
+    def collect(self) -> list[Sampled]:
         self._events.append("read")
         return self._step.collect()
 
 
 class TestListeners:
-    @pytest.mark.parametrize("rows", [1, 2])
-    def test_a_slow_one_stalls_nobody(self, make_engine: Callable[..., DecodeEngine], rows: int) -> None:
-        engine = make_engine(WeightMode.FP16W, max_batch=rows, queue_chunks=1)
+    @pytest.mark.parametrize("slots", [1, 2])
+    def test_a_slow_one_stalls_nobody(self, make_engine: Callable[..., DecodeEngine], slots: int) -> None:
+        engine = make_engine(WeightMode.FP16W, max_batch=slots, queue_chunks=1)
         expected = collect(engine.submit(ask()))
-        slow = [engine.submit(ask()) for _ in range(3)]  # more than there are rows: they lend theirs
+        slow = [engine.submit(ask()) for _ in range(3)]  # more than there are slots: they are preempted
         wait_until(lambda: all(each.utterance.full and each.settled for each in engine._schedule.everyone()))
         held = [len(utterance.tokens) for utterance in slow]
         assert max(held) < len(expected.tokens)
@@ -164,7 +165,7 @@ class TestListeners:
             collect(utterance)
         assert [len(prefix) - 3 for prefix in joined] == [10, 12, 11, 13]
 
-    def test_a_later_sentence_lends_its_row_to_a_first_one(
+    def test_a_later_sentence_is_preempted_by_a_first_one(
         self, make_engine: Callable[..., DecodeEngine], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """And goes on afterwards as if nothing had been; another later one waits for it."""
@@ -199,11 +200,11 @@ class TestEnding:
         steps: list[int] = []
         launch = engine._steps.launch
 
-        def counting(rows: Sequence[int]) -> Launched:
+        def counting(slots: Sequence[int]) -> Launched:
             steps.append(1)
             if len(steps) == 5:
                 cancel.cancel(ClientGone("gone"))
-            return launch(rows)
+            return launch(slots)
 
         monkeypatch.setattr(engine._steps, "launch", counting)
         with pytest.raises(ClientGone, match="gone"):
@@ -227,7 +228,7 @@ class TestEnding:
         assert collect(blocker).tokens
         wait_until(lambda: not engine._schedule.everyone())
 
-    def test_closing_the_iterator_frees_the_row(self, make_engine: Callable[..., DecodeEngine]) -> None:
+    def test_closing_the_iterator_frees_the_slot(self, make_engine: Callable[..., DecodeEngine]) -> None:
         engine = make_engine(queue_chunks=1)
         chunks = iter(engine.submit(ask(sampling=Sampling(min_tokens=TOKEN_LIMIT))))
         next(chunks)
@@ -268,24 +269,24 @@ class TestLimits:
     def test_memory_budget(
         self, make_engine: Callable[..., DecodeEngine], monkeypatch: pytest.MonkeyPatch, step_mode: StepMode
     ) -> None:
-        row_bytes = ROW_BYTES[step_mode]
-        engine = make_engine(cache_bytes=3 * row_bytes - 1)
-        assert engine.cache.rows == 2 and engine.cache.data.nbytes == 2 * row_bytes
+        slot_bytes = SLOT_BYTES[step_mode]
+        engine = make_engine(cache_bytes=3 * slot_bytes - 1)
+        assert engine.cache.slots == 2 and engine.cache.data.nbytes == 2 * slot_bytes
         steps = launches(engine, monkeypatch)
         utterances = [engine.submit(ask(speaker=number)) for number in range(5)]
         assert all(collect(utterance).tokens for utterance in utterances)
-        assert max(len(rows) for rows in steps) == 2
-        with pytest.raises(ConfigurationError, match=f"give it {row_bytes} or more"):
-            make_engine(cache_bytes=row_bytes - 1)
+        assert max(len(slots) for slots in steps) == 2
+        with pytest.raises(ConfigurationError, match=f"give it {slot_bytes} or more"):
+            make_engine(cache_bytes=slot_bytes - 1)
 
     @pytest.mark.parametrize("mode", [WeightMode.FP16W, WeightMode.INT8])
     def test_twice_as_many_fit_in_int8(self, network: Network, mode: WeightMode) -> None:
         if mode is WeightMode.INT8 and native.library() is None:
             pytest.skip("no compiled library: torch has no int8 weights for XTTS")
-        budget = 2 * ROW_BYTES[StepMode.EAGER]
+        budget = 2 * SLOT_BYTES[StepMode.EAGER]
         with engines(network) as make:
             engine = make(mode, cache_bytes=budget)
-            assert engine.cache.rows == (4 if mode is WeightMode.INT8 else 2)
+            assert engine.cache.slots == (4 if mode is WeightMode.INT8 else 2)
             assert engine.cache.data.nbytes == budget
             utterances = [engine.submit(ask(speaker=number)) for number in range(5)]
             assert all(collect(utterance).tokens for utterance in utterances)
@@ -327,7 +328,7 @@ class TestFailures:
     ) -> None:
         engine = make_engine(mode, max_batch=2)
         expected = collect(engine.submit(ask()))
-        for _ in range(2):  # the second time its row of the cache has held them
+        for _ in range(2):  # the second time its slot of the cache has held them
             broken = replace(ask(), conditioning=torch.full((1, 32, 64), torch.nan))
             utterances = [engine.submit(request) for request in (ask(), broken, ask())]
             with pytest.raises(SynthesisFailed, match="not finite"):
@@ -336,7 +337,7 @@ class TestFailures:
                 np.testing.assert_allclose(collect(utterance).samples, expected.samples, atol=1e-5)
         assert engine.healthy
 
-    def test_a_row_that_held_such_numbers_can_be_given_away_unread(
+    def test_a_slot_that_held_such_numbers_can_be_given_away_unread(
         self, make_engine: Callable[..., DecodeEngine], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its sequence is cancelled before anybody has seen them."""
@@ -347,7 +348,7 @@ class TestFailures:
 
         def cancelling(*arguments: Any, **options: Any) -> Launched:
             monkeypatch.undo()
-            engine.cache.data[0] = torch.nan  # as deep into the row as any sequence may have come
+            engine.cache.data[0] = torch.nan  # as deep into the slot as any sequence may have come
             cancel.cancel(ClientGone("gone"))
             return start(*arguments, **options)
 
@@ -386,7 +387,7 @@ class TestFailures:
             victim = next((s for s in engine._schedule.running if len(s.utterance.request.text_ids) == 13), None)
             concerned = {
                 "text_prefix": lambda: len(arguments[0]) == 13,
-                "launch": lambda: victim is not None and victim.row in arguments[0],
+                "launch": lambda: victim is not None and victim.slot in arguments[0],
                 "advance": lambda: victim is not None and any(item[0] is victim.stream for item in arguments[0]),
             }
             if concerned[method]():

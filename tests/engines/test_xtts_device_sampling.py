@@ -1,4 +1,4 @@
-"""The draw for many rows on the device against `Sampler`, which draws for one on the CPU."""
+"""Sampling for many slots on the device against `Sampler`, which samples for one sequence on the CPU."""
 
 import math
 from dataclasses import dataclass
@@ -32,139 +32,139 @@ SETTINGS = st.builds(
 class Plan:
     """Rows with their settings and seeds, and the seed of the scores, which may be tied."""
 
-    rows: list[tuple[Sampling, int]]
+    slots: list[tuple[Sampling, int]]
     seed: int
     tied: bool
 
     def scores(self) -> torch.Tensor:
-        """Return the scores (steps, rows, tokens), when they are to be tied of few different numbers."""
-        scores = torch.randn(STEPS, len(self.rows), TOKENS, generator=torch.Generator().manual_seed(self.seed)) * 3
+        """Return the scores (steps, slots, tokens), when they are to be tied of few different numbers."""
+        scores = torch.randn(STEPS, len(self.slots), TOKENS, generator=torch.Generator().manual_seed(self.seed)) * 3
         scores[:, :, [1, START, STOP]] += 4.0  # what the penalty of the prompt and the least length are about
         return scores.round() if self.tied else scores
 
     def active(self) -> list[list[bool]]:
-        """Return for each step which of the rows draw in it."""
-        drawn = torch.rand(STEPS, len(self.rows), generator=torch.Generator().manual_seed(self.seed)) < 0.8
-        return [[bool(each) for each in step] for step in drawn]
+        """Return for each step which of the slots sample in it."""
+        sampled = torch.rand(STEPS, len(self.slots), generator=torch.Generator().manual_seed(self.seed)) < 0.8
+        return [[bool(each) for each in step] for step in sampled]
 
 
 PLANS = st.builds(
     Plan,
-    rows=st.lists(st.tuples(SETTINGS, st.integers(0, 2**64)), min_size=1, max_size=4),
+    slots=st.lists(st.tuples(SETTINGS, st.integers(0, 2**64)), min_size=1, max_size=4),
     seed=st.integers(0, 2**32),
     tied=st.booleans(),
 )
 
 
-def device_sampler(rows: int, device: torch.device) -> DeviceSampler:
-    return DeviceSampler(rows, tokens=TOKENS, draws=STEPS, start_token=START, stop_token=STOP, device=device)
+def device_sampler(slots: int, device: torch.device) -> DeviceSampler:
+    return DeviceSampler(slots, tokens=TOKENS, max_tokens=STEPS, start_token=START, stop_token=STOP, device=device)
 
 
 def one_sampler(sampling: Sampling, seed: int) -> Sampler:
     return Sampler(sampling, seed=seed, tokens=TOKENS, start_token=START, stop_token=STOP)
 
 
-def drawn_together(plan: Plan, device: torch.device) -> list[list[int]]:
-    """Return what each row draws when all draw together, in rows 1, 2, ... of a sampler that has more of them."""
-    count = len(plan.rows)
+def sampled_together(plan: Plan, device: torch.device) -> list[list[int]]:
+    """Return the tokens of each slot when all sample together, in slots 1, 2, ... of a sampler with more slots."""
+    count = len(plan.slots)
     sampler = device_sampler(count + 2, device)
-    found: list[list[int]] = [[] for _ in plan.rows]
-    for place, (sampling, seed) in enumerate(plan.rows):
+    found: list[list[int]] = [[] for _ in plan.slots]
+    for place, (sampling, seed) in enumerate(plan.slots):
         sampler.start(place + 1, sampling, seed)
     for scores, active in zip(plan.scores().to(device), plan.active(), strict=True):
         for place in range(count):
             if active[place]:
                 sampler.supply(place + 1)
-        tokens = sampler.draw(scores, slice(1, count + 1), torch.tensor(active, device=device))
+        tokens = sampler.sample(scores, slice(1, count + 1), torch.tensor(active, device=device))
         for place in range(count):
             if active[place]:
                 found[place].append(int(tokens[place]))
-    assert sampler.drawn.tolist() == [0, *(len(tokens) for tokens in found), 0]
+    assert sampler.sampled.tolist() == [0, *(len(tokens) for tokens in found), 0]
     return found
 
 
-def drawn_alone(plan: Plan) -> list[list[int]]:
-    """Return what `Sampler` draws for each row from the same scores."""
+def sampled_alone(plan: Plan) -> list[list[int]]:
+    """Return the tokens that `Sampler` gives for each slot from the same scores."""
     found: list[list[int]] = []
-    for place, (sampling, seed) in enumerate(plan.rows):
+    for place, (sampling, seed) in enumerate(plan.slots):
         sampler = one_sampler(sampling, seed)
         scores = [row[place] for row, active in zip(plan.scores(), plan.active(), strict=True) if active[place]]
-        found.append([sampler.draw(row) for row in scores])
+        found.append([sampler.sample(row) for row in scores])
     return found
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=60, deadline=None)
 @given(plan=PLANS)
-def test_same_draws_as_one_by_one(device: torch.device, plan: Plan) -> None:
+def test_same_tokens_as_one_by_one(device: torch.device, plan: Plan) -> None:
     before = torch.random.get_rng_state()
-    assert drawn_together(plan, device) == drawn_alone(plan)
+    assert sampled_together(plan, device) == sampled_alone(plan)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_same_draws_of_the_released_model_s_size(device: torch.device) -> None:
-    tokens, draws, seeds = 1026, 40, range(8)
+def test_same_tokens_at_the_released_model_s_size(device: torch.device) -> None:
+    tokens, count, seeds = 1026, 40, range(8)
     generator = torch.Generator().manual_seed(0)
     options = {"tokens": tokens, "start_token": 1024, "stop_token": 1025}
-    together = DeviceSampler(len(seeds), draws=draws, device=device, **options)
+    together = DeviceSampler(len(seeds), max_tokens=count, device=device, **options)
     alone = [Sampler(Sampling(), seed=seed, **options) for seed in seeds]
     active = torch.ones(len(seeds), dtype=torch.bool, device=device)
     for seed in seeds:
         together.start(seed, Sampling(), seed)
-    for _ in range(draws):
+    for _ in range(count):
         scores = torch.randn(len(seeds), tokens, generator=generator) * 2
         for seed in seeds:
             together.supply(seed)
-        found = together.draw(scores.to(device), slice(len(seeds)), active).tolist()
-        assert found == [sampler.draw(row) for sampler, row in zip(alone, scores, strict=True)]
+        found = together.sample(scores.to(device), slice(len(seeds)), active).tolist()
+        assert found == [sampler.sample(row) for sampler, row in zip(alone, scores, strict=True)]
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-30, 30.0, 1e30])
 def test_extreme_scores(spread: float) -> None:
-    """All tied, or one that has all the probability: somebody is always left to be drawn."""
+    """All tied, or one that has all the probability: one token always remains."""
     scores = torch.randn(STEPS, 1, TOKENS, generator=torch.Generator().manual_seed(1)) * spread
     for sampling in (Sampling(), Sampling(top_k=0, top_p=1.0), Sampling(top_p=1e-9), Sampling(do_sample=False)):
         sampler, one = device_sampler(1, torch.device("cpu")), one_sampler(sampling, 3)
         sampler.start(0, sampling, 3)
         for row in scores:
             sampler.supply(0)
-            assert int(sampler.draw(row, slice(1), torch.tensor([True]))) == one.draw(row[0])
+            assert int(sampler.sample(row, slice(1), torch.tensor([True]))) == one.sample(row[0])
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_a_row_that_is_not_finite_harms_no_other(wrong: float) -> None:
     sampler, one = device_sampler(2, torch.device("cpu")), one_sampler(Sampling(), 0)
-    for row in range(2):
-        sampler.start(row, Sampling(), 0)
+    for slot in range(2):
+        sampler.start(slot, Sampling(), 0)
     for scores in torch.randn(STEPS, TOKENS, generator=torch.Generator().manual_seed(2)):
-        for row in range(2):
-            sampler.supply(row)
-        found = sampler.draw(torch.stack([torch.full_like(scores, wrong), scores]), slice(2), torch.ones(2).bool())
+        for slot in range(2):
+            sampler.supply(slot)
+        found = sampler.sample(torch.stack([torch.full_like(scores, wrong), scores]), slice(2), torch.ones(2).bool())
         assert 0 <= int(found[0]) < TOKENS  # it is looked up in tables before anybody has seen it
-        assert int(found[1]) == one.draw(scores)
+        assert int(found[1]) == one.sample(scores)
 
 
 @pytest.mark.parametrize("until", [1, PIECE, PIECE + 1])
 def test_a_row_goes_on_elsewhere(until: int) -> None:
-    """Its draws are the same in another row, with other sequences in its old one meanwhile."""
+    """Its tokens are the same in another slot, while other sequences use the old one."""
     sampler, one = device_sampler(3, torch.device("cpu")), one_sampler(Sampling(min_tokens=until + 2), 5)
     scores = torch.randn(STEPS, TOKENS, generator=torch.Generator().manual_seed(3))
     scores[:, STOP] += 6
 
-    def draw(row: int, step: int) -> int:
-        sampler.supply(row)
-        return int(sampler.draw(scores[None, step], slice(row, row + 1), torch.tensor([True])))
+    def sample(slot: int, step: int) -> int:
+        sampler.supply(slot)
+        return int(sampler.sample(scores[None, step], slice(slot, slot + 1), torch.tensor([True])))
 
     sampler.start(0, Sampling(min_tokens=until + 2), 5)
-    expected = [one.draw(row) for row in scores]
-    assert [draw(0, step) for step in range(until)] == expected[:until]
+    expected = [one.sample(row) for row in scores]
+    assert [sample(0, step) for step in range(until)] == expected[:until]
     restore = sampler.save(0)
     sampler.start(0, Sampling(temperature=2.0), 6)
     for step in range(PIECE + 3):
-        draw(0, step)
+        sample(0, step)
     restore(2)
-    assert [draw(2, step) for step in range(until, STEPS)] == expected[until:]
+    assert [sample(2, step) for step in range(until, STEPS)] == expected[until:]
 
 
 def test_more_numbers_than_needed_do_no_harm() -> None:
@@ -174,4 +174,4 @@ def test_more_numbers_than_needed_do_no_harm() -> None:
     for step, scores in enumerate(torch.randn(STEPS, TOKENS, generator=torch.Generator().manual_seed(4))):
         for _ in range(1 + step % 3):
             sampler.supply(0)
-        assert int(sampler.draw(scores[None], slice(1), torch.tensor([True]))) == one.draw(scores)
+        assert int(sampler.sample(scores[None], slice(1), torch.tensor([True]))) == one.sample(scores)

@@ -64,14 +64,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(gpt: NativeGpt | TorchGpt, prefixes: list[torch.Tensor], steps: int) -> torch.Tensor:
     """Prefill each prefix in two parts, then step all together; return every latent and score, (steps, n, ...)."""
     cache = Cache(len(prefixes), POSITIONS, gpt)
-    rows = list(range(len(prefixes)))
-    for row, prefix in zip(rows, prefixes, strict=True):
-        gpt.prefill(prefix[:5], cache, row, 0)
-        gpt.prefill(prefix[5:], cache, row, 5)
+    slots = list(range(len(prefixes)))
+    for slot, prefix in zip(slots, prefixes, strict=True):
+        gpt.prefill(prefix[:5], cache, slot, 0)
+        gpt.prefill(prefix[5:], cache, slot, 5)
     results = []
     for step in range(steps):
-        x = gpt.audio_inputs([(7 * row + step) % 60 for row in rows], [step + 1] * len(rows))
-        out = gpt.step(x, cache, rows, [len(prefix) + step for prefix in prefixes])
+        x = gpt.audio_inputs([(7 * slot + step) % 60 for slot in slots], [step + 1] * len(slots))
+        out = gpt.step(x, cache, slots, [len(prefix) + step for prefix in prefixes])
         results.append(torch.cat(gpt.latents_and_scores(out), dim=1))
     return torch.stack(results)
 
@@ -221,9 +221,9 @@ class TestGpt:
         gpt = NativeGpt(load_network(folder), WeightMode.INT8, library, 1)
         cache = Cache(2, POSITIONS, gpt)
         x = torch.zeros(1, 64)
-        for row, position in ((2, 0), (-1, 0), (0, POSITIONS), (0, -1)):
+        for slot, position in ((2, 0), (-1, 0), (0, POSITIONS), (0, -1)):
             with pytest.raises(ValueError, match="outside the cache"):
-                gpt.step(x, cache, [row], [position])
+                gpt.step(x, cache, [slot], [position])
         for wrong in (torch.zeros(2, 64), torch.zeros(1, 32)):
             with pytest.raises(ValueError, match="inputs of shape"):
                 gpt.step(wrong, cache, [0], [0])

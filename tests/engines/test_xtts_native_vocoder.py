@@ -32,25 +32,25 @@ def library() -> Library:
 
 @pytest.fixture(scope="module")
 def tiny() -> HifiDecoder:
-    return draw_decoder(**TINY)
+    return random_decoder(**TINY)
 
 
 @pytest.fixture(scope="module")
 def released() -> HifiDecoder:
-    return draw_decoder()
+    return random_decoder()
 
 
-def draw_decoder(**sizes: int) -> HifiDecoder:
+def random_decoder(**sizes: int) -> HifiDecoder:
     torch.manual_seed(0)
     return HifiDecoder(**sizes).train(False).requires_grad_(False)
 
 
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+def random_frames(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def draw_voice(seed: int = 0) -> torch.Tensor:
-    return torch.nn.functional.normalize(draw(1, 512, 1, seed=1000 + seed), dim=1)
+def random_voice(seed: int = 0) -> torch.Tensor:
+    return torch.nn.functional.normalize(random_frames(1, 512, 1, seed=1000 + seed), dim=1)
 
 
 @torch.inference_mode()
@@ -59,7 +59,7 @@ def generate(
 ) -> torch.Tensor:
     """Return the samples of the frames from `kept[0]` to `kept[1]`, or of all."""
     first, last = kept or (0, len(frames))
-    (samples,) = generator.samples([Window(frames, generator.condition(draw_voice(seed)), first, last - first)])
+    (samples,) = generator.samples([Window(frames, generator.condition(random_voice(seed)), first, last - first)])
     return samples
 
 
@@ -76,7 +76,7 @@ def snr_db(reference: torch.Tensor, samples: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 15, 16, 17, 31, 33, 50])
 def test_window_is_what_torch_gives(tiny: HifiDecoder, library: Library, length: int) -> None:
-    frames = draw(length, 64)
+    frames = random_frames(length, 64)
     expected = generate(Generator(tiny.waveform_decoder, torch.float32), frames)
     exact = generate(make(tiny, library), frames)
     assert exact.shape == expected.shape and expected.abs().max() > 1e-3
@@ -85,7 +85,7 @@ def test_window_is_what_torch_gives(tiny: HifiDecoder, library: Library, length:
 
 
 def test_released_sizes_are_what_torch_gives(released: HifiDecoder, library: Library) -> None:
-    frames = draw(45, 1024)
+    frames = random_frames(45, 1024)
     expected = generate(Generator(released.waveform_decoder, torch.float32), frames)
     torch.testing.assert_close(generate(make(released, library), frames), expected, rtol=0, atol=2e-6)
     assert snr_db(expected, generate(make(released, library), frames)) > 100
@@ -96,7 +96,7 @@ def test_released_sizes_are_what_torch_gives(released: HifiDecoder, library: Lib
 def test_bits_are_the_same_on_any_number_of_threads(
     released: HifiDecoder, library: Library, dtype: torch.dtype
 ) -> None:
-    frames = draw(60, 1024)
+    frames = random_frames(60, 1024)
     alone = generate(make(released, library, dtype, threads=1), frames)
     for threads in (2, 3):
         assert torch.equal(generate(make(released, library, dtype, threads=threads), frames), alone)
@@ -104,7 +104,7 @@ def test_bits_are_the_same_on_any_number_of_threads(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bits_are_the_same_wherever_a_window_is_cut(tiny: HifiDecoder, library: Library, dtype: torch.dtype) -> None:
-    generator, frames = make(tiny, library, dtype), draw(90, 64)
+    generator, frames = make(tiny, library, dtype), random_frames(90, 64)
     whole = generate(generator, frames)
     for first, last in ((0, 1), (0, 19), (1, 2), (13, 32), (14, 15), (20, 77), (40, 90), (89, 90)):
         start, stop = max(0, first - CONTEXT), min(len(frames), last + CONTEXT)
@@ -123,7 +123,7 @@ def test_context_and_hop_are_torch_s(released: HifiDecoder, tiny: HifiDecoder, l
 def test_what_is_no_number_stays_where_it_is(
     tiny: HifiDecoder, library: Library, dtype: torch.dtype, value: float
 ) -> None:
-    generator, frames = make(tiny, library, dtype), draw(60, 64)
+    generator, frames = make(tiny, library, dtype), random_frames(60, 64)
     clean = generate(generator, frames)
     frames[30, 5] = value
     spoilt = generate(generator, frames)
@@ -132,21 +132,21 @@ def test_what_is_no_number_stays_where_it_is(
     assert marked[30 * HOP : 31 * HOP].all()
     assert not marked[: around.start].any() and not marked[around.stop :].any()
     assert torch.equal(spoilt[~marked][: around.start], clean[: around.start])
-    assert torch.equal(generate(generator, draw(60, 64)), clean)  # nothing is left in the generator's memory
+    assert torch.equal(generate(generator, random_frames(60, 64)), clean)  # nothing is left in the generator's memory
 
 
 @torch.inference_mode()
 def test_spoilt_samples_are_those_that_depend_on_it(tiny: HifiDecoder, library: Library) -> None:
-    frames = draw(40, 64)
+    frames = random_frames(40, 64)
     frames[20] = float("nan")
-    depends = tiny.waveform_decoder(frames.T[None], g=draw_voice()).flatten().isnan()
+    depends = tiny.waveform_decoder(frames.T[None], g=random_voice()).flatten().isnan()
     assert depends.any() and not depends.all()
     assert torch.equal(generate(make(tiny, library), frames).isnan(), depends)
 
 
 def test_windows_of_other_lengths_and_voices_leave_nothing_behind(tiny: HifiDecoder, library: Library) -> None:
     generator = make(tiny, library)
-    windows = [(draw(length, 64, seed=length), length) for length in (50, 3, 90, 20)]
+    windows = [(random_frames(length, 64, seed=length), length) for length in (50, 3, 90, 20)]
     first = [generate(generator, frames, seed=seed) for frames, seed in windows]
     assert all(torch.equal(generate(generator, f, seed=s), each) for (f, s), each in zip(windows, first, strict=True))
     assert all(
@@ -155,7 +155,7 @@ def test_windows_of_other_lengths_and_voices_leave_nothing_behind(tiny: HifiDeco
 
 
 def test_one_generator_serves_several_threads(tiny: HifiDecoder, library: Library) -> None:
-    generator, windows = make(tiny, library), [draw(40, 64, seed=seed) for seed in range(12)]
+    generator, windows = make(tiny, library), [random_frames(40, 64, seed=seed) for seed in range(12)]
     expected = [generate(generator, frames) for frames in windows]
     with ThreadPoolExecutor(3) as pool:
         for samples, each in zip(pool.map(lambda frames: generate(generator, frames), windows), expected, strict=True):
@@ -170,7 +170,7 @@ def test_streaming_costs_in_proportion_to_the_audio(tiny: HifiDecoder, library: 
         computed: list[int] = []
         generator = _Counting(make(tiny, library), computed)
         vocoder._generator = generator
-        stream, latents = vocoder.open(draw_voice()), draw(length, 64)
+        stream, latents = vocoder.open(random_voice()), random_frames(length, 64)
         for start in range(0, length, 8):
             vocoder.advance([(stream, latents[start : start + 8], start + 8 >= length)])
         return sum(computed)
@@ -193,14 +193,14 @@ class _Counting(NativeGenerator):
 
 
 def test_unknown_convolution_is_refused(library: Library) -> None:
-    decoder = draw_decoder(**TINY)
+    decoder = random_decoder(**TINY)
     decoder.waveform_decoder.conv_pre.padding = (2,)
     with pytest.raises(ValueError, match="unknown kind of convolution"):
         make(decoder, library)
 
 
 def test_without_the_library_torch_computes(tiny: HifiDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    latents, voice = draw(20, 64), draw_voice()
+    latents, voice = random_frames(20, 64), random_voice()
     expected = StreamingVocoder(tiny, native=False).vocode(latents, voice)
     monkeypatch.setattr(native_library, "library", lambda: None)
     assert np.array_equal(StreamingVocoder(tiny).vocode(latents, voice), expected)

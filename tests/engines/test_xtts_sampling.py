@@ -21,8 +21,8 @@ TOKENS, START, STOP = 66, 64, 65
 STEPS = 12
 
 
-def transformers_draws(scores: torch.Tensor, sampling: Sampling, seed: int) -> list[int]:
-    """Return what transformers draws from `scores` (steps, tokens) after XTTS's fake prompt of ones."""
+def transformers_tokens(scores: torch.Tensor, sampling: Sampling, seed: int) -> list[int]:
+    """Return the tokens that transformers samples from `scores` (steps, tokens) after XTTS's fake prompt of ones."""
     ids: Any = torch.tensor([[1, 1, 1, START]])
     processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)])
     processors.append(MinNewTokensLengthLogitsProcessor(ids.shape[1], sampling.min_tokens, STOP))
@@ -33,8 +33,8 @@ def transformers_draws(scores: torch.Tensor, sampling: Sampling, seed: int) -> l
     torch.manual_seed(seed)
     for row in scores:
         processed = processors(ids, row[None].clone())
-        drawn = torch.multinomial(processed.softmax(-1), 1) if sampling.do_sample else processed.argmax(-1)[None]
-        ids = torch.cat([ids, drawn], 1)
+        sampled = torch.multinomial(processed.softmax(-1), 1) if sampling.do_sample else processed.argmax(-1)[None]
+        ids = torch.cat([ids, sampled], 1)
     return list(ids[0, 4:].tolist())
 
 
@@ -48,7 +48,7 @@ def transformers_draws(scores: torch.Tensor, sampling: Sampling, seed: int) -> l
     do_sample=st.booleans(),
     min_tokens=st.sampled_from([0, STEPS]),
 )
-def test_same_draws_as_transformers(
+def test_same_tokens_as_transformers(
     seed: int, temperature: float, top_k: int, top_p: float, penalty: float, do_sample: bool, min_tokens: int
 ) -> None:
     sampling = Sampling(temperature, top_k, top_p, penalty, do_sample, min_tokens)
@@ -56,10 +56,10 @@ def test_same_draws_as_transformers(
     scores[:, [1, START, STOP]] += 4.0  # what the penalty of the prompt and the least length are about
     kept = scores.clone()
     with torch.random.fork_rng():
-        expected = transformers_draws(scores, sampling, seed)
+        expected = transformers_tokens(scores, sampling, seed)
     before = torch.random.get_rng_state()
     sampler = Sampler(sampling, seed=seed, tokens=TOKENS, start_token=START, stop_token=STOP)
-    assert [sampler.draw(row) for row in scores] == expected
+    assert [sampler.sample(row) for row in scores] == expected
     assert torch.equal(scores, kept)
     assert torch.equal(torch.random.get_rng_state(), before)
 

@@ -31,7 +31,7 @@ LENGTHS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 30, 37, 90)
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> HifiDecoder:
     folder = tmp_path_factory.mktemp("models") / "xtts-v2"
-    torch.manual_seed(0)  # biases are drawn from the global generator
+    torch.manual_seed(0)  # biases come from the global random generator
     make_tiny_xtts.make_checkpoint(folder)
     return load_network(folder).hifigan_decoder
 
@@ -61,11 +61,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def draw_latents(count: int, seed: int = 0, width: int = 64) -> torch.Tensor:
+def random_latents(count: int, seed: int = 0, width: int = 64) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
-def draw_voice(seed: int = 0) -> torch.Tensor:
+def random_voice(seed: int = 0) -> torch.Tensor:
     voice = torch.randn(1, 512, 1, generator=torch.Generator().manual_seed(1000 + seed))
     return torch.nn.functional.normalize(voice, dim=1)
 
@@ -93,7 +93,7 @@ def snr_db(reference: Samples, samples: Samples) -> float:
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_whole_utterance_is_what_coqui_tts_gives(decoder: HifiDecoder, vocoder: StreamingVocoder, length: int) -> None:
-    latents, voice = draw_latents(length), draw_voice()
+    latents, voice = random_latents(length), random_voice()
     expected, samples = stock(decoder, latents, voice), vocoder.vocode(latents, voice)
     assert samples.shape == expected.shape and samples.dtype == np.float32
     assert np.abs(expected).max() > 1e-3  # else the bound below says little
@@ -101,7 +101,7 @@ def test_whole_utterance_is_what_coqui_tts_gives(decoder: HifiDecoder, vocoder: 
 
 
 def test_longest_utterance_is_what_coqui_tts_gives(decoder: HifiDecoder, vocoder: StreamingVocoder) -> None:
-    latents, voice = draw_latents(605), draw_voice()
+    latents, voice = random_latents(605), random_voice()
     np.testing.assert_allclose(vocoder.vocode(latents, voice), stock(decoder, latents, voice), rtol=0, atol=1e-5)
 
 
@@ -111,14 +111,14 @@ def test_every_chunk_size_gives_the_same_bits(
     decoder: HifiDecoder, native: bool, length: int, dtype: torch.dtype
 ) -> None:
     vocoder = StreamingVocoder(decoder, dtype=dtype, native=native)
-    latents, voice = draw_latents(length), draw_voice()
+    latents, voice = random_latents(length), random_voice()
     whole = vocoder.vocode(latents, voice)
     for size in sorted({1, 2, 3, 5, 8, 20, 33, max(1, length - 1), length}):
         assert np.array_equal(streamed(vocoder, latents, voice, [size]), whole), size
 
 
 def test_uneven_and_empty_chunks_give_the_same_bits(vocoder: StreamingVocoder) -> None:
-    latents, voice = draw_latents(90), draw_voice()
+    latents, voice = random_latents(90), random_voice()
     whole = vocoder.vocode(latents, voice)
     assert np.array_equal(streamed(vocoder, latents, voice, [0, 1, 8, 0, 0, 30, 2]), whole)
     stream = vocoder.open(voice)
@@ -127,7 +127,7 @@ def test_uneven_and_empty_chunks_give_the_same_bits(vocoder: StreamingVocoder) -
 
 
 def test_utterance_without_latents_is_without_samples(vocoder: StreamingVocoder) -> None:
-    assert len(vocoder.vocode(draw_latents(0), draw_voice())) == 0
+    assert len(vocoder.vocode(random_latents(0), random_voice())) == 0
     assert vocoder.advance([]) == []
 
 
@@ -135,7 +135,7 @@ def test_utterance_without_latents_is_without_samples(vocoder: StreamingVocoder)
 def test_each_sample_is_computed_from_all_it_depends_on(
     decoder: HifiDecoder, vocoder: StreamingVocoder, spoilt: int
 ) -> None:
-    latents, voice = draw_latents(60), draw_voice()
+    latents, voice = random_latents(60), random_voice()
     latents[spoilt] = float("nan")  # marks all that depends on it, however little
     depends, marked = np.isnan(stock(decoder, latents, voice)), np.isnan(vocoder.vocode(latents, voice))
     assert depends.any() and not depends.all()
@@ -143,21 +143,21 @@ def test_each_sample_is_computed_from_all_it_depends_on(
 
 
 def test_first_samples_are_out_as_soon_as_they_are_certain(decoder: HifiDecoder, vocoder: StreamingVocoder) -> None:
-    latents, voice = draw_latents(40), draw_voice()
+    latents, voice = random_latents(40), random_voice()
     latents[FIRST_LATENTS:] = float("nan")
     certain = int(np.isnan(stock(decoder, latents, voice)).argmax())
     stream = vocoder.open(voice)
-    assert vocoder.latents_wanted(stream) == FIRST_LATENTS
+    assert vocoder.latents_needed(stream) == FIRST_LATENTS
     assert len(vocoder.advance([(stream, latents[: FIRST_LATENTS - 1], False)])[0]) == 0
-    assert vocoder.latents_wanted(stream) == 1
+    assert vocoder.latents_needed(stream) == 1
     first = vocoder.advance([(stream, latents[FIRST_LATENTS - 1 : FIRST_LATENTS], False)])[0]
     assert certain - FRAME < len(first) <= certain
 
 
 def test_wanted_latents_give_samples_and_one_less_none(vocoder: StreamingVocoder) -> None:
-    stream, latents, given = vocoder.open(draw_voice()), draw_latents(300), 0
+    stream, latents, given = vocoder.open(random_voice()), random_latents(300), 0
     while given < 250:
-        wanted = vocoder.latents_wanted(stream)
+        wanted = vocoder.latents_needed(stream)
         assert len(vocoder.advance([(stream, latents[given : given + wanted - 1], False)])[0]) == 0
         given += wanted
         assert len(vocoder.advance([(stream, latents[given - 1 : given], False)])[0]) > 0
@@ -166,8 +166,8 @@ def test_wanted_latents_give_samples_and_one_less_none(vocoder: StreamingVocoder
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_neighbours_change_nothing(decoder: HifiDecoder, native: bool, dtype: torch.dtype) -> None:
     vocoder = StreamingVocoder(decoder, dtype=dtype, native=native)
-    latents = [draw_latents(length, seed) for seed, length in enumerate((50, 50, 21, 37, 50))]
-    voices = [draw_voice(seed) for seed in range(5)]
+    latents = [random_latents(length, seed) for seed, length in enumerate((50, 50, 21, 37, 50))]
+    voices = [random_voice(seed) for seed in range(5)]
     latents[3][5:] = float("nan")
     together = advance_together(vocoder, [vocoder.open(voice) for voice in voices], latents, chunk=9)
     for place, (own, voice) in enumerate(zip(latents, voices, strict=True)):
@@ -192,7 +192,7 @@ def test_rows_of_one_batch_are_what_they_are_alone(
     torch_vocoder: StreamingVocoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vocoder = torch_vocoder
-    latents, voices = [draw_latents(40, seed) for seed in range(3)], [draw_voice(seed) for seed in range(3)]
+    latents, voices = [random_latents(40, seed) for seed in range(3)], [random_voice(seed) for seed in range(3)]
     alone = [vocoder.vocode(own, voice) for own, voice in zip(latents, voices, strict=True)]
     monkeypatch.setattr(vocoder, "_batches", True)  # as on a GPU
     together = vocoder.advance([(vocoder.open(v), own, True) for v, own in zip(voices, latents, strict=True)])
@@ -202,13 +202,13 @@ def test_rows_of_one_batch_are_what_they_are_alone(
 
 
 def test_voices_differ(vocoder: StreamingVocoder) -> None:
-    latents = draw_latents(20)
-    difference = vocoder.vocode(latents, draw_voice(0)) - vocoder.vocode(latents, draw_voice(1))
+    latents = random_latents(20)
+    difference = vocoder.vocode(latents, random_voice(0)) - vocoder.vocode(latents, random_voice(1))
     assert np.abs(difference).max() > 1e-3
 
 
 def test_bfloat16_is_within_40_db(decoder: HifiDecoder, native: bool, vocoder: StreamingVocoder) -> None:
-    latents, voice = draw_latents(90), draw_voice()
+    latents, voice = random_latents(90), random_voice()
     coarse = StreamingVocoder(decoder, dtype=torch.bfloat16, native=native).vocode(latents, voice)
     assert coarse.dtype == np.float32
     assert 40 < snr_db(vocoder.vocode(latents, voice), coarse) < 80  # more would not be bfloat16
@@ -217,7 +217,7 @@ def test_bfloat16_is_within_40_db(decoder: HifiDecoder, native: bool, vocoder: S
 def test_released_sizes(native: bool) -> None:
     torch.manual_seed(0)
     decoder = HifiDecoder().train(False).requires_grad_(False)
-    latents, voice = draw_latents(12, width=1024), draw_voice()
+    latents, voice = random_latents(12, width=1024), random_voice()
     vocoder = StreamingVocoder(decoder, native=native)
     whole = vocoder.vocode(latents, voice)
     np.testing.assert_allclose(whole, stock(decoder, latents, voice), rtol=0, atol=1e-5)
@@ -230,7 +230,7 @@ def test_released_sizes(native: bool) -> None:
 def test_decoder_is_neither_changed_nor_shared(native: bool) -> None:
     own = HifiDecoder(decoder_input_dim=64, upsample_initial_channel_decoder=32).train(False).requires_grad_(False)
     state = {name: tensor.clone() for name, tensor in own.state_dict().items()}
-    latents, voice = draw_latents(12), draw_voice()
+    latents, voice = random_latents(12), random_voice()
     made = StreamingVocoder(own, native=native)
     before = made.vocode(latents, voice)
     assert own.state_dict().keys() == state.keys()
@@ -243,24 +243,24 @@ def test_decoder_is_neither_changed_nor_shared(native: bool) -> None:
 def test_cost_is_in_proportion_to_the_audio(torch_vocoder: StreamingVocoder) -> None:
     def operations(length: int) -> int:
         with FlopCounterMode(display=False) as counter:
-            streamed(torch_vocoder, draw_latents(length), draw_voice(), [8])
+            streamed(torch_vocoder, random_latents(length), random_voice(), [8])
         return int(counter.get_total_flops())
 
     assert operations(400) / operations(100) == pytest.approx(4, rel=0.1)
 
 
 def test_stream_keeps_only_the_latents_still_needed(vocoder: StreamingVocoder) -> None:
-    stream = vocoder.open(draw_voice())
+    stream = vocoder.open(random_voice())
     for _ in range(100):
-        vocoder.advance([(stream, draw_latents(6), False)])
+        vocoder.advance([(stream, random_latents(6), False)])
         assert len(stream.latents) <= 50  # the longest block, its context on both sides and a chunk
         assert stream.latents.untyped_storage().nbytes() == stream.latents.numel() * 4
-    vocoder.advance([(stream, draw_latents(0), True)])
+    vocoder.advance([(stream, random_latents(0), True)])
     assert len(stream.latents) == 0
 
 
 def test_misuse_is_refused_before_anything_changes(vocoder: StreamingVocoder) -> None:
-    latents, voice = draw_latents(20), draw_voice()
+    latents, voice = random_latents(20), random_voice()
     stream, ended = vocoder.open(voice), vocoder.open(voice)
     vocoder.advance([(ended, latents, True)])
     with pytest.raises(ValueError, match="has ended"):
@@ -274,7 +274,7 @@ def test_misuse_is_refused_before_anything_changes(vocoder: StreamingVocoder) ->
 
 
 def test_samples_are_the_callers_own(vocoder: StreamingVocoder) -> None:
-    latents, voice = draw_latents(20), draw_voice()
+    latents, voice = random_latents(20), random_voice()
     first, second = vocoder.advance([(vocoder.open(voice), latents, True) for _ in range(2)])
     first[:] = 0.0
     assert np.array_equal(second, vocoder.vocode(latents, voice))

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from mirrorchat.audio.samples import Samples
-from mirrorchat.engines import Context, Language
+from mirrorchat.engines import Language
 from mirrorchat.hardware import native
+from mirrorchat.turn.context import Context
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network
@@ -27,7 +28,7 @@ GREEDY = Sampling(do_sample=False)
 SAMPLED = Sampling()
 TOKEN_LIMIT = 37  # of the tiny checkpoint
 POSITIONS = 32 + 401 + 2 + TOKEN_LIMIT
-ROW_BYTES = {  # layers, keys and values, width, float32 (as in all modes but int8), positions
+SLOT_BYTES = {  # layers, keys and values, width, float32 (as in all modes but int8), positions
     StepMode.EAGER: 2 * 2 * 64 * 4 * POSITIONS,
     StepMode.STATIC: 2 * 2 * 64 * 4 * (POSITIONS + 1),
 }
