@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import requests
+import soundfile
 import yaml
+from make_question import NAMES
 from make_tiny_xtts import make_checkpoint
 from support.clone import Clone
 from support.hub_server import HubServer
@@ -24,6 +26,7 @@ from support.trained_wenet import write_trained_checkpoint
 from tiny_wenet_speech import Code
 
 from mirrorchat.access.api_keys import hashed
+from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
 from mirrorchat.errors import ClientGone, MirrorChatError
 from mirrorchat.models.manifest import RELEASES
 from mirrorchat.models.progress import size_text
@@ -32,7 +35,7 @@ from mirrorchat.wenet.package_load import INSTALL
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+DOCUMENT_NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 TRANSLATED = [("README.md", "README.zh-CN.md"), ("docs/install.md", "docs/zh/install.md")]
 OWN_FILES = {"config.py", "chatgpt_api_config.py"}  # that users write; the repository has none of them
 
@@ -54,7 +57,7 @@ def blocks_of(name: str) -> list[tuple[str, str]]:
     return [(language, text) for language, text in BLOCK.findall(read(name))]
 
 
-BLOCKS = list(dict.fromkeys(each for name in NAMES for each in blocks_of(name)))
+BLOCKS = list(dict.fromkeys(each for name in DOCUMENT_NAMES for each in blocks_of(name)))
 
 
 def block(start: str) -> str:
@@ -103,6 +106,13 @@ def check_questions(clone: Clone) -> None:
             assert f"> *{answer['reply']}*\n" in read(readme)
     refused = clone.run(english.replace("english", "klingon"))
     assert '"code":"invalid_value"' in refused.stdout
+
+
+def test_the_questions_are_what_the_script_makes() -> None:
+    """Their length and rate: eSpeak NG gives other samples on another processor."""
+    for language, spoken in zip(QUESTIONS, synthesize(*QUESTIONS.values()), strict=True):
+        example = soundfile.info(ROOT / "examples" / NAMES[language])
+        assert (example.samplerate, example.frames) == (spoken.sample_rate, len(spoken.samples))
 
 
 def check_clients(clone: Clone) -> None:
@@ -328,7 +338,7 @@ def test_what_is_not_run_stands_in_the_documents() -> None:
         assert [text for _, text in BLOCKS if is_not_run(text, start)], start
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DOCUMENT_NAMES)
 def test_code_stands_in_blocks_with_a_language(name: str) -> None:
     """So none of it escapes the tests: every fence has a language, and no code is marked by indentation alone."""
     assert {language for language, _ in blocks_of(name)} <= {"sh", "python", "text", "json"}
@@ -356,7 +366,7 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DOCUMENT_NAMES)
 def test_links_lead_somewhere(name: str) -> None:
     path = ROOT / name
     for target in re.findall(r"(?:\]\(|src=\")([^)\"]+)", read(name).replace("\n", " ")):
@@ -368,7 +378,7 @@ def test_links_lead_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(linked), target
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "CHANGELOG.md"])
+@pytest.mark.parametrize("name", [name for name in DOCUMENT_NAMES if name != "CHANGELOG.md"])
 def test_the_files_that_are_named_exist(name: str) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     for named in re.findall(r"(?<![\w/.<-])((?:\w+/)*\w+\.(?:py|js))\b", read(name)):
