@@ -22,13 +22,14 @@ from mirrorchat.app import create_app
 from mirrorchat.audio.decoding import decode
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Context, Engines, Language, Priority
+from mirrorchat.engines import Engines, Language, Priority
 from mirrorchat.llm import build_messages
 from mirrorchat.server import runtime as server_runtime
 from mirrorchat.server.runtime import Runtime
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.text.splitter import SentenceSplitter
+from mirrorchat.turn.context import Context
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,7 +11,7 @@ from mirrorchat.access.callers import EXTENSION as ACCESS_EXTENSION
 from mirrorchat.access.callers import Access, allowance_headers, check_caller
 from mirrorchat.access.cross_origin import allow_origin, is_preflight, preflight_answer
 from mirrorchat.access.trusted_proxies import TrustedProxies, networks_of
-from mirrorchat.engines import Context, Language
+from mirrorchat.engines import Language
 from mirrorchat.errors import (
     InvalidField,
     InvalidRequest,
@@ -36,6 +36,7 @@ from mirrorchat.server.runtime import EXTENSION, Runtime, acquire_slot, request_
 from mirrorchat.server.socket_watch import discard_body, upload_deadline
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
+from mirrorchat.turn.context import Context
 from mirrorchat.turn.stopwatch import Stopwatch
 
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz", "page.index", "page.static_file")

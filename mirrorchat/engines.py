@@ -1,24 +1,17 @@
 """The seams between the turn and the engines: protocols and result types."""
 
-import copy
 import enum
 import math
-import queue
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.errors import ChatFailure, DeadlineExceeded, MirrorChatError
-
-T = TypeVar("T")
+from mirrorchat.errors import ChatFailure
+from mirrorchat.turn.context import Context
 
 
 class Language(enum.StrEnum):
@@ -51,136 +44,6 @@ class Priority(enum.IntEnum):
 
     FIRST = 0
     LATER = 1
-
-
-class Context:
-    """What may end a piece of work early: a deadline, or a cancellation with its reason. Thread-safe.
-
-    A turn has one context, which is passed down to everything that works for it; a part that may end before the turn
-    does gets a `child`. Whoever wants to end the work calls `cancel`: the shutdown, the watch on the caller's socket,
-    the turn itself when it is over. Whoever works calls `check` between steps and waits with `wait` alone:
-
-        context = Context.after(100.0)
-        event = context.wait(events)  # a queue; raises as soon as the turn is cancelled or its time is up
-
-    `deadline` is on the monotonic clock, in seconds. `heard` says whether the caller has had any of the answer: an
-    answer of which nothing was heard may be started over.
-    """
-
-    def __init__(self, deadline: float = math.inf) -> None:
-        self.deadline = deadline
-        self.heard = False
-        self._reason: MirrorChatError | None = None
-        self._calls: dict[int, Callable[[MirrorChatError], object]] = {}
-        self._lock = threading.RLock()  # a signal handler may cancel in the thread that holds it
-
-    @classmethod
-    def after(cls, seconds: float) -> "Context":
-        """Return a context whose deadline is `seconds` from now."""
-        return cls(time.monotonic() + seconds)
-
-    def child(self) -> "Context":
-        """Return a context with the same deadline that ends with this one, and may be cancelled before."""
-        child = Context(self.deadline)
-        self.on_cancel(child.cancel)
-        return child
-
-    def cancel(self, reason: MirrorChatError) -> None:
-        """End the work with `reason`, which its caller shall see. Only the first reason counts."""
-        with self._lock:
-            if self._reason is not None:
-                return
-            self._reason = reason
-            calls = list(self._calls.values())
-            self._calls.clear()
-        for call in calls:
-            call(reason)
-
-    def on_cancel(self, call: Callable[[MirrorChatError], object]) -> Callable[[], None]:
-        """Have `call` called with the reason on cancellation, at once after it; return a function that undoes this."""
-        with self._lock:
-            if self._reason is None:
-                self._calls[id(call)] = call
-                return lambda: self._forget(id(call))
-        call(self._reason)
-        return lambda: None
-
-    @property
-    def is_over(self) -> bool:
-        """Tell whether nobody waits for the result any more."""
-        return self._reason is not None or not self.remaining_s()
-
-    def remaining_s(self) -> float:
-        """Return the seconds until the deadline, never below 0; infinity where there is none."""
-        return max(0.0, self.deadline - time.monotonic())
-
-    def check(self) -> None:
-        """Raise the reason of the cancellation, or DeadlineExceeded."""
-        self._check_cancelled()
-        self._check_deadline()
-
-    @overload
-    def wait(self, source: "queue.Queue[T]", *, timeout_s: float | None = None) -> T: ...
-    @overload
-    def wait(self, source: "Future[T]", *, timeout_s: float | None = None) -> T: ...
-    @overload
-    def wait(
-        self, source: threading.Condition, until: Callable[[], bool], *, timeout_s: float | None = None
-    ) -> None: ...
-
-    def wait(self, source: Any, until: Callable[[], bool] | None = None, *, timeout_s: float | None = None) -> Any:
-        """Wait for a queue's next item, a future's result, or a condition that holds, and return the first two.
-
-        `until` is called with the condition held. What is there is returned even after the deadline, never after the
-        cancellation. Raises what ends the context, at once; TimeoutError after `timeout_s` seconds.
-        """
-        if isinstance(source, queue.Queue):
-            while True:
-                self._wait(source.not_empty, lambda: bool(source.queue), timeout_s)
-                with suppress(queue.Empty):  # another thread was faster
-                    return source.get_nowait()
-        if isinstance(source, Future):
-            changed = threading.Condition()
-            source.add_done_callback(lambda _: _notify(changed))
-            self._wait(changed, source.done, timeout_s)
-            return source.result()
-        assert until is not None, "a condition is waited for until something holds"
-        self._wait(source, until, timeout_s)
-
-    def _wait(self, changed: threading.Condition, until: Callable[[], bool], timeout_s: float | None) -> None:
-        give_up_at = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        undo = self.on_cancel(lambda _: _notify(changed))
-        try:
-            with changed:
-                self._check_cancelled()
-                while not until():
-                    self._check_deadline()
-                    if time.monotonic() >= give_up_at:
-                        raise TimeoutError
-                    left_s = min(give_up_at, self.deadline) - time.monotonic()
-                    changed.wait(min(max(0.0, left_s), threading.TIMEOUT_MAX))
-                    self._check_cancelled()
-        finally:
-            undo()
-
-    def _check_cancelled(self) -> None:
-        # A copy: an exception keeps the frames of every place where it was raised, and their audio. A reason that
-        # outlives the turn would gather those of all turns that it ended.
-        if self._reason is not None:
-            raise copy.copy(self._reason)
-
-    def _check_deadline(self) -> None:
-        if time.monotonic() >= self.deadline:
-            raise DeadlineExceeded("the turn took longer than the server allows")
-
-    def _forget(self, key: int) -> None:
-        with self._lock:
-            self._calls.pop(key, None)
-
-
-def _notify(changed: threading.Condition) -> None:
-    with changed:
-        changed.notify_all()
 
 
 @dataclass(frozen=True)

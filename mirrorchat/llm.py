@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from mirrorchat.chat.attempt import Attempt
 from mirrorchat.chat.chunks import ChatChunk, ChunkReader, Reader, TextReader
 from mirrorchat.chat.stream import AnswerFailed
-from mirrorchat.engines import Context, EngineInfo, Language, Message
+from mirrorchat.engines import EngineInfo, Language, Message
 from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi
 from mirrorchat.settings import ChatApi
+from mirrorchat.turn.context import Context
 
 _REQUEST_STATUSES = (400, 413, 422)  # what an API says of a request, not of itself
 

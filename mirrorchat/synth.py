@@ -23,7 +23,6 @@ from mirrorchat.engines import (
     REFERENCE_LIMIT_S,
     SPEECH_NEEDED_S,
     BatchStats,
-    Context,
     EngineInfo,
     Language,
     Priority,
@@ -36,6 +35,7 @@ from mirrorchat.engines import (
 from mirrorchat.errors import NotReady, SynthesisFailed
 from mirrorchat.hardware.devices import usable_device
 from mirrorchat.text.normalization.normalize import normalize_text
+from mirrorchat.turn.context import Context
 from mirrorchat.xtts.checkpoint import read_speakers
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode

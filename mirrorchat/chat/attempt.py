@@ -20,9 +20,9 @@ import urllib3
 from mirrorchat.chat.chunks import Reader
 from mirrorchat.chat.connection import Connection, post
 from mirrorchat.chat.stream import AnswerFailed, events
-from mirrorchat.engines import Context
 from mirrorchat.errors import ChatFault, DeadlineExceeded
 from mirrorchat.settings import ChatApi
+from mirrorchat.turn.context import Context
 
 _MAX_STREAM_BYTES = 64_000_000  # 20,000 one-character events of 3 kB each; comments count too
 _MAX_RETRY_AFTER_S = 300.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from mirrorchat.chat.stream import AnswerFailed, event_text, spoken, whole_object, whole_text
-from mirrorchat.engines import Context
 from mirrorchat.errors import ChatFailure
+from mirrorchat.turn.context import Context
 
 RELAY_LIMIT_CHARS = 1_000_000  # of an answer that is passed on, as JSON
 RELAY_LIMIT_CHUNKS = 40_000  # under pipeline.EVENT_LIMIT

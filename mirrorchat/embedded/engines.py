@@ -31,7 +31,6 @@ from mirrorchat.embedded.workers.pocketsphinx_worker import SAMPLE_RATE_HZ
 from mirrorchat.embedded.workers.process import RETRY_S, WorkerFailed, WorkerProcesses
 from mirrorchat.engines import (
     SPEECH_NEEDED_S,
-    Context,
     EngineInfo,
     Language,
     Message,
@@ -53,6 +52,7 @@ from mirrorchat.errors import (
 )
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import split_text
+from mirrorchat.turn.context import Context
 
 _MIN_WORD_S = 0.1  # speech for less than this (three frames) is a click that the detector fell for
 _RECOGNITION_PEAK = 0.3

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from flask import Response, request
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Context, Language, Voice
+from mirrorchat.engines import Language, Voice
 from mirrorchat.errors import MissingField
 from mirrorchat.server.form import LIST_FORM_PARTS, decode_upload
 from mirrorchat.server.runtime import acquire_slot, request_record, runtime
@@ -16,6 +16,7 @@ from mirrorchat.server.socket_watch import upload_deadline
 from mirrorchat.server.streams import StreamedTurn, event_stream, kept_alive
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import Texts
+from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Event, StartedOver, StillWorking
 from mirrorchat.turn.stopwatch import Stopwatch
 

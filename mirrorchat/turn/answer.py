@@ -9,10 +9,11 @@ from functools import partial
 from typing import TypeVar
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Batched, Context, Language, Priority, Synthesizer, Voice
+from mirrorchat.engines import Batched, Language, Priority, Synthesizer, Voice
 from mirrorchat.errors import ChatFailure, ChatInterrupted, SynthesisFailed
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Slot
+from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import (
     Event,
     SentenceFailed,

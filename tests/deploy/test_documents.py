@@ -380,7 +380,8 @@ def test_links_lead_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENT_NAMES if name != "CHANGELOG.md"])
 def test_the_files_that_are_named_exist(name: str) -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     for named in re.findall(r"(?<![\w/.<-])((?:\w+/)*\w+\.(?:py|js))\b", read(name)):
         assert named in OWN_FILES or any(f"/{path}".endswith(f"/{named}") for path in listed), named
 

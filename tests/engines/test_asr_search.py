@@ -10,7 +10,8 @@ from support.ctc_log_probs import random_log_probs
 
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Context, Language
+from mirrorchat.engines import Language
+from mirrorchat.turn.context import Context
 from mirrorchat.wenet.batch import load_script
 from mirrorchat.wenet.ctc.search import Hypothesis, prefix_beam_search
 from mirrorchat.wenet.features import fbank

@@ -27,8 +27,9 @@ from mirrorchat.embedded.engines import (
 from mirrorchat.embedded.voice_tint import TintVoice
 from mirrorchat.embedded.workers.espeak import _decode
 from mirrorchat.embedded.workers.process import WorkerProcesses
-from mirrorchat.engines import Context, Language, Message, Priority, Voice, VoiceKind
+from mirrorchat.engines import Language, Message, Priority, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, DeadlineExceeded, ModelNotInstalled, RecognitionFailed, SynthesisFailed
+from mirrorchat.turn.context import Context
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 RATE_HZ = 16_000

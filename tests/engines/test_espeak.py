@@ -15,8 +15,9 @@ import pytest
 
 from mirrorchat.embedded.workers.espeak import _PHONEMES_OF_CHARACTERS, Espeak, Spoken, _decode, split_runs
 from mirrorchat.embedded.workers.process import WorkerFailed, WorkerProcesses
-from mirrorchat.engines import Context, Language
+from mirrorchat.engines import Language
 from mirrorchat.errors import ClientGone, DeadlineExceeded, SynthesisFailed
+from mirrorchat.turn.context import Context
 
 WAIT_S = 30.0
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE

@@ -14,7 +14,7 @@ from support.speech import UNREADABLE, say
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer
-from mirrorchat.engines import BatchStats, Context, Engines, Language, Transcript, Voice
+from mirrorchat.engines import BatchStats, Engines, Language, Transcript, Voice
 from mirrorchat.errors import (
     ChatInterrupted,
     ClientGone,
@@ -28,6 +28,7 @@ from mirrorchat.llm import ChatClient
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.settings import ChatApi
 from mirrorchat.turn.admission import Admission
+from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings
 from mirrorchat.turn.sessions import Session, Sessions
 from mirrorchat.turn.stopwatch import Stopwatch

@@ -16,7 +16,8 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.voice_tint import PROFILE_SIZE, SAMPLE_RATE_HZ, Profile, TintVoice, VoiceTint
 from mirrorchat.embedded.workers.espeak import _decode
 from mirrorchat.embedded.workers.process import WorkerProcesses
-from mirrorchat.engines import Context, VoiceKind
+from mirrorchat.engines import VoiceKind
+from mirrorchat.turn.context import Context
 
 Say = Callable[[str, str], Audio]
 ProfileOf = Callable[[str, str], Profile]

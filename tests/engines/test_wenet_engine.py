@@ -12,7 +12,6 @@ import pytest
 import torch
 from support.wenet_reference import DATA
 
-from mirrorchat.engines import Context
 from mirrorchat.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -22,6 +21,7 @@ from mirrorchat.errors import (
     ShuttingDown,
 )
 from mirrorchat.hardware.device_lock import DeviceLock
+from mirrorchat.turn.context import Context
 from mirrorchat.wenet.batch import NOTHING, U2Batches
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.ctc.context import ContextGraph

@@ -33,7 +33,8 @@ from support.speech import say_wav
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import EmbeddedRecognizer
-from mirrorchat.engines import Cancel, Language
+from mirrorchat.engines import Language
+from mirrorchat.turn.context import Context
 
 KEY = "sk-of-the-api-0123456789"
 ENGLISH_ANSWER = "The best way to learn is to listen and to speak every day."
@@ -115,7 +116,7 @@ def test_the_spoken_answer_has_the_words_of_the_api(server: RunningServer) -> No
     assert reply["voice"]["kind"] == "tint"
     recognizer = EmbeddedRecognizer()
     try:
-        heard = recognizer.recognize(sound_of(reply), Language.ENGLISH, cancel=Cancel()).text.lower().split()
+        heard = recognizer.recognize(sound_of(reply), Language.ENGLISH, context=Context()).text.lower().split()
     finally:
         recognizer.close()
     wanted = ENGLISH_ANSWER.lower().strip(".").split()

@@ -18,7 +18,8 @@ from support.speech import say_wav
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import EmbeddedRecognizer
-from mirrorchat.engines import Cancel, Language
+from mirrorchat.engines import Language
+from mirrorchat.turn.context import Context
 
 CHAT_LIMIT_S = 60.0  # for all callers to reach the chat
 FORMS = ("whole", "streamed")
@@ -194,7 +195,7 @@ def test_each_of_eight_hears_their_own_answers_words_and_nobody_elses(embedded: 
             assert got.reply == caller.reply
             if caller.heard:
                 audio = Audio((got.samples / 32768).astype(np.float32), 24_000)
-                heard = recognizer.recognize(audio, Language.ENGLISH, cancel=Cancel()).text.lower().split()
+                heard = recognizer.recognize(audio, Language.ENGLISH, context=Context()).text.lower().split()
                 assert everybodys & set(heard) == caller.heard, heard
     finally:
         recognizer.close()

@@ -22,7 +22,8 @@ from support.stream_client import read_until
 from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import EmbeddedRecognizer
 from mirrorchat.embedded.voice_tint import VoiceTint
-from mirrorchat.engines import Cancel, Language
+from mirrorchat.engines import Language
+from mirrorchat.turn.context import Context
 
 TEXT = "The answer is blue. Here is a second sentence, which is spoken after the first one."
 FORMATS = {
@@ -64,7 +65,7 @@ def test_the_words_are_those_of_the_text(openai_scene: Scene) -> None:
     recognizer = EmbeddedRecognizer()
     try:
         audio = spoken(openai_scene.base_url)
-        words = recognizer.recognize(audio, Language.ENGLISH, cancel=Cancel()).text.lower().split()
+        words = recognizer.recognize(audio, Language.ENGLISH, context=Context()).text.lower().split()
     finally:
         recognizer.close()
     assert {"answer", "second", "first"} & set(words), words
@@ -197,7 +198,7 @@ def speech_processes(worker_pid: int) -> list[int]:
         int(child)
         for task in Path(f"/proc/{worker_pid}/task").iterdir()
         for child in (task / "children").read_text().split()
-        if b"espeak_child" in Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"espeak_worker" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
 
 

@@ -20,10 +20,11 @@ from mirrorchat import synth
 from mirrorchat.app import create_app
 from mirrorchat.audio.samples import Samples
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer, ParrotChat
-from mirrorchat.engines import Context, Engines, Language, Priority, Voice
+from mirrorchat.engines import Engines, Language, Priority, Voice
 from mirrorchat.errors import NotReady, RecognitionFailed, SynthesisFailed
 from mirrorchat.settings import Settings
 from mirrorchat.synth import XttsSynthesizer
+from mirrorchat.turn.context import Context
 from mirrorchat.xtts.decode import Vocoder
 from mirrorchat.xtts.vocoder import VocoderStream
 

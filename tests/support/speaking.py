@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Context, Language, Priority
+from mirrorchat.engines import Language, Priority
 from mirrorchat.synth import XttsSynthesizer
+from mirrorchat.turn.context import Context
 from mirrorchat.xtts.voice import XttsVoice
 from support.xtts_texts import ENGLISH
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.clock import FakeClock
 
-from mirrorchat.engines import Context
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown
 from mirrorchat.turn.admission import (
     MAX_ORPHANS,
@@ -26,6 +25,7 @@ from mirrorchat.turn.admission import (
     Slot,
     Ticket,
 )
+from mirrorchat.turn.context import Context
 
 LONG = 1000.0
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mirrorchat.engines import Context
 from mirrorchat.errors import ClientGone, DeadlineExceeded, ShuttingDown
+from mirrorchat.turn.context import Context
 
 GONE = ClientGone("the caller hung up")
 LONG_S = 30.0
@@ -69,7 +69,12 @@ def test_what_comes_is_returned() -> None:
     context = Context.after(LONG_S)
     numbers: queue.Queue[int] = queue.Queue()
     result: Future[str] = Future()
-    timer = threading.Timer(0.05, lambda: (numbers.put(1), result.set_result("done")))
+
+    def come() -> None:
+        numbers.put(1)
+        result.set_result("done")
+
+    timer = threading.Timer(0.05, come)
     timer.start()
     assert context.wait(numbers) == 1
     assert context.wait(result) == "done"

@@ -26,8 +26,8 @@ def modules() -> dict[str, Path]:
 
 
 def home(module: str) -> str:
-    """Return where a module stands in the table: its package, or itself at the top."""
-    return module.rpartition(".")[0] or module
+    """Return where a module stands in the table: its package, or itself, at the top or where it has a row of its own."""
+    return module if module in listed() else module.rpartition(".")[0] or module
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ from mirrorchat.audio.decoding import decode, require_speakable
 from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.client.terminal import Waiting
 from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
-from mirrorchat.engines import Context, Engines, Language, Priority, Transcript, Voice
+from mirrorchat.engines import Engines, Language, Priority, Transcript, Voice
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.server.answers import engines_json, engines_used
 from mirrorchat.server.form import split_hotwords
@@ -19,6 +19,7 @@ from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Admission
+from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Done, Error
 from mirrorchat.turn.stopwatch import Stopwatch
 

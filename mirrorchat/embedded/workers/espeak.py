@@ -10,8 +10,9 @@ import numpy.typing as npt
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.embedded.workers.espeak_worker import HEADER
 from mirrorchat.embedded.workers.process import WorkerFailed, WorkerProcesses
-from mirrorchat.engines import Context, Language
+from mirrorchat.engines import Language
 from mirrorchat.errors import SynthesisFailed
+from mirrorchat.turn.context import Context
 
 # klatt4 is the variant that is understood best: pocketsphinx errs on 22 % of its words, on 50 % of the default voice's.
 VOICES = {Language.ENGLISH: "en-us+klatt4", Language.CHINESE: "cmn+klatt4"}

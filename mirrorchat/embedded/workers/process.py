@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mirrorchat.embedded.workers.serve import ANSWER, MAX_FRAME_BYTES, REQUEST
-from mirrorchat.engines import Context
+from mirrorchat.turn.context import Context
 
 RETRY_S = 5.0  # no further start is tried for so long after a failed one
 
