@@ -1,4 +1,11 @@
-"""The seams between the turn and the engines: protocols and result types."""
+"""The three stages of a turn: protocols that their engines implement, and the types of their results.
+
+    recognizer  speech -> Transcript
+    chat model  messages -> text in pieces
+    synthesizer text and a Voice -> speech in pieces
+
+An engine holds weights and is shared by all callers; whatever belongs to one turn is passed to it and returned.
+"""
 
 import enum
 import math
@@ -40,7 +47,7 @@ class Language(enum.StrEnum):
 
 
 class Priority(enum.IntEnum):
-    """How urgent a sentence is to its listener: the first one is waited for, later ones play after it."""
+    """How urgent a sentence is: its listener waits for the first one, and later ones play after it."""
 
     FIRST = 0
     LATER = 1
@@ -48,7 +55,7 @@ class Priority(enum.IntEnum):
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What answers at a stage: `name` (as in the settings), `model`, `device`, and `reason` why it was chosen."""
+    """The engine of one stage: its `name` in the settings, its `model`, its `device`, and the `reason` for the choice."""
 
     name: str
     model: str
@@ -95,11 +102,11 @@ class Transcript:
 
 @dataclass(frozen=True)
 class PartialTranscript:
-    """What has been said so far of speech that goes on.
+    """The text of unfinished speech so far.
 
-    `text` is written as if speech ended here, and may change. `stable_text` is its beginning that no later sound can
-    change: every later text, and the transcript, begins with it. It ends with a whole word; a Chinese character is one.
-    `heard_s` are the seconds of sound that the text covers.
+    `text` is written as if the speech ended here, and may change. `stable_text` is its beginning that no later sound
+    can change: every later text, and the transcript, begins with it. It ends with a whole word (or Chinese character).
+    The text covers `heard_s` seconds of sound.
     """
 
     text: str
@@ -115,8 +122,8 @@ class Message:
     content: str
 
 
-SPEECH_NEEDED_S = 1.0  # of speech in its references; with less a voice stays neutral
-REFERENCE_LIMIT_S = 30.0  # of its references: as much as XTTS takes
+SPEECH_NEEDED_S = 1.0  # with less speech in its references a voice stays neutral
+REFERENCE_LIMIT_S = 30.0  # of speech in its references: XTTS takes no more
 
 
 def too_little_speech(speech_s: float) -> str:
@@ -125,7 +132,7 @@ def too_little_speech(speech_s: float) -> str:
 
 
 class VoiceKind(enum.StrEnum):
-    """How close a voice is to the asker's: cloned, coloured toward it, or nobody's in particular."""
+    """How a voice relates to the asker's: cloned from it, tinted with its pitch and timbre, or unrelated to it."""
 
     CLONE = "clone"
     TINT = "tint"
@@ -147,11 +154,11 @@ class Voice:
         raise NotImplementedError(f"{type(self).__name__} cannot be kept")
 
 
-SpeakerEmbedding = npt.NDArray[np.float64]  # 1-D; what its numbers mean is the synthesizer's that made it
+SpeakerEmbedding = npt.NDArray[np.float64]  # 1-D; only the synthesizer that computed it knows its dimensions
 
 
 def judge_similarity(similarity: float, *, same_from: float, different_to: float) -> bool | None:
-    """Return whether two speakers are the same one: True, False, or None in doubt, between the two limits."""
+    """Return whether two speakers are the same: True from `same_from` on, False up to `different_to`, else None."""
     if similarity >= same_from:
         return True
     return False if similarity <= different_to else None
@@ -170,51 +177,66 @@ class Recognizer(Protocol):
         hotwords: Sequence[str] = (),
         context: Context,
     ) -> Transcript:
-        """Return what is said in `audio` (any rate). No words give an empty text, never an error.
+        """Return the transcript of `audio`.
 
-        Raises DeadlineExceeded at `deadline`, and the reason of `cancel`, soon after it is set.
+        Arguments:
+            audio: the recording, at any sample rate.
+            language: the language that is spoken in it.
+            hotwords: words that the recognizer prefers, such as names; an engine without them ignores this.
+            context: ends the recognition early.
+
+        Returns:
+            The transcript. Its text is empty where no words were heard.
+
+        Raises:
+            RecognitionFailed, ServerBusy: the engine failed, or too many recordings wait.
+            DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         ...
 
     def check_ready(self) -> None:
-        """Raise NotReady when the engine, once loaded, can recognize no more."""
+        """Raise NotReady if the engine, once loaded, cannot recognize any more."""
         ...
 
     def close(self) -> None: ...
 
 
 class Listening(Protocol):
-    """One caller who still speaks. For one thread at a time; `close` may come from any, and frees what it holds."""
+    """The recognition of one caller who is still speaking. For one thread at a time; any thread may call `close`."""
 
     def hear(self, audio: Audio) -> PartialTranscript:
-        """Take a further piece (any length; the rate of the first) and return what has been said so far.
+        """Add a piece of the recording and return the text so far.
 
-        Raises AudioTooLong beyond the recognizer's limit, NonFiniteAudio and ValueError: that piece is not taken, and
-        the others stay. ServerBusy: it is taken, and computed with the next call. After any other error of the tree
-        (the deadline's, the reason of the cancel, ...) this listening is closed; closed, it raises ValueError.
+        Arguments:
+            audio: the next piece, of any length, at the sample rate of the first one.
+
+        Raises:
+            AudioTooLong, NonFiniteAudio, ValueError: the piece is rejected; the earlier ones stay.
+            ServerBusy: the piece is kept, and computed with the next call.
+            Any other error of the tree closes the recognition; after that, ValueError is raised.
         """
         ...
 
     def finish(self) -> Transcript:
-        """Return what has been said and close. Raises as `hear` does; after ServerBusy it may be called again."""
+        """Return the transcript and close. Raises as `hear` does; after ServerBusy it may be called again."""
         ...
 
     def close(self) -> None:
-        """Forget what was heard. A second call does nothing."""
+        """Free what is held for the caller. A second call does nothing."""
         ...
 
 
 @runtime_checkable
 class Streams(Protocol):
-    """A recognizer that listens while the caller still speaks."""
+    """A recognizer that can recognize while the caller is still speaking."""
 
     @property
     def streams(self) -> bool:
-        """Whether text comes before the end; else partials are empty, and `finish` recognizes the whole."""
+        """Whether partial transcripts hold text; otherwise they are empty, and `finish` recognizes the whole."""
         ...
 
     def listen(self, language: Language, *, hotwords: Sequence[str] = (), context: Context) -> Listening:
-        """Begin to listen, until `deadline` at most. Raises ServerBusy when too many speak already."""
+        """Start a recognition, which lasts until `context` ends. Raises ServerBusy if too many callers speak already."""
         ...
 
 
@@ -226,10 +248,17 @@ class ChatModel(Protocol):
     def stream(
         self, messages: Sequence[Message], *, context: Context, failed: Sequence[ChatFailure] = ()
     ) -> Iterator[str]:
-        """Yield the answer in pieces as they come.
+        """Yield the answer in pieces of text as they arrive.
 
-        APIs named in `failed` (from an earlier ChatInterrupted of the same turn) are not tried again. Raises
-        NoChatApi when none answered, ChatInterrupted when a stream broke after its first piece was yielded.
+        Arguments:
+            messages: the conversation, oldest first; the last one is the question.
+            context: ends the answer early.
+            failed: APIs that an earlier ChatInterrupted of the same turn named; they are not tried again.
+
+        Raises:
+            NoChatApi: no API answered.
+            ChatInterrupted: a stream broke after its first piece was yielded.
+            DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         ...
 
@@ -244,19 +273,29 @@ class Synthesizer(Protocol):
 
     @property
     def voice_model(self) -> str:
-        """Return what its voices are computed with: a voice is of use where this is the same."""
+        """Return the name of the model that computes its voices; only a voice of the same model can be restored."""
         ...
 
     def voice(self, references: Sequence[Audio]) -> Voice:
-        """Return the voice heard in `references`, or a neutral one that says why it is neutral."""
+        """Return the voice of the speaker in `references`.
+
+        Arguments:
+            references: recordings of one speaker, each at any sample rate; at most REFERENCE_LIMIT_S seconds count.
+
+        Returns:
+            The voice; a neutral one, whose reason says why, with less than SPEECH_NEEDED_S seconds of speech.
+
+        Raises:
+            SynthesisFailed: the model failed.
+        """
         ...
 
     def restore(self, data: bytes) -> Voice:
-        """Return the voice whose `to_bytes` gave `data`. Raises ValueError for anything else, whatever it holds."""
+        """Return the voice whose `to_bytes` made `data`. Raises ValueError for any other bytes."""
         ...
 
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
-        """Return what tells the speaker of `speech` (any rate, trimmed to speech) from others, or None if nothing does.
+        """Return the speaker embedding of `speech` (any rate, trimmed to speech), or None if it tells nothing.
 
         It costs far less than `voice`. Embeddings of one speaker may be averaged.
         """
@@ -277,15 +316,30 @@ class Synthesizer(Protocol):
         context: Context,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
-        """Yield `text` (written form) as speech at `sample_rate`, in order, nothing lost however long it is.
+        """Yield the speech of `text` in pieces, in order.
 
-        While `awaited` says that the listener has nearly nothing left to hear, what is there of a LATER sentence comes
-        at once.
+        Arguments:
+            text: one sentence or more, as written; the engine normalizes it and splits it to its limits.
+            voice: a voice of this engine.
+            language: the language to read the text in.
+            seed: where sampling starts; the same text, voice and seed give the same samples.
+            priority: FIRST for the sentence that the listener waits for.
+            context: ends the speech early.
+            buffer_low: returns True when the playout buffer is nearly empty. A LATER sentence then yields its chunks
+                as they are made, instead of waiting for the whole piece.
+
+        Yields:
+            Audio at `sample_rate`; nothing for a text without a word.
+
+        Raises:
+            SynthesisFailed: this sentence cannot be spoken; others can.
+            ServerBusy: too many sentences wait.
+            DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         ...
 
     def check_ready(self) -> None:
-        """Raise NotReady when the engine, once loaded, can speak no more."""
+        """Raise NotReady if the engine, once loaded, cannot speak any more."""
         ...
 
     def close(self) -> None: ...
@@ -307,7 +361,7 @@ class BatchStats:
 
 @runtime_checkable
 class Batched(Protocol):
-    """A synthesizer that can say how full its batch is."""
+    """A synthesizer that decodes a batch, and reports its load."""
 
     def stats(self) -> BatchStats: ...
 
@@ -321,20 +375,20 @@ class CountsFailures(Protocol):
 
 @dataclass(frozen=True)
 class Engines:
-    """What answers at each stage. One engine may serve both languages."""
+    """The engine of each stage. One engine may serve both languages."""
 
     recognizers: Mapping[Language, Recognizer]
     chat: ChatModel
     synthesizers: Mapping[Language, Synthesizer]
 
     def infos(self) -> dict[str, EngineInfo]:
-        """Return what runs, by stage: `recognizer.zh`, `recognizer.en`, `chat`, `synthesizer.zh`, `synthesizer.en`."""
+        """Return the engines by stage: `recognizer.zh`, `recognizer.en`, `chat`, `synthesizer.zh`, `synthesizer.en`."""
         stages = {f"recognizer.{language.code}": engine.info for language, engine in self.recognizers.items()}
         stages["chat"] = self.chat.info
         return stages | {f"synthesizer.{language.code}": engine.info for language, engine in self.synthesizers.items()}
 
     def check_ready(self) -> None:
-        """Raise NotReady when an engine can answer no more."""
+        """Raise NotReady if an engine cannot answer any more."""
         for recognizer in self.recognizers.values():
             recognizer.check_ready()
         for synthesizer in self.synthesizers.values():
