@@ -41,7 +41,7 @@ from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network
 from mirrorchat.xtts.sampling import LOOP_TOKENS, Sampling
-from mirrorchat.xtts.text import TextCutter, read_as
+from mirrorchat.xtts.text import TextSplitter, read_as
 from mirrorchat.xtts.utterance import FinishReason, Request
 from mirrorchat.xtts.vocoder import StreamingVocoder, fade_out
 from mirrorchat.xtts.voice import DIFFERENT_TO, SAME_FROM, XttsVoice, similarity
@@ -250,8 +250,8 @@ class XttsSynthesizer:
         def count_tokens(piece: str) -> int:
             return len(network.tokenizer.encode(_as_read(piece), lang=read_as(piece, language).code))
 
-        cutter = TextCutter(language, count_tokens, token_limit=int(self._config.model_args.gpt_max_text_tokens))
-        return cutter.cut(normalize_text(text, language))
+        splitter = TextSplitter(language, count_tokens, token_limit=int(self._config.model_args.gpt_max_text_tokens))
+        return splitter.split(normalize_text(text, language))
 
     def _request(
         self,

@@ -1,7 +1,7 @@
-"""XTTS v2's files on disk: the weights as tensors (safetensors, or the released pickle), and the studio speakers.
+"""The files of XTTS v2: the weights, as safetensors or as the released pickle, and the studio speakers.
 
-Needs torch and safetensors, not coqui-tts: the configuration objects inside the released pickle are read as inert
-records, so nothing of what a pickle names is ever run.
+This module needs torch and safetensors, but not coqui-tts. It reads the configuration objects in the released pickle as
+inert records, so it never runs code that a pickle names.
 """
 
 import pickle
@@ -25,7 +25,7 @@ PICKLE_FILE = "model.pth"  # as released
 SPEAKERS_FILE = "speakers_xtts.safetensors"
 SPEAKERS_PICKLE_FILE = "speakers_xtts.pth"  # as released
 
-# What the released pickle holds beside tensors: its training configuration, under the names of two coqui-tts versions.
+# The released pickle also holds its training configuration, with the class names of two versions of coqui-tts.
 CONFIGURATION_CLASSES = (
     "TTS.config.shared_configs.BaseDatasetConfig",
     "TTS.tts.configs.xtts_config.XttsArgs",
@@ -35,7 +35,7 @@ CONFIGURATION_CLASSES = (
     "TTS.tts.models.xtts.XttsAudioConfig",
 )
 TRAINING_ONLY = ("torch_mel_spectrogram_style_encoder", "torch_mel_spectrogram_dvae", "dvae")
-# Second names of tensors that `gpt.gpt` and `gpt.mel_embedding` hold, and causal masks that older versions stored.
+# Aliases of tensors in `gpt.gpt` and `gpt.mel_embedding`, and causal masks that older versions stored.
 ALIASES = re.compile(r"gpt\.gpt_inference\.|gpt\.gpt\.wte\.|gpt\.gpt\.h\.\d+\.attn\.(masked_)?bias$")
 OLD_WEIGHT_NORM = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 
@@ -44,17 +44,17 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Speaker:
-    """A speaker's conditioning: `gpt_cond_latent` (1, 32, 1024) and `speaker_embedding` (1, 512, 1), both float32."""
+    """The conditioning on a speaker: `gpt_cond_latent` (1, 32, 1024), `speaker_embedding` (1, 512, 1), float32."""
 
     gpt_cond_latent: torch.Tensor
     speaker_embedding: torch.Tensor
 
 
 def read_weights(folder: Path) -> Weights:
-    """Return the weights in `folder` under the names that coqui-tts's XTTS gives its parameters, memory-mapped.
+    """Return the weights in `folder`, memory-mapped, with the parameter names of coqui-tts's XTTS.
 
-    Nothing in the folder is written. Raises ModelNotInstalled when a file is missing, ConfigurationError when the
-    weights are damaged or are not a checkpoint.
+    Writes nothing. Raises ModelNotInstalled if a file is missing, ConfigurationError if the weights are damaged or are
+    not a checkpoint.
     """
     check_files(folder)
     path = weights_path(folder)
@@ -63,7 +63,7 @@ def read_weights(folder: Path) -> Weights:
 
 
 def check_files(folder: Path) -> None:
-    """Raise ModelNotInstalled, naming the folder and what is missing from it."""
+    """Raise ModelNotInstalled, which names the missing files, if the folder is incomplete."""
     missing = [name for name in (CONFIG_FILE, VOCABULARY_FILE) if not (folder / name).is_file()]
     if not weights_path(folder).is_file():
         missing.append(f"{WEIGHTS_FILE} (or {PICKLE_FILE})")
@@ -72,13 +72,13 @@ def check_files(folder: Path) -> None:
 
 
 def weights_path(folder: Path) -> Path:
-    """Return the file that the weights are read from: the converted one where there is one."""
+    """Return the file of the weights: the converted one if the folder has it, otherwise the released one."""
     converted = folder / WEIGHTS_FILE
     return converted if converted.is_file() else folder / PICKLE_FILE
 
 
 def canonical(weights: Mapping[str, torch.Tensor]) -> Weights:
-    """Return `weights` without a trainer's prefix, training-only parts, second names and old weight-norm names."""
+    """Return `weights` without the prefix of a trainer, training-only parts, aliases and old weight-norm names."""
     renamed = {name.removeprefix("xtts."): tensor for name, tensor in weights.items()}
     kept = {
         name: tensor
@@ -89,7 +89,7 @@ def canonical(weights: Mapping[str, torch.Tensor]) -> Weights:
 
 
 def read_safetensors(path: Path) -> Weights:
-    """Return the tensors of a safetensors file, memory-mapped. Raises ConfigurationError when it is damaged."""
+    """Return the tensors of a safetensors file, memory-mapped. Raises ConfigurationError if it is damaged."""
     try:
         return safetensors.torch.load_file(path, device="cpu")
     except (safetensors.SafetensorError, OSError) as error:
@@ -97,7 +97,7 @@ def read_safetensors(path: Path) -> Weights:
 
 
 def weights_in_pickle(path: Path) -> Weights:
-    """Return the table of weights in the released checkpoint at `path`. Raises ConfigurationError when it has none."""
+    """Return the weights in the released checkpoint at `path`. Raises ConfigurationError if it has none."""
     checkpoint = read_pickle(path)
     weights = checkpoint.get("model", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
@@ -106,10 +106,10 @@ def weights_in_pickle(path: Path) -> Weights:
 
 
 def read_pickle(path: Path) -> Any:
-    """Return what a torch checkpoint holds, tensors memory-mapped, its configuration objects as inert records.
+    """Return the content of a torch checkpoint: tensors memory-mapped, configuration objects as inert records.
 
-    Raises ConfigurationError when the file is damaged, or names anything but tensors, plain values and
-    CONFIGURATION_CLASSES; then nothing of it has been run.
+    Raises ConfigurationError, before anything of it has run, if the file is damaged, or names anything but tensors,
+    plain values and CONFIGURATION_CLASSES.
     """
     inert: list[Any] = [(type(name, (), {"__module__": __name__}), name) for name in CONFIGURATION_CLASSES]
     try:
@@ -125,7 +125,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def read_speakers(folder: Path) -> dict[str, Speaker]:
-    """Return the studio speakers that come with the model, by name; empty when their file is not in `folder`."""
+    """Return the studio speakers of the model by name; none if `folder` does not have their file."""
     if (folder / SPEAKERS_FILE).is_file():
         return _speakers_from(read_safetensors(folder / SPEAKERS_FILE))
     path = folder / SPEAKERS_PICKLE_FILE

@@ -1,10 +1,11 @@
-"""HiFi-GAN's generator in torch, as XTTS's vocoder uses it: what makes samples of frames.
+"""The generator of HiFi-GAN in torch, which turns the frames of XTTS's vocoder into samples.
 
-Kong et al., 2020, arXiv:2010.05646, as coqui-tts's `HifiDecoder` conditions it on a speaker. It runs on any device and
-is the reference for the one in C++ (mirrorchat/xtts/native_vocoder.py).
+The network is that of Kong et al. (arXiv 2010.05646), conditioned on a speaker as in coqui-tts's `HifiDecoder`. It runs
+on any device and is the reference for the generator in C++ (xtts/native_vocoder.py).
 
-Convolutions over time are written as 2-D ones of height 1 with channels last, the layout that oneDNN computes in: up
-to 1.6 times faster than `conv1d` in float32. bfloat16 takes a third of float32's time on a CPU with AMX.
+Convolutions over time are computed as 2-D convolutions of height 1 with channels last, which is oneDNN's own layout.
+They are up to 1.6 times as fast as `conv1d` in float32. bfloat16 takes a third of the time of float32 on a CPU with
+AMX.
 """
 
 import math
@@ -16,25 +17,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SLOPE = 0.1  # of the leaky rectifiers inside the generator
-LAST_SLOPE = 0.01  # of the one before the last convolution: torch's default
+SLOPE = 0.1  # of the leaky ReLUs in the generator
+LAST_SLOPE = 0.01  # of the one before the last convolution, which has torch's default
 
 
 @dataclass(frozen=True)
 class Window:
-    """Frames of an utterance, of which those after the first `skipped` become samples, `kept` of them."""
+    """Frames of an utterance. The first `skipped` are context; the next `kept` become samples."""
 
     frames: Tensor  # (n, D) float32
-    conditions: list[Tensor]  # of the speaker, from the same generator's `condition`
+    conditions: list[Tensor]  # of the speaker, from `condition` of the same generator
     skipped: int
     kept: int
 
 
 class _Convolution:
-    """A folded copy of a 1-D convolution with its weight as (out, in, 1, kernel), channels last."""
+    """A copy of a 1-D convolution without weight norm, with weights (out, in, 1, kernel), channels last."""
 
     def __init__(self, module: nn.Conv1d, dtype: torch.dtype) -> None:
-        # Reading `weight` multiplies weight norm out; the module's own tensors are neither changed nor shared.
+        # Reading `weight` computes the weight norm; the tensors of the module are neither changed nor shared.
         self._weight = _channels_last(module.weight, dtype)
         self._bias = None if module.bias is None else module.bias.detach().to(dtype, copy=True)
         self._padding, self._dilation = int(module.padding[0]), module.dilation[0]
@@ -46,22 +47,22 @@ class _Convolution:
         return F.conv2d(x, self._weight, self._bias, padding=(0, self._padding), dilation=(1, self._dilation))
 
     def inputs_of(self, first: int, last: int) -> tuple[int, int]:
-        """Return the first and the last input that the outputs `first` to `last` depend on."""
+        """Return the first and the last input frame that outputs `first` to `last` depend on."""
         return first - self._padding, last - self._padding + self._span
 
 
 class _Upsampling:
-    """A folded copy of a transposed 1-D convolution, computed as a plain one.
+    """A copy of a transposed 1-D convolution without weight norm, computed as a plain convolution.
 
-    Each input gives `stride` outputs, which with channels last are the channels of a convolution over the inputs, lying
-    in memory in the right order. oneDNN's transposed convolution is many times slower when there are few channels.
+    Each input gives `stride` outputs. With channels last, these are the channels of a convolution over the inputs, in
+    the right order in memory. oneDNN's transposed convolution is many times slower with few channels.
     """
 
     def __init__(self, module: nn.ConvTranspose1d, dtype: torch.dtype) -> None:
         self.stride, self._padding, self._kernel = module.stride[0], int(module.padding[0]), module.kernel_size[0]
         first, last = self.inputs_of(0, self.stride - 1)
         self._reach = max(-first, last)
-        weight = module.weight.detach()  # (in, out, kernel), weight norm multiplied out
+        weight = module.weight.detach()  # (in, out, kernel), with the weight norm
         taps = weight.new_zeros(self.stride, weight.shape[1], weight.shape[0], 2 * self._reach + 1)
         for phase in range(self.stride):
             for tap in range(taps.shape[-1]):
@@ -73,18 +74,18 @@ class _Upsampling:
         self._bias = module.bias.detach().to(dtype).repeat(self.stride)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the (B, out, 1, stride T) that `x`, (B, in, 1, T), is stretched to."""
+        """Return `x` (B, in, 1, T), upsampled to (B, out, 1, stride T)."""
         y = F.conv2d(x.to(self._weight.dtype), self._weight, self._bias, padding=(0, self._reach)).permute(0, 2, 3, 1)
         return y.reshape(len(x), 1, self.stride * x.shape[-1], -1).permute(0, 3, 1, 2)
 
     def inputs_of(self, first: int, last: int) -> tuple[int, int]:
-        """Return the first and the last input that the outputs `first` to `last` depend on."""
+        """Return the first and the last input frame that outputs `first` to `last` depend on."""
         earliest = first + self._padding - self._kernel + 1
         return -(-earliest // self.stride), (last + self._padding) // self.stride
 
 
 def _channels_last(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a copy of `weight`, (out, in, kernel), as one of 2-D convolutions of height 1."""
+    """Return a copy of `weight` (out, in, kernel) for a 2-D convolution of height 1."""
     return weight.detach().to(dtype, copy=True).unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
 
@@ -93,7 +94,7 @@ ResidualBlock = list[tuple[_Convolution, _Convolution]]
 
 @dataclass(frozen=True)
 class _Stage:
-    """One upsampling of the generator and the residual blocks whose mean follows it."""
+    """One upsampling of the generator, followed by the mean of its residual blocks."""
 
     up: _Upsampling
     blocks: list[ResidualBlock]
@@ -106,7 +107,7 @@ class _Stage:
         return total.div_(len(self.blocks))
 
     def inputs_of(self, first: int, last: int) -> tuple[int, int]:
-        """Return the first and the last input that the outputs `first` to `last` depend on."""
+        """Return the first and the last input frame that outputs `first` to `last` depend on."""
         reaches = []
         for block in self.blocks:
             reach = first, last
@@ -123,9 +124,9 @@ def _residual(x: Tensor, block: ResidualBlock) -> Tensor:
 
 
 class Generator:
-    """HiFi-GAN's generator with weight norm folded in; shares nothing with the module it is made from.
+    """The generator of HiFi-GAN with computed weight norms. It shares no memory with `module`.
 
-    Convolutions round their inputs to `dtype`; what they add up to stays float32, which gains 4 dB in bfloat16.
+    Convolutions round their inputs to `dtype`. The sums stay float32, which improves bfloat16 by 4 dB.
     """
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
@@ -136,12 +137,12 @@ class Generator:
             _Stage(_Upsampling(up, dtype), blocks[index * count : (index + 1) * count])
             for index, up in enumerate(module.ups)
         ]
-        self.last = _Convolution(module.conv_post, torch.float32)  # what it rounds would be heard as it is
+        self.last = _Convolution(module.conv_post, torch.float32)  # its rounding errors would be audible
         layers = [module.cond_layer, *module.conds]
         self._condition_layers = [(each.weight.detach().clone(), each.bias.detach().clone()) for each in layers]
 
     def samples(self, windows: Sequence[Window]) -> list[Tensor]:
-        """Return the samples of each window's kept frames, 1-D float32; the windows are of the same length."""
+        """Return the samples of the kept frames of each window, 1-D float32. All windows have the same length."""
         frames = torch.stack([window.frames.T.unsqueeze(1) for window in windows])  # (B, D, 1, n)
         conditions = [torch.cat(each) for each in zip(*(window.conditions for window in windows), strict=True)]
         rows = self._compute(frames.contiguous(memory_format=torch.channels_last), conditions)
@@ -152,23 +153,23 @@ class Generator:
         ]
 
     def _compute(self, x: Tensor, conditions: Sequence[Tensor]) -> Tensor:
-        """Return the samples, (B, 256 n) float32, of frames `x` (B, D, 1, n) with `conditions` from `condition`."""
+        """Return the samples (B, 256 n) float32 of the frames `x` (B, D, 1, n), with `conditions` from `condition`."""
         x = self.first(x) + conditions[0]
         for stage, condition in zip(self.stages, conditions[1:], strict=True):
             x = stage(x, condition)
         return self.last(F.leaky_relu_(x, LAST_SLOPE)).tanh_()[:, 0, 0]
 
     def condition(self, embedding: Tensor) -> list[Tensor]:
-        """Return what a speaker `embedding` (1, 512, 1) adds before each stage and after the first convolution."""
+        """Return the conditioning of each layer for a speaker `embedding` (1, 512, 1)."""
         return [F.conv1d(embedding, *layer).unsqueeze(2) for layer in self._condition_layers]
 
     @property
     def hop(self) -> int:
-        """Samples for each frame."""
+        """Samples per frame."""
         return math.prod(stage.up.stride for stage in self.stages)
 
     def context(self) -> int:
-        """Return how many frames on either side a frame's samples depend on: 13 in XTTS v2."""
+        """Return the number of frames on either side that the samples of a frame depend on: 13 in XTTS v2."""
         first, last = self.last.inputs_of(0, self.hop - 1)
         for stage in reversed(self.stages):
             first, last = stage.inputs_of(first, last)

@@ -1,7 +1,8 @@
-"""XTTS's matrix products in torch, with weights kept in as many bits as a mode says.
+"""The linear layers of XTTS's GPT in torch, with weights of different types.
 
-What bounds decoding is how many bytes a token reads. Where the C++ library runs, it computes the modes of fewer bits
-on a CPU (`native_gpt`); these are the reference, the GPU's, and half precision for the other CPUs.
+The number of bytes that a token reads limits the speed of decoding. The C++ library computes the modes with fewer bits
+on the CPUs that it supports (`native_gpt`). This module has the reference, the modes of the GPU, and half precision for
+other CPUs.
 """
 
 import enum
@@ -17,10 +18,10 @@ Linear = Callable[[Tensor], Tensor]  # (rows, inputs) float32 -> (rows, outputs)
 
 
 class WeightMode(enum.StrEnum):
-    """How the GPT's weights are kept. The first three run on a CPU, the last two on a GPU.
+    """The type of the GPT's weights. The first three run on a CPU, `fp32` and the last two on a GPU.
 
-    `fp32` is the reference. `fp16w` keeps 16 bits (the CPU's default): two planes of whole numbers where the C++
-    library runs, else half-precision numbers. `int8` keeps 8 bits with a scale for each output, with the library only.
+    `fp32` is the reference. `fp16w`, the default on a CPU, has 16 bits: two planes of integers with the C++ library,
+    half-precision numbers without it. `int8` has 8 bits and a scale for each output, and needs the library.
     """
 
     FP32 = "fp32"
@@ -31,14 +32,15 @@ class WeightMode(enum.StrEnum):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the type of torch's activations, keys and values in the GPU's modes, float32 in the CPU's."""
+        """Return the type of torch's activations, keys and values: that of the weights on a GPU, float32 on a CPU."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.value, torch.float32)
 
 
 def make_linear(weight: Tensor, bias: Tensor, mode: WeightMode) -> Linear:
-    """Return x -> x @ weight.T + bias with `weight` (outputs, inputs) and `bias` (outputs,), float32, kept in `mode`.
+    """Return x -> x @ weight.T + bias, with the weights converted to `mode`.
 
-    Raises ConfigurationError where the CPU cannot compute in it.
+    `weight` is (outputs, inputs) and `bias` (outputs,), both float32. Raises ConfigurationError if the CPU cannot
+    compute in `mode`.
     """
     if mode is WeightMode.FP32:
         return lambda x: F.linear(x, weight, bias)

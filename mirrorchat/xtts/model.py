@@ -1,8 +1,9 @@
-"""coqui-tts's XTTS network, filled from a local folder quickly and in little memory.
+"""Fast loading of coqui-tts's XTTS network from a local folder, with little memory.
 
-coqui-tts's own loader builds the network twice at full size, fills it with random numbers and copies a checkpoint
-over them: 20-29 s and 4 GB. Here the GPT is built once on torch's `meta` device, which allocates nothing, and the
-memory-mapped tensors of the checkpoint are put in its place: about 1 s, and memory is used as pages are touched.
+The loader of coqui-tts builds the network twice at full size, initializes it with random numbers and then copies a
+checkpoint into it, which takes 20 to 29 s and 4 GB. This module builds the GPT once on torch's `meta` device, which
+allocates no memory, and then assigns the memory-mapped tensors of the checkpoint. That takes about 1 s, and memory only
+for the pages that are read.
 """
 
 import logging
@@ -26,26 +27,27 @@ from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder  # noqa: E402
 from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer  # noqa: E402
 from TTS.tts.models.xtts import Xtts  # noqa: E402
 
-NAMES_SHOWN = 4  # of the tensors that do not fit, in an error message
+NAMES_SHOWN = 4  # names of wrong tensors in an error message
 
 
 class Network(Xtts):  # type: ignore[misc]  # coqui-tts has no type information
-    """coqui-tts's XTTS, whose parts are put in by `build_network` once their sizes are known."""
+    """The XTTS of coqui-tts. `build_network` adds its parts when their sizes are known."""
 
     def init_models(self) -> None:
-        """Do nothing: called by Xtts's constructor, before the vocabulary and the checkpoint are known."""
+        """Do nothing. The constructor of Xtts calls this before the vocabulary and the checkpoint are known."""
 
     def forget_decoder(self) -> None:
-        """Let go of the GPT's layers and the vocoder, of which the decode engine has its own; voices need neither."""
+        """Free the layers of the GPT and the vocoder. The decode engine has its own, and voices need neither."""
         self.gpt.gpt = None
         self.hifigan_decoder.waveform_decoder = None
 
 
 @dataclass(frozen=True)
 class VocoderSizes:
-    """What coqui-tts fixes in its code and a checkpoint shows in its shapes. The defaults are XTTS v2's.
+    """Sizes that are constants in coqui-tts, and that the shapes of a checkpoint show. The defaults are XTTS v2's.
 
-    `channels` after the vocoder's first convolution; `filters` and `blocks` of the speaker encoder's four stages.
+    `channels` is the number after the first convolution of the vocoder; `filters` and `blocks` are those of the four
+    stages of the speaker encoder.
     """
 
     channels: int = 512
@@ -54,7 +56,7 @@ class VocoderSizes:
 
     @classmethod
     def of(cls, weights: Mapping[str, torch.Tensor]) -> "VocoderSizes":
-        """Return the sizes that `weights` have. Raises KeyError, naming the tensor that is missing."""
+        """Return the sizes of `weights`. Raises KeyError with the name of a missing tensor."""
         encoder = "hifigan_decoder.speaker_encoder.layer"
         stages = range(1, 5)
         return cls(
@@ -65,10 +67,10 @@ class VocoderSizes:
 
 
 def load_network(folder: Path) -> Network:
-    """Return the XTTS network in `folder` on the CPU, in float32, ready for voices and for the decode engine.
+    """Return the XTTS network in `folder`, float32 on the CPU, ready for voices and for the decode engine.
 
-    Raises ModelNotInstalled when a file is missing, ConfigurationError when one is damaged or the weights do not fit
-    the configuration (the tensors are named). Nothing in the folder is written.
+    Raises ModelNotInstalled if a file is missing, ConfigurationError if one is damaged or the weights do not fit the
+    configuration (the message names tensors). Writes nothing.
     """
     weights = read_weights(folder)
     config = _read_config(folder / CONFIG_FILE)
@@ -79,12 +81,12 @@ def load_network(folder: Path) -> Network:
         raise ConfigurationError(f"the weights in {folder} are not XTTS's: {error.args[0]} is missing") from error
     _check_fit(network, weights, folder)
     network.load_state_dict({name: _as_float32(tensor) for name, tensor in weights.items()}, assign=True)
-    # Not `eval()`: coqui-tts's override would build its inference GPT, which nothing here uses.
+    # Not `eval()`: the override in coqui-tts would build its inference GPT, which is not used here.
     return network.train(False).requires_grad_(False)  # type: ignore[no-any-return]
 
 
 def build_network(config: XttsConfig, tokenizer: VoiceBpeTokenizer, sizes: VocoderSizes) -> Network:
-    """Return a network with the shapes of `config`, `tokenizer` and `sizes`; its GPT has no memory yet."""
+    """Return a network with the shapes of `config`, `tokenizer` and `sizes`, whose GPT has no memory yet."""
     network = Network(config)
     network.tokenizer = tokenizer
     args = config.model_args
@@ -117,7 +119,7 @@ def _build_gpt(args: XttsArgs) -> GPT:
 
 
 def _build_vocoder(args: XttsArgs, sizes: VocoderSizes) -> HifiDecoder:
-    """Return the vocoder with its speaker encoder, on the CPU: their filter banks are computed, which meta cannot."""
+    """Return the vocoder and its speaker encoder on the CPU: their filter banks cannot be computed on `meta`."""
     vocoder = HifiDecoder(
         input_sample_rate=args.input_sample_rate,
         output_sample_rate=args.output_sample_rate,
@@ -151,7 +153,7 @@ def _read_config(path: Path) -> XttsConfig:
 
 
 def read_vocabulary(path: Path) -> VoiceBpeTokenizer:
-    """Return the tokenizer whose vocabulary is at `path`. Raises ConfigurationError when it is damaged."""
+    """Return the tokenizer with the vocabulary at `path`. Raises ConfigurationError if it is damaged."""
     try:
         return VoiceBpeTokenizer(vocab_file=path)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
@@ -159,7 +161,7 @@ def read_vocabulary(path: Path) -> VoiceBpeTokenizer:
 
 
 def _check_fit(network: Network, weights: Weights, folder: Path) -> None:
-    """Raise ConfigurationError when `weights` lack a tensor, have one too many, or one of another shape."""
+    """Raise ConfigurationError if `weights` have a missing tensor, an additional one, or one of another shape."""
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     faults = [
@@ -180,15 +182,15 @@ def _check_fit(network: Network, weights: Weights, folder: Path) -> None:
 
 
 def _as_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """Return `tensor` as float32 when it holds real numbers; a tensor that already is one stays memory-mapped."""
+    """Return `tensor` as float32 if it is floating-point; a float32 tensor stays memory-mapped."""
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
 @contextmanager
 def quiet_gpt_config() -> Iterator[None]:
-    """Hold back transformers' warning that GPT2's default begin and end tokens are outside XTTS's vocabulary.
+    """Suppress the warning of transformers that the default begin and end tokens of GPT-2 exceed XTTS's vocabulary.
 
-    It is right and means nothing here: coqui-tts hands its own begin and end tokens to every call of `generate`.
+    The warning is correct and has no effect: coqui-tts passes its own begin and end tokens to every call of `generate`.
     """
 
     def wanted(record: logging.LogRecord) -> bool:

@@ -1,6 +1,6 @@
-"""HiFi-GAN's generator in C++ (native/vocoder.cpp), for CPUs with AMX: `generator`, several times as fast.
+"""The generator of HiFi-GAN in C++ (native/vocoder.cpp), for CPUs with AMX, several times as fast as `generator`.
 
-A sample's sum is in the same order wherever in a window it lies, so cutting an utterance elsewhere changes no bit.
+The sum of each sample has the same order at any position of a window, so the cuts of an utterance do not change a bit.
 """
 
 import ctypes
@@ -27,10 +27,10 @@ class _Layer(ctypes.Structure):
 
 
 class NativeGenerator:
-    """The generator `module` with weight norm folded in; shares nothing with it, and computes on `threads` threads.
+    """The generator `module` with computed weight norms, on `threads` threads. It shares no memory with `module`.
 
-    Sums are float32. With float32 as `dtype` inputs and weights are rounded to two bfloat16 numbers each, a high and a
-    low part (16 bits of 24), with bfloat16 to one. May be used by several threads, one at a time computes.
+    Sums are float32. With `dtype` float32, each input and weight is rounded to two bfloat16 numbers, a high and a low
+    part (16 of 24 bits); with bfloat16, to one. Several threads may use it; one computes at a time.
     """
 
     def __init__(self, module: Any, dtype: torch.dtype, library: Library, threads: int) -> None:
@@ -47,15 +47,15 @@ class NativeGenerator:
             self._functions.vocoder_destroy(self._pointer)
 
     def context(self) -> int:
-        """Return how many frames on either side a frame's samples depend on: 13 in XTTS v2."""
+        """Return the number of frames on either side that the samples of a frame depend on: 13 in XTTS v2."""
         return int(self._functions.vocoder_context(self._pointer))
 
     def condition(self, embedding: Tensor) -> list[Tensor]:
-        """Return, as one 1-D tensor, what a speaker `embedding` (1, 512, 1) adds to the layers of all channels."""
+        """Return the conditioning of all layers for a speaker `embedding` (1, 512, 1), as one 1-D tensor."""
         return [torch.cat([F.conv1d(embedding, *layer).flatten() for layer in self._condition_layers])]
 
     def samples(self, windows: Sequence[Window]) -> list[Tensor]:
-        """Return the samples of each window's kept frames, 1-D float32. Raises MemoryError."""
+        """Return the samples of the kept frames of each window, 1-D float32. Raises MemoryError."""
         return [self._samples(window) for window in windows]
 
     def _samples(self, window: Window) -> Tensor:
@@ -68,8 +68,8 @@ class NativeGenerator:
         return samples
 
     def _create(self, module: Any, *, exact: bool) -> int:
-        """Return a pointer to the object in C++, which copies the weights."""
-        tensors: list[Tensor] = []  # kept until they are copied
+        """Return a pointer to the C++ object, which copies the weights."""
+        tensors: list[Tensor] = []  # alive until they are copied
         layers = [_layer(each, tensors) for each in _layers(module)]
         blocks = len(module.resblocks) // len(module.ups)
         counts = (len(module.ups), blocks, len(module.resblocks[0].convs1))
@@ -81,7 +81,7 @@ class NativeGenerator:
 
 
 def _layers(module: Any) -> Iterator[nn.Module]:
-    """Yield the convolutions in the order in which they are computed."""
+    """Yield the convolutions in the order of their computation."""
     count = len(module.resblocks) // len(module.ups)
     yield module.conv_pre
     for index, up in enumerate(module.ups):
@@ -94,15 +94,15 @@ def _layers(module: Any) -> Iterator[nn.Module]:
 
 
 def _layer(module: Any, tensors: list[Tensor]) -> _Layer:
-    """Return the description of a convolution; the memory it points to is that of `tensors`, which it adds to.
+    """Return the description of a convolution, which points to tensors that are appended to `tensors`.
 
-    Raises ValueError for one that makes anything but `stride` outputs of each input.
+    Raises ValueError for a convolution that does not make `stride` outputs of each input.
     """
     kernel, stride, dilation = module.kernel_size[0], module.stride[0], module.dilation[0]
     if 2 * int(module.padding[0]) != dilation * (kernel - 1) - (stride - 1):
         raise ValueError(f"the vocoder has an unknown kind of convolution: {module}")
     pointers = []
-    for tensor in (module.weight, module.bias):  # reading the weight multiplies weight norm out
+    for tensor in (module.weight, module.bias):  # reading the weight computes the weight norm
         if tensor is not None:
             tensors.append(tensor.detach().to("cpu", torch.float32).contiguous())
         pointers.append(None if tensor is None else tensors[-1].data_ptr())
@@ -111,7 +111,7 @@ def _layer(module: Any, tensors: list[Tensor]) -> _Layer:
 
 
 def _declare(functions: ctypes.CDLL) -> None:
-    """Tell ctypes what the functions take and return."""
+    """Tell ctypes the argument and result types of the functions."""
     pointer, count = ctypes.c_void_p, ctypes.c_int64
     functions.vocoder_create.restype = pointer
     functions.vocoder_create.argtypes = [ctypes.POINTER(_Layer), count, count, count, ctypes.c_int, pointer]

@@ -1,4 +1,7 @@
-"""Text cut into pieces that XTTS speaks well: within its limits, and not so short that it babbles. Nothing is lost."""
+"""The splitter for XTTS: pieces within the limits of the model, and not so short that it adds sounds of its own.
+
+No text is lost.
+"""
 
 import math
 import re
@@ -8,9 +11,9 @@ from dataclasses import dataclass
 from mirrorchat.engines import Language
 from mirrorchat.text.splitter import split_text
 
-# Past these lengths XTTS speeds up or breaks off (coqui-tts, `VoiceBpeTokenizer.char_limits`).
+# Beyond these lengths XTTS speeds up or breaks off (`VoiceBpeTokenizer.char_limits` of coqui-tts).
 CHARACTER_LIMITS = {Language.ENGLISH: 250, Language.CHINESE: 82}
-# Alone, fewer words (characters in Chinese) than these are garbled or followed by made-up speech.
+# XTTS garbles a piece with fewer words (characters in Chinese), or adds invented speech to it.
 FEWEST_WORDS = {Language.ENGLISH: 3, Language.CHINESE: 4}
 
 _HAN = r"\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -18,15 +21,18 @@ _WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+(?:['’][^\W{_HAN}]+)*")
 
 
 @dataclass(frozen=True)
-class TextCutter:
-    """Cuts text for one language. `count_tokens` is the model's tokenizer; a piece stays below `token_limit` tokens."""
+class TextSplitter:
+    """Splits text for one language into pieces of less than `token_limit` tokens.
+
+    `count_tokens` returns the number of tokens that the model's tokenizer makes of a text.
+    """
 
     language: Language
     count_tokens: Callable[[str], int]
     token_limit: int
 
-    def cut(self, text: str) -> list[str]:
-        """Return `text` (spoken form) in pieces, in order; empty when there is nothing in it to pronounce."""
+    def split(self, text: str) -> list[str]:
+        """Return the pieces of `text` (spoken form) in order; none if it has no word."""
         if not _WORD.search(text):
             return []
         pieces = split_text(text.strip(), self.language, CHARACTER_LIMITS[self.language])
@@ -37,7 +43,7 @@ class TextCutter:
         return len(piece) <= limit and self.count_tokens(piece) < self.token_limit
 
     def _within_limits(self, piece: str) -> list[str]:
-        """Return `piece`, halved until every part fits."""
+        """Return the parts of `piece`, which is halved until every part fits."""
         if len(piece) <= 1 or self._fits(piece):
             return [piece]
         half = math.ceil(len(piece) / 2)
@@ -53,7 +59,7 @@ class TextCutter:
         return merged
 
     def _merge(self, first: str, second: str) -> list[str]:
-        """Return both as one piece, or cut more evenly where one piece would be too long."""
+        """Return both as one piece, or split more evenly if one piece would be too long."""
         joined = first + ("" if self.language is Language.CHINESE else " ") + second
         if self._fits(joined):
             return [joined]
@@ -66,5 +72,5 @@ class TextCutter:
 
 
 def read_as(piece: str, language: Language) -> Language:
-    """Return the language for XTTS to read `piece` in: under English its Chinese characters would be unknown tokens."""
+    """Return the language in which XTTS reads `piece`: Chinese characters would be unknown tokens in English."""
     return Language.CHINESE if re.search(f"[{_HAN}]", piece) else language

@@ -1,4 +1,4 @@
-"""One text to be spoken by the decode engine: what is asked for, and the way its samples take to the listener."""
+"""A request to the decode engine, and the utterance, through which its consumer gets the samples."""
 
 import enum
 import threading
@@ -16,7 +16,7 @@ from mirrorchat.xtts.sampling import Sampling
 
 
 class FinishReason(enum.StrEnum):
-    """Why an utterance ended: the model said so, it had all its tokens, or it said the same over and over."""
+    """Why an utterance ended: with the stop token, with its last allowed token, or because it repeats itself."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -25,10 +25,11 @@ class FinishReason(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """A text in a voice.
+    """A text to speak in a voice.
 
-    `text_ids` are the tokenizer's; `conditioning` (1, 32, D) and `speaker_embedding` (1, 512, 1) the voice's, float32.
-    At most `max_tokens` audio tokens (21.5 a second) are decoded; the model's own limit holds as well.
+    `text_ids` are the tokens of the text. `conditioning` (1, 32, D) and `speaker_embedding` (1, 512, 1), both float32,
+    are those of the voice. At most `max_tokens` audio tokens (21.5 a second) are decoded, and at most as many as the
+    model allows.
     """
 
     text_ids: Sequence[int]
@@ -42,11 +43,11 @@ class Request:
 
 
 class Utterance:
-    """The listener's end of a request: iterate over it once for float32 samples in pieces; `close` to hear no more.
+    """The consumer's end of a request. Iterate over it once for chunks of float32 samples; `close` to stop it.
 
-    `tokens` are the audio tokens so far, the stop token too; `latents` the GPT's output for each, (1, D) float32 on
-    the engine's device. Both belong to the engine until `finish_reason` is set. Iterating raises what ends the
-    request's context, SynthesisFailed when the model fails, or ShuttingDown; nothing comes after an error.
+    `tokens` are the audio tokens so far, including the stop token. `latents` has the output of the GPT for each token,
+    (1, D) float32 on the engine's device. Both belong to the engine until `finish_reason` is set. Iterating raises the
+    error that ends the request's context, SynthesisFailed if the model fails, or ShuttingDown; an error is the end.
     """
 
     def __init__(self, request: Request, room: int, changed: threading.Condition) -> None:
@@ -55,7 +56,7 @@ class Utterance:
         self.latents: list[Tensor] = []
         self.finish_reason: FinishReason | None = None
         self._room = room
-        self._changed = changed  # the engine's, which waits on it for room
+        self._changed = changed  # the engine waits on it for room in the queue
         self._chunks: deque[Samples] = deque()
         self._error: MirrorChatError | None = None
         self._closed = False
@@ -69,35 +70,35 @@ class Utterance:
             self.close()
 
     def close(self) -> None:
-        """Free what the engine holds for this utterance, within one step. Harmless when it is finished."""
+        """Release the engine's state of this utterance within one step. Has no effect on a finished one."""
         with self._changed:
             self._closed = True
             self._chunks.clear()
             self._end()
 
     def _next(self) -> Samples | None:
-        """Return the next piece, or None at the end."""
+        """Return the next chunk, or None at the end."""
         with self._changed:
             self.request.context.wait(self._changed, self._has_news)
             self.check()
             if not self._chunks:
                 return None
-            self._changed.notify_all()  # there is room again
+            self._changed.notify_all()  # the queue has room again
             return self._chunks.popleft()
 
     def _has_news(self) -> bool:
         return bool(self._chunks or self._error or self._closed or self.finish_reason is not None)
 
     def check(self) -> None:
-        """Raise what ended this utterance, when something did. For the engine, ClientGone when it was closed."""
+        """Raise the error that ended this utterance, if there is one."""
         if self._error is not None:
             raise self._error
         self.request.context.check()
 
-    # What follows is the engine's, called with `changed` held.
+    # The engine calls the following methods, and holds `changed` for them.
 
     def unwanted(self) -> MirrorChatError | None:
-        """Return why nobody waits for the rest any more, or None."""
+        """Return the reason why nobody waits for the rest any more, or None."""
         if self._closed:
             return ClientGone("the listener has gone")
         try:
@@ -108,7 +109,7 @@ class Utterance:
 
     @property
     def full(self) -> bool:
-        """Tell whether the listener has fallen behind."""
+        """Return whether the queue is full, because the consumer has fallen behind."""
         return len(self._chunks) >= self._room
 
     def put(self, samples: Samples) -> None:

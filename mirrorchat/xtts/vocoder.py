@@ -1,10 +1,10 @@
-"""XTTS's vocoder as a stream: GPT latents go in as they are decoded, samples come out once they are certain.
+"""XTTS's vocoder as a stream: it takes the GPT's latents while they are decoded, and returns samples in blocks.
 
-The network is HiFi-GAN's generator (Kong et al., 2020, arXiv:2010.05646) as coqui-tts's `HifiDecoder` conditions it on
-a speaker. `HifiDecoder.forward` stretches all latents to frames of 256 samples by linear interpolation, twice, and
-convolves them all; coqui-tts's streaming does so from the start again for each chunk. Here each chunk costs only its
-own frames and the few on either side that its samples depend on: an output depends on nothing further away, so the
-chunks put together are the same numbers as the whole utterance in one piece.
+The network is the generator of HiFi-GAN (Kong et al., arXiv 2010.05646), conditioned on a speaker as in coqui-tts's
+`HifiDecoder`. `HifiDecoder.forward` interpolates all latents linearly to frames of 256 samples, in two passes, and
+convolves all frames; coqui-tts's streaming starts again from the first latent for each chunk. This vocoder computes
+each frame once, together with the few frames on either side that its samples depend on. No sample depends on frames
+further away, so the blocks of a stream have the same numbers as the whole utterance in one piece.
 """
 
 import math
@@ -23,13 +23,13 @@ from mirrorchat.hardware import native as native_library
 from mirrorchat.xtts.generator import Generator, Window
 from mirrorchat.xtts.native_vocoder import NativeGenerator
 
-if TYPE_CHECKING:  # the module that defines it needs torchaudio, this one does not
+if TYPE_CHECKING:  # its module needs torchaudio, this one does not
     from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
 
 FIRST_FRAMES, GROWTH, MOST_FRAMES = 19, 1.7, 152
-BATCH_MOST = 16  # windows computed at once: bounds memory
+BATCH_MOST = 16  # windows computed at once, to bound the memory
 FADE_MS = 10.0
-NO_END = 1 << 30  # as a number of frames: the end is not known yet
+NO_END = 1 << 30  # a number of frames for an utterance whose end is unknown
 
 Positions = npt.NDArray[np.float32]
 
@@ -41,21 +41,24 @@ class _Stretch:
     factor: float
 
     def length(self, inputs: int) -> int:
-        """Return how many frames come of `inputs` frames."""
+        """Return the number of output frames for `inputs` frames."""
         return math.floor(inputs * self.factor)
 
     def certain(self, inputs: int) -> int:
-        """Return how many first frames stay as they are, whatever follows the first `inputs` frames."""
+        """Return how many output frames are final once `inputs` frames are known, whatever follows."""
         positions = self._positions(0, self.length(inputs), NO_END)
         return int(np.searchsorted(positions, inputs - 1))
 
     def reach(self, start: int, stop: int, inputs: int) -> tuple[int, int]:
-        """Return the range of inputs that output frames `start` to `stop` are made of, among `inputs` in all."""
+        """Return the range of input frames that output frames `start` to `stop` need; there are `inputs` in all."""
         first, last = self._positions(start, stop, inputs)[[0, -1]].astype(np.int64)
         return min(int(first), inputs - 1), min(int(last) + 2, inputs)
 
     def apply(self, x: Tensor, offset: int, start: int, stop: int, inputs: int) -> Tensor:
-        """Return frames `start` to `stop`, (stop - start, D), of `inputs` in all, given as `x` (n, D) from `offset`."""
+        """Return output frames `start` to `stop`, (stop - start, D).
+
+        There are `inputs` input frames in all; `x` (n, D) has those from `offset` on.
+        """
         positions = self._positions(start, stop, inputs)
         left = positions.astype(np.int64)
         weight = torch.from_numpy(positions - left.astype(np.float32)).to(x.device)[:, None]
@@ -63,9 +66,10 @@ class _Stretch:
         return x[torch.from_numpy(left - offset).to(x.device)] * (1.0 - weight) + x[right] * weight
 
     def _positions(self, start: int, stop: int, inputs: int) -> Positions:
-        """Return where output frames lie among the inputs, rounded as torch rounds it: once, from float32's step.
+        """Return the positions of output frames among the inputs, with the rounding of torch.
 
-        Late in a long utterance the exact place is 1e-3 away from torch's. Where nothing is added, torch copies.
+        Torch rounds once, from a float32 step, so late in a long utterance its positions are off by 1e-3. It copies the
+        inputs if their number does not change.
         """
         frames = np.arange(start, stop)
         if self.length(inputs) == inputs:
@@ -76,30 +80,34 @@ class _Stretch:
 
 @dataclass
 class VocoderStream:
-    """The state of one utterance, made by `StreamingVocoder.open` and used with that vocoder only."""
+    """The state of one utterance. `StreamingVocoder.open` makes it, and only that vocoder may use it."""
 
-    conditions: list[Tensor]  # what the speaker adds in the network, computed once
-    latents: Tensor  # (n, D) float32, the last ones received: as many as are still needed
-    dropped: int = 0  # latents before those
-    frames: int = 0  # frames of 256 samples given out
-    blocks: int = 0  # in so many blocks
+    conditions: list[Tensor]  # the speaker's conditioning of the layers, computed once
+    latents: Tensor  # (n, D) float32, the newest latents, which are still needed
+    dropped: int = 0  # latents before `latents`
+    frames: int = 0  # frames of 256 samples returned so far
+    blocks: int = 0  # blocks returned so far
     ended: bool = False
 
 
 class StreamingVocoder:
-    """Speaks with the weights of `decoder`, which it copies, on the device they are on.
+    """The vocoder with the weights of `decoder`, which it copies, on their device.
 
-    `dtype` is what the convolutions compute in: with float32 on a CPU samples are within 1e-5 of
-    `HifiDecoder.forward`, with bfloat16 about 45 dB from it. On a CPU with AMX the generator in C++ computes them on
-    `threads` threads (by default as many as torch takes), unless `native` is false: with float32 100 dB, or 5e-5 at
-    full volume, from `HifiDecoder.forward`, with bfloat16 43 to 55 dB.
+    `dtype` is the type of the convolutions. On a CPU, float32 gives samples within 1e-5 of `HifiDecoder.forward`, and
+    bfloat16 has a signal-to-noise ratio of about 45 dB to it. On a CPU with AMX, the generator in C++ computes the
+    convolutions with `threads` threads (by default torch's number), unless `native` is false: float32 then has 100 dB,
+    or errors of 5e-5 at full volume, and bfloat16 has 43 to 55 dB.
 
-    An utterance is always cut at the same frames, whatever the chunks it arrives in (see `block_after`), and on a CPU
-    each of these blocks is computed on its own: so samples are the same to the last bit for all chunks and all
-    neighbours. Torch's are not otherwise: oneDNN's float32 sums differ by 1e-6 between windows of other lengths. On a
-    GPU blocks of the same length are one batch, and samples are within 1e-5 of those computed alone.
+    Every utterance is cut into the same blocks, for any chunks of latents (see `block_after`). A CPU computes each
+    block on its own, so the samples are the same to the last bit for any chunks and any other streams; in windows of
+    other lengths, oneDNN's float32 sums would differ by 1e-6. A GPU computes blocks of the same length as one batch,
+    and the samples are within 1e-5 of those computed alone.
 
-    May be used by several threads at once as long as each stream is used by one at a time.
+    Several threads may use a vocoder at once if each stream has one thread at a time.
+
+    Example:
+        stream = vocoder.open(speaker_embedding)
+        (samples,) = vocoder.advance([(stream, latents, True)])
     """
 
     def __init__(
@@ -121,18 +129,18 @@ class StreamingVocoder:
 
     @torch.inference_mode()
     def open(self, speaker_embedding: Tensor) -> VocoderStream:
-        """Return the state of a new utterance by a speaker, given as (1, 512, 1) float32 on any device."""
+        """Return the state of a new utterance by the speaker with this embedding, (1, 512, 1) float32 on any device."""
         conditions = self._generator.condition(speaker_embedding.to(self._device, torch.float32))
         return VocoderStream(conditions, torch.empty(0, self._width, device=self._device))
 
     @torch.inference_mode()
     def advance(self, work: Sequence[tuple[VocoderStream, Tensor, bool]]) -> list[Samples]:
-        """Return for each (stream, new latents, whether they are the last) the samples that are now computed.
+        """Return the new samples of each stream.
 
-        Latents are (n, D) float32 on any device, n may be 0; samples are 1-D float32 in [-1, 1], none when too few
-        latents are known for a block. What is no number in one stream's latents harms only that stream. Raises
-        ValueError, before any stream is changed, for a stream that has ended or is in `work` twice, and for latents
-        of another shape.
+        `work` has a stream, its new latents, and whether they are the last ones. Latents are (n, D) float32 on any
+        device; n may be 0. Samples are 1-D float32 in [-1, 1]; there are none if the latents are too few for a block.
+        NaN in the latents of one stream does not affect the others. Raises ValueError, before any change, for a stream
+        that has ended or is in `work` twice, and for latents of another shape.
         """
         self._check(work)
         windows = [(place, window) for place, item in enumerate(work) for window in self._take(*item)]
@@ -146,11 +154,11 @@ class StreamingVocoder:
         return [samples.clone().numpy() for samples in torch.split(flat, lengths)]
 
     def vocode(self, latents: Tensor, speaker_embedding: Tensor) -> Samples:
-        """Return the whole utterance of `latents` (n, D), equal to what `advance` gives for any chunks of them."""
+        """Return the samples of the whole utterance `latents` (n, D), equal to those of `advance` for any chunks."""
         return self.advance([(self.open(speaker_embedding), latents, True)])[0]
 
     def latents_needed(self, stream: VocoderStream) -> int:
-        """Return how many more latents `stream` needs before `advance` gives samples without an end; 0 if none."""
+        """Return how many more latents `stream` needs before `advance` returns samples; 0 if it has enough."""
         have = stream.dropped + len(stream.latents)
         end = stream.frames + block_after(stream.blocks) + self._context
         need = have
@@ -168,12 +176,12 @@ class StreamingVocoder:
                 raise ValueError(f"latents are {tuple(latents.shape)}, not (n, {self._width})")
 
     def _take(self, stream: VocoderStream, latents: Tensor, is_last: bool) -> list[Window]:
-        """Take new latents in and return the windows that can be computed now; forget what no later one needs."""
+        """Add new latents, return the windows that can be computed now, and drop latents that no later window needs."""
         stream.latents = torch.cat([stream.latents, latents.to(self._device, torch.float32)])
         stream.ended = is_last
         windows = list(self._windows(stream))
         oldest = len(stream.latents) if is_last else self._first_latent(stream) - stream.dropped
-        stream.latents = stream.latents[oldest:].clone()  # a view would keep them all in memory
+        stream.latents = stream.latents[oldest:].clone()  # a view would keep all of them in memory
         stream.dropped += oldest
         return windows
 
@@ -189,13 +197,13 @@ class StreamingVocoder:
             yield Window(frames, stream.conditions, first - start, last - first)
 
     def _known(self, latents: int, *, ended: bool) -> int:
-        """Return how many frames of `latents` there are, or if more may follow, are certain to stay as they are."""
+        """Return the number of frames for `latents`; the number of final ones if more latents may follow."""
         if ended:
             return self._fine.length(self._coarse.length(latents))
         return self._fine.certain(self._coarse.certain(latents))
 
     def _frames(self, stream: VocoderStream, start: int, stop: int) -> Tensor:
-        """Return frames `start` to `stop`, (stop - start, D): the latents they are made of, stretched twice."""
+        """Return frames `start` to `stop`, (stop - start, D): the latents, interpolated twice."""
         latents = stream.dropped + len(stream.latents)
         points = self._coarse.length(latents)
         lowest, highest = self._fine.reach(start, stop, points)
@@ -203,13 +211,13 @@ class StreamingVocoder:
         return self._fine.apply(x, lowest, start, stop, points)
 
     def _first_latent(self, stream: VocoderStream) -> int:
-        """Return the first latent that frames not given out yet will need with their context."""
+        """Return the first latent that a later frame and its context need."""
         start = max(0, stream.frames - self._context)
         point, _ = self._fine.reach(start, start + 1, NO_END)
         return min(self._coarse.reach(point, point + 1, NO_END)[0], stream.dropped + len(stream.latents))
 
     def _compute(self, windows: list[Window]) -> list[Tensor]:
-        """Return the samples of each window. On a CPU a batch is no faster and its sums may be in another order."""
+        """Return the samples of each window. A CPU computes no batches: they are no faster, and round otherwise."""
         groups: dict[int, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
             groups[len(window.frames) if self._batches else -index].append(index)
@@ -223,7 +231,7 @@ class StreamingVocoder:
 def _make_generator(
     module: nn.Module, dtype: torch.dtype, *, native: bool, threads: int | None
 ) -> Generator | NativeGenerator:
-    """Return the generator in C++ where it runs, else torch's."""
+    """Return the generator in C++ if it runs on this CPU, otherwise that in torch."""
     library = native_library.library() if native and next(module.parameters()).device.type == "cpu" else None
     if library is None or not library.tiles or dtype not in (torch.float32, torch.bfloat16):
         return Generator(module, dtype)
@@ -231,19 +239,19 @@ def _make_generator(
 
 
 def block_after(blocks: int) -> int:
-    """Return how many frames of 256 samples the block after so many others has.
+    """Return the number of frames (256 samples) of the block after `blocks` others.
 
-    The first (0.2 s) is certain after 8 latents. Each later one is so much longer that a decoder half as fast again
-    as real time fills it while the one before is heard, up to 1.6 s: the longer a block, the less its context costs.
+    The first block (0.2 s) is final after 8 latents. Longer blocks cost less, as each block needs its context. So each
+    later block is longer, up to 1.6 s; a decoder that runs at 1.5 times real time fills it before the last one ends.
     """
     return min(MOST_FRAMES, math.floor(FIRST_FRAMES * GROWTH**blocks))
 
 
 def fade_out(samples: Samples, sample_rate: int, milliseconds: float = FADE_MS) -> Samples:
-    """Return a copy of `samples` (1-D float32) whose last `milliseconds` fall to 0 along a quarter of a cosine.
+    """Return a copy of `samples` (1-D float32) whose last `milliseconds` fade to 0 along a quarter of a cosine.
 
-    For speech that is cut off in the middle, where it would click. Equal power: faded into another sound that rises
-    along the sine, the sum stays as loud. Shorter samples fade over their whole length.
+    This avoids a click where speech is cut off. The fade has equal power: with another sound that rises along the sine,
+    the sum keeps its loudness. Shorter samples fade over their whole length.
     """
     length = min(len(samples), round(sample_rate * milliseconds / 1000))
     faded = np.array(samples, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A voice as XTTS knows it, which can be kept as bytes."""
+"""The voice of XTTS, its form as bytes, and the comparison of speakers."""
 
 import json
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ import torch
 from mirrorchat.engines import SpeakerEmbedding, Voice, VoiceKind
 
 # XTTS's speaker encoder is H/ASP (Heo et al. 2020, "Clova baseline system for the VoxCeleb speaker recognition
-# challenge"), a ResNet trained so that the cosine tells speakers apart. Networks of this kind are least often wrong
-# near 0.25 to 0.35, and one speaker's utterances are mostly above 0.6: the limits lie on both sides, so that a speaker
-# is taken for another one, who would spoil the voice, far less often than not recognized, which costs little.
+# challenge"), a ResNet trained to separate speakers by the cosine. Networks of this kind have the fewest errors near
+# 0.25 to 0.35, and utterances of one speaker are mostly above 0.6. The limits lie on both sides: to take another
+# speaker for the same one spoils the voice, and must be rare; not to recognize a speaker costs little.
 SAME_FROM, DIFFERENT_TO = 0.6, 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class XttsVoice(Voice):
-    """XTTS's conditioning on a speaker: `gpt_cond_latent` (1, 32, 1024), `speaker_embedding` (1, 512, 1).
+    """The conditioning on a speaker: `gpt_cond_latent` (1, 32, 1024) and `speaker_embedding` (1, 512, 1).
 
-    Both float32 on the CPU, never written to. Two voices are equal when their bytes are.
+    Both are float32 on the CPU and never change. Two voices are equal if their bytes are equal.
     """
 
     gpt_cond_latent: torch.Tensor
@@ -30,7 +30,7 @@ class XttsVoice(Voice):
     def to_bytes(self) -> bytes:
         """Return the voice as a safetensors file of about 130 kB."""
         tensors = {"gpt_cond_latent": self.gpt_cond_latent, "speaker_embedding": self.speaker_embedding}
-        about = json.dumps([self.kind.value, self.reason])  # one entry: safetensors writes several in any order
+        about = json.dumps([self.kind.value, self.reason])  # one entry, because safetensors writes several in any order
         data: bytes = safetensors.torch.save(
             {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"about": about}
         )
@@ -38,7 +38,7 @@ class XttsVoice(Voice):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "XttsVoice":
-        """Return the voice that `to_bytes` wrote. Raises ValueError when `data` is something else."""
+        """Return the voice that `to_bytes` wrote. Raises ValueError for any other `data`."""
         try:
             tensors = safetensors.torch.load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -55,6 +55,6 @@ class XttsVoice(Voice):
 
 
 def similarity(first: SpeakerEmbedding, second: SpeakerEmbedding) -> float:
-    """Return the cosine of two speaker embeddings, from -1 to 1; 0 when one of them is all zeros."""
+    """Return the cosine of two speaker embeddings, from -1 to 1; 0 if one of them is all zeros."""
     norm = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float(first @ second) / norm if norm else 0.0
