@@ -1,8 +1,9 @@
-"""XTTS v2 as a synthesizer: answers spoken in the asker's own voice, all callers' sentences in one running batch.
+"""The XTTS v2 synthesizer: it speaks answers in the asker's own voice, with the sentences of all callers in one batch.
 
-A voice is the conditioning that XTTS computes from a few seconds of speech. A sentence is cut to the model's limits,
-and each piece is one request to the decode engine, which gives samples while it decodes. What XTTS does badly is
-caught here: silence at the edges is trimmed, and a piece that never ends is drawn once more, or cut and faded.
+XTTS is the model of Casanova et al. (arXiv 2406.04904). A voice is the conditioning that XTTS computes from a few
+seconds of speech. A sentence is split within the limits of the model, and each piece is one request to the decode
+engine, which gives samples while it decodes. This module corrects two weaknesses of XTTS: it trims silence at the edges
+of a piece, and a piece without an end is resampled once, or cut off and faded out.
 """
 
 import functools
@@ -50,29 +51,43 @@ REFERENCE_RATE_HZ = 22_050  # of the model's conditioning encoder
 NEUTRAL_SPEAKER = "Claribel Dervla"  # of the 58 studio speakers that come with the released weights
 NEUTRAL_TEXT = "The quick brown fox jumps over the lazy dog, while five wizards box and a vexed judge keeps watch."
 
-STUCK_S = 30.0  # one step takes milliseconds on a GPU, a long text's first one seconds on a slow CPU
+STUCK_S = 30.0  # a step takes milliseconds on a GPU, and the first one of a long text seconds on a slow CPU
 
 PIECE_GAP_S = 0.15
-EDGE_LEVEL = 0.003  # -50 dB: what is quieter at a piece's edges is silence
+EDGE_LEVEL = 0.003  # -50 dB: quieter samples at the edges of a piece are silence
 EDGE_KEPT_S = 0.08
 
-# Audio tokens (21.5 a second) that a piece may take: about twice what slow speech needs, so that what runs on past its
-# text is stopped. Speech has some 14 letters a second in English, 4.5 characters in Chinese.
+# The most audio tokens (21.5 a second) of a piece: about twice the number for slow speech, so that speech which runs on
+# after the text is stopped. Speech has about 14 letters a second in English, and 4.5 characters in Chinese.
 TOKENS_PER_CHARACTER = {Language.ENGLISH: 3.0, Language.CHINESE: 10.0}
 TOKENS_AT_LEAST = 24
-REDRAW_SEED = 1 << 32  # added to the seed of a piece that is drawn again
+RESAMPLE_SEED = 1 << 32  # added to the seed of a piece that is resampled
 
-# What torch and coqui-tts raise when a computation fails; torch's out-of-memory errors are RuntimeErrors.
+# torch and coqui-tts raise these if a computation fails; torch's out-of-memory errors are RuntimeErrors.
 MODEL_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class XttsSynthesizer:
-    """Speaks with the XTTS v2 weights in `folder`.
+    """The synthesizer with the XTTS v2 model in `folder`. Thread-safe.
 
-    `device` is `auto`, `cpu`, `cuda` or `cuda:1`; `threads` counts CPU threads; `weights` is a WeightMode or `auto`:
-    fp16w on a CPU, bf16 on a GPU; `device_lock` is held during each step of the engine. Raises ModelNotInstalled when
-    files are missing; ConfigurationError when they are damaged or do not belong together, or the device cannot be
-    used, or not in that mode. Nothing in the folder is written.
+    Arguments:
+        folder: the model; nothing in it is written.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        threads: CPU threads of one PyTorch operation.
+        weights: a WeightMode, or `auto` for fp16w on a CPU and bf16 on a GPU.
+        limits: the sizes of the batch, the KV cache and the queues.
+        device_lock: held during each step of the engine, for engines that share a GPU.
+
+    Raises:
+        ModelNotInstalled: `folder` lacks a file.
+        ConfigurationError: files are damaged or do not belong together, or `device` cannot be used with `weights`.
+
+    Example:
+        synthesizer = XttsSynthesizer(Path("models/xtts-v2"), device="auto", threads=4)
+        voice = synthesizer.voice([question])
+        for audio in synthesizer.speak("Hello.", voice, Language.ENGLISH, seed=0, priority=Priority.FIRST,
+                                       context=Context.after(60.0)):
+            play(audio)
     """
 
     def __init__(
@@ -102,11 +117,17 @@ class XttsSynthesizer:
         self.sample_rate = vocoder.sample_rate
 
     def voice(self, references: Sequence[Audio]) -> XttsVoice:
-        """Return the voice heard in `references` (any rate; the first 30 s of them count).
+        """Compute the voice of a speaker.
 
-        With less than 1 s of speech it is a neutral voice whose reason says so: the released studio speaker
-        "Claribel Dervla" where the model's folder has the speakers, else XTTS's rendering of eSpeak NG's voice.
-        Raises SynthesisFailed when the model fails.
+        Arguments:
+            references: recordings of the speaker, of any rate. The first 30 s of speech count.
+
+        Returns the cloned voice. With less than 1 s of speech it is a neutral voice, whose `reason` tells this: the
+        studio speaker "Claribel Dervla" if the folder has the speakers, otherwise a clone of eSpeak NG's voice.
+
+        Raises:
+            SynthesisFailed: the model failed.
+            NotReady: the synthesizer is closed.
         """
         spans = [find_speech(reference) for reference in references]
         speech_s = sum(span.speech_s for span in spans)
@@ -117,7 +138,7 @@ class XttsSynthesizer:
 
     @functools.cached_property
     def voice_model(self) -> str:
-        """Return the model's folder and the beginning of the SHA-256 of the networks that its voices come from."""
+        """Return the name of the model's folder and the start of a SHA-256 of the networks that compute voices."""
         network = self._loaded()
         gpt, speaker_encoder = network.gpt, network.hifigan_decoder.speaker_encoder
         parts = (gpt.conditioning_encoder, gpt.conditioning_perceiver, speaker_encoder)
@@ -127,7 +148,7 @@ class XttsSynthesizer:
         return f"{self._folder.name} {digest.hexdigest()[:12]}"
 
     def restore(self, data: bytes) -> XttsVoice:
-        """Return the voice that `XttsVoice.to_bytes` wrote. Raises ValueError unless it fits this model."""
+        """Return the voice that `XttsVoice.to_bytes` wrote. Raises ValueError if it does not fit this model."""
         voice, latents = XttsVoice.from_bytes(data), self._loaded().gpt.conditioning_perceiver.latents
         embedding_shape = (1, self._config.model_args.d_vector_dim, 1)
         shapes = ((voice.gpt_cond_latent, (1, *latents.shape)), (voice.speaker_embedding, embedding_shape))
@@ -137,16 +158,25 @@ class XttsSynthesizer:
         return voice
 
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
-        """Return what the speaker encoder makes of `speech` (its first 30 s), shape (512,).
+        """Compute the speaker embedding of `speech`, without the rest of a voice, which costs more.
 
-        The GPT's conditioning, the larger part of a voice, is not computed. Raises SynthesisFailed when the model
-        fails.
+        Arguments:
+            speech: speech of any rate, of which the first 30 s count.
+
+        Returns the output of the speaker encoder, (512,) float64; None if `speech` is empty.
+
+        Raises:
+            SynthesisFailed: the model failed.
+            NotReady: the synthesizer is closed.
         """
         waves = self._conditioning_waves([speech])
         return self._speaker_embedding(waves).numpy().astype(np.float64).ravel() if waves else None
 
     def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
-        """Return whether two embeddings are of one speaker, by their cosine; None in doubt."""
+        """Compare two speaker embeddings, both (512,) float64, by their cosine.
+
+        Returns True from SAME_FROM on, False up to DIFFERENT_TO, and None in between.
+        """
         return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
 
     def speak(
@@ -160,13 +190,29 @@ class XttsSynthesizer:
         context: Context,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
-        """Yield `text` (written form) as speech, in order; nothing if it holds no word.
+        """Speak a sentence.
 
-        A FIRST sentence comes in pieces while it is decoded. A LATER one has time until the one before has been heard:
-        each piece of its text comes as a whole, so that one that goes wrong can still be drawn again, unless it is
-        `awaited` already: what it then draws depends on how busy the engine is. Raises SynthesisFailed when the model
-        fails; what ends `context`, within one step of the model; ServerBusy when too many
-        sentences wait; TypeError for another engine's voice.
+        A FIRST sentence streams its chunks while it is decoded. A LATER one has time until the sentence before it has
+        been heard: each piece is complete before it is yielded, so a failed piece can be resampled. It streams, too,
+        while `buffer_low()` is true; whether it can be resampled then depends on the load of the engine.
+
+        Arguments:
+            text: the sentence in written form, of any length.
+            voice: an XttsVoice.
+            language: the language of the text.
+            seed: the seed of the sampling. The same text, voice and seed give the same samples.
+            priority: FIRST for the sentence for which the listener waits, otherwise LATER.
+            context: the context of the turn.
+            buffer_low: returns whether the listener's playout buffer is nearly empty.
+
+        Yields audio in order, float32 in [-1, 1] at `sample_rate` (24 kHz); nothing if the text has no word.
+
+        Raises:
+            the error that ends `context`, within one step of the model.
+            SynthesisFailed: the model failed, or made no sound.
+            ServerBusy: too many sentences are queued.
+            NotReady, ShuttingDown: the engine has failed or is closing.
+            TypeError: the voice is of another engine.
         """
         if not isinstance(voice, XttsVoice):
             raise TypeError(f"XTTS speaks with an XttsVoice, not a {type(voice).__name__}")
@@ -180,18 +226,18 @@ class XttsSynthesizer:
                 yield Audio(np.zeros(int(PIECE_GAP_S * self.sample_rate), np.float32), self.sample_rate)
 
     def check_ready(self) -> None:
-        """Raise NotReady when the engine can speak no more, after an error of the GPU, or makes no progress."""
+        """Raise NotReady if the engine has failed, after an error of the GPU, or makes no progress."""
         if not self._engine.healthy:
             raise NotReady("the speech engine has failed: the server must be started again")
         if self._engine.stuck_s > STUCK_S:
             raise NotReady(f"the speech engine has made no progress for {STUCK_S:g} s", retry_after_s=30)
 
     def stats(self) -> BatchStats:
-        """Return how full the batch is."""
+        """Return the load of the decode engine."""
         return self._engine.stats()
 
     def close(self) -> None:
-        """Free the model. What is being spoken ends with ShuttingDown; later calls raise NotReady."""
+        """Free the model. Running sentences end with ShuttingDown, and later calls raise NotReady."""
         self._engine.close()
         self._network = None
 
@@ -215,13 +261,13 @@ class XttsSynthesizer:
         return self._condition([spoken.audio], VoiceKind.NEUTRAL, "")
 
     def _condition(self, references: Sequence[Audio], kind: VoiceKind, reason: str) -> XttsVoice:
-        """Return the voice of `references` (trimmed): coqui-tts's `get_conditioning_latents`, from memory.
+        """Return the voice of `references` (trimmed), as `get_conditioning_latents` of coqui-tts does for files.
 
-        Runs beside inferences: no state is carried here, and nothing is drawn at random.
+        It may run beside the decode engine: it has no state and uses no random numbers.
         """
         waves, network, config = self._conditioning_waves(references), self._loaded(), self._config
         embedding = self._speaker_embedding(waves)
-        with _failing_as_ours():
+        with _as_synthesis_failed():
             latent = network.get_gpt_cond_latents(
                 torch.cat(waves, dim=-1),
                 REFERENCE_RATE_HZ,
@@ -231,16 +277,16 @@ class XttsSynthesizer:
         return XttsVoice(kind, reason, _finite(latent), embedding)
 
     def _conditioning_waves(self, references: Sequence[Audio]) -> list[torch.Tensor]:
-        """Return the first 30 s of `references` for the encoders, each (1, samples) at REFERENCE_RATE_HZ."""
+        """Return the first 30 s of `references`, each (1, samples) at REFERENCE_RATE_HZ."""
         waves = [torch.from_numpy(samples)[None] for samples in limited(references, REFERENCE_LIMIT_S)]
         if self._config.sound_norm_refs:
             waves = [wave / wave.abs().max() * 0.75 for wave in waves]
         return waves
 
     def _speaker_embedding(self, waves: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the mean of the waves' speaker embeddings, (1, 512, 1) on the CPU."""
+        """Return the mean speaker embedding of the waves, (1, 512, 1) on the CPU."""
         network = self._loaded()
-        with _failing_as_ours():
+        with _as_synthesis_failed():
             embeddings = [network.get_speaker_embedding(wave, REFERENCE_RATE_HZ) for wave in waves]
         return _finite(torch.stack(embeddings).mean(dim=0))
 
@@ -281,11 +327,11 @@ class XttsSynthesizer:
         )
 
     def _speak_piece(self, request: Request, buffer_low: Callable[[], bool]) -> Iterator[Samples]:
-        """Yield the samples of one piece, its edges trimmed; drawn again once if it went wrong and nobody heard it."""
+        """Yield the trimmed samples of one piece, resampled once if it failed and no audio was yielded yet."""
         at_once = request.priority is Priority.FIRST
-        again = replace(request, seed=request.seed + REDRAW_SEED)
-        for attempt, drawn in enumerate((request, again)):
-            utterance, trimmer = self._engine.submit(drawn), EdgeTrimmer(self.sample_rate)
+        again = replace(request, seed=request.seed + RESAMPLE_SEED)
+        for attempt, asked in enumerate((request, again)):
+            utterance, trimmer = self._engine.submit(asked), EdgeTrimmer(self.sample_rate)
             held: list[Samples] = []
             for chunk in utterance:
                 held.append(chunk)
@@ -303,7 +349,7 @@ class XttsSynthesizer:
 
 
 @contextmanager
-def _failing_as_ours() -> Iterator[None]:
+def _as_synthesis_failed() -> Iterator[None]:
     try:
         yield
     except MODEL_ERRORS as error:
@@ -311,34 +357,34 @@ def _failing_as_ours() -> Iterator[None]:
 
 
 def _finite(computed: torch.Tensor) -> torch.Tensor:
-    """Return a copy on the CPU. Raises SynthesisFailed when a number in it is not finite."""
+    """Return a copy on the CPU. Raises SynthesisFailed if a number is not finite."""
     if not computed.isfinite().all():
         raise SynthesisFailed("the voice could not be computed (numbers that are not finite)")
     return computed.cpu().clone()
 
 
 def limited(references: Sequence[Audio], limit_s: float) -> list[Samples]:
-    """Return `references` at the conditioning rate, as much of them from the start as makes `limit_s` together."""
+    """Return the first `limit_s` seconds of all `references` together, at the rate of the conditioning encoder."""
     room = int(limit_s * REFERENCE_RATE_HZ)
     parts: list[Samples] = []
     for reference in references:
         samples = reference.resample(REFERENCE_RATE_HZ).samples[:room]
         room -= len(samples)
         if len(samples):
-            parts.append(np.array(samples, dtype=np.float32))  # a copy: torch warns of arrays it may not write to
+            parts.append(np.array(samples, dtype=np.float32))  # a copy, because torch warns about read-only arrays
     return parts
 
 
 class EdgeTrimmer:
-    """Cuts off all but 80 ms of the silence before and after speech that comes in chunks, and clips it to [-1, 1]."""
+    """Trims the silence before and after speech that arrives in chunks to 80 ms, and clips samples to [-1, 1]."""
 
     def __init__(self, sample_rate: int) -> None:
-        self.started = False  # something loud has come
+        self.started = False  # speech has begun
         self._kept = int(EDGE_KEPT_S * sample_rate)
-        self._quiet = np.zeros(0, np.float32)  # held back: silence at the end if nothing loud follows
+        self._quiet = np.zeros(0, np.float32)  # held back: the silence at the end, unless more speech follows
 
     def push(self, samples: Samples) -> Samples:
-        """Return what is certain not to be silence at an edge."""
+        """Return the samples that are certainly not silence at an edge."""
         x = np.concatenate([self._quiet, samples])
         loud = np.flatnonzero(np.abs(x) > EDGE_LEVEL)
         if not len(loud):
@@ -351,17 +397,17 @@ class EdgeTrimmer:
         return spoken
 
     def finish(self) -> Samples:
-        """Return what is kept of the silence at the end."""
+        """Return the rest of the silence at the end."""
         return self._quiet[: self._kept] if self.started else self._quiet[:0]
 
 
 def token_budget(piece: str, language: Language) -> int:
-    """Return how many audio tokens `piece` (spoken form) may take before it counts as running on."""
+    """Return the most audio tokens for `piece` (spoken form)."""
     return TOKENS_AT_LEAST + math.ceil(TOKENS_PER_CHARACTER[language] * len(piece))
 
 
 def cut_off(samples: Samples, sample_rate: int, *, looped: bool) -> Samples:
-    """Return `samples` of a piece that did not end by itself, faded out, without the phrase that it repeats."""
+    """Return the faded `samples` of a piece that ended without a stop token, without a phrase that it repeats."""
     loop = round(LOOP_TOKENS / 21.5 * sample_rate) if looped else 0
     return fade_out(samples[: max(0, len(samples) - loop)], sample_rate)
 
@@ -372,17 +418,17 @@ def _not_empty(samples: Samples) -> Iterator[Samples]:
 
 
 def weight_mode(name: str, device: torch.device) -> WeightMode:
-    """Return what the setting `xtts_weights` means on `device`."""
+    """Return the WeightMode for the setting `xtts_weights`, `name`, on `device`."""
     if name != "auto":
         return WeightMode(name)
     return WeightMode.BF16 if device.type == "cuda" else WeightMode.FP16W
 
 
 def _vocoder_dtype(mode: WeightMode) -> torch.dtype:
-    """Return what the vocoder computes in: the fastest mode takes bfloat16, about 45 dB from float32."""
+    """Return the type of the vocoder's convolutions: bfloat16, about 45 dB from float32, in the fastest mode."""
     return torch.bfloat16 if mode is WeightMode.INT8 else torch.float32
 
 
 def _as_read(piece: str) -> str:
-    """Return `piece` as `Xtts.inference` gives it to the tokenizer."""
+    """Return `piece` in the form that `Xtts.inference` gives to the tokenizer."""
     return piece.strip().lower()

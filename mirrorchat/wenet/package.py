@@ -77,11 +77,7 @@ class WenetPackageRecognizer:
         hotwords: Sequence[str] = (),
         context: Context,
     ) -> Transcript:
-        """Return what is said in `audio` (any rate, any length). No words, and less than 60 ms, give an empty text.
-
-        Raises what ends `context`, RecognitionFailed, ServerBusy,
-        ShuttingDown, and ValueError for a language that this model is not for or over MAX_PHRASES hot words.
-        """
+        """Recognize a whole recording, as `WenetRecognizer.recognize` does. Less than 60 ms give an empty text."""
         if language is not self.language:
             raise ValueError(f"this model is for {self.language}, not {language}")
         context.check()

@@ -37,7 +37,7 @@ from mirrorchat.synth import (
     EDGE_KEPT_S,
     EDGE_LEVEL,
     PIECE_GAP_S,
-    REDRAW_SEED,
+    RESAMPLE_SEED,
     EdgeTrimmer,
     XttsSynthesizer,
     cut_off,
@@ -115,8 +115,8 @@ def requests(synthesizer: XttsSynthesizer, monkeypatch: pytest.MonkeyPatch) -> l
 
 
 def pieces_of(requests: list[Request]) -> list[list[int]]:
-    """Return the text tokens of each piece, once however often it was drawn."""
-    return [list(request.text_ids) for request in requests if request.seed < REDRAW_SEED]
+    """Return the text tokens of each piece, once, however often it was resampled."""
+    return [list(request.text_ids) for request in requests if request.seed < RESAMPLE_SEED]
 
 
 def trimmed(samples: Samples) -> Samples:
@@ -251,7 +251,7 @@ class TestSpeak:
 
     def test_same_seed_same_samples(self, synthesizer: XttsSynthesizer, voice: XttsVoice) -> None:
         first = joined(speak(synthesizer, LONG[ENGLISH], voice, seed=3))
-        torch.rand(7)  # what others draw has no influence
+        torch.rand(7)  # the global random generator has no influence
         assert np.array_equal(joined(speak(synthesizer, LONG[ENGLISH], voice, seed=3)), first)
         assert not np.array_equal(joined(speak(synthesizer, LONG[ENGLISH], voice, seed=4)), first)
 
@@ -334,15 +334,15 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
 
 
 class TestGuards:
-    def test_a_piece_that_runs_on_is_drawn_once_more(
+    def test_a_piece_that_runs_on_is_resampled_once(
         self, synthesizer: XttsSynthesizer, voice: XttsVoice, requests: list[Request]
     ) -> None:
         stopping = seed_that_stops(synthesizer, SHORT[ENGLISH], voice, ENGLISH)
         endless = next(seed for seed in range(60) if not self._stops(synthesizer, voice, seed))
-        for seed, draws in ((stopping, [stopping]), (endless, [endless, endless + REDRAW_SEED])):
+        for seed, seeds in ((stopping, [stopping]), (endless, [endless, endless + RESAMPLE_SEED])):
             requests.clear()
             assert list(speak(synthesizer, SHORT[ENGLISH], voice, seed=seed, priority=Priority.LATER))
-            assert [request.seed for request in requests] == draws
+            assert [request.seed for request in requests] == seeds
 
     def _stops(self, synthesizer: XttsSynthesizer, voice: XttsVoice, seed: int) -> bool:
         try:
@@ -369,7 +369,7 @@ class TestGuards:
         for pieces in (from_then_on, at_once):
             assert np.array_equal(np.concatenate(pieces), whole[0])
 
-    def test_what_was_heard_is_not_drawn_again(
+    def test_speech_that_was_heard_is_not_resampled(
         self, synthesizer: XttsSynthesizer, voice: XttsVoice, requests: list[Request]
     ) -> None:
         endless = next(seed for seed in range(60) if not self._stops(synthesizer, voice, seed))
