@@ -150,12 +150,7 @@ class _Turn:
 
         def attempt(failed: Sequence[ChatFailure]) -> Iterator[Event]:
             spoken = SpokenAnswer(
-                partial(texts, failed),
-                voice,
-                speech,
-                helpers=self.pipeline.helpers,
-                slot=self.slot,
-                watch=self.watch,
+                partial(texts, failed), voice, speech, helpers=self.pipeline.helpers, slot=self.slot, watch=self.watch
             )
             return spoken.run()
 

@@ -110,8 +110,4 @@ def _chunk(body: Mapping[str, Any], part: str) -> ChatChunk | None:
     fields = {name: said[name] for name in PASSED_ON if said.get(name)} if isinstance(said, dict) else {}
     if not fields and not reason and not usage:
         return None
-    return ChatChunk(
-        fields,
-        reason if isinstance(reason, str) else None,
-        usage if isinstance(usage, dict) else None,
-    )
+    return ChatChunk(fields, reason if isinstance(reason, str) else None, usage if isinstance(usage, dict) else None)

@@ -86,12 +86,7 @@ class EmbeddedRecognizer:
         self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu")
 
     def recognize(
-        self,
-        audio: Audio,
-        language: Language,
-        *,
-        hotwords: Sequence[str] = (),
-        context: Context,
+        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
     ) -> Transcript:
         """Return what is said in `audio` (any rate); `hotwords` are not used.
 
@@ -137,12 +132,7 @@ class MissingRecognizer:
         self.info = EngineInfo("none", f"no {language.value.capitalize()} model", "", _WHY_MISSING[language])
 
     def recognize(
-        self,
-        audio: Audio,
-        language: Language,
-        *,
-        hotwords: Sequence[str] = (),
-        context: Context,
+        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
     ) -> Transcript:
         """Raise ModelNotInstalled with the folder, the files and the command."""
         raise ModelNotInstalled(self._message, param="language")
@@ -263,10 +253,7 @@ class ParrotChat:
     """Answers when no chat API is set: says so, and says the question back, so that the whole way can be heard."""
 
     info = EngineInfo(
-        "parrot",
-        "says the question back",
-        "",
-        "no chat API is set: config.example.py shows how to set chatgpt_apis",
+        "parrot", "says the question back", "", "no chat API is set: config.example.py shows how to set chatgpt_apis"
     )
 
     def stream(

@@ -10,10 +10,7 @@ EVENTS: Schema = {"type": "object", "properties": {"data": TEXT}, "required": ["
 FLAG: Schema = {"type": "boolean"}
 FORM_FLAG: Schema = {"type": "string", "enum": ["true", "false"]}
 MODEL: Schema = {**TEXT, "description": "of GET /v1/models, or OpenAI's name for such a model"}
-VOICE: Schema = {
-    "description": "a voice's name or id, or default",
-    "anyOf": [TEXT, record(id=TEXT)],
-}
+VOICE: Schema = {"description": "a voice's name or id, or default", "anyOf": [TEXT, record(id=TEXT)]}
 FAILURES = (400, 404, 408, 409, 413, 415, 422, 502, 504)
 SPOKEN = ("audio/mpeg", "audio/ogg; codecs=opus", "audio/aac", "audio/flac", "audio/wav", "audio/pcm")
 WRITTEN = ("text/plain", "application/x-subrip", "text/vtt")

@@ -14,14 +14,7 @@ from mirrorchat.errors import ChatFailure, ChatInterrupted, SynthesisFailed
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.context import Context
-from mirrorchat.turn.events import (
-    Event,
-    SentenceFailed,
-    SpokenAudio,
-    StartedOver,
-    TextDelta,
-    VoiceKnown,
-)
+from mirrorchat.turn.events import Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, VoiceKnown
 from mirrorchat.turn.helpers import TURN_OVER, EventQueue, Helpers
 from mirrorchat.turn.playback import PlayoutBuffer, Prebuffer, ReorderBuffer
 from mirrorchat.turn.stopwatch import Stopwatch

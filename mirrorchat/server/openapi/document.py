@@ -16,11 +16,7 @@ EVENT: Schema = {
     "properties": {"event": {"enum": list(EVENTS)}, "data": {**TEXT, "contentMediaType": "application/json"}},
     "required": ["event", "data"],
 }
-LANGUAGE: Schema = {
-    "type": "string",
-    "enum": ["chinese", "zh", "zh-cn", "english", "en"],
-    "description": "any case",
-}
+LANGUAGE: Schema = {"type": "string", "enum": ["chinese", "zh", "zh-cn", "english", "en"], "description": "any case"}
 
 
 def routes(more_paths: Schema) -> Blueprint:
@@ -97,10 +93,7 @@ def _question_schema(settings: Settings) -> Schema:
     words = f"at most {HOTWORDS_LIMIT} of at most {HOTWORD_LIMIT_CHARS} characters"
     return record(
         ["audio", "language"],
-        audio={
-            **BINARY,
-            "description": f"the recording: wav, flac, mp3, ogg, webm, m4a, aac; {limits}",
-        },
+        audio={**BINARY, "description": f"the recording: wav, flac, mp3, ogg, webm, m4a, aac; {limits}"},
         language=LANGUAGE,
         reply_language={**LANGUAGE, "description": "of the answer; that of the question unless given"},
         text={"type": "string", "maxLength": TEXT_LIMIT_CHARS, "description": "what was said: recognition is skipped"},
@@ -119,9 +112,7 @@ def _turn_paths(settings: Settings) -> Schema:
     types = ("audio/wav", "audio/ogg; codecs=opus", "audio/mpeg", "audio/pcm")
     audio = dict.fromkeys(types, BINARY)
     answer = answered(
-        "the answer",
-        **audio,
-        **{"application/json": ref("schemas", "Answer"), "text/event-stream": EVENT},
+        "the answer", **audio, **{"application/json": ref("schemas", "Answer"), "text/event-stream": EVENT}
     )
     form = {"multipart/form-data": {"schema": _question_schema(settings)}}
     session_id = {"name": "session_id", "in": "path", "required": True, "schema": TEXT}

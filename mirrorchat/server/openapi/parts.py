@@ -47,11 +47,7 @@ def answered(description: str, **content: Schema) -> Schema:
 
 def record(required: Sequence[str] | None = None, **properties: Schema) -> Schema:
     """Return an object of `properties`, of which `required` (all unless given) are always there."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties if required is None else required),
-    }
+    return {"type": "object", "properties": properties, "required": list(properties if required is None else required)}
 
 
 def ref(kind: str, name: str) -> Schema:
