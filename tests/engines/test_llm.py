@@ -293,8 +293,8 @@ def test_a_request_that_cannot_be_sent() -> None:
     [
         (truncated("Blue", ", "), {}, "the connection broke off"),
         (raw_stream(delta("Blue"), delta(", ")), {}, "the stream broke off"),
-        (hang_after("Blue", ", "), {"timeout_s": 1.0}, "silent for 1 s"),
-        (trickle_comments("Blue", ", "), {"total_timeout_s": 1.0}, "no whole answer within 1 s"),
+        (hang_after("Blue", ", "), {"timeout_s": 2.0}, "silent for 2 s"),
+        (trickle_comments("Blue", ", "), {"total_timeout_s": 2.0}, "no whole answer within 2 s"),
         (chunked_stream(delta("Blue"), delta(", "), b'data: {"error": 1}\n\n'), {}, "an error in the stream"),
     ],
 )
@@ -402,11 +402,11 @@ def test_the_deadline_ends_the_turn_and_blames_no_api(behaviour: Behaviour) -> N
 
 def test_the_deadline_holds_while_connecting_and_blames_no_api(caplog: pytest.LogCaptureFixture) -> None:
     with SilentPort() as silent:
-        client = client_of(api_at(silent, timeout_s=3.0))
+        client = client_of(api_at(silent, timeout_s=60.0))
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             list(stream_of(client, context=Context.after(SOON_S)))
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 30.0
     assert "API 1" not in caplog.text
 
 
@@ -434,13 +434,13 @@ def test_cancel_ends_a_read_that_blocks(behaviour: Behaviour) -> None:
 def test_cancel_is_noticed_while_connecting() -> None:
     with SilentPort() as silent, ThreadPoolExecutor(1) as pool:
         context = Context.after(60.0)
-        turn = pool.submit(lambda: list(stream_of(client_of(api_at(silent, timeout_s=4.0)), context=context)))
+        turn = pool.submit(lambda: list(stream_of(client_of(api_at(silent, timeout_s=60.0)), context=context)))
         time.sleep(0.2)
         started = time.monotonic()
         context.cancel(ClientGone("the caller hung up"))
         with pytest.raises(ClientGone):
             turn.result(LATE_S)
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 30.0
 
 
 def test_cancel_is_noticed_between_pieces() -> None:
@@ -455,9 +455,9 @@ def test_cancel_is_noticed_between_pieces() -> None:
 
 def test_a_slow_reader_makes_no_api_look_slow() -> None:
     with ChatServer(answer("", pieces=["a", "b", "c"])) as server:
-        stream = stream_of(client_of(api_at(server, first_token_timeout_s=1.0, total_timeout_s=1.0)))
+        stream = stream_of(client_of(api_at(server, first_token_timeout_s=3.0, total_timeout_s=3.0)))
         assert next(stream) == "a"
-        time.sleep(1.5)
+        time.sleep(3.5)
         assert list(stream) == ["b", "c"]
 
 

@@ -250,7 +250,7 @@ def test_the_deadline_ends_the_wait() -> None:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             admission.acquire(Context.after(0.2))
-        assert 0.2 <= time.monotonic() - started < 1.0
+        assert 0.2 <= time.monotonic() - started < 10.0  # and not for as long as the other turn runs
     assert admission.stats().waiting == 0
     assert admission.stats().refusals[Refusal.DEADLINE] == 1
 

@@ -131,5 +131,5 @@ print("done")
 
 
 def test_hostile_text_costs_no_more_than_its_length() -> None:
-    result = subprocess.run([sys.executable, "-c", _HOSTILE], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([sys.executable, "-c", _HOSTILE], capture_output=True, text=True, timeout=300, check=False)
     assert result.stdout == "done\n", result.stderr

@@ -98,10 +98,10 @@ class TestMeasure:
         voiced = np.arange(937) % 40 < 20
         best_s = 1e9
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.thread_time()
             measure(noise, voiced)
-            best_s = min(best_s, time.perf_counter() - started)
-        assert best_s < 0.3  # some 30 ms on a free core
+            best_s = min(best_s, time.thread_time() - started)
+        assert best_s < 0.3  # some 30 ms of a core
 
     @clips_needed
     def test_people_in_quiet_rooms_and_more_noise_is_less(self) -> None:
