@@ -167,3 +167,11 @@ def test_an_unknown_option_is_answered_with_the_usage() -> None:
 def test_nothing_is_installed_when_nothing_is_missing() -> None:
     run = subprocess.run([str(ROOT / "scripts" / "environment")], capture_output=True, text=True, check=True)
     assert run.stdout == run.stderr == ""
+
+
+@pytest.mark.parametrize(("options", "said"), [(["--quick"], "less than a minute"), ([], r"about \d+ minutes")])
+def test_tests_say_beforehand_how_long_they_take(options: list[str], said: str) -> None:
+    command = [str(ROOT / "scripts" / "test"), *options, "--version"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.match(rf"mirrorchat: running tests in \d+ processes: {said} for all, ", run.stderr), run.stderr
+    assert "pytest" in run.stdout + run.stderr
