@@ -77,7 +77,7 @@ def test_json_is_one_object_that_says_all(env: dict[str, str]) -> None:
     found = json.loads(done.stdout)
     assert found["transcript"] == "What is the best way to learn a language" and found["reply"] == REPLY
     assert found["voice"]["kind"] == "tint" and found["engines"]["chat"]["name"] == "chat"
-    assert {"recognise_s", "voice_s", "answer_s", "speak_s", "total_s"} <= set(found["timings"])
+    assert {"recognize_s", "voice_s", "answer_s", "speak_s", "total_s"} <= set(found["timings"])
     assert found["first_audio_s"] > 0 and found["audio_s"] > 1 and found["failed_sentences"] == []
     again = run("ask", QUESTION, "--session", found["session_id"], "--json", env=env)
     assert json.loads(again.stdout)["session_id"] == found["session_id"]

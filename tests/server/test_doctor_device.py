@@ -129,7 +129,7 @@ def test_the_process_sees_what_the_driver_shows(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "config.py").write_text("device = 'auto'\n")
     found = {
         finding.subject: finding
-        for finding in findings_from("mirrorchat.cli.doctor.device", [], subject="device", limit_s=60.0)
+        for finding in findings_from("mirrorchat.cli.doctor.device", subject="device", limit_s=60.0)
     }
     assert "NVIDIA Fake 9" in found["GPU"].found and found["GPU"].state is State.PROBLEM and found["GPU"].remedy
     assert torch.__version__ in found["torch"].found

@@ -14,10 +14,9 @@ from mirrorchat.errors import ConfigurationError
 HEAD = """
 import os, signal, sys, threading, time
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.cli.doctor.finding_process import hand_over
 from mirrorchat.cli.doctor.findings import ok
 
-def look(say):
+def findings(say):
     say("thinking")
     yield ok("first", "found", number=1)
 """
@@ -36,8 +35,8 @@ class Looking:
         self._folder = folder
 
     def __call__(self, body: str, limit_s: float = 30.0) -> list[Finding]:
-        (self._folder / "looks.py").write_text(f"{HEAD}{body}\n\nhand_over('it', look)\n")
-        return findings_from("looks", [], subject="it", limit_s=limit_s)
+        (self._folder / "looks.py").write_text(f"{HEAD}{body}\n")
+        return findings_from("looks", subject="it", limit_s=limit_s)
 
 
 def test_what_it_finds_comes_whole_whatever_it_prints(looked: Looking) -> None:
@@ -58,8 +57,8 @@ def test_a_thread_that_hangs_does_not_keep_it(looked: Looking) -> None:
         ("    time.sleep(600)", 3.0, "thinking: it gave no answer within 3 s"),
         ("    while True: yield ok('more', 'x' * 10000)", 30.0, "thinking: it gave no answer"),
         ("    raise ConfigurationError('set it')", 30.0, "set it"),
-        ("    raise SystemExit(3)", 30.0, "SystemExit in looks.py, line 10"),
-        ("    raise ValueError('sk-secret')", 30.0, "ValueError in looks.py, line 10"),
+        ("    raise SystemExit(3)", 30.0, "SystemExit in looks.py, line 9"),
+        ("    raise ValueError('sk-secret')", 30.0, "ValueError in looks.py, line 9"),
         ("    import no_such_package", 30.0, "no_such_package cannot be imported"),
     ],
 )  # fmt: skip

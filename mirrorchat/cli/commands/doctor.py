@@ -77,7 +77,7 @@ class Examination:
     def _device(self) -> list[Finding]:
         from mirrorchat.cli.doctor.finding_process import findings_from
 
-        return findings_from("mirrorchat.cli.doctor.device", [], subject="device", limit_s=_TORCH_S)
+        return findings_from("mirrorchat.cli.doctor.device", subject="device", limit_s=_TORCH_S)
 
     def _weights(self) -> list[Finding]:
         from mirrorchat.cli.doctor.weights import weight_findings
@@ -119,9 +119,9 @@ class Examination:
             return [_not_without_settings("turn")]
         from mirrorchat.cli.doctor.finding_process import findings_from
 
-        parrot = [] if self._options.network and self._chat_works else ["--parrot"]
+        parrot = () if self._options.network and self._chat_works else ("--parrot",)
         limit_s = self._round_trip_limit_s()
-        return findings_from("mirrorchat.cli.doctor.round_trip", parrot, subject="turn", limit_s=limit_s)
+        return findings_from("mirrorchat.cli.doctor.round_trip", *parrot, subject="turn", limit_s=limit_s)
 
 
 def _not_without_settings(subject: str) -> Finding:

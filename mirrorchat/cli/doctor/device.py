@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirrorchat.cli.doctor.finding_process import Say, hand_over
+from mirrorchat.cli.doctor.finding_process import Say
 from mirrorchat.cli.doctor.findings import Finding, ok, problem, warning
 from mirrorchat.errors import ConfigurationError, MirrorChatError
 from mirrorchat.hardware.gpu_driver import driver_gpus
@@ -43,7 +43,7 @@ class Torch:
     complaint: str = ""
 
 
-def device_findings(say: Say) -> Iterator[Finding]:
+def findings(say: Say) -> Iterator[Finding]:
     """Yield the findings about memory, torch, GPUs, models and libraries."""
     try:
         settings = load_settings()
@@ -198,7 +198,3 @@ def native_findings() -> Iterator[Finding]:
         found = f"{runnable[0].removeprefix('_native_')} does not load: {loaded or 'torch'} computes instead"
         remedy = "`rm -f .venv/installed; scripts/environment`; in a virtual machine, the host must expose AMX"
         yield warning("networks in C++", found, remedy, variant=loaded)
-
-
-if __name__ == "__main__":
-    hand_over("device", device_findings)

@@ -4,11 +4,12 @@ The process writes lines of JSON to its standard output: its current step as `do
 `complete`.
 """
 
+import importlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,14 @@ _REMEDIES = {
 }
 
 
-def findings_from(module: str, arguments: Sequence[str], *, subject: str, limit_s: float) -> list[Finding]:
-    """Return the findings of `python -m module` within `limit_s` seconds. An abnormal end is a finding too."""
+def findings_from(module: str, *arguments: str, subject: str, limit_s: float) -> list[Finding]:
+    """Return the findings of a module's function `findings`, called with `arguments` in a separate process.
+
+    An abnormal end, or no end within `limit_s` seconds, is a finding about `subject`.
+    """
     root = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-P", "-m", module, *arguments]
+    command = [sys.executable, "-P", "-m", "mirrorchat.cli.doctor.finding_process", module, subject, *arguments]
     environ = {**os.environ, "PYTHONPATH": path}
     try:
         ended = run_bounded(command, limit_s=limit_s, limit_bytes=_LIMIT_BYTES, environ=environ)
@@ -76,10 +80,11 @@ def _abnormal_end(subject: str, ended: Ended, doing: str, limit_s: float, comman
     return problem(subject, f"{doing}: {how}", remedy)
 
 
-def hand_over(subject: str, look: Callable[[Say], Iterator[Finding]]) -> None:
-    """Write the findings of `look` from the process that `findings_from` started.
+def main(module: str, subject: str, *arguments: str) -> None:
+    """Write the findings of `module` in the process that `findings_from` started.
 
-    Other output to standard output, by any library, goes to stderr.
+    The module is imported here, so that a broken package is a finding. Other output to standard output, by any library,
+    goes to stderr.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
@@ -89,9 +94,14 @@ def hand_over(subject: str, look: Callable[[Say], Iterator[Finding]]) -> None:
             out.flush()
 
         try:
-            for finding in look(lambda doing: write(doing=doing)):
+            look: Callable[..., Iterator[Finding]] = importlib.import_module(module).findings
+            for finding in look(lambda doing: write(doing=doing), *arguments):
                 write(finding=asdict(finding))
         except BaseException as error:
             write(finding=asdict(unexpected(subject, error)))
         write(complete=True)
         os._exit(0)  # a normal exit would wait for a thread that hangs in a native call
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

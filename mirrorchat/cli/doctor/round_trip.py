@@ -3,7 +3,6 @@
 It runs in a separate process: engines are large, and native code can crash or hang.
 """
 
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from dataclasses import replace
 
 from mirrorchat.audio.decoding import decode, require_speakable
 from mirrorchat.audio.encoders import encode_wav
-from mirrorchat.cli.doctor.finding_process import Say, hand_over
+from mirrorchat.cli.doctor.finding_process import Say
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
 from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
 from mirrorchat.embedded.workers.process import WorkerFailed
@@ -82,10 +81,10 @@ class StageWatch(Stopwatch):
             return stage, type(error).__name__
 
 
-def round_trip(tell: Say, *, parrot: bool) -> Iterator[Finding]:
-    """Yield a finding for the engines, and one for a turn in each language. `parrot` replaces the chat APIs."""
+def findings(tell: Say, *options: str) -> Iterator[Finding]:
+    """Yield a finding for the engines, and one for a turn in each language. PARROT replaces the chat APIs."""
     settings = load_settings()
-    if parrot:
+    if PARROT in options:
         settings = replace(settings, chatgpt_apis=())
     tell("loading the engines")
     started = time.monotonic()
@@ -192,11 +191,3 @@ def _times(watch: Stopwatch) -> dict[str, Value]:
 
 def _listed(times: dict[str, Value]) -> str:
     return ", ".join(f"{name.removesuffix('_ms').replace('_', ' ')} {value} ms" for name, value in times.items())
-
-
-def main(arguments: list[str]) -> None:
-    hand_over("round trip", lambda tell: round_trip(tell, parrot=PARROT in arguments))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
