@@ -69,13 +69,15 @@ class Turns:
         question = Question(audio or say("hello there"), Language.ENGLISH, Language.ENGLISH, text, session)
         context = context or Context.after(deadline_s)
         context.heard = not collected
-        with self.admission.acquire(context) as slot:
-            with closing(self.pipeline.run_turn(question, slot, watch=Stopwatch())) as events:
-                yield from events
+        with (
+            self.admission.acquire(context) as slot,
+            closing(self.pipeline.run_turn(question, slot, watch=Stopwatch())) as events,
+        ):
+            yield from events
 
     def assert_all_places_free(self) -> None:
         """Wait until the helpers of ended turns have let go."""
-        limit = time.monotonic() + 10.0
+        limit = time.monotonic() + 60.0
         while self.admission.running or self.admission.stats().orphans:
             assert time.monotonic() < limit, "a helper holds its slot"
             time.sleep(0.01)

@@ -55,7 +55,7 @@ def env(programs: Path, server: RunningServer) -> dict[str, str]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 30.0
+    limit = time.monotonic() + 60.0
     while not condition():
         assert time.monotonic() < limit
         time.sleep(0.02)

@@ -69,7 +69,7 @@ def test_forty_callers_at_once(tmp_path: Path) -> None:
             max_turns=2,
             max_waiting=6,
             turn_deadline_s=DEADLINE_S,
-            chatgpt_apis=[chat.api(timeout_s=60.0)],
+            chatgpt_apis=[chat.api()],
         ) as server,
         ThreadPoolExecutor(CALLERS + 8) as pool,
     ):

@@ -65,9 +65,8 @@ def usual_answer() -> Iterator[None]:
 def server(chat: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("sessions")
     conf = conf_that_admits_all(tmp_path_factory.mktemp("conf"))
-    apis = [chat.api(timeout_s=60.0)]
     with RunningServer(
-        folder, gunicorn_conf=conf, chatgpt_apis=apis, chat_cooldown_s=0.0, api_keys=list(KEYS)
+        folder, gunicorn_conf=conf, chatgpt_apis=[chat.api()], chat_cooldown_s=0.0, api_keys=list(KEYS)
     ) as running:
         yield running
 

@@ -48,7 +48,7 @@ def server(running_chat: ChatServer, tmp_path_factory: pytest.TempPathFactory) -
     # Without signs of life, a hang-up is noticed by the watch of the connection and not by a write that fails.
     change = "import mirrorchat.turn.helpers\n\nmirrorchat.turn.helpers.KEEP_ALIVE_S = 600.0\nbind = "
     conf = changed_conf(tmp_path_factory.mktemp("conf"), "bind = ", change)
-    folder, apis = tmp_path_factory.mktemp("server"), [running_chat.api(timeout_s=60.0)]
+    folder, apis = tmp_path_factory.mktemp("server"), [running_chat.api()]
     with RunningServer(folder, gunicorn_conf=conf, max_turns=1, chat_cooldown_s=0.0, chatgpt_apis=apis) as running:
         yield running
 

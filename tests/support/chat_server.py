@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, cast
 
+PATIENCE_S = 60.0
 JSON_TYPE = "application/json"
 STREAM_TYPE = "text/event-stream"
 
@@ -167,8 +168,8 @@ class ChatServer:
         return f"{self.base_url}/chat/completions"
 
     def api(self, key: str = "", **settings: Any) -> dict[str, Any]:
-        """Return this server as an entry of `chatgpt_apis`."""
-        return {"url": self.url, "key": key, **settings}
+        """Return this server as an entry of `chatgpt_apis`, which a busy machine does not take for a silent one."""
+        return {"url": self.url, "key": key, "timeout_s": PATIENCE_S, "first_token_timeout_s": PATIENCE_S, **settings}
 
     def _handle(self, request: Request, connection: socket.socket) -> None:
         self.requests.append(request)

@@ -51,7 +51,7 @@ class Scene:
 
     def wait_until_idle(self) -> None:
         """Wait until no turn runs: a helper may hold its place a moment longer than the answer."""
-        limit = time.monotonic() + 20.0
+        limit = time.monotonic() + 60.0
         while "mirrorchat_turns_running 0.0" not in self._metrics():
             assert time.monotonic() < limit, self._metrics()
             time.sleep(0.05)

@@ -57,7 +57,7 @@ def ask(url: str, audio: bytes, language: str, **fields: str) -> requests.Respon
 
 def ask_when_free(url: str, audio: bytes, language: str, **fields: str) -> requests.Response:
     """Post `audio` again while all places are taken: helpers of a turn that just ended hold theirs a moment longer."""
-    limit = time.monotonic() + 10.0
+    limit = time.monotonic() + 60.0
     while True:
         response = ask(url, audio, language, **fields)
         if response.status_code != 503 or time.monotonic() > limit:

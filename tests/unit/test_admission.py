@@ -220,7 +220,7 @@ class Waiter:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 5.0
+    limit = time.monotonic() + 60.0
     while not condition():
         assert time.monotonic() < limit, "it did not happen"
         time.sleep(0.001)
