@@ -37,7 +37,7 @@ SILENT_PEAK = 10 ** (-60 / 20)  # 0.001
 _PADDING_S = 0.25  # what a codec may add: 2 frames of AAC at 8 kHz
 _MAX_PACKET_BYTES = 1 << 18  # the largest real packet, 4096 samples of 8-channel 32-bit ALAC, is half of it
 _MAX_PACKETS_PER_S = 1_000  # Opus in 2.5 ms packets has 400
-_MAX_EMPTY_PACKETS = 3_000  # phones send packets without sound in pauses: 60 s of amr's 20 ms
+_MAX_EMPTY_PACKETS = 3_000  # phones send packets without audio in pauses: 60 s of amr's 20 ms
 _WAV_BLOCK_FRAMES = 1 << 14
 # libavcodec's names. Of a layout only the number of channels matters here.
 _SAMPLE_TYPES: dict[str, type[np.float32 | np.int16 | np.int32]] = {"flt": np.float32, "s16": np.int16, "s32": np.int32}
@@ -144,7 +144,7 @@ def _packet_blocks(track: Track, most_packets: int) -> Iterator[_Block]:
         blocks = _frame_blocks(decoder, packet)
         empty_packets += not blocks and packet is not None
         if empty_packets > _MAX_EMPTY_PACKETS or count > most_packets:
-            raise unsupported("The upload holds too many packets without sound.")
+            raise unsupported("The upload holds too many packets without audio.")
         for block in blocks:
             if sample_rate and block.sample_rate != sample_rate:
                 raise unsupported("The recording changes its sample rate midway.")
@@ -259,7 +259,7 @@ def _join(blocks: Iterator[_Block], limit_s: float) -> Audio:
         parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     joined = np.concatenate(parts)[: round(limit_s * sample_rate)]
     if not len(joined):
-        raise AudioTooShort("The recording holds no sound.")
+        raise AudioTooShort("The recording holds no audio.")
     if not np.isfinite(joined).all():
         raise NonFiniteAudio("The recording holds samples that are not finite numbers.")
     return Audio(np.clip(joined, -1.0, 1.0, out=joined), sample_rate)

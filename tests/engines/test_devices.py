@@ -1,4 +1,4 @@
-"""A GPU that NVIDIA's driver shows and torch cannot use is named with what to do; nothing is said where all is well."""
+"""A message says why torch cannot use a GPU that NVIDIA's driver shows, and what to do."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mirrorchat.hardware.devices import gpu_trouble, is_gpu, runs_on, usable_dev
 
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a driver with one GPU on this machine, as nvidia-smi shows it, which torch does not find."""
+    """Put an nvidia-smi with one GPU on this host; torch does not find the GPU."""
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho NVIDIA GeForce RTX 4060\n")
     program.chmod(0o755)
@@ -22,14 +22,14 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
 
 
-def test_without_a_driver_there_is_nothing_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_is_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gpu_driver, "_WSL", str(tmp_path))
     monkeypatch.setattr(gpu_driver.driver_gpus, "__defaults__", (tmp_path,))
     assert gpu_trouble() == ""
 
 
-def test_a_torch_without_cuda_is_named_with_the_installation(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_cuda_is_to_be_reinstalled(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
     trouble = gpu_trouble()
@@ -37,7 +37,7 @@ def test_a_torch_without_cuda_is_named_with_the_installation(driver: None, monke
     assert "torch 2.13.0+cpu is built without CUDA" in trouble and "--force-reinstall torch==2.13.0 " in trouble
 
 
-def test_a_driver_too_old_for_torch_is_to_be_updated(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_driver_is_to_be_updated(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert "is built for CUDA 13.0; update NVIDIA's driver" in gpu_trouble()
 
@@ -48,7 +48,7 @@ def test_a_variable_that_hides_the_gpu_is_named(driver: None, monkeypatch: pytes
     assert "CUDA_VISIBLE_DEVICES is '-1', which hides it; unset it" in gpu_trouble()
 
 
-def test_the_device_cuda_is_refused_with_the_fix(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_cuda_is_refused_with_a_remedy(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(ConfigurationError, match=r"finds 0 GPUs; NVIDIA's driver shows .*4060.*pip install"):
         usable_device("cuda")
@@ -71,11 +71,9 @@ def test_a_gpu_that_torch_has_no_code_for_is_not_used(driver: None, monkeypatch:
     ("capability", "runs"),
     [((6, 1), False), ((7, 5), True), ((8, 0), True), ((8, 9), True), ((9, 0), True), ((12, 0), True)],
 )
-def test_binary_code_runs_within_a_major_number_and_ptx_on_what_came_later(
-    capability: tuple[int, int], runs: bool
-) -> None:
+def test_binary_code_runs_within_a_major_version_and_ptx_on_later_ones(capability: tuple[int, int], runs: bool) -> None:
     assert runs_on(capability, ["sm_75", "sm_80", "sm_90a", "compute_100", "unknown"]) is runs
 
 
-def test_without_ptx_a_later_major_number_has_no_code() -> None:
+def test_without_ptx_a_later_major_version_has_no_code() -> None:
     assert not runs_on((12, 0), ["sm_80", "sm_90"]) and not runs_on((7, 0), ["sm_75"])

@@ -1,4 +1,4 @@
-"""The memory plan: against what the engines take, and on an 8 GB card, each step down in its order, and refusals."""
+"""The memory plan: compared with the memory of the engines, and its steps down and refusals on an 8 GB card."""
 
 import json
 import re
@@ -48,7 +48,7 @@ XTTS = XttsBytes(  # of XTTS v2
     activation=8192, converted=0,
 )  # fmt: skip
 WENET = WenetBytes(matrices=116_617_216, others=5_933_795, width=512, inner=2048, convolved=True)  # of WenetSpeech
-# A checkpoint loads in a process of its own; printed is what it took beyond the imports, file pages not counted.
+# A process loads a checkpoint and prints the memory that it took beyond the imports, without file pages.
 LOADS = """
 import sys, threading, time
 from pathlib import Path
@@ -83,7 +83,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def card(free: float, *, host: float = 16.0, **changes: object) -> MemoryPlan:
-    """Return the plan for real sizes on a GPU with `free` GB, beside a machine with `host` GB."""
+    """Return the plan for real sizes on a GPU with `free` GB, in a host with `host` GB."""
     settings = replace(Settings(), **changes)  # type: ignore[arg-type]
     fixed = [Part("CUDA's libraries", GPU, Bytes(CUDA_BYTES))]
     demand = Demand(GPU, XTTS, settings.xtts_cache_mb * 1_000_000, dict.fromkeys(Language, WENET), fixed, True)
@@ -93,7 +93,7 @@ def card(free: float, *, host: float = 16.0, **changes: object) -> MemoryPlan:
 
 
 def host(free: float, *, library: bool = True, **changes: object) -> MemoryPlan:
-    """Return the plan for real sizes on a machine with `free` GB and no GPU."""
+    """Return the plan for real sizes on a host with `free` GB and no GPU."""
     settings = replace(Settings(), **changes)  # type: ignore[arg-type]
     demand = Demand("cpu", XTTS, settings.xtts_cache_mb * 1_000_000, {Language.CHINESE: WENET}, [], library)
     mode = WeightMode.FP16W if settings.xtts_weights == "auto" else WeightMode(settings.xtts_weights)
@@ -118,8 +118,8 @@ def test_everything_fits_an_8_gb_card() -> None:
     assert plan.wenet_device == "auto"
 
 
-def test_the_steps_down_come_in_their_order() -> None:
-    """With less and less memory each plan fits, and takes a step only after those before it."""
+def test_the_steps_down_have_an_order() -> None:
+    """With less and less memory each plan fits, and takes a step only after the earlier ones."""
     seen = []
     for tenths in range(80, 23, -1):
         plan = card(tenths / 10)
@@ -143,13 +143,13 @@ def test_a_step_is_printed() -> None:
     assert card(4.0).steps_of("wenet") == ["WeNet's weights in bf16, to fit into memory"]
 
 
-def test_wenet_goes_to_the_cpu_only_where_it_has_room() -> None:
+def test_wenet_moves_to_the_cpu_only_if_it_fits_there() -> None:
     assert card(2.5).wenet_device == "cpu" and card(2.5).fits
     full = card(2.5, host=0.5)
     assert not full.fits and "cpu has 0.50 GB free (500000000 bytes), and" in refusal(full)
 
 
-def test_a_card_that_is_too_small_is_refused_with_bytes_and_what_to_set() -> None:
+def test_a_small_card_is_refused_with_the_bytes_and_what_to_set() -> None:
     message = refusal(card(1.5))
     assert message.startswith("the models do not fit into memory even with WeNet on the CPU instead of cuda:0, XTTS's")
     assert re.search(
@@ -210,7 +210,7 @@ def test_the_cache_is_no_larger_than_its_setting() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_cache_and_the_layers_are_the_engines(models: Path, mode: WeightMode) -> None:
+def test_the_cache_and_the_layers_have_the_size_of_the_engines(models: Path, mode: WeightMode) -> None:
     speaker = XttsSynthesizer(models / "xtts-v2", device="cpu", threads=1, weights=str(mode))
     sizes = XttsBytes.read(models / "xtts-v2")
     try:
@@ -257,8 +257,8 @@ def middle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("mode", [WeightMode.FP16W, *([WeightMode.INT8] if native.library() else [])])
-def test_a_process_that_loads_takes_what_was_planned(middle: Path, mode: WeightMode) -> None:
-    """Within a fifth. The voice encoders stay in their file, whose pages are not counted, until they are used."""
+def test_loading_takes_the_planned_memory(middle: Path, mode: WeightMode) -> None:
+    """Within a fifth. The voice encoders stay in their file until they are used, and its pages do not count."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LOADS, str(middle), str(mode)],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
@@ -285,7 +285,7 @@ def test_a_server_prints_its_plan(models: Path, tmp_path: Path) -> None:
         assert any(re.match(rf"memory on cpu: \d+\.\d\d GB for {part}", line) for line in lines), (part, lines)
 
 
-def test_the_engines_are_built_as_planned_and_say_so(
+def test_the_engines_follow_the_plan_and_state_its_steps(
     models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(models_dir=models, device="cpu", threads=1, xtts_weights="fp32")
@@ -305,7 +305,7 @@ def test_the_engines_are_built_as_planned_and_say_so(
         build_engines(settings)
 
 
-def test_a_gpu_that_torch_cannot_use_is_said(
+def test_a_gpu_that_torch_cannot_use_is_reported(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     program = tmp_path / "nvidia-smi"
@@ -327,7 +327,7 @@ def test_without_a_model_there_is_nothing_to_plan(tmp_path: Path) -> None:
     assert plan.fits and plan.lines() == []
 
 
-def test_the_runtime_format_and_the_package_are_counted_by_their_files(models: Path, tmp_path: Path) -> None:
+def test_the_runtime_format_and_the_package_take_the_size_of_their_files(models: Path, tmp_path: Path) -> None:
     data = ROOT / "tests" / "data" / "wenet-tiny"
     (tmp_path / "wenet-zh").symlink_to(data / "zh")
     (tmp_path / "own").mkdir()
@@ -342,7 +342,7 @@ def test_the_runtime_format_and_the_package_are_counted_by_their_files(models: P
 
 
 def needs(plan: MemoryPlan, device: str) -> int:
-    """Return the bytes that the refusal of `plan` says are needed."""
+    """Return the needed bytes that the refusal of `plan` states."""
     found = re.search(rf"{device} has .*? needed \((\d+) bytes\)", refusal(plan))
     assert found is not None
     return int(found[1])

@@ -1,4 +1,4 @@
-"""Sound files for tests, made in memory with PyAV and soundfile: what browsers, phones and programs write."""
+"""Audio files like those of browsers, phones and programs, made in memory with PyAV and soundfile."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ Samples = npt.NDArray[np.float32]
 
 
 class Kind(NamedTuple):
-    """How PyAV writes a file. `delay_s`: the run-in that the file does not tell its readers to drop."""
+    """How PyAV writes a file. `delay_s`: the codec delay that the file does not tell its readers to drop."""
 
     container: str
     codec: str
@@ -26,7 +26,7 @@ class Kind(NamedTuple):
 
 
 class Unseekable(io.BytesIO):
-    """A stream that cannot be gone back in, as in a browser: sizes and durations stay unknown."""
+    """A stream without seeking, as in a browser: sizes and durations stay unknown."""
 
     def seekable(self) -> bool:
         return False
@@ -82,7 +82,7 @@ def encode(samples: Samples, kind: Kind) -> bytes:
 
 
 def remux(data: bytes, container: str) -> bytes:
-    """Return the first sound track of `data`, its packets as they are, in another container."""
+    """Return the first audio track of `data` in another container, with the same packets."""
     buffer = io.BytesIO()
     with av.open(io.BytesIO(data), "r") as source, av.open(buffer, "w", format=container) as target:
         track = source.streams.audio[0]
@@ -112,7 +112,7 @@ def raw_wav(
     riff_size: int | None = None,
     chunks: bytes = b"",
 ) -> bytes:
-    """Return a wav with any header. `chunks` stand between the format and the sound."""
+    """Return a wav with any header. `chunks` stand between the format and the samples."""
     block = channels * bits // 8 & 0xFFFF
     byte_rate = sample_rate * block & 0xFFFFFFFF
     fmt = struct.pack("<HHIIHH", form, channels, sample_rate, byte_rate, block, bits)

@@ -1,4 +1,4 @@
-"""Uploads made to hurt a server: bombs that unpack to far more than they are, headers that lie, and other formats.
+"""Hostile uploads: bombs that decode to far more than their size, false headers, and other formats.
 
 `REFUSED` maps a name to what builds the bytes and the error that refuses them; `READ` maps one to bytes that are odd
 but hold sound, and how many seconds of it. Sizes stay under 10 MB, what the server takes by default.
@@ -55,7 +55,7 @@ def _crc(data: bytes, polynomial: int, width: int) -> int:
 
 
 def flac_head(sample_rate: int, channels: int, total: int, *, block: int = 65535) -> bytes:
-    """Return `fLaC` and a stream information block for 16-bit sound that claims `total` samples."""
+    """Return `fLaC` and a stream information block for 16-bit audio that claims `total` samples."""
     form = sample_rate << 44 | channels - 1 << 41 | 15 << 36 | total
     return b"fLaC\x80\0\0\x22" + struct.pack(">HH6x", block, block) + form.to_bytes(8) + bytes(16)
 
@@ -83,12 +83,12 @@ def flac_eight_channels() -> bytes:
 
 
 def flac_fastest() -> bytes:
-    """2 channels at 192 kHz, the most numbers per second that are read, for an hour."""
+    """An hour of 2 channels at 192 kHz, the most numbers per second that are decoded."""
     return flac_silence(3600, 192000, 2)
 
 
 def flac_of_sync_words() -> bytes:
-    """10 MB of what looks like frame headers: makes a parser try them all."""
+    """10 MB that look like frame headers, which a parser tries one by one."""
     return flac_head(16000, 1, 0) + b"\xff\xf8\x54\x08\0\x5d" * (UPLOAD_BYTES // 6)
 
 
@@ -134,12 +134,12 @@ def opus_of_broken_packets() -> bytes:
 
 
 def opus_of_short_packets() -> bytes:
-    """2.5 ms packets: the most decoder calls per second of sound."""
+    """2.5 ms packets: the most decoder calls per second of audio."""
     return ogg([opus_head(), OPUS_TAGS, *[b"\xe0\xff\xfe"] * 2_300_000])
 
 
 def ogg_of_empty_pages() -> bytes:
-    """350,000 pages with nothing in them."""
+    """350,000 empty pages."""
     return ogg([opus_head(), OPUS_TAGS]) + ogg_page([], 0, 1, 2) * (UPLOAD_BYTES // 27)
 
 
@@ -196,7 +196,7 @@ def element(name: str, payload: bytes) -> bytes:
 
 
 def webm(*parts: bytes, codec: bytes = b"A_OPUS", private: bytes | None = None, extra: bytes = b"") -> bytes:
-    """Return a webm with one track and `parts` behind it; `extra` goes into the track's entry."""
+    """Return a webm with one track and `parts` after it; `extra` goes into the track's entry."""
     entry = element("d7", b"\1") + element("83", b"\2") + element("86", codec)
     entry += element("63a2", opus_head() if private is None else private) + extra
     segment = b"\x18\x53\x80\x67\x01" + b"\xff" * 7 + element("1654ae6b", element("ae", entry))
@@ -213,7 +213,7 @@ def webm_of_small_elements() -> bytes:
 
 
 def webm_of_clusters() -> bytes:
-    """2 million clusters with nothing in them."""
+    """2 million empty clusters."""
     return webm(b"\x1f\x43\xb6\x75\x80" * (UPLOAD_BYTES // 5))
 
 
@@ -236,7 +236,7 @@ def webm_laced() -> bytes:
 
 
 def webm_many_channels() -> bytes:
-    """Raw sound of 1024 channels."""
+    """Raw audio with 1024 channels."""
     return webm(codec=b"A_PCM/FLOAT/IEEE", extra=element("e1", element("9f", b"\4\0")))
 
 
@@ -247,7 +247,7 @@ def matroska_attachment_only() -> bytes:
 
 
 def matroska_with_attachment() -> bytes:
-    """Sound with a 5 MB picture in front of it."""
+    """Audio after a 5 MB picture."""
     picture = element("466e", b"../../etc/passwd") + element("465c", bytes(5_000_000))
     return webm(element("1941a469", element("61a7", picture)), element("1f43b675", block(OPUS_SILENCE) * 100))
 
@@ -256,7 +256,7 @@ def matroska_with_attachment() -> bytes:
 
 
 def wav_floats(value: float) -> Build:
-    """One second of quiet sound with one sample that is `value`."""
+    """One second of quiet audio with one sample that is `value`."""
 
     def build() -> bytes:
         samples = tone(440, 1.0, 16000)
@@ -267,7 +267,7 @@ def wav_floats(value: float) -> Build:
 
 
 def wav_of_small_chunks() -> bytes:
-    """A million empty chunks in front of the sound."""
+    """A million empty chunks before the samples."""
     return raw_wav(bytes(3200), chunks=b"junk\0\0\0\0" * (UPLOAD_BYTES // 8))
 
 
@@ -285,12 +285,12 @@ def second_of(kind: str) -> bytes:
 
 
 def mp3_behind_large_tag() -> bytes:
-    """A second of mp3 behind 8 MB of pictures."""
+    """A second of mp3 after 8 MB of pictures."""
     return id3(b"APIC" + bytes(8_000_000)) + second_of("mp3")
 
 
 def mp3_behind_packed_tag() -> bytes:
-    """A second of mp3 behind a tag frame that unpacks to 260 MB."""
+    """A second of mp3 after a tag frame that decompresses to 260 MB."""
     packed = zlib.compress(bytes(260_000_000))
     size = bytes(len(packed) + 4 >> shift & 0x7F for shift in (21, 14, 7, 0))
     plain = bytes(260_000_000 >> shift & 0x7F for shift in (21, 14, 7, 0))
@@ -308,7 +308,7 @@ def noise_behind(head: bytes) -> Build:
 
 
 def aac_of_eight_channels() -> bytes:
-    """A second of mono aac whose later frames say 7.1, on which a binding that counts pointers crashes."""
+    """A second of mono aac whose later frames claim 7.1, which crashes a binding that counts pointers."""
     data = bytearray(encode(tone(440, 2.0, 48000), KINDS["aac"]))
     position, number = 0, 0
     while position + 7 <= len(data):
@@ -321,7 +321,7 @@ def aac_of_eight_channels() -> bytes:
 
 
 def hours_of(kind: str) -> Build:
-    """A second of a stream over and over, up to 10 MB."""
+    """A second of a stream repeated up to 10 MB."""
 
     def build() -> bytes:
         second = second_of(kind)
@@ -331,7 +331,7 @@ def hours_of(kind: str) -> Build:
 
 
 def amr_of_nothing() -> bytes:
-    """10 million frames that say that nothing was sent."""
+    """10 million frames that state that nothing was sent."""
     return b"#!AMR\n" + b"\x7c" * UPLOAD_BYTES
 
 

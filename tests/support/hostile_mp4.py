@@ -1,4 +1,4 @@
-"""mp4 files (ISO/IEC 14496-12) made to hurt a server: `hostile_audio.py` says which is refused, and how."""
+"""Hostile mp4 files (ISO/IEC 14496-12). `hostile_audio.py` states the expected result of each."""
 
 import struct
 import zlib
@@ -35,7 +35,7 @@ def mp4(
     movie: bytes = b"",
     tail: bytes = b"",
 ) -> bytes:
-    """Return an mp4 of one track whose tables are given; `movie` and `tail` go behind the track and the index."""
+    """Return an mp4 of one track with the given tables; `movie` and `tail` follow the track and the index."""
     described = box(b"stsd", numbers(0, 1), opus_entry() if entry is None else entry)
     tables = box(b"stsz", numbers(0), sizes) + box(b"stsc", numbers(0), runs) + box(b"stco", numbers(0), offsets)
     media = box(b"mdhd", numbers(0, 0, 0, 48000, 0, 0)) + box(b"hdlr", numbers(0, 0), handler, bytes(13))
@@ -51,7 +51,7 @@ def mp4_sample_table() -> bytes:
 
 
 def mp4_sizes_missing() -> bytes:
-    """2 billion samples whose sizes are not there."""
+    """2 billion samples without their sizes."""
     return mp4(sizes=numbers(0, HUGE), runs=numbers(1, 1, HUGE, 1), offsets=numbers(1, 0))
 
 
@@ -66,7 +66,7 @@ def mp4_of_empty_chunks() -> bytes:
 
 
 def mp4_of_empty_fragments() -> bytes:
-    """Half a million fragments with nothing in them."""
+    """Half a million empty fragments."""
     return mp4(tail=box(b"moof", box(b"traf")) * (UPLOAD_BYTES // 16))
 
 
@@ -97,7 +97,7 @@ def mp4_nested() -> bytes:
 
 
 def mp4_of_small_boxes() -> bytes:
-    """A million empty boxes in front of the index."""
+    """A million empty boxes before the index."""
     return box(b"ftyp", b"isom") + box(b"free") * (UPLOAD_BYTES // 8) + mp4()
 
 
@@ -108,13 +108,13 @@ def mp4_video_only() -> bytes:
 
 
 def mp4_other_file() -> bytes:
-    """A track whose samples are said to lie in another file."""
+    """A track whose samples are in another file."""
     real = encode(tone(440, 1.0, 48000), KINDS["m4a aac"])
     return real.replace(b"dinf", b"dinX").replace(b"url \0\0\0\1", b"url \0\0\0\0")
 
 
 def mp4_endless_edit() -> bytes:
-    """An edit list that begins 12 h into one second of sound."""
+    """An edit list that begins 12 h into one second of audio."""
     edit = box(b"edts", box(b"elst", numbers(0, 1, 1000, HUGE, 1 << 16)))
     packets = OPUS_SILENCE * 50
     plain = mp4(edits=edit, sizes=numbers(3, 50), runs=numbers(1, 1, 50, 1), offsets=numbers(1, 0))
@@ -125,7 +125,7 @@ def mp4_endless_edit() -> bytes:
 
 
 def mp4_repeating_edit() -> bytes:
-    """An edit list that plays the same second 100,000 times: the second is heard once."""
+    """An edit list that plays the same second 100,000 times; it is decoded once."""
     edits = numbers(1000, 0, 1 << 16) * 100_000
     edit = box(b"edts", box(b"elst", numbers(0, 100_000), edits))
     tables = {"sizes": numbers(3, 50), "runs": numbers(1, 1, 50, 1)}

@@ -1,4 +1,4 @@
-"""Uploads: every format that browsers and phones write comes out right; bombs, liars and damage are refused cheaply."""
+"""Decoding: the formats that browsers and phones write are decoded; bombs, false headers and damage cost little."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def onset_s(audio: Audio) -> float:
 
 
 def check_burst(audio: Audio, sample_rate: int, delay_s: float, duration_s: float = 2.0) -> None:
-    """Check what `burst` made: rate, length, place, frequency and level."""
+    """Check the decoded audio of `burst`: rate, length, onset, frequency and level."""
     assert audio.sample_rate == sample_rate
     assert audio.samples.dtype == np.float32 and audio.samples.ndim == 1
     assert audio.duration_s == pytest.approx(duration_s, abs=delay_s + 0.06)
@@ -54,7 +54,7 @@ def check_burst(audio: Audio, sample_rate: int, delay_s: float, duration_s: floa
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_each_format_keeps_place_pitch_and_level(name: str) -> None:
+def test_each_format_keeps_onset_pitch_and_level(name: str) -> None:
     kind = KINDS[name]
     check_burst(decode(encode(burst(kind.sample_rate), kind), limit_s=LIMIT_S), kind.sample_rate, kind.delay_s)
 
@@ -152,7 +152,7 @@ def test_rates_beyond_the_bounds_are_refused(sample_rate: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["wav", "ogg opus", "m4a aac", "mp3", "aac", "webm opus", "flac"])
-def test_the_limit_holds_for_sound_and_not_for_padding(name: str) -> None:
+def test_the_limit_counts_audio_without_padding(name: str) -> None:
     sample_rate = 16000 if name == "wav" else KINDS[name].sample_rate
     for seconds in (3.0, 3.5):
         samples = tone(440, seconds, sample_rate)
@@ -166,7 +166,7 @@ def test_the_limit_holds_for_sound_and_not_for_padding(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in INDEX_AT_END])
 @pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_recording_that_breaks_off_gives_what_is_there(name: str, part: float) -> None:
+def test_a_truncated_recording_gives_the_audio_before_the_end(name: str, part: float) -> None:
     kind = KINDS[name]
     noise = np.random.default_rng(1).uniform(-0.3, 0.3, 4 * kind.sample_rate).astype(np.float32)
     data = encode(noise, kind)
@@ -174,13 +174,13 @@ def test_a_recording_that_breaks_off_gives_what_is_there(name: str, part: float)
     assert audio.duration_s == pytest.approx(4 * part, abs=0.6)
 
 
-def test_a_cut_m4a_says_what_is_missing() -> None:
+def test_a_truncated_m4a_is_refused_with_the_reason() -> None:
     data = encode(burst(48000), KINDS["m4a aac"])
     with pytest.raises(UnsupportedAudio, match="no index"):
         decode(data[: len(data) // 2], limit_s=LIMIT_S)
 
 
-def test_a_gap_in_a_recording_is_passed_over() -> None:
+def test_a_damaged_packet_is_skipped() -> None:
     data = bytearray(encode(tone(440, 4.0, 44100), KINDS["mp3"]))
     middle = len(data) // 2
     data[middle : middle + 1000] = bytes(1000)
@@ -193,7 +193,7 @@ def test_a_gap_in_a_recording_is_passed_over() -> None:
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Any]:
-    """What benchmarks/hostile_uploads.py finds: each upload decoded in a process of its own."""
+    """Return the results of benchmarks/hostile_uploads.py, which decodes each upload in a process of its own."""
     script = ROOT / "benchmarks" / "hostile_uploads.py"
     run = subprocess.run([sys.executable, script, "--json"], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr
@@ -212,7 +212,7 @@ def test_hostile_uploads_cost_little(name: str, measured: dict[str, Any]) -> Non
     assert row["cpu_s"] < 2  # the benchmark shows 0.5 s; this catches only work without a bound
 
 
-def test_refusals_say_what_is_read() -> None:
+def test_refusals_list_the_formats() -> None:
     with pytest.raises(UnsupportedAudio, match=r"wav, flac, mp3, ogg \(opus, vorbis\), webm .*m4a") as caught:
         decode(b"#EXTM3U\nfile:///etc/passwd\n", limit_s=LIMIT_S)
     assert "passwd" not in caught.value.message
@@ -220,7 +220,7 @@ def test_refusals_say_what_is_read() -> None:
 
 
 def mutants(data: bytes, count: int, seed: int) -> list[bytes]:
-    """Return damaged copies: bytes changed, runs of them cut, doubled or filled, mostly where headers are."""
+    """Return damaged copies of `data`: changed bytes, and runs removed, doubled or overwritten, mostly in headers."""
     chance, damaged = random.Random(seed), []
     for _ in range(count):
         copy = bytearray(data)
@@ -266,7 +266,7 @@ def test_loud_floats_are_clipped() -> None:
     assert audio.samples.min() == -1.0
 
 
-# What can be spoken words
+# Whether words can be in it
 
 
 def test_speech_like_sound_passes() -> None:

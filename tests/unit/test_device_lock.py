@@ -1,4 +1,4 @@
-"""The lock of engines that share a GPU: who came first has it first, however quickly another comes again."""
+"""The lock of engines that share a GPU is acquired in the order of the requests."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ def wait_for_turns(lock: DeviceLock, count: int) -> None:
         time.sleep(0.002)
 
 
-def test_one_at_a_time_in_the_order_of_their_coming() -> None:
+def test_threads_enter_one_at_a_time_in_their_order() -> None:
     lock, order, inside = DeviceLock(), list[int](), list[int]()
 
     def step(number: int) -> None:
@@ -37,7 +37,7 @@ def test_one_at_a_time_in_the_order_of_their_coming() -> None:
     assert order == list(range(8))
 
 
-def test_who_steps_without_pause_lets_the_other_in() -> None:
+def test_a_thread_that_steps_without_pause_lets_another_in() -> None:
     lock, order = DeviceLock(), list[str]()
 
     def other() -> None:
@@ -48,14 +48,14 @@ def test_who_steps_without_pause_lets_the_other_in() -> None:
     with lock:
         thread.start()
         wait_for_turns(lock, 2)
-    for _ in range(3):  # threading.Lock gives these steps to this thread, which still runs
+    for _ in range(3):  # with a threading.Lock this thread, which still runs, would get all steps
         with lock:
             order.append("busy")
     thread.join(20)
     assert order == ["other", "busy", "busy", "busy"]
 
 
-def test_an_error_lets_it_go() -> None:
+def test_an_error_releases_the_lock() -> None:
     lock = DeviceLock()
     with pytest.raises(RuntimeError), lock:
         raise RuntimeError("a step failed")

@@ -21,13 +21,13 @@ MP3_DELAY = 1105  # samples: what LAME and its decoders put before a sound that 
 
 @pytest.fixture(scope="module")
 def speech() -> Samples:
-    """Some seconds of speech at 24 kHz, float32 (n,), of a length that fits no codec's frames."""
+    """Return some seconds of speech at 24 kHz, float32 (n,), with a length that is no multiple of a codec's frames."""
     samples = say("This is how the answer sounds, and here is a second sentence.").resample(RATE).samples
     return samples[: len(samples) // 1000 * 1000 + 7]
 
 
 def encode(name: str, samples: Samples, step: int) -> list[bytes]:
-    """Return what each call of an encoder gave that was fed `step` samples at a time."""
+    """Return the result of each call of an encoder that gets `step` samples at a time."""
     encoder = ENCODERS[name](RATE)
     begin = encoder.start()
     pieces = [encoder.encode(samples[start : start + step]) for start in range(0, len(samples), step)]
@@ -35,7 +35,7 @@ def encode(name: str, samples: Samples, step: int) -> list[bytes]:
 
 
 def decode(data: bytes) -> Audio:
-    """Return the sound in a file as players hear it."""
+    """Decode a file with FFmpeg, as players do."""
     with av.open(io.BytesIO(data), "r") as file:
         stream = file.streams.audio[0]
         frames = [frame.to_ndarray().reshape(-1) for frame in file.decode(stream)]
@@ -43,12 +43,12 @@ def decode(data: bytes) -> Audio:
 
 
 def noise_ratio_db(original: Samples, heard: Samples) -> float:
-    """Return how far the difference between two sounds of one length is below the first, in dB."""
+    """Return the level of `original` above its difference to `heard`, which has the same length, in dB."""
     return float(10 * np.log10((original**2).sum() / ((original - heard) ** 2).sum()))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_how_a_sound_is_cut_changes_no_byte(name: str, speech: Samples) -> None:
+def test_the_size_of_the_steps_changes_no_byte(name: str, speech: Samples) -> None:
     whole = b"".join(encode(name, speech, len(speech)))
     assert len(whole) > 10_000
     for step in (1, 777, 24_000):
@@ -61,7 +61,7 @@ def test_pcm_is_the_samples(speech: Samples) -> None:
     assert ENCODERS["pcm"](RATE).content_type == "audio/pcm; rate=24000; channels=1"
 
 
-def test_a_wav_of_open_length_is_read_by_others(speech: Samples) -> None:
+def test_other_libraries_read_a_wav_without_length(speech: Samples) -> None:
     data = b"".join(encode("wav", speech, 999))
     assert struct.unpack("<I", data[4:8]) == struct.unpack("<I", data[40:44]) == (0xFFFFFFFF,)
     assert data[44:] == to_pcm16(speech).tobytes()
@@ -72,7 +72,7 @@ def test_a_wav_of_open_length_is_read_by_others(speech: Samples) -> None:
         np.testing.assert_array_equal(file.read(dtype="int16"), to_pcm16(speech))
 
 
-def test_opus_is_heard_at_its_place_and_length(speech: Samples) -> None:
+def test_opus_keeps_position_and_length(speech: Samples) -> None:
     data = b"".join(encode("opus", speech, 2400))
     heard = decode(data)
     assert data[:4] == b"OggS" and heard.sample_rate == 48_000
@@ -80,7 +80,7 @@ def test_opus_is_heard_at_its_place_and_length(speech: Samples) -> None:
     assert noise_ratio_db(speech, heard.resample(RATE).samples) > 15.0
 
 
-def test_mp3_is_heard_after_the_codecs_delay(speech: Samples) -> None:
+def test_mp3_begins_after_the_codec_delay(speech: Samples) -> None:
     heard = decode(b"".join(encode("mp3", speech, 2400)))
     assert heard.sample_rate == RATE
     assert MP3_DELAY <= len(heard.samples) - len(speech) < MP3_DELAY + 2 * 576
@@ -88,26 +88,26 @@ def test_mp3_is_heard_after_the_codecs_delay(speech: Samples) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sound_comes_out_a_moment_after_it_went_in(name: str, speech: Samples) -> None:
+def test_an_encoder_buffers_little(name: str, speech: Samples) -> None:
     first, *pieces, last = encode(name, speech, RATE // 100)
     sizes = np.cumsum([len(piece) for piece in pieces])
-    assert sizes[12] > 0  # of the first 130 ms there is something to hear
+    assert sizes[12] > 0  # the first 130 ms give data
     silent, longest = 0, 0
     for piece in pieces:
         silent = 0 if piece else silent + 1
         longest = max(longest, silent)
     assert longest <= 12
-    assert len(last) < 0.1 * sizes[-1]  # no more than a tenth of 3.6 s was kept to the end
+    assert len(last) < 0.1 * sizes[-1]  # `finish` gives no more than a tenth of 3.6 s
     assert len(first) < 200
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sound_without_samples_and_one_that_is_given_up_are_harmless(name: str) -> None:
+def test_empty_streams_and_abandoned_encoders_are_harmless(name: str) -> None:
     assert len(b"".join(encode(name, np.zeros(0, np.float32), 1))) < 500
-    given_up = ENCODERS[name](RATE)
-    given_up.start()
-    given_up.encode(np.zeros(5_000, np.float32))
-    del given_up
+    abandoned = ENCODERS[name](RATE)
+    abandoned.start()
+    abandoned.encode(np.zeros(5_000, np.float32))
+    del abandoned
 
 
 def test_loud_peaks_do_not_wrap_round() -> None:
@@ -116,12 +116,12 @@ def test_loud_peaks_do_not_wrap_round() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_encoder_that_is_given_up_holds_no_thread(name: str, speech: Samples) -> None:
+def test_a_closed_encoder_holds_no_thread(name: str, speech: Samples) -> None:
     def threads() -> int:
         return len(os.listdir("/proc/self/task"))
 
     before = threads()
-    gc.disable()  # which would find it in the end
+    gc.disable()  # it would free the threads in the end
     try:
         for _ in range(5):
             encoder = ENCODERS[name](RATE)

@@ -1,4 +1,4 @@
-"""The first piece of an answer: a clause where one can be cut off safely, else the whole sentence."""
+"""The first piece of an answer: a clause if one can be split off safely, else the whole sentence."""
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +28,7 @@ _PARTS = [
 ANSWERS = st.lists(st.sampled_from(_PARTS), max_size=40).map("".join)
 
 
-def cut(text: str, language: Language = ENGLISH, *, clause_first: bool = True) -> list[str]:
+def split(text: str, language: Language = ENGLISH, *, clause_first: bool = True) -> list[str]:
     splitter = SentenceSplitter(language, clause_first=clause_first)
     return splitter.feed(text) + splitter.flush()
 
@@ -70,12 +70,12 @@ CHINESE_CLAUSES = [
 
 @pytest.mark.parametrize("pieces", ENGLISH_CLAUSES)
 def test_the_first_piece_of_an_english_answer_is_a_clause(pieces: list[str]) -> None:
-    assert cut(" ".join(pieces)) == pieces
+    assert split(" ".join(pieces)) == pieces
 
 
 @pytest.mark.parametrize("pieces", CHINESE_CLAUSES)
 def test_the_first_piece_of_a_chinese_answer_is_a_clause(pieces: list[str]) -> None:
-    assert cut("".join(pieces), CHINESE) == pieces
+    assert split("".join(pieces), CHINESE) == pieces
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_first_piece_of_a_chinese_answer_is_a_clause(pieces: list[str]) -> N
     ],
 )
 def test_a_sentence_without_a_safe_clause_stays_whole(sentence: str) -> None:
-    assert cut(sentence) == [sentence]
+    assert split(sentence) == [sentence]
 
 
 @pytest.mark.parametrize(
@@ -126,17 +126,17 @@ def test_a_sentence_without_a_safe_clause_stays_whole(sentence: str) -> None:
     ],
 )
 def test_the_first_clause_in_markup(text: str, pieces: list[str]) -> None:
-    assert cut(text) == pieces
+    assert split(text) == pieces
 
 
 def test_only_the_first_piece_of_a_stream_is_a_clause_and_only_on_demand() -> None:
     text = "This is the first one, and here it goes on. This is the second one, and here it goes on."
-    assert cut(text) == [
+    assert split(text) == [
         "This is the first one,",
         "and here it goes on.",
         "This is the second one, and here it goes on.",
     ]
-    assert cut(text, clause_first=False) == [
+    assert split(text, clause_first=False) == [
         "This is the first one, and here it goes on.",
         "This is the second one, and here it goes on.",
     ]
@@ -145,10 +145,10 @@ def test_only_the_first_piece_of_a_stream_is_a_clause_and_only_on_demand() -> No
 def test_a_flushed_splitter_begins_with_a_clause_again() -> None:
     splitter = SentenceSplitter(ENGLISH)
     text = "This is the first one, and here it goes on."
-    assert splitter.feed(text) + splitter.flush() == splitter.feed(text) + splitter.flush() == cut(text)
+    assert splitter.feed(text) + splitter.flush() == splitter.feed(text) + splitter.flush() == split(text)
 
 
-def test_the_first_clause_is_given_as_soon_as_a_third_word_follows() -> None:
+def test_the_first_clause_is_complete_as_soon_as_a_third_word_follows() -> None:
     splitter = SentenceSplitter(ENGLISH)
     assert splitter.feed("It rains in Paris today, so take ") == []
     assert splitter.feed("a") == ["It rains in Paris today,"]
@@ -173,8 +173,8 @@ def test_the_first_clause_is_given_as_soon_as_a_third_word_follows() -> None:
         ("「你好。我走了。」他说完就离开了。", ["「你好。我走了。」", "他说完就离开了。"]),
     ],
 )  # fmt: skip
-def test_ellipses_quotes_and_brackets_are_never_cut_inside(text: str, pieces: list[str]) -> None:
-    assert cut(text, clause_first=False) == pieces
+def test_ellipses_quotes_and_brackets_are_never_split(text: str, pieces: list[str]) -> None:
+    assert split(text, clause_first=False) == pieces
 
 
 @settings(max_examples=300, deadline=None)
@@ -187,13 +187,13 @@ def test_the_first_clause_does_not_depend_on_the_deltas(text: str, language: Lan
     ]
     by_character = SentenceSplitter(language)
     one_by_one = [piece for character in text for piece in by_character.feed(character)]
-    assert pieces + splitter.flush() == one_by_one + by_character.flush() == cut(text, language)
+    assert pieces + splitter.flush() == one_by_one + by_character.flush() == split(text, language)
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=ANSWERS, language=LANGUAGES)
-def test_the_first_clause_loses_nothing_and_is_cut_off_well(text: str, language: Language) -> None:
-    pieces, sentences = cut(text, language), cut(text, language, clause_first=False)
+def test_the_first_clause_loses_nothing_and_ends_well(text: str, language: Language) -> None:
+    pieces, sentences = split(text, language), split(text, language, clause_first=False)
     speakable = [character for character in text if character.isalnum()]
     assert [character for piece in pieces for character in piece if character.isalnum()] == speakable
     assert all(len(piece) <= SENTENCE_LIMIT_CHARS[language] for piece in pieces)
@@ -208,12 +208,12 @@ def test_the_first_clause_loses_nothing_and_is_cut_off_well(text: str, language:
 @given(parts=st.lists(st.sampled_from(_PARTS), max_size=14), clause_first=st.booleans())
 def test_numbers_addresses_and_ellipses_stay_whole(parts: list[str], clause_first: bool) -> None:
     text = "".join(parts)
-    joined = "\n".join(cut(text, clause_first=clause_first))
+    joined = "\n".join(split(text, clause_first=clause_first))
     for whole in ("1,000", "3.14", "1，000", "3：30", "www.a.com/b,c"):
         assert joined.count(whole) == text.count(whole)
 
 
-def test_an_overlong_sentence_is_never_cut_inside_a_chinese_number() -> None:
+def test_an_overlong_sentence_is_never_split_inside_a_chinese_number() -> None:
     splitter = SentenceSplitter(CHINESE, limit_chars=20)
     pieces = splitter.feed("会议一共来了很多人大约有1，000，000左右人") + splitter.flush()
     assert any("1，000，000" in piece for piece in pieces) and len(pieces) > 1

@@ -1,4 +1,4 @@
-"""The GPUs that the driver shows: a program in the place of nvidia-smi, and files as the driver's."""
+"""The GPUs that the driver shows, with a program in place of nvidia-smi and files like the driver's."""
 
 import shutil
 import time
@@ -14,7 +14,7 @@ SLEEP = shutil.which("sleep")
 
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the machine's own nvidia-smi out; return the folder to put another in."""
+    """Hide the host's nvidia-smi. Return the folder for another one."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -29,11 +29,11 @@ def nvidia_smi(folder: Path, body: str) -> None:
 
 
 def driver_files(folder: Path, **models: str) -> Path:
-    """Write files as the driver has them in /proc/driver/nvidia/gpus; return their folder."""
-    for place, model in models.items():
-        (folder / "gpus" / place).mkdir(parents=True)
+    """Write files like those in /proc/driver/nvidia/gpus. Return their folder."""
+    for bus, model in models.items():
+        (folder / "gpus" / bus).mkdir(parents=True)
         text = f"Model: \t\t {model}\nIRQ:   \t\t 42\nGPU UUID: \t GPU-0\n" if model else ""
-        (folder / "gpus" / place / "information").write_text(text)
+        (folder / "gpus" / bus / "information").write_text(text)
     return folder / "gpus"
 
 
@@ -41,7 +41,7 @@ def test_no_driver_no_gpus(nowhere: Path, tmp_path: Path) -> None:
     assert driver_gpus(tmp_path / "gpus") == []
 
 
-def test_nvidia_smi_is_asked_for_the_names(nowhere: Path, tmp_path: Path) -> None:
+def test_nvidia_smi_lists_the_names(nowhere: Path, tmp_path: Path) -> None:
     nvidia_smi(nowhere, '[ "$1 $2" = "--query-gpu=name --format=csv,noheader" ] && printf "NVIDIA A\\nNVIDIA B\\n"')
     assert driver_gpus(driver_files(tmp_path, bus="Other")) == ["NVIDIA A", "NVIDIA B"]
 
@@ -55,12 +55,12 @@ def test_nvidia_smi_is_asked_for_the_names(nowhere: Path, tmp_path: Path) -> Non
     ],
     ids=["fails", "is silent", "never ends"],
 )
-def test_where_it_does_not_work_the_files_of_the_driver_do(nowhere: Path, tmp_path: Path, body: str) -> None:
+def test_without_a_working_nvidia_smi_the_drivers_files_are_read(nowhere: Path, tmp_path: Path, body: str) -> None:
     nvidia_smi(nowhere, body)
     assert driver_gpus(driver_files(tmp_path, bus1="Tesla T4", bus2="")) == ["Tesla T4", "GPU at bus2"]
 
 
-def test_one_that_hangs_is_ended_with_its_children(
+def test_a_hanging_nvidia_smi_is_killed_with_its_processes(
     nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_driver, "_LIMIT_S", 0.3)
@@ -79,7 +79,7 @@ def test_names_are_printable_and_short(nowhere: Path, tmp_path: Path) -> None:
     assert first == "GPU [31mred" and len(second) == 100
 
 
-def test_a_file_that_cannot_be_run_is_no_nvidia_smi(nowhere: Path, tmp_path: Path) -> None:
+def test_an_nvidia_smi_that_does_not_start_is_ignored(nowhere: Path, tmp_path: Path) -> None:
     (nowhere / "nvidia-smi").write_text("not a program")
     (nowhere / "nvidia-smi").chmod(0o755)
     assert driver_gpus(driver_files(tmp_path, bus="NVIDIA L4")) == ["NVIDIA L4"]

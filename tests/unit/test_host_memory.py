@@ -1,4 +1,4 @@
-"""Free memory of the machine, read from files as Linux has them: with no limit, in groups of both versions, nested."""
+"""Free memory of the host, from files like Linux's: without limits, and in nested control groups of both versions."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ GB = 10**9
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return a folder with the /proc of a machine that has 8,000,000 kB available."""
+    """Return a folder with the /proc of a host that has 8,000,000 kB available."""
     write(tmp_path / "proc/meminfo", "MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\nSwapFree: 9 kB\n")
     write(tmp_path / "proc/self/cgroup", "0::/app/web\n")
     return tmp_path
@@ -22,11 +22,11 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_without_limits_it_is_what_linux_counts_as_available(root: Path) -> None:
+def test_without_limits_the_available_memory_is_free(root: Path) -> None:
     assert free_host_bytes(root) == 8_000_000 * 1024
 
 
-def test_the_limit_of_a_group_counts_less_what_it_uses_but_for_pages_of_files(root: Path) -> None:
+def test_a_groups_limit_minus_its_usage_without_page_cache_is_free(root: Path) -> None:
     group = root / "sys/fs/cgroup/app/web"
     write(group / "memory.max", f"{4 * GB}\n")
     write(group / "memory.current", f"{3 * GB}\n")
@@ -36,13 +36,13 @@ def test_the_limit_of_a_group_counts_less_what_it_uses_but_for_pages_of_files(ro
 
 
 def test_the_tightest_of_the_groups_counts(root: Path) -> None:
-    for place, limit in (("app/web", "max"), ("app", str(2 * GB)), ("", str(3 * GB))):
-        write(root / "sys/fs/cgroup" / place / "memory.max", limit)
-        write(root / "sys/fs/cgroup" / place / "memory.current", str(GB))
+    for group, limit in (("app/web", "max"), ("app", str(2 * GB)), ("", str(3 * GB))):
+        write(root / "sys/fs/cgroup" / group / "memory.max", limit)
+        write(root / "sys/fs/cgroup" / group / "memory.current", str(GB))
     assert free_host_bytes(root) == GB
 
 
-def test_a_container_shows_its_own_group_at_the_top(root: Path) -> None:
+def test_in_a_container_its_own_group_is_the_outermost(root: Path) -> None:
     write(root / "sys/fs/cgroup/memory.max", str(2 * GB))
     write(root / "sys/fs/cgroup/memory.current", str(GB // 2))
     assert free_host_bytes(root) == 2 * GB - GB // 2
@@ -65,6 +65,6 @@ def test_a_group_over_its_limit_has_nothing_free(root: Path) -> None:
     assert free_host_bytes(root) == 0
 
 
-def test_this_machine_says_what_it_has(tmp_path: Path) -> None:
+def test_this_host_states_its_memory(tmp_path: Path) -> None:
     assert free_host_bytes() > 0 and resident_bytes() > 10_000_000
-    assert free_host_bytes(tmp_path) > 0 and resident_bytes(tmp_path) == 0  # where there is no /proc
+    assert free_host_bytes(tmp_path) > 0 and resident_bytes(tmp_path) == 0  # without /proc

@@ -1,4 +1,4 @@
-"""Long recordings are cut where nobody speaks, and nothing of them is lost."""
+"""Segmentation: long recordings are split at pauses without losing a sample."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ RATE = 16_000
 
 
 def talk(*pauses_s: float) -> tuple[Audio, list[tuple[float, float]]]:
-    """Return sentences with pauses between them, and where the pauses are, in seconds."""
+    """Return sentences with pauses between them, and the start and end of each pause in seconds."""
     sentence = say("The boat is on the lake, and the children are at home.").resample(RATE).samples
     parts, pauses = [sentence], []
     for pause_s in pauses_s:
@@ -28,7 +28,7 @@ def test_a_short_recording_is_one_piece() -> None:
     assert piece.start_s == 0.0
 
 
-def test_it_is_cut_in_the_longest_pauses_and_nothing_is_lost() -> None:
+def test_pieces_end_in_the_longest_pauses_and_lose_nothing() -> None:
     audio, pauses = talk(0.4, 0.9, 0.4, 0.4, 0.9, 0.4)
     pieces = pieces_of(audio, longest_s=12.0)
     assert len(pieces) >= 2

@@ -1,4 +1,4 @@
-"""Sentence cutting, limited pieces and markup."""
+"""The splitter: sentences, pieces of limited length, and markup."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ LANGUAGES = st.sampled_from(list(Language))
 PROSE = "abcZ 1 29.,!?;:'’“”()…。！？；，、：你好世界我们“”（）\n"
 
 
-def cut(text: str, language: Language = ENGLISH, limit_chars: int | None = None) -> list[str]:
+def split(text: str, language: Language = ENGLISH, limit_chars: int | None = None) -> list[str]:
     splitter = SentenceSplitter(language, limit_chars=limit_chars)
     return splitter.feed(text) + splitter.flush()
 
@@ -73,12 +73,12 @@ CHINESE_SENTENCES = [
 
 @pytest.mark.parametrize("sentences", ENGLISH_SENTENCES)
 def test_english_sentences(sentences: list[str]) -> None:
-    assert cut(" ".join(sentences)) == sentences
+    assert split(" ".join(sentences)) == sentences
 
 
 @pytest.mark.parametrize("sentences", CHINESE_SENTENCES)
 def test_chinese_sentences(sentences: list[str]) -> None:
-    assert cut("".join(sentences), CHINESE) == sentences
+    assert split("".join(sentences), CHINESE) == sentences
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_chinese_sentences(sentences: list[str]) -> None:
     ],
 )
 def test_short_sentences_and_lines(text: str, sentences: list[str]) -> None:
-    assert cut(text) == sentences
+    assert split(text) == sentences
 
 
-def test_a_sentence_is_given_as_soon_as_the_next_one_begins() -> None:
+def test_a_sentence_is_complete_as_soon_as_the_next_one_begins() -> None:
     splitter = SentenceSplitter(ENGLISH)
     assert splitter.feed("It costs 3.") == []
     assert splitter.feed("5 dollars. ") == []
@@ -122,26 +122,29 @@ def test_a_flushed_splitter_begins_again() -> None:
 
 
 @pytest.mark.parametrize("opener", ['"', "(", "“", "[", "`", "（", "{"])
-def test_what_is_never_closed_holds_nothing_back_for_ever(opener: str) -> None:
+def test_an_unclosed_mark_delays_the_text_only_up_to_the_limit(opener: str) -> None:
     splitter = SentenceSplitter(ENGLISH, limit_chars=100)
-    given_out = splitter.feed(f"He said {opener}this is one sentence. " + "And here is another one. " * 8)
-    assert given_out and all(len(sentence) <= 100 for sentence in given_out)
-    assert given_out[-1].endswith("another one.")
+    given = splitter.feed(f"He said {opener}this is one sentence. " + "And here is another one. " * 8)
+    assert given and all(len(sentence) <= 100 for sentence in given)
+    assert given[-1].endswith("another one.")
 
 
-def test_an_overlong_sentence_is_cut_at_a_clause_then_at_a_word() -> None:
+def test_an_overlong_sentence_is_split_at_a_clause_then_at_a_word() -> None:
     text = "We walked along the river for hours, and nobody said a single word to any of the others there"
-    assert cut(text, limit_chars=60) == [
+    assert split(text, limit_chars=60) == [
         "We walked along the river for hours,",
         "and nobody said a single word to any of the others there",
     ]
-    assert cut("one two three four five six seven", limit_chars=15) == ["one two three", "four five six", "seven"]
-    assert cut("我们今天去了公园，然后又去了商店买东西", CHINESE, 12) == ["我们今天去了公园，", "然后又去了商店买东西"]
+    assert split("one two three four five six seven", limit_chars=15) == ["one two three", "four five six", "seven"]
+    assert split("我们今天去了公园，然后又去了商店买东西", CHINESE, 12) == [
+        "我们今天去了公园，",
+        "然后又去了商店买东西",
+    ]
 
 
 def test_long_sentences_never_break_a_number() -> None:
     text = "The answer to it is 1,234,567.89 or so, " * 20
-    assert all(piece.count("1,234,567.89") == piece.count("1,") for piece in cut(text, limit_chars=47))
+    assert all(piece.count("1,234,567.89") == piece.count("1,") for piece in split(text, limit_chars=47))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,7 @@ def test_long_sentences_never_break_a_number() -> None:
         (r"a \* b", "a * b"),
     ],
 )
-def test_markup_is_left_out(text: str, words: str) -> None:
+def test_markup_is_removed(text: str, words: str) -> None:
     assert strip_markup(text) == words
 
 
@@ -182,7 +185,7 @@ def test_markup_in_a_stream() -> None:
         "# Title\n\nHere is **bold text.** See [the docs](https://x.y/z?a.b) for `more. Now`.\n\n"
         "```python\nprint('hi. There.')\n```\n\nThat is all 😀! Good bye my friend"
     )
-    assert cut(text) == [
+    assert split(text) == [
         "Title, Here is bold text.",
         "See the docs for more. Now.",
         "That is all!",
@@ -198,13 +201,13 @@ def test_the_sentences_do_not_depend_on_the_deltas(text: str, language: Language
     sentences: list[str] = []
     for start, end in zip([0, *at], [*at, len(text)], strict=True):
         sentences += splitter.feed(text[start:end])
-    assert sentences + splitter.flush() == cut(text, language, 40)
+    assert sentences + splitter.flush() == split(text, language, 40)
 
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(PROSE, max_size=300), language=LANGUAGES, limit_chars=st.integers(1, 60))
 def test_every_speakable_character_survives_the_splitter(text: str, language: Language, limit_chars: int) -> None:
-    sentences = cut(text, language, limit_chars)
+    sentences = split(text, language, limit_chars)
     assert spoken_characters("".join(sentences)) == spoken_characters(text)
     assert all(len(sentence) <= limit_chars for sentence in sentences)
 

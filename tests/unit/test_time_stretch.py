@@ -1,4 +1,4 @@
-"""Speech faster and slower: it takes the time that was asked for, and keeps its pitch."""
+"""Time stretching: the stretched speech has the expected length and the same pitch."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def stretched(samples: np.ndarray, speed: float, step: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_it_takes_the_time_that_was_asked_for_at_the_same_pitch(speed: float) -> None:
+def test_the_length_changes_and_the_pitch_stays(speed: float) -> None:
     spoken = say("Here is a sentence that is said faster and slower, as it was asked for.").resample(RATE)
     heard = stretched(spoken.samples, speed, 1000)
     assert len(spoken.samples) / len(heard) == pytest.approx(speed, rel=0.02)
@@ -42,18 +42,18 @@ def test_a_voice_keeps_its_pitch(speed: float) -> None:
     assert np.exp(after.f0_mean - before.f0_mean) == pytest.approx(1.0, abs=0.04)
 
 
-def test_how_a_sound_is_cut_changes_nothing() -> None:
+def test_the_size_of_the_steps_changes_nothing() -> None:
     samples = say("Here is a sentence.").resample(RATE).samples
     whole = stretched(samples, 1.5, len(samples))
     for step in (777, 12_000):
         np.testing.assert_array_equal(stretched(samples, 1.5, step), whole)
 
 
-def test_no_sound_is_no_sound() -> None:
+def test_an_empty_stream_stays_empty() -> None:
     assert len(stretched(np.zeros(0, np.float32), 2.0, 1)) == 0
 
 
-def test_an_encoder_gets_it_as_it_comes() -> None:
+def test_an_encoder_gets_stretched_speech_while_it_streams() -> None:
     samples = tone(220.0, 4.0, RATE)
     encoder = StretchedEncoder(ENCODERS["pcm"](RATE), 2.0, RATE)
     pieces = [encoder.start(), *(encoder.encode(samples[at : at + 2400]) for at in range(0, len(samples), 2400))]

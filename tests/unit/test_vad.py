@@ -1,4 +1,4 @@
-"""Where speech is: found once for each recording, whoever asks, and forgotten with it."""
+"""Voice activity detection: each recording is searched once, and the result is freed with it."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +12,12 @@ from mirrorchat.audio.samples import Audio
 
 
 def recording(text: str) -> Audio:
-    """Return `text` spoken, as a recording that nobody else holds."""
+    """Return `text` spoken, in an Audio without other references."""
     speech = say(text)
     return Audio(speech.samples, speech.sample_rate)
 
 
-def test_a_recording_is_searched_once_however_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_callers_share_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[Audio] = []
     detect = vad._detect
 
@@ -37,18 +37,18 @@ def test_a_recording_is_searched_once_however_many_ask(monkeypatch: pytest.Monke
     assert first.any()
     assert all(np.array_equal(first, other) for other in others)
     assert len(searched) == 1
-    again = Audio(question.samples, question.sample_rate)  # another recording, though it sounds the same
+    again = Audio(question.samples, question.sample_rate)  # another recording with the same samples
     assert np.array_equal(vad.speech_frames(again), first)
     assert len(searched) == 2
 
 
-def test_what_was_found_cannot_be_changed_by_one_who_asked() -> None:
+def test_the_result_is_read_only() -> None:
     frames = vad.speech_frames(recording("good morning"))
     with pytest.raises(ValueError, match="read-only"):
         frames[0] = True
 
 
-def test_nothing_is_kept_of_a_recording_that_nobody_holds() -> None:
+def test_the_result_is_freed_with_the_recording() -> None:
     question = recording("good morning")
     vad.speech_frames(question)
     kept = len(vad._searches)

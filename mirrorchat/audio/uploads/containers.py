@@ -97,20 +97,20 @@ def plain_wav(data: bytes) -> bytes:
             wav_format = data[position : position + min(size, 64)]
         elif name == b"data" and len(wav_format) >= 16:
             # A streamed file is written before its length is known: 0 or 0xFFFFFFFF means "to the end".
-            sound = data[position : position + size] if 0 < size < 0xFFFFFFFF else data[position:]
-            return _wav_of(wav_format, sound)
+            samples = data[position : position + size] if 0 < size < 0xFFFFFFFF else data[position:]
+            return _wav_of(wav_format, samples)
         elif position > len(data):
             break
         position += size + size % 2
-    raise unsupported("The wav file holds no sound.")
+    raise unsupported("The wav file holds no audio.")
 
 
-def _wav_of(wav_format: bytes, sound: bytes) -> bytes:
+def _wav_of(wav_format: bytes, samples: bytes) -> bytes:
     block = max(1, int.from_bytes(wav_format[12:14], "little"))
-    sound = sound[: len(sound) // block * block]
+    samples = samples[: len(samples) // block * block]
     chunks = struct.pack("<4sI", b"fmt ", len(wav_format)) + wav_format + b"\0" * (len(wav_format) % 2)
-    chunks += struct.pack("<4sI", b"data", len(sound))
-    return struct.pack("<4sI4s", b"RIFF", 4 + len(chunks) + len(sound), b"WAVE") + chunks + sound
+    chunks += struct.pack("<4sI", b"data", len(samples))
+    return struct.pack("<4sI4s", b"RIFF", 4 + len(chunks) + len(samples), b"WAVE") + chunks + samples
 
 
 # Byte streams that the codec's parser splits into packets
@@ -237,7 +237,7 @@ def _open_ogg(data: bytes) -> Track:
     if head.startswith(b"\x01vorbis"):
         next(packets, None)
         return vorbis_track(head, next(packets, b""), packets)
-    raise unsupported("The ogg file holds no Opus or Vorbis sound.")
+    raise unsupported("The ogg file holds no Opus or Vorbis track.")
 
 
 # WebM and Matroska
@@ -245,8 +245,8 @@ def _open_ogg(data: bytes) -> Track:
 _SEGMENT, _CLUSTER, _BLOCK_GROUP, _TRACKS = 0x18538067, 0x1F43B675, 0xA0, 0x1654AE6B
 _TRANSPARENT = frozenset({_SEGMENT, _CLUSTER, _BLOCK_GROUP, _TRACKS})
 _TRACK_ENTRY, _SIMPLE_BLOCK, _BLOCK = 0xAE, 0xA3, 0xA1
-_TRACK_NUMBER, _CODEC_ID, _CODEC_PRIVATE, _SOUND, _ENCODINGS = 0xD7, 0x86, 0x63A2, 0xE1, 0x6D80
-_SOUND_RATE, _SOUND_CHANNELS = 0xB5, 0x9F
+_TRACK_NUMBER, _CODEC_ID, _CODEC_PRIVATE, _AUDIO, _ENCODINGS = 0xD7, 0x86, 0x63A2, 0xE1, 0x6D80
+_AUDIO_RATE, _AUDIO_CHANNELS = 0xB5, 0x9F
 _WEBM_CODECS = {b"A_AAC": "aac", b"A_MPEG/L3": "mp3float", b"A_PCM/FLOAT/IEEE": "pcm_f32le"}
 
 
@@ -289,7 +289,7 @@ def _open_webm(data: bytes) -> Track:
             entry = _children(data, start, end)
             if entry.get(_CODEC_ID, b"").startswith(b"A_"):
                 return _webm_track(data, entry)
-    raise unsupported("The webm file holds no sound track.")
+    raise unsupported("The webm file holds no audio track.")
 
 
 def _webm_track(data: bytes, entry: dict[int, bytes]) -> Track:
@@ -304,10 +304,10 @@ def _webm_track(data: bytes, entry: dict[int, bytes]) -> Track:
         head, books = private[start : start + head_size], private[start + head_size + comment_size :]
         return vorbis_track(head, books, packets)
     if codec not in _WEBM_CODECS:
-        raise unsupported("The webm file's sound is neither Opus, Vorbis nor AAC.")
-    sound = _children(entry.get(_SOUND, b""), 0, len(data))
-    channels = int.from_bytes(sound.get(_SOUND_CHANNELS, b"\1"))
-    rate = _ebml_float(sound.get(_SOUND_RATE, b""))
+        raise unsupported("The webm file's audio is neither Opus, Vorbis nor AAC.")
+    audio = _children(entry.get(_AUDIO, b""), 0, len(data))
+    channels = int.from_bytes(audio.get(_AUDIO_CHANNELS, b"\1"))
+    rate = _ebml_float(audio.get(_AUDIO_RATE, b""))
     return Track(_WEBM_CODECS[codec], packets, private, channels, rate)
 
 

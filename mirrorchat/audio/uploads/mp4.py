@@ -58,15 +58,15 @@ def open_mp4(data: bytes) -> Track:
     for trak in itertools.islice(_boxes(data, movie.start, movie.end), 64):
         handler = _find(data, trak, b"mdia", b"hdlr") if trak.name == b"trak" else None
         if handler is not None and data[handler.start + 8 : handler.start + 12] == b"soun":
-            return _sound_track(data, movie, trak)
-    raise unsupported("The mp4 file holds no sound track.")
+            return _audio_track(data, movie, trak)
+    raise unsupported("The mp4 file holds no audio track.")
 
 
-def _sound_track(data: bytes, movie: _Box, trak: _Box) -> Track:
+def _audio_track(data: bytes, movie: _Box, trak: _Box) -> Track:
     table = _find(data, trak, b"mdia", b"minf", b"stbl")
     kinds = _find(data, table, b"stsd")
     if table is None or kinds is None:
-        raise unsupported("The mp4 file's sound track has no description.")
+        raise unsupported("The mp4 file's audio track has no description.")
     size = struct.unpack_from(">I", data, kinds.start + 8)[0]
     entry = data[kinds.start + 8 : min(kinds.start + 8 + size, kinds.end)]
     packets = itertools.chain(_table_samples(data, table), _fragment_samples(data, movie, trak))
@@ -98,14 +98,14 @@ def _described(entry: bytes, packets: Iterator[bytes]) -> Track:
         return Track("amrnb" if kind == b"samr" else "amrwb", packets, b"", 1, 8000 if kind == b"samr" else 16000)
     if kind == b".mp3":
         return Track("mp3float", packets, b"", channels, rate)
-    raise unsupported("The mp4 file's sound is neither AAC, ALAC, Opus, mp3 nor amr.")
+    raise unsupported("The mp4 file's audio is neither AAC, ALAC, Opus, mp3 nor amr.")
 
 
 def _elementary_track(entry: bytes, packets: Iterator[bytes]) -> Track:
     """Return the track that the descriptors in `esds` describe (14496-1, section 7.2.6)."""
     at = entry.find(b"esds") + 8
     if at < 8:
-        raise unsupported("The mp4 file's sound has no codec description.")
+        raise unsupported("The mp4 file's audio has no codec description.")
     codec, setup = 0, b""
     while at < len(entry):
         tag, size, at = _descriptor(entry, at)
@@ -123,7 +123,7 @@ def _elementary_track(entry: bytes, packets: Iterator[bytes]) -> Track:
         return Track("aac", packets, setup)
     if codec in (0x69, 0x6B):
         return Track("mp3float", packets)
-    raise unsupported("The mp4 file's sound is neither AAC, ALAC, Opus, mp3 nor amr.")
+    raise unsupported("The mp4 file's audio is neither AAC, ALAC, Opus, mp3 nor amr.")
 
 
 def _descriptor(entry: bytes, at: int) -> tuple[int, int, int]:
