@@ -81,10 +81,10 @@ class WenetRecognizer:
         self.language = language
         model: U2Batches | ScriptOneByOne
         if weights_path(folder).is_file():
-            place = usable_device(device)
-            kept = choose_weights(weights, place)
-            model, tokens, frame_s = _load_checkpoint(folder, place, kept, threads)
-            self.info = EngineInfo("wenet", f"{folder.name} {kept}", str(place))
+            chosen = usable_device(device)
+            mode = choose_weights(weights, chosen)
+            model, tokens, frame_s = _load_checkpoint(folder, chosen, mode, threads)
+            self.info = EngineInfo("wenet", f"{folder.name} {mode}", str(chosen))
         else:
             model, tokens, frame_s = _load_runtime(folder, language)
             device_lock = None

@@ -11,23 +11,23 @@ from mirrorchat.hardware import native
 STRIP = 32  # outputs that are packed together with one plane; with two planes half as many
 DEPTH = 64  # the number of inputs is a multiple of it
 
-_Pointer = ctypes.c_void_p
-_Int = ctypes.c_int64
+Pointer = ctypes.c_void_p
+Int = ctypes.c_int64
 
 
 class LinearFields(ctypes.Structure):
     """A packed layer: `Linear` of native/linear.h."""
 
     _fields_ = [
-        *((name, _Int) for name in ("inputs", "outputs", "planes")),
-        *((name, _Pointer) for name in ("packed", "scales", "totals", "bias")),
+        *((name, Int) for name in ("inputs", "outputs", "planes")),
+        *((name, Pointer) for name in ("packed", "scales", "totals", "bias")),
     ]
 
 
 class NormFields(ctypes.Structure):
     """A layer normalization: `Norm` of native/norm.h."""
 
-    _fields_ = [("weight", _Pointer), ("bias", _Pointer), ("eps", ctypes.c_double)]
+    _fields_ = [("weight", Pointer), ("bias", Pointer), ("eps", ctypes.c_double)]
 
 
 class PackedLinears:
@@ -70,10 +70,10 @@ class PackedLinears:
         matrix = weight.contiguous()
         self._kept += [scales, totals, added]
         self._library.functions.gpt_pack(
-            _Pointer(self._team.pointer),
-            _at(matrix),
-            *map(_Int, (inputs, outputs, padded, self._planes)),
-            *map(_at, (packed, scales, totals)),
+            Pointer(self._team.pointer),
+            at(matrix),
+            *map(Int, (inputs, outputs, padded, self._planes)),
+            *map(at, (packed, scales, totals)),
         )
         return LinearFields(inputs, padded, self._planes, *(t.data_ptr() for t in (packed, scales, totals, added)))
 
@@ -82,13 +82,14 @@ class PackedLinears:
         out = torch.empty(len(x), linear.outputs)
         rows = x.contiguous()
         self._library.functions.gpt_linear(
-            _Pointer(self._team.pointer), ctypes.byref(linear), _at(rows), _Int(len(x)), _at(out)
+            Pointer(self._team.pointer), ctypes.byref(linear), at(rows), Int(len(x)), at(out)
         )
         return out
 
 
-def _at(tensor: Tensor) -> ctypes.c_void_p:
-    return _Pointer(tensor.data_ptr())
+def at(tensor: Tensor) -> ctypes.c_void_p:
+    """Return the address of the first element of `tensor`, for a call into C++."""
+    return Pointer(tensor.data_ptr())
 
 
 def _padded(outputs: int, planes: int) -> int:

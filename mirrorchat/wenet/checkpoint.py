@@ -66,7 +66,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     train = read_train_yaml(folder / TRAIN_FILE, tokens)
     path = weights_path(folder)
     weights = read_weights(path)
-    cmvn = _choose_cmvn(folder, weights, train.config.bins, train.wants_cmvn)
+    cmvn = _choose_cmvn(folder, weights, train.config.bins, train.uses_cmvn)
     if cmvn is not None:
         weights[_MEAN], weights[_ISTD] = cmvn
     config = _settle_attention(train.config, weights)
@@ -190,18 +190,18 @@ def _fit(path: Path, name: str, weight: Tensor, like: Tensor) -> Tensor:
 # CMVN
 
 
-def _choose_cmvn(folder: Path, weights: Weights, bins: int, wanted: bool) -> tuple[Tensor, Tensor] | None:
+def _choose_cmvn(folder: Path, weights: Weights, bins: int, expected: bool) -> tuple[Tensor, Tensor] | None:
     """Return the mean and inverse standard deviation (bins,) of the model's training set; None if it uses no CMVN."""
     stored = _stored_cmvn(weights_path(folder), weights, bins)
     path = folder / CMVN_FILE
     if not path.is_file():
-        if wanted and stored is None:
+        if expected and stored is None:
             raise ConfigurationError(
                 f"{folder}: {TRAIN_FILE} asks for CMVN, and neither {CMVN_FILE} nor the weights hold any; {REINSTALL}"
             )
         return stored
     filed = read_cmvn(path, bins)
-    if stored is None and not wanted:
+    if stored is None and not expected:
         raise ConfigurationError(f"{path} is there, but {TRAIN_FILE} asks for no CMVN; {REINSTALL}")
     if stored is not None and not all(
         torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5) for ours, theirs in zip(stored, filed, strict=True)

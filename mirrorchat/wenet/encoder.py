@@ -327,7 +327,7 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode one chunk of an utterance; see `U2Model.forward_encoder_chunk`."""
         if offset > 0 and not self.streams:
-            raise ValueError("this model cannot be read in chunks: it was trained to see what comes later")
+            raise ValueError("this model cannot be read in chunks: it was trained to attend to later frames")
         x = self.embed(self.normalized(x), offset)
         cached = att_cache.size(2)
         keys = cached + x.size(1)

@@ -72,9 +72,9 @@ class Listener:
                 f"a piece at {audio.sample_rate} Hz; all pieces have one rate, {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
             )
         if self.samples + len(audio.samples) > LONGEST_S * rate:
-            raise AudioTooLong(f"The speech is longer than {LONGEST_S:.0f} s.", param="audio")
+            raise AudioTooLong(f"The speech is longer than {LONGEST_S:.0f} s.")
         if not np.isfinite(audio.samples).all():
-            raise NonFiniteAudio("The speech holds samples that are not finite numbers.", param="audio")
+            raise NonFiniteAudio("The speech holds samples that are not finite numbers.")
         self.sample_rate = rate
         self.samples += len(audio.samples)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mirrorchat.hardware import native
-from mirrorchat.hardware.native_layers import DEPTH, LinearFields, NormFields, PackedLinears
+from mirrorchat.hardware.native_layers import DEPTH, Int, LinearFields, NormFields, PackedLinears, Pointer, at
 from mirrorchat.wenet.encoder import ConformerEncoderLayer, TransformerEncoderLayer
 from mirrorchat.wenet.layers import (
     ConvolutionModule,
@@ -29,26 +29,23 @@ BAND = 6  # frames of the second convolution at once: their input from the first
 ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: 1, nn.SiLU: 2, nn.GELU: 3}  # as native/wenet.cpp numbers them
 GATE = 4
 
-_Pointer = ctypes.c_void_p
-_Int = ctypes.c_int64
-
 
 class _ProductFields(ctypes.Structure):
-    _fields_ = [("linear", LinearFields), ("inputs", _Int), ("outputs", _Int), ("norm", _Pointer), ("activation", _Int)]
+    _fields_ = [("linear", LinearFields), ("inputs", Int), ("outputs", Int), ("norm", Pointer), ("activation", Int)]
 
 
 class _DepthwiseFields(ctypes.Structure):
     _fields_ = [
-        *((name, _Int) for name in ("width", "kernel", "before")),
-        *((name, _Pointer) for name in ("weight", "bias", "norm")),
-        ("activation", _Int),
+        *((name, Int) for name in ("width", "kernel", "before")),
+        *((name, Pointer) for name in ("weight", "bias", "norm")),
+        ("activation", Int),
     ]
 
 
 class _FirstConvolutionFields(ctypes.Structure):
     _fields_ = [
-        *((name, _Int) for name in ("bins", "channels", "kernel", "stride", "bins_out")),
-        *((name, _Pointer) for name in ("weight", "bias")),
+        *((name, Int) for name in ("bins", "channels", "kernel", "stride", "bins_out")),
+        *((name, Pointer) for name in ("weight", "bias")),
     ]
 
 
@@ -63,13 +60,13 @@ class Backend:
         self.team = native.Team(library, threads)
         self.linears = PackedLinears(library, self.team, planes=1, room=size)
         create = self.functions.wenet_create
-        create.restype = _Pointer
-        self.pointer = create(_Pointer(self.team.pointer))
+        create.restype = Pointer
+        self.pointer = create(Pointer(self.team.pointer))
         if self.pointer is None:
             raise MemoryError("too little memory for WeNet's network")
 
     def __del__(self) -> None:
-        self.functions.wenet_destroy(_Pointer(self.pointer))
+        self.functions.wenet_destroy(Pointer(self.pointer))
 
 
 class Norm:
@@ -165,7 +162,7 @@ class Product:
         x = x.contiguous()
         count = x.numel() // x.shape[-1]
         done = self._backend.functions.wenet_multiply(
-            _Pointer(self._backend.pointer), self.reference, at(x), _Int(count), ctypes.c_double(share), at(out)
+            Pointer(self._backend.pointer), self.reference, at(x), Int(count), ctypes.c_double(share), at(out)
         )
         check(done)
 
@@ -181,11 +178,11 @@ class FeedForward:
     def add(self, x: Tensor) -> None:
         """Change `x` (..., D), which is contiguous, in place."""
         done = self._backend.functions.wenet_feed_forward(
-            _Pointer(self._backend.pointer),
+            Pointer(self._backend.pointer),
             self._first.reference,
             self._second.reference,
             at(x),
-            _Int(x.numel() // x.shape[-1]),
+            Int(x.numel() // x.shape[-1]),
             self._share,
             at(x),
         )
@@ -314,11 +311,11 @@ class Convolution:
             gated = gated.masked_fill(~mask.transpose(1, 2), 0.0)
         heard = torch.empty_like(gated)
         self._functions.wenet_depthwise(
-            _Pointer(self._team.pointer),
+            Pointer(self._team.pointer),
             ctypes.byref(self._fields),
             at(gated),
             None if earlier is None else at(earlier),
-            *map(_Int, x.shape[:2]),
+            *map(Int, x.shape[:2]),
             at(heard),
         )
         self._second.add(heard, x)
@@ -415,10 +412,10 @@ class Subsampling(nn.Module):
         for start in range(0, times, BAND):
             some = min(BAND, times - start)
             self._backend.functions.wenet_first_convolution(
-                _Pointer(self._backend.team.pointer),
+                Pointer(self._backend.team.pointer),
                 ctypes.byref(self._first),
                 at(x[start * step * stride :]),
-                _Int((some - 1) * step + second),
+                Int((some - 1) * step + second),
                 at(band),
             )
             self._convolve(0, band, out[start : start + some])
@@ -432,7 +429,7 @@ class Subsampling(nn.Module):
         sizes = (*x.shape[1:], *self._sizes[index + 1], *out.shape[:2])
         product = self._products[index].reference
         done = self._backend.functions.wenet_convolve(
-            _Pointer(self._backend.pointer), product, at(x), *map(_Int, sizes), at(out)
+            Pointer(self._backend.pointer), product, at(x), *map(Int, sizes), at(out)
         )
         check(done)
 
@@ -466,10 +463,6 @@ def whole(inputs: int) -> int:
 def out_of(size: int, kernel: int, stride: int) -> int:
     """Return the output size of a convolution over `size` positions."""
     return (size - kernel) // stride + 1
-
-
-def at(tensor: Tensor) -> ctypes.c_void_p:
-    return _Pointer(tensor.data_ptr())
 
 
 def check(failed: int) -> None:

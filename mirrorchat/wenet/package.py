@@ -58,12 +58,12 @@ class WenetPackageRecognizer:
     ) -> None:
         torch.set_num_threads(threads)
         self.language = language
-        place = usable_device(device)
-        loaded = load(name, models_dir, place)
-        self.info = EngineInfo("wenet", f"{loaded.folder.name} fp32", str(place), "run by WeNet's own package")
+        chosen = usable_device(device)
+        loaded = load(name, models_dir, chosen)
+        self.info = EngineInfo("wenet", f"{loaded.folder.name} fp32", str(chosen), "run by WeNet's own package")
         self._features = loaded.features
         self._tokenizer = loaded.network.tokenizer
-        model = PackageModel(loaded.network, language, place)
+        model = PackageModel(loaded.network, language, chosen)
         self._tokens = _token_table(loaded.tokenizer, loaded.network)
         self._has_times = model.rescores and self._tokens is not None
         _warm_up(name, model, self._features)

@@ -27,10 +27,10 @@ class TrainYaml:
     """The content of a `train.yaml`: the configuration of the network, and whether it normalizes features with CMVN."""
 
     config: U2Config
-    wants_cmvn: bool
+    uses_cmvn: bool
 
 
-# A reader returns the value in the form that the network takes, or raises ValueError with the allowed values.
+# A reader returns the value as the network needs it, or raises ValueError with the allowed values.
 _Reader = Callable[[object], Any]
 
 
@@ -203,7 +203,7 @@ def read_train_yaml(path: Path, tokens: Sequence[str]) -> TrainYaml:
         config = U2Config(vocabulary=len(tokens), sos=sos, eos=eos, blank=blank, bins=BINS, **fields)
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}; {REINSTALL}") from error
-    return TrainYaml(config, _wants_cmvn(path, top))
+    return TrainYaml(config, _uses_cmvn(path, top))
 
 
 def read_text(path: Path) -> str:
@@ -322,7 +322,7 @@ def _blank(path: Path, top: Mapping[str, object], tokens: Sequence[str]) -> int:
     return blank if isinstance(blank, int) else 0
 
 
-def _wants_cmvn(path: Path, top: Mapping[str, object]) -> bool:
+def _uses_cmvn(path: Path, top: Mapping[str, object]) -> bool:
     """Return whether the model normalizes its features with CMVN, in either spelling."""
     section = _section(path, top, "cmvn_conf")
     _read(path, "cmvn_conf", section, _CMVN_KEYS)

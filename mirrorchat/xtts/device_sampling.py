@@ -44,7 +44,7 @@ class DeviceSampler:
         self._tokens, self._max_tokens, self._stop_token = tokens, max_tokens, stop_token
         self.sampled = torch.zeros(slots, dtype=torch.int64, device=device)
         self._settings = torch.ones(slots, len(self._columns(Sampling())), device=device)
-        self._said = torch.zeros(slots, tokens, dtype=torch.bool, device=device)
+        self._seen = torch.zeros(slots, tokens, dtype=torch.bool, device=device)
         self._noise = torch.ones(slots, max_tokens, tokens, device=device)
         self._prompt = torch.zeros(tokens, dtype=torch.bool, device=device)
         self._prompt[[PROMPT_TOKEN, start_token]] = True
@@ -55,7 +55,7 @@ class DeviceSampler:
         """Begin a sequence in `slot`."""
         columns = torch.tensor(self._columns(sampling), pin_memory=self._pinned)
         self._settings[slot].copy_(columns, non_blocking=True)
-        self._said[slot].copy_(self._prompt)
+        self._seen[slot].copy_(self._prompt)
         self.sampled[slot] = 0
         ready = 0 if sampling.do_sample else self._max_tokens  # greedy decoding needs no random numbers
         self._noise_sources[slot] = _NoiseSource(torch.Generator().manual_seed(seed % 2**63), ready=ready)
@@ -81,16 +81,16 @@ class DeviceSampler:
         `scores` are (n, tokens) float32. An inactive slot gets any token. All shapes are fixed, and nothing here waits
         for the device.
         """
-        said, sampled = self._said[slots], self.sampled[slots]
+        seen, sampled = self._seen[slots], self.sampled[slots]
         columns = torch.split(self._settings[slots], 1, 1)
         temperature, top_k, threshold, penalty, min_tokens, at_random = columns  # (n, 1) each
-        scores = torch.where(said, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+        scores = torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
         scores[:, self._stop_token, None].masked_fill_(sampled[:, None] < min_tokens, -math.inf)
         probabilities = _likeliest(scores / temperature, top_k.long(), threshold).softmax(-1)
         place = (sampled * active)[:, None, None].expand(-1, 1, self._tokens)
         noise = self._noise[slots].gather(1, place)[:, 0]
         tokens = torch.where(at_random > 0, probabilities / noise, scores).argmax(-1)
-        said.scatter_(1, tokens[:, None], said.gather(1, tokens[:, None]) | active[:, None])
+        seen.scatter_(1, tokens[:, None], seen.gather(1, tokens[:, None]) | active[:, None])
         sampled.add_(active)
         return tokens
 
@@ -108,7 +108,7 @@ class DeviceSampler:
 
     def _state(self, slot: int) -> Iterator[Tensor]:
         """Return views of the state of `slot` on the device."""
-        return (tensor[slot] for tensor in (self.sampled, self._settings, self._said, self._noise))
+        return (tensor[slot] for tensor in (self.sampled, self._settings, self._seen, self._noise))
 
     def _columns(self, sampling: Sampling) -> list[float]:
         """Return the settings for `sample`. They are exact in float32, or `Sampler` rounds them to float32, too."""

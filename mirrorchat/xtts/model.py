@@ -193,12 +193,12 @@ def quiet_gpt_config() -> Iterator[None]:
     The warning is correct and has no effect: coqui-tts passes its own begin and end tokens to every call of `generate`.
     """
 
-    def wanted(record: logging.LogRecord) -> bool:
+    def is_other(record: logging.LogRecord) -> bool:
         return "s_token_id must be" not in record.getMessage()
 
     logger = logging.getLogger("transformers.configuration_utils")
-    logger.addFilter(wanted)
+    logger.addFilter(is_other)
     try:
         yield
     finally:
-        logger.removeFilter(wanted)
+        logger.removeFilter(is_other)

@@ -11,13 +11,10 @@ import torch
 from torch import Tensor
 
 from mirrorchat.hardware import native
-from mirrorchat.hardware.native_layers import LinearFields, NormFields, PackedLinears
+from mirrorchat.hardware.native_layers import Int, LinearFields, NormFields, PackedLinears, Pointer, at
 from mirrorchat.xtts.gpt import Cache, GptInputs
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network
-
-_Pointer = ctypes.c_void_p
-_Int = ctypes.c_int64
 
 
 class _Layer(ctypes.Structure):
@@ -29,7 +26,7 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = [
-        *((name, _Int) for name in ("width", "heads", "layers")),
+        *((name, Int) for name in ("width", "heads", "layers")),
         ("layer", ctypes.POINTER(_Layer)),
         ("last_norms", ctypes.POINTER(NormFields)),
         ("head", LinearFields),
@@ -38,8 +35,8 @@ class _Model(ctypes.Structure):
 
 class _CacheView(ctypes.Structure):
     _fields_ = [
-        ("data", _Pointer),
-        *((name, _Int) for name in ("slot_stride", "layer_stride", "part_stride", "head_stride", "half")),
+        ("data", Pointer),
+        *((name, Int) for name in ("slot_stride", "layer_stride", "part_stride", "head_stride", "half")),
     ]
 
 
@@ -95,10 +92,10 @@ class NativeGpt(GptInputs):
         count = len(slots)
         failed = self._library.functions.gpt_forward(
             self._model.pointer,
-            _at(out),
-            _Int(count),
-            (_Int * count)(*slots),
-            (_Int * count)(*positions),
+            at(out),
+            Int(count),
+            (Int * count)(*slots),
+            (Int * count)(*positions),
             ctypes.byref(view),
         )
         _check_memory(failed)
@@ -109,9 +106,7 @@ class NativeGpt(GptInputs):
         """Return the latents (n, D) for the vocoder and the next token's scores (n, tokens) for the last output `x`."""
         x = x.contiguous()
         latents, scores = torch.empty_like(x), torch.empty(len(x), self._scores)
-        failed = self._library.functions.gpt_finish(
-            self._model.pointer, _at(x), _Int(len(x)), _at(latents), _at(scores)
-        )
+        failed = self._library.functions.gpt_finish(self._model.pointer, at(x), Int(len(x)), at(latents), at(scores))
         _check_memory(failed)
         return latents, scores[:, : self.audio_tokens]
 
@@ -138,9 +133,9 @@ class _Handle:
 
     def __init__(self, library: native.Library, team: native.Team, model: _Model) -> None:
         create = library.functions.gpt_create
-        create.restype = _Pointer
+        create.restype = Pointer
         self._library = library
-        self.pointer = _Pointer(create(_Pointer(team.pointer), ctypes.byref(model)))
+        self.pointer = Pointer(create(Pointer(team.pointer), ctypes.byref(model)))
         _check_memory(not self.pointer)
 
     def __del__(self) -> None:
@@ -150,7 +145,3 @@ class _Handle:
 def _check_memory(failed: bool) -> None:
     if failed:
         raise MemoryError("too little memory for the GPT")
-
-
-def _at(tensor: Tensor) -> ctypes.c_void_p:
-    return _Pointer(tensor.data_ptr())

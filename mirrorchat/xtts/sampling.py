@@ -45,15 +45,15 @@ class Sampler:
     def __init__(self, sampling: Sampling, *, seed: int, tokens: int, start_token: int, stop_token: int) -> None:
         self._sampling = sampling
         self._generator = torch.Generator().manual_seed(seed % 2**63)
-        self._said = torch.zeros(tokens, dtype=torch.bool)
-        self._said[[PROMPT_TOKEN, start_token]] = True
+        self._seen = torch.zeros(tokens, dtype=torch.bool)
+        self._seen[[PROMPT_TOKEN, start_token]] = True
         self._stop_token = stop_token
         self._sampled = 0
 
     def sample(self, scores: Tensor) -> int:
         """Return the next token for `scores`, (tokens,) float32 on the CPU, which are not changed."""
         token = self._pick(self._processed(scores))
-        self._said[token] = True
+        self._seen[token] = True
         self._sampled += 1
         return token
 
@@ -61,7 +61,7 @@ class Sampler:
         """Return `scores` after the repetition penalty and the minimum length."""
         penalty = self._sampling.repetition_penalty
         if penalty != 1.0:
-            scores = torch.where(self._said, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+            scores = torch.where(self._seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
         if self._sampled < self._sampling.min_tokens:
             scores = scores.clone()
             scores[self._stop_token] = -math.inf

@@ -1,4 +1,4 @@
-"""The voice of XTTS, its form as bytes, and the comparison of speakers."""
+"""The voice of XTTS, its format as bytes, and the comparison of speakers."""
 
 import json
 from dataclasses import dataclass
