@@ -79,6 +79,13 @@ def decode(data: bytes | memoryview, *, limit_s: float) -> Audio:
     return _join(_trimmed(blocks, track.skip_s, track.keep_s), limit_s)
 
 
+def decode_speech(data: bytes, *, limit_s: float) -> Audio:
+    """Return the recording in `data`. Raises as `decode` and `require_speakable` do."""
+    audio = decode(data, limit_s=limit_s)
+    require_speakable(audio)
+    return audio
+
+
 @dataclass(frozen=True)
 class _Block:
     """A stretch of mono audio, shape (n,), float32. `_join` checks and clips all blocks at once: they may be tiny."""

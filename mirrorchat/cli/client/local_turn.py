@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager, redirect_stdout
 from functools import partial
 
-from mirrorchat.audio.decoding import decode, require_speakable
+from mirrorchat.audio.decoding import decode, decode_speech
 from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.client.terminal import Waiting
 from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
@@ -57,8 +57,7 @@ def _on_thread(call: Callable[[], Engines]) -> Engines:
 
 def ask_here(settings: Settings, engines: Engines, request: TurnRequest) -> Generator[TurnEvent]:
     """Yield the events of a turn, TurnCompleted last. Raises the error that ends the turn."""
-    audio = decode(request.recording, limit_s=settings.question_limit_s)
-    require_speakable(audio)
+    audio = decode_speech(request.recording, limit_s=settings.question_limit_s)
     hotwords = split_hotwords(request.hotwords)
     question = Question(audio, request.language, request.reply_language, request.text, None, hotwords)
     pipeline = Pipeline(engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=1)
@@ -79,8 +78,7 @@ def ask_here(settings: Settings, engines: Engines, request: TurnRequest) -> Gene
 
 def recognize_here(engines: Engines, recording: bytes, language: Language) -> tuple[Transcript, float]:
     """Return the transcript of `recording`, and its length in s. Raises the errors of decoding and recognition."""
-    audio = decode(recording, limit_s=RECORDING_LIMIT_S)
-    require_speakable(audio)
+    audio = decode_speech(recording, limit_s=RECORDING_LIMIT_S)
     return engines.recognizers[language].recognize(audio, language, context=Context()), audio.duration_s
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mirrorchat.audio.decoding import decode, require_speakable
+from mirrorchat.audio.decoding import decode_speech
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.cli.doctor.finding_process import Say
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
@@ -145,8 +145,7 @@ def _asked(pipeline: Pipeline, settings: Settings, language: Language, recording
     context = Context.after(settings.turn_deadline_s)
     try:
         with watch.time("decode"):
-            audio = decode(recording, limit_s=settings.question_limit_s)
-            require_speakable(audio)
+            audio = decode_speech(recording, limit_s=settings.question_limit_s)
         with Admission(1).acquire(context) as slot:
             answer = pipeline.answer(Question(audio, language, language, text), slot, watch=watch)
     except MirrorChatError as error:

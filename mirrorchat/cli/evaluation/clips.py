@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirrorchat.audio.decoding import decode, require_speakable
+from mirrorchat.audio.decoding import decode_speech
 from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.evaluation.error_rate import tokens
 from mirrorchat.engines import Language
@@ -164,15 +164,13 @@ def _clip(row: Mapping[str, str], path: Path, limits: ClipLimits) -> Clip:
 
     def load() -> Audio:
         try:
-            audio = decode(_read(path, limits.size_bytes), limit_s=limits.length_s)
-            require_speakable(audio)
+            return decode_speech(_read(path, limits.size_bytes), limit_s=limits.length_s)
         except InvalidRequest as error:
             raise EvaluationError(f"{_shown(name)}: {error}") from None
         except ValueError as error:
             raise EvaluationError(f"{_shown(name)} {error}") from None
         except OSError as error:
             raise EvaluationError(f"{_shown(name)} cannot be read: {error.strerror}") from None
-        return audio
 
     return Clip(name, language, transcript, speaker, load().duration_s, load)
 
