@@ -316,7 +316,7 @@ class Search {
         for (int64_t i = 0; i < survivors; ++i) {
             Met& met = met_[order_[i]];
             if (met.number == kNone) met.number = tree_.number(met.parent, met.last);
-            // Paths that are impossible still need frames, for readings that are: as many as there are tokens.
+            // Impossible paths need frames, too: an impossible hypothesis still has one frame for each token.
             met.token.spoken = met.ends_token ? static_cast<int32_t>(spoken_.size()) : met.blank.spoken;
             if (met.ends_token) spoken_.push_back(met.spoken);
             if (!met.ends_blank) met.blank.spoken = met.token.spoken;
@@ -378,13 +378,13 @@ int prefix_search_advance(Search* search, const float* log_probs, int64_t frames
     }
 }
 
-// How many readings there are, and in `tokens` how many tokens they have together.
+// Returns the number of hypotheses, and in `tokens` the number of tokens of all of them.
 int64_t prefix_search_size(const Search* search, int64_t* tokens) {
     *tokens = search->tokens();
     return search->count();
 }
 
-// Writes all readings into arrays of the size that prefix_search_size gives.
+// Writes all hypotheses into arrays of the size that prefix_search_size gives.
 int prefix_search_read(const Search* search, int32_t* lengths, double* scores, int32_t* tokens, int32_t* frames,
                        float* peaks) {
     try {
@@ -395,7 +395,7 @@ int prefix_search_read(const Search* search, int32_t* lengths, double* scores, i
     }
 }
 
-// Writes the tokens that all readings begin with and returns how many they are; more than `capacity` are not written.
+// Writes the common prefix of all hypotheses and returns its length; more than `capacity` tokens are not written.
 int64_t prefix_search_stable(const Search* search, int64_t capacity, int32_t* tokens) {
     const int32_t agreed = search->agreed();
     const int64_t length = search->tree().depth(agreed);

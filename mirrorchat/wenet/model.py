@@ -111,7 +111,7 @@ class BiTransformerDecoder(nn.Module):
         reverse: Tensor,
         reverse_weight: float,
     ) -> tuple[Tensor, Tensor]:
-        """Return both decoders' logits (N, U, V); the second is a scalar 0 when `reverse_weight` is not above 0."""
+        """Return both decoders' logits (N, U, V); the second is a scalar 0 unless `reverse_weight` is above 0."""
         left = self.left_decoder.logits(memory, memory_mask, tokens, lengths)
         right = torch.zeros([], dtype=left.dtype, device=left.device)
         if reverse_weight > 0.0:
