@@ -9,8 +9,9 @@ from werkzeug.exceptions import HTTPException
 
 from mirrorchat.access.callers import EXTENSION as ACCESS_EXTENSION
 from mirrorchat.access.callers import Access, allowance_headers, check_caller
-from mirrorchat.access.cross_origin import allow_origin, is_preflight, preflight_answer
+from mirrorchat.access.cross_origin import allow_origin, is_preflight
 from mirrorchat.access.trusted_proxies import TrustedProxies, networks_of
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
 from mirrorchat.errors import (
     InvalidField,
@@ -27,16 +28,22 @@ from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.pipeline import Question
 from mirrorchat.server import session_routes
 from mirrorchat.server.answers import engines_used, requested_format, whole_answer
-from mirrorchat.server.form import FORM_PARTS, TEXT_LIMIT_CHARS, check_hotwords, decode_upload, split_hotwords
+from mirrorchat.server.form import (
+    FORM_PARTS,
+    TEXT_LIMIT_CHARS,
+    check_hotwords,
+    decode_upload,
+    split_hotwords,
+    uploaded_file,
+)
 from mirrorchat.server.metrics import CONTENT_TYPE
 from mirrorchat.server.openapi import document as openapi
 from mirrorchat.server.page import page
 from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.runtime import EXTENSION, Runtime, acquire_slot, request_record, runtime, shutting_down
-from mirrorchat.server.socket_watch import discard_body, upload_deadline
+from mirrorchat.server.socket_watch import discard_body
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.stopwatch import Stopwatch
 
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz", "page.index", "page.static_file")
@@ -89,7 +96,7 @@ def _begin() -> Response | None:
     route = (request.endpoint or "none").removeprefix("main.")
     g.record = RequestRecord(runtime().metrics, method, route, request.content_length or 0)
     if runtime().settings.cors_origins and is_preflight(request):
-        return preflight_answer()
+        return Response(status=204)  # _finish adds what is allowed
     if request.endpoint in OPEN_ENDPOINTS:
         return None
     check_caller()
@@ -184,8 +191,7 @@ def process_audio() -> Response:
     server = runtime()
     watch = request_record().watch = Stopwatch()
     context = Context.after(server.settings.turn_deadline_s)
-    with upload_deadline(request.environ):
-        data = _audio_field()
+    data = uploaded_file("audio")
     language = _language("language")
     reply_language = _language("reply_language") if "reply_language" in request.form else language
     text, hotwords = _text_field(), _hotwords_field()
@@ -205,15 +211,6 @@ def process_audio() -> Response:
             return response
         answer = pipeline.answer(question, slot, watch=watch)
     return whole_answer(requested, answer, engines_used(question, pipeline.engines.infos()), session.id)
-
-
-def _audio_field() -> bytes:
-    if "audio" in request.files:
-        data: bytes = request.files["audio"].read()
-        return data
-    if "audio" in request.form:
-        raise InvalidField("audio must be sent as a file (curl: -F audio=@question.wav)", param="audio")
-    raise MissingField("the field audio is missing: send a recording as a file (multipart/form-data)", param="audio")
 
 
 def _language(name: str) -> Language:

@@ -5,18 +5,16 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from flask import Response, request
+from flask import Response
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Voice
-from mirrorchat.errors import MissingField
-from mirrorchat.server.form import LIST_FORM_PARTS, decode_upload
+from mirrorchat.server.form import LIST_FORM_PARTS, decode_upload, uploaded_file
 from mirrorchat.server.runtime import acquire_slot, request_record, runtime
-from mirrorchat.server.socket_watch import upload_deadline
 from mirrorchat.server.streams import StreamedTurn, event_stream, kept_alive
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import Texts
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Event, StartedOver, StillWorking
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -48,15 +46,8 @@ def watch() -> Stopwatch:
 
 
 def uploaded(*names: str) -> bytes:
-    """Return the file in the first of the form's fields `names` that is there. Raises MissingField."""
-    request.max_form_parts = LIST_FORM_PARTS
-    with upload_deadline(request.environ):
-        for name in names:
-            if name in request.files:
-                data: bytes = request.files[name].read()
-                return data
-    instruction = "send a recording as a file (multipart/form-data)"
-    raise MissingField(f"the field {names[0]} is missing: {instruction}", param=names[0])
+    """Return the file in the first of the form's fields `names` that is present. Raises as `uploaded_file` does."""
+    return uploaded_file(*names, max_parts=LIST_FORM_PARTS)
 
 
 def decoded(data: bytes, param: str) -> Audio:

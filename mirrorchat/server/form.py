@@ -3,10 +3,13 @@
 import re
 from collections.abc import Sequence
 
+from flask import request
+
 from mirrorchat.audio.decoding import decode, require_speakable
 from mirrorchat.audio.samples import Audio
-from mirrorchat.errors import InvalidField, InvalidRequest
+from mirrorchat.errors import InvalidField, InvalidRequest, MissingField
 from mirrorchat.server.runtime import request_record, runtime
+from mirrorchat.server.socket_watch import upload_deadline
 from mirrorchat.turn.stopwatch import Stopwatch
 
 TEXT_LIMIT_CHARS = 4000
@@ -14,6 +17,23 @@ HOTWORDS_LIMIT = 200
 HOTWORD_LIMIT_CHARS = 64
 FORM_PARTS = 16
 LIST_FORM_PARTS = 512  # of a form whose lists, as OpenAI's `keywords`, have a part for each item
+
+
+def uploaded_file(*names: str, max_parts: int = FORM_PARTS) -> bytes:
+    """Return the file in the first of the form's fields `names` that is present.
+
+    Raises MissingField, InvalidField for a field that is no file, and UploadTimeout.
+    """
+    request.max_form_parts = max_parts
+    with upload_deadline(request.environ):
+        for name in names:
+            if name in request.files:
+                data: bytes = request.files[name].read()
+                return data
+            if name in request.form:
+                raise InvalidField(f"{name} must be sent as a file (curl: -F {name}=@question.wav)", param=name)
+    instruction = "send a recording as a file (multipart/form-data)"
+    raise MissingField(f"the field {names[0]} is missing: {instruction}", param=names[0])
 
 
 def decode_upload(data: bytes, field: str, watch: Stopwatch) -> Audio:
