@@ -1,8 +1,8 @@
-"""What gunicorn serves for benchmarks/turn.py: the real application, and what the benchmark has to know of it.
+"""The application of benchmarks/turn.py: the real one, with measurements and a second route.
 
-- Random weights never say that a sentence is over. So each piece of text has as many audio tokens as speech of its
-  length would, and its end counts as the model's own. What a token costs does not depend on the weights' values.
-- The recognizer, the voice and a sentence's first chunk are timed; GET /measured hands the times over.
+- Random weights never end a sentence. So each piece of text gets the number of audio tokens that speech of its length
+  has. The time of a token does not depend on the values of the weights.
+- The recognizer, the voice and the first chunk of a sentence are timed; GET /measured returns the times.
 - POST /original answers in the order of the original design, on the same engines.
 """
 
@@ -22,6 +22,7 @@ from mirrorchat.app import create_app
 from mirrorchat.audio.decoding import decode
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Engines, Language, Priority
 from mirrorchat.llm import build_messages
 from mirrorchat.server import runtime as server_runtime
@@ -29,13 +30,12 @@ from mirrorchat.server.runtime import Runtime
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.text.splitter import SentenceSplitter
-from mirrorchat.turn.context import Context
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 TOKENS_S = 21.5  # audio tokens of XTTS in a second of speech
-CHARACTERS_S = {Language.ENGLISH: 14.0, Language.CHINESE: 4.5}  # spoken in a second
+CHARACTERS_S = {Language.ENGLISH: 14.0, Language.CHINESE: 4.5}  # of speech per second
 LANGUAGE = Language.ENGLISH
 
 _measured: list[tuple[str, float]] = []  # stage, seconds
@@ -44,7 +44,7 @@ bench = Blueprint("bench", __name__)
 
 @bench.get("/measured")
 def measured() -> Response:
-    """Hand over the stages of all turns since the last call, and say how many turns still hold a slot."""
+    """Return the stages of all turns since the last call, and the number of turns that hold a slot."""
     stages = _measured.copy()
     _measured.clear()
     return jsonify(stages=stages, running=_runtime().admission.running)
@@ -52,7 +52,7 @@ def measured() -> Response:
 
 @bench.post("/original")
 def original() -> Response:
-    """Recognize, compute the voice, wait for the whole answer, speak every sentence, then send one wav."""
+    """Recognize, compute the voice, wait for the whole answer, speak every sentence, and send one wav."""
     runtime = _runtime()
     engines, context = runtime.pipeline.engines, Context.after(runtime.settings.turn_deadline_s)
     audio = decode(request.files["audio"].read(), limit_s=runtime.settings.question_limit_s)
@@ -75,13 +75,13 @@ def _runtime() -> Runtime:
 
 
 def build_measured_engines(settings: Settings) -> Engines:
-    """Return the engines that `settings` choose, timed; with XTTS, sentences have a length of their own."""
+    """Return the engines of `settings` with timers. XTTS gets sentences of fixed length."""
     engines = build_engines(settings)
     recognizer, synthesizer = engines.recognizers[LANGUAGE], engines.synthesizers[LANGUAGE]
     patch.object(recognizer, "recognize", _timed("recognize", recognizer.recognize)).start()
     patch.object(synthesizer, "voice", _timed("voice", synthesizer.voice)).start()
     patch.object(synthesizer, "speak", _first_chunk_timed(synthesizer.speak)).start()
-    if "mirrorchat.synth" in sys.modules:  # not imported for it: torch is half the memory of the embedded engines
+    if "mirrorchat.synth" in sys.modules:  # no import here: torch takes half the memory of the embedded engines
         _give_sentences_a_length()
     return engines
 
@@ -98,7 +98,7 @@ def _timed(stage: str, work: Callable[P, R]) -> Callable[P, R]:
 
 
 def _first_chunk_timed(speak: Callable[..., Iterator[Audio]]) -> Callable[..., Iterator[Audio]]:
-    """Return `speak` with the time until its first audio measured for the sentence that a caller waits for."""
+    """Return `speak` with a timer for the first audio of the first sentence."""
 
     def timed(*arguments: Any, priority: Priority, **settings: Any) -> Iterator[Audio]:
         started, waiting = time.monotonic(), priority is Priority.FIRST
@@ -112,7 +112,7 @@ def _first_chunk_timed(speak: Callable[..., Iterator[Audio]]) -> Callable[..., I
 
 
 def tokens_of(piece: str, language: Language) -> int:
-    """Return how many audio tokens `piece` takes when it is spoken at an ordinary pace."""
+    """Return the number of audio tokens of `piece` at the pace of ordinary speech."""
     return math.ceil(len(piece) * TOKENS_S / CHARACTERS_S[language])
 
 

@@ -1,7 +1,7 @@
-"""The sides that benchmarks/xtts.py compares: coqui-tts's own XTTS code, and this project's decode engine.
+"""The sides of benchmarks/xtts.py: coqui-tts's own XTTS code, and our decode engine.
 
-Each is held by a process of its own (see side_process.py) and is told numbers only: voices, texts and latents are made
-where they are used, the same for the same seed.
+Each side runs in a process of side_process.py and gets only numbers. It makes voices, texts and latents itself, equal
+ones for equal seeds.
 """
 
 import time
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mirrorchat.audio.samples import Samples
-from mirrorchat.turn.context import Context
+from mirrorchat.concurrency.context import Context
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.gpt import TorchGpt
@@ -29,13 +29,13 @@ TEXT = "The quick brown fox jumps over the lazy dog near the river."
 SETTINGS = {"temperature": 0.75, "top_k": 50, "top_p": 0.85, "repetition_penalty": 5.0}
 SEED = 0
 STREAM_TOKENS = 20  # coqui-tts's default chunk
-BANDWIDTH_BYTES = 1 << 30  # far more than caches hold
-ROW_BYTES = 280_000_000  # more than one sequence's keys and values in float32
+BANDWIDTH_BYTES = 1 << 30  # much larger than the caches
+ROW_BYTES = 280_000_000  # more than the keys and values of a sequence in float32
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A sentence, when its first samples were there, and when all were."""
+    """A sentence, with the times of its first and its last samples."""
 
     tokens: list[int]
     samples: Samples
@@ -46,7 +46,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Voice:
-    """A conditioning that no one has: random numbers of the size that XTTS's are."""
+    """A random conditioning with the size of XTTS's."""
 
     conditioning: Tensor
     embedding: Tensor
@@ -60,38 +60,38 @@ class Voice:
 
 
 def random_latents(count: int, width: int) -> Tensor:
-    """Return `count` random latents; fewer are the first of more."""
+    """Return `count` random latents. A smaller `count` gives the first ones of a larger."""
     return torch.randn(count, width, generator=torch.Generator().manual_seed(1))
 
 
 def read_bandwidth(device: str = "cpu", repeats: int = 8) -> float:
-    """Return bytes a second of the fastest of several sums over much memory."""
+    """Return the bytes per second of the fastest of several sums over much memory."""
     block = torch.ones(BANDWIDTH_BYTES // 4, device=device)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        block.sum().item()  # which waits for a GPU
+        block.sum().item()  # waits for a GPU
         seconds.append(time.perf_counter() - start)
     return BANDWIDTH_BYTES / min(seconds)
 
 
 def weights_read(network: Network, mode: WeightMode) -> float:
-    """Return how many bytes of weights a decode step reads: every matrix of the GPT and the head once."""
+    """Return the bytes of weights that a decode step reads: every matrix of the GPT and the head once."""
     matrices = [p for p in network.gpt.gpt.h.parameters() if p.dim() == 2] + [network.gpt.mel_head.weight]
     return float({"fp32": 4, "int8": 1}.get(mode.value, 2) * sum(p.numel() for p in matrices))
 
 
 class Stock:
-    """coqui-tts's inference code with the weights in `folder`, which nothing has changed.
+    """The unchanged inference code of coqui-tts with the weights in `folder`.
 
-    The network is put together by `load_network`, so that tiny checkpoints load too and loading costs little memory;
-    `deepspeed` is coqui-tts's switch of that name.
+    `load_network` builds the network, so that tiny checkpoints load too, and loading takes little memory. `deepspeed`
+    is coqui-tts's option of that name.
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu", deepspeed: bool = False) -> None:
         self.network = load_network(folder).to(device)
         self.codes: list[int] = []
-        with quiet_gpt_config():  # what coqui-tts's `load_checkpoint` does last
+        with quiet_gpt_config():  # the last step of coqui-tts's `load_checkpoint`
             self.network.gpt.init_gpt_for_inference(kv_cache=self.network.args.kv_cache, use_deepspeed=deepspeed)
         self.network.gpt.eval()
         self._width = int(self.network.gpt.model_dim)
@@ -117,7 +117,7 @@ class Stock:
         return Spoken(self.codes, samples, seconds, len(samples), seconds)
 
     def first_chunk(self, voice_seed: int, count: int, chunk_tokens: int) -> tuple[float, int]:
-        """Return when `inference_stream` gives its first samples, and how many those are."""
+        """Return the time of the first samples of `inference_stream`, and their number."""
         voice = Voice.random(voice_seed, self._width)
         start = time.perf_counter()
         stream = self.network.inference_stream(
@@ -135,7 +135,7 @@ class Stock:
         return seconds, samples
 
     def vocode_seconds(self, latents: int, chunk_tokens: int) -> float:
-        """Return how long the vocoder takes for so many latents as `inference_stream` uses it: all so far each time."""
+        """Return the time of the vocoder as `inference_stream` uses it: each chunk repeats all earlier latents."""
         device = self.network.device
         voice, made = Voice.random(0, self._width), random_latents(latents, self._width).to(device)
         start = time.perf_counter()
@@ -150,10 +150,10 @@ class Stock:
 
 
 class Own:
-    """This project's engine in one weight mode, with a vocoder that computes in `dtype`, made ready as in the server.
+    """Our engine in one weight mode, with a vocoder that computes in `dtype`, prepared as in the server.
 
-    Steps and the vocoder alone are run on the caller's thread. They count only in a process whose engine has not
-    spoken: its thread would have workers too (see side_process.py).
+    Single steps and the single vocoder run on the caller's thread. They are valid only in a process whose engine has
+    not spoken, because the thread of the engine would have OpenMP workers too (see side_process.py).
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Own:
         limits = DecodeLimits(max_batch=max_batch, cache_bytes=ROW_BYTES * max_batch, queue_chunks=100)
         self.engine = DecodeEngine(network, mode=mode, vocoder=self.vocoder, device=torch.device(device), limits=limits)
         network.forget_decoder()
-        self.network = network.to(device)  # kept, as for the voices that the server computes
+        self.network = network.to(device)  # kept, as for voices in the server
         self._device = device
         self._width = self.engine.gpt.width
         self._text_ids = network.tokenizer.encode(TEXT.lower(), lang="en")
@@ -179,7 +179,7 @@ class Own:
         return self.speak_all([voice_seed], count, sample=sample)[0]
 
     def speak_all(self, voice_seeds: Sequence[int], count: int, *, sample: bool) -> list[Spoken]:
-        """Return what the engine says in these voices at once; the times are from when all were handed over."""
+        """Return the parallel speech in these voices. The times count from the last request."""
         voices = [Voice.random(seed, self._width) for seed in voice_seeds]
         start = time.perf_counter()
         utterances = [self.engine.submit(self._request(voice, count, sample)) for voice in voices]
@@ -199,7 +199,7 @@ class Own:
         )
 
     def start(self, voice_seed: int, slots: Sequence[int]) -> tuple[Tensor, int]:
-        """Fill `slots` of the cache with a voice and the text; return the last output and the filled positions."""
+        """Prefill `slots` of the cache with a voice and the text. Return the last output and the filled positions."""
         gpt, cache = self.engine.gpt, self.engine.cache
         conditioning = Voice.random(voice_seed, self._width).conditioning[0]
         prefix = torch.cat([conditioning.to(cache.data.device), gpt.text_prefix(self._text_ids)])
@@ -208,7 +208,7 @@ class Own:
 
     @torch.inference_mode()
     def step_seconds(self, batch: int, steps: int) -> list[float]:
-        """Return the times of `steps` decode steps with the scores of the next token, `batch` sequences each."""
+        """Return the times of `steps` decode steps of `batch` sequences, including the scores of the next token."""
         gpt, cache, slots = self.engine.gpt, self.engine.cache, list(range(batch))
         last, filled = self.start(0, slots)
         if isinstance(gpt, TorchGpt) and self._device != "cpu":
@@ -225,7 +225,7 @@ class Own:
     def _static_step_seconds(
         static: StaticSteps, last: Tensor, filled: int, slots: Sequence[int], steps: int
     ) -> list[float]:
-        """Return the times of the steps that the engine makes on a GPU, sampling included."""
+        """Return the times of the engine's steps on a GPU, including sampling."""
         for slot in slots:
             static.start(slot, last, positions=filled, sampling=Sampling(min_tokens=steps), seed=slot)
         times = []
@@ -236,15 +236,15 @@ class Own:
         return times
 
     def bandwidth(self) -> float:
-        """Return how many bytes a second this process reads."""
+        """Return the bytes per second that this process reads."""
         return read_bandwidth(self._device)
 
     def floor_s(self, bandwidth: float) -> float:
-        """Return how long a step's weights take to read once."""
+        """Return the time to read the weights of a step once."""
         return self.floor_bytes / bandwidth
 
     def vocode_seconds(self, latents: int, chunk_tokens: int) -> float:
-        """Return how long the vocoder takes for so many latents, in chunks."""
+        """Return the time of the vocoder in chunks."""
         made = random_latents(latents, self._width)
         start = time.perf_counter()
         stream = self.vocoder.open(Voice.random(0, self._width).embedding)
@@ -254,11 +254,11 @@ class Own:
         return time.perf_counter() - start
 
     def peak_gb(self) -> float:
-        """Return the most memory that this process has had at once, mapped files included."""
+        """Return the peak memory of this process, including mapped files."""
         lines = Path("/proc/self/status").read_text().splitlines()
-        # Not getrusage's: a new process has its parent's for a start.
+        # getrusage starts with the value of the parent process.
         return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM"))
 
     def gpu_gb(self) -> tuple[float, float]:
-        """Return the most GPU memory that tensors, and torch for them, have had at once."""
+        """Return the peak GPU memory of tensors, and the peak that torch reserved for them."""
         return torch.cuda.max_memory_allocated() / 1e9, torch.cuda.max_memory_reserved() / 1e9

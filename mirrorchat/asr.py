@@ -15,11 +15,11 @@ import torch
 
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import EngineInfo, Language, Listening, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import native
 from mirrorchat.hardware.devices import usable_device
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet.checkpoint import read_checkpoint, read_tokens, weights_path
 from mirrorchat.wenet.ctc.search import Hypothesis

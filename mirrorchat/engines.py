@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ChatFailure
-from mirrorchat.turn.context import Context
 
 
 class Language(enum.StrEnum):

@@ -1,4 +1,10 @@
-"""The chat client: one question to the first API of an ordered list that answers, streamed as OpenAI's API streams."""
+"""The chat client: it asks the chat-completions APIs in the order of a list until one answers, and streams the answer.
+
+client = ChatClient(settings.chatgpt_apis, cooldown_s=30.0)
+messages = build_messages("Answer in {language}.", Language.ENGLISH, "How far is the moon?")
+for text in client.stream(messages, context=Context.after(100.0)):
+    print(text, end="")
+"""
 
 import logging
 import threading
@@ -9,12 +15,12 @@ from typing import Any, TypeVar
 from mirrorchat.chat.attempt import Attempt
 from mirrorchat.chat.chunks import ChatChunk, ChunkReader, Reader, TextReader
 from mirrorchat.chat.stream import AnswerFailed
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import EngineInfo, Language, Message
 from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi
 from mirrorchat.settings import ChatApi
-from mirrorchat.turn.context import Context
 
-_REQUEST_STATUSES = (400, 413, 422)  # what an API says of a request, not of itself
+_REQUEST_STATUSES = (400, 413, 422)  # the request is at fault, not the API
 
 Piece = TypeVar("Piece")  # of an answer: text, or a chunk as OpenAI's API streams it
 
@@ -24,9 +30,13 @@ _log = logging.getLogger(__name__)
 def build_messages(
     system_prompt: str, language: Language, question: str, history: Sequence[Message] = ()
 ) -> list[Message]:
-    """Return the messages that ask `question` after `history`, the session's earlier turns, oldest first.
+    """Return the messages that ask `question`.
 
-    `{language}` in `system_prompt` becomes `Chinese` or `English`.
+    Arguments:
+        system_prompt: the first message; `{language}` in it becomes `Chinese` or `English`.
+        language: the language of the answer.
+        question: the last message.
+        history: the session's earlier turns, oldest first.
     """
     prompt = system_prompt.format(language=language.value.capitalize())
     return [Message("system", prompt), *history, Message("user", question)]
@@ -35,31 +45,36 @@ def build_messages(
 class ChatClient:
     """A ChatModel over an ordered list of chat-completions APIs. Thread-safe.
 
-    All that is kept between calls is which APIs failed lately: those are tried last for `cooldown_s` seconds, or for
-    longer, up to 5 minutes, when the API said so itself with Retry-After.
+    Between calls it remembers only the APIs' failures. An API that failed is tried last for `cooldown_s` seconds, or as
+    long as its own Retry-After says, at most 5 minutes.
     """
 
     def __init__(self, apis: Sequence[ChatApi], *, cooldown_s: float) -> None:
         self._apis = tuple(apis)
         self._cooldowns = _Cooldowns(len(self._apis), cooldown_s)
-        self._failures = [0] * len(self._apis)
-        self._lock = threading.Lock()
         models = ", ".join(f"{api.model}@{api.host}" for api in self._apis)
         self.info = EngineInfo(name="chat", model=models, device="remote", reason="chatgpt_apis is set")
 
     def stream(
         self, messages: Sequence[Message], *, context: Context, failed: Sequence[ChatFailure] = ()
     ) -> Iterator[str]:
-        """Yield the answer in pieces as they come, without leading whitespace, at most MAX_ANSWER_CHARS characters.
+        """Yield the answer in pieces of text as they arrive. Closing the generator closes the connection.
 
-        APIs named in `failed` (from an earlier ChatInterrupted of the same turn) are not tried again. Raises
-        NoChatApi when none answered, ChatInterrupted when a stream broke after its first piece was yielded (both list
-        every failure of the turn), and what ends `context`. Closing the generator ends the request; the connection is
-        closed however it ends.
+        Arguments:
+            messages: the conversation, oldest first; the last one is the question.
+            context: ends the answer early.
+            failed: APIs that an earlier ChatInterrupted of the same turn named; they are not tried again.
+
+        Yields:
+            Text, in all at most MAX_ANSWER_CHARS characters without leading whitespace.
+
+        Raises:
+            NoChatApi: no API answered; it lists every failure of the turn.
+            ChatInterrupted: a stream broke after its first piece was yielded; it lists every failure of the turn.
+            DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
-        asked = [{"role": message.role, "content": message.content} for message in messages]
-        everyone = range(len(self._apis))
-        return self._first_answer(TextReader, {"messages": asked}, everyone, context, failed)
+        request = {"messages": [{"role": message.role, "content": message.content} for message in messages]}
+        return self._first_answer(TextReader, request, range(len(self._apis)), context, failed)
 
     def relay(
         self,
@@ -69,10 +84,15 @@ class ChatClient:
         context: Context,
         failed: Sequence[ChatFailure] = (),
     ) -> Iterator[ChatChunk]:
-        """Yield the answer to a request in OpenAI's form as OpenAI's API streams it; its fields are passed on.
+        """Yield the answer to a caller's own request, in chunks as OpenAI's API streams them.
 
-        `model`: ask those APIs only that are set to it; each API gets its own model's name. All else is as with
-        `stream`.
+        Arguments:
+            request: the fields of a chat-completions request; they are passed on, each API with its own model's name.
+            model: only the APIs with this model are asked; None asks all.
+            context, failed: as for `stream`.
+
+        Raises:
+            The same as `stream`. An API that rejects the request counts as no failure of the API.
         """
         chosen = [index for index, api in enumerate(self._apis) if model in (None, api.model)]
         return self._first_answer(ChunkReader, request, chosen, context, failed, callers=True)
@@ -85,7 +105,7 @@ class ChatClient:
         context: Context,
         failed: Sequence[ChatFailure],
         *,
-        callers: bool = False,  # the request is of a caller's making, and may be at fault
+        callers: bool = False,  # a caller has written the request, which may be at fault
     ) -> Iterator[Piece]:
         failures = list(failed)
         skipped = set(range(len(self._apis))).difference(chosen) | {failure.index for failure in failed}
@@ -107,17 +127,14 @@ class ChatClient:
         raise NoChatApi(f"no chat API answered: {'; '.join(map(str, failures)) or 'none is set'}", failures)
 
     def close(self) -> None:
-        """Do nothing: connections live as long as a call, and a turn that still runs is ended by its context."""
+        """Do nothing: a connection ends with its call, and a context ends the calls that still run."""
 
     def failures(self) -> Sequence[int]:
-        """Return how often each API has failed since the start, in list order."""
-        with self._lock:
-            return tuple(self._failures)
+        """Return the number of failures of each API since the start, in list order."""
+        return tuple(self._cooldowns.failures)
 
     def _note(self, index: int, failed: AnswerFailed, *, blame: bool) -> ChatFailure:
         if blame:
-            with self._lock:
-                self._failures[index] += 1
             self._cooldowns.failed(index, failed.retry_after_s)
         name = f"API {index + 1} ({self._apis[index].host})"
         failure = ChatFailure(index, name, failed.reason, failed.fault, failed.status)
@@ -126,24 +143,24 @@ class ChatClient:
 
 
 class _Cooldowns:
-    """Which APIs failed lately, on the monotonic clock."""
+    """The number of failures of each of `count` APIs, and the time (monotonic) until which it is tried last."""
 
     def __init__(self, count: int, cooldown_s: float) -> None:
+        self.failures = [0] * count
         self._cooldown_s = cooldown_s
         self._until = [float("-inf")] * count
         self._lock = threading.Lock()
 
     def order(self, *, skip: Collection[int]) -> list[int]:
-        """Return the APIs to try: the healthy in list order, then the cooling, those first that are ready soonest."""
+        """Return the APIs to try: those without a cooldown in list order, then the others by its end."""
         with self._lock:
             now = time.monotonic()
             ends = [until if until > now else float("-inf") for until in self._until]
-        return sorted(
-            (index for index in range(len(ends)) if index not in skip), key=lambda index: (ends[index], index)
-        )
+        return sorted(set(range(len(ends))).difference(skip), key=lambda index: (ends[index], index))
 
     def failed(self, index: int, retry_after_s: float) -> None:
         with self._lock:
+            self.failures[index] += 1
             self._until[index] = time.monotonic() + max(self._cooldown_s, retry_after_s)
 
     def succeeded(self, index: int) -> None:

@@ -21,12 +21,12 @@ from typing import TypeVar
 import numpy as np
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Engines, Language, Transcript, Voice
 from mirrorchat.errors import ChatFailure, NoWords, as_mirrorchat_error
 from mirrorchat.llm import build_messages
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import HELPERS, Speech, SpokenAnswer, Texts, with_fallback
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Done, Error, Event, StartedOver, TextDelta
 from mirrorchat.turn.helpers import TURN_OVER, Helpers, still_working
 from mirrorchat.turn.reader import Answer, AnswerReader

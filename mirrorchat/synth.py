@@ -19,6 +19,7 @@ import torch
 
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import find_speech, trim_to_speech
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.espeak import Espeak
 from mirrorchat.engines import (
     REFERENCE_LIMIT_S,
@@ -36,7 +37,6 @@ from mirrorchat.engines import (
 from mirrorchat.errors import NotReady, SynthesisFailed
 from mirrorchat.hardware.devices import usable_device
 from mirrorchat.text.normalization.normalize import normalize_text
-from mirrorchat.turn.context import Context
 from mirrorchat.xtts.checkpoint import read_speakers
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode

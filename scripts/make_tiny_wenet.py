@@ -26,8 +26,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.features import fbank
 from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model, reverse_tokens
 

@@ -1,24 +1,25 @@
-"""An answer read as text, which is spoken, or as the chunks of OpenAI's API, which are passed on to its clients."""
+"""Readers of an API's answer: as text, which is spoken, or as chunks of OpenAI's API, which clients get."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from mirrorchat.chat.stream import AnswerFailed, event_text, spoken, whole_object, whole_text
+from mirrorchat.chat.stream import AnswerFailed, event_text, first_choice, spoken, whole_object, whole_text
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ChatFailure
-from mirrorchat.turn.context import Context
 
 RELAY_LIMIT_CHARS = 1_000_000  # of an answer that is passed on, as JSON
-RELAY_LIMIT_CHUNKS = 40_000  # under pipeline.EVENT_LIMIT
-PASSED_ON = ("content", "refusal", "tool_calls", "reasoning_content")  # of a delta or a message; `role` is ours
+RELAY_LIMIT_CHUNKS = 40_000  # below turn.helpers.EVENT_LIMIT
+# The fields of a delta or a message that are passed on; the server itself sets `role`.
+PASSED_ON = ("content", "refusal", "tool_calls", "reasoning_content")
 
 Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
 class ChatChunk:
-    """A further piece of an answer: fields of OpenAI's `delta`, why it ended, what it took; any may be missing."""
+    """The next piece of an answer: fields of OpenAI's `delta`, its finish_reason and its usage; any may be missing."""
 
     delta: Mapping[str, Any]
     finish_reason: str | None = None
@@ -32,7 +33,7 @@ class ChatChunk:
 
 @runtime_checkable
 class Relays(Protocol):
-    """A chat model that passes whole requests in OpenAI's form on."""
+    """A chat model that passes on whole requests in OpenAI's format."""
 
     def relay(
         self,
@@ -42,28 +43,28 @@ class Relays(Protocol):
         context: Context,
         failed: Sequence[ChatFailure] = (),
     ) -> Iterator[ChatChunk]:
-        """Yield the answer in chunks. Raises as ChatModel.stream does."""
+        """Yield the answer in chunks. Raises the same as ChatModel.stream."""
         ...
 
 
 class Reader(Protocol[Piece]):
-    """Reads one answer. Every method raises AnswerFailed for what is none."""
+    """Reads one answer. Every method raises AnswerFailed if the data is no answer."""
 
     def event(self, name: str, data: str) -> tuple[Piece | None, bool]:
-        """Return what one event of a stream says, and whether the answer is finished with it."""
+        """Return the piece in one event of a stream, and whether the event finishes the answer."""
         ...
 
     def whole(self, chunks: Iterable[bytes]) -> Iterator[Piece]:
-        """Yield what an API says that sends one JSON body although a stream was asked for."""
+        """Yield the answer of an API that ignores the request for a stream and sends one JSON body."""
         ...
 
     def passed_on(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """Yield `pieces` fit to pass on, within bounds."""
+        """Yield the `pieces` that are passed on, within limits."""
         ...
 
 
 class TextReader:
-    """The text alone."""
+    """Reads the text of an answer."""
 
     def event(self, name: str, data: str) -> tuple[str | None, bool]:
         text, finished = event_text(name, data)
@@ -77,10 +78,10 @@ class TextReader:
 
 
 class ChunkReader:
-    """All that a client of OpenAI's API may want: text, calls of tools, why it ended, what it took."""
+    """Reads everything that a client of OpenAI's API may need: text, tool calls, finish_reason, usage."""
 
     def event(self, name: str, data: str) -> tuple[ChatChunk | None, bool]:
-        event_text(name, data)  # raises for what is no event of an answer
+        event_text(name, data)  # raises if it is no event of an answer
         chunk = _chunk(json.loads(data), "delta")
         return chunk, bool(chunk and chunk.finish_reason)
 
@@ -90,24 +91,23 @@ class ChunkReader:
             yield chunk
 
     def passed_on(self, pieces: Iterable[ChatChunk]) -> Iterator[ChatChunk]:
-        """Raises AnswerFailed for an answer that says nothing, and past RELAY_LIMIT_CHARS or _CHUNKS."""
-        said, size = False, 0
+        """Yield all pieces. Raises AnswerFailed for an empty answer, and beyond RELAY_LIMIT_CHARS or _CHUNKS."""
+        is_empty, size = True, 0
         for count, chunk in enumerate(pieces):
             size += len(json.dumps(chunk.delta))
             if size > RELAY_LIMIT_CHARS or count > RELAY_LIMIT_CHUNKS:
                 raise AnswerFailed("the answer is too long")
-            said = said or bool(chunk.delta)
+            is_empty = is_empty and not chunk.delta
             yield chunk
-        if not said:
+        if is_empty:
             raise AnswerFailed("an empty answer")
 
 
 def _chunk(body: Mapping[str, Any], part: str) -> ChatChunk | None:
-    """Return what `body` says in its first choice's `part`; None when that is nothing."""
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    said, reason, usage = choice.get(part), choice.get("finish_reason"), body.get("usage")
-    fields = {name: said[name] for name in PASSED_ON if said.get(name)} if isinstance(said, dict) else {}
+    """Return the chunk in the `part` of the first choice of `body`; None when it is empty."""
+    choice = first_choice(body)
+    content, reason, usage = choice.get(part), choice.get("finish_reason"), body.get("usage")
+    fields = {name: content[name] for name in PASSED_ON if content.get(name)} if isinstance(content, dict) else {}
     if not fields and not reason and not usage:
         return None
     return ChatChunk(fields, reason if isinstance(reason, str) else None, usage if isinstance(usage, dict) else None)

@@ -5,10 +5,10 @@ from contextlib import closing
 import numpy as np
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.espeak_worker import HEADER
 from mirrorchat.embedded.workers.process import WorkerProcesses
 from mirrorchat.engines import Language
-from mirrorchat.turn.context import Context
 
 _LIMIT_S = 20.0  # for a sentence, which takes 0.01 s: a longer request hangs
 

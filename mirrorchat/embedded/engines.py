@@ -1,8 +1,8 @@
-"""The engines that need no downloaded weights, no GPU and no torch: what answers on a fresh machine.
+"""The engines that need no downloaded weights, no GPU and no torch. They answer right after installation.
 
-English is recognized by pocketsphinx (word error rate 21 % on short human recordings), speech is eSpeak NG's, coloured
-toward the asker where pyworld is installed ("voice tint": sex, pitch and colour; not a clone), and a parrot chats.
-Nothing here recognizes Chinese.
+pocketsphinx recognizes English (word error rate 21 % on short human recordings). eSpeak NG speaks both languages; where
+pyworld is installed, the voice tint moves pitch and timbre toward the asker's, which is no clone. A parrot stands in
+for the chat. No engine here recognizes Chinese.
 """
 
 import math
@@ -17,6 +17,7 @@ import numpy as np
 
 from mirrorchat.audio.samples import Audio, pcm16_bytes
 from mirrorchat.audio.vad import find_speech, trim_to_speech
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.voice_tint import (
     DIFFERENT_TO,
     SAME_FROM,
@@ -52,19 +53,18 @@ from mirrorchat.errors import (
 )
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import split_text
-from mirrorchat.turn.context import Context
 
-_MIN_WORD_S = 0.1  # speech for less than this (three frames) is a click that the detector fell for
+_MIN_WORD_S = 0.1  # shorter speech (three frames) is a click that the detector took for speech
 _RECOGNITION_PEAK = 0.3
 
-_MAX_REFERENCE_S = 20.0  # 2 s tell nearly all; more than this only costs time
-# At most some 10 s of speech a piece: native calls stay short and the first piece comes early.
+_MAX_REFERENCE_S = 20.0  # 2 s of speech determine nearly the whole voice; more than 20 s only cost time
+# A piece has at most some 10 s of speech, so that native calls stay short and the first piece is ready early.
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
 _SPEECH_LEVEL = 0.1  # root mean square of the loud frames, -20 dB of full scale
 _PEAK_LIMIT = 0.95
 _LEVEL_FRAME_S = 0.02
 
-# What the synthetic speaker is like is measured on these: all vowels and most consonants of each language.
+# The synthetic speaker's voice is measured on these texts, which hold all vowels and most consonants of a language.
 _CALIBRATION = {
     Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while five children played with yellow balls. "
     "Their teacher usually enjoys good books about food, sugar and the weather.",
@@ -73,25 +73,48 @@ _CALIBRATION = {
 }
 
 
-class EmbeddedRecognizer:
-    """English speech to text by pocketsphinx, in warm processes of its own, behind a speech gate.
+class _InWorkers:
+    """An engine whose `library` runs in worker processes. Raises ConfigurationError if the library cannot be loaded."""
 
-    Thread-safe and deterministic; each of `processes` (about 120 MB) answers one caller at a time. Raises
-    ConfigurationError when pocketsphinx cannot be loaded.
+    def __init__(self, workers: WorkerProcesses, library: str) -> None:
+        self._workers = workers
+        self._library = library
+        try:
+            workers.warm_up()
+        except WorkerFailed as error:
+            workers.close()
+            raise ConfigurationError(f"{library} cannot be loaded: {error}") from error
+
+    def check_ready(self) -> None:
+        """Raise NotReady when a worker process has just failed to start again."""
+        try:
+            self._workers.check_start()
+        except WorkerFailed as error:
+            raise NotReady(f"{self._library} does not start: {error}", retry_after_s=math.ceil(RETRY_S)) from None
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._workers.close()
+
+
+class EmbeddedRecognizer(_InWorkers):
+    """Recognizes English with pocketsphinx, in `processes` worker processes.
+
+    Thread-safe and deterministic. Each process takes about 120 MB and answers one caller at a time.
     """
 
     def __init__(self, processes: int = 1) -> None:
-        self._workers = WorkerProcesses("mirrorchat.embedded.workers.pocketsphinx_worker", processes)
-        _warm_up(self._workers, "pocketsphinx")
+        module = "mirrorchat.embedded.workers.pocketsphinx_worker"
+        super().__init__(WorkerProcesses(module, processes), "pocketsphinx")
         self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu")
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
     ) -> Transcript:
-        """Return what is said in `audio` (any rate); `hotwords` are not used.
+        """Return the transcript of `audio` (any rate); `hotwords` change nothing.
 
-        The text is empty when there is no speech in it: pocketsphinx by itself hears words in noise and in silence.
-        Raises ValueError for any language but English, and what ends `context`.
+        The voice activity detector decides whether there is speech: pocketsphinx itself recognizes words in noise and
+        in silence. Raises ValueError for any language but English, and as `Recognizer.recognize` does.
         """
         if language is not Language.ENGLISH:
             raise ValueError("pocketsphinx recognizes English only")
@@ -103,18 +126,10 @@ class EmbeddedRecognizer:
         samples = speech.samples * (_RECOGNITION_PEAK / max(float(np.abs(speech.samples).max(initial=0.0)), 1e-6))
         limit_s = 20.0 + 3.0 * speech.duration_s  # it takes a fifth of the duration on a free core
         try:
-            heard = self._workers.request(pcm16_bytes(samples), limit_s=limit_s, context=context)
+            words = self._workers.request(pcm16_bytes(samples), limit_s=limit_s, context=context)
         except WorkerFailed as error:
             raise RecognitionFailed(f"the question could not be recognized: pocketsphinx: {error}") from None
-        return Transcript(sentence_case(heard.decode(errors="replace")), language)
-
-    def check_ready(self) -> None:
-        """Raise NotReady while pocketsphinx's process, started again after its end, does not start."""
-        _check_start(self._workers, "pocketsphinx")
-
-    def close(self) -> None:
-        """End the processes."""
-        self._workers.close()
+        return Transcript(sentence_case(words.decode(errors="replace")), language)
 
 
 _BUILD_HINT = "apt install build-essential python3-dev, and start again"
@@ -125,7 +140,7 @@ _WHY_MISSING = {
 
 
 class MissingRecognizer:
-    """Stands where a recognizer would: tells callers how to install one. `folder` is where WeNet's files belong."""
+    """Tells the callers of a language without a recognizer how to install one. WeNet's files belong into `folder`."""
 
     def __init__(self, language: Language, folder: Path) -> None:
         self._message = _how_to_install(language, folder)
@@ -138,30 +153,30 @@ class MissingRecognizer:
         raise ModelNotInstalled(self._message, param="language")
 
     def check_ready(self) -> None:
-        """The server is as ready as it was meant to be: the other language may be there."""
+        """Do nothing: the server is as ready as its installation allows, and may recognize the other language."""
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: it holds nothing."""
 
 
-class EmbeddedSynthesizer:
-    """Speech by eSpeak NG in a process of its own, coloured toward the asker by WORLD.
+class EmbeddedSynthesizer(_InWorkers):
+    """Speaks with eSpeak NG in a worker process; WORLD moves the voice toward the asker's.
 
-    Thread-safe and deterministic: the seed changes nothing, the same text and voice always sound the same. Without
-    pyworld every voice is neutral. Raises ConfigurationError when eSpeak NG cannot be loaded.
+    Thread-safe and deterministic: the same text and voice always sound the same, whatever the seed. Without pyworld
+    every voice is neutral.
     """
 
     sample_rate = 24_000
 
     def __init__(self) -> None:
         self._espeak = Espeak()
-        _warm_up(self._espeak, "eSpeak NG")
+        super().__init__(self._espeak, "eSpeak NG")
         self._tint: VoiceTint | None = None
         self._sources: dict[Language, Profile] = {}
         model, reason = "eSpeak NG klatt4", ""
         try:
             self._tint = VoiceTint()
-            with ThreadPoolExecutor(len(Language)) as pool:  # WORLD lets other threads run: half the time on two cores
+            with ThreadPoolExecutor(len(Language)) as pool:  # WORLD releases the GIL: two cores halve the time
                 profiles = pool.map(partial(self._measure_source, self._tint), Language)
                 self._sources = dict(zip(Language, profiles, strict=True))
             model += " with WORLD voice tint"
@@ -170,9 +185,9 @@ class EmbeddedSynthesizer:
         self.info = EngineInfo("embedded", model, "cpu", reason)
 
     def voice(self, references: Sequence[Audio]) -> TintVoice:
-        """Return the voice heard in `references` (any rates), or a neutral one that says why it is neutral.
+        """Return the voice of the speaker in `references` (any rates), or a neutral one whose reason says why.
 
-        At most 20 s of speech are used, from the first reference on; under 1 s of speech is not enough.
+        The first 20 s of speech count; at least 1 s of speech is needed.
         """
         if self._tint is None:
             return TintVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
@@ -186,15 +201,15 @@ class EmbeddedSynthesizer:
 
     @property
     def voice_model(self) -> str:
-        """Return the method that its voices' numbers are of."""
+        """Return the name of the method that computes the voices."""
         return "WORLD voice tint 1"
 
     def restore(self, data: bytes) -> TintVoice:
-        """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for anything else."""
+        """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for any other bytes."""
         return TintVoice.from_bytes(data)
 
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
-        """Return pitch and colour of `speech` (its first 20 s), or None when it is not voiced or pyworld is missing."""
+        """Return pitch and timbre of the first 20 s of `speech`; None if it is not voiced or pyworld is missing."""
         if self._tint is None:
             return None
         start = speech.samples[: int(_MAX_REFERENCE_S * speech.sample_rate)]
@@ -202,7 +217,7 @@ class EmbeddedSynthesizer:
         return None if profile is None else speaker_features(profile)
 
     def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
-        """Return whether two embeddings are of one speaker; None in doubt, which is often: this is no speaker model."""
+        """Return whether two embeddings are of one speaker; often None, since pitch and timbre alone leave doubt."""
         return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
 
     def speak(
@@ -218,7 +233,7 @@ class EmbeddedSynthesizer:
     ) -> Iterator[Audio]:
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
-        `seed`, `priority` and `awaited` change nothing. Text without letters or digits yields nothing. Raises
+        `seed`, `priority` and `buffer_low` change nothing. Text without letters or digits yields nothing. Raises
         SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), and what ends `context`.
         """
         profile = voice.profile if isinstance(voice, TintVoice) else None
@@ -233,14 +248,6 @@ class EmbeddedSynthesizer:
             context.check()
             yield _at_level(speech.resample(self.sample_rate))
 
-    def check_ready(self) -> None:
-        """Raise NotReady while eSpeak NG's process, started again after its end, does not start."""
-        _check_start(self._espeak, "eSpeak NG")
-
-    def close(self) -> None:
-        """End the eSpeak NG process."""
-        self._espeak.close()
-
     def _measure_source(self, tint: VoiceTint, language: Language) -> Profile:
         speech = self._espeak.speak(_CALIBRATION[language], language, context=Context()).audio
         profile = tint.profile(speech, clean=True)
@@ -250,7 +257,7 @@ class EmbeddedSynthesizer:
 
 
 class ParrotChat:
-    """Answers when no chat API is set: says so, and says the question back, so that the whole way can be heard."""
+    """Answers when no chat API is set: it says so and repeats the question, so that every other stage can be tried."""
 
     info = EngineInfo(
         "parrot", "says the question back", "", "no chat API is set: config.example.py shows how to set chatgpt_apis"
@@ -259,30 +266,28 @@ class ParrotChat:
     def stream(
         self, messages: Sequence[Message], *, context: Context, failed: Sequence[ChatFailure] = ()
     ) -> Iterator[str]:
-        """Yield one sentence that says that no chat API is set, then the last user message, in its language."""
+        """Yield a sentence which says that no chat API is set, then the last user message, both in its language."""
         question = next((message.content.strip() for message in reversed(messages) if message.role == "user"), "")
         context.check()
         if re.search(r"[\u3400-\u9fff]", question):
             yield "还没有设置聊天接口，我只能把您的话重复一遍。"
-            said_back = f"您说的是：{question}"
-            full_stop = "。"
+            repetition, full_stop = f"您说的是：{question}", "。"
         else:
             yield "No chat API is set, so I can only repeat what you say. "
-            said_back = f"You said: {question}" if question else ""
-            full_stop = "."
+            repetition, full_stop = f"You said: {question}" if question else "", "."
         context.check()
-        if said_back:
-            yield said_back if said_back[-1] in "。！？.!?" else said_back + full_stop
+        if repetition:
+            yield repetition if repetition[-1] in "。！？.!?" else repetition + full_stop
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: it holds nothing."""
 
 
 def sentence_case(words: str) -> str:
     """Return recognized lower-case English as a person writes it: first letter and the word "I" in capitals.
 
-    Marks of pocketsphinx's dictionary are taken out: "the(2)" is "the" said another way, "<sil>" and "[NOISE]" are
-    no words.
+    Marks of pocketsphinx's dictionary are removed: "the(2)" is another pronunciation of "the", and "<sil>" and
+    "[NOISE]" are no words.
     """
     kept = [re.sub(r"\(\d+\)$", "", word) for word in words.split() if word[0] not in "<[+"]
     text = re.sub(r"\bi\b", "I", " ".join(kept))
@@ -290,7 +295,7 @@ def sentence_case(words: str) -> str:
 
 
 def _how_to_install(language: Language, folder: Path) -> str:
-    """Return what to do about a language that nothing here recognizes, as one sentence with a command to copy."""
+    """Return how to install a recognizer for `language`, as one sentence with a command to copy."""
     missing, model = {
         Language.CHINESE: ("WeNet", "wenetspeech_u2pp_conformer"),
         Language.ENGLISH: ("WeNet or pocketsphinx", "librispeech_u2pp_conformer"),
@@ -298,28 +303,12 @@ def _how_to_install(language: Language, folder: Path) -> str:
     return (
         f"{language.value.capitalize()} speech cannot be recognized without {missing}: run .venv/bin/mirrorchat models "
         f"install wenet-{language.code} and start again (it puts WeNet's {model} into {folder}), "
-        f"or send what was said in the form field 'text'"
+        f"or send the words of the question in the form field 'text'"
     )
 
 
-def _warm_up(child: WorkerProcesses | Espeak, name: str) -> None:
-    try:
-        child.warm_up()
-    except WorkerFailed as error:
-        child.close()
-        raise ConfigurationError(f"{name} cannot be loaded: {error}") from error
-
-
-def _check_start(child: Espeak | WorkerProcesses, name: str) -> None:
-    """Raise NotReady when a process of the engine `name` has just failed to start."""
-    try:
-        child.check_start()
-    except WorkerFailed as error:
-        raise NotReady(f"{name} does not start: {error}", retry_after_s=math.ceil(RETRY_S)) from None
-
-
 def _gather_speech(references: Sequence[Audio]) -> tuple[Audio, float]:
-    """Return the speech in `references` as one recording (16 kHz), and how many seconds of speech it holds."""
+    """Return the speech in `references` as one recording at 16 kHz, and the seconds of speech in it."""
     parts = [np.zeros(0, np.float32)]
     speech_s = 0.0
     for reference in references:
@@ -348,6 +337,6 @@ def _at_level(audio: Audio) -> Audio:
 
 
 def _check_unspeakable(piece: str) -> None:
-    """Raise SynthesisFailed when words were lost; punctuation alone is silent rightly."""
+    """Raise SynthesisFailed for a piece with letters or digits; a piece of punctuation is silent rightly."""
     if any(character.isalnum() for character in piece):
         raise SynthesisFailed("the sentence is in letters that eSpeak NG cannot read")

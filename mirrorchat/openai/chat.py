@@ -14,6 +14,7 @@ from mirrorchat.audio.encoders import ENCODERS, encode_wav
 from mirrorchat.audio.samples import Audio
 from mirrorchat.chat.chunks import ChatChunk, Relays
 from mirrorchat.chat.stream import AnswerFailed, spoken
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import ChatModel, Language
 from mirrorchat.errors import ChatFailure, NoChatApi, NoWords
 from mirrorchat.openai import fields
@@ -44,7 +45,6 @@ from mirrorchat.server.runtime import runtime
 from mirrorchat.server.streams import StreamedTurn
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import with_fallback
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Event, SpokenAudio, StartedOver, StillWorking, TextDelta
 from mirrorchat.turn.reader import AnswerReader, collect
 from mirrorchat.turn.stopwatch import Stopwatch

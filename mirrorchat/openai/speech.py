@@ -9,6 +9,7 @@ from flask import Response, request
 
 from mirrorchat.audio.encoders import ENCODERS, Encoder
 from mirrorchat.audio.time_stretch import FASTEST, SLOWEST, StretchedEncoder
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Voice
 from mirrorchat.errors import ChatFailure, InvalidField, MissingField
 from mirrorchat.openai import fields
@@ -20,7 +21,6 @@ from mirrorchat.server.streams import StreamedTurn, audio_stream, first_audio
 from mirrorchat.text.sentences.speech_length import count_han
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Event, SpokenAudio
 
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")

@@ -12,6 +12,7 @@ from flask import Response, jsonify, request
 
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Recognizer, Transcript
 from mirrorchat.errors import InvalidField, UnsupportedField
 from mirrorchat.openai import fields
@@ -31,7 +32,6 @@ from mirrorchat.openai.turn import (
 from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS, check_hotwords
 from mirrorchat.server.runtime import runtime
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.stopwatch import Stopwatch
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")

@@ -8,6 +8,7 @@ from typing import cast
 
 from flask import current_app, g, request
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady, ShuttingDown, log_unexpected
 from mirrorchat.pipeline import Pipeline
 from mirrorchat.server.answers import engine_label
@@ -17,7 +18,6 @@ from mirrorchat.server.socket_watch import SocketWatch
 from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.turn.admission import SHUTDOWN_RETRY_S, Admission, Slot
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.enrolled_voices import EnrolledVoices
 from mirrorchat.turn.sessions import Sessions
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ClientGone, UploadTimeout, log_unexpected
-from mirrorchat.turn.context import Context
 
 DISCARD_LIMIT_BYTES = 256 * 1024 * 1024
 DISCARD_DEADLINE_S = 5.0

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from mirrorchat.concurrency.device_lock import DeviceLock
 from mirrorchat.engines import ChatModel, EngineInfo, Engines, Language, Recognizer, Synthesizer
-from mirrorchat.hardware.device_lock import DeviceLock
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import (
     NAMED,

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TypeVar
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Batched, Language, Priority, Synthesizer, Voice
 from mirrorchat.errors import ChatFailure, ChatInterrupted, SynthesisFailed
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, VoiceKnown
 from mirrorchat.turn.helpers import TURN_OVER, EventQueue, Helpers
 from mirrorchat.turn.playback import PlayoutBuffer, Prebuffer, ReorderBuffer

@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ClientGone
 from mirrorchat.turn.admission import MAX_ORPHANS, Slot
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import StillWorking
 
 KEEP_ALIVE_S = 2.0  # of silence, after which a turn says that it still works

@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import MirrorChatError, NotReady, RecognitionFailed, ServerBusy, ShuttingDown, log_unexpected
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis
 
 FAULTS = (RuntimeError, MemoryError, ValueError)  # torch and the search raise these if one computation fails

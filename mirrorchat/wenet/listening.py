@@ -14,9 +14,9 @@ from weakref import WeakSet
 import numpy as np
 
 from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, PartialTranscript, Transcript
 from mirrorchat.errors import AudioTooLong, MirrorChatError, NonFiniteAudio, ServerBusy
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.ctc.search import FloatArray, Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.features import FeatureStream

@@ -17,10 +17,10 @@ import torch
 
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import EngineInfo, Language, Transcript
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.hardware.devices import usable_device
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.batch import NOTHING, brief
 from mirrorchat.wenet.ctc.search import BEAM, ContextGraph, FloatArray, Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mirrorchat.audio.samples import Samples
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Priority
 from mirrorchat.errors import ClientGone, MirrorChatError
-from mirrorchat.turn.context import Context
 from mirrorchat.xtts.sampling import Sampling
 
 

@@ -19,9 +19,9 @@ from support.places import ROOT
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.checkpoint import read_tokens
 from mirrorchat.wenet.text import written
 

@@ -10,8 +10,8 @@ from support.ctc_log_probs import random_log_probs
 
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.batch import load_script
 from mirrorchat.wenet.ctc.search import Hypothesis, prefix_beam_search
 from mirrorchat.wenet.features import fbank

@@ -17,6 +17,7 @@ import soundfile
 from support.places import CLIPS
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import (
     EmbeddedRecognizer,
     EmbeddedSynthesizer,
@@ -29,7 +30,6 @@ from mirrorchat.embedded.workers.espeak import _decode
 from mirrorchat.embedded.workers.process import WorkerProcesses
 from mirrorchat.engines import Language, Message, Priority, Voice, VoiceKind
 from mirrorchat.errors import ClientGone, DeadlineExceeded, ModelNotInstalled, RecognitionFailed, SynthesisFailed
-from mirrorchat.turn.context import Context
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 RATE_HZ = 16_000
@@ -63,14 +63,14 @@ def synthesizer() -> Iterator[EmbeddedSynthesizer]:
 @pytest.fixture(scope="module")
 def say() -> Iterator[Say]:
     """Speech by any of eSpeak NG's speakers."""
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
+    workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
 
     def speak(voice: str, text: str) -> Audio:
         request = f"{voice}\0{text}".encode()
-        return _decode(children.request(request, limit_s=WAIT_S, context=Context())).audio
+        return _decode(workers.request(request, limit_s=WAIT_S, context=Context())).audio
 
     yield speak
-    children.close()
+    workers.close()
 
 
 def speak(synthesizer: EmbeddedSynthesizer, text: str, voice: Voice, language: Language = ENGLISH) -> Audio:
@@ -225,12 +225,12 @@ def test_a_crash_while_hearing_costs_one_question(recognizer: EmbeddedRecognizer
     clip = say("en-us+klatt4", " ".join(SENTENCES))
     assert hear(recognizer, say("en-us+klatt4", "Hello."))
     pid = recognizer._workers.pids()[0]
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    wait_until(lambda: not children.read_text())  # the fork of the last question is gone
+    workers = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_until(lambda: not workers.read_text())  # the fork of the last question is gone
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(hear, recognizer, clip)
-        wait_until(children.read_text)
-        os.kill(int(children.read_text().split()[0]), signal.SIGSEGV)
+        wait_until(workers.read_text)
+        os.kill(int(workers.read_text().split()[0]), signal.SIGSEGV)
         with pytest.raises(RecognitionFailed, match="could not be recognized: pocketsphinx: it ended"):
             call.result(timeout=WAIT_S)
     assert hear(recognizer, say("en-us+klatt4", "Hello."))

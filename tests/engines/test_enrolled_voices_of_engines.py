@@ -12,11 +12,11 @@ from support.remembered_profiles import remembering_synthesizer
 from support.speech import say
 
 from mirrorchat.audio.encoders import encode_wav
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedSynthesizer
 from mirrorchat.embedded.voice_tint import TintVoice
 from mirrorchat.engines import Language, Priority, Synthesizer, VoiceKind
 from mirrorchat.errors import NotFound, OtherModelsVoice
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.enrolled_voices import EnrolledVoices, Part
 
 SPEECH = say("Here is somebody who speaks for long enough to be known again.", "en-us+m3")

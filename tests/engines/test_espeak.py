@@ -1,4 +1,4 @@
-"""eSpeak NG in its child process: what it says, and that a crash, a hang or a stop costs one sentence at most."""
+"""eSpeak NG in its worker process: its speech, and that a crash, a hang or a stop costs one sentence at most."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.espeak import _PHONEMES_OF_CHARACTERS, Espeak, Spoken, _decode, split_runs
 from mirrorchat.embedded.workers.process import WorkerFailed, WorkerProcesses
 from mirrorchat.engines import Language
 from mirrorchat.errors import ClientGone, DeadlineExceeded, SynthesisFailed
-from mirrorchat.turn.context import Context
 
 WAIT_S = 30.0
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
@@ -54,12 +54,12 @@ def is_running(pid: int) -> bool:
 
 def unchanged(text: str, voice: str) -> str:
     """Return the phonemes that eSpeak NG gives `text` by itself."""
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
+    workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
     try:
-        answer = children.request(f"{voice}\0{text}".encode(), limit_s=WAIT_S, context=Context())
+        answer = workers.request(f"{voice}\0{text}".encode(), limit_s=WAIT_S, context=Context())
         return _decode(answer).phonemes
     finally:
-        children.close()
+        workers.close()
 
 
 def test_english_is_spoken_as_finite_unclipped_sound(espeak: Espeak) -> None:
@@ -178,7 +178,7 @@ def test_a_crash_costs_one_sentence(espeak: Espeak) -> None:
     assert espeak.pids() != [pid]
 
 
-def test_a_child_that_was_killed_while_idle_costs_nothing(espeak: Espeak) -> None:
+def test_a_worker_that_was_killed_while_idle_costs_nothing(espeak: Espeak) -> None:
     espeak.warm_up()
     pid = espeak.pids()[0]
     os.kill(pid, signal.SIGKILL)
@@ -197,14 +197,14 @@ def test_a_hang_ends_at_the_deadline(espeak: Espeak) -> None:
 
 
 def test_a_hang_ends_at_the_limit_of_the_request() -> None:
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
+    workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
     try:
-        children.warm_up()
-        os.kill(children.pids()[0], signal.SIGSTOP)
+        workers.warm_up()
+        os.kill(workers.pids()[0], signal.SIGSTOP)
         with pytest.raises(WorkerFailed, match=r"no answer within 0\.2 s"):
-            children.request(b"en-us\0hello", limit_s=0.2, context=Context())
+            workers.request(b"en-us\0hello", limit_s=0.2, context=Context())
     finally:
-        children.close()
+        workers.close()
 
 
 def test_cancel_frees_the_speaker_and_the_one_who_waits_for_it(espeak: Espeak) -> None:
@@ -226,7 +226,7 @@ def test_cancel_frees_the_speaker_and_the_one_who_waits_for_it(espeak: Espeak) -
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signals_to_the_whole_service_leave_the_child_at_work(espeak: Espeak, name: str) -> None:
+def test_signals_to_the_whole_service_leave_the_worker_at_work(espeak: Espeak, name: str) -> None:
     espeak.warm_up()
     pid = espeak.pids()[0]
     os.kill(pid, getattr(signal, name))
@@ -234,7 +234,7 @@ def test_signals_to_the_whole_service_leave_the_child_at_work(espeak: Espeak, na
     assert espeak.pids() == [pid]
 
 
-def test_the_child_outlives_the_thread_that_started_it(espeak: Espeak) -> None:
+def test_a_worker_outlives_the_thread_that_started_it(espeak: Espeak) -> None:
     starter = threading.Thread(target=espeak.warm_up)
     starter.start()
     starter.join()
@@ -243,7 +243,7 @@ def test_the_child_outlives_the_thread_that_started_it(espeak: Espeak) -> None:
     assert espeak.pids() == [pid]
 
 
-def test_the_child_dies_with_its_worker() -> None:
+def test_a_worker_dies_with_the_server() -> None:
     program = (
         "import time; from mirrorchat.embedded.workers.espeak import Espeak; e = Espeak(); e.warm_up();"
         "print(e.pids()[0], flush=True); time.sleep(600)"
@@ -264,20 +264,20 @@ def test_close_leaves_no_process(espeak: Espeak) -> None:
     assert espeak.pids() == []
 
 
-def test_a_child_that_prints_something_else_is_refused() -> None:
-    children = WorkerProcesses("this")  # the Zen of Python, on standard output
+def test_a_worker_that_prints_something_else_is_refused() -> None:
+    workers = WorkerProcesses("this")  # the Zen of Python, on standard output
     try:
         with pytest.raises(WorkerFailed, match="malformed"):
-            children.warm_up()
+            workers.warm_up()
     finally:
-        children.close()
+        workers.close()
 
 
-def test_a_child_that_cannot_load_says_so() -> None:
-    children = WorkerProcesses("mirrorchat.no_such_module")
+def test_a_worker_that_cannot_load_says_so() -> None:
+    workers = WorkerProcesses("mirrorchat.no_such_module")
     with pytest.raises(WorkerFailed, match="it ended"):
-        children.warm_up()
-    assert children.pids() == []
+        workers.warm_up()
+    assert workers.pids() == []
 
 
 @pytest.mark.parametrize("answer", [b"", b"abc", b"\0\0\x56\x22\0\0\0\xff", b"\0\0\x56\x22\0\0\0\0odd", b"\xff" * 12])

@@ -46,11 +46,11 @@ from support.chat_server import (
 )
 
 from mirrorchat.chat.stream import MAX_ANSWER_CHARS
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Message
 from mirrorchat.errors import ChatFailure, ChatInterrupted, ClientGone, DeadlineExceeded, NoChatApi
 from mirrorchat.llm import build_messages
 from mirrorchat.settings import SYSTEM_PROMPT
-from mirrorchat.turn.context import Context
 
 
 def _failure(behaviour: Behaviour, **settings: object) -> str:

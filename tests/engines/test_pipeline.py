@@ -14,6 +14,7 @@ from support.speech import UNREADABLE, say
 from support.stream_client import Gate
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer
 from mirrorchat.engines import BatchStats, Engines, Language, Transcript, Voice
 from mirrorchat.errors import (
@@ -29,7 +30,6 @@ from mirrorchat.llm import ChatClient
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.settings import ChatApi
 from mirrorchat.turn.admission import Admission
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings
 from mirrorchat.turn.sessions import Session, Sessions
 from mirrorchat.turn.stopwatch import Stopwatch

@@ -18,16 +18,16 @@ from support.trained_wenet import write_trained_checkpoint
 
 from mirrorchat import asr, synth
 from mirrorchat.asr import WenetRecognizer
+from mirrorchat.concurrency.context import Context
+from mirrorchat.concurrency.device_lock import DeviceLock
 from mirrorchat.engines import Engines, Language, Priority
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import devices
-from mirrorchat.hardware.device_lock import DeviceLock
 from mirrorchat.hardware.devices import is_gpu
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import missing, require_packages
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.synth import XttsSynthesizer
-from mirrorchat.turn.context import Context
 
 
 @pytest.fixture(scope="module")

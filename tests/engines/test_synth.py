@@ -25,6 +25,7 @@ from support.xtts_texts import CHINESE, ENGLISH, LONG, SHORT
 
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import find_speech, trim_to_speech
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Priority, VoiceKind
 from mirrorchat.errors import (
     ClientGone,
@@ -44,7 +45,6 @@ from mirrorchat.synth import (
     limited,
     token_budget,
 )
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.reference import Take
 from mirrorchat.xtts.utterance import FinishReason, Request, Utterance
 from mirrorchat.xtts.voice import XttsVoice, similarity

@@ -13,11 +13,11 @@ import soundfile
 from support.places import CLIPS
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.voice_tint import PROFILE_SIZE, SAMPLE_RATE_HZ, Profile, TintVoice, VoiceTint
 from mirrorchat.embedded.workers.espeak import _decode
 from mirrorchat.embedded.workers.process import WorkerProcesses
 from mirrorchat.engines import VoiceKind
-from mirrorchat.turn.context import Context
 
 Say = Callable[[str, str], Audio]
 ProfileOf = Callable[[str, str], Profile]
@@ -31,14 +31,14 @@ CHINESE_SENTENCE = "春天来了，公园里开满了红色和黄色的花。"
 @pytest.fixture(scope="module")
 def say() -> Iterator[Say]:
     """Speech by any of eSpeak NG's speakers: `say("en-us+f2", text)`."""
-    children = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
+    workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
 
     def speak(voice: str, text: str) -> Audio:
         request = f"{voice}\0{text}".encode()
-        return _decode(children.request(request, limit_s=60.0, context=Context())).audio
+        return _decode(workers.request(request, limit_s=60.0, context=Context())).audio
 
     yield speak
-    children.close()
+    workers.close()
 
 
 @pytest.fixture(scope="module")

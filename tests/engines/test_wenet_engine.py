@@ -12,6 +12,8 @@ import pytest
 import torch
 from support.wenet_reference import DATA
 
+from mirrorchat.concurrency.context import Context
+from mirrorchat.concurrency.device_lock import DeviceLock
 from mirrorchat.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -20,8 +22,6 @@ from mirrorchat.errors import (
     ServerBusy,
     ShuttingDown,
 )
-from mirrorchat.hardware.device_lock import DeviceLock
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.batch import NOTHING, U2Batches
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.ctc.context import ContextGraph

@@ -10,9 +10,9 @@ from support.wenet_reference import DATA
 
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
 from mirrorchat.hardware import native
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.int8 import quantize
 

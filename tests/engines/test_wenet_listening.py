@@ -20,6 +20,7 @@ from support.wenet_reference import DATA, STREAMING, unpadded
 
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import MissingRecognizer
 from mirrorchat.engines import Language, Listening, PartialTranscript, Streams, Transcript
 from mirrorchat.errors import (
@@ -32,7 +33,6 @@ from mirrorchat.errors import (
     ShuttingDown,
 )
 from mirrorchat.hardware.native import library
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.listening import LONGEST_S, MAX_LISTENERS, NOTHING_YET, ChunkListener
 
 KINDS = ["fp32-en", "fp32-zh", "script-en", *(["int8-zh"] if library() is not None else [])]

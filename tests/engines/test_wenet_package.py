@@ -31,9 +31,9 @@ from benchmarks.wenet_sides import SIZES
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Recognizer, Transcript
 from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
-from mirrorchat.turn.context import Context
 from mirrorchat.wenet.model import U2Config
 from mirrorchat.wenet.package import PackageModel, WenetPackageRecognizer
 from mirrorchat.wenet.package_load import PackageFiles, load

@@ -13,9 +13,9 @@ from support.trained_wenet import write_trained_checkpoint
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Transcript
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.turn.context import Context
 
 CODES: tuple[speech.Code, ...] = ("en", "zh")
 

@@ -30,6 +30,7 @@ from support.xtts_requests import (
     wait_until,
 )
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Priority
 from mirrorchat.errors import (
     ClientGone,
@@ -41,7 +42,6 @@ from mirrorchat.errors import (
     SynthesisFailed,
 )
 from mirrorchat.hardware import native
-from mirrorchat.turn.context import Context
 from mirrorchat.xtts.decode import DecodeEngine
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network

@@ -32,9 +32,9 @@ from support.speech import say_wav
 
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer
 from mirrorchat.engines import Language
-from mirrorchat.turn.context import Context
 
 KEY = "sk-of-the-api-0123456789"
 ENGLISH_ANSWER = "The best way to learn is to listen and to speak every day."

@@ -17,9 +17,9 @@ from support.running_server import RunningServer, conf_that_admits_all
 from support.speech import say_wav
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer
 from mirrorchat.engines import Language
-from mirrorchat.turn.context import Context
 
 CHAT_LIMIT_S = 60.0  # for all callers to reach the chat
 FORMS = ("whole", "streamed")

@@ -20,10 +20,10 @@ from support.openai_scene import KEY_A, QUESTION_FILE, Scene, heard, heard_pcm, 
 from support.stream_client import read_until
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer
 from mirrorchat.embedded.voice_tint import VoiceTint
 from mirrorchat.engines import Language
-from mirrorchat.turn.context import Context
 
 TEXT = "The answer is blue. Here is a second sentence, which is spoken after the first one."
 FORMATS = {

@@ -19,12 +19,12 @@ from support.speech import say
 from mirrorchat import synth
 from mirrorchat.app import create_app
 from mirrorchat.audio.samples import Samples
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer, ParrotChat
 from mirrorchat.engines import Engines, Language, Priority, Voice
 from mirrorchat.errors import NotReady, RecognitionFailed, SynthesisFailed
 from mirrorchat.settings import Settings
 from mirrorchat.synth import XttsSynthesizer
-from mirrorchat.turn.context import Context
 from mirrorchat.xtts.decode import Vocoder
 from mirrorchat.xtts.vocoder import VocoderStream
 
@@ -157,12 +157,12 @@ def test_the_batch_says_how_full_it_is(models: Path) -> None:
         engine.close()
 
 
-def test_a_child_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_start_again_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = EmbeddedSynthesizer()
     try:
         engine.check_ready()
         voice = engine.voice([])
-        engine._espeak._workers._workers[0].end()
+        engine._espeak._workers[0].end()
         engine.check_ready()  # the next sentence starts another
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", str(tmp_path / "no-python"))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Message
 from mirrorchat.errors import ChatFailure, ClientGone, NoChatApi
 from mirrorchat.llm import ChatClient
 from mirrorchat.settings import ChatApi
-from mirrorchat.turn.context import Context
 from support.chat_server import CERTIFICATE, ChatServer, RefusingPort, answer
 
 KEY = "sk-secret-0123456789abcdef"

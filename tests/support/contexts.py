@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ClientGone
-from mirrorchat.turn.context import Context
 
 
 class HungUpAtWait(Context):

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Priority
 from mirrorchat.synth import XttsSynthesizer
-from mirrorchat.turn.context import Context
 from mirrorchat.xtts.voice import XttsVoice
 from support.xtts_texts import ENGLISH
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mirrorchat.audio.samples import Samples
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
 from mirrorchat.hardware import native
-from mirrorchat.turn.context import Context
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.clock import FakeClock
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown
 from mirrorchat.turn.admission import (
     MAX_ORPHANS,
@@ -25,7 +26,6 @@ from mirrorchat.turn.admission import (
     Slot,
     Ticket,
 )
-from mirrorchat.turn.context import Context
 
 LONG = 1000.0
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ClientGone, DeadlineExceeded, ShuttingDown
-from mirrorchat.turn.context import Context
 
 GONE = ClientGone("the caller hung up")
 LONG_S = 30.0

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mirrorchat.hardware.device_lock import DeviceLock
+from mirrorchat.concurrency.device_lock import DeviceLock
 
 
 def wait_for_turns(lock: DeviceLock, count: int) -> None:

@@ -11,6 +11,7 @@ from mirrorchat.audio.decoding import decode, decode_speech
 from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.client.terminal import Waiting
 from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Engines, Language, Priority, Transcript, Voice
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.server.answers import engines_json, engines_used
@@ -19,7 +20,6 @@ from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Admission
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.events import Done, Error
 from mirrorchat.turn.stopwatch import Stopwatch
 

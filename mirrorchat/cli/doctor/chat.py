@@ -10,11 +10,11 @@ from functools import partial
 from typing import cast
 
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
 from mirrorchat.errors import ChatFailure, ChatFault, DeadlineExceeded, NoChatApi
 from mirrorchat.llm import ChatClient, build_messages
 from mirrorchat.settings import SYSTEM_PROMPT, ChatApi
-from mirrorchat.turn.context import Context
 
 _QUESTION = "Say yes."
 

@@ -14,6 +14,7 @@ from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.cli.doctor.finding_process import Say
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
 from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.process import WorkerFailed
 from mirrorchat.engines import Engines, Language
 from mirrorchat.errors import (
@@ -28,7 +29,6 @@ from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.turn.admission import Admission
-from mirrorchat.turn.context import Context
 from mirrorchat.turn.reader import Answer
 from mirrorchat.turn.stopwatch import Stopwatch
 

@@ -14,9 +14,9 @@ from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.cli.evaluation.clips import Clip
 from mirrorchat.cli.evaluation.error_rate import Edits, edits, tokens
 from mirrorchat.cli.evaluation.speaker_similarity import Similarity, SpeakerSimilarity
+from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Engines, Language, Priority, Voice, VoiceKind
 from mirrorchat.errors import MirrorChatError, ModelNotInstalled, SynthesisFailed
-from mirrorchat.turn.context import Context
 
 
 @dataclass(frozen=True)

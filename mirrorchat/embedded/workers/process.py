@@ -1,9 +1,12 @@
-"""Warm worker processes: native libraries that crash, stall or hold Python's lock stay out of the server's process.
+"""Worker processes keep native libraries that crash, hang or hold the GIL out of the server's process.
 
-`WorkerProcesses` is the server's side; `serve` is the worker's. They exchange length-prefixed frames over one socket
-pair, which is the worker's standard input and output, so a worker ends when the server does, whatever ended it.
-(Linux's PR_SET_PDEATHSIG is of no use here: it fires when the *thread* that started the worker ends, and engines are
-loaded in a thread that does.)
+`WorkerProcesses` is the server's side; serve.py is the worker's. They exchange length-prefixed frames over one socket
+pair, which is the worker's standard input and output, so a worker ends whenever the server ends. (Linux's
+PR_SET_PDEATHSIG does not help: it fires when the *thread* that started the worker ends, and the thread that loads the
+engines does end.) Example:
+
+    workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
+    answer = workers.request(b"en-us\0hello", limit_s=15.0, context=Context())
 """
 
 import contextlib
@@ -18,28 +21,28 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.serve import ANSWER, MAX_FRAME_BYTES, REQUEST
-from mirrorchat.turn.context import Context
 
-RETRY_S = 5.0  # no further start is tried for so long after a failed one
+RETRY_S = 5.0  # an engine whose process failed to start is not ready for so long
 
 _ROOT = Path(__file__).resolve().parents[3]
 _START_LIMIT_S = 30.0
 
 
 class WorkerFailed(Exception):
-    """A worker gave no answer: it ended, took too long, sent nonsense or failed. The next request is safe."""
+    """A worker gave no answer: it ended, took too long, broke the protocol or failed. The next request is safe."""
 
 
 class WorkerProcesses:
     """Up to `count` processes that run `python -m module`, each answering one request at a time. Thread-safe.
 
-    The first request that needs a process starts it (or `warm_up` does); after a failure the next request does.
+    `warm_up` or the first request starts a process; after a failure the next request starts another one.
     """
 
     def __init__(self, module: str, count: int = 1) -> None:
         self._workers = [_Worker(module) for _ in range(count)]
-        self._idle: queue.Queue[_Worker] = queue.LifoQueue()  # last in, first out: the warm one first
+        self._idle: queue.Queue[_Worker] = queue.LifoQueue()  # last in, first out: running ones first
         for worker in reversed(self._workers):
             self._idle.put(worker)
 
@@ -63,7 +66,7 @@ class WorkerProcesses:
         """Raise WorkerFailed with the reason when a process has failed to start within the last RETRY_S seconds."""
         for worker in self._workers:
             if worker.failed_start is not None and time.monotonic() - worker.failed_at < RETRY_S:
-                raise WorkerFailed(*worker.failed_start.args)  # a kept one would gather the frames of all who ask
+                raise WorkerFailed(*worker.failed_start.args)  # an exception that is kept would collect frames
 
     def pids(self) -> list[int]:
         """Return the ids of the running processes."""
@@ -106,7 +109,7 @@ class _Worker:
             with exchange:
                 exchange.send(REQUEST.pack(len(body), int(limit_s * 1000)) + body)
                 done, answer = exchange.receive()
-        except BaseException:  # the answer may still come, and nobody waits for it: no later request may read it
+        except BaseException:  # the answer may still come, and a later request must not read it
             self.end()
             raise
         if not done:
@@ -146,8 +149,8 @@ class _Worker:
                     [sys.executable, "-P", "-m", self._module],
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
-                    stderr=subprocess.DEVNULL,  # a pipe that nobody reads would fill and block the worker
-                    start_new_session=True,  # so that its fork is ended with it
+                    stderr=subprocess.DEVNULL,  # an unread pipe would fill and block the worker
+                    start_new_session=True,  # one signal ends the worker and its fork
                     env={**os.environ, "PYTHONPATH": path},
                 )
         except OSError as error:
@@ -160,7 +163,7 @@ class _Worker:
 class _Exchange:
     """One request and its answer over a worker's socket, within `limit_s` seconds. A context manager.
 
-    The cancellation of `context` shuts the socket down, which wakes whoever reads or writes.
+    The cancellation of `context` shuts the socket down, which wakes the thread that reads or writes.
     """
 
     def __init__(self, connection: socket.socket, limit_s: float, context: Context) -> None:
@@ -219,7 +222,7 @@ class _Exchange:
 
 def _end(process: subprocess.Popen[bytes], ours: socket.socket, owner: int) -> None:
     ours.close()
-    if os.getpid() != owner:  # a fork of the server: the worker is not its own to end or to wait for
+    if os.getpid() != owner:  # in a fork of the server, which must neither end the worker nor wait for it
         process.returncode = 0
         return
     if process.poll() is None:
