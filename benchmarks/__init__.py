@@ -1,1 +1,1 @@
-"""Measurements; each script runs by itself (see README.md). A package, so that they find one another by this name."""
+"""The benchmarks. Each script runs by itself (see README.md); as a package they can import each other."""

@@ -1,10 +1,10 @@
-"""What a hostile upload costs: time and extra memory of `decode` for every bomb and liar of tests/hostile_audio.py.
+"""Measures the time and memory of `decode` for every hostile upload of tests/support/hostile_audio.py.
 
     .venv/bin/python benchmarks/hostile_uploads.py [--json]
 
-Each upload is decoded in a process of its own, forked from one that has decoded an ordinary wav and mp3, so that what
-is measured is the upload and not the loading of libraries. Memory is the growth of the largest resident size, the
-upload itself not counted; `cpu_s` is the process's own time, `wall_s` includes waiting for a core.
+Each upload is decoded in a fork of a process that has decoded ordinary files, so the figures do not include the
+loading of libraries. Memory is the growth of the peak resident size without the upload itself. `cpu_s` is the CPU time
+of the process, `wall_s` includes the time it waits for a core.
 """
 
 import argparse
@@ -34,7 +34,7 @@ LIMIT_S = 60.0
 
 
 def in_fork(work: Callable[[], Row]) -> Row:
-    """Return what `work` returns in a child process; a child that dies gives its exit status."""
+    """Return the result of `work` in a forked process, or the exit status of a process that dies."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -55,7 +55,7 @@ def build(name: str, path: Path) -> Row:
 
 
 def usage() -> tuple[float, float, float]:
-    """Return CPU seconds, wall seconds and the largest resident size in MB (the kernel counts in units of 1024)."""
+    """Return CPU seconds, wall seconds and the peak resident size in MB (the kernel counts in units of 1024)."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime, time.perf_counter(), used.ru_maxrss * 1024 / 1e6
 
@@ -78,7 +78,7 @@ def attempt(data: bytes) -> str:
         return f"{decode(data, limit_s=LIMIT_S).duration_s:.2f} s read"
     except MirrorChatError as error:
         return f"{type(error).__name__} ({error.status})"
-    except Exception as error:  # the finding that this script looks for
+    except Exception as error:  # this script looks for such errors
         return f"leaked {type(error).__name__}"
 
 

@@ -1,8 +1,8 @@
-"""A process for each side of a comparison, of which only one computes at a time.
+"""A process for each side of a comparison. Only one side computes at a time.
 
-Two engines in one process disturb each other: every live thread that has run one of OpenMP's loops keeps workers of
-its own, and with more of those than cores a loop takes up to 1.7 times as long. So each side lives in a child process,
-and the parent asks one, waits for its answer, and asks the next: all meet the same noise of the machine.
+Two engines in one process disturb each other: every live thread that has run an OpenMP loop keeps its own workers, and
+with more workers than cores a loop takes up to 1.7 times as long. So each side has a process, and the main process asks
+one side, waits for its answer, and asks the next one: all sides are exposed to the same noise of the computer.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ S = TypeVar("S")
 R = TypeVar("R")
 P = ParamSpec("P")
 
-DEADLINE_S = 900.0  # for a command, and for a child to be ready
-FAREWELL_S = 10.0  # for a child to end after its last command
+DEADLINE_S = 900.0  # for a command, and for the start of a side
+FAREWELL_S = 10.0  # for the end of a side after its last command
 
 
 class SideFailed(Exception):
-    """A child raised an error, died or took too long."""
+    """A side raised an error, died or took too long."""
 
 
-class Child(Generic[S]):
-    """A process that holds what `make(*arguments, **settings)` returns, to be closed or used as a context manager.
+class Side(Generic[S]):
+    """A process that holds the object `make(*arguments, **settings)`. Close it, or use it in a with block.
 
-    It is not waited for before the first question or `wait`, so that several can load at once. Then `import_s` is how
-    long it took to start Python and import everything, and `load_s` how long `make` took.
+    The constructor does not wait, so several sides can load in parallel. After `wait` or the first `ask`, `import_s`
+    is the time to start Python and import the modules, and `load_s` the time of `make`.
     """
 
     def __init__(self, name: str, threads: int, make: Callable[..., S], *arguments: Any, **settings: Any) -> None:
@@ -46,20 +46,20 @@ class Child(Generic[S]):
         self._process = context.Process(target=_serve, args=work, name=name, daemon=True)
         self._started = time.perf_counter()
         self._process.start()
-        theirs.close()  # so that the end of the child ends the pipe
+        theirs.close()  # the pipe then ends with the process
         self.import_s = self.load_s = -1.0  # not known yet
 
     def wait(self) -> None:
-        """Return once it is ready. Raises SideFailed when `make` did."""
+        """Wait until the object is made. Raises SideFailed when `make` fails."""
         if self.load_s < 0:
             ready: float = self._receive(DEADLINE_S)
             self.import_s = ready - self._started
             self.load_s = self._receive(DEADLINE_S)
 
     def ask(self, method: Callable[Concatenate[S, P], R], *arguments: P.args, **settings: P.kwargs) -> R:
-        """Return what `method`, called with what the child holds, returns there.
+        """Return the result of `method` of the object in the process.
 
-        Raises SideFailed with the child's traceback when it raises, and when it has not returned by the deadline.
+        Raises SideFailed, with the traceback of the process, when it fails or exceeds the deadline.
         """
         self.wait()
         try:
@@ -70,7 +70,7 @@ class Child(Generic[S]):
         return result
 
     def close(self) -> None:
-        """Let the child end, by force where it does not. Harmless when it has."""
+        """End the process, by force if necessary. A second call does nothing."""
         with contextlib.suppress(OSError):  # it has ended already
             self._connection.send(None)
         self._process.join(FAREWELL_S)
@@ -79,7 +79,7 @@ class Child(Generic[S]):
             self._process.join()
         self._connection.close()
 
-    def __enter__(self) -> "Child[S]":
+    def __enter__(self) -> "Side[S]":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +102,7 @@ class Child(Generic[S]):
 def _serve(
     connection: Connection, threads: int, make: Callable[..., Any], arguments: tuple[Any, ...], settings: dict[str, Any]
 ) -> None:
-    """Answer commands until there are no more or the parent has gone."""
+    """Answer commands until the main process sends no more or ends."""
     torch.set_num_threads(threads)
     connection.send((True, time.perf_counter()))  # a clock that all processes share
     held: list[Any] = []
@@ -118,28 +118,28 @@ def _serve(
             method, given, named = command
             _answer(connection, functools.partial(method, held[0], *given, **named))
     except (EOFError, OSError):
-        pass  # the parent has gone
+        pass  # the main process has ended
     except Exception:  # a command that cannot be read
         traceback.print_exc()
     finally:
         if held and hasattr(held[0], "close"):
             held[0].close()
         sys.stdout.flush()
-        os._exit(0)  # at once: with torch, Python's own way out takes a second
+        os._exit(0)  # a normal exit takes a second with torch
 
 
 def _answer(connection: Connection, work: Callable[[], Any]) -> bool:
-    """Send what `work` returns or how it failed; return whether it did not."""
+    """Send the result of `work`, or its traceback. Return True for a result."""
     try:
         connection.send((True, work()))
-    except Exception:  # whatever it is, the parent shows it
+    except Exception:  # the main process shows it
         connection.send((False, traceback.format_exc()))
         return False
     return True
 
 
 def _on_passing_thread(work: Callable[[], R]) -> R:
-    """Return what `work` returns. As in the server, which loads its engines on a thread that ends, with its workers."""
+    """Return the result of `work` on a thread that then ends with its OpenMP workers, as in the server."""
     results: list[R] = []
     errors: list[Exception] = []
 

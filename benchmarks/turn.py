@@ -1,12 +1,12 @@
-"""A turn as callers have it: a real server under gunicorn, a chat API that streams at a set rate, players in real time.
+"""Measures turns: a real server under gunicorn, a chat API that streams at a fixed rate, players in real time.
 
     .venv/bin/python benchmarks/turn.py [--json] [--engines embedded xtts] [--callers 1 2 4 8] [--turns 5]
         [--threads 2] [--weights int8] [--tokens-s 40] [--checkpoint FOLDER]
 
-Callers ask all at the same moment, once every answer of the round before is through. XTTS has random weights at real
-size: what they cost does not depend on their values, and turn_wsgi.py gives its sentences the length of speech. In the
-same server a second route answers in the original design's order (recognize, whole answer, every sentence, one wav),
-in turns with the streamed answers that it is compared with. benchmarks/README.md says what each figure is.
+In each round all callers ask at the same time, after all answers of the previous round are complete. XTTS has random
+weights of real size: the time does not depend on their values, and turn_wsgi.py gives its sentences the length of
+speech. A second route of the same server answers in the order of the original design (recognize, whole answer, every
+sentence, one wav); its turns alternate with the streamed ones. benchmarks/README.md describes each figure.
 """
 
 import argparse
@@ -41,7 +41,7 @@ QUESTION = ROOT / "examples" / "question.wav"
 
 @dataclass(frozen=True)
 class Bench:
-    """A running server with everything that is asked of it."""
+    """A running server, with its chat API and its caller."""
 
     server: MeasuredServer
     chat: PacedAnswer
@@ -49,13 +49,13 @@ class Bench:
     turns: int
 
     def heard(self, turn: Heard) -> Heard:
-        """Return `turn` when it was answered; what nobody may refuse else ends the benchmark."""
+        """Return `turn` if it was answered. Otherwise end the benchmark: a single caller must not be refused."""
         if not turn.answered:
             sys.exit(f"benchmarks/turn.py: one caller was not answered ({turn.status}):\n{self.server.log}")
         return turn
 
     def streamed_turn(self) -> tuple[Heard, float]:
-        """Return the turn of one caller, and the seconds of it that are the server's own (see `overhead_s`)."""
+        """Return the turn of one caller, and the overhead of the server in seconds (see `overhead_s`)."""
         self.server.stages()
         self.chat.first_sentence_s.clear()
         turn = self.heard(self.caller.listen())
@@ -66,24 +66,24 @@ class Bench:
 
 
 def overhead_s(turn: Heard, stages: dict[str, float], chat_s: float) -> float:
-    """Return the time to first audio without the stages that had to be waited for.
+    """Return the time to first audio without the necessary stages.
 
-    Those are the recognizer and then the chat API, or the voice where it takes longer than both, and then the first
-    chunk of the first sentence. `chat_s` is the API's own time; to reach it is the server's.
+    These are the recognizer and then the chat API (or the voice, if it takes longer than both), and the first chunk of
+    the first sentence. `chat_s` is the time of the API without the connection to it.
     """
     before = max(stages["recognize"] + chat_s, stages["voice"])
     return turn.first_s - before - stages["first_chunk"]
 
 
 def percentiles(values: Sequence[float], scale: float = 1.0) -> dict[str, float | None]:
-    """Return the median and the 95th percentile of `values` times `scale`; None where there are no values."""
+    """Return the median and the 95th percentile of `values` times `scale`, or None without values."""
     if not values:
         return {"p50": None, "p95": None}
     return {name: round(scale * float(np.percentile(values, at)), 2) for name, at in (("p50", 50), ("p95", 95))}
 
 
 def compare_orders(bench: Bench) -> Figures:
-    """Ask in both orders in turns, one caller at a time, after one of each to warm up."""
+    """Compare both orders in alternating turns of one caller, after a warm-up of each."""
     bench.streamed_turn()
     bench.original_turn()
     ours, own_s, theirs = [], [], []
@@ -107,14 +107,14 @@ def compare_orders(bench: Bench) -> Figures:
 
 
 def ask_at_once(bench: Bench, callers: int) -> Figures:
-    """Let so many callers ask at the same moment, and again when all have been answered."""
+    """Let `callers` ask at the same time, and again when all are answered."""
     bench.server.stages()
     turns: list[Heard] = []
     before_s = bench.server.cpu_s()
     with ThreadPoolExecutor(callers) as pool:
         for _ in range(bench.turns):
             turns += pool.map(lambda _: bench.caller.listen(), range(callers))
-            bench.server.stages()  # which waits until every place is free
+            bench.server.stages()  # waits until every slot is free
     cpu_s = bench.server.cpu_s() - before_s
     answered = [turn for turn in turns if turn.answered]
     figures: Figures = {
@@ -135,7 +135,7 @@ def ask_at_once(bench: Bench, callers: int) -> Figures:
 
 
 def measure(name: str, options: argparse.Namespace) -> Figures:
-    """Return all figures of one choice of engines."""
+    """Return all figures for one choice of engines."""
     print(f"{name}:", flush=True)
     with running_bench(name, options) as bench:
         figures = compare_orders(bench)
@@ -144,7 +144,7 @@ def measure(name: str, options: argparse.Namespace) -> Figures:
             field: {n: each[field] for n, each in by_callers.items()} for field in next(iter(by_callers.values()))
         }
         rss_mb, children_mb = bench.server.peak_mb()
-    print(f"  memory: {rss_mb:.0f} MB, its children {children_mb:.0f} MB", flush=True)
+    print(f"  memory: {rss_mb:.0f} MB, its worker processes {children_mb:.0f} MB", flush=True)
     overhead_ms = figures["overhead_ms"]["p50"]
     return figures | {"overhead_ms_p50": overhead_ms, "rss_mb": round(rss_mb), "children_rss_mb": round(children_mb)}
 
@@ -165,7 +165,7 @@ def running_bench(name: str, options: argparse.Namespace) -> Iterator[Bench]:
 
 
 def put_weights(folder: Path, checkpoint: Path | None) -> None:
-    """Make weights of real size in `folder`, in a process whose memory ends with it, or link those that are given."""
+    """Link `checkpoint` to `folder`, or make weights of real size there, in a process that frees their memory."""
     if checkpoint is not None:
         folder.symlink_to(checkpoint.resolve())
         return
@@ -175,7 +175,7 @@ def put_weights(folder: Path, checkpoint: Path | None) -> None:
 
 
 def gathered(engines: dict[str, Figures]) -> Figures:
-    """Return everything, with the figures that targets are set for on top (benchmarks/README.md says whose)."""
+    """Return all figures. The ones with targets come first (see benchmarks/README.md)."""
     shown = engines.get("xtts") or next(iter(engines.values()))
     overhead = (engines.get("embedded") or shown)["overhead_ms_p50"]
     fields = ("ttfa_vs_original", "ttfa_ms", "underruns", "rss_mb")

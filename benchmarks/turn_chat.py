@@ -1,4 +1,4 @@
-"""The chat API of benchmarks/turn.py: four sentences, streamed as evenly as a model's tokens come."""
+"""The chat API of benchmarks/turn.py: it streams four sentences at the constant rate of a model."""
 
 import time
 
@@ -16,10 +16,10 @@ FIRST_TOKEN_S = 0.3
 
 
 class PacedAnswer:
-    """Streams ANSWER from FIRST_TOKEN_S after a request, `tokens_s` tokens a second.
+    """Streams ANSWER with `tokens_s` tokens per second, FIRST_TOKEN_S after a request.
 
-    `first_sentence_s` holds for each request how long after its arrival the token was sent that ends the first
-    sentence: what a server cannot wait less than.
+    `first_sentence_s` has for each request the time from its arrival to the token that ends the first sentence: the
+    shortest possible wait of a server.
     """
 
     def __init__(self, tokens_s: float) -> None:
@@ -41,6 +41,6 @@ class PacedAnswer:
 
 
 def _ends_a_sentence(pieces: list[str]) -> int:
-    """Return the index of the first piece at which the server can know that a sentence is over."""
+    """Return the index of the first piece with which the server can detect the end of a sentence."""
     cutter = SentenceSplitter(Language.ENGLISH)
     return next(index for index, piece in enumerate(pieces) if cutter.feed(piece))

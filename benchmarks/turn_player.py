@@ -1,4 +1,4 @@
-"""A caller of benchmarks/turn.py: sends a question, and plays the answer in real time while it arrives."""
+"""A caller of benchmarks/turn.py. It sends a question, and plays the answer in real time while it arrives."""
 
 import http.client
 import re
@@ -10,18 +10,18 @@ from itertools import pairwise
 import numpy as np
 import requests
 
-AUDIBLE = 100  # of 32768: -50 dB, what the server takes for silence at a sentence's edges
+AUDIBLE = 100  # of 32768: -50 dB, the server's threshold for silence at the edges of a sentence
 READ_BYTES = 65_536
-PATIENCE_S = 150.0  # longer than a turn may take
+PATIENCE_S = 150.0  # longer than the deadline of a turn
 REFUSED = (503, 504)
 
 
 @dataclass(frozen=True)
 class Heard:
-    """One turn as its caller had it. Times are in seconds since the whole question was sent.
+    """The measurements of one turn. Times are in seconds after the whole question was sent.
 
-    `status` is 0 where the connection or the answer broke off. `first_s` is when the first sound that is not silence
-    arrived, `whole_s` when everything had; `gaps_s` are the silences that the player was forced to make.
+    `status` is 0 if the connection or the answer broke. `first_s` is the arrival of the first audible sample,
+    `whole_s` that of the complete answer, and `gaps_s` are the underruns of the player.
     """
 
     status: int
@@ -42,25 +42,25 @@ class Heard:
 
 @dataclass(frozen=True)
 class Arrival:
-    """When bytes of an answer came, and how many there are with them."""
+    """The arrival of bytes of an answer, with the total number of bytes until then."""
 
     at_s: float
     total: int
 
 
 class Caller:
-    """Asks the server at `port` the same question again and again, each time on a new connection."""
+    """Asks the server at `port` the same question repeatedly, each time on a new connection."""
 
     def __init__(self, port: int, question: bytes) -> None:
         self._port = port
         self._question = question
 
     def listen(self) -> Heard:
-        """Ask for an answer that is streamed as bare samples, and play it."""
+        """Request an answer as a stream of raw samples, and play it."""
         return self._ask("/process_audio", stream="true", response_format="pcm")
 
     def wait_for_whole(self, path: str) -> Heard:
-        """Ask for an answer that comes as one wav; it can be played once all of it is there."""
+        """Request an answer as one wav, which can be played when it is complete."""
         return self._ask(path)
 
     def _ask(self, path: str, **fields: str) -> Heard:
@@ -83,7 +83,7 @@ def _form(question: bytes, fields: dict[str, str]) -> tuple[bytes, str]:
 
 
 def _receive(connection: http.client.HTTPConnection, asked_at: float) -> Heard:
-    """Return the turn whose question has just been sent."""
+    """Read the answer to a question that was just sent."""
     response = connection.getresponse()
     data, arrivals = bytearray(), list[Arrival]()
     while piece := response.read1(READ_BYTES):
@@ -93,7 +93,7 @@ def _receive(connection: http.client.HTTPConnection, asked_at: float) -> Heard:
         return Heard(response.status if response.status != 200 else 0, asked_at)
     rate = re.search(r"rate=(\d+)", response.headers["Content-Type"])
     whole_s = arrivals[-1].at_s
-    if rate is None:  # a wav, which nobody plays before it is whole
+    if rate is None:  # a wav plays only when it is complete
         return Heard(200, asked_at, whole_s, whole_s)
     bytes_s = 2 * int(rate[1])
     first_s = first_sound(bytes(data), arrivals)
@@ -101,7 +101,7 @@ def _receive(connection: http.client.HTTPConnection, asked_at: float) -> Heard:
 
 
 def first_sound(data: bytes, arrivals: Sequence[Arrival]) -> float:
-    """Return when the first sample that can be heard had come, 0 when there is none."""
+    """Return the arrival of the first audible sample, or 0 if there is none."""
     samples = np.frombuffer(data, "<i2", len(data) // 2).astype(np.int32)
     loud = np.flatnonzero(np.abs(samples) > AUDIBLE)
     if not len(loud):
@@ -110,7 +110,7 @@ def first_sound(data: bytes, arrivals: Sequence[Arrival]) -> float:
 
 
 def play(arrivals: Sequence[Arrival], bytes_s: float) -> list[float]:
-    """Return the gaps, in seconds, of a player that begins with the first bytes and waits whenever it has no more."""
+    """Return the underruns, in seconds, of a player that starts with the first bytes."""
     gaps = []
     ends_at = arrivals[0].at_s + arrivals[0].total / bytes_s
     for before, arrival in pairwise(arrivals):

@@ -1,4 +1,4 @@
-"""The server that benchmarks/turn.py measures: a real gunicorn, its engines' stages, its memory and its time."""
+"""The server of benchmarks/turn.py: a real gunicorn, with measurements of its stages, memory and CPU time."""
 
 import os
 import time
@@ -15,7 +15,7 @@ TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
 class MeasuredServer:
-    """A running server whose application is turn_wsgi's."""
+    """A running server with the application of turn_wsgi."""
 
     def __init__(self, server: RunningServer) -> None:
         self.port = server.port
@@ -28,9 +28,9 @@ class MeasuredServer:
         return self._server.log
 
     def stages(self) -> dict[str, float]:
-        """Return the seconds of each stage of the turn since the last call, once no turn holds a place any more.
+        """Wait until every slot is free, and return the seconds of each stage of the last turn.
 
-        Of several turns, each stage's last. Raises TimeoutError when a turn does not let go.
+        Raises TimeoutError when a turn keeps its slot.
         """
         found: dict[str, float] = {}
         limit = time.monotonic() + QUIET_LIMIT_S
@@ -43,17 +43,17 @@ class MeasuredServer:
         raise TimeoutError("a turn has not ended")
 
     def cpu_s(self) -> float:
-        """Return the processor time that the worker and its children have used, those that have ended included."""
+        """Return the CPU time of the worker and its child processes, including ended ones."""
         return sum(_cpu_s(pid) for pid in [self._pid, *descendants(self._pid)])
 
     def peak_mb(self) -> tuple[float, float]:
-        """Return the most memory that the worker has had at once, and the sum of its children's most."""
+        """Return the peak memory of the worker, and the sum of the peaks of its child processes."""
         return _peak_mb(self._pid), sum(_peak_mb(pid) for pid in descendants(self._pid))
 
 
 @contextmanager
 def measured_server(folder: Path, **settings: Any) -> Iterator[MeasuredServer]:
-    """Start gunicorn in `folder` as in deployment, but with turn_wsgi's application; stop it at the end."""
+    """Run gunicorn in `folder` as a deployment does, but with the application of turn_wsgi."""
     conf = folder / "gunicorn.conf.py"
     conf.write_text(GUNICORN_CONF.read_text() + '\nwsgi_app = "benchmarks.turn_wsgi:app"\n')
     with RunningServer(folder, gunicorn_conf=conf, **settings) as server:
@@ -61,14 +61,14 @@ def measured_server(folder: Path, **settings: Any) -> Iterator[MeasuredServer]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that `pid` and its children have started and that still run."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")  # each thread has its own
+    """Return the running descendants of the process `pid`."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")  # each thread has a list
     children = [int(child) for children in lists for child in children.read_text().split()]
     return children + [each for child in children for each in descendants(child)]
 
 
 def _cpu_s(pid: int) -> float:
-    # after the name, which may hold anything: utime, stime and those of ended children are fields 14 to 17
+    # after the name, which may contain anything, utime, stime, cutime and cstime are fields 14 to 17
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / TICKS_S
 

@@ -1,10 +1,10 @@
-"""WeNet's recognition in each form that the server runs, at the sizes of the releases, with random weights.
+"""Measures WeNet's recognition in each format that the server runs, with random weights in the sizes of the releases.
 
     .venv/bin/python benchmarks/wenet.py [--json] [--threads 1] [--seconds 5] [--rounds 5] [--sizes wenetspeech ...]
                                       [--no-trained]
 
-Our network with 8-bit and float32 weights, and WeNet's runtime format (int8 TorchScript) with a search in plain Python,
-each in a process of its own, asked in turns. benchmarks/README.md says what each figure is.
+The sides are our network with 8-bit and float32 weights, and WeNet's runtime format (int8 TorchScript) with a search in
+plain Python. Each side has a process, and they compute alternately. benchmarks/README.md describes each figure.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # not this folder, in which this very file is called `wenet` as WeNet's package is
+sys.path[0] = str(ROOT)  # instead of this folder, where this file hides WeNet's package `wenet`
 
 import torch  # noqa: E402
 
-from benchmarks.side_process import Child, SideFailed  # noqa: E402
+from benchmarks.side_process import Side, SideFailed  # noqa: E402
 from benchmarks.wenet_errors import Trained, differing_share  # noqa: E402
 from benchmarks.wenet_package_side import Package  # noqa: E402
 from benchmarks.wenet_package_side import available as package_is_there  # noqa: E402
@@ -37,18 +37,18 @@ BATCH = 8
 SHORT = 150  # frames of a short utterance
 OURS = (WenetWeights.INT8, WenetWeights.FP32)
 
-warnings.filterwarnings("ignore")  # torch's of TorchScript and quantization, in the children too
+warnings.filterwarnings("ignore")  # of torch about TorchScript and quantization; the sides inherit this
 
 
 def measure(size: str, options: argparse.Namespace) -> Figures:
-    """Time each side in turns; return the figures of one size."""
+    """Measure the sides alternately, and return the figures of one size."""
     frames, threads = int(options.seconds * FRAMES_S), options.threads
     rounds: dict[str, list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        ours = {mode: stack.enter_context(Child(mode.value, threads, Ours, size, mode, threads)) for mode in OURS}
-        runtime = stack.enter_context(Child("runtime", threads, Runtime, size))
-        package = stack.enter_context(Child("package", threads, Package, size)) if package_is_there() else None
-        for _ in range(options.rounds + 1):  # one to warm up
+        ours = {mode: stack.enter_context(Side(mode.value, threads, Ours, size, mode, threads)) for mode in OURS}
+        runtime = stack.enter_context(Side("runtime", threads, Runtime, size))
+        package = stack.enter_context(Side("package", threads, Package, size)) if package_is_there() else None
+        for _ in range(options.rounds + 1):  # the first round warms up
             for name, seconds in one_round(ours, runtime, frames).items():
                 rounds[name].append(seconds)
             if package is not None:
@@ -69,8 +69,8 @@ def measure(size: str, options: argparse.Namespace) -> Figures:
     return figures | {"rss_mb": peaks["int8"], "rss_mb_by_side": peaks, "rss_after_mb_by_side": now}
 
 
-def one_round(ours: dict[WenetWeights, Child[Ours]], runtime: Child[Runtime], frames: int) -> dict[str, float]:
-    """Return how long (s) everything takes once."""
+def one_round(ours: dict[WenetWeights, Side[Ours]], runtime: Side[Runtime], frames: int) -> dict[str, float]:
+    """Return the times (s) of one round."""
     times: dict[str, float] = {}
     for mode, side in ours.items():
         times[mode.value] = side.ask(Ours.seconds, frames, 1, together=False)
@@ -94,7 +94,7 @@ def stage_times(side: str, stages: Stages) -> dict[str, float]:
     }
 
 
-def _sides(ours: dict[WenetWeights, Child[Ours]], runtime: Child[Runtime]) -> list[tuple[Child[Any], Any]]:
+def _sides(ours: dict[WenetWeights, Side[Ours]], runtime: Side[Runtime]) -> list[tuple[Side[Any], Any]]:
     return [*((side, Ours) for side in ours.values()), (runtime, Runtime)]
 
 
@@ -124,7 +124,7 @@ def figures_of(best: dict[str, float]) -> Figures:
 
 
 def heard_figures(heard: dict[str, list[tuple[int, ...]]]) -> Figures:
-    """Return how many tokens a hypothesis has in float32 (their mean), and the share that others hear differently."""
+    """Return the mean number of tokens of a float32 hypothesis, and the shares that differ in other formats."""
     expected = heard["fp32"]
     return {
         "tokens": sum(map(len, expected)) / len(expected),
@@ -134,11 +134,11 @@ def heard_figures(heard: dict[str, list[tuple[int, ...]]]) -> Figures:
 
 
 def trained_figures() -> Figures:
-    """Return what 8 bits change in what the tests' trained models hear, for each language."""
+    """Return the effect of 8 bits on the hypotheses of the tests' trained models, for each language."""
     found: Figures = {}
-    with Child("trained", 1, Trained) as child:
+    with Side("trained", 1, Trained) as side:
         for code in ("en", "zh"):
-            ours, script = child.ask(Trained.differing, code)
+            ours, script = side.ask(Trained.differing, code)
             found[code] = {"int8": ours, "torchscript": script}
             print(f"  trained tiny model, {code}, tokens that differ: {found[code]}", flush=True)
     return found
@@ -156,7 +156,7 @@ def surroundings() -> Figures:
 
 
 def gathered(sizes: dict[str, Figures], trained: Figures | None) -> Figures:
-    """Return the figures of all sizes, those of the first on top."""
+    """Return the figures of all sizes. Those of the first size come first."""
     return {**next(iter(sizes.values())), "sizes": sizes, "trained_tokens_differ": trained}
 
 

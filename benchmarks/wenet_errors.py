@@ -1,4 +1,4 @@
-"""What WeNet's weights in 8 bits change in what is heard: tokens that differ from float32's."""
+"""The effect of 8-bit weights on WeNet's hypotheses: the share of tokens that differ from float32."""
 
 import sys
 import tempfile
@@ -21,13 +21,13 @@ Code = Literal["en", "zh"]
 
 
 def differing_share(found: Sequence[Tokens], expected: Sequence[Tokens]) -> float:
-    """Return the edit distance (insertions, deletions, substitutions) of all hypotheses, over the expected tokens."""
+    """Return the edit distance of all hypotheses, divided by the number of expected tokens."""
     distance = sum(edit_distance(one, other) for one, other in zip(found, expected, strict=True))
     return distance / max(1, sum(map(len, expected)))
 
 
 def edit_distance(one: Tokens, other: Tokens) -> int:
-    """Return Levenshtein's distance."""
+    """Return the Levenshtein distance."""
     costs = np.arange(len(other) + 1)
     for row, token in enumerate(one, 1):
         diagonal, costs[0] = costs[0], row
@@ -38,11 +38,11 @@ def edit_distance(one: Tokens, other: Tokens) -> int:
 
 
 class Trained:
-    """The tests' trained models (`tests/data/wenet-tiny`) over the sentences that they have not been trained with."""
+    """The trained models of the tests (`tests/data/wenet-tiny`), with sentences that were not in the training."""
 
     @torch.inference_mode()
     def differing(self, code: Code) -> tuple[float, float]:
-        """Return the share of tokens that differ from float32's in our 8 bits, and in TorchScript's."""
+        """Return the shares of tokens that differ from float32 with our 8 bits, and with those of TorchScript."""
         for place in ("scripts", "tests"):
             sys.path.insert(0, str(ROOT / place))
         import tiny_wenet_speech as speech

@@ -1,8 +1,8 @@
-"""WeNet's own package as a side of benchmarks/wenet.py, where it is installed (README: WeNet's own package).
+"""WeNet's own package as a side of benchmarks/wenet.py, if it is installed (see docs/engines.md).
 
-    python -m benchmarks.wenet_package_side [wenetspeech ...]    # milliseconds for 5 s, beside the runtime format
+    python -m benchmarks.wenet_package_side [wenetspeech ...]    # ms for 5 s, compared with the runtime format
 
-The weights are those that the other sides draw, written as WeNet's training leaves them and loaded by the package.
+The weights are those of the other sides, in the format of WeNet's training, and the package loads them.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.side_process import Child
+from benchmarks.side_process import Side
 from benchmarks.wenet_sides import BINS, SIZES, Runtime, draw_features, draw_model
 from mirrorchat.wenet.ctc.search import BEAM
 from mirrorchat.wenet.model import U2Config
@@ -38,13 +38,13 @@ class Package:
 
     def __init__(self, size: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            # in a process of its own, so that drawing the weights is no part of this one's memory
+            # in another process, so that the memory of this one does not include it
             subprocess.run([sys.executable, "-m", __spec__.name, "--write", size, folder], check=True, cwd=ROOT)
             self._network = load(folder, ROOT, torch.device("cpu")).network
 
     @torch.no_grad()
     def seconds(self, frames: int) -> float:
-        """Return how long an utterance of so many frames takes from features to the best hypothesis."""
+        """Return the time from features to the best hypothesis of an utterance."""
         features = torch.from_numpy(draw_features(frames)).unsqueeze(0)
         how = {"beam_size": BEAM, "ctc_weight": CTC_WEIGHT, "reverse_weight": REVERSE_WEIGHT}
         start = time.perf_counter()
@@ -52,13 +52,13 @@ class Package:
         return time.perf_counter() - start
 
     def peak_mb(self) -> float:
-        """Return the most memory that this process has had at once."""
+        """Return the peak memory of this process."""
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
 
 
 def write_checkpoint(size: str, folder: Path) -> None:
-    """Write the network of one of SIZES with the weights of `draw_model` as a release folder of WeNet's."""
+    """Write the network of `draw_model` in one of SIZES as a release folder of WeNet."""
     config = SIZES[size]
     tokens = ["<blank>", "<unk>", *(f"u{number}" for number in range(2, config.vocabulary))]
     (folder / "units.txt").write_text("".join(f"{token} {i}\n" for i, token in enumerate(tokens)), encoding="utf-8")
@@ -71,7 +71,7 @@ def write_checkpoint(size: str, folder: Path) -> None:
 
 
 def train_yaml(config: U2Config) -> dict[str, Any]:
-    """Return the settings of a network by WeNet's names."""
+    """Return the settings of a network with WeNet's names."""
     encoder = {
         "output_size": config.width, "attention_heads": config.heads, "linear_units": config.encoder_units,
         "num_blocks": config.encoder_blocks, "input_layer": config.subsampling, "pos_enc_layer_type": config.positions,
@@ -93,9 +93,9 @@ def train_yaml(config: U2Config) -> dict[str, Any]:
 
 
 def main(sizes: list[str], frames: int = 500, rounds: int = 5) -> None:
-    """Print the fastest of some rounds of the package and of the runtime format with our search, on one thread."""
+    """Print the fastest round of the package, and of the runtime format with our search, on one thread."""
     for size in sizes:
-        with Child("package", 1, Package, size) as package, Child("runtime", 1, Runtime, size) as runtime:
+        with Side("package", 1, Package, size) as package, Side("runtime", 1, Runtime, size) as runtime:
             times = [
                 (package.ask(Package.seconds, frames), runtime.ask(Runtime.seconds_with_our_search, frames))
                 for _ in range(rounds)

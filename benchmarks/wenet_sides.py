@@ -1,9 +1,8 @@
-"""The sides that benchmarks/wenet.py compares: our network in each weight mode, and WeNet's runtime format.
+"""The sides of benchmarks/wenet.py: our network in each weight mode, and WeNet's runtime format.
 
-Each is held by a process of its own (see side_process.py). Weights are random numbers at the sizes of the releases:
-what they cost does not depend on their values, but for beam and rescoring, whose work follows the number of tokens in
-the text. So the bias of the blank is raised until 5 s of noise give about as many tokens as 5 s of speech (25), in the
-same model for all sides.
+Each side runs in a process of side_process.py. Weights are random numbers in the sizes of the releases. The time does
+not depend on their values, except for beam search and rescoring, whose work follows the number of tokens. So the bias
+of the blank is raised until 5 s of noise give as many tokens as 5 s of speech (25). All sides have the same model.
 """
 
 import time
@@ -56,7 +55,7 @@ def draw_features(frames: int, seed: int = 0) -> FloatArray:
 
 @dataclass(frozen=True)
 class Stages:
-    """How long the parts of an utterance's recognition take."""
+    """The times of the parts of a recognition."""
 
     encoder_s: float
     search_s: float
@@ -73,7 +72,7 @@ class Ours:
 
     @torch.inference_mode()
     def seconds(self, frames: int, count: int, *, together: bool) -> float:
-        """Return how long `count` utterances of so many frames take from features to the best hypotheses."""
+        """Return the time from features to the best hypotheses of `count` utterances."""
         features = [draw_features(frames, seed) for seed in range(count)]
         start = time.perf_counter()
         groups = [features] if together else [[each] for each in features]
@@ -83,7 +82,7 @@ class Ours:
 
     @torch.inference_mode()
     def stages(self, frames: int) -> Stages:
-        """Return how long each part takes for one utterance; the CTC layer counts to the encoder."""
+        """Return the time of each part for one utterance. The encoder includes the CTC layer."""
         times = [time.perf_counter()]
         output, log_probs = self._batches.encode([draw_features(frames)])
         times.append(time.perf_counter())
@@ -100,7 +99,7 @@ class Ours:
 
     @torch.inference_mode()
     def product_gmac_s(self, rows: int) -> float | None:
-        """Return the rate of a feed-forward's product of so many rows, or None without the library in C++."""
+        """Return the rate of a feed-forward product of some rows, or None without the C++ library."""
         library, layer = native.library(), torch.nn.Linear(self._width, self._inner)
         if library is None:
             return None
@@ -116,7 +115,7 @@ class Ours:
 
     @torch.inference_mode()
     def search_seconds(self, frames: int) -> tuple[float, float]:
-        """Return how long the prefix beam takes for an utterance, and how long in plain Python."""
+        """Return the time of the prefix beam search for an utterance, and its time in plain Python."""
         model = self._batches.model
         output, _ = model.encoder(torch.from_numpy(draw_features(frames)).unsqueeze(0), torch.tensor([frames]))
         log_probs = model.ctc_activation(output)[0].numpy()
@@ -127,18 +126,18 @@ class Ours:
         return middle - start, time.perf_counter() - middle
 
     def peak_mb(self) -> float:
-        """Return the most memory that this process has had at once."""
+        """Return the peak memory of this process."""
         return _memory_mb("VmHWM")
 
     def now_mb(self) -> float:
-        """Return the memory that this process has now."""
+        """Return the present memory of this process."""
         return _memory_mb("VmRSS")
 
 
 def quantized_script(model: U2Model) -> torch.jit.ScriptModule:
     """Return `model` in WeNet's runtime format, quantized as the releases are."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch says of its own formats
+        warnings.simplefilter("ignore")  # warnings of torch about its own formats
         quantized = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
             model, {torch.nn.Linear}, dtype=torch.qint8
         )
@@ -147,7 +146,7 @@ def quantized_script(model: U2Model) -> torch.jit.ScriptModule:
 
 
 class Runtime:
-    """WeNet's runtime format as the releases have it, int8 TorchScript, with the search in plain Python."""
+    """WeNet's runtime format of the releases, int8 TorchScript, with the search in plain Python."""
 
     def __init__(self, size: str) -> None:
         self._model = quantized_script(draw_model(size))
@@ -155,7 +154,7 @@ class Runtime:
 
     @torch.inference_mode()
     def stages(self, frames: int) -> Stages:
-        """Return how long each part takes for an utterance, from features to the best hypothesis."""
+        """Return the time of each part for an utterance, from features to the best hypothesis."""
         features = torch.from_numpy(draw_features(frames)).unsqueeze(0)
         times = [time.perf_counter()]
         output, _, _ = self._model.forward_encoder_chunk(features, 0, -1)
@@ -175,23 +174,23 @@ class Runtime:
 
     @torch.inference_mode()
     def seconds_with_our_search(self, frames: int) -> float:
-        """Return the same with the search that the server uses."""
+        """Return the same with the search of the server."""
         features, model = draw_features(frames), ScriptOneByOne(self._model, self._tokens)
         start = time.perf_counter()
         model.recognize([features], [None])
         return time.perf_counter() - start
 
     def peak_mb(self) -> float:
-        """Return the most memory that this process has had at once."""
+        """Return the peak memory of this process."""
         return _memory_mb("VmHWM")
 
     def now_mb(self) -> float:
-        """Return the memory that this process has now."""
+        """Return the present memory of this process."""
         return _memory_mb("VmRSS")
 
 
 def plain_search(log_probs: FloatArray) -> list[Hypothesis]:
-    """Return what `prefix_beam_search` does, in plain Python."""
+    """Return the result of `prefix_beam_search`, computed in plain Python."""
     search = PlainSearch(BEAM, None)
     search.advance(log_probs)
     return [Hypothesis(tokens, score, frames, ()) for tokens, score, frames, _ in search.prefixes()]

@@ -1,12 +1,12 @@
-"""This project's XTTS engine against stock coqui-tts: random weights at real size, each side in a process of its own.
+"""Compares our XTTS engine with stock coqui-tts, with random weights of real size. Each side has a process.
 
     .venv/bin/python benchmarks/xtts.py [--json] [--threads 2] [--tokens 80] [--rounds 3] [--checkpoint FOLDER]
         [--kernels | --no-kernels] [--wenet FOLDER ...]
 
-Every sentence has a fixed number of tokens, so both sides do the same work, and only one process computes at a time.
-A figure is made of the fastest of several rounds on each side (the median is printed too): on a shared machine the
-fastest is what the code costs. Memory and loading are measured in a process that does nothing else. Without
---checkpoint the 1.9 GB of weights are made in a temporary folder. benchmarks/README.md says what each figure is.
+Every sentence has a fixed number of tokens, so both sides do the same work. Only one process computes at a time. A
+figure is the fastest of several rounds on each side (the median is printed too), because on a shared computer the
+fastest round shows the cost of the code. Memory and loading are measured in a process that does nothing else. Without
+--checkpoint the 1.9 GB of weights are made in a temporary folder. benchmarks/README.md describes each figure.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns of every setting that the two sides need
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns about settings that both sides need
 
 import torch  # noqa: E402
 
-from benchmarks.side_process import Child, SideFailed  # noqa: E402
+from benchmarks.side_process import Side, SideFailed  # noqa: E402
 from benchmarks.xtts_compare import (  # noqa: E402
     Figures,
     Work,
@@ -48,50 +48,50 @@ from mirrorchat.xtts.linear import WeightMode  # noqa: E402
 MODES = {WeightMode.FP16W: torch.float32}  # nearly exact
 if native.library() is not None:
     MODES[WeightMode.INT8] = torch.bfloat16  # the fastest
-LOADS = 4  # of a fresh process each; the first perhaps from the disk, and into memory that the host has yet to give
-ALONE = 8  # sequences at once while memory is measured
+LOADS = 4  # each in a fresh process; the first may read the disk, and memory that the host must provide first
+ALONE = 8  # parallel sequences while memory is measured
 L3_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
-warnings.filterwarnings("ignore")  # coqui-tts's and transformers', in the children too
+warnings.filterwarnings("ignore")  # of coqui-tts and transformers; the sides inherit this
 
 
-def own_child(options: argparse.Namespace, mode: WeightMode, dtype: torch.dtype) -> Child[Own]:
+def own_side(options: argparse.Namespace, mode: WeightMode, dtype: torch.dtype) -> Side[Own]:
     name = f"{mode} + {str(dtype).removeprefix('torch.')} vocoder"
-    return Child(name, options.threads, Own, options.checkpoint, mode, dtype)
+    return Side(name, options.threads, Own, options.checkpoint, mode, dtype)
 
 
-def own_children(options: argparse.Namespace, stack: ExitStack) -> dict[str, Child[Own]]:
-    """Return a fresh process for each mode, ready, and ended with `stack`."""
-    children = {mode.value: stack.enter_context(own_child(options, mode, dtype)) for mode, dtype in MODES.items()}
-    for child in children.values():
-        child.wait()  # from here on only one computes
-    return children
+def own_sides(options: argparse.Namespace, stack: ExitStack) -> dict[str, Side[Own]]:
+    """Return a ready process for each mode. `stack` ends them."""
+    sides = {mode.value: stack.enter_context(own_side(options, mode, dtype)) for mode, dtype in MODES.items()}
+    for side in sides.values():
+        side.wait()  # from now on only one computes
+    return sides
 
 
 def load_seconds(options: argparse.Namespace, mode: WeightMode, dtype: torch.dtype) -> float:
-    with own_child(options, mode, dtype) as child:
-        child.wait()
-        return child.load_s
+    with own_side(options, mode, dtype) as side:
+        side.wait()
+        return side.load_s
 
 
 def measure_alone(options: argparse.Namespace) -> Figures:
-    """Load LOADS times, and speak 8 sentences at once where nothing else has run: times and the most memory."""
+    """Measure loading (LOADS times), and the peak memory of 8 parallel sentences in a fresh process."""
     mode, dtype = next(iter(MODES.items()))
     loads = [load_seconds(options, mode, dtype) for _ in range(LOADS - 1)]
-    with own_child(options, mode, dtype) as child:
-        load_gb = child.ask(Own.peak_gb)
-        loads.append(child.load_s)
-        spoken = child.ask(Own.speak_all, range(ALONE), options.tokens, sample=True)
-        peak_gb = child.ask(Own.peak_gb)
+    with own_side(options, mode, dtype) as side:
+        load_gb = side.ask(Own.peak_gb)
+        loads.append(side.load_s)
+        spoken = side.ask(Own.speak_all, range(ALONE), options.tokens, sample=True)
+        peak_gb = side.ask(Own.peak_gb)
         tokens_s = ALONE * options.tokens / max(each.seconds for each in spoken)
         print(
-            f"alone, {child.name}: imports {child.import_s:.1f} s, load {'/'.join(f'{s:.1f}' for s in loads)} s "
+            f"alone, {side.name}: imports {side.import_s:.1f} s, load {'/'.join(f'{s:.1f}' for s in loads)} s "
             f"and {load_gb:.2f} GB; "
             f"{ALONE} sentences at once {tokens_s:.1f} tokens/s, {peak_gb:.2f} GB at most",
             flush=True,
         )
         return {
-            "import_s": child.import_s,
+            "import_s": side.import_s,
             "load_s": min(loads),
             "loads_s": loads,
             "load_gb": load_gb,
@@ -101,17 +101,17 @@ def measure_alone(options: argparse.Namespace) -> Figures:
 
 
 def measure_cpu(options: argparse.Namespace) -> Figures:
-    """Compare the sides: first what callers hear, then in fresh processes the parts (see `Own`) and the errors."""
+    """Compare the sides: sentences first, then in fresh processes the parts (see `Own`) and the errors."""
     work = Work(options.tokens, options.rounds)
-    with Child("stock", options.threads, Stock, options.checkpoint) as stock:
+    with Side("stock", options.threads, Stock, options.checkpoint) as stock:
         with ExitStack() as stack:
-            speaking = own_children(options, stack)
+            speaking = own_sides(options, stack)
             stock.wait()
             figures = compare_sentences(stock, speaking, work)
             figures |= compare_first_chunk(stock, speaking, work)
         with ExitStack() as stack:
-            reference = stack.enter_context(own_child(options, WeightMode.FP32, torch.float32))
-            parts = own_children(options, stack)
+            reference = stack.enter_context(own_side(options, WeightMode.FP32, torch.float32))
+            parts = own_sides(options, stack)
             reference.wait()
             figures |= compare_steps(parts, work)
             figures |= compare_vocoders(stock, parts, work)
@@ -161,7 +161,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_checkpoint(folder: Path) -> Path:
-    """Make weights of real size in `folder`, in a process whose memory ends with it."""
+    """Make weights of real size in `folder`, in a process that frees their memory."""
     script = ROOT / "scripts" / "make_tiny_xtts.py"
     command = [sys.executable, str(script), str(folder), "--size", "real"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -1,4 +1,4 @@
-"""What benchmarks/xtts.py asks of the sides, in turns: sentences, first chunks, steps and vocoders."""
+"""The comparisons of benchmarks/xtts.py, with alternating sides: sentences, first chunks, decode steps, vocoders."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.side_process import Child
+from benchmarks.side_process import Side
 from benchmarks.xtts_sides import STREAM_TOKENS, Own, Spoken, Stock
 
 BATCHES = (1, 4, 8)
@@ -16,12 +16,12 @@ SHORT_LATENTS, LONG_LATENTS = 150, 600  # 7 and 28 s
 WHOLE_LATENTS = 80
 
 Figures = dict[str, Any]
-Sides = Mapping[str, Child[Own]]  # by weight mode, the most exact first
+Sides = Mapping[str, Side[Own]]  # by weight mode, the most precise first
 
 
 @dataclass(frozen=True)
 class Work:
-    """How much is measured."""
+    """The amount of the measurements."""
 
     tokens: int
     rounds: int
@@ -31,8 +31,8 @@ def best(times: list[float]) -> str:
     return f"min {min(times):.3f} s, median {median(times):.3f} s"
 
 
-def compare_sentences(stock: Child[Stock], sides: Sides, work: Work) -> Figures:
-    """Time whole sentences, greedy and sampled, all sides in turn; compare ids and samples with stock's."""
+def compare_sentences(stock: Side[Stock], sides: Sides, work: Work) -> Figures:
+    """Time whole sentences, greedy and sampled, with alternating sides. Compare tokens and samples with stock."""
     times: dict[str, list[float]] = defaultdict(list)
     equal, errors, audio_s = dict.fromkeys(sides, True), dict.fromkeys(sides, 0.0), 0.0
     for index in range(work.rounds + 1):
@@ -53,7 +53,7 @@ def compare_sentences(stock: Child[Stock], sides: Sides, work: Work) -> Figures:
 
 
 def _differences(expected: Spoken, found: Spoken) -> tuple[bool, float]:
-    """Return whether the tokens are equal, and how far samples are apart at most: 0 where tokens are not."""
+    """Return whether the tokens are equal, and the largest difference of samples (0 for unequal tokens)."""
     if found.tokens != expected.tokens or len(found.samples) != len(expected.samples):
         return False, 0.0
     return True, float(np.abs(found.samples - expected.samples).max())
@@ -87,8 +87,8 @@ def _sentence_figures(times: dict[str, list[float]], sides: Sides, work: Work, a
     }
 
 
-def compare_first_chunk(stock: Child[Stock], sides: Sides, work: Work) -> Figures:
-    """Time the first samples; stock's chunk is the smallest that has as many, and its default one beside it."""
+def compare_first_chunk(stock: Side[Stock], sides: Sides, work: Work) -> Figures:
+    """Time the first samples. Stock uses the smallest chunk with as many samples, and also its default chunk."""
     samples = {mode: side.ask(Own.speak, 0, work.tokens, sample=False).first_samples for mode, side in sides.items()}
     chunk = chunk_with(max(samples.values()))
     times: dict[str, list[float]] = defaultdict(list)
@@ -112,12 +112,12 @@ def compare_first_chunk(stock: Child[Stock], sides: Sides, work: Work) -> Figure
 
 
 def chunk_with(samples: int) -> int:
-    """Return how many tokens stock's chunk needs to give so many samples; it keeps 1024 back for the next one."""
+    """Return the tokens of the stock chunk that yields so many samples. Stock keeps 1024 samples for the next chunk."""
     return next(n for n in range(2, 1000) if int(n * 4 * 24_000 / 22_050) * 256 - 1024 >= samples)
 
 
 def compare_steps(sides: Sides, work: Work, batches: tuple[int, ...] = BATCHES) -> Figures:
-    """Time decode steps of several batches beside the floor that memory bandwidth sets, measured between them."""
+    """Time decode steps of several batches, and the lower bound by the memory bandwidth between them."""
     times: dict[tuple[str, int], list[float]] = defaultdict(list)
     bandwidth = 0.0
     for _ in range(work.rounds):
@@ -144,8 +144,8 @@ def compare_steps(sides: Sides, work: Work, batches: tuple[int, ...] = BATCHES) 
     }
 
 
-def compare_vocoders(stock: Child[Stock], sides: Sides, work: Work) -> Figures:
-    """Time vocoding in chunks of 4 times the audio, and of one length on both sides in one piece."""
+def compare_vocoders(stock: Side[Stock], sides: Sides, work: Work) -> Figures:
+    """Time vocoding in chunks with 4 times the audio, and in one piece of equal length on both sides."""
     short: dict[str, list[float]] = defaultdict(list)
     long: dict[str, list[float]] = defaultdict(list)
     whole: dict[str, list[float]] = defaultdict(list)
@@ -157,7 +157,7 @@ def compare_vocoders(stock: Child[Stock], sides: Sides, work: Work) -> Figures:
             long[mode].append(side.ask(Own.vocode_seconds, LONG_LATENTS, 8))
             whole[mode].append(side.ask(Own.vocode_seconds, WHOLE_LATENTS, WHOLE_LATENTS))
         whole["stock"].append(stock.ask(Stock.vocode_seconds, WHOLE_LATENTS, WHOLE_LATENTS))
-    # A quarter as long as ours: its time grows with the square of the length.
+    # A quarter of our length: its time grows with the square of the length.
     short["stock"].append(stock.ask(Stock.vocode_seconds, 40, STREAM_TOKENS))
     long["stock"].append(stock.ask(Stock.vocode_seconds, 160, STREAM_TOKENS))
     ratios = {name: min(long[name]) / min(short[name]) for name in long}

@@ -1,4 +1,4 @@
-"""How far the weight modes are from float32: the same tokens forced on each, their scores and latents compared."""
+"""The error of the weight modes against float32: each gets the same forced tokens; scores and latents are compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.side_process import Child
+from benchmarks.side_process import Side
 from benchmarks.xtts_sides import Own
 
 FORCED_TOKENS = 60
@@ -26,13 +26,13 @@ class Outputs:
 
 
 def greedy_tokens(own: Own, voice_seed: int, count: int) -> list[int]:
-    """Return the likeliest tokens, with the engine's penalty for repeating."""
+    """Return the most probable tokens, with the repetition penalty of the engine."""
     return own.speak(voice_seed, count, sample=False).tokens
 
 
 @torch.inference_mode()
 def forced(own: Own, voice_seed: int, tokens: Sequence[int]) -> Outputs:
-    """Return what the GPT gives while `tokens` are put into it, whatever it would have said."""
+    """Return the outputs of the GPT with `tokens` as forced inputs."""
     gpt, cache = own.engine.gpt, own.engine.cache
     last, filled = own.start(voice_seed, [0])
     outputs = [gpt.latents_and_scores(last)]
@@ -56,11 +56,11 @@ def compare(reference: Outputs, other: Outputs) -> dict[str, float]:
     }
 
 
-def measure_errors(reference: Child[Own], modes: Mapping[str, Child[Own]], count: int = FORCED_TOKENS) -> Figures:
-    """Print and return `compare` for each mode, over all voices together."""
+def measure_errors(reference: Side[Own], modes: Mapping[str, Side[Own]], count: int = FORCED_TOKENS) -> Figures:
+    """Print and return `compare` for each mode over all voices."""
     tokens = {voice: reference.ask(greedy_tokens, voice, count) for voice in FORCED_VOICES}
     expected = _all(reference, tokens)
-    figures = {mode: compare(expected, _all(child, tokens)) for mode, child in modes.items()}
+    figures = {mode: compare(expected, _all(side, tokens)) for mode, side in modes.items()}
     for mode, row in figures.items():
         print(
             f"errors of {mode} against fp32, {len(expected.scores)} forced tokens: KL mean {row['kl_mean']:.1e}, "
@@ -71,8 +71,8 @@ def measure_errors(reference: Child[Own], modes: Mapping[str, Child[Own]], count
     return figures
 
 
-def _all(child: Child[Own], tokens: Mapping[int, Sequence[int]]) -> Outputs:
-    parts = [child.ask(forced, voice, spoken) for voice, spoken in tokens.items()]
+def _all(side: Side[Own], tokens: Mapping[int, Sequence[int]]) -> Outputs:
+    parts = [side.ask(forced, voice, spoken) for voice, spoken in tokens.items()]
     scores, latents = np.concatenate([p.scores for p in parts]), np.concatenate([p.latents for p in parts])
     return Outputs(scores, latents)
 

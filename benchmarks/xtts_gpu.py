@@ -1,4 +1,4 @@
-"""The same comparison on a GPU: stock there, with DeepSpeed too where it is installed, and our engine in 8 GB."""
+"""The comparison on a GPU: stock, stock with DeepSpeed if it is installed, and our engine within 8 GB."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.side_process import Child, SideFailed
+from benchmarks.side_process import Side, SideFailed
 from benchmarks.xtts_compare import Work, best, compare_first_chunk, compare_sentences
 from benchmarks.xtts_sides import Own, Stock
 from mirrorchat.asr import WenetRecognizer
@@ -18,15 +18,15 @@ from mirrorchat.xtts.linear import WeightMode
 MODE = WeightMode.BF16
 BATCHES = (1, 4, 8, 16)
 LIMIT_BYTES = 8e9
-TOKENS_A_SECOND = 21.5  # what a listener hears
-WARM_UP_STEPS = 5  # the first capture the graph
+TOKENS_A_SECOND = 21.5  # of speech in real time
+WARM_UP_STEPS = 5  # the first steps capture the graph
 DEVICE = "cuda"
 
 Figures = dict[str, Any]
 
 
 class Limited(Own):
-    """Our engine in a process that may use 8 GB of the GPU, beside recognizers for the folders in `wenet`."""
+    """Our engine in a process with 8 GB of GPU memory, together with recognizers for the folders in `wenet`."""
 
     def __init__(self, folder: Path, wenet: Sequence[Path]) -> None:
         total = torch.cuda.get_device_properties(0).total_memory
@@ -37,13 +37,13 @@ class Limited(Own):
 
 
 def measure_gpu(folder: Path, threads: int, work: Work, wenet: Sequence[Path]) -> Figures:
-    """Return every figure on the GPU, under names that begin with `gpu_`."""
+    """Return all figures of the GPU. Their names begin with `gpu_`."""
     if not wenet:
         print("GPU: memory is measured without the WeNet models (no --wenet FOLDER)")
-    with Child(f"{MODE} on the GPU", threads, Limited, folder, wenet) as own:
-        sides: dict[str, Child[Own]] = {MODE.value: own}  # type: ignore[dict-item]  # which asks no less of it
+    with Side(f"{MODE} on the GPU", threads, Limited, folder, wenet) as own:
+        sides: dict[str, Side[Own]] = {MODE.value: own}  # type: ignore[dict-item]  # which asks no less of it
         figures = _steps(own, work) | _callers(own, work)
-        with Child("stock on the GPU", threads, Stock, folder, device=DEVICE) as stock:
+        with Side("stock on the GPU", threads, Stock, folder, device=DEVICE) as stock:
             figures |= compare_sentences(stock, sides, work)
             figures |= compare_first_chunk(stock, sides, work)
         allocated, reserved = own.ask(Own.gpu_gb)
@@ -53,8 +53,8 @@ def measure_gpu(folder: Path, threads: int, work: Work, wenet: Sequence[Path]) -
     return {f"gpu_{name}": value for name, value in figures.items()}
 
 
-def _steps(own: Child[Limited], work: Work) -> Figures:
-    """Time decode steps beside the time to read the weights once."""
+def _steps(own: Side[Limited], work: Work) -> Figures:
+    """Time decode steps, and the time to read the weights once."""
     floor_s = own.ask(Own.floor_s, own.ask(Own.bandwidth))
     tokens = {}
     for batch in BATCHES:
@@ -64,8 +64,8 @@ def _steps(own: Child[Limited], work: Work) -> Figures:
     return {"step_tokens_s": tokens, "floor_ms": floor_s * 1e3}
 
 
-def _callers(own: Child[Limited], work: Work) -> Figures:
-    """Let more and more callers speak at once; count those whom every one hears in real time."""
+def _callers(own: Side[Limited], work: Work) -> Figures:
+    """Increase the number of parallel callers, and return the largest that all get speech in real time."""
     tokens, callers = {}, 0
     for batch in BATCHES:
         own.ask(Own.speak_all, range(batch), work.tokens, sample=True)  # warms up
@@ -86,14 +86,14 @@ def _callers(own: Child[Limited], work: Work) -> Figures:
 
 
 def _deepspeed(folder: Path, threads: int, work: Work) -> Figures:
-    """Time stock with coqui-tts's `use_deepspeed`, where DeepSpeed is installed and works."""
+    """Time stock with `use_deepspeed`, if DeepSpeed is installed and works."""
     if importlib.util.find_spec("deepspeed") is None:
         print("GPU: DeepSpeed is not installed")
         return {}
     try:
-        with Child("stock with DeepSpeed", threads, Stock, folder, device=DEVICE, deepspeed=True) as stock:
+        with Side("stock with DeepSpeed", threads, Stock, folder, device=DEVICE, deepspeed=True) as stock:
             times = [stock.ask(Stock.speak, 0, work.tokens, sample=False).seconds for _ in range(work.rounds + 1)][1:]
-    except SideFailed as error:  # its kernels are built on the spot, which needs a compiler
+    except SideFailed as error:  # it builds its kernels at run time, with a compiler
         print(f"GPU: DeepSpeed does not work here: {error}")
         return {}
     print(f"GPU, stock with DeepSpeed: {best(times)}")

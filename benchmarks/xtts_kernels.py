@@ -1,7 +1,7 @@
-"""What torch itself ships for a CPU's matrix products with few rows, on the four matrices of XTTS's layers.
+"""Measures torch's own CPU kernels for matrix products with few rows, on the four matrices of XTTS's layers.
 
-Each kernel runs the matrices of all layers one after another, each with what the one before gave, over so many
-different copies that caches do not hold them. The floor is the time to read the kernel's bytes once.
+Each kernel computes the matrices of all layers in sequence, each with the output of the previous one, over more copies
+than fit in the caches. The lower bound is the time to read the bytes of the kernel once.
 """
 
 import functools
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.side_process import Child
+from benchmarks.side_process import Side
 from benchmarks.xtts_sides import BANDWIDTH_BYTES, read_bandwidth
 
 ROWS = (1, 8)
 REPEATS = 5
-MOST_COPIES = 8  # of the whole model, which only tiny ones would exceed
-# Without VNNI, fbgemm and oneDNN add pairs of products in 16 bits and saturate: weights of 7 bits leave room for them.
+MOST_COPIES = 8  # of the whole model; only tiny models would need more
+# Without VNNI, fbgemm and oneDNN add pairs of products in 16 bits, which saturate. 7-bit weights prevent it.
 LARGEST_FACTOR = 127 if torch.cpu._is_vnni_supported() else 63
-GROUP = 32  # weights that share a scale where there are 4 bits for each
+GROUP = 32  # 4-bit weights that share a scale
 
 Linear = Callable[[Tensor], Tensor]
 Figures = dict[str, Any]
@@ -31,7 +31,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kernel:
-    """`prepare` makes a layer of a weight (outputs, inputs) float32; its inputs and outputs are of `dtype`."""
+    """`prepare` makes a layer of a float32 weight (outputs, inputs). Its inputs and outputs have `dtype`."""
 
     name: str
     bytes_each: float  # weight
@@ -50,7 +50,7 @@ def _half(weight: Tensor) -> Linear:
 
 
 def _int8_dynamic(weight: Tensor, engine: str) -> Linear:
-    """Return a layer of weights with a scale for each output; inputs are rounded to 8 bits as they come."""
+    """Return a layer with a weight scale per output. Inputs are quantized to 8 bits dynamically."""
     whole, scale = _whole(weight, LARGEST_FACTOR)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     quantized = torch._make_per_channel_quantized_tensor(whole, scale, zeros, 0)
@@ -59,7 +59,7 @@ def _int8_dynamic(weight: Tensor, engine: str) -> Linear:
     try:
         packed = torch.ops.quantized.linear_prepack(quantized, None)
     finally:
-        torch.backends.quantized.engine = usual  # it is the whole process's
+        torch.backends.quantized.engine = usual  # it is a setting of the whole process
     return lambda x: torch.ops.quantized.linear_dynamic(x, packed, False)
 
 
@@ -70,7 +70,7 @@ def _int8_pack(weight: Tensor, dtype: torch.dtype) -> Linear:
 
 
 def _int4_pack(weight: Tensor, dtype: torch.dtype) -> Linear:
-    """Return a layer of weights from 0 to 15, of which 8 stands for 0, with a scale for each group."""
+    """Return a layer with weights from 0 to 15 (zero point 8), and a scale per group."""
     outputs, inputs = weight.shape
     whole, scale = _whole(weight.reshape(-1, GROUP), 7)
     packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu((whole.int() + 8).reshape(outputs, inputs), 1)
@@ -80,7 +80,7 @@ def _int4_pack(weight: Tensor, dtype: torch.dtype) -> Linear:
 
 
 def _onednn(weight: Tensor) -> Linear:
-    """Return oneDNN's product of 8-bit numbers; the rows are rounded here, each with a scale of its own."""
+    """Return a layer of oneDNN's 8-bit product. Its rows are quantized here, each with its own scale."""
     whole, scale = _whole(weight, LARGEST_FACTOR)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     packed = torch.ops.onednn.qlinear_prepack(whole, [1, weight.shape[1]])
@@ -96,7 +96,7 @@ def _onednn(weight: Tensor) -> Linear:
 
 
 def _whole(weight: Tensor, largest: int) -> tuple[Tensor, Tensor]:
-    """Return each row of `weight` as whole numbers up to `largest`, and its unit."""
+    """Return `weight` as integers up to `largest`, and the scale of each row."""
     scale = weight.abs().amax(1) / largest
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
@@ -113,7 +113,7 @@ KERNELS = (
     Kernel("_weight_int8pack_mm, float32", 1, functools.partial(_int8_pack, dtype=torch.float32)),
     Kernel(
         f"_weight_int4pack_mm_for_cpu, groups of {GROUP}, bfloat16",
-        0.5 + 4 / GROUP,  # a scale and a zero for each group
+        0.5 + 4 / GROUP,  # a scale and a zero point per group
         functools.partial(_int4_pack, dtype=torch.bfloat16),
         torch.bfloat16,
     ),
@@ -126,7 +126,7 @@ KERNELS = (
 
 
 class Bench:
-    """The random matrices of one layer of `width`, to be copied."""
+    """The random matrices of one layer of `width`."""
 
     def __init__(self, width: int, layers: int) -> None:
         self._width, self._layers = width, layers
@@ -140,7 +140,7 @@ class Bench:
 
     @torch.inference_mode()
     def measure(self, name: str) -> Figures:
-        """Return a kernel's error, bytes for all layers, and seconds for all layers by rows; or why it is missing."""
+        """Return the error, bytes and seconds by rows of a kernel over all layers, or the reason why it is missing."""
         kernel = next(kernel for kernel in KERNELS if kernel.name == name)
         layer_bytes = kernel.bytes_each * sum(weight.numel() for weight in self._weights)
         copies = min(math.ceil(BANDWIDTH_BYTES / layer_bytes), MOST_COPIES * self._layers)
@@ -148,7 +148,7 @@ class Bench:
             error = self._error(kernel)
             layers = [[kernel.prepare(w) for w in self._weights] for _ in range(max(self._layers, copies))]
             seconds = {rows: self._seconds(kernel, layers, rows) for rows in ROWS}
-        except (AttributeError, RuntimeError) as problem:  # this torch or this CPU does not have it
+        except (AttributeError, RuntimeError) as problem:  # this torch or this CPU lacks it
             return {"missing": str(problem).splitlines()[0]}
         return {"bytes": layer_bytes * self._layers, "error": error, "seconds": seconds}
 
@@ -163,26 +163,26 @@ class Bench:
         return max(errors)
 
     def _seconds(self, kernel: Kernel, layers: list[list[Linear]], rows: int) -> float:
-        """Return the shortest time of the model's layers; each has the same inputs, which keeps numbers in range."""
+        """Return the shortest time of all layers. Each has the same inputs, which keeps numbers in range."""
         x = self._inputs[self._width][:rows].to(kernel.dtype).contiguous()
         times = []
         for _ in range(REPEATS):
             start = time.perf_counter()
             for qkv, out, widen, narrow in layers:
-                attended = qkv(x)[:, : self._width].contiguous()  # in the place of attention
+                attended = qkv(x)[:, : self._width].contiguous()  # instead of attention
                 narrow(widen(out(attended)))
             times.append(time.perf_counter() - start)
         return min(times) * self._layers / len(layers)
 
 
 def measure_kernels(threads: int, width: int, layers: int) -> list[Figures]:
-    """Print and return a row for each kernel: milliseconds for all layers, and how many times the floor that is."""
+    """Print and return a row for each kernel: its milliseconds, and their ratio to the lower bound."""
     measured, bandwidth = {}, 0.0
-    with Child("kernels", threads, Bench, width, layers) as child:
+    with Side("kernels", threads, Bench, width, layers) as side:
         for kernel in KERNELS:
-            bandwidth = max(bandwidth, child.ask(Bench.bandwidth))
-            measured[kernel.name] = child.ask(Bench.measure, kernel.name)
-    return [_row(name, each, bandwidth) for name, each in measured.items()]  # one floor for all: the best seen
+            bandwidth = max(bandwidth, side.ask(Bench.bandwidth))
+            measured[kernel.name] = side.ask(Bench.measure, kernel.name)
+    return [_row(name, each, bandwidth) for name, each in measured.items()]  # one bound for all
 
 
 def _row(name: str, measured: Figures, bandwidth: float) -> Figures:

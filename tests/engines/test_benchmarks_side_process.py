@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import side_process
-from benchmarks.side_process import Child, SideFailed
+from benchmarks.side_process import Side, SideFailed
 
 
 class Echo:
@@ -29,12 +29,12 @@ class Echo:
 
 
 @pytest.fixture
-def echo() -> Iterator[Child[Echo]]:
-    with Child("echo", 1, Echo, "hello") as child:
+def echo() -> Iterator[Side[Echo]]:
+    with Side("echo", 1, Echo, "hello") as child:
         yield child
 
 
-def test_child_answers_and_outlives_errors_but_not_its_own_end(echo: Child[Echo]) -> None:
+def test_child_answers_and_outlives_errors_but_not_its_own_end(echo: Side[Echo]) -> None:
     assert not echo.ask(Echo.say, "you").endswith(str(os.getpid()))
     with pytest.raises(SideFailed, match="nobody to greet"):
         echo.ask(Echo.say, "")
@@ -46,11 +46,11 @@ def test_child_answers_and_outlives_errors_but_not_its_own_end(echo: Child[Echo]
 
 
 def test_child_that_cannot_be_made() -> None:
-    with Child("nothing", 1, Echo) as child, pytest.raises(SideFailed, match="missing 1 required"):
+    with Side("nothing", 1, Echo) as child, pytest.raises(SideFailed, match="missing 1 required"):
         child.wait()
 
 
-def test_child_that_takes_too_long(echo: Child[Echo], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_that_takes_too_long(echo: Side[Echo], monkeypatch: pytest.MonkeyPatch) -> None:
     echo.wait()
     monkeypatch.setattr(side_process, "DEADLINE_S", 0.2)
     with pytest.raises(SideFailed, match="took longer than"):
