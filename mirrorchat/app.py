@@ -44,7 +44,6 @@ from mirrorchat.server.runtime import EXTENSION, Runtime, acquire_slot, request_
 from mirrorchat.server.socket_watch import discard_body
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
-from mirrorchat.turn.stopwatch import Stopwatch
 
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz", "page.index", "page.static_file")
 UNLOADED_ENDPOINTS = (*OPEN_ENDPOINTS, "main.metrics", "openapi.openapi")  # those that answer before the engines do
@@ -120,7 +119,7 @@ def _finish(response: Response) -> Response:
         response.call_on_close(record.end)
         return response
     record.bytes_out = response.content_length or 0
-    record.succeeded()  # unless it has failed
+    record.finished()  # unless it has failed
     record.end()
     return response
 
@@ -128,7 +127,7 @@ def _finish(response: Response) -> Response:
 def _error_response(error: Exception) -> Response:
     """Turn any exception into our JSON: the only place where an error becomes a response."""
     known = _known(error)
-    request_record().failed(known)
+    request_record().finished(known)
     response = jsonify(known.body())
     response.status_code = known.status
     if known.retry_after_s is not None:
@@ -189,7 +188,7 @@ def metrics() -> Response:
 def process_audio() -> Response:
     """Answer a spoken question: multipart `audio`, `language`, optional `reply_language`, `text`, `stream`, ..."""
     server = runtime()
-    watch = request_record().watch = Stopwatch()
+    watch = request_record().watch
     context = Context.after(server.settings.turn_deadline_s)
     data = uploaded_file("audio")
     language = _language("language")
@@ -203,10 +202,7 @@ def process_audio() -> Response:
         question = Question(audio, language, reply_language, text, session, hotwords)
         pipeline = server.pipeline
         if requested.stream:
-            response = stream_answer(
-                requested, question, slot, pipeline=pipeline, watch=watch,
-                record=request_record(),
-            )  # fmt: skip
+            response = stream_answer(requested, question, slot)
             held.pop_all()  # the stream holds the session from here on
             return response
         answer = pipeline.answer(question, slot, watch=watch)

@@ -1,1 +1,1 @@
-"""Who may ask: API keys, rate limits, origins of web pages, proxies."""
+"""Access control: API keys, rate limits, origins of web pages, proxies."""

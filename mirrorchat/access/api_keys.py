@@ -1,7 +1,7 @@
-"""API keys: only their SHA-256 hashes are kept, and all are compared, each in constant time.
+"""API keys: the server keeps only their SHA-256 hashes and compares all of them, each in constant time.
 
-A key is drawn at random, from at least as many possibilities as nobody can try: its plain hash then tells nothing. A
-listed key that somebody has thought up could be guessed from its hash, so keys are made with `mirrorchat key`.
+A random key of 192 bits needs no salt: nobody can guess it from its hash. A key that a person has invented could be
+guessed, so `mirrorchat key` makes the keys.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ def new_key() -> str:
 
 
 def is_key(entry: object) -> bool:
-    """Tell whether `entry` can stand in `api_keys`: a hash, or a plain key of 16 printable ASCII characters or more."""
+    """Return whether `entry` is valid in `api_keys`: a hash, or a key of at least 16 printable ASCII characters."""
     if not isinstance(entry, str) or not entry.isascii() or not entry.isprintable():
         return False
     if entry.startswith(HASH_PREFIX):
@@ -33,7 +33,7 @@ def is_key(entry: object) -> bool:
 
 
 def hashed(entry: str) -> str:
-    """Return an entry of `api_keys` as `sha256:` and 64 hexadecimal digits; a hash stays what it is."""
+    """Return an entry of `api_keys`, a plain key or a hash, as `sha256:` and 64 hexadecimal digits."""
     if _HASH.fullmatch(entry):
         return entry.lower()
     return HASH_PREFIX + digest_of(entry)
@@ -45,9 +45,9 @@ def digest_of(key: str) -> str:
 
 
 def known_owner(given: str, hashes: Sequence[str]) -> str | None:
-    """Return the owner whose key is `given`: its digest, or None when none of `hashes`, as `hashed` gives them, is it.
+    """Return the digest of the key `given` if it is one of `hashes` (as `hashed` returns them), else None.
 
-    Every hash is compared, whichever is the right one, so that the time taken tells nothing.
+    Every hash is compared, so that the time reveals nothing.
     """
     owner = digest_of(given) if given else ""
     matches = [hmac.compare_digest(entry.removeprefix(HASH_PREFIX), owner) for entry in hashes]

@@ -1,4 +1,4 @@
-"""Who asks, and how often: the API key, the limits of each, and the addresses that guess keys."""
+"""Authentication and rate limits of the present request: its API key, its limits, and addresses that guess keys."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -16,7 +16,7 @@ EXTENSION = "mirrorchat.access"  # where the app keeps its Access
 
 
 class Access:
-    """The keys and limits of one server, and what it remembers of its callers: bounded, in memory only."""
+    """The keys and limits of one server. It remembers its callers in memory only, within bounds."""
 
     def __init__(self, key_hashes: Sequence[str], per_minute: int) -> None:
         self._hashes = tuple(key_hashes)
@@ -24,9 +24,9 @@ class Access:
         self._failed = RateLimiter(FAILED_KEYS_PER_MINUTE, MAX_ADDRESSES)
 
     def owner(self, authorization: str, address: str) -> str:
-        """Return who has the key in an Authorization header; "" where no keys are set.
+        """Return the digest of the key in an Authorization header; "" where no keys are set.
 
-        Raises InvalidKey, and TooManyFailedKeys for whatever key after too many wrong ones from one address.
+        Raises InvalidKey, and TooManyFailedKeys, for any key, after too many wrong ones from one address.
         """
         if not self._hashes:
             return ""
@@ -40,22 +40,23 @@ class Access:
         given = given.strip() if scheme.lower() == "bearer" else ""
         owner = known_owner(given, self._hashes)
         if owner is None:
-            if authorization:  # to have none is no guess
+            if authorization:  # a request without a key is no guess
                 self._failed.take(address)
             raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
         return owner
 
     def take_request(self, owner: str, address: str) -> Allowance | None:
-        """Count one request of a key's, or of an address where there are no keys; None where nothing is limited."""
+        """Count one request of a key, or of an address where there are no keys. None means that there is no limit."""
         return self._rate.take(owner or address) if self._rate is not None else None
 
 
 def check_caller() -> None:
-    """Raise what keeps the present request's caller out: InvalidKey, TooManyFailedKeys or RateLimited.
+    """Authenticate the caller of the present request and count the request.
 
-    Keeps in `g` the `owner` (of sessions and voices), the `tenant` (whose turns are scheduled fairly: a key and an
-    address), the rate-limit `subject` (whose turns are counted: a key, or an address where there are no keys), and the
-    `allowance` that is left.
+    Sets in `g` the `owner` (of sessions and voices: the digest of the key), the `tenant` (of fair scheduling: a key and
+    an address), the rate-limit `subject` (a key, or an address where there are no keys), and the `allowance`.
+
+    Raises InvalidKey, TooManyFailedKeys or RateLimited.
     """
     access = cast(Access, current_app.extensions[EXTENSION])
     address = caller_network(request.remote_addr or "")
@@ -71,6 +72,6 @@ def check_caller() -> None:
 
 
 def allowance_headers() -> dict[str, str]:
-    """Return the rate-limit headers of the present request's answer; none where nothing is limited."""
+    """Return the rate-limit headers of the present request's response; none without a limit."""
     allowance: Allowance | None = g.get("allowance")
     return allowance.headers() if allowance else {}

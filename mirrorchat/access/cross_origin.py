@@ -1,7 +1,7 @@
-"""Pages of other origins (CORS): which may call, and what their browser is told. No key is needed to be told.
+"""CORS: which origins may call, and the headers that tell the browser so. A preflight needs no key.
 
-Cookies play no part here, so that a page can do no more than the key it has lets it. `*` is therefore harmless where
-keys are needed; where none are, any page that somebody opens could use this server, so Settings refuses it.
+The server uses no cookies, so a page can do no more than its key allows. `*` is therefore harmless where keys are
+needed; without keys any page that somebody opens could use this server, so Settings rejects it.
 """
 
 import re
@@ -22,18 +22,13 @@ _HEADER_NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}", re.ASCII)
 
 
 def is_preflight(request: Request) -> bool:
-    """Tell whether a browser asks with `request` if it may send another one."""
+    """Return whether `request` is a CORS preflight."""
     headers = request.headers
     return request.method == "OPTIONS" and "Origin" in headers and "Access-Control-Request-Method" in headers
 
 
-def preflight_answer() -> Response:
-    """Return the answer to a preflight: 204. `allow_origin` says in it what is allowed."""
-    return Response(status=204)
-
-
 def allow_origin(request: Request, response: Response, origins: tuple[str, ...]) -> None:
-    """Say in `response` that the page that sent `request` may read it, where its origin is one of `origins`."""
+    """Add the CORS headers to `response` if the origin of `request` is one of `origins`."""
     if not origins:
         return
     preflight = is_preflight(request)
@@ -49,6 +44,6 @@ def allow_origin(request: Request, response: Response, origins: tuple[str, ...])
         return
     response.headers["Access-Control-Allow-Methods"] = METHODS
     response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_AGE_S)
-    wanted = request.headers.get("Access-Control-Request-Headers", "")
-    if _HEADER_NAMES.fullmatch(wanted):  # any header may be sent: none of them does more than its request may
-        response.headers["Access-Control-Allow-Headers"] = wanted
+    requested = request.headers.get("Access-Control-Request-Headers", "")
+    if _HEADER_NAMES.fullmatch(requested):  # any header may be sent: none gives a page more rights
+        response.headers["Access-Control-Allow-Headers"] = requested

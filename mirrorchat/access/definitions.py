@@ -53,21 +53,17 @@ def setting(default: object, kind: Kind[T], help: str, *, computed: str = "", se
     """
     definition = Definition(kind, help, default, computed)
     make: Callable[[], T] = definition.default_value
-    return field(default_factory=make, repr=not secret, metadata=_metadata(definition))
+    return field(default_factory=make, repr=not secret, metadata={"definition": definition})
 
 
 def required(kind: Kind[Any], help: str) -> dict[str, Definition]:
     """Return the metadata of a field that has no default."""
-    return _metadata(Definition(kind, help, required=True))
+    return {"definition": Definition(kind, help, required=True)}
 
 
 def definitions(cls: type[Any]) -> dict[str, Definition]:
     """Return the definitions of the fields of a dataclass that `setting` and `required` made, by name."""
     return {entry.name: entry.metadata["definition"] for entry in fields(cls)}
-
-
-def _metadata(definition: Definition) -> dict[str, Definition]:
-    return {"definition": definition}
 
 
 def kind_of(takes: str, accepts: Callable[[Any], bool], convert: Callable[[Any], T], unit: str = "") -> Kind[T]:

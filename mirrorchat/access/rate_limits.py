@@ -1,4 +1,4 @@
-"""How many requests a minute a caller may send: a token bucket for each, in bounded memory."""
+"""Rate limits: a token bucket for each caller, in bounded memory."""
 
 import math
 import threading
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a bucket says to one request: `granted` or not, of `limit` a minute `remaining`, full again in `reset_s`.
+    """The answer of a bucket to one request: whether it is `granted`.
 
-    `retry_after_s` is how many seconds pass until a request is granted again; 0 when the next one is.
+    `remaining` requests are left of `limit` a minute; the bucket is full again in `reset_s` seconds. The next request
+    is granted after `retry_after_s` seconds.
     """
 
     granted: bool
@@ -22,7 +23,7 @@ class Allowance:
     retry_after_s: float
 
     def headers(self) -> dict[str, str]:
-        """Return the headers by which OpenAI's API tells its callers the same."""
+        """Return the allowance as the headers of OpenAI's API."""
         return {
             "x-ratelimit-limit-requests": str(self.limit),
             "x-ratelimit-remaining-requests": str(self.remaining),
@@ -31,20 +32,24 @@ class Allowance:
 
 
 class RateLimiter:
-    """A token bucket for each caller: `per_minute` tokens, as many of them come back in a minute. Thread-safe.
+    """A token bucket for each caller: it holds `per_minute` tokens and gets as many back in a minute. Thread-safe.
 
-    At most `max_callers` are remembered; beyond that the one seen longest ago is forgotten, whose bucket is then full.
+    It remembers at most `max_callers`; beyond that it forgets the one with the oldest request, whose bucket is then
+    full. Example:
+
+        limiter = RateLimiter(per_minute=60, max_callers=10_000)
+        if not limiter.take("192.0.2.1").granted: ...
     """
 
     def __init__(self, per_minute: int, max_callers: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute = per_minute
         self._max_callers = max_callers
         self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # the tokens, and when they were so many
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # the tokens, and their time
         self._lock = threading.Lock()
 
     def take(self, caller: str) -> Allowance:
-        """Take a token of `caller`'s for one request, if there is one."""
+        """Take a token from the bucket of `caller` for one request, if it has one."""
         with self._lock:
             now = self._clock()
             tokens = self._tokens(caller, now)
@@ -57,7 +62,7 @@ class RateLimiter:
         return self._allowance(granted, tokens)
 
     def look(self, caller: str) -> Allowance:
-        """Say what `take` would, and take nothing."""
+        """Return the same as `take`, and take nothing."""
         with self._lock:
             tokens = self._tokens(caller, self._clock())
         return self._allowance(tokens >= 1.0, tokens)

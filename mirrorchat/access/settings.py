@@ -1,4 +1,4 @@
-"""The settings that say who may call: which values they take, and which combinations are refused."""
+"""The settings of access control: the values that they take, and the combinations that are rejected."""
 
 import ipaddress
 import re
@@ -17,14 +17,14 @@ _DEFAULT_PORTS = re.compile(r"http://.*:80|https://.*:443")
 
 
 def is_origin(entry: object) -> bool:
-    """Tell whether `entry` is an origin as browsers write it, or `*`."""
+    """Return whether `entry` is an origin as browsers write it, or `*`."""
     if not isinstance(entry, str):
         return False
     return entry == ALL_ORIGINS or (_ORIGIN.fullmatch(entry) is not None and not _DEFAULT_PORTS.fullmatch(entry))
 
 
 def is_proxy(entry: object) -> bool:
-    """Tell whether `entry` is an address or a network of proxies. A network of all addresses would trust any caller."""
+    """Return whether `entry` is an address or a network, but not of all addresses, which would trust any caller."""
     if not isinstance(entry, str):
         return False
     try:
@@ -35,7 +35,7 @@ def is_proxy(entry: object) -> bool:
 
 
 def keys_in_environment(environ: Mapping[str, str]) -> list[str] | None:
-    """Return the keys of MIRRORCHAT_API_KEYS, between commas or one a line; None when it is not set, or blank."""
+    """Return the keys of MIRRORCHAT_API_KEYS, separated by commas or line ends; None if it is not set or blank."""
     entries = [entry.strip() for entry in re.split(r"[,\r\n]", environ.get(KEYS_VARIABLE, ""))]
     return [entry for entry in entries if entry] or None
 
@@ -43,14 +43,14 @@ def keys_in_environment(environ: Mapping[str, str]) -> list[str] | None:
 def check_origins(origins: tuple[str, ...], api_keys: tuple[str, ...]) -> None:
     """Raise ConfigurationError when every page on the web could use this server without a key."""
     if ALL_ORIGINS in origins and not api_keys:
-        raise ConfigurationError("cors_origins may hold '*' only where api_keys is set: list the origins instead")
+        raise ConfigurationError("cors_origins may hold '*' only if api_keys is set: list the origins instead")
 
 
 def check_host(host: str, api_keys: tuple[str, ...]) -> None:
-    """Raise ConfigurationError when other machines could use this server without a key."""
+    """Raise ConfigurationError when other computers could use this server without a key."""
     if not api_keys and not _is_loopback(host):
         raise ConfigurationError(
-            f"host {host} lets other machines in: set api_keys in config.py (callers send one as"
+            f"host {host} lets other computers call: set api_keys in config.py (callers send one as"
             " 'Authorization: Bearer KEY'), or use host 127.0.0.1"
         )
 

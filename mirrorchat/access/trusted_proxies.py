@@ -1,8 +1,7 @@
-"""Who is behind a proxy: the address and the scheme that proxies in front of this server give, where they are trusted.
+"""The caller's address and scheme, from the headers of trusted proxies in front of this server.
 
-Each proxy adds to `X-Forwarded-For`, on the right, the address it was called from. What a caller wrote itself stands
-further left. So the header is read from the right, as far as trusted proxies wrote it: the first address that is no
-trusted proxy's is the caller's.
+Each proxy adds its caller's address at the right end of `X-Forwarded-For`; a header that the caller itself sent stands
+further left. So the header is read from the right: the first address that is no trusted proxy's is the caller's.
 """
 
 import ipaddress
@@ -12,13 +11,13 @@ from typing import Any
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-HOPS_LIMIT = 32  # proxies in a row that are believed
+HOPS_LIMIT = 32  # proxies in a row that are read
 HEADER_LIMIT_CHARS = 4096
-IPV6_CALLER_BITS = 64  # one caller has a whole network of this size
+IPV6_CALLER_BITS = 64  # one caller has a whole /64 network
 
 
 def networks_of(entries: Sequence[str]) -> tuple[Network, ...]:
-    """Return addresses and networks (`10.0.0.0/8`, `::1`) as networks. Raises ValueError for what is neither."""
+    """Return addresses and networks (`10.0.0.0/8`, `::1`) as networks. Raises ValueError for any other text."""
     return tuple(ipaddress.ip_network(entry) for entry in entries)
 
 
@@ -43,10 +42,10 @@ class TrustedProxies:
 
 
 def caller_of(peer: str, forwarded_for: str, forwarded_proto: str, trusted: Sequence[Network]) -> tuple[str, str]:
-    """Return the caller's address and scheme ("" where no trusted proxy gives one).
+    """Return the caller's address and scheme ("" if no trusted proxy sent one).
 
-    `peer` is the other end of the connection; an empty one is a Unix socket's, which counts as this machine. A header
-    that is not believed, or is not well formed as far as it is read, changes nothing.
+    `peer` is the address of the connection; it is empty for a Unix socket, which counts as this computer. Headers
+    count only from a trusted peer, and only up to their first malformed entry.
     """
     address = _address(peer or "127.0.0.1")
     if address is None or not _is_trusted(address, trusted):
@@ -64,7 +63,7 @@ def caller_of(peer: str, forwarded_for: str, forwarded_proto: str, trusted: Sequ
 
 
 def caller_network(address: str) -> str:
-    """Return what is counted as one caller: an IPv4 address, the /64 network of an IPv6 one, else the text itself."""
+    """Return the name of one caller: an IPv4 address, the /64 network of an IPv6 address, or else the text itself."""
     parsed = _address(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(parsed) >> IPV6_CALLER_BITS << IPV6_CALLER_BITS, IPV6_CALLER_BITS)))
@@ -76,7 +75,7 @@ def _from_the_right(header: str) -> list[str]:
 
 
 def _scheme(header: str, hop: int) -> str:
-    """Return the scheme that the proxy `hop` places from the right was called by; a single one stands for all."""
+    """Return the scheme at position `hop` from the right, or the leftmost one if there are fewer."""
     schemes = _from_the_right(header)
     scheme = schemes[min(hop, len(schemes) - 1)].lower() if schemes else ""
     return scheme if scheme in ("http", "https") else ""

@@ -1,4 +1,4 @@
-"""The connection to a chat API: what is sent, through which socket, which another thread can shut down."""
+"""The connection to a chat API: the request, and a socket that another thread can shut down."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ from mirrorchat.settings import ChatApi
 
 
 class Connection:
-    """The connection of one attempt, which another thread can shut down at any moment, before it exists too."""
+    """The connection of one attempt. Another thread may close it at any time, even before it is connected."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,13 +33,13 @@ class Connection:
         self.connected = False
 
     def attach(self, connection: socket.socket) -> socket.socket:
-        """Watch a new connection and return it; when the line is closed already, close it and raise OSError."""
+        """Remember the connected socket and return it. After `close` it closes the socket and raises OSError."""
         with self._lock:
             if self._closed:
                 connection.close()
                 raise ConnectionAbortedError("nobody waits for this answer any more")
-            # A duplicate of our own: the reading thread may close its socket, or hand it to TLS, whenever it likes,
-            # and we never shut down a descriptor that has come to mean something else.
+            # A duplicate: the reading thread may close its socket, or pass it to TLS, at any time, and `close` must
+            # not shut down a descriptor that belongs to another connection by then.
             self._socket = connection.dup()
             self.connected = True
         return connection
@@ -48,7 +48,7 @@ class Connection:
         with self._lock:
             self._closed = True
             if self._socket is not None:
-                with contextlib.suppress(OSError):  # the server was first
+                with contextlib.suppress(OSError):  # the server has closed it already
                     self._socket.shutdown(socket.SHUT_RDWR)
                 self._socket.close()
                 self._socket = None
@@ -63,12 +63,12 @@ def post(
 ) -> requests.Response:
     """Send `request` to `api` through `connection`, and return the response with its body unread.
 
-    Raises what requests raises.
+    Raises the errors of requests.
     """
     adapter = _Adapter(connection)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    if _is_loopback(api.endpoint):  # a proxy is for the world outside; it would not find this machine's server
+    if _is_loopback(api.endpoint):  # a proxy cannot reach a server on this computer
         session.trust_env = False
         session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
     return session.post(
@@ -78,12 +78,12 @@ def post(
         auth=_authorization(api),
         timeout=(connect_timeout_s, api.timeout_s),
         stream=True,
-        allow_redirects=False,  # the key must reach no other host
+        allow_redirects=False,  # no other host may get the key
     )
 
 
 class _Adapter(HTTPAdapter):
-    """Connects through `connection`, and shows urllib3, which logs URLs, no path or query: they can hold a key."""
+    """Connects through `connection`. It hides path and query from urllib3, which logs URLs: they can hold a key."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -97,7 +97,7 @@ class _Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        if pool.ConnectionCls not in (HTTPConnection, HTTPSConnection):  # with PySocks; never go past it unasked
+        if pool.ConnectionCls not in (HTTPConnection, HTTPSConnection):  # with PySocks; a proxy is never bypassed
             raise AnswerFailed("a SOCKS proxy cannot be used", ChatFault.PROXY)
         pool.ConnectionCls = functools.partial(_TlsConnection if pool.scheme == "https" else _HttpConnection, self)
         return pool
@@ -116,26 +116,23 @@ class _HttpConnection(HTTPConnection):
 
 
 class _TlsConnection(_HttpConnection, HTTPSConnection):
-    """The same over TLS; the handshake too is done on a connection that can be shut down."""
+    """The same over TLS; another thread can shut the connection down during the handshake, too."""
 
 
 def _payload(api: ChatApi, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is sent: the fields of `request` override those of the settings, except the model."""
+    """Return the request's body: the fields of `request` override those of the settings, except the model."""
     own = {"temperature": api.temperature, "max_tokens": api.max_tokens}
     if "max_completion_tokens" in request:
-        del own["max_tokens"]  # an older name of the same
-    return {name: value for name, value in own.items() if value is not None} | {
-        **request,
-        "model": api.model,
-        "stream": True,
-    }
+        del own["max_tokens"]  # an older name of the same field
+    settings = {name: value for name, value in own.items() if value is not None}
+    return {**settings, **request, "model": api.model, "stream": True}
 
 
 def _headers(api: ChatApi) -> CaseInsensitiveDict[str]:
-    """Return the request's headers; those of the settings win, `Authorization` included."""
+    """Return the request's headers; those of the settings override ours, `Authorization` included."""
     headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
     headers["Accept"] = "text/event-stream, application/json"
-    headers["Accept-Encoding"] = "identity"  # a compressor holds pieces back
+    headers["Accept-Encoding"] = "identity"  # a compressor delays pieces
     headers["User-Agent"] = f"mirrorchat/{__version__}"
     if api.key:
         headers["Authorization"] = f"Bearer {api.key}"
@@ -144,7 +141,7 @@ def _headers(api: ChatApi) -> CaseInsensitiveDict[str]:
 
 
 def _authorization(api: ChatApi) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """Return requests' `auth`: always something, because without one requests puts ~/.netrc over our header."""
+    """Return requests' `auth`, never None: without one requests overrides our header with ~/.netrc."""
     user, password = get_auth_from_url(api.endpoint)
     if user and not api.key:
         return HTTPBasicAuth(user, password)

@@ -1,6 +1,6 @@
-"""What a chat-completions API sends back, as text: a stream of server-sent events, or one JSON body.
+"""The response of a chat-completions API, read as text: a stream of server-sent events, or one JSON body.
 
-Nothing here touches a connection; the bytes come from `llm.py`. Every size is bounded, since a server can be broken.
+These functions use no connection; attempt.py reads the bytes. Every size is bounded, since a server can be broken.
 """
 
 import codecs
@@ -16,7 +16,7 @@ _MAX_LINE_CHARS = 1_000_000
 
 
 class AnswerFailed(Exception):
-    """This API gave no whole answer. `reason` is for people: no key, no path, nothing that the server wrote."""
+    """This API gave no whole answer. `reason` is for people and holds no key, no path and no text of the server."""
 
     def __init__(
         self, reason: str, fault: ChatFault = ChatFault.ANSWER, *, status: int = 0, retry_after_s: float = 0.0
@@ -29,13 +29,13 @@ class AnswerFailed(Exception):
 
 
 def _lines(chunks: Iterable[bytes], limit_chars: int) -> Iterator[str]:
-    """Yield the lines, without their ends (LF, CR or CRLF), of UTF-8 that may be cut anywhere and begin with a BOM.
+    """Yield the lines, without their ends (LF, CR or CRLF), of UTF-8 in chunks of any length, with or without a BOM.
 
-    What is not UTF-8 becomes U+FFFD, as the standard of event streams asks.
+    Other bytes become U+FFFD, as the standard of event streams requires.
     """
     utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
     decoder = io.IncrementalNewlineDecoder(cast(Any, utf8), translate=True)
-    # of a line that has not ended; joined once, so that a long line costs no more than its length
+    # The parts of a line that has not ended; they are joined once, so that a long line takes linear time.
     parts: list[str] = []
     size = 0
     for chunk in chunks:
@@ -53,7 +53,7 @@ def _lines(chunks: Iterable[bytes], limit_chars: int) -> Iterator[str]:
 def events(chunks: Iterable[bytes], *, limit_chars: int = _MAX_LINE_CHARS) -> Iterator[tuple[str, str]]:
     """Yield (event name, data) of a stream of server-sent events (WHATWG HTML, section 9.2).
 
-    Beyond the standard, an event that the end of the stream cuts off counts: many servers end at `data: [DONE]`.
+    Unlike the standard, this keeps an event that the end of the stream cuts off: many servers end at `data: [DONE]`.
     """
     name, data, size = "", [], 0
     for line in _lines(chunks, limit_chars):
@@ -75,21 +75,21 @@ def events(chunks: Iterable[bytes], *, limit_chars: int = _MAX_LINE_CHARS) -> It
 
 
 def event_text(name: str, data: str) -> tuple[str, bool]:
-    """Return the text of one event of OpenAI's stream, and whether the answer is finished with it."""
+    """Return the text of one event of OpenAI's stream, and whether the event finishes the answer."""
     body = _object(data)
     if body.get("error") or name == "error":
         raise AnswerFailed("an error in the stream")
-    choice = _first_choice(body)  # none: Azure's filter results, OpenAI's usage
+    choice = first_choice(body)  # Azure's filter results and OpenAI's usage have none
     return _content(choice.get("delta")), bool(choice.get("finish_reason"))
 
 
 def whole_text(chunks: Iterable[bytes]) -> str:
-    """Return the answer of an API that sends one JSON body although a stream was asked for."""
-    return _content(_first_choice(whole_object(chunks)).get("message"))
+    """Return the answer of an API that ignores the request for a stream and sends one JSON body."""
+    return _content(first_choice(whole_object(chunks)).get("message"))
 
 
 def whole_object(chunks: Iterable[bytes]) -> dict[str, Any]:
-    """Return the JSON body of such an answer. Raises AnswerFailed for an error, or what is none."""
+    """Return the JSON body of such an answer. Raises AnswerFailed for an error, or another body."""
     body = bytearray()
     for chunk in chunks:
         body += chunk
@@ -111,7 +111,8 @@ def _object(text: str | bytearray) -> dict[str, Any]:
     return parsed
 
 
-def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the first of the `choices` in a chat completion; {} where there is none."""
     choices = body.get("choices")
     return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
 
@@ -122,12 +123,11 @@ def _content(message: object) -> str:
 
 
 def spoken(texts: Iterable[str]) -> Iterator[str]:
-    """Yield `texts` fit to pass on: nothing before the first word, no half characters, at most MAX_ANSWER_CHARS.
+    """Yield `texts` without leading whitespace and without half characters, at most MAX_ANSWER_CHARS characters.
 
-    At that length the answer counts as finished: it is far beyond what anyone listens to, and what has been passed on
-    by then is sound. Raises AnswerFailed when no text comes at all.
+    At that length the answer counts as finished: nobody listens for longer. Raises AnswerFailed for an empty answer.
     """
-    # JSON writes a character such as an emoji as two surrogates, which some servers send in two events
+    # JSON writes a character such as an emoji as two surrogates, which some servers send in two events.
     pairs = codecs.getincrementaldecoder("utf-16-le")("replace")
     left = MAX_ANSWER_CHARS
     for text in texts:

@@ -1,1 +1,1 @@
-"""The engines that need no installation: pocketsphinx hears, eSpeak NG speaks, the asker's voice tints it."""
+"""The engines that need no installation: pocketsphinx recognizes, eSpeak NG speaks, WORLD tints the voice."""

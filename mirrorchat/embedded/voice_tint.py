@@ -1,10 +1,10 @@
-"""Voice tint: colours neutral speech toward a speaker, with signal processing alone. It is not a clone.
+"""The voice tint moves neutral speech toward a speaker's pitch and timbre by signal processing. It is not a clone.
 
-Method: WORLD (Morise, Yokomori and Ozawa 2016, "WORLD: a vocoder-based high-quality speech synthesis system") takes
-speech apart into pitch, spectral envelope and aperiodicity. The mel-cepstra of voiced and of unvoiced frames are each
-mapped by the closed-form optimal transport between two Gaussians (Peyré and Cuturi 2019, "Computational optimal
-transport", remark 2.31; full covariance), log-F0 by its mean and spread, the aperiodicity by its mean; WORLD puts the
-speech together again. Everything is at 16 kHz, in frames of 5 ms.
+Method: WORLD (Morise, Yokomori and Ozawa 2016, "WORLD: a vocoder-based high-quality speech synthesis system") analyses
+speech into pitch, spectral envelope and aperiodicity. The closed-form optimal transport between two Gaussians (Peyré
+and Cuturi 2019, "Computational optimal transport", remark 2.31; full covariance) maps the mel-cepstra, those of voiced
+frames and those of unvoiced frames; log-F0 is mapped by its mean and spread, the aperiodicity by its mean. Then WORLD
+synthesizes the speech. Everything is at 16 kHz, in frames of 5 ms.
 """
 
 import functools
@@ -28,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_MS = 5.0
-STRENGTH = 0.85  # 1 would reach the reference's statistics in full, at the cost of words
+STRENGTH = 0.85  # 1 would reach the reference's statistics in full, but make words less intelligible
 
 _FFT_SIZE = 1024
 _BINS = _FFT_SIZE // 2 + 1  # 513
@@ -36,16 +36,16 @@ _MEL_BANDS = 80
 _ANALYSIS_PEAK = 0.5
 _CEPSTRA = 24
 _F0_FLOOR_HZ, _F0_CEILING_HZ = 60.0, 450.0
-_ACTIVE_RANGE_DB = 35.0  # quieter frames than this below the loud ones are background, not voice
-_MIN_FRAMES = 30  # fewer frames of a kind than this tell nothing about a voice
+_ACTIVE_RANGE_DB = 35.0  # frames that are quieter than the loud ones by more than this are background
+_MIN_FRAMES = 30  # fewer frames of a kind say nothing about a voice
 _SHRINK, _SHRINK_FEW, _FEW_FRAMES = 0.3, 0.5, 150
 _CLASS_SIZE = 1 + _CEPSTRA + (_CEPSTRA - 1) ** 2  # 554
 _F0_WEIGHT = 5.5  # a speaker's median pitch moves by some 15 % from one utterance to the next: 1 / (8 * 0.15 ** 2)
 
-# Between people's recordings of 1 to 9 s, each with a microphone of its own, two speakers reached 0.63, half of the
-# pairs 0.03 or less; eSpeak NG's sister voices f2 and f5, as two people at one microphone may be, reached 0.885. One
-# speaker reached 0.89 from 4 s to the next 4 s, fell to 0.38 between sentences of 3 s, and was never under 0.21. Pitch
-# and colour cannot tell more, so most is doubt, which costs little: 2 s of speech say nearly all that a tint can use.
+# Measured on recordings of 1 to 9 s: two speakers with a microphone each reached at most 0.63, half of the pairs 0.03
+# or less; eSpeak NG's similar voices f2 and f5 (like two people at one microphone) reached 0.885. One speaker reached
+# 0.89 from 4 s to the next 4 s, 0.38 between sentences of 3 s, and never less than 0.21. Pitch and timbre leave most
+# pairs in doubt, which costs little: 2 s of speech hold nearly all that a tint can use.
 SAME_FROM, DIFFERENT_TO = 0.9, 0.135
 
 PROFILE_SIZE = 2 + _BINS + 2 * _CLASS_SIZE  # 1,623 numbers, 13 kB
@@ -53,7 +53,7 @@ PROFILE_SIZE = 2 + _BINS + 2 * _CLASS_SIZE  # 1,623 numbers, 13 kB
 
 @dataclass(frozen=True, eq=False)
 class FrameClass:
-    """Cepstra of one kind of frame: how many, their mean (24) and the covariance of all but the first (23 x 23).
+    """The cepstra of one kind of frame: number, mean (24,), and covariance of all but the first (23, 23).
 
     The first cepstrum is loudness, which belongs to the recording and not to the voice.
     """
@@ -65,10 +65,10 @@ class FrameClass:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What a voice is like, in 13 kB: statistics only, from which no word can be heard again.
+    """The statistics of a voice, 13 kB. No word can be recovered from them.
 
-    `f0_mean` and `f0_spread` are of the natural logarithm of Hz; `aperiodicity` (513) is the mean logit of voiced
-    frames; `unvoiced` is None when there was too little of it.
+    `f0_mean` and `f0_spread` are of the natural logarithm of Hz; `aperiodicity` (513,) is the mean logit of voiced
+    frames; `unvoiced` is None when there were too few such frames.
     """
 
     f0_mean: float
@@ -89,7 +89,7 @@ class Profile:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Profile":
-        """Return the profile that `to_bytes` wrote. Raises ValueError for anything else."""
+        """Return the profile that `to_bytes` wrote. Raises ValueError for any other bytes."""
         if len(data) != 8 * PROFILE_SIZE:
             raise ValueError("a voice profile has another size")
         numbers = np.frombuffer(data, "<f8")  # read-only, as a shared voice should be
@@ -103,17 +103,20 @@ class Profile:
 
 
 def speaker_features(profile: Profile) -> SpeakerEmbedding:
-    """Return what `similarity` compares, shape (553,): log-F0, and mean and covariance of the voiced cepstra.
+    """Return the speaker embedding, shape (553,): log-F0, and mean and covariance of the voiced cepstra.
 
-    The first cepstrum, loudness, is left out.
+    It leaves out the first cepstrum, which is loudness.
     """
     voiced = profile.voiced
     return np.concatenate([[profile.f0_mean], voiced.mean[1:], voiced.covariance.ravel()])
 
 
 def similarity(first: SpeakerEmbedding, second: SpeakerEmbedding) -> float:
-    """Return how alike two speakers are, from 0 to 1: exp(-d), d being the Bhattacharyya distance of the mean cepstra
-    plus the squared distance of the log-F0, weighted."""
+    """Return the similarity of two speakers, from 0 to 1.
+
+    It is exp(-d), where d is the Bhattacharyya distance of the mean cepstra plus the weighted squared distance of the
+    log-F0.
+    """
     size = _CEPSTRA - 1
     apart = first[1 : 1 + size] - second[1 : 1 + size]
     covariance = (first[1 + size :] + second[1 + size :]).reshape(size, size) / 2.0
@@ -124,7 +127,7 @@ def similarity(first: SpeakerEmbedding, second: SpeakerEmbedding) -> float:
 
 @dataclass(frozen=True)
 class TintVoice(Voice):
-    """A voice of `VoiceTint`: a profile to colour toward, or none (then it is neutral)."""
+    """A voice of `VoiceTint`. Without a profile it is neutral."""
 
     profile: Profile | None = field(default=None, compare=False)
     _packed: bytes = field(default=b"", init=False, repr=False)
@@ -138,7 +141,7 @@ class TintVoice(Voice):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "TintVoice":
-        """Return the voice that `to_bytes` wrote. Raises ValueError for anything else."""
+        """Return the voice that `to_bytes` wrote. Raises ValueError for any other bytes."""
         head, _, packed = data.partition(b"\n")
         try:
             fields = json.loads(head)
@@ -150,8 +153,11 @@ class TintVoice(Voice):
 
 @dataclass(frozen=True, eq=False)
 class _Frames:
-    """Speech taken apart, one row per frame of 5 ms: F0 in Hz (0 where unvoiced), power envelope and aperiodicity
-    (each frames x 513), mel-cepstra (frames x 80), and which frames hold voiced and unvoiced speech."""
+    """Analysed speech, one row per frame of 5 ms.
+
+    `f0` (frames,) is in Hz, 0 where unvoiced; `envelope` (power) and `aperiodicity` are (frames, 513), the mel-cepstra
+    (frames, 80); `voiced` and `unvoiced` mark the frames with voiced and unvoiced speech.
+    """
 
     f0: Array
     envelope: Array
@@ -162,19 +168,22 @@ class _Frames:
 
 
 class VoiceTint:
-    """WORLD, loaded once. Thread-safe: it holds no state, and its native calls let other threads run.
+    """Tints speech with WORLD. Thread-safe: it holds no state, and its native calls release the GIL.
 
-    Raises ImportError when pyworld is not installed.
+    Raises ImportError when pyworld is not installed. Example:
+
+        tint = VoiceTint()
+        tinted = tint.apply(speech, source=tint.profile(speech, clean=True), target=tint.profile(reference))
     """
 
     def __init__(self) -> None:
         self._world = _import_pyworld()
 
     def profile(self, speech: Audio, *, clean: bool = False) -> Profile | None:
-        """Return the profile of `speech` (any rate), or None when under 0.15 s of it is voiced.
+        """Return the profile of `speech` (any rate), or None when less than 0.15 s of it is voiced.
 
-        `clean` is for synthetic speech: its pitch is followed with Harvest, which is slower and misses less, but
-        takes the hum of a room for a voice.
+        `clean` is for synthetic speech: Harvest then follows its pitch, which is slower and misses less, but takes the
+        hum of a room for a voice.
         """
         frames = self._analyse(speech.resample(SAMPLE_RATE_HZ), clean)
         voiced = _describe(frames.cepstra, frames.voiced)
@@ -190,9 +199,9 @@ class VoiceTint:
         )
 
     def apply(self, speech: Audio, source: Profile, target: Profile) -> Audio:
-        """Return `speech` (any rate), whose speaker is `source`, coloured toward `target`: 16 kHz, same length.
+        """Return `speech` (any rate) with its speaker's profile `source` mapped to `target`: 16 kHz, same length.
 
-        Deterministic. The level is not set here.
+        Deterministic. The caller sets the level.
         """
         speech = speech.resample(SAMPLE_RATE_HZ)
         if len(speech.samples) < SAMPLE_RATE_HZ // 20:
@@ -216,7 +225,7 @@ class VoiceTint:
             f0 = world.stonemask(x, f0, times, SAMPLE_RATE_HZ)
         envelope = world.cheaptrick(x, f0, times, SAMPLE_RATE_HZ, fft_size=_FFT_SIZE)
         aperiodicity = world.d4c(x, f0, times, SAMPLE_RATE_HZ, fft_size=_FFT_SIZE)
-        log_mel = _to_mel(np.log(envelope + 1e-10))
+        log_mel = _interpolate(np.log(envelope + 1e-10), *_frequencies())
         loudness_db = 10.0 * np.log10(np.exp(log_mel).mean(axis=1))
         active = loudness_db > np.percentile(loudness_db, 97) - _ACTIVE_RANGE_DB
         cepstra = scipy.fft.dct(log_mel, norm="ortho", axis=1)
@@ -224,9 +233,9 @@ class VoiceTint:
 
 
 def _map_f0(f0: Array, source: Profile, target: Profile) -> Array:
-    """Shift and stretch log-F0 from the source's mean and spread to the target's."""
+    """Map log-F0 from the source's mean and spread to the target's."""
     voiced = f0 > 0
-    stretch = np.clip(target.f0_spread / max(source.f0_spread, 1e-3), 0.7, 1.5)  # tones must stay tones
+    stretch = np.clip(target.f0_spread / max(source.f0_spread, 1e-3), 0.7, 1.5)  # beyond it Mandarin's tones are lost
     mapped = np.zeros_like(f0)
     log_f0 = (np.log(f0[voiced]) - source.f0_mean) * stretch + target.f0_mean
     mapped[voiced] = np.exp(log_f0).clip(_F0_FLOOR_HZ, _F0_CEILING_HZ)
@@ -234,23 +243,24 @@ def _map_f0(f0: Array, source: Profile, target: Profile) -> Array:
 
 
 def _map_envelope(frames: _Frames, source: Profile, target: Profile) -> Array:
-    """Filter each frame's envelope by the difference that the map makes to its cepstra; its energy is kept."""
+    """Filter each frame's envelope by the change of its cepstra; the frame keeps its energy."""
     change = _cepstral_change(frames.cepstra, source.voiced, target.voiced)
     if source.unvoiced is not None and target.unvoiced is not None:
         unvoiced = _cepstral_change(frames.cepstra, source.unvoiced, target.unvoiced)
-        # Crossfaded over some 20 ms, since a switch from frame to frame would click.
+        # A crossfade over some 20 ms: a switch from frame to frame would click.
         share = scipy.ndimage.gaussian_filter1d((frames.f0 > 0).astype(np.float64), sigma=2)[:, None]
         change = share * change + (1.0 - share) * unvoiced
     padded = np.zeros_like(frames.cepstra)
     padded[:, :_CEPSTRA] = change
-    gain = _from_mel(scipy.fft.idct(padded, norm="ortho", axis=1)).clip(-7.0, 7.0)
+    bins_hz, mel_hz = _frequencies()
+    gain = _interpolate(scipy.fft.idct(padded, norm="ortho", axis=1), mel_hz, bins_hz).clip(-7.0, 7.0)
     envelope = frames.envelope * np.exp(gain)
     envelope *= (frames.envelope.sum(axis=1) / envelope.sum(axis=1))[:, None]
     return np.ascontiguousarray(envelope)
 
 
 def _cepstral_change(cepstra: Array, source: FrameClass, target: FrameClass) -> Array:
-    """Return what to add to the first 24 cepstra (frames x 24; loudness, the first, is left alone)."""
+    """Return the change of the first 24 cepstra, shape (frames, 24); that of loudness, the first, is 0."""
     matrix = _transport(source, target) - np.eye(_CEPSTRA - 1)
     change = np.zeros((len(cepstra), _CEPSTRA))
     change[:, 1:] = (cepstra[:, 1:_CEPSTRA] - source.mean[1:]) @ matrix.T + (target.mean - source.mean)[1:]
@@ -258,7 +268,7 @@ def _cepstral_change(cepstra: Array, source: FrameClass, target: FrameClass) -> 
 
 
 def _transport(source: FrameClass, target: FrameClass) -> Array:
-    """Return the matrix that carries one Gaussian to another at the least cost: A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2."""
+    """Return the matrix that maps one Gaussian to another at the least cost: A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2."""
     shrink = _SHRINK if target.frames > _FEW_FRAMES else _SHRINK_FEW
     a, b = (_shrunk(kind.covariance, shrink) for kind in (source, target))
     root, inverse = _power(a, 0.5), _power(a, -0.5)
@@ -266,7 +276,7 @@ def _transport(source: FrameClass, target: FrameClass) -> Array:
 
 
 def _shrunk(covariance: Array, shrink: float) -> Array:
-    """Pull a covariance toward its diagonal: the rest of it is uncertain when it comes from few frames."""
+    """Shrink a covariance toward its diagonal: few frames leave the other entries uncertain."""
     diagonal = np.diag(np.diag(covariance))
     return (1.0 - shrink) * covariance + shrink * diagonal + 1e-4 * np.eye(len(covariance))
 
@@ -313,26 +323,16 @@ def _frequencies() -> tuple[Array, Array]:
     return np.linspace(0.0, SAMPLE_RATE_HZ / 2, _BINS), mel_hz
 
 
-def _to_mel(rows: Array) -> Array:
-    bins_hz, mel_hz = _frequencies()
-    return _interpolate(rows, bins_hz, mel_hz)
-
-
-def _from_mel(rows: Array) -> Array:
-    bins_hz, mel_hz = _frequencies()
-    return _interpolate(rows, mel_hz, bins_hz)
-
-
-def _interpolate(rows: Array, have_hz: Array, want_hz: Array) -> Array:
-    """Return each row, known at `have_hz`, linearly interpolated at `want_hz`."""
-    right = np.searchsorted(have_hz, want_hz).clip(1, len(have_hz) - 1)
-    weight = ((want_hz - have_hz[right - 1]) / (have_hz[right] - have_hz[right - 1])).clip(0.0, 1.0)
+def _interpolate(rows: Array, known_hz: Array, result_hz: Array) -> Array:
+    """Return each row, whose values are at `known_hz`, interpolated linearly at `result_hz`."""
+    right = np.searchsorted(known_hz, result_hz).clip(1, len(known_hz) - 1)
+    weight = ((result_hz - known_hz[right - 1]) / (known_hz[right] - known_hz[right - 1])).clip(0.0, 1.0)
     mixed: Array = rows[:, right - 1] * (1.0 - weight) + rows[:, right] * weight
     return mixed
 
 
 def _import_pyworld() -> Any:
-    """Import pyworld. It asks pkg_resources for its own version; newer setuptools lack it and older ones warn of it."""
+    """Import pyworld, which needs pkg_resources for its own version: new setuptools lack it, old ones warn of it."""
     stand_in = types.ModuleType("pkg_resources")
     stand_in.get_distribution = lambda name: types.SimpleNamespace(version="")  # type: ignore[attr-defined]
     is_needed = "pkg_resources" not in sys.modules

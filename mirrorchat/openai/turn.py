@@ -29,7 +29,6 @@ def admitted(*, turns: float = 1.0) -> Iterator[Slot]:
 
     `turns`: how many times the time of a turn the work may take.
     """
-    request_record().watch = Stopwatch()
     with acquire_slot(Context.after(turns * runtime().settings.turn_deadline_s)) as slot:
         try:
             yield slot
@@ -39,10 +38,8 @@ def admitted(*, turns: float = 1.0) -> Iterator[Slot]:
 
 
 def watch() -> Stopwatch:
-    """Return the present request's stopwatch. Called after `admitted`."""
-    kept = request_record().watch
-    assert kept is not None, "admitted() sets it"
-    return kept
+    """Return the present request's stopwatch."""
+    return request_record().watch
 
 
 def uploaded(*names: str) -> bytes:
@@ -69,7 +66,7 @@ def streamed_turn(slot: Slot, events: Generator[Item]) -> StreamedTurn[Item]:
         finally:
             slot.release_early()
 
-    return StreamedTurn(last(), slot, watch(), request_record())
+    return StreamedTurn(last(), slot)
 
 
 def spoken_turn(texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot) -> StreamedTurn[Event]:

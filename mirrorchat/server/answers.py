@@ -1,7 +1,7 @@
-"""How an answer is sent: which form the caller asked for, what its headers say, and answers that are sent whole."""
+"""The format of an answer that the caller asked for, the headers of an answer, and answers that are sent whole."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -12,62 +12,41 @@ from mirrorchat.engines import EngineInfo, Voice
 from mirrorchat.errors import InvalidField
 from mirrorchat.pipeline import Question
 from mirrorchat.turn.events import Timings
-from mirrorchat.turn.reader import Answer
+from mirrorchat.turn.reader import Answer, AnswerReader
 from mirrorchat.turn.reference import ReferenceQuality
 
 HEADER_TEXT_BYTES = 1500  # of percent-encoded text: a Chinese character takes 9
-TEXT_GIVEN = EngineInfo("none", "text-given", "")  # what "recognized" a question whose words came with it
+TEXT_GIVEN = EngineInfo("none", "text-given", "")  # in place of the recognizer where the request holds the text
 
-# What `response_format` may say, and the form it means.
+# The values of the field `response_format`, and the format that each one means.
 WHOLE_FORMATS = {"wav": "wav", "json": "json"}
 STREAMED_FORMATS = {
-    "wav": "wav",
-    "opus": "opus",
-    "ogg": "opus",
-    "mp3": "mp3",
-    "pcm": "pcm",
-    "sse": "sse",
-    "events": "sse",
-}
+    "wav": "wav", "opus": "opus", "ogg": "opus", "mp3": "mp3", "pcm": "pcm", "sse": "sse", "events": "sse",
+}  # fmt: skip
 STREAMED_TYPES = {
-    "audio/wav": "wav",
-    "audio/x-wav": "wav",
-    "audio/ogg": "opus",
-    "audio/mpeg": "mp3",
-    "audio/pcm": "pcm",
+    "audio/wav": "wav", "audio/x-wav": "wav", "audio/ogg": "opus", "audio/mpeg": "mp3", "audio/pcm": "pcm",
     "text/event-stream": "sse",
-}
+}  # fmt: skip
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
 class RequestedFormat:
-    """The form in which a caller wants its answer: a value of WHOLE_FORMATS or, with `stream`, of STREAMED_FORMATS."""
+    """The format that a caller asks for: a value of WHOLE_FORMATS or, with `stream`, of STREAMED_FORMATS."""
 
     stream: bool
     format: str
 
 
-@dataclass(frozen=True)
-class AnswerMetadata:
-    """What is known of an answer when its headers are sent. `whole`: `reply` is all of it."""
-
-    transcript: str
-    reply: str
-    whole: bool
-    voice: Voice
-    timings: Timings
-
-
 def requested_format(request: Request) -> RequestedFormat:
-    """Return what the fields `stream` and `response_format` ask for, or else the header Accept, or else a wav.
+    """Return the format that the fields `stream` and `response_format` or else the header Accept name, or else wav.
 
-    Raises InvalidField for a field that says something else.
+    Raises InvalidField for any other value of the fields.
     """
-    given = request.form.get("stream", "false").strip().lower()
-    if given not in FLAGS:
+    flag = request.form.get("stream", "false").strip().lower()
+    if flag not in FLAGS:
         raise InvalidField("stream must be true or false", param="stream")
-    stream = FLAGS[given]
+    stream = FLAGS[flag]
     if "response_format" in request.form:
         return RequestedFormat(stream, _named_format(request.form["response_format"].strip().lower(), stream))
     return RequestedFormat(stream, _accepted_stream(request) if stream else _accepted_whole(request))
@@ -87,14 +66,14 @@ def _accepted_whole(request: Request) -> str:
 
 
 def _accepted_stream(request: Request) -> str:
-    """Return the form of the best type in Accept that can be made; types count without their parameters."""
+    """Return the format of the best known type in Accept; parameters of types do not count."""
     ranges = sorted(request.accept_mimetypes, key=lambda accepted: -accepted[1])
     names = [name.partition(";")[0].strip().lower() for name, quality in ranges if quality > 0]
     return next((STREAMED_TYPES[name] for name in names if name in STREAMED_TYPES), "wav")
 
 
 def engines_used(question: Question, infos: Mapping[str, EngineInfo]) -> dict[str, EngineInfo]:
-    """Return what answers `question` at each stage; `infos` are those of Engines.infos."""
+    """Return the engine of each stage that answers `question`; `infos` are those of Engines.infos."""
     return {
         "recognizer": TEXT_GIVEN if question.text else infos[f"recognizer.{question.language.code}"],
         "chat": infos["chat"],
@@ -103,14 +82,14 @@ def engines_used(question: Question, infos: Mapping[str, EngineInfo]) -> dict[st
 
 
 def engine_label(info: EngineInfo) -> str:
-    """Return `name/model on device`, or less where a part says nothing."""
+    """Return `name/model on device`, or `name/model` for an engine without a device."""
     return f"{info.name}/{info.model}" + (f" on {info.device}" if info.device else "")
 
 
 def whole_answer(
     requested: RequestedFormat, answer: Answer, used: Mapping[str, EngineInfo], session_id: str
 ) -> Response:
-    """Return `answer` as one exact wav, or as JSON that holds it."""
+    """Return `answer` as one wav, or as JSON that holds the wav."""
     assert answer.quality is not None, "an answer to a question has the quality of its reference"
     wav = encode_wav(answer.audio)
     if requested.format == "json":
@@ -119,7 +98,7 @@ def whole_answer(
         response = Response(wav, mimetype="audio/wav")
         response.headers["Content-Disposition"] = "attachment; filename=response.wav"
     describe_engines(response, used)
-    describe(response, AnswerMetadata(answer.transcript, answer.reply, True, answer.voice, answer.timings))
+    describe(response, answer, answer.timings, whole=True)
     return response
 
 
@@ -135,18 +114,14 @@ def _json_answer(answer: Answer, wav: bytes, used: Mapping[str, EngineInfo]) -> 
 
 
 def session_json(session_id: str, quality: ReferenceQuality) -> dict[str, object]:
-    """Name the session, and what was heard of the voice that it keeps."""
-    return {"session_id": session_id, "reference": _reference_json(quality)}
-
-
-def _reference_json(quality: ReferenceQuality) -> dict[str, object]:
-    """Return `quality` as an answer says it."""
-    return {
+    """Return the session's id and the quality of its speaker reference, for the JSON of an answer."""
+    reference = {
         "speech_s": round(quality.speech_s, 2),
         "snr_db": None if quality.snr_db is None else round(quality.snr_db, 1),
         "clipped": round(quality.clipped, 4),
         "second_speaker": quality.second_speaker,
     }
+    return {"session_id": session_id, "reference": reference}
 
 
 def voice_label(voice: Voice) -> str:
@@ -169,34 +144,34 @@ def timings_json(timings: Timings) -> dict[str, float]:
 def describe_engines(response: Response, used: Mapping[str, EngineInfo]) -> None:
     """Name the engines in the headers of `response`."""
     engines = ", ".join(f"{stage}={engine_label(info)}" for stage, info in used.items())
-    # a chat model may have a name in any letters; headers have ASCII only
+    # A chat model's name may hold any character; headers hold ASCII only.
     response.headers["X-MirrorChat-Engines"] = engines.encode("ascii", "replace").decode()
 
 
-def describe(response: Response, metadata: AnswerMetadata) -> None:
-    """Put `metadata` into the headers of `response`; X-MirrorChat-Cut names the texts that are not there in full."""
-    response.headers["X-MirrorChat-Voice"] = voice_label(metadata.voice)
+def describe(response: Response, answer: Answer | AnswerReader, timings: Timings, *, whole: bool) -> None:
+    """Set the headers of `response` that describe the answer.
+
+    `whole` tells whether the answer's reply is complete. X-MirrorChat-Cut names the headers with incomplete texts.
+    """
+    response.headers["X-MirrorChat-Voice"] = voice_label(answer.voice)
     response.headers["Server-Timing"] = ", ".join(
-        f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in metadata.timings.seconds.items()
+        f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in timings.seconds.items()
     )
-    cut: Sequence[str] = [
-        name
-        for name, text, whole in (("Transcript", metadata.transcript, True), ("Reply", metadata.reply, metadata.whole))
-        if not _put_text(response, name, text) or not whole
-    ]
+    fits = {name: _put_text(response, name, getattr(answer, name.lower())) for name in ("Transcript", "Reply")}
+    cut = [name.lower() for name, fit in fits.items() if not fit or (name == "Reply" and not whole)]
     if cut:
-        response.headers["X-MirrorChat-Cut"] = ", ".join(name.lower() for name in cut)
+        response.headers["X-MirrorChat-Cut"] = ", ".join(cut)
 
 
 def _put_text(response: Response, name: str, text: str) -> bool:
-    """Put `text` into the header of `name`; return whether there was room for all of it."""
+    """Set the text header `name`; return whether all of `text` fits into it."""
     encoded = _encode_for_header(text)
     response.headers[f"X-MirrorChat-{name}"] = encoded
     return len(encoded) == len(quote(text, safe=""))
 
 
 def _encode_for_header(text: str) -> str:
-    """Return `text` percent-encoded, cut after a whole character to HEADER_TEXT_BYTES."""
+    """Return `text` percent-encoded, at most HEADER_TEXT_BYTES, cut after a whole character."""
     encoded: list[str] = []
     size = 0
     for character in text:

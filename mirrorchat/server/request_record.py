@@ -1,4 +1,4 @@
-"""What is kept of one request, sizes and times only: a line of the log and the metrics, both written at its end."""
+"""The record of one request: sizes and times only. Its end writes a line of the log and updates the metrics."""
 
 import logging
 import threading
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from mirrorchat.errors import ClientGone, MirrorChatError
 from mirrorchat.server.metrics import Metrics, Observed
 from mirrorchat.server.socket_watch import CallerSocket
-from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
@@ -17,10 +16,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class RequestRecord:
-    """One request, from its arrival on. Filled in as it goes; `end` writes it, once.
+    """One request, from its arrival on. The request's stages fill it in, and `end` writes it, once.
 
-    `route` is the endpoint's name. `status` is the HTTP status: that of a stream is sent before its outcome is known.
-    `bytes_out` counts the body.
+    `route` is the endpoint's name. `status` is the HTTP status, which a stream sends before its outcome is known.
+    `bytes_out` counts the body. `queue_s` is the time in the queue, None until the turn is admitted.
     """
 
     metrics: Metrics
@@ -31,31 +30,23 @@ class RequestRecord:
     status: int = 0
     bytes_out: int = 0
     audio_in_s: float = 0.0
-    watch: Stopwatch | None = None
+    watch: Stopwatch = field(default_factory=Stopwatch)
     caller: CallerSocket | None = None
     queue_s: float | None = None
     outcome: str = ""
-    note: str = ""  # a further word about the outcome, of ours
+    note: str = ""  # a further word about the outcome
     _started: float = field(default_factory=time.monotonic)
     _ended: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def admitted(self, slot: Slot) -> None:
-        """Note how long the caller waited for its turn."""
-        self.queue_s = slot.waited_s
-
-    def failed(self, error: MirrorChatError) -> None:
-        """Note what ended the request; the first error counts."""
-        self.outcome = self.outcome or error.code
-
-    def succeeded(self) -> None:
-        """Note that a stream got to its end."""
-        self.outcome = self.outcome or "ok"
+    def finished(self, error: MirrorChatError | None = None) -> None:
+        """Set the outcome: the code of `error`, or "ok". The first call counts."""
+        self.outcome = self.outcome or (error.code if error else "ok")
 
     def end(self) -> None:
-        """Write the line and count the request, the first time it is called.
+        """Write the line and count the request, at the first call.
 
-        A request with neither `failed` nor `succeeded` before is one whose caller left in the middle of its stream.
+        A caller who hangs up in the middle of a stream leaves it without an outcome.
         """
         with self._lock:
             if self._ended:
@@ -74,15 +65,15 @@ class RequestRecord:
             route=self.route,
             outcome=self.outcome,
             total_s=time.monotonic() - self._started,
-            stages_s={name: s for name, s in watch.timings().seconds.items() if name != "total"} if watch else {},
+            stages_s={name: s for name, s in watch.timings().seconds.items() if name != "total"},
             queue_s=self.queue_s,
-            first_audio_s=watch.first_audio_s if watch else None,
+            first_audio_s=watch.first_audio_s,
             audio_in_s=self.audio_in_s,
-            audio_out_s=watch.speech_s if watch else 0.0,
+            audio_out_s=watch.speech_s,
         )
 
     def _line(self, seen: Observed) -> str:
-        """Return `key=value` pairs; a key is left out where the request did not get so far."""
+        """Return `key=value` pairs, without those of stages that the request did not reach."""
         pairs: dict[str, object] = {
             "request": self.request_id,
             "method": self.method,
@@ -96,6 +87,6 @@ class RequestRecord:
         }
         times = {"queue": seen.queue_s, **seen.stages_s, "first_audio": seen.first_audio_s}
         pairs |= {f"{name}_ms": round(1000 * s) for name, s in times.items() if s is not None}
-        if self.watch is not None:
+        if self.queue_s is not None:
             pairs |= {"audio_in_s": f"{seen.audio_in_s:.2f}", "audio_out_s": f"{seen.audio_out_s:.2f}"}
         return " ".join(f"{key}={value}" for key, value in pairs.items())

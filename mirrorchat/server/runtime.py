@@ -1,4 +1,4 @@
-"""What one server process holds, and how a request finds it: settings, admission, sessions, the loaded engines."""
+"""The state of one server process (settings, admission, sessions, engines), and the functions that find it."""
 
 import logging
 import os
@@ -22,14 +22,14 @@ from mirrorchat.turn.enrolled_voices import EnrolledVoices
 from mirrorchat.turn.sessions import Sessions
 
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
-LOADER = "load-engines"  # the name of the thread that does
+LOADER = "load-engines"  # the name of the loading thread
 EXTENSION = "mirrorchat"  # where the app keeps its Runtime
 
 _log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """What one server process holds: its settings, who may acquire_slot, and the engines once they are loaded."""
+    """The state of one server process: its settings, its admission, its sessions, and the engines once loaded."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -42,12 +42,14 @@ class Runtime:
         self._pipeline: Pipeline | None = None
         self._loaded = threading.Event()
         self._closed = False
-        self._lock = threading.Lock()  # of the two together: what is loaded after close() is freed at once
+        self._lock = (
+            threading.Lock()
+        )  # of `_closed` and `_pipeline`: engines that load after close() are freed
         threading.Thread(target=self._load, name=LOADER, daemon=True).start()
 
     @property
     def pipeline(self) -> Pipeline:
-        """Return the pipeline. Raises NotReady until every engine is loaded, and when one has failed for good."""
+        """Return the pipeline. Raises NotReady until every engine is loaded, and when an engine has failed for good."""
         if self._pipeline is None:
             raise NotReady("the engines are still loading", retry_after_s=5)
         self._pipeline.engines.check_ready()
@@ -58,15 +60,15 @@ class Runtime:
         return self._loaded.wait(timeout_s)
 
     def stop_admission(self) -> None:
-        """Admit nobody any more; who waits is told so, what runs goes on."""
+        """Reject new and queued turns; running turns go on."""
         self.admission.stop_admission(shutting_down())
 
     def end_turns(self) -> None:
-        """Admit nobody any more and end each running turn with an error of ours."""
+        """Reject new and queued turns, and end each running turn with ShuttingDown."""
         self.admission.end_all(shutting_down())
 
     def close(self) -> None:
-        """End what runs and free the engines, those too that are still loading."""
+        """End the running turns and free the engines, even those that are still loading."""
         self.end_turns()
         self.sessions.close()
         self.sockets.close()
@@ -102,7 +104,7 @@ class Runtime:
 
 
 def _cannot_start(error: Exception) -> None:
-    """Say why, and end the process: without engines it is of no use."""
+    """Log the reason and end the process, which is of no use without engines."""
     if isinstance(error, ConfigurationError | ModelNotInstalled):
         reason = error.message
     else:
@@ -118,22 +120,22 @@ def runtime() -> Runtime:
 
 
 def request_record() -> RequestRecord:
-    """Return the record of the request that this thread handles; a stream must take it before it begins."""
+    """Return the record of the present request. A response's body has no request: it must get the record before."""
     return cast(RequestRecord, g.record)
 
 
 def acquire_slot(context: Context) -> Slot:
     """Wait for a slot for the present request. From now on a hang-up cancels `context`.
 
-    Raises what `Admission.acquire` does.
+    Raises the same as `Admission.acquire`.
     """
     record = request_record()
     record.caller = runtime().sockets.watch(request.environ, context)
     slot = runtime().admission.acquire(context, tenant=g.tenant, subject=g.subject)
-    record.admitted(slot)
+    record.queue_s = slot.waited_s
     return slot
 
 
 def shutting_down() -> ShuttingDown:
-    """Return the error of who asks while the server is being stopped."""
+    """Return the error for a request that arrives while the server is being stopped."""
     return ShuttingDown("the server is being stopped; ask again in a moment", retry_after_s=SHUTDOWN_RETRY_S)

@@ -1,7 +1,12 @@
 """Answers that are sent while they are spoken: as one stream of audio, or as server-sent events.
 
-The engines never wait for the caller to read. A turn releases its slot as soon as they have done their part; what is
-left to send then is in memory (bounded by turn.answer.UNHEARD_LIMIT_S), and a caller who does not fetch it is cut off.
+The engines never wait until the caller reads. A turn releases its slot as soon as the engines have finished; the rest
+of the answer is then in memory (turn.answer.UNHEARD_LIMIT_S bounds it), and the connection of a caller who does not
+read it is closed. Example:
+
+    turn = StreamedTurn(pipeline.run_turn(question, slot, watch=watch), slot, session=session)
+    with turn.freed_on_error():
+        response, reader = audio_stream(turn, ENCODERS["wav"])  # the response frees the turn from here on
 """
 
 import base64
@@ -17,9 +22,8 @@ from mirrorchat.audio.encoders import ENCODERS, Encoder
 from mirrorchat.audio.samples import Audio, Samples, pcm16_bytes
 from mirrorchat.engines import EngineInfo, Transcript
 from mirrorchat.errors import ClientGone, MirrorChatError, as_mirrorchat_error
-from mirrorchat.pipeline import Pipeline, Question
+from mirrorchat.pipeline import Question
 from mirrorchat.server.answers import (
-    AnswerMetadata,
     RequestedFormat,
     describe,
     describe_engines,
@@ -29,7 +33,7 @@ from mirrorchat.server.answers import (
     timings_json,
     voice_json,
 )
-from mirrorchat.server.request_record import RequestRecord
+from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import (
     Done,
@@ -44,44 +48,34 @@ from mirrorchat.turn.events import (
 )
 from mirrorchat.turn.reader import AnswerReader
 from mirrorchat.turn.sessions import Session
-from mirrorchat.turn.stopwatch import Stopwatch
 
-WRITE_BYTES = 65_536  # in one write, which has SEND_DEADLINE_S: 1.4 s of wav
-GREETING = b": MirrorChat\n\n"  # a comment: sends the headers off before there is anything to say
+WRITE_BYTES = 65_536  # of one write, which must end within SEND_DEADLINE_S: 1.4 s of wav
+GREETING = b": MirrorChat\n\n"  # a comment that sends the headers before the first event
 KEEP_ALIVE = b": still working\n\n"
 
-Item = TypeVar("Item")  # what a turn yields
+Item = TypeVar("Item")  # of a turn: an event, a chunk or a text
 
 
 class BrokenOff(ConnectionResetError):
-    """Ends a transfer without its terminating chunk: servers take it for a lost connection, and close theirs."""
+    """Ends a transfer without its terminating chunk: the server handles it as a lost connection."""
 
     def __init__(self) -> None:
         super().__init__(errno.ECONNRESET, "the answer broke off")
 
 
 class StreamedTurn(Generic[Item]):
-    """One turn that is being sent. It holds its slot and its `events` until it is freed."""
+    """The present request's turn while its `events` are sent. It holds its slot and its session until it is freed."""
 
-    def __init__(
-        self,
-        events: Generator[Item],
-        slot: Slot,
-        watch: Stopwatch,
-        record: RequestRecord,
-        *,
-        session: Session | None = None,
-    ) -> None:
+    def __init__(self, events: Generator[Item], slot: Slot, session: Session | None = None) -> None:
         self.events = events
-        self.watch = watch
         self.session = session
-        self._record = record
+        self._record = request_record()
         self._context = slot.context
         slot.hold()
         self._slot: Slot | None = slot
 
     def send(self, data: bytes) -> Iterator[bytes]:
-        """Yield `data` in pieces, each of which the caller must take in time."""
+        """Yield `data` in pieces, each of which the caller must read in time."""
         caller = self._record.caller
         for start in range(0, len(data), WRITE_BYTES):
             piece = data[start : start + WRITE_BYTES]
@@ -93,31 +87,28 @@ class StreamedTurn(Generic[Item]):
             self._record.bytes_out += len(piece)
 
     def heard(self) -> None:
-        """Note that the caller has some of the answer: it is not started over from here on."""
+        """Note that the caller gets a part of the answer, which cannot start over from now on."""
         self._context.heard = True
 
     def release_slot(self) -> None:
-        """Release the slot: the helpers alone hold it from here on, so that a slow reader does not."""
+        """Stop holding the slot, so that a slow reader does not occupy it; only the helpers still hold it."""
         if self._slot is not None:
             self._slot.release()
             self._slot = None
 
     def ended(self, reason: MirrorChatError | None = None) -> None:
-        """Note how the turn ended; the first note counts."""
-        if reason is None:
-            self._record.succeeded()
-        else:
-            self._record.failed(reason)
+        """Note the end of the turn, with the error that ended it, if any. The first call counts."""
+        self._record.finished(reason)
 
     def free(self) -> None:
-        """End whatever still runs for the turn and free its slot."""
+        """End the turn's work, close its session, and release its slot."""
         self.events.close()
         if self.session is not None:
             self.session.close()
         self.release_slot()
 
     def close(self) -> None:
-        """Free the turn: for the caller the response is over, however that came about."""
+        """Free the turn at the end of its response, whatever ended it."""
         self.free()
         self.ended(ClientGone("the answer was not read"))
         if self._record.caller is not None and self._record.caller.expired:
@@ -125,7 +116,7 @@ class StreamedTurn(Generic[Item]):
 
     @contextmanager
     def freed_on_error(self) -> Iterator[None]:
-        """Free the turn when the block raises: then there is no response that would."""
+        """Free the turn when the block raises: then no response will do it."""
         try:
             yield
         except BaseException:
@@ -133,38 +124,30 @@ class StreamedTurn(Generic[Item]):
             raise
 
 
-def stream_answer(
-    requested: RequestedFormat,
-    question: Question,
-    slot: Slot,
-    *,
-    pipeline: Pipeline,
-    watch: Stopwatch,
-    record: RequestRecord,
-) -> Response:
-    """Return the answer to `question` as a response that is made while it is sent; it holds `slot` by itself.
+def stream_answer(requested: RequestedFormat, question: Question, slot: Slot) -> Response:
+    """Return a response that sends the answer to `question` while it is spoken; the response holds `slot`, too.
 
-    Audio is returned once its first piece exists: raises what ends the turn before. Events are returned at once.
+    A stream of audio is returned when its first piece exists; the error of a turn that ends before is raised. A stream
+    of events is returned at once.
     """
-    events = pipeline.run_turn(question, slot, watch=watch)
-    turn = StreamedTurn(events, slot, watch, record, session=question.session)
+    pipeline, watch = runtime().pipeline, request_record().watch
+    turn = StreamedTurn(pipeline.run_turn(question, slot, watch=watch), slot, question.session)
     used = engines_used(question, pipeline.engines.infos())
     with turn.freed_on_error():
         if requested.format == "sse":
-            turn.heard()  # of its text
+            turn.heard()  # the caller gets the text at once
             response = event_stream(turn, _events(turn, used), lambda reason: _sse("error", reason.body()))
         else:
             response, reader = audio_stream(turn, ENCODERS[requested.format])
-            timings = watch.timings()
-            describe(response, AnswerMetadata(reader.transcript, reader.reply, False, reader.voice, timings))
+            describe(response, reader, watch.timings(), whole=False)
         describe_engines(response, used)
         return response
 
 
 def _sent(turn: StreamedTurn[Item], body: Iterator[bytes], content_type: str) -> Response:
-    """Return the response that sends `turn` and frees it when it is over, also when nobody ever reads the body."""
+    """Return the response that sends `body` and frees `turn` at its end, even if nobody reads the body."""
     response = Response(body, content_type=content_type)
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would hold small pieces back
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would delay small pieces
     response.call_on_close(turn.close)
     return response
 
@@ -173,9 +156,9 @@ def _sent(turn: StreamedTurn[Item], body: Iterator[bytes], content_type: str) ->
 
 
 def audio_stream(turn: StreamedTurn[Event], encoder_at: Callable[[int], Encoder]) -> tuple[Response, AnswerReader]:
-    """Return the speech of `turn` as one stream of audio, and the reader that knows what came before it.
+    """Return a response with the speech of `turn`, and the reader with the transcript, voice and text so far.
 
-    `encoder_at` makes the encoder for a sample rate. Raises what ends the turn before the first audio.
+    `encoder_at` makes the encoder for a sample rate. Raises the error that ends the turn before the first audio.
     """
     reader, first = first_audio(turn)
     encoder = encoder_at(first.sample_rate)
@@ -185,9 +168,10 @@ def audio_stream(turn: StreamedTurn[Event], encoder_at: Callable[[int], Encoder]
 
 
 def first_audio(turn: StreamedTurn[Event]) -> tuple[AnswerReader, Audio]:
-    """Read up to the first audio, and return it. Raises what ends the turn before.
+    """Read the events of `turn` up to the first audio. Return the reader and the audio.
 
-    From then on the answer counts as heard, and the helpers alone hold the turn's slot.
+    From then on the answer counts as heard, and only the helpers hold the turn's slot. Raises the error that ends the
+    turn before.
     """
     reader = AnswerReader(turn.events, whole=True)
     audio = reader.first_audio()
@@ -197,7 +181,7 @@ def first_audio(turn: StreamedTurn[Event]) -> tuple[AnswerReader, Audio]:
 
 
 def _audio_body(turn: StreamedTurn[Event], reader: AnswerReader, encoder: Encoder, first: Samples) -> Iterator[bytes]:
-    """Yield the answer's bytes. Raises BrokenOff at whatever is wrong: there is no other way to say it here."""
+    """Yield the answer's bytes. Raises BrokenOff for any error: a stream of audio cannot say it in another way."""
     try:
         yield from turn.send(encoder.start() + encoder.encode(first))
         for event in reader:
@@ -218,7 +202,7 @@ def _audio_body(turn: StreamedTurn[Event], reader: AnswerReader, encoder: Encode
 def event_stream(
     turn: StreamedTurn[Item], events: Iterator[bytes], as_event: Callable[[MirrorChatError], bytes]
 ) -> Response:
-    """Return `events` as server-sent events. What ends the turn becomes the last one, written by `as_event`."""
+    """Return a response with server-sent `events`. An error that ends the turn becomes the last one, by `as_event`."""
 
     def body() -> Iterator[bytes]:
         try:
@@ -234,7 +218,7 @@ def event_stream(
 
 
 def kept_alive(items: Iterable[Any], write: Callable[[Any], Iterator[bytes]]) -> Iterator[bytes]:
-    """Yield what `write` makes of each item, and comments that keep the connection alive."""
+    """Yield the bytes that `write` makes of each item, and comments that keep the connection alive."""
     for item in items:
         if isinstance(item, StillWorking | StartedOver):
             yield KEEP_ALIVE
@@ -243,7 +227,7 @@ def kept_alive(items: Iterable[Any], write: Callable[[Any], Iterator[bytes]]) ->
 
 
 def _events(turn: StreamedTurn[Event], used: Mapping[str, EngineInfo]) -> Iterator[bytes]:
-    """Yield the events of an answer as they are sent."""
+    """Yield the events of an answer as server-sent events."""
     reader = AnswerReader(turn.events, whole=False)
 
     def write(event: Event) -> Iterator[bytes]:
@@ -263,7 +247,7 @@ def _done(event: Done, reader: AnswerReader, turn: StreamedTurn[Event], used: Ma
 
 
 def _written(event: Event) -> bytes:
-    """Return one event as it is sent."""
+    """Return one event as a server-sent event."""
     match event:
         case Transcript(text=text, language=language):
             return _sse("transcript", {"text": text, "language": language})

@@ -225,12 +225,12 @@ def test_a_crash_while_hearing_costs_one_question(recognizer: EmbeddedRecognizer
     clip = say("en-us+klatt4", " ".join(SENTENCES))
     assert hear(recognizer, say("en-us+klatt4", "Hello."))
     pid = recognizer._workers.pids()[0]
-    workers = Path(f"/proc/{pid}/task/{pid}/children")
-    wait_until(lambda: not workers.read_text())  # the fork of the last question is gone
+    forks = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_until(lambda: not forks.read_text())  # the fork of the last question is gone
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(hear, recognizer, clip)
-        wait_until(workers.read_text)
-        os.kill(int(workers.read_text().split()[0]), signal.SIGSEGV)
+        wait_until(forks.read_text)
+        os.kill(int(forks.read_text().split()[0]), signal.SIGSEGV)
         with pytest.raises(RecognitionFailed, match="could not be recognized: pocketsphinx: it ended"):
             call.result(timeout=WAIT_S)
     assert hear(recognizer, say("en-us+klatt4", "Hello."))

@@ -49,7 +49,7 @@ def test_it_serves_from_any_folder_and_starts_anew_when_the_code_changes(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--host", "0.0.0.0"], "host 0.0.0.0 lets other machines in: set api_keys"),
+        (["--host", "0.0.0.0"], "host 0.0.0.0 lets other computers call: set api_keys"),
         (["--config", "/no/such/config.py"], "/no/such/config.py cannot be read"),
     ],
 )

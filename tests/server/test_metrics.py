@@ -25,7 +25,6 @@ from mirrorchat.server.metrics import Metrics, Observed
 from mirrorchat.server.runtime import request_record
 from mirrorchat.settings import Settings
 from mirrorchat.turn.admission import Admission
-from mirrorchat.turn.stopwatch import Stopwatch
 
 DASHBOARD = ROOT / "deploy" / "grafana-dashboard.json"
 SUFFIX = re.compile(r"_(bucket|sum|count)$")
@@ -159,17 +158,17 @@ def test_readiness_and_metrics_say_so_when_the_server_is_being_stopped(tmp_path:
 def stream(end: str) -> Response:
     """Answer with a stream as the real one does: what became of it is known at its end."""
     record = request_record()
-    record.watch = watch = Stopwatch()
+    watch = record.watch
 
     def events() -> Iterator[bytes]:
         yield b"one"
         watch.spoke(1.5)
         record.bytes_out += 3
         if end == "error":
-            record.failed(ShuttingDown("bye"))
-            record.failed(ServerBusy("later"))  # the first counts
+            record.finished(ShuttingDown("bye"))
+            record.finished(ServerBusy("later"))  # the first counts
         elif end == "whole":
-            record.succeeded()
+            record.finished()
         yield b"two"
 
     return Response(events())

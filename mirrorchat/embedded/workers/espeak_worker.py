@@ -1,8 +1,8 @@
-"""The eSpeak NG worker process (`python -m mirrorchat.embedded.workers.espeak_worker`): voice and text in, speech out.
+"""The eSpeak NG worker process (`python -m mirrorchat.embedded.workers.espeak_worker`) turns text into speech.
 
-eSpeak NG is a separate program under the GPL-3, reached through the shared library that espeakng-loader packs. Request
+eSpeak NG is a separate program under the GPL-3; the worker calls the shared library that espeakng-loader packs. Request
 body: `voice NUL text`, UTF-8. Answer body: `HEADER` (sample rate in Hz, length of the phonemes in bytes), the phonemes
-that were spoken (eSpeak mnemonics, ASCII), then 16-bit little-endian mono samples.
+of the speech (eSpeak mnemonics, ASCII), then 16-bit little-endian mono samples.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ def load() -> Callable[[bytes], bytes]:
     import espeakng_loader
 
     data = espeakng_loader.get_data_path()
-    os.chdir(os.path.dirname(data))  # eSpeak cuts data paths off at 160 characters: name it relative to here
+    os.chdir(os.path.dirname(data))  # eSpeak truncates data paths at 160 characters, so the path is relative
     library = ctypes.CDLL(os.path.abspath(espeakng_loader.get_library_path()))
     rate_hz = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, b".", _DONT_EXIT)
     if rate_hz <= 0:
@@ -64,8 +64,8 @@ def _speak(library: ctypes.CDLL, rate_hz: int, request: bytes) -> bytes:
     if library.espeak_Synth(text, len(text) + 1, 0, 1, 0, _CHARS_UTF8 | _PHONEMES, None, None) != 0:
         raise RuntimeError("eSpeak NG refused the text")
     library.espeak_Synchronize()
-    spelled = b" ".join(phonemes)
-    return HEADER.pack(rate_hz, len(spelled)) + spelled + b"".join(sound)
+    mnemonics = b" ".join(phonemes)
+    return HEADER.pack(rate_hz, len(mnemonics)) + mnemonics + b"".join(sound)
 
 
 if __name__ == "__main__":

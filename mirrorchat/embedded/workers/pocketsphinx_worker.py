@@ -1,8 +1,8 @@
-"""The pocketsphinx worker (`python -m mirrorchat.embedded.workers.pocketsphinx_worker`): 16 kHz samples in, words out.
+"""The pocketsphinx worker process (`python -m mirrorchat.embedded.workers.pocketsphinx_worker`) turns speech into text.
 
-It is a process of its own because pocketsphinx holds Python's global lock while it decodes: in the server, every other
-caller would stand still for a fifth of each question's length. Request body: 16-bit little-endian mono samples at
-16 kHz. Answer body: the best hypothesis, UTF-8, empty when there is none.
+It is a process of its own because pocketsphinx holds the GIL while it decodes: in the server's process, every other
+caller would wait for a fifth of each question's length. Request body: 16-bit little-endian mono samples at 16 kHz.
+Answer body: the best hypothesis, UTF-8, empty when there is none.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def load() -> Callable[[bytes], bytes]:
     """Load the English model inside the package; return the function that answers a request."""
     from pocketsphinx import Decoder
 
-    # "batch": the cepstral mean comes from the whole utterance; the default one carries over from the last utterance.
+    # "batch" takes the cepstral mean of the whole utterance; the default mode keeps that of the last utterance.
     decoder = Decoder(samprate=SAMPLE_RATE_HZ, cmn="batch", loglevel="FATAL")
 
     def recognize(samples: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""The child's side of a warm child process: read a request, answer it, end when standard input ends.
+"""The worker process's side: it reads a request, answers it, and ends when its standard input ends.
 
 Frames: a request is `REQUEST` (length in bytes, limit in milliseconds) and its body; an answer is `ANSWER` (1 = done or
-0 = failed, length in bytes) and its body. The first answer comes unasked, once the library is loaded. This module
-imports the standard library only, so that a child starts in a moment and holds nothing but its own library.
+0 = failed, length in bytes) and its body. The worker sends a first answer without a request as soon as its library is
+loaded. This module imports the standard library only, so that a worker starts fast and holds only its own library.
 """
 
 import os
@@ -18,8 +18,8 @@ MAX_FRAME_BYTES = 32 * 1024 * 1024
 def serve(load: Callable[[], Callable[[bytes], bytes]]) -> None:
     """Call `load` once, then answer every request of standard input with the function that it returned.
 
-    Each answer is computed in a fork of the freshly loaded process. So no utterance can colour the next one (eSpeak NG
-    and pocketsphinx both keep state that no call of theirs resets), and nothing of one caller stays in memory.
+    A fork of the freshly loaded process computes each answer. So no utterance can affect the next one (eSpeak NG and
+    pocketsphinx both keep state that none of their calls resets), and no caller's data stays in memory.
     """
     _outlive_group_signals()
     source, sink = _claim_standard_streams()
@@ -35,17 +35,17 @@ def serve(load: Callable[[], Callable[[bytes], bytes]]) -> None:
             return
         body = _read(source, length) if length else b""
         if body is None or not _answer_in_fork(answer, body, limit_ms, sink):
-            return  # the worker sees the end of the stream and starts a new child
+            return  # the server sees the end of the stream and starts a new worker
 
 
 def _outlive_group_signals() -> None:
-    """Leave it to the worker when to end: Ctrl-C and systemd's stop reach every process of the service at once."""
+    """Let the server decide when to end: Ctrl-C and systemd's stop signal every process of the service at once."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
 
 
 def _claim_standard_streams() -> tuple[int, int]:
-    """Return private copies of standard input and output; what a library prints goes nowhere instead of into frames."""
+    """Return private copies of standard input and output, so that a library's prints go nowhere, not into frames."""
     source, sink = os.dup(0), os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
@@ -55,13 +55,13 @@ def _claim_standard_streams() -> tuple[int, int]:
 
 
 def _answer_in_fork(answer: Callable[[bytes], bytes], body: bytes, limit_ms: int, sink: int) -> bool:
-    """Return whether the fork answered. A crash or a hang there ends it, by signal where need be."""
+    """Return whether the fork answered. A crash ends the fork, and a signal ends one that hangs."""
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1] == 0
     status = 1
     try:
-        # The kernel ends a native call that hangs, also when the worker is gone and nobody else would.
+        # The kernel ends a native call that hangs, even after the server has ended.
         signal.setitimer(signal.ITIMER_REAL, limit_ms / 1000 + 1)
         try:
             done, result = 1, answer(body)
