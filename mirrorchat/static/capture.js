@@ -1,4 +1,4 @@
-// The microphone: open only while someone speaks into it.
+// Records from the microphone, which is open only during a recording.
 
 import { Refusal } from "./server.js";
 import { wavOf } from "./wav.js";
@@ -6,8 +6,8 @@ import { wavOf } from "./wav.js";
 export const LONGEST_S = 59.5; // the server takes 60
 export const SHORTEST_S = 0.3;
 
-// The voice shall reach the server as it is: what cleans it for telephones also bends it. Nothing plays while it is
-// recorded, so there is no echo to cancel.
+// The server needs the unprocessed voice: noise suppression and gain control for telephones distort it. Nothing plays
+// during a recording, so there is no echo to cancel.
 const WANTED = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
 
 const FAILURES = {
@@ -19,13 +19,13 @@ const FAILURES = {
   AbortError: "microphone_taken",
 };
 
-/** One recording. `level` is 0 to 1, `seconds` its length so far; `onFull` is called once at LONGEST_S. */
+/** One recording. `level` is 0 to 1, `seconds` its present length. `onFull` is called once at LONGEST_S. */
 export class Recording {
   level = 0;
   #blocks = [];
   #samples = 0;
 
-  /** Open the microphone and begin. Throws a Refusal that says why it cannot. */
+  /** Open the microphone and start. Throws a Refusal with the reason if it cannot. */
   static async begin(onFull) {
     const recording = new Recording();
     recording.onFull = onFull;
@@ -37,7 +37,7 @@ export class Recording {
     return this.#samples / this.context.sampleRate;
   }
 
-  /** Close the microphone; return what was heard as a wav. */
+  /** Close the microphone and return the recording as a wav. */
   async end() {
     const flushed = new Promise((resolve) => (this.flushed = resolve));
     this.node.port.postMessage("end");
@@ -47,7 +47,7 @@ export class Recording {
     return wavOf(this.#blocks, rateHz);
   }
 
-  /** Close the microphone and drop what was heard. */
+  /** Close the microphone and discard the recording. */
   drop() {
     this.#close();
   }
@@ -57,12 +57,12 @@ export class Recording {
     if (!navigator.mediaDevices?.getUserMedia || !window.AudioWorkletNode) throw new Refusal("browser_too_old");
     const asked = navigator.mediaDevices.getUserMedia({ audio: WANTED });
     try {
-      const prepared = this.#prepare(); // meanwhile, so that the first word is not lost
+      const prepared = this.#prepare(); // in parallel, so that the first word is not lost
       [this.stream] = await Promise.all([asked, prepared]);
       this.#connect();
     } catch (error) {
       this.#close();
-      asked.then(stop, () => {}); // it may be allowed later than something else failed
+      asked.then(stop, () => {}); // the user may permit it after another step has failed
       if (error instanceof Refusal) throw error;
       throw new Refusal(FAILURES[error.name] ?? "microphone_failed", { message: error.message });
     }
@@ -71,7 +71,7 @@ export class Recording {
   #connect() {
     this.node = new AudioWorkletNode(this.context, "gather", { channelCount: 1, channelCountMode: "explicit" });
     this.node.port.onmessage = ({ data }) => this.#take(data);
-    // to the loudspeakers, where it stays silent: some browsers run only what is connected
+    // connected to the loudspeakers, but silent: some browsers run only connected nodes
     this.context.createMediaStreamSource(this.stream).connect(this.node).connect(this.context.destination);
   }
 
@@ -107,7 +107,7 @@ function stop(stream) {
   stream.getTracks().forEach((track) => track.stop());
 }
 
-/** Return how loud samples are to the ear, 0 (-60 dB of full scale and less) to 1 (-6 dB and more). */
+/** Return the loudness of samples, from 0 (at most -60 dB of full scale) to 1 (at least -6 dB). */
 export function loudness(samples) {
   let energy = 0;
   for (const sample of samples) energy += sample * sample;

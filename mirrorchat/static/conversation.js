@@ -1,4 +1,4 @@
-// The words of both sides as they come, and as small print which engines answered and how long each stage took.
+// Shows the texts of both sides while they arrive, and the engines and times of the stages as small print.
 
 import { say } from "./language.js";
 
@@ -55,7 +55,7 @@ export class Turn {
     }
   }
 
-  /** End with the small print: `engines` by stage, as the server's event `done` has them. */
+  /** End with the small print. `engines` are those of the server's event `done`, by stage. */
   finish(engines) {
     for (const [stage, engine] of Object.entries(STAGES)) {
       if (!(stage in this.#timings)) continue;
@@ -69,7 +69,7 @@ export class Turn {
     this.#show();
   }
 
-  /** End early: what has come stays; a turn of which nothing has come leaves the page. */
+  /** End early. Text that has arrived stays; a turn without text leaves the page. */
   stop() {
     this.item.removeAttribute("aria-busy");
     if ("say" in this.asked.dataset) this.item.remove();
@@ -102,7 +102,7 @@ export function isEmpty() {
   return !list.childElementCount;
 }
 
-/** Fill the list of what answers here; `engines` by stage, as the server's `/engines` has them. */
+/** Fill the list of engines. `engines` are those of the server's `/engines`, by stage. */
 export function showEngines(engines) {
   const entries = LISTED.filter((stage) => stage in engines).map((stage) => {
     const engine = engines[stage];

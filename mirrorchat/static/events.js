@@ -1,10 +1,10 @@
-// Server-sent events out of the body of a response, as they come.
+// Reads server-sent events from the body of a response while they arrive.
 
 import { reach, Refusal } from "./server.js";
 
-const SILENCE_LIMIT_MS = 30_000; // the server says every two seconds that it still works
+const SILENCE_LIMIT_MS = 30_000; // the server sends a sign of life every two seconds
 
-/** Yield {name, data} for each event; comments are passed over. Ends where the body ends. */
+/** Yield {name, data} for each event until the body ends. Comments are ignored. */
 export async function* eventsOf(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -24,7 +24,7 @@ export async function* eventsOf(body) {
   }
 }
 
-/** Wait for `promise`, and no longer than the server may be silent. */
+/** Wait for `promise`, at most for the longest silence of the server. */
 function inTime(promise) {
   let timer;
   const late = new Promise((_, reject) => {

@@ -1,4 +1,4 @@
-// Runs in the audio thread: gathers what the microphone hears and hands it over in blocks of about 20 ms.
+// Runs in the audio thread: collects the microphone's samples and posts them in blocks of about 20 ms.
 
 const BLOCK_SAMPLES = 1024;
 

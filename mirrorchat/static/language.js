@@ -1,10 +1,10 @@
-// The language of the page itself. Elements keep what they say by name, and say it anew when the language changes.
+// The language of the page. Elements keep the names of their texts, and change the text with the language.
 
 import { WORDS } from "./words.js";
 
 const STORED = "mirrorchat.page-language";
 const TAGS = { en: "en", zh: "zh-CN" };
-const given = new WeakMap(); // what stands in the gaps of an element's text
+const given = new WeakMap(); // the values in the placeholders of an element's text
 
 let language = stored() ?? (navigator.languages.find((tag) => /^(zh|en)\b/i.test(tag)) ?? "en").slice(0, 2).toLowerCase();
 
@@ -12,19 +12,19 @@ export function pageLanguage() {
   return language;
 }
 
-/** Return the text `name`, with `values` in its gaps; undefined when there is none. */
+/** Return the text `name` with `values` in its placeholders, or undefined if there is no such text. */
 export function words(name, values = {}) {
   return WORDS[language][name]?.replace(/\{(\w+)\}/g, (_, gap) => values[gap] ?? "");
 }
 
-/** Let `element` say the text `name`, in this and every later language. */
+/** Give `element` the text `name`, in the present and every later language. */
 export function say(element, name, values = {}) {
   element.dataset.say = name;
   given.set(element, values);
   sayAgain(element);
 }
 
-/** Let the page speak `next`, or the language that it has. */
+/** Set the language of the page to `next`, or apply the present one. */
 export function speak(next = language) {
   if (next !== language) store(next);
   language = next;
@@ -53,6 +53,6 @@ function store(tag) {
   try {
     localStorage.setItem(STORED, tag);
   } catch {
-    // then it is asked for again next time
+    // the page asks again next time
   }
 }

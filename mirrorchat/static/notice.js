@@ -1,4 +1,4 @@
-// What went wrong, in words, with what to do about it.
+// Shows errors, with advice.
 
 import { say, words } from "./language.js";
 
@@ -12,7 +12,7 @@ const WORTH_ASKING_AGAIN = new Set([
 const at = (id) => document.getElementById(id);
 let countdown = 0;
 
-/** Show a Refusal. `again`: what its button does, if it can help; it waits for as long as the server asks. */
+/** Show a Refusal. `again` is the action of its button, if there is one. The button waits if the server asks for it. */
 export function showRefusal(refusal, again = null, label = "again") {
   clearNotice();
   const name = nameOf(refusal);
@@ -25,7 +25,7 @@ export function showRefusal(refusal, again = null, label = "again") {
   at("notice").scrollIntoView({ block: "nearest" });
 }
 
-/** Show one line of good news. */
+/** Show one line of information. */
 export function showNews(name) {
   clearNotice();
   say(at("notice-title"), name);

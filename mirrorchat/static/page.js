@@ -1,8 +1,8 @@
-// The page: one state at a time, and what leads from one to the next.
+// The page: its states, and the transitions between them.
 //
 //   loading -> key -> idle -> opening -> recording -> waiting -> speaking -> idle
 //
-// Talking again, or stopping, calls off whatever runs. `run` counts them, so that nothing late takes effect.
+// A new question, or a stop, cancels the present turn. `run` counts turns, so that late results have no effect.
 
 import { LONGEST_S, Recording, SHORTEST_S } from "./capture.js";
 import { clearConversation, isEmpty, showEngines, Turn } from "./conversation.js";
@@ -15,7 +15,7 @@ import { makeTalkButton } from "./talk_button.js";
 import { ask } from "./turn.js";
 
 const LOADING_PAUSE_MS = 1000;
-const QUICK_LIMIT_MS = 30_000; // for what the server answers at once
+const QUICK_LIMIT_MS = 30_000; // for quick requests
 
 const at = (id) => document.getElementById(id);
 const player = new Player(() => rest());
@@ -24,8 +24,8 @@ const ring = new Ring(at("ring"), () => (state === "recording" ? recording.level
 let state = "loading";
 let run = 0;
 let recording = null;
-let calling = null; // the AbortController of the turn that runs
-let turn = null; // on the page
+let calling = null; // the AbortController of the present turn
+let turn = null; // the turn on the page
 let session = "";
 
 function become(next) {
@@ -50,7 +50,7 @@ function rest() {
 // Recording
 
 function press() {
-  // A finger that comes down is not yet a reason for browsers to let a page sound; the one that goes up is, in send().
+  // Browsers permit sound when a finger goes up, in send(), but not when it comes down.
   if (navigator.userActivation?.isActive ?? true) player.wake();
   if (state === "recording") send();
   else if (state !== "opening") begin();
@@ -156,7 +156,7 @@ function take({ name, data }, shown, sentAt) {
   }
 }
 
-/** Call off whatever runs: the microphone closes, the sound stops, the request is hung up. */
+/** Cancel the present turn: close the microphone, stop the sound, abort the request. */
 function callOff() {
   run += 1;
   recording?.drop();
@@ -180,7 +180,7 @@ function fail(error, again) {
   showRefusal(refusal, again);
 }
 
-/** Forget the session `id`; who talks meanwhile begins another. */
+/** Delete the session `id`. A question in the meantime starts another session. */
 async function forget(id) {
   if (id === session) {
     callOff();
@@ -193,7 +193,7 @@ async function forget(id) {
     await request(`sessions/${encodeURIComponent(id)}`, { method: "DELETE", signal });
   } catch (refusal) {
     if (refusal.code !== "not_found") {
-      session ||= id; // not forgotten: it stays known here, too
+      session ||= id; // the server still has it, so the page keeps it too
       at("forget").disabled = false;
       refused(refusal, () => forget(id));
       return;
@@ -202,13 +202,13 @@ async function forget(id) {
   showNews("forgotten");
 }
 
-/** Say what went wrong beside what runs. */
+/** Show an error that does not end the present turn. */
 function refused(refusal, again) {
   if (state === "idle") fail(refusal, again);
   else showRefusal(refusal, again);
 }
 
-// Coming in
+// Start and key
 
 async function enter() {
   become("loading");
@@ -218,7 +218,7 @@ async function enter() {
     at("key-form").hidden = true;
     showEngines(engines);
     rest();
-    if (!isSecureContext) showRefusal(new Refusal("insecure_page")); // better said before anyone has tried to talk
+    if (!isSecureContext) showRefusal(new Refusal("insecure_page")); // shown before the user tries to talk
   } catch (refusal) {
     if (refusal.code === "invalid_api_key") askForKey(true);
     else if (refusal.code === "not_ready") setTimeout(enter, LOADING_PAUSE_MS);
@@ -241,7 +241,7 @@ function useKey(event) {
   const key = at("key").value.trim();
   at("key").value = "";
   if (!/^[\x20-\x7e]+$/.test(key)) {
-    askForKey(true); // no header takes such letters, and no server has such a key
+    askForKey(true); // headers cannot have such characters, so no server has such a key
     return;
   }
   keepKey(key);

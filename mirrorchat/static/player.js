@@ -1,29 +1,30 @@
-// The loudspeakers: pieces of speech one after the other, without a gap where they meet.
+// Plays pieces of speech one after another without gaps.
 
 import { loudness } from "./capture.js";
 
-const RATE_HZ = 24000; // what the engines speak at: then pieces meet on whole samples
-const LEAD_S = 0.08; // before the first piece, and after the server has not kept up
+const RATE_HZ = 24000; // the rate of the engines, so that pieces join at whole samples
+const PREBUFFER_S = 0.08; // before the first piece, and after an underrun
 
 export class Player {
-  #next = 0; // in samples of the context's clock: where the next piece begins
+  #next = 0; // the start of the next piece, in samples of the context's clock
   #playing = new Set();
   #out = null;
   #whole = false;
 
-  /** `onEnd` is called when all of an answer has been heard. */
+  /** `onEnd` is called when an answer has been played completely. */
   constructor(onEnd) {
     this.onEnd = onEnd;
   }
 
-  /** Make ready to play; browsers want this inside a press of a button. */
+  /** Prepare to play. Browsers require this during a press of a button. */
   wake() {
     this.context ??= new AudioContext({ sampleRate: RATE_HZ });
-    // "suspended", or on iOS "interrupted", after a call; where it is too early for sound, the next press tries again
+    // After a call the state is "suspended", or on iOS "interrupted". If sound is not permitted yet, the next press
+    // tries again.
     if (this.context.state !== "running") this.context.resume().catch(() => {});
   }
 
-  /** Begin an answer. */
+  /** Start an answer. */
   begin() {
     this.stop();
     this.wake();
@@ -34,7 +35,7 @@ export class Player {
     this.#next = 0;
   }
 
-  /** Play a further piece: 16-bit little-endian samples in base64. */
+  /** Play the next piece: 16-bit little-endian samples in base64. */
   add(base64, rateHz) {
     const samples = decode(base64);
     if (!samples.length || !this.#out) return;
@@ -44,20 +45,20 @@ export class Player {
     const source = new AudioBufferSourceNode(context, { buffer });
     source.connect(this.#out);
     const now = context.currentTime * context.sampleRate;
-    if (this.#next < now) this.#next = Math.ceil(now + LEAD_S * context.sampleRate);
+    if (this.#next < now) this.#next = Math.ceil(now + PREBUFFER_S * context.sampleRate);
     source.start(this.#next / context.sampleRate);
     this.#next += Math.round(buffer.duration * context.sampleRate);
     this.#playing.add(source);
     source.onended = () => this.#ended(source);
   }
 
-  /** Say that no further piece comes. */
+  /** Mark the end of the pieces. */
   finish() {
     this.#whole = true;
     if (!this.#playing.size) this.onEnd();
   }
 
-  /** Be silent at once. */
+  /** Stop at once. */
   stop() {
     for (const source of this.#playing) {
       source.onended = null;
@@ -68,7 +69,7 @@ export class Player {
     this.#out = null;
   }
 
-  /** How loud it is now, 0 to 1. */
+  /** The present loudness, 0 to 1. */
   get level() {
     if (!this.#out) return 0;
     const samples = new Float32Array(this.#out.fftSize);

@@ -1,18 +1,18 @@
-// The level around the talk button: what was heard last, rising on both sides alike, as in a mirror.
+// The level around the talk button: the latest levels, equal on both sides, as in a mirror.
 
 const BARS = 30; // on each side
-const SHORTEST = 0.02; // lengths as parts of the canvas's width
+const SHORTEST = 0.02; // lengths are fractions of the canvas's width
 const LONGEST = 0.15;
 const WIDTH = 0.012;
 const RADIUS = 0.335;
-const STEP_MS = 40; // how often a new level moves the others on
+const STEP_MS = 40; // the interval at which a new level shifts the others
 
 export class Ring {
   #levels = new Array(BARS).fill(0);
   #movedAt = 0;
   #calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-  /** `level` tells how loud it is now, 0 to 1. */
+  /** `level` returns the present loudness, 0 to 1. */
   constructor(canvas, level) {
     this.canvas = canvas;
     this.level = level;
@@ -20,7 +20,7 @@ export class Ring {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
   }
 
-  /** Move while `running`; else come to rest. */
+  /** Move while `running`, otherwise come to rest. */
   run(running) {
     cancelAnimationFrame(this.frame);
     if (!running) this.#levels.fill(0);
@@ -58,7 +58,7 @@ export class Ring {
     pen.lineCap = "round";
     this.#levels.forEach((level, index) => {
       pen.globalAlpha = 0.3 + 0.7 * Math.min(1, 1.6 * level);
-      const angle = (Math.PI * (index + 0.5)) / BARS; // from the bottom up
+      const angle = (Math.PI * (index + 0.5)) / BARS; // from the bottom upwards
       const reach = RADIUS + SHORTEST + (LONGEST - SHORTEST) * level ** 1.5;
       for (const turn of [Math.PI / 2 + angle, Math.PI / 2 - angle]) {
         pen.beginPath();

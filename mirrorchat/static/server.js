@@ -1,10 +1,10 @@
-// Requests to the server this page came from, with the key where there is one, and what it says when it refuses.
+// Requests to the server of this page, with the key if there is one, and its refusals.
 
-const KEY = "mirrorchat.key"; // in the tab's own storage: gone when it is closed
+const KEY = "mirrorchat.key"; // in the storage of the tab, which ends with the tab
 
 let key = stored();
 
-/** Why something did not work: `code` as in the server's errors or one of the page's own (words.js has them all). */
+/** A failure. `code` is one of the server's error codes or one of the page's own (words.js has them all). */
 export class Refusal extends Error {
   constructor(code, { message = "", status = 0, param = null, retryAfterS = null } = {}) {
     super(message);
@@ -30,7 +30,7 @@ function stored() {
   return whereAllowed((storage) => storage.getItem(KEY)) ?? null;
 }
 
-/** Do something with the tab's storage; where browsers are told to keep nothing, the page remembers by itself. */
+/** Use the storage of the tab. If the browser blocks it, the page keeps the value itself. */
 function whereAllowed(something) {
   try {
     return something(sessionStorage);
@@ -39,7 +39,7 @@ function whereAllowed(something) {
   }
 }
 
-/** Fetch `path` of this server. Throws a Refusal for every answer but a good one, AbortError when it was called off. */
+/** Fetch `path` of this server. Throws a Refusal for an error, and AbortError after a cancellation. */
 export async function request(path, options = {}) {
   const headers = hasKey() ? { Authorization: `Bearer ${key}` } : {};
   const response = await reach(fetch(path, { ...options, headers, cache: "no-store" }));
@@ -47,7 +47,7 @@ export async function request(path, options = {}) {
   return response;
 }
 
-/** Wait for something of the network; when that is gone, say so as a Refusal. */
+/** Wait for a promise of the network. Throws a Refusal when the network fails. */
 export async function reach(promise) {
   try {
     return await promise;
@@ -56,7 +56,7 @@ export async function reach(promise) {
   }
 }
 
-/** Return the Refusal that an error of the server's means. */
+/** Return the Refusal for an error of the server. */
 export function refusalOf(error, status = 0, retryAfterS = null) {
   return new Refusal(error.code ?? "internal_error", { message: error.message, status, param: error.param, retryAfterS });
 }

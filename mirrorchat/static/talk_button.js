@@ -1,10 +1,10 @@
-// The talk button: held for as long as one speaks, or tapped at the beginning and at the end; the space bar likewise.
+// The talk button: hold it while speaking, or tap it at the beginning and at the end. The space bar does the same.
 
 const HOLD_MS = 350; // a shorter press is a tap
 
 /**
- * Make `button` one. `press` is called when it goes down, and when it is clicked without that (a screen reader, Enter);
- * `release` when it comes up again after it was held.
+ * Make `button` a talk button. `press` is called when it goes down, and for a click without a press (a screen reader,
+ * Enter); `release` is called when it goes up after it was held.
  */
 export function makeTalkButton(button, { press, release }) {
   let downAt = null;
@@ -40,12 +40,12 @@ export function makeTalkButton(button, { press, release }) {
   });
   document.addEventListener("keyup", (event) => {
     if (!isTalkKey(event, button)) return;
-    event.preventDefault(); // or Firefox would click the button
+    event.preventDefault(); // otherwise Firefox clicks the button
     up();
   });
 }
 
-/** Tell whether a key is the space bar, and not meant for something else that has the focus. */
+/** Tell whether a key is the space bar, and no other element with the focus needs it. */
 function isTalkKey(event, button) {
   const elsewhere = event.target.closest("input, button, summary, a, textarea, select");
   return event.code === "Space" && !event.ctrlKey && !event.altKey && !event.metaKey && (!elsewhere || elsewhere === button);

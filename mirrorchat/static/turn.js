@@ -4,14 +4,14 @@ import { eventsOf } from "./events.js";
 import { Refusal, refusalOf, request } from "./server.js";
 
 const SESSION_HEADER = "X-MirrorChat-Session";
-const BUSY_TRIES = 12; // of a session whose last turn, just called off, the server has not let go of yet
+const BUSY_TRIES = 12; // of a session whose cancelled turn the server has not released yet
 const BUSY_PAUSE_MS = 250;
 
 /**
- * Ask, and yield the events of the answer up to `done`; before them `session`, whose data is the session's id.
+ * Ask a question. Yield `session`, whose data is the id of the session, and then the events of the answer up to `done`.
  *
- * `session` is the id so far, "" for none: one that the server has forgotten is begun anew. Throws a Refusal where the
- * answer fails, and AbortError once `signal` calls it off.
+ * `session` is the present id, or "" for none. A new session replaces one that the server no longer has. Throws a
+ * Refusal when the answer fails, and AbortError when `signal` cancels it.
  */
 export async function* ask({ recording, language, session, signal }) {
   const response = await post({ recording, language, session, signal });

@@ -1,4 +1,4 @@
-// Samples to a wav file: the one format that every decoder reads the same way.
+// Writes samples as a wav file, which every decoder reads in the same way.
 
 const HEADER_BYTES = 44;
 

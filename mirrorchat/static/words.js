@@ -1,4 +1,4 @@
-// Every text of the page in its two languages. A refusal has `refusal.CODE`, and `refusal.CODE.advice`: what to do.
+// Every text of the page in both languages. A refusal has the text `refusal.CODE` and the advice `refusal.CODE.advice`.
 
 const en = {
   "welcome.ask": "Ask aloud.",
