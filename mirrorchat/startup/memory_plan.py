@@ -173,11 +173,10 @@ def _steps_down(demand: "Demand", first: "Choice", named: frozenset[str]) -> Ste
 def _first_fitting(
     demand: "Demand", steps: StepsDown, first: "Choice", free: Mapping[str, int]
 ) -> tuple["Choice", bool]:
-    choice = first
-    for choice in steps.choices(first):
-        if _fits(demand.parts(choice), free):
-            return choice, True
-    return choice, False
+    """Return the first choice that fits and True, or else the last choice and False."""
+    choices = list(steps.choices(first))
+    fitting = next((choice for choice in choices if _fits(demand.parts(choice), free)), None)
+    return fitting or choices[-1], fitting is not None
 
 
 def _described(demand: "Demand", first: "Choice", chosen: "Choice") -> Iterator[str]:
