@@ -1,4 +1,4 @@
-"""The lock that orders the steps of engines on one GPU. It has a module of its own because `devices.py` needs torch."""
+"""The lock that orders the steps of engines on one GPU."""
 
 import threading
 from collections import deque

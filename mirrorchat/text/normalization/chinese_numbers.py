@@ -3,7 +3,7 @@
 import re
 
 from mirrorchat.text.normalization.chinese_words import COUNTED
-from mirrorchat.text.normalization.patterns import is_said_in_digits, number_parts
+from mirrorchat.text.normalization.patterns import is_read_as_digits, number_parts
 
 DIGITS = "零一二三四五六七八九"
 PHONE_DIGITS = "零幺二三四五六七八九"  # in telephone numbers 1 is yao, which is not mistaken for 7
@@ -44,7 +44,7 @@ def number_words(written: str, following: str = "") -> str:
     whole, decimals = number_parts(written)
     if whole == "2" and not decimals and COUNTED.match(following):
         return sign + "两"
-    words = digits(whole) if is_said_in_digits(whole) else cardinal(int(whole))
+    words = digits(whole) if is_read_as_digits(whole) else cardinal(int(whole))
     return sign + words + (f"点{digits(decimals)}" if decimals else "")
 
 

@@ -4,7 +4,7 @@ import re
 
 from num2words import num2words
 
-from mirrorchat.text.normalization.patterns import is_said_in_digits, number_parts
+from mirrorchat.text.normalization.patterns import is_read_as_digits, number_parts
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -33,7 +33,7 @@ def number_words(written: str) -> str:
     """Return `-1,234.50` in words: `minus one thousand two hundred and thirty-four point five zero`."""
     sign = "minus " if written.startswith("-") else ""
     whole, decimals = number_parts(written)
-    words = digits(whole) if is_said_in_digits(whole) else cardinal(int(whole))
+    words = digits(whole) if is_read_as_digits(whole) else cardinal(int(whole))
     return sign + words + (f" point {digits(decimals)}" if decimals else "")
 
 

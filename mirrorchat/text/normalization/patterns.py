@@ -70,7 +70,7 @@ def number_parts(written: str) -> tuple[str, str]:
     return whole, decimals
 
 
-def is_said_in_digits(whole: str) -> bool:
+def is_read_as_digits(whole: str) -> bool:
     """Return whether the digits `whole` are no cardinal: too many, or the first is a zero."""
     return len(whole) > LONGEST_CARDINAL or (len(whole) > 1 and whole.startswith("0"))
 
