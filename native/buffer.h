@@ -1,4 +1,4 @@
-// Memory for what is computed, kept from one call to the next.
+// Scratch memory that is reused between calls.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace mirrorchat {
 
-// Memory that only grows, on the borders of cache lines: a tile's line that lies in two of them takes twice as long.
+// Memory that only grows, aligned to cache lines: a tile's line across two cache lines takes twice as long.
 template <typename T>
 class Buffer {
   public:

@@ -1,9 +1,8 @@
-// Convolutions over time as products of bfloat16 tiles (AMX): packing, and what follows a convolution's sums.
+// Convolutions over time as products of bfloat16 tiles (AMX): the packing, and the steps after a convolution's sums.
 //
-// Activations lie as (time, channels), so the 16 times x 32 channels of a tile are read where they are, at the time
-// that a tap of the convolution is shifted to: no copy of the input is made for the taps. Each output is summed over
-// channels and taps in one order, wherever in a window it lies and whichever thread computes it: its bits depend on
-// nothing but its inputs.
+// Activations have the layout (time, channels), so a tile of 16 times x 32 channels is read in place, shifted by a tap
+// of the convolution: the taps need no copy of the input. Every output sums channels and taps in the same order,
+// independent of its position in a window and of the thread, so its bits depend only on its inputs.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +16,8 @@
 
 namespace mirrorchat {
 
-// A convolution as Python describes it. Where `stride` is over 1 it is a transposed one, with a weight of (inputs,
-// outputs, kernel), else (outputs, inputs, kernel); both float32. `bias` may be null.
+// A convolution as Python describes it. With a `stride` over 1 it is transposed and has a weight (inputs, outputs,
+// kernel), otherwise (outputs, inputs, kernel). Both are float32. `bias` may be null.
 struct LayerSpec {
     const float* weight;
     const float* bias;
@@ -30,9 +29,9 @@ namespace {
 using bf16 = uint16_t;
 
 constexpr int64_t kTile = 16;            // rows of a tile, and outputs
-constexpr int64_t kBlock = 2 * kTile;    // rows and outputs computed at once; channels in a tile of inputs
+constexpr int64_t kBlock = 2 * kTile;    // rows and outputs of one computation; channels in a tile of inputs
 constexpr int64_t kTileSize = 16 * 32;   // bfloat16 numbers
-constexpr float kSlope = 0.1f, kLastSlope = 0.01f;  // of the leaky rectifiers: inside, and before the last convolution
+constexpr float kSlope = 0.1f, kLastSlope = 0.01f;  // slopes of the leaky ReLU: inside, and before the last convolution
 
 struct Range {
     int64_t first, last;  // exclusive
@@ -45,22 +44,22 @@ int64_t padded(int64_t channels) { return (channels + kBlock - 1) / kBlock * kBl
 int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
-// Rows (times) of `width` channels, of which the first in memory is row `origin`.
+// Rows (times) of `width` channels. The first one in memory is row `origin`.
 template <typename T>
 struct Matrix {
     T* data = nullptr;
     int64_t width = 0, origin = 0;
-    int64_t low = 0;  // what was rounded off lies so much further on, where it is kept
+    int64_t low = 0;  // the offset of the rounding errors, if they are stored
     T* row(int64_t index) const { return data + (index - origin) * width; }
 };
 
 using Floats = Matrix<float>;
 using Operand = Matrix<bf16>;
 
-// The larger of both, or not a number: the CPU's maximum returns its second operand then.
+// The larger of both, or NaN: the CPU's maximum then returns its second operand.
 __m512 leaky(__m512 x, __m512 slope) { return _mm512_max_ps(_mm512_mul_ps(x, slope), x); }
 
-// Stores 32 floats as bfloat16; if exact, what rounding took away as well.
+// Stores 32 floats as bfloat16, and with kExact also their rounding errors.
 template <bool kExact>
 void store_rounded(bf16* to, int64_t low, __m512 a, __m512 b) {
     const __m512i high = (__m512i)_mm512_cvtne2ps_pbh(b, a);
@@ -75,26 +74,26 @@ void store_rounded(bf16* to, int64_t low, __m512 a, __m512 b) {
 }
 
 // A convolution packed for tiles. A transposed one is `stride` plain ones over the inputs, one for each phase of the
-// outputs, of those taps that meet an input there.
+// outputs, with the taps that meet an input.
 struct Convolution {
-    int64_t inputs, outputs, channels;         // outputs without and inputs with the zeros that fill blocks: see `pack`
+    int64_t inputs, outputs, channels;         // outputs without, inputs with the padding of blocks: see `pack`
     int64_t stride, padding;
-    std::vector<std::vector<int64_t>> shifts;  // of each phase: where its taps read, relative to the row
+    std::vector<std::vector<int64_t>> shifts;  // of each phase: the rows that its taps read, relative to the output row
     std::vector<float> bias;
-    std::vector<int64_t> panels;  // of each phase and block of outputs: where its weights begin
+    std::vector<int64_t> panels;  // of each phase and block of outputs: the offset of its weights
     Buffer<bf16> weight;          // panel: (inputs / 32, taps, high and perhaps low part, 2 tiles)
 
     int64_t blocks() const { return outputs / kBlock; }
     int64_t first_shift() const { return shifts.front().front(); }
     int64_t last_shift() const { return shifts.back().back(); }
-    Range inputs_of(Range rows) const {  // those that rows of outputs (from 0 on) depend on
+    Range inputs_of(Range rows) const {  // the inputs of these rows of outputs (from 0 on)
         const int64_t last = rows.last - 1;
         return {rows.first / stride + shifts[rows.first % stride].front(),
                 last / stride + shifts[last % stride].back() + 1};
     }
 };
 
-// Which tap of `spec` the outputs of a phase multiply with the input shifted by `shift`; perhaps none of the kernel's.
+// The tap of `spec` with which a phase multiplies the input shifted by `shift`. It may lie outside of the kernel.
 int64_t tap_at(const LayerSpec& spec, int64_t phase, int64_t shift) {
     if (spec.stride > 1) return phase + spec.padding - spec.stride * shift;
     return (shift + spec.padding) / spec.dilation;
@@ -163,7 +162,7 @@ Convolution pack(const LayerSpec& spec, Team& team) {
     return layer;
 }
 
-// Sets the CPU's eight tiles to their full size, for as long as it lives; each thread does so for itself.
+// Configures the eight tiles of this thread to their full size during its lifetime.
 struct Tiles {
     Tiles() {
         struct Config {
@@ -177,7 +176,7 @@ struct Tiles {
     ~Tiles() { _tile_release(); }
 };
 
-// Adds the products of the rows of inputs in tiles 4 and 5 with the weights in tiles 6 and 7. If kHalf, of 4 only.
+// Adds the products of the inputs in tiles 4 and 5 with the weights in tiles 6 and 7. With kHalf only of tile 4.
 template <bool kHalf>
 inline void add_products() {
     _tile_dpbf16ps(0, 4, 6);
@@ -211,8 +210,8 @@ inline void store_sums(float* sums) {
     }
 }
 
-// `sums` (32, 32) = the products of 32 rows of inputs (16, if kHalf) with a panel of weights, over all its taps.
-// If kExact, of the high parts and of each high part with the other's low one.
+// `sums` (32, 32) = the products of 32 rows of inputs (16 with kHalf) with a panel of weights, over all taps. If
+// kExact, these are high x high + high x low + low x high.
 template <bool kExact, bool kHalf>
 void multiply(const Operand& in, int64_t row, const std::vector<int64_t>& shifts, const bf16* panel, float* sums) {
     asm volatile("" ::: "memory");  // GCC does not know that loading a tile reads memory
@@ -240,8 +239,8 @@ void multiply(const Operand& in, int64_t row, const std::vector<int64_t>& shifts
     store_sums<kHalf>(sums);
 }
 
-// What becomes of a convolution's sums: (sum + bias + residual + total) * scale is stored as floats, and rectified as
-// the next convolution's operand. What is null is left out.
+// The steps after a convolution: (sum + bias + residual + total) * scale is stored as floats, and rectified as the
+// operand of the next convolution. Null members are omitted.
 struct Output {
     const float* bias = nullptr;
     Floats residual = {}, total = {};
@@ -250,7 +249,7 @@ struct Output {
     Operand operand = {};
 };
 
-// Finishes `count` rows of sums, which are the rows from `row` on, every `step`-th, from channel `column` on.
+// Finishes `count` rows of sums: every `step`-th row from `row` on, from channel `column` on.
 template <bool kExact>
 void finish(const float* sums, int64_t count, const Output& out, int64_t row, int64_t step, int64_t column) {
     const __m512 bias[2] = {_mm512_loadu_ps(out.bias + column), _mm512_loadu_ps(out.bias + column + 16)};

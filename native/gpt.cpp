@@ -1,8 +1,8 @@
-// XTTS's GPT as one call for each decode step: weights as 8-bit numbers in strips, read from memory once for all rows.
+// XTTS's GPT with one call per decode step. Weights are 8-bit numbers in strips, read from memory once for all rows.
 //
-// Decoding is bound by how fast the weights come from memory. torch's own operations add to that a dispatch for each of
-// some 700 small ones, and none reads two planes of 8-bit weights (linear.h). What is not a linear layer is computed row
-// by row in a fixed order, so that a row's result does not depend on its neighbours.
+// The memory bandwidth of the weights limits decoding. torch adds the dispatch of some 700 small operations, and has no
+// product with two planes of 8-bit weights (linear.h). All other layers are computed row by row in a fixed order, so a
+// row's result does not depend on the other rows.
 
 #include <algorithm>
 #include <atomic>
@@ -18,7 +18,7 @@
 namespace mirrorchat {
 namespace {
 
-// What Python fills in: mirrored in mirrorchat/xtts/native_gpt.py.
+// Python fills this struct in; mirrorchat/xtts/native_gpt.py has the same fields.
 struct Layer {
     Norm attention_norm, mlp_norm;
     Linear qkv, attention_out, mlp_in, mlp_out;
@@ -40,7 +40,7 @@ struct CacheView {
     int64_t row_stride, layer_stride, part_stride, head_stride, half;
 };
 
-// Where the inputs of a call are: at `positions` of `rows`, of which some may be the same row.
+// The inputs of a call are at `positions` of `rows`. A row may occur several times.
 struct Places {
     int64_t count;
     const int64_t *rows, *positions;
@@ -61,8 +61,8 @@ inline __m512 load(const Half* from) {
 
 inline void store(float* to, __m512 x) { _mm512_storeu_ps(to, x); }
 
-// What is too large becomes no number, so that its sequence fails alone: an infinite key could give a score of minus
-// infinity, which would hide its position and go unnoticed. XTTS's keys and values are far smaller.
+// A number that is too large becomes NaN, so that only its sequence fails. An infinite key could give a score of minus
+// infinity, which would silently hide its position. XTTS's keys and values are much smaller.
 inline void store(Half* to, __m512 x) {
     const __mmask16 fits = _mm512_cmp_ps_mask(_mm512_abs_ps(x), _mm512_set1_ps(65520.0f), _CMP_LT_OQ);
     x = _mm512_mask_mov_ps(_mm512_set1_ps(NAN), fits, x);
@@ -70,7 +70,7 @@ inline void store(Half* to, __m512 x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), halves);
 }
 
-// The Gaussian error linear unit in GPT-2's approximation by a hyperbolic tangent.
+// GELU in GPT-2's approximation with a hyperbolic tangent.
 inline __m512 gelu(__m512 x) {
     const __m512 cubed = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
     const __m512 inner = _mm512_mul_ps(_mm512_fmadd_ps(cubed, _mm512_set1_ps(0.044715f), x), _mm512_set1_ps(0.7978845608f));
@@ -78,7 +78,7 @@ inline __m512 gelu(__m512 x) {
     return _mm512_fmadd_ps(half, tanh(inner), half);
 }
 
-// Scores of a query of `size` floats with `count` keys, scaled and made into weights that sum to 1; returns nothing.
+// Softmax of the scaled scores of a query of `size` floats with `count` keys.
 template <typename Number>
 void attention_weights(const float* query, const Number* keys, int64_t count, int64_t size, float* weights) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(size));
@@ -103,7 +103,7 @@ void attention_weights(const float* query, const Number* keys, int64_t count, in
         _mm512_storeu_ps(weights + i, _mm512_mul_ps(_mm512_loadu_ps(weights + i), _mm512_set1_ps(inverse)));
 }
 
-// Four sums run side by side, since each waits for its own last addition.
+// Four sums in parallel hide the latency of the additions.
 template <int VECTORS, typename Number>
 void attend_to(const float* weights, const Number* values, int64_t count, int64_t size, float* out) {
     __m512 sum[VECTORS] = {};
@@ -122,13 +122,13 @@ void attend(const float* weights, const Number* values, int64_t count, int64_t s
     for (; i < size; i += kLanes) attend_to<1>(weights, values + i, count, size, out + i);
 }
 
-// The model with what it needs while it computes.
+// The model with its scratch memory.
 class Gpt {
   public:
     Gpt(Team* team, const Model& model)
         : team_(*team), model_(model), size_(model.width / model.heads), taken_(4 * model.layers) {}
 
-    // Runs one input for each of `count` places, `x` (count, width), through the layers; `x` becomes their output.
+    // Runs one input for each of `count` places, `x` (count, width), through the layers. `x` becomes the output.
     void forward(float* x, int64_t count, const int64_t* rows, const int64_t* positions, const CacheView& cache) {
         prepare(count);
         const Places places{count, rows, positions, any_twice(rows, count)};
@@ -142,7 +142,7 @@ class Gpt {
         });
     }
 
-    // Turns the layers' output `x` (count, width) into the last norms' (count, width) and scores (count, outputs).
+    // Computes the last norms (count, width) and the scores (count, outputs) from the output `x` (count, width).
     void finish(const float* x, int64_t count, float* latents, float* scores) {
         prepare(count);
         const int64_t width = model_.width;
@@ -161,13 +161,13 @@ class Gpt {
     }
 
   private:
-    // One member's way through a computation: how many linear layers it has passed, and its multiplier.
+    // The state of one member in a computation: the number of finished linear layers, and its multiplier.
     struct Progress {
         int64_t layers = 0;
         Products products;
     };
 
-    static constexpr int64_t kChunks = 32;  // that a layer is taken in
+    static constexpr int64_t kChunks = 32;  // chunks of a layer
 
     void prepare(int64_t count) {
         const int64_t width = model_.width;
@@ -224,12 +224,12 @@ class Gpt {
         each_row(member, count, [&](int64_t row) { activations_.set(row, x + row * inputs, inputs); });
     }
 
-    // The strips of a layer that are taken together, and the first of a member: each begins with its own, so that it
-    // is known early enough to be fetched while the layer before is still being computed.
+    // The chunks of a layer, and the first chunk of a member. It is fixed, so that its weights can be prefetched during
+    // the previous layer.
     static int64_t chunk(const Linear& layer) { return (layer.strips() + kChunks - 1) / kChunks; }
 
-    // Members take strips as they come, since one may be held up by whatever else runs on its core; always the next
-    // before they compute the last, for its weights to be fetched. `after` is the layer that follows.
+    // Members take further chunks dynamically, because other programs may delay a core. A member takes its next chunk
+    // before it computes the present one, to prefetch the weights. `after` is the next layer.
     template <typename Emit>
     void multiply(int member, Progress& progress, const Linear& layer, const Linear& after, const Emit& emit) {
         const int64_t strips = layer.strips(), size = chunk(layer);
@@ -243,9 +243,9 @@ class Gpt {
         team_.meet();
     }
 
-    // Finds what attention gives. Where a text's places see each other, all new keys and values come into the cache
-    // before anyone looks. A place alone in its row sees only what its own member has put there just now: a member
-    // looks back with the same items that it has remembered.
+    // Computes attention. If the places of a text attend to each other, all new keys and values are stored before the
+    // first is read. A single place of a row reads only keys and values that its own member has just stored, because a
+    // member stores and attends with the same items.
     template <typename Number>
     void find_attended(int member, int64_t layer, const Places& places, const CacheView& cache) {
         const Share share = team_.share(member, places.count * model_.heads);
@@ -257,7 +257,7 @@ class Gpt {
         team_.meet();
     }
 
-    // Puts the new key and value of one head of one place into the cache.
+    // Stores the new key and value of one head of one place in the cache.
     template <typename Number>
     void remember(int64_t item, int64_t layer, const Places& places, const CacheView& cache) {
         const int64_t place = item / model_.heads, head = item % model_.heads;
@@ -269,7 +269,7 @@ class Gpt {
         }
     }
 
-    // Attends with one head of one place over all that its row has up to it.
+    // Attends with one head of one place to all earlier positions of its row.
     template <typename Number>
     void look_back(int64_t item, int64_t layer, const Places& places, const CacheView& cache, float* weights) {
         const int64_t place = item / model_.heads, head = item % model_.heads, seen = places.positions[place] + 1;
@@ -287,7 +287,7 @@ class Gpt {
     Team& team_;
     const Model model_;
     const int64_t size_;                       // of a head
-    std::vector<std::atomic<int64_t>> taken_;  // chunks of each linear layer, beside each member's first
+    std::vector<std::atomic<int64_t>> taken_;  // dynamically taken chunks of each linear layer
     Activations activations_;
     Buffer<float> scratch_, normed_;
     std::vector<std::vector<float>> weights_;  // of attention, for each member
@@ -326,7 +326,7 @@ void gpt_linear(Team* team, const Linear* layer, const float* x, int64_t count, 
     });
 }
 
-// Null if there is too little memory.
+// Returns null if the memory is exhausted.
 Gpt* gpt_create(Team* team, const Model* model) {
     try {
         return new Gpt(team, *model);
@@ -337,7 +337,7 @@ Gpt* gpt_create(Team* team, const Model* model) {
 
 void gpt_destroy(Gpt* gpt) { delete gpt; }
 
-// This and `gpt_finish` return 0, or -1 if there is too little memory; then nothing has been computed.
+// This and `gpt_finish` return 0, or -1 without a result if the memory is exhausted.
 int gpt_forward(Gpt* gpt, float* x, int64_t count, const int64_t* rows, const int64_t* positions,
                 const CacheView* cache) {
     try {

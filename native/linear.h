@@ -1,8 +1,8 @@
-// Linear layers with weights in planes of 8-bit numbers: their packing, and rows of activations multiplied by them.
+// Linear layers with weights in planes of 8-bit numbers: their packing, and their product with rows of activations.
 //
-// A weight is scale * high, or scale * (high + low / 254) with two planes; so is an activation, with its row's unit.
-// Sums of products are exact (32-bit integers) and every row has its own unit: a row's result is the same to the last
-// bit alone and in any batch, on AMX and on AVX512-VNNI.
+// A weight is scale * high, or with two planes scale * (high + low / 254). An activation is the same, with the unit of
+// its row. Sums of products are exact (32-bit integers) and every row has its own unit, so the bits of a row's result
+// do not depend on its batch, and are equal on AMX and AVX512-VNNI.
 #pragma once
 
 #include <algorithm>
@@ -18,32 +18,32 @@ namespace {
 
 constexpr int kDepth = 64;          // inputs that one tile multiplies
 constexpr int kTile = kDepth * 16;  // bytes of one plane's weights: 16 outputs of kDepth inputs
-constexpr int kLines = 16;          // of a tile: the planes of a group of activation rows
+constexpr int kLines = 16;          // lines of a tile: the planes of a group of activation rows
 constexpr float kLargest = 127.0f, kPlaneRatio = 254.0f, kSmallest = 1e-30f;
 
-// A packed layer, filled in by mirrorchat/hardware/native_layers.py.
+// A packed layer. mirrorchat/hardware/native_layers.py fills it in.
 struct Linear {
-    int64_t inputs, outputs;  // multiples of kDepth and of a strip's
+    int64_t inputs, outputs;  // multiples of kDepth, and of the outputs of a strip
     int64_t planes;
     const int8_t* packed;   // strips of two blocks, (strip, inputs / kDepth, 2, kDepth / 4, 16, 4): see below
     const float* scales;    // (outputs)
     const int32_t* totals;  // (planes, outputs): sums of each output's weights
     const float* bias;      // (outputs)
 
-    // A strip's blocks are both planes of 16 outputs, or one plane of 32.
-    int64_t panels() const { return planes == 1 ? 2 : 1; }  // of 16 outputs, in a strip
+    // The two blocks of a strip are both planes of 16 outputs, or one plane of 32 outputs.
+    int64_t panels() const { return planes == 1 ? 2 : 1; }  // panels of 16 outputs in a strip
     int64_t strips() const { return outputs / (panels() * kLanes); }
     int64_t strip_bytes() const { return inputs * 2 * kLanes; }
     const int8_t* strip(int64_t index) const { return packed + index * strip_bytes(); }
 };
 
-inline __m512i quantise_high(__m512 x) { return _mm512_cvtps_epi32(x); }
+inline __m512i quantize_high(__m512 x) { return _mm512_cvtps_epi32(x); }
 
-inline __m512i quantise_low(__m512 x, __m512i high) {
+inline __m512i quantize_low(__m512 x, __m512i high) {
     return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(x, _mm512_cvtepi32_ps(high)), _mm512_set1_ps(kPlaneRatio)));
 }
 
-// Rows of activations in planes of 8 bits, in groups: for each kDepth inputs the group's high lines, then its low.
+// Rows of activations in 8-bit planes, in groups. For each kDepth inputs a group has its high lines, then its low ones.
 class Activations {
   public:
     explicit Activations(int planes = 2) : planes_(planes) {}
@@ -55,7 +55,7 @@ class Activations {
     }
 
     int planes() const { return planes_; }
-    int most_rows() const { return kLines / planes_; }  // of a group
+    int most_rows() const { return kLines / planes_; }  // in a group
     int64_t groups() const { return (rows_ + most_rows() - 1) / most_rows(); }
     int rows_in(int64_t group) const {
         return static_cast<int>(std::min<int64_t>(most_rows(), rows_ - group * most_rows()));
@@ -64,7 +64,7 @@ class Activations {
     float unit(int64_t row) const { return units_.data()[row]; }
     const int8_t* group(int64_t index, int64_t inputs) const { return bytes_.data() + index * kLines * inputs; }
 
-    // Takes `row` in. What is no number makes its unit none, and so everything that is computed of it.
+    // Quantizes a row. NaN in the row makes its unit NaN, and so all results of the row.
     void set(int64_t row, const float* x, int64_t inputs) {
         __m512 most = _mm512_setzero_ps(), strange = _mm512_setzero_ps();
         for (int64_t i = 0; i < inputs; i += kLanes) {
@@ -84,11 +84,11 @@ class Activations {
         int8_t* bytes = bytes_.data() + index * kLines * inputs + line * kDepth;
         for (int64_t i = 0; i < inputs; i += kLanes) {
             const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(x + i), inverse);
-            const __m512i high = quantise_high(scaled);
+            const __m512i high = quantize_high(scaled);
             int8_t* to = bytes + (i / kDepth) * planes_ * rows * kDepth + i % kDepth;
             _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtsepi32_epi8(high));
             if (planes_ == 1) continue;
-            const __m512i low = quantise_low(scaled, high);
+            const __m512i low = quantize_low(scaled, high);
             _mm_storeu_si128(reinterpret_cast<__m128i*>(to + rows * kDepth), _mm512_cvtsepi32_epi8(low));
         }
     }
@@ -99,7 +99,7 @@ class Activations {
     Buffer<float> units_;
 };
 
-// Where weights are read next: after `end` those at `next`. What lies some tiles ahead is fetched meanwhile.
+// The order of reading weights: those at `next` follow after `end`. Weights some tiles ahead are prefetched.
 struct Ahead {
     const int8_t *end, *next;
 
@@ -111,19 +111,19 @@ struct Ahead {
     static constexpr int kAhead = 16 * kTile;
 };
 
-// Sums of products of a group's lines with each of a strip's blocks.
+// Sums of products of the lines of a group with each block of a strip.
 struct Sums {
     alignas(64) int32_t value[2][kLines][16];  // block, line, output
 };
 
 #ifdef __AMX_INT8__
 
-// Tiles: 0 to 3 the sums of each group and block, 4 and 5 the groups' activations, 6 and 7 the blocks' weights.
+// Tiles 0 to 3 have the sums of each group and block, 4 and 5 the activations of the groups, 6 and 7 the weights.
 class Products {
   public:
     ~Products() { _tile_release(); }
 
-    // Two groups at once use the weights twice while they are at hand; `second` is null where there is one.
+    // Two groups together use loaded weights twice. `second` is null for a single group.
     void compute(const int8_t* weights, Ahead ahead, int64_t inputs, const int8_t* x, int lines, const int8_t* second,
                  int more, Sums* sums) {
         configure(lines, more);
@@ -151,7 +151,7 @@ class Products {
         _tile_loadconfig(&config);
     }
 
-    static void fetch(const int8_t* weights) {  // the processor's own prefetch stops at each page's end
+    static void fetch(const int8_t* weights) {  // the prefetcher of the processor stops at page boundaries
         for (int line = 0; line < 2 * kTile; line += 64)
             _mm_prefetch(reinterpret_cast<const char*>(weights + line), _MM_HINT_T0);
     }
@@ -204,7 +204,7 @@ inline __m512i corrected(const Sums& sums, int block, int line, const int32_t*) 
 
 #else
 
-// AVX512-VNNI multiplies unsigned by signed numbers: activations are raised by 128, and `corrected` takes that out.
+// AVX512-VNNI multiplies unsigned by signed numbers. Activations get an offset of 128, which `corrected` removes.
 class Products {
   public:
     void compute(const int8_t* weights, Ahead, int64_t inputs, const int8_t* x, int lines, const int8_t* second,
@@ -214,7 +214,7 @@ class Products {
     }
 
   private:
-    static constexpr int kAtOnce = 4;  // lines: with two blocks 8 sums, as many as hide an addition's latency
+    static constexpr int kAtOnce = 4;  // lines; with two blocks that is 8 sums, which hide the latency of an addition
 
     static void group(const int8_t* weights, int64_t inputs, const int8_t* x, int count, Sums& sums) {
         int line = 0;
@@ -264,7 +264,7 @@ inline __m512 all_planes(const Sums& sums, int block, int planes, int rows, int 
     return _mm512_fmadd_ps(low, _mm512_set1_ps(1 / kPlaneRatio), high);
 }
 
-// Calls `emit(row, first output, values)` for a group's rows with what a strip has given.
+// Calls `emit(row, first output, values)` for the rows of a group with the results of a strip.
 template <typename Emit>
 void emit_group(const Linear& layer, const Activations& x, int64_t group, int64_t strip, const Sums& sums,
                 const Emit& emit) {
@@ -298,8 +298,8 @@ void multiply_strip(const Linear& layer, const Activations& x, int64_t strip, Ah
     }
 }
 
-// Calls `emit(row, first output, values)` with 16 outputs at a time of some of the layer's strips. `next` is where the
-// weights lie that will be read after these.
+// Calls `emit(row, first output, values)` for every 16 outputs of some strips of the layer. `next` has the weights that
+// are read after these.
 template <typename Emit>
 void linear(const Linear& layer, const Activations& x, Share strips, const int8_t* next, Products& products,
             const Emit& emit) {
@@ -308,7 +308,7 @@ void linear(const Linear& layer, const Activations& x, Share strips, const int8_
         multiply_strip(layer, x, strip, ahead, products, emit);
 }
 
-// Packing: a member goes through its share of the outputs row by row, as the matrix lies in memory.
+// Packs a matrix. A member reads its share of the outputs row by row, in the order of memory.
 struct Packing {
     const float* matrix;  // (inputs, outputs given)
     int64_t inputs, given, planes;
@@ -348,7 +348,7 @@ struct Packing {
         __m512i bytes[2] = {}, total[2] = {};
         for (int64_t i = 0; i < 4; ++i) {
             const __m512 scaled = _mm512_mul_ps(row(input + i, output), inverse);
-            const __m512i high = quantise_high(scaled), parts[2] = {high, quantise_low(scaled, high)};
+            const __m512i high = quantize_high(scaled), parts[2] = {high, quantize_low(scaled, high)};
             for (int plane = 0; plane < 2; ++plane) {
                 total[plane] = _mm512_add_epi32(total[plane], parts[plane]);
                 const __m512i byte = _mm512_and_si512(parts[plane], _mm512_set1_epi32(0xff));

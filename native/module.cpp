@@ -1,4 +1,4 @@
-// What Python calls besides the two networks: see mirrorchat/hardware/native.py, which loads this library through ctypes.
+// Functions for Python beside the networks. mirrorchat/hardware/native.py loads this library through ctypes.
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -9,7 +9,7 @@ using mirrorchat::Team;
 
 extern "C" {
 
-// Asks the kernel for the tile registers, which a process has only after asking. Returns 0, or -1 when it may not.
+// Requests the tile registers from the kernel. Returns 0, or -1 if the kernel refuses.
 int native_open() {
 #ifdef __AMX_TILE__
     constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -19,7 +19,7 @@ int native_open() {
 #endif
 }
 
-// Null if the system gives no more threads.
+// Returns null if the system has no more threads.
 Team* team_create(int size) {
     try {
         return new Team(size);

@@ -8,7 +8,7 @@
 
 namespace mirrorchat {
 
-// What Python fills in: mirrored in mirrorchat/hardware/native_layers.py.
+// Python fills this struct in; mirrorchat/hardware/native_layers.py has the same fields.
 struct Norm {
     const float *weight, *bias;
     double eps;

@@ -1,8 +1,8 @@
-// CTC prefix beam search (Hannun et al., arXiv:1408.2873) with WeNet's pruning, times and hot words: what
-// mirrorchat/wenet/ctc/plain.py does, some twenty times as fast.
+// CTC prefix beam search (Hannun et al., arXiv:1408.2873) with WeNet's pruning, times and hot words, about twenty times
+// as fast as mirrorchat/wenet/ctc/plain.py.
 //
-// Both do the same operations on the same doubles in the same order and call the same exp and log1p, so both give the
-// same bits. Nothing here is shared between searches.
+// Both do the same operations on the same doubles in the same order, with the same exp and log1p, so their results have
+// the same bits. Searches share no data.
 
 #include <algorithm>
 #include <cmath>
@@ -18,12 +18,12 @@ namespace {
 
 constexpr int32_t kBlank = 0;
 constexpr int32_t kNone = -1;
-constexpr int kBlock = 32;  // scores compared at once
+constexpr int kBlock = 32;  // scores of one comparison
 constexpr double kImpossible = -std::numeric_limits<double>::infinity();
 
 enum Status : int { kDone = 0, kNoMemory = -1, kNotNumbers = -2 };
 
-// The automaton of hot words: `_Arrays` in mirrorchat/wenet/ctc/context.py. The arrays outlive the search.
+// The automaton of hot words: `_Arrays` in mirrorchat/wenet/ctc/context.py. The arrays live longer than the search.
 struct Graph {
     const int32_t* first;
     const int32_t* tokens;
@@ -33,14 +33,14 @@ struct Graph {
     const double* completed;
     double score;
 
-    // The state that the arc of `token` leads to, or kNone.
+    // The target state of the arc of `token`, or kNone.
     int32_t arc(int32_t state, int32_t token) const {
         const int32_t* end = tokens + first[state + 1];
         const int32_t* found = std::lower_bound(tokens + first[state], end, token);
         return found != end && *found == token ? targets[found - tokens] : kNone;
     }
 
-    // Goes from `state` on with `token`; returns what that adds to the bonus.
+    // Advances `state` with `token`, and returns the change of the bonus.
     double step(int32_t& state, int32_t token) const {
         const int32_t from = state, direct = arc(from, token);
         int32_t target = direct;
@@ -56,20 +56,21 @@ double log_add(double a, double b) {
     return b == kImpossible ? a : a + std::log1p(std::exp(b - a));
 }
 
-// A token among the best of a frame.
+// One of the best tokens of a frame.
 struct Choice {
     float score;
     int32_t token;
 };
 
-// Whether none of kBlock scores is above `least`; false with NaN.
+// Tells whether none of kBlock scores is above `least`. False for NaN.
 bool none_above(const float* scores, float least) {
     int above = 0;
     for (int i = 0; i < kBlock; ++i) above |= !(scores[i] <= least);
     return above == 0;
 }
 
-// Writes the `count` best tokens of a frame, best first, of equals the lower token. False if one is NaN or infinite.
+// Writes the `count` best tokens of a frame, best first, the lower token first for equal scores. False for NaN and
+// infinity.
 bool choose(const float* frame, int64_t tokens, int64_t count, Choice* best) {
     int64_t held = 0;
     for (int64_t token = 0; token < tokens; ++token) {
@@ -88,37 +89,37 @@ bool choose(const float* frame, int64_t tokens, int64_t count, Choice* best) {
     return true;
 }
 
-// When the last token of a path was spoken, and a link to those before it.
+// The times of the last token of a path, and a link to the earlier tokens.
 struct Spoken {
     int32_t before;
     int32_t frame;
-    float peak;  // the largest log probability of the token while it is held
+    float peak;  // the largest log probability of the token during its repetition
 };
 
-// The paths to a prefix that end alike, in a blank or in its last token.
+// The paths to a prefix with the same kind of end: a blank, or the last token.
 struct Paths {
     double total = kImpossible;  // log probability of all of them
-    double best = kImpossible;   // of the likeliest
-    int32_t spoken = kNone;      // by the likeliest
+    double best = kImpossible;   // of the most probable path
+    int32_t spoken = kNone;      // times of the most probable path
 };
 
 struct Prefix {
-    int32_t parent, last;  // its place in the tree; its last token, kNone for the empty prefix
-    int32_t number;        // in the tree; kNone for one that has not survived a frame
+    int32_t parent, last;  // its parent in the tree; its last token, kNone for the empty prefix
+    int32_t number;        // in the tree; kNone for a prefix that has not survived a frame
     int32_t state;         // of the automaton
     double bonus;          // for hot words
-    double total;          // log probability of all paths; hot words apart
+    double total;          // log probability of all paths, without hot words
     Paths blank, token;
 
     const Paths& likeliest() const { return blank.best > token.best ? blank : token; }
 };
 
-// A prefix met in a frame. What its last token's paths speak becomes a link only if the prefix survives.
+// A prefix found in a frame. The times of its last token become a link only if the prefix survives.
 struct Met : Prefix {
     bool ends_blank = false, ends_token = false;
     Spoken spoken{};
 
-    // Adds paths that the last token was just appended to.
+    // Adds paths to which the last token was just appended.
     void append(double log, double likeliest, const Spoken& said) {
         token.total = log_add(token.total, log);
         if (!(token.best < likeliest) && ends_token) return;
@@ -127,8 +128,8 @@ struct Met : Prefix {
         ends_token = true;
     }
 
-    // Adds `paths`, whose last token, spoken as `said`, was just held. The frames of paths that it was appended to just
-    // now stay, as in WeNet.
+    // Adds `paths`, whose last token (with the times `said`) was just repeated. The times of paths to which it was just
+    // appended stay, as in WeNet.
     void hold(const Paths& paths, float score, const Spoken& said) {
         token.total = log_add(token.total, paths.total + score);
         if (token.best == kImpossible) spoken = said;
@@ -137,7 +138,7 @@ struct Met : Prefix {
     }
 };
 
-// Every prefix that has survived a frame: a number for each, so that none is copied or compared whole.
+// All prefixes that have survived a frame. Each has a number, so that prefixes are not copied or compared.
 class Tree {
   public:
     int32_t number(int32_t parent, int32_t token) {
@@ -149,12 +150,12 @@ class Tree {
 
     int32_t depth(int32_t number) const { return nodes_[number].depth; }
 
-    // Writes the tokens of a prefix, first to last.
+    // Writes the tokens of a prefix, from the first to the last.
     void spell(int32_t number, int32_t* tokens) const {
         for (; number > 0; number = nodes_[number].parent) tokens[nodes_[number].depth - 1] = nodes_[number].token;
     }
 
-    // The longest prefix that both begin with.
+    // The longest common prefix of both.
     int32_t common(int32_t a, int32_t b) const {
         while (a != b) (depth(a) > depth(b) ? a : b) = nodes_[depth(a) > depth(b) ? a : b].parent;
         return a;
@@ -176,7 +177,7 @@ class Search {
         live_.push_back(start);
     }
 
-    // Takes all frames, or none if one holds NaN or infinity.
+    // Processes all frames, or none if one has NaN or infinity.
     Status advance(const float* log_probs, int64_t frames, int64_t tokens) {
         const int64_t count = std::min<int64_t>(beam_, tokens);
         choices_.resize(frames * count);
@@ -196,7 +197,7 @@ class Search {
         return sum;
     }
 
-    // Writes the live prefixes, best first, scored as if speech ended here: what each has of tokens, one after another.
+    // Writes the live prefixes, best first, with the scores of an end at this frame. Their tokens follow one another.
     void read(int32_t* lengths, double* scores, int32_t* tokens, int32_t* frames, float* peaks) const {
         std::vector<std::pair<double, int32_t>> order;
         for (int32_t i = 0; i < count(); ++i) order.emplace_back(final_score(live_[i]), i);
@@ -210,7 +211,7 @@ class Search {
         }
     }
 
-    // The number of the longest prefix that all live ones begin with.
+    // The number of the longest common prefix of all live ones.
     int32_t agreed() const {
         int32_t number = live_[0].number;
         for (const Prefix& prefix : live_) number = tree_.common(number, prefix.number);
@@ -220,7 +221,7 @@ class Search {
     const Tree& tree() const { return tree_; }
 
   private:
-    // Replaces the live prefixes by the best of those that one more frame leads to; of equals, the first met.
+    // Replaces the live prefixes by the best ones after one more frame. The first found wins between equal scores.
     void step(const Choice* choices, int64_t count) {
         met_.clear();
         again_.assign(live_.size(), kNone);
@@ -237,7 +238,7 @@ class Search {
         keep(rank());
     }
 
-    // Finds the live prefixes that are another's with one token more: only those can be met in two ways.
+    // Finds live prefixes that extend another live one by a token: only these can be found in two ways.
     void link_live() {
         const int32_t count = static_cast<int32_t>(live_.size());
         child_.assign(count, kNone);
@@ -251,7 +252,7 @@ class Search {
         }
     }
 
-    // What is met of the live prefix `from` itself.
+    // The candidate for the live prefix `from` itself.
     Met& again(int32_t from) {
         if (again_[from] == kNone) {
             again_[from] = static_cast<int32_t>(met_.size());
@@ -261,7 +262,7 @@ class Search {
         return met_[again_[from]];
     }
 
-    // What is met of the live prefix `from` followed by `token`.
+    // The candidate for the live prefix `from` followed by `token`.
     Met& longer(int32_t from, int32_t token) {
         for (int32_t child = child_[from]; child != kNone; child = sibling_[child]) {
             if (live_[child].last == token) return again(child);
@@ -288,14 +289,14 @@ class Search {
             longer(from, choice.token).append(prefix.total + score, paths.best + score, {paths.spoken, frame_, score});
             return;
         }
-        // The same token again is the same letter held, unless a blank came between.
+        // A repeated token is one token, unless a blank is between.
         const Spoken& said = spoken_[prefix.token.spoken];
         again(from).hold(prefix.token, score, {said.before, frame_, std::max(said.peak, score)});
         const Paths& paths = prefix.blank;
         longer(from, choice.token).append(paths.total + score, paths.best + score, {paths.spoken, frame_, score});
     }
 
-    // Returns how many prefixes survive; `order_` begins with them, best first.
+    // Returns the number of surviving prefixes, which come first in `order_`, best first.
     int64_t rank() {
         order_.resize(met_.size());
         ranks_.resize(met_.size());
@@ -342,8 +343,8 @@ class Search {
     Tree tree_;
     std::vector<Spoken> spoken_;
     std::vector<Prefix> live_;
-    // Of one frame, kept for their memory: prefixes met; of each live prefix where it is met again, its first child
-    // among the live and its next sibling.
+    // Scratch memory of a frame: the candidates, and for each live prefix the index of its candidate, its first live
+    // child and its next sibling.
     std::vector<Met> met_;
     std::vector<int32_t> again_, child_, sibling_, order_;
     std::vector<double> ranks_;
@@ -358,7 +359,7 @@ using mirrorchat::Search;
 
 extern "C" {
 
-// Null if there is too little memory. `graph` may be null.
+// Returns null if the memory is exhausted. `graph` may be null.
 Search* prefix_search_create(int32_t beam, const Graph* graph) {
     try {
         return new Search(beam, graph);
@@ -369,7 +370,7 @@ Search* prefix_search_create(int32_t beam, const Graph* graph) {
 
 void prefix_search_destroy(Search* search) { delete search; }
 
-// Takes log probabilities (frames, tokens). After kNoMemory the search can only be destroyed.
+// Processes log probabilities (frames, tokens). After kNoMemory the search can only be destroyed.
 int prefix_search_advance(Search* search, const float* log_probs, int64_t frames, int64_t tokens) {
     try {
         return search->advance(log_probs, frames, tokens);

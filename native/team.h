@@ -1,7 +1,7 @@
-// A team of threads that work through one computation in step: the caller's thread and workers that sleep in between.
+// A team of threads that compute together: the caller's thread, and workers that sleep between computations.
 //
-// Not OpenMP: GNU's gives every calling thread a pool of its own and lets workers sleep between two loops as soon as
-// there are more of them than cores, which costs a third of a decode step and more.
+// It replaces OpenMP: GNU's version gives every calling thread its own pool, and when there are more workers than cores
+// they sleep between two loops, which takes a third of a decode step or more.
 #pragma once
 
 #include <immintrin.h>
@@ -17,7 +17,7 @@
 
 namespace mirrorchat {
 
-// The part of `count` items that is one member's: [first, last).
+// The items of one member: [first, last).
 struct Share {
     int64_t first, last;
 };
@@ -42,7 +42,7 @@ class Team {
 
     int size() const { return size_; }
 
-    // Runs `work(member)` on every member at once and returns when all have finished. One caller at a time.
+    // Runs `work(member)` on all members in parallel and returns when all have finished. One caller at a time.
     void run(const std::function<void(int)>& work) {
         std::lock_guard one_caller(callers_);
         work_ = &work;
@@ -56,7 +56,7 @@ class Team {
         pause_until([this] { return unfinished_.load(std::memory_order_acquire) == 0; });
     }
 
-    // Waits until every member has come here; called by all of them the same number of times.
+    // Waits until every member has called it (a barrier). All members call it equally often.
     void meet() {
         const uint32_t phase = phase_.load(std::memory_order_acquire);
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
@@ -71,7 +71,7 @@ class Team {
 
   private:
     static constexpr std::chrono::microseconds kLinger{2000};
-    static constexpr int kSpins = 20'000;  // about 0.3 ms: longer than any part of a step, then others may have the core
+    static constexpr int kSpins = 20'000;  // about 0.3 ms, longer than any part of a step; then the core is yielded
 
     template <typename Condition>
     static void pause_until(Condition done) {
@@ -97,7 +97,7 @@ class Team {
         }
     }
 
-    // Stays awake a while after round `seen`: a step's next part, or the next step, mostly follows within that time.
+    // Spins for a while after round `seen`: the next part of a step, or the next step, usually follows in this time.
     void linger(uint64_t seen) const {
         const auto end = std::chrono::steady_clock::now() + kLinger;
         while (round_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < end)

@@ -1,4 +1,4 @@
-// Vectors of 16 floats, and the functions of them that both networks use.
+// Functions on vectors of 16 floats that both networks use.
 #pragma once
 
 #include <immintrin.h>
@@ -7,8 +7,8 @@ namespace mirrorchat {
 
 constexpr int kLanes = 16;
 
-// e to the power of each: the fraction's power of 2 as a polynomial (Cephes' coefficients), within 2e-7 relative.
-// What is not a number stays so: the CPU's minimum and maximum return their second operand then.
+// The exponential, with the polynomial of Cephes for the fraction. Its relative error is below 2e-7. NaN stays NaN,
+// because the CPU's minimum and maximum then return their second operand.
 inline __m512 exp(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-87.0f), _mm512_min_ps(_mm512_set1_ps(88.0f), x));
     const __m512 whole = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
@@ -21,7 +21,7 @@ inline __m512 exp(__m512 x) {
     return _mm512_scalef_ps(p, whole);
 }
 
-// The hyperbolic tangent, within 1e-6.
+// The hyperbolic tangent, with an error below 1e-6.
 inline __m512 tanh(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f), power = exp(_mm512_add_ps(x, x));
     return _mm512_fnmadd_ps(_mm512_div_ps(_mm512_set1_ps(2.0f), _mm512_add_ps(power, one)), one, one);

@@ -1,8 +1,8 @@
 // XTTS's vocoder, HiFi-GAN's generator (Kong et al., 2020, arXiv:2010.05646), in products of bfloat16 tiles (AMX).
 //
-// A window is computed stage by stage. Within a stage each thread takes pieces of time for itself, short enough that
-// all their layers stay in its cache, and computes of every layer only what the piece's outputs depend on. No output
-// depends on where it lies in a window, so an utterance may be cut anywhere.
+// A window is computed stage by stage. Within a stage each thread computes pieces of time that are short enough to keep
+// all their layers in its cache. It computes only the part of a layer on which the outputs of the piece depend. No
+// output depends on its position in a window, so an utterance may be cut anywhere.
 #ifdef __AMX_BF16__
 
 #include <algorithm>
@@ -21,10 +21,10 @@
 namespace mirrorchat {
 namespace {
 
-constexpr int64_t kPieceSize = 64 << 10;  // channels x times of a piece: with its layers 1.5 MB
-constexpr int64_t kPieceLeast = 512;      // times: with less the overlap of pieces costs more than the cache gains
+constexpr int64_t kPieceSize = 64 << 10;  // channels x times of a piece, which takes 1.5 MB with its layers
+constexpr int64_t kPieceLeast = 512;      // times; in shorter pieces the overlap costs more than the cache saves
 
-// Sets those rows of `range` to zero that lie before or after the `count` rows of the window.
+// Sets the rows of `range` outside of the `count` rows of the window to zero.
 template <typename T>
 void clear_outside(const Matrix<T>& matrix, Range range, int64_t count) {
     const auto clear = [&](int64_t first, int64_t last) {
@@ -49,7 +49,7 @@ int64_t reach_of(const Block& block) {
     return reach;
 }
 
-// One upsampling and the residual blocks whose mean follows it.
+// One upsampling and the mean of its residual blocks.
 struct Stage {
     Convolution up;
     std::vector<Block> blocks;
@@ -59,20 +59,20 @@ struct Stage {
         for (const Block& block : blocks) most = std::max(most, reach_of(block));
         return most;
     }
-    // The inputs from which all rows in `wide` follow that lie in the window of `count` rows, at their own rate.
+    // The inputs, at their own rate, for all rows of `wide` inside the window of `count` rows.
     Range inputs(Range wide, int64_t count) const {
         const Range inside = wide.within(count);
         return {inside.first / up.stride, ceil_div(inside.last, up.stride)};
     }
 };
 
-// The last convolution, to one channel, on plain vectors: what it rounds would be heard as it is.
+// The last convolution, to one channel, on float vectors: rounding errors would be audible.
 struct Last {
     int64_t kernel, padding, width;
     float bias;
     Buffer<float> weight;  // (kernel, width)
 
-    // The sum over the taps and channels of the rows that begin at `in`.
+    // The sum over taps and channels of the rows from `in` on.
     float at(const float* in) const {
         __m512 even = _mm512_setzero_ps(), odd = even;
         for (int64_t i = 0; i < kernel * width; i += 32) {
@@ -93,19 +93,19 @@ Last pack_last(const LayerSpec& spec) {
     return last;
 }
 
-// The layers of a piece: the upsampling's outputs, a residual block's, and the sum of all blocks'.
+// The layers of a piece: the outputs of the upsampling and of a residual block, and the sum of all blocks.
 struct Layers {
     Floats x, y, total;
     Operand x_operand, y_operand, middle;  // `middle`: between the two convolutions of a pair
 };
 
-// One thread's memory for them.
+// The scratch memory of one thread for these layers.
 struct Scratch {
     Buffer<float> x, y, total;
     Buffer<bf16> x_operand, y_operand, middle;
 };
 
-// A window that is being computed, and where the memory lies that all threads share.
+// A window in computation, and the memory that all threads share.
 struct Window {
     const float* frames;  // (count, width)
     int64_t count;
@@ -113,7 +113,7 @@ struct Window {
     float* samples;
     std::vector<Range> needed;             // rows of the frames, the first convolution and each stage: see `needs`
     std::vector<Operand> operands;         // of all these but the last stage
-    std::vector<std::vector<float>> bias;  // with what the speaker adds: first convolution, each stage's upsampling
+    std::vector<std::vector<float>> bias;  // including the speaker: first convolution, the upsampling of each stage
     std::vector<int64_t> pieces;           // of each stage
 };
 
@@ -128,7 +128,7 @@ class Vocoder {
 template <bool kExact>
 class Generator : public Vocoder {
   public:
-    // `spec`: the first convolution, of each stage its upsampling and its blocks' pairs, and the last convolution.
+    // `spec` has the first convolution, the upsampling and the pairs of the blocks of each stage, the last convolution.
     Generator(const LayerSpec* spec, int64_t stages, int64_t blocks, int64_t pairs, Team& team) {
         width_ = spec->inputs;
         first_ = pack<kExact>(*spec++, team);
@@ -143,7 +143,7 @@ class Generator : public Vocoder {
         last_ = pack_last(*spec);
     }
 
-    // How many frames on either side a frame's samples depend on.
+    // The number of frames on either side on which the samples of a frame depend.
     int64_t context() const override {
         constexpr int64_t kMiddle = 1 << 20;
         Range range = Range{kMiddle * hop_, (kMiddle + 1) * hop_}.widened(last_.padding);
@@ -176,7 +176,7 @@ class Generator : public Vocoder {
     }
 
   private:
-    int64_t rate(size_t stage) const {  // rows that a stage has for each frame
+    int64_t rate(size_t stage) const {  // rows of a stage per frame
         int64_t rows = 1;
         for (size_t each = 0; each <= stage; ++each) rows *= stages_[each].up.stride;
         return rows;
@@ -184,8 +184,8 @@ class Generator : public Vocoder {
 
     bool is_last(size_t stage) const { return stage + 1 == stages_.size(); }
 
-    // The rows of the frames, of the first convolution and of each stage that the samples of frames `kept` need. At
-    // the window's edges that includes the zeros which a layer reads beyond them.
+    // The rows of the frames, of the first convolution and of each stage that the samples of frames `kept` need. At the
+    // edges of the window they include the zeros that a layer reads outside of it.
     std::vector<Range> needs(Range kept, int64_t count) const {
         std::vector<Range> needed(stages_.size() + 2);
         Range range = Range{kept.first * hop_, kept.last * hop_}.widened(last_.padding);
@@ -225,7 +225,7 @@ class Generator : public Vocoder {
         shared_.resize(stages_.size() + 1);
         for (size_t layer = 0; layer < shared_.size(); ++layer) {
             const int64_t width = layer < 2 ? (layer ? first_.outputs : first_.inputs) : stages_[layer - 2].up.outputs;
-            const int64_t rows = window.needed[layer].size() + kBlock;  // a block of rows may begin at the last one
+            const int64_t rows = window.needed[layer].size() + kBlock;  // a block of rows may start at the last one
             bf16* data = shared_[layer].reserve(rows * width * (kExact ? 2 : 1));
             window.operands.push_back({data, width, window.needed[layer].first, kExact ? rows * width : 0});
             const int64_t count = window.count * (layer < 2 ? 1 : rate(layer - 2));
@@ -246,7 +246,7 @@ class Generator : public Vocoder {
         }
     }
 
-    // What a stage is to compute: rows of its outputs, of the last stage samples.
+    // The rows of outputs that a stage computes, or the samples of the last stage.
     Range samples_of(const Window& window, size_t stage) const {
         if (is_last(stage)) return {window.kept.first * hop_, window.kept.last * hop_};
         return window.needed[stage + 2].within(window.count * rate(stage));
@@ -270,7 +270,7 @@ class Generator : public Vocoder {
         for (Buffer<bf16>* operand : {&own.x_operand, &own.y_operand, &own.middle}) operand->reserve(2 * size);
     }
 
-    // Returns the matrices in `scratch` whose first row in memory is `origin`.
+    // Returns the matrices in `scratch` with row `origin` as the first in memory.
     Layers layers_in(const Scratch& scratch, int64_t width, int64_t origin, int64_t rows) const {
         const int64_t low = kExact ? rows * width : 0;
         const auto floats = [&](const Buffer<float>& memory) { return Floats{memory.data(), width, origin, 0}; };
@@ -306,7 +306,7 @@ class Generator : public Vocoder {
         if (is_last(stage)) speak(layers.total, samples, count, window.samples - window.kept.first * hop_);
     }
 
-    // Computes a residual block's outputs in `rows` of the window's `count`; `out` says where they go.
+    // Computes the outputs of a residual block in `rows` of the window's `count`, and stores them in `out`.
     void residual(const Block& block, const Layers& layers, Range rows, int64_t count, Output out) const {
         Range range = rows.widened(reach_of(block));
         Operand in = layers.x_operand;
@@ -328,7 +328,8 @@ class Generator : public Vocoder {
         }
     }
 
-    // Turns the last stage's outputs into the samples in `range`; `to` is where sample 0 of the window would lie.
+    // Computes the samples in `range` from the outputs of the last stage. `to` is the address of sample 0 of the
+    // window.
     void speak(const Floats& in, Range range, int64_t count, float* to) const {
         const Range wide = range.widened(last_.padding), inside = wide.within(count);
         clear_outside(in, wide, count);
@@ -347,7 +348,7 @@ class Generator : public Vocoder {
     Convolution first_;
     std::vector<Stage> stages_;
     Last last_;
-    std::mutex mutex_;  // of the memory below
+    std::mutex mutex_;  // protects the memory below
     std::vector<Scratch> scratch_;
     std::vector<Buffer<bf16>> shared_;
 };
@@ -361,7 +362,7 @@ using mirrorchat::Vocoder;
 
 extern "C" {
 
-// Copies the layers of `spec`, in the order in which they are computed. Null if there is too little memory.
+// Copies the layers of `spec`, in the order of computation. Returns null if the memory is exhausted.
 Vocoder* vocoder_create(const LayerSpec* spec, int64_t stages, int64_t blocks, int64_t pairs, int exact, Team* team) {
     try {
         if (exact) return new mirrorchat::Generator<true>(spec, stages, blocks, pairs, *team);
@@ -376,8 +377,8 @@ void vocoder_destroy(Vocoder* vocoder) { delete vocoder; }
 int64_t vocoder_context(const Vocoder* vocoder) { return vocoder->context(); }
 
 // Computes the samples of frames `first` to `last` (exclusive) of a window of `count`, (count, inputs) float32, where
-// `condition` is what the speaker adds to the first convolution and to each upsampling. Returns 0, or -1 if there is
-// too little memory.
+// `condition` has the values that the speaker adds to the first convolution and to each upsampling. Returns 0, or -1 if
+// the memory is exhausted.
 int vocoder_run(Vocoder* vocoder, Team* team, const float* frames, int64_t count, int64_t first, int64_t last,
                 const float* condition, float* samples) {
     try {

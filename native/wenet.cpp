@@ -1,8 +1,8 @@
-// WeNet's networks with 8-bit weights: what mirrorchat/wenet/native.py calls, a few large pieces for each layer.
+// WeNet's networks with 8-bit weights, as a few large functions per layer for mirrorchat/wenet/native.py.
 //
-// Activations are quantized row by row (8 bits, each row with its unit) right before the product that reads them, and
-// norms, activation functions and shortcuts are done while a block of rows is at hand. Sums of products are exact and
-// all else goes row by row in a fixed order: a row is the same to the last bit alone and in any batch.
+// Activations are quantized row by row (8 bits, with a unit per row) directly before the product that reads them.
+// Norms, activation functions and residuals are computed while a block of rows is in the cache. Sums of products are
+// exact and all other operations go row by row in a fixed order, so the bits of a row do not depend on its batch.
 
 #include <algorithm>
 #include <cstring>
@@ -17,15 +17,15 @@
 namespace mirrorchat {
 namespace {
 
-constexpr int64_t kBlockBytes = 512 * 1024;  // of a block's activations: they are read once for each strip of weights
-constexpr int64_t kMostRows = 128;           // of a block
+constexpr int64_t kBlockBytes = 512 * 1024;  // activations of a block, which are read once per strip of weights
+constexpr int64_t kMostRows = 128;           // in a block
 
-// What Python fills in: mirrored in mirrorchat/wenet/native.py.
+// Python fills this struct in; mirrorchat/wenet/native.py has the same fields.
 struct Product {
-    Linear linear;            // padded to what it can pack
-    int64_t inputs, outputs;  // those that are there; half of the outputs of a gated one
-    const Norm* norm;         // of each row before it, or null
-    int64_t activation;       // of what comes out, one of Activation
+    Linear linear;            // padded for the packing
+    int64_t inputs, outputs;  // without padding; half of the outputs of a gated product
+    const Norm* norm;         // of each input row, or null
+    int64_t activation;       // of the outputs, one of Activation
 };
 
 enum Activation { kNone, kRelu, kSwish, kGelu, kGate };
@@ -35,7 +35,7 @@ inline __m512 sigmoid(__m512 x) {
     return _mm512_div_ps(one, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), x))));
 }
 
-// The error function, within 2e-7 (Abramowitz and Stegun, 7.1.26).
+// The error function, with an error below 2e-7 (Abramowitz and Stegun, 7.1.26).
 inline __m512 erf(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f), size = _mm512_abs_ps(x);
     const __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(size, _mm512_set1_ps(0.3275911f), one));
@@ -58,7 +58,7 @@ inline __m512 activated(__m512 x) {
     return x;
 }
 
-// Calls `work` with the activation as a constant.
+// Calls `work` with the activation as a compile-time constant.
 template <typename Work>
 void with_activation(int64_t activation, const Work& work) {
     switch (activation) {
@@ -72,12 +72,12 @@ void with_activation(int64_t activation, const Work& work) {
 
 inline __mmask16 lanes_to(int64_t count) { return count >= kLanes ? 0xffff : count > 0 ? (1 << count) - 1 : 0; }
 
-// Rows where outputs go: `width` numbers each, every `stride`.
+// Rows for outputs: `width` numbers each, at every `stride`.
 struct Rows {
     float* data;
     int64_t width, stride;
 
-    // Stores 16 outputs of a product. Gated ones come in pairs of panels: the values, and then what opens their gates.
+    // Stores 16 outputs of a product. Gated products give pairs of panels: the values, and then their gates.
     template <int ACTIVATION>
     void put(int64_t row, int64_t output, __m512 value) const {
         if constexpr (ACTIVATION == kGate) {
@@ -90,7 +90,7 @@ struct Rows {
         }
     }
 
-    // Adds `share` of 16 outputs to what is there.
+    // Adds 16 outputs times `share`.
     void add(int64_t row, int64_t output, __m512 value, float share) const {
         const __mmask16 real = lanes_to(width - output);
         float* to = data + row * stride + output;
@@ -99,7 +99,7 @@ struct Rows {
     }
 };
 
-// A convolution over time and bins as a product: its inputs are those of `kernel` x `kernel` places, every `stride`.
+// A convolution over time and bins as a product: its inputs are `kernel` x `kernel` places, at every `stride`.
 struct Windows {
     const float* x;  // (times, bins, channels)
     int64_t bins, channels, kernel, stride, bins_out;
@@ -111,12 +111,12 @@ struct Windows {
     }
 };
 
-// What the pieces need while they compute. One caller at a time.
+// The team and the scratch memory of these functions. One caller at a time.
 class Room {
   public:
     explicit Room(Team* team) : team_(*team), scratch_(team->size()) {}
 
-    // Multiplies `count` rows `x` (count, inputs): sets `out`, or with `share` adds that much to it.
+    // Multiplies `count` rows `x` (count, inputs), and sets `out`, or adds the result times `share` to it.
     void multiply(const Product& product, const float* x, int64_t count, float share, Rows out) {
         const auto row_of = [&](int64_t row, float*) { return x + row * product.inputs; };
         run(product, count, row_of, share, out);
@@ -130,14 +130,14 @@ class Room {
         run(product, count, row_of, 0.0f, {out, product.outputs, product.outputs});
     }
 
-    // Two products, with `first`'s activation between them, of rows `x`: adds `share` of what they give to `out`, or
-    // sets it where `share` is 0.
+    // Two products of rows `x`, with the activation of `first` between them. Adds the result times `share` to `out`, or
+    // sets it if `share` is 0.
     void feed_forward(const Product& first, const Product& second, const float* x, int64_t count, float share,
                       float* out) {
         std::lock_guard one_caller(mutex_);
         const int64_t most = rows_of(second), width = second.linear.inputs;
         hidden_.reserve(most * width);
-        std::fill_n(hidden_.data(), most * width, 0.0f);  // some columns are only there to make up a width
+        std::fill_n(hidden_.data(), most * width, 0.0f);  // some columns are only padding
         reserve(most, std::max(first.linear.inputs, width));
         team_.run([&](int member) {
             Products products;
@@ -159,7 +159,7 @@ class Room {
     Team& team() { return team_; }
 
   private:
-    // A block's rows: so many that their bytes stay in the cache of a core.
+    // The rows of a block, whose bytes fit in the cache of a core.
     static int64_t rows_of(const Product& product) {
         return std::clamp<int64_t>(kBlockBytes / product.linear.inputs / (2 * kLines) * (2 * kLines), 2 * kLines, kMostRows);
     }
@@ -179,12 +179,12 @@ class Room {
         });
     }
 
-    void reserve(int64_t rows, int64_t inputs) {  // nothing is while the team is at work, where it could not fail
+    void reserve(int64_t rows, int64_t inputs) {  // before the team works, which cannot report a failure
         activations_.resize(rows, inputs);
         for (auto& each : scratch_) each.reserve(2 * inputs);
     }
 
-    // Quantizes a block's rows. `row_of` may write the row into the scratch that it is given.
+    // Quantizes the rows of a block. `row_of` may write the row into its scratch argument.
     template <typename RowOf>
     void take(int member, const Product& product, int64_t rows, const RowOf& row_of) {
         if (member == 0) activations_.resize(rows, product.linear.inputs);
@@ -232,9 +232,9 @@ class Room {
     std::vector<Buffer<float>> scratch_;
 };
 
-// A depthwise convolution over time, then a norm or none, then an activation.
+// A depthwise convolution over time, an optional norm, and an activation.
 struct Depthwise {
-    int64_t width, kernel, before;  // a frame's own and those after it are the other taps
+    int64_t width, kernel, before;  // taps before the frame; the others are the frame and later ones
     const float *weight, *bias;     // (kernel, width), (width)
     const Norm* norm;
     int64_t activation;
@@ -260,7 +260,7 @@ void depthwise_row(const Depthwise& layer, const float* x, const float* earlier,
         _mm512_storeu_ps(out + i, activated<ACTIVATION>(_mm512_loadu_ps(out + i)));
 }
 
-// The first convolution of the subsampling, of one channel, with its ReLU: `channels` outputs at one place.
+// The first convolution of the subsampling, with one input channel and a ReLU: `channels` outputs at one place.
 struct FirstConvolution {
     int64_t bins, channels, kernel, stride, bins_out;
     const float *weight, *bias;  // (kernel, kernel, channels), (channels)
@@ -295,7 +295,7 @@ using namespace mirrorchat;
 
 extern "C" {
 
-// Null if there is too little memory, as is what the others return then: not 0.
+// Returns null if the memory is exhausted. The other functions then return a value other than 0.
 Room* wenet_create(Team* team) {
     try {
         return new Room(team);
@@ -344,7 +344,7 @@ void wenet_first_convolution(Team* team, const FirstConvolution* layer, const fl
     });
 }
 
-// `x` and `out` are (batch, frames, width); `earlier` (before, width) lies before each utterance, null for zeros.
+// `x` and `out` are (batch, frames, width). `earlier` (before, width) precedes each utterance; null means zeros.
 void wenet_depthwise(Team* team, const Depthwise* layer, const float* x, const float* earlier, int64_t batch,
                      int64_t frames, float* out) {
     with_activation(layer->activation, [&](auto activation) {
