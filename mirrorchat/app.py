@@ -1,4 +1,7 @@
-"""The server: an application factory, one error handler, `/process_audio`, and health."""
+"""The server: `create_app()`, the only error handler, `/process_audio`, and the health routes.
+
+app = create_app(Settings(host="127.0.0.1"))  # gunicorn or app.run() serves it
+"""
 
 from contextlib import ExitStack
 from io import BytesIO
@@ -45,8 +48,8 @@ from mirrorchat.server.socket_watch import discard_body
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
 
-OPEN_ENDPOINTS = ("main.healthz", "main.readyz", "page.index", "page.static_file")
-UNLOADED_ENDPOINTS = (*OPEN_ENDPOINTS, "main.metrics", "openapi.openapi")  # those that answer before the engines do
+OPEN_ENDPOINTS = ("main.healthz", "main.readyz", "page.index", "page.static_file")  # they need no key
+UNLOADED_ENDPOINTS = (*OPEN_ENDPOINTS, "main.metrics", "openapi.openapi")  # they answer before the engines are loaded
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 main = Blueprint("main", __name__)
@@ -64,13 +67,17 @@ class InMemoryRequest(Request):
         filename: str | None = None,
         content_length: int | None = None,
     ) -> IO[bytes]:
-        return BytesIO()  # its size is bounded by MAX_CONTENT_LENGTH, which counts the whole body
+        return BytesIO()  # MAX_CONTENT_LENGTH bounds it, since it counts the whole body
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Return the server. Engines load in a background thread; until then all but the health routes answer 503.
+    """Return the server. Its engines load in a background thread; until then routes that need them answer 503.
 
-    Raises ConfigurationError for bad settings (read from config.py when none are given).
+    Arguments:
+        settings: the settings; None reads config.py.
+
+    Raises:
+        ConfigurationError: config.py is invalid.
     """
     settings = settings or load_settings()
     app = Flask(__name__, static_folder=None)
@@ -125,7 +132,7 @@ def _finish(response: Response) -> Response:
 
 
 def _error_response(error: Exception) -> Response:
-    """Turn any exception into our JSON: the only place where an error becomes a response."""
+    """Return the response for any exception. This is the only place where an error becomes a response."""
     known = _known(error)
     request_record().finished(known)
     response = jsonify(known.body())
@@ -146,32 +153,30 @@ def _known(error: Exception) -> MirrorChatError:
         return _from_http(error)
     if not isinstance(error, MirrorChatError):
         log_unexpected(error)
-    return MirrorChatError(
-        f"something went wrong inside the server; its log has more under {request_record().request_id}"
-    )
+    return MirrorChatError(f"the server has failed; its log has the details under {request_record().request_id}")
 
 
 def _from_http(error: HTTPException) -> MirrorChatError:
     match error.code:
         case 404:
-            return NotFound(f"there is nothing at {request.path[:200]}")
+            return NotFound(f"there is no route {request.path[:200]}")
         case 405:
-            return MethodNotAllowed(f"{request.method} is not what {request.path[:200]} takes")
+            return MethodNotAllowed(f"{request.path[:200]} does not accept {request.method}")
         case 413:
-            return UploadTooLarge(f"the upload is larger than {runtime().settings.upload_limit_mb} MB", param="audio")
+            return UploadTooLarge(f"the upload is larger than {runtime().settings.upload_limit_mb} MiB", param="audio")
         case _:
             return InvalidRequest("the request could not be read: send multipart/form-data")
 
 
 @main.get("/healthz")
 def healthz() -> Response:
-    """Say that the process is alive."""
+    """Return 200 while the process is alive."""
     return jsonify(status="alive")
 
 
 @main.get("/readyz")
 def readyz() -> Response:
-    """Say which engines answer: 200; 503 until all are loaded, when one fails or is stuck, and after SIGTERM."""
+    """Return the engines: 200; 503 until all are loaded, when one fails or hangs, and after SIGTERM."""
     if runtime().admission.closed:
         raise shutting_down()
     infos = runtime().pipeline.engines.infos()
@@ -180,7 +185,7 @@ def readyz() -> Response:
 
 @main.get("/metrics")
 def metrics() -> Response:
-    """Say what Prometheus asks for. Needs a key where there are any, like everything but health."""
+    """Return the metrics for Prometheus. Like every route but health, it needs a key if the server has keys."""
     return Response(runtime().metrics.render(), content_type=CONTENT_TYPE)
 
 
@@ -226,7 +231,7 @@ def _hotwords_field() -> list[str]:
 
 
 def _text_field() -> str | None:
-    """Return what was said, when the caller wrote it; a blank field counts as absent."""
+    """Return the words of the question if the caller sent them; a blank field counts as missing."""
     text = request.form.get("text", "").strip()
     if len(text) > TEXT_LIMIT_CHARS:
         raise InvalidField(f"text is longer than {TEXT_LIMIT_CHARS} characters", param="text")

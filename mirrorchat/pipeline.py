@@ -1,9 +1,10 @@
-"""One turn as a generator of events: recognize and compute the voice at once, ask, speak each sentence as it comes.
+"""One turn as a generator of events: it recognizes the question, asks the chat, and speaks each sentence.
 
     question ──┬─ recognizer ── transcript ── chat ── sentences ──┐
                └─ voice ──────────────────────────────────────────┴─ synthesizer ── audio
 
-Helpers of one bounded pool do the work (turn/helpers.py); the request's thread only waits for their events. Example:
+Recognition and voice start at once. Helpers of one bounded pool do the work (turn/helpers.py); the request's thread
+only waits for their events. Example:
 
     slot = admission.acquire(Context.after(100.0))
     with slot, closing(pipeline.run_turn(question, slot, watch=Stopwatch())) as events:
@@ -42,9 +43,10 @@ NO_AUDIO = Audio(np.zeros(0, np.float32), 16_000)
 
 @dataclass(frozen=True)
 class Question:
-    """What a caller sent. `text` (what was said) skips recognition; the voice comes from `audio` all the same.
+    """The question of a caller.
 
-    `session` (held for this turn) gives the chat its history and the voice its reference; None: the turn stands alone.
+    `audio` is the recording, at any sample rate. `text`, its words, makes recognition unnecessary. `session`, which
+    this turn has opened, has the history of the chat and the reference of the voice; without one, the turn has neither.
     `hotwords` are words that the recognizer prefers.
     """
 
@@ -57,9 +59,13 @@ class Question:
 
 
 class Pipeline:
-    """Runs turns on the loaded engines. Thread-safe; a turn's state lives in the turn alone.
+    """Runs turns on the loaded engines. Thread-safe; only the turn itself holds its state.
 
-    `system_prompt` may hold `{language}`; `seed` is where sampling starts; `max_turns` turns run at once.
+    Arguments:
+        engines: the loaded engines; `close` closes them.
+        system_prompt: the chat's first message; `{language}` in it becomes the name of the answer's language.
+        seed: where the synthesizer's sampling starts.
+        max_turns: the number of concurrent turns.
     """
 
     def __init__(self, engines: Engines, *, system_prompt: str, seed: int, max_turns: int) -> None:
@@ -69,49 +75,63 @@ class Pipeline:
         self.seed = seed
 
     def run_turn(self, question: Question, slot: Slot, *, watch: Stopwatch) -> Generator[Event]:
-        """Yield the events of one turn: Transcript, TextDelta and audio as they come, Timings, Done; or Error, last.
+        """Answer a question. The engines do not wait for the consumer; closing the generator cancels the turn.
 
         Arguments:
-            question: what the caller asks.
-            slot: the admitted turn. Its context ends the turn. What runs for the turn holds the slot; from the first
+            question: the caller's question.
+            slot: the admitted turn. Its context ends the turn. The turn's helpers hold the slot; from the first
                 VoiceKnown or TextDelta on the caller of this function may release it.
             watch: measures the stages.
 
-        The engines do not wait for the consumer. An answer that breaks off is started over with the next API
-        (StartedOver) unless the slot's `context.heard` says that the caller has had some of it. Closing the generator
-        cancels whatever still runs for it. It raises nothing: a failure is the event Error.
+        Yields:
+            Transcript, TextDelta and SpokenAudio as they arrive, Timings, Done. If an API breaks off while
+            `slot.context.heard` is false, StartedOver, and the answer of the next API.
+
+        Raises:
+            Nothing: Error is the last event of a turn that fails.
         """
         yield from _ended(slot, _Turn(self, question, slot, watch).run())
 
     def speak(
         self, texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot, *, watch: Stopwatch
     ) -> Generator[Event]:
-        """Yield a text that comes in pieces, spoken like an answer: TextDelta, VoiceKnown and audio; or Error, last.
+        """Speak a text that arrives in pieces, like an answer.
 
         Arguments:
-            texts: yields the text in pieces; called in a helper, with the APIs that have failed and a context.
-            voice: returns the voice to speak with; called in a helper.
-            language: of the text.
+            texts: yields the pieces of text; a helper calls it with the APIs that have failed and a context.
+            voice: returns the voice; a helper calls it.
+            language: the language of the text.
+            slot, watch: as for `run_turn`.
 
-        All else is as with `run_turn`.
+        Yields:
+            TextDelta, VoiceKnown and SpokenAudio as they arrive, and StartedOver as `run_turn` does.
+
+        Raises:
+            Nothing: Error is the last event if the turn fails.
         """
         turn = _Turn(self, Question(NO_AUDIO, language, language), slot, watch)
         yield from _ended(slot, turn.answer(texts, self.helpers.submit(slot, voice)))
 
     def answer(self, question: Question, slot: Slot, *, watch: Stopwatch) -> Answer:
-        """Return the whole turn that `run_turn` yields. Raises what ended it, a sentence that failed included."""
+        """Return the complete answer to a question.
+
+        The arguments are those of `run_turn`.
+
+        Raises:
+            The reason of the Error that ended the turn, or of a SentenceFailed.
+        """
         with closing(self.run_turn(question, slot, watch=watch)) as events:
             return AnswerReader(events, whole=True).collect()
 
     def close(self) -> None:
-        """Start no helper any more, and free the engines."""
+        """Start no more helpers, and free the engines."""
         self.helpers.close()
         self.engines.close()
 
 
 @dataclass
 class _Turn:
-    """The state of one turn, driven by the request's thread."""
+    """The state of one turn. The request's thread runs it."""
 
     pipeline: Pipeline
     question: Question
@@ -123,7 +143,7 @@ class _Turn:
         self.context = self.slot.context
 
     def run(self) -> Iterator[Event]:
-        # Recognition first: the answer waits for it longest.
+        # Recognition starts first, because the answer waits for it.
         recognition = self._submit(self._transcribe)
         voice = self._submit(self._compute_voice)
         quality = self._submit(partial(self._assess, voice))
@@ -144,15 +164,13 @@ class _Turn:
         yield done
 
     def answer(self, texts: Texts, voice: "Future[Voice]") -> Iterator[Event]:
-        """Yield the answer, started over with the next API as long as one breaks off and nothing of it was heard."""
+        """Yield the events of the answer, with StartedOver when it restarts with the next API."""
         language = self.question.reply_language
         speech = Speech(self.pipeline.engines.synthesizers[language], language, self.pipeline.seed)
 
         def attempt(failed: Sequence[ChatFailure]) -> Iterator[Event]:
-            spoken = SpokenAnswer(
-                partial(texts, failed), voice, speech, helpers=self.pipeline.helpers, slot=self.slot, watch=self.watch
-            )
-            return spoken.run()
+            helpers, slot, watch = self.pipeline.helpers, self.slot, self.watch
+            return SpokenAnswer(partial(texts, failed), voice, speech, helpers=helpers, slot=slot, watch=watch).run()
 
         return with_fallback(attempt, self.context)
 
@@ -181,14 +199,14 @@ class _Turn:
             return self.session.voice_with(self.question.audio, synthesizer)
 
     def _assess(self, voice: "Future[Voice]") -> ReferenceQuality:
-        """Judge the reference beside the answer, which waits for the voice alone."""
+        """Return the quality of the voice's reference, which is measured while the answer is spoken."""
         voice.result()
         self.context.check()
         return self.session.quality()
 
 
 def _ended(slot: Slot, events: Iterator[Event]) -> Generator[Event]:
-    """Yield the events of a turn, and as the last one what ended it; then nothing runs for it any more."""
+    """Yield the events of a turn and, if it fails, Error; then end its work and release its slot."""
     try:
         yield from events
     except Exception as error:

@@ -87,6 +87,6 @@ class RequestRecord:
         }
         times = {"queue": seen.queue_s, **seen.stages_s, "first_audio": seen.first_audio_s}
         pairs |= {f"{name}_ms": round(1000 * s) for name, s in times.items() if s is not None}
-        if self.queue_s is not None:
-            pairs |= {"audio_in_s": f"{seen.audio_in_s:.2f}", "audio_out_s": f"{seen.audio_out_s:.2f}"}
+        audio = {"audio_in_s": seen.audio_in_s, "audio_out_s": seen.audio_out_s}
+        pairs |= {name: f"{s:.2f}" for name, s in audio.items() if s}
         return " ".join(f"{key}={value}" for key, value in pairs.items())

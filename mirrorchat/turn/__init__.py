@@ -1,1 +1,1 @@
-"""The parts of a turn: its events, its times, and how many callers speech keeps up with."""
+"""The parts of a turn: admission, playback, sessions, the speaker reference, events and their reader."""

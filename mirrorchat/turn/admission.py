@@ -16,7 +16,7 @@ the queue is full, the tenant with the most queued turns loses its newest one, p
 least two fewer. Where `turns_per_key` is set, no rate-limit subject (a key, or an address where there are no keys) has
 more turns than that, queued ones included.
 
-No thread is owned here: whoever frees a slot or reports speech hands slots on to the queue.
+It owns no thread: the thread that frees a slot or reports speech grants the slots to the queue.
 """
 
 import enum
@@ -35,12 +35,12 @@ from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, Ser
 from mirrorchat.turn.playback import Meter, Playback
 
 TURN_MARGIN = 1.15  # of the predicted time until an answer is whole: turns of one question differ by a tenth
-TYPICAL_TURN_S = 5.0  # what waits are predicted from until turns have been seen
-# Of speech, for each other caller; measured with XTTS on two cores: less gives underruns at four callers.
+TYPICAL_TURN_S = 5.0  # the predicted length of a turn until turns have ended
+# Speech for each other caller; measured with XTTS on two cores: less gives underruns at four callers.
 PREBUFFER_PER_CALLER_S = 0.85
 SLOW_RATE = 2.0  # seconds of speech a second for one caller: below it an answer starts with SLOW_PREBUFFER_S
-SLOW_PREBUFFER_S = 1.6  # measured at 1.4 (XTTS on two cores without AMX): the underruns last 0.7 to 1.3 s in all
-UNBUFFERED_RATE = 4.0  # seconds of speech a second for each caller, from which there is no prebuffer
+SLOW_PREBUFFER_S = 1.6  # XTTS at a rate of 1.4 (two cores without AMX) has 0.7 to 1.3 s of underruns without it
+UNBUFFERED_RATE = 4.0  # seconds of speech a second for each caller; from there on no prebuffer is needed
 SMOOTHING = 0.2  # weight of the newest turn, after the first few, in the running mean of their length
 RETRY_LIMIT_S = 60
 SHUTDOWN_RETRY_S = 10
@@ -48,7 +48,7 @@ MAX_ORPHANS = 2  # ended turns whose native calls still run, for each of `max_tu
 
 
 class Refusal(enum.StrEnum):
-    """Why a caller was not admitted."""
+    """The reason why a caller was not admitted."""
 
     QUEUE_FULL = "queue_full"
     WAIT_TOO_LONG = "wait_too_long"
@@ -60,9 +60,9 @@ class Refusal(enum.StrEnum):
 
 
 class Slot:
-    """One admitted turn. The request and every helper that works for it hold it; the last one to let go frees it.
+    """One admitted turn. The request and each helper that works for it hold the slot; the last `release` frees it.
 
-    A turn that is over, whatever ended it, releases its slot early: the slot is free at once, although a helper may
+    A turn that has ended, for any reason, releases its slot early: the slot is free at once, although a helper may
     still be in a native call that nothing can interrupt. The number of such orphaned turns is bounded.
     """
 
@@ -80,21 +80,20 @@ class Slot:
         self._admission._hold(self, 1)
 
     def release(self) -> None:
-        """Stop holding it; the last holder frees the slot."""
+        """Remove a holder; without holders the slot is free."""
         self._admission._hold(self, -1)
 
     def release_early(self) -> None:
-        """Free the slot now; its holders must release it all the same. Harmless when it is free."""
+        """Free the slot now; its holders must still release it. A free slot stays free."""
         self._admission._release_early(self)
 
     @property
     def prebuffer_s(self) -> float:
         """Return how many seconds of speech to buffer before playback starts.
 
-        Other turns' recognition, prefill and decode steps interleave with this one's, most at the start; and where
-        speech is made little faster than it plays, the first chunks of a single caller come late, too. An engine far
-        faster than speech needs no buffer. While its speed is not known, it is taken for slow: a fast one fills the
-        buffer at once.
+        Other turns' recognition, prefill and decode steps interleave with this one's, most at the start. An engine that
+        is little faster than playback is late with the first chunks of even a single caller; a far faster one needs no
+        buffer. An engine of unknown speed counts as slow: a fast one fills the buffer at once.
         """
         playback, running = self._admission.playback, self._admission.running
         rate, alone = playback.rate(running), playback.rate(1)
@@ -104,7 +103,7 @@ class Slot:
         return own_s + PREBUFFER_PER_CALLER_S * max(0, running - 1)
 
     def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
-        """Pass on the pieces of one sentence as the synthesizer makes them, and learn from it how fast it is."""
+        """Yield the pieces of one sentence as the synthesizer makes them, and measure its speed."""
         yield from self._meter.measure(pieces)
         self._admission.serve()
 
@@ -117,7 +116,7 @@ class Slot:
 
 @dataclass(eq=False)
 class Ticket:
-    """A caller who asked for a slot at `applied_at` (clock). `granted` is the slot in the end, or an error."""
+    """A request for a slot, made at `applied_at` (clock). `granted` will hold the slot or an error."""
 
     tenant: str
     context: Context
@@ -127,16 +126,16 @@ class Ticket:
 
     @property
     def slot(self) -> Slot | None:
-        """Return the slot, if it has been granted."""
+        """Return the slot if it has been granted, else None."""
         done = self.granted.done() and self.granted.exception() is None
         return self.granted.result() if done else None
 
 
 @dataclass(frozen=True)
 class AdmissionStats:
-    """What is going on: turns `running` (of `slots`, as playback now allows), `waiting`, and `orphans`.
+    """The numbers of `running` turns (of `slots`, as playback now allows), of `waiting` ones, and of `orphans`.
 
-    `refusals` counts those who were not admitted, since the start.
+    `refusals` counts the callers that were not admitted since the start.
     """
 
     running: int
@@ -147,36 +146,46 @@ class AdmissionStats:
 
 
 class Admission:
-    """Admits at most `max_turns` turns at a time; up to `max_waiting` callers wait. Thread-safe; owns no thread."""
+    """Admits at most `max_turns` concurrent turns; up to `max_waiting` callers wait. Thread-safe; owns no thread.
+
+    admission = Admission(max_turns=4, max_waiting=8)
+    with admission.acquire(Context.after(100.0), tenant="key address", subject="key") as slot:
+        ...  # the turn; slot.context ends it early
+    """
 
     def __init__(
-        self,
-        max_turns: int,
-        max_waiting: int = 0,
-        *,
-        turns_per_key: int = 0,
+        self, max_turns: int, max_waiting: int = 0, *, turns_per_key: int = 0,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.max_turns = max_turns
         self.max_waiting = max_waiting
         self.turns_per_key = turns_per_key
         self.playback = Playback(clock)
         self.clock = clock
-        self._slots: dict[Slot, float] = {}  # with the time of entry
+        self._slots: dict[Slot, float] = {}  # with the times of admission
         self._orphans: set[Slot] = set()
-        self._turns: weakref.WeakSet[Slot] = weakref.WeakSet()  # including those whose speech is still being sent
+        self._turns: weakref.WeakSet[Slot] = weakref.WeakSet()  # also orphans, and turns whose speech is being sent
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()  # by tenant, the next one's first
-        self._turn_s = TYPICAL_TURN_S  # the mean of those that have `_ended`
+        self._turn_s = TYPICAL_TURN_S  # the mean length of the turns that have `_ended`
         self._ended = 0
         self._closed = False
         self._refusals: Counter[Refusal] = Counter()
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
 
     def acquire(self, context: Context, *, tenant: str = "", subject: str = "") -> Slot:
-        """Return a slot for one turn, which counts as one of `tenant`'s and of `subject`'s; wait for it if need be.
+        """Return a slot for one turn; wait in the queue if none is free.
 
-        Raises ServerBusy with a `retry_after_s` (at once, or when it gives way in a full queue), TooManyTurns
-        likewise, ShuttingDown, and what ends `context`, at once.
+        Arguments:
+            context: ends the wait early, and later the turn.
+            tenant: the queue is fair between tenants: a key and an address.
+            subject: the rate-limit subject of `turns_per_key`: a key, or an address where there are no keys.
+
+        Raises:
+            ServerBusy: the queue is full, the answer would come too late, or a newcomer displaced this caller; with
+                the seconds in `retry_after_s`.
+            TooManyTurns: `subject` has `turns_per_key` turns already.
+            ShuttingDown: no turn is admitted any more.
+            DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         ticket = self.apply(context, tenant, subject)
         try:
@@ -184,14 +193,14 @@ class Admission:
                 try:
                     return context.wait(ticket.granted, timeout_s=self.playback.forgets_in_s())
                 except TimeoutError:
-                    self.serve()  # what was measured is forgotten: playback may allow more
+                    self.serve()  # old measurements are forgotten: playback may allow more callers
         except BaseException as error:
             self._count_end_of_wait(error)
             self.withdraw(ticket)
             raise
 
     def apply(self, context: Context, tenant: str = "", subject: str = "") -> Ticket:
-        """Ask for a slot, without waiting. Raises ServerBusy, TooManyTurns or ShuttingDown."""
+        """Request a slot without waiting for it. Raises ServerBusy, TooManyTurns or ShuttingDown."""
         with self._lock:
             if self._closed:
                 self._refusals[Refusal.SHUTTING_DOWN] += 1
@@ -206,7 +215,7 @@ class Admission:
             return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Leave the queue, or give back the slot that came meanwhile."""
+        """Leave the queue, or release the slot if it has been granted."""
         with self._lock:
             tickets = self._waiting.get(ticket.tenant, deque())
             if ticket in tickets:
@@ -216,34 +225,35 @@ class Admission:
             ticket.slot.release()
 
     def serve(self) -> None:
-        """Hand free slots to those who wait."""
+        """Grant the free slots to the queue."""
         with self._lock:
             self._serve()
 
     def spoke(self, audio_s: float, wall_s: float, speaking: float) -> None:
-        """Report `audio_s` seconds of speech made in `wall_s` while `speaking` callers were spoken to."""
+        """Report `audio_s` seconds of speech that took `wall_s` seconds while `speaking` callers got speech."""
         self.playback.spoke(audio_s, wall_s, speaking)
         self.serve()
 
     @property
     def running(self) -> int:
-        """Return how many slots are taken."""
+        """Return the number of slots in use."""
         with self._lock:
             return len(self._slots)
 
     @property
     def closed(self) -> bool:
-        """Tell whether nobody is admitted any more."""
+        """Whether no turn is admitted any more."""
         return self._closed
 
     def stats(self) -> AdmissionStats:
+        """Return the present numbers."""
         with self._lock:
             slots, orphans = len(self._slots), len(self._orphans)
             refusals = {reason: self._refusals[reason] for reason in Refusal}
             return AdmissionStats(slots, self._limit(), self._queued(), orphans, refusals)
 
     def stop_admission(self, reason: MirrorChatError) -> None:
-        """Admit nobody any more, and end everyone's wait with `reason`; what runs goes on."""
+        """Reject new turns, and end every wait with `reason`; running turns go on."""
         with self._lock:
             self._closed = True
             for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
@@ -252,7 +262,7 @@ class Admission:
             self._waiting.clear()
 
     def end_all(self, reason: MirrorChatError) -> None:
-        """Admit nobody any more and end every turn with `reason`, those too whose slot is free again."""
+        """Reject new turns, and end every turn with `reason`, even one whose slot is free again."""
         self.stop_admission(reason)
         with self._lock:
             turns = list(self._turns)
@@ -260,12 +270,12 @@ class Admission:
             slot.context.cancel(reason)
 
     def _count_end_of_wait(self, error: BaseException) -> None:
-        """Count a wait that ended from the caller's side."""
+        """Count a wait that the caller's own context ended."""
         ends = ((DeadlineExceeded, Refusal.DEADLINE), (ClientGone, Refusal.HUNG_UP))
         with self._lock:
             self._refusals.update(refusal for kind, refusal in ends if isinstance(error, kind))
 
-    # What follows is called with the lock held, but for `_hold` and `_release_early`.
+    # The methods below run with the lock held, except `_hold` and `_release_early`.
 
     def _check_turns_of(self, subject: str) -> None:
         turns = sum(slot.subject == subject for slot in self._slots)
@@ -273,7 +283,7 @@ class Admission:
         if self.turns_per_key and turns >= self.turns_per_key:
             self._refusals[Refusal.KEYS_TURNS] += 1
             raise TooManyTurns(
-                f"{turns} of your questions are being answered already, which is as many as may be",
+                f"{turns} of your turns are running or queued, which is the limit",
                 retry_after_s=min(RETRY_LIMIT_S, max(1, math.ceil(self._turn_s))),
             )
 
@@ -300,7 +310,7 @@ class Admission:
         ticket.granted.set_result(slot)
 
     def _next(self) -> Ticket:
-        """Take the next ticket out of the queue: that of the next tenant that holds less than its share."""
+        """Remove and return the next ticket: that of the next tenant that holds less than its share."""
         held = Counter(slot.tenant for slot in self._slots)
         share = math.ceil(self.max_turns / len(held.keys() | self._waiting.keys()))
         tenant = next((tenant for tenant in self._waiting if held[tenant] < share), next(iter(self._waiting)))
@@ -314,17 +324,17 @@ class Admission:
             del self._waiting[tenant]
 
     def _queue(self, ticket: Ticket) -> None:
-        """Let `ticket` wait. Raises ServerBusy when the queue is full or the answer would come too late."""
+        """Add `ticket` to the queue. Raises ServerBusy if the queue is full or the answer would come too late."""
         wait_s = self._predicted_wait_s(ticket.tenant)
         whole_s = TURN_MARGIN * (wait_s + self._turn_s)
         if self.max_waiting and whole_s > ticket.context.deadline - self.clock():
             raise self._busy(Refusal.WAIT_TOO_LONG, "a slot would come too late for this request", wait_s)
-        if self._queued() >= self.max_waiting and not self._make_way(ticket.tenant):
+        if self._queued() >= self.max_waiting and not self._displace_for(ticket.tenant):
             raise self._busy(Refusal.QUEUE_FULL, f"the server is answering {len(self._slots)} callers already", wait_s)
         self._waiting.setdefault(ticket.tenant, deque()).append(ticket)
 
-    def _make_way(self, tenant: str) -> bool:
-        """Reject the newest ticket of the tenant with the most queued turns if that is fair; return whether it was."""
+    def _displace_for(self, tenant: str) -> bool:
+        """Reject the newest ticket of the tenant with the most queued turns if that is fair; return whether it is."""
         greedy = max(self._waiting, key=lambda tenant: len(self._waiting[tenant]), default=tenant)
         if len(self._waiting.get(greedy, ())) < len(self._waiting.get(tenant, ())) + 2:
             return False
@@ -334,13 +344,13 @@ class Admission:
         return True
 
     def _predicted_wait_s(self, tenant: str) -> float:
-        """Predict how long a further ticket of `tenant` waits: behind its own, and as many of each other tenant."""
+        """Predict the wait of a further ticket of `tenant`: behind its own ones and as many of each other tenant."""
         own = len(self._waiting.get(tenant, ()))
         others = sum(min(len(tickets), own + 1) for other, tickets in self._waiting.items() if other != tenant)
         return (own + others + 1) * self._turn_s / self._limit()
 
-    def _busy(self, why: Refusal, message: str, wait_s: float) -> ServerBusy:
-        self._refusals[why] += 1
+    def _busy(self, refusal: Refusal, message: str, wait_s: float) -> ServerBusy:
+        self._refusals[refusal] += 1
         retry_after_s = min(RETRY_LIMIT_S, max(1, math.ceil(wait_s)))
         return ServerBusy(f"{message}; try again shortly", retry_after_s=retry_after_s)
 
@@ -360,7 +370,7 @@ class Admission:
                 self._serve()
 
     def _free(self, slot: Slot) -> None:
-        entered = self._slots.pop(slot, None)
-        if entered is not None:
+        admitted_at = self._slots.pop(slot, None)
+        if admitted_at is not None:
             self._ended += 1
-            self._turn_s += max(SMOOTHING, 1 / self._ended) * (self.clock() - entered - self._turn_s)
+            self._turn_s += max(SMOOTHING, 1 / self._ended) * (self.clock() - admitted_at - self._turn_s)

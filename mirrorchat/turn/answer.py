@@ -1,4 +1,4 @@
-"""One answer: its text read from the chat, split into sentences, and spoken while the rest is still being written."""
+"""One answer: helpers read its text from the chat, split it into sentences and speak them while more text arrives."""
 
 import threading
 from collections import deque
@@ -19,12 +19,12 @@ from mirrorchat.turn.helpers import TURN_OVER, EventQueue, Helpers
 from mirrorchat.turn.playback import PlayoutBuffer, Prebuffer, ReorderBuffer
 from mirrorchat.turn.stopwatch import Stopwatch
 
-UNHEARD_LIMIT_S = 120.0  # of speech that a slow listener has not fetched: then no further sentence is started
-SENTENCES_AT_ONCE = 2  # of one answer, where the synthesizer has a batch: the next is ready when one has been heard
+UNHEARD_LIMIT_S = 120.0  # of speech that a slow reader has not fetched: above it no further sentence starts
+SENTENCES_AT_ONCE = 2  # of one answer, with a batched synthesizer: the next one is ready when the first has been heard
 LOW_BUFFER_S = 3.0  # of speech left to play: nearly two of XTTS's longest chunks
-HELPERS = 2 + SENTENCES_AT_ONCE  # of one answer: one reads text, one starts sentences, one speaks each of them
+HELPERS = 2 + SENTENCES_AT_ONCE  # of one answer: one reads text, one starts sentences, and each sentence has one
 
-# An answer in pieces, from the APIs that are not among those that failed.
+# Yields an answer in pieces of text. The arguments are the APIs that failed, which are not tried again, and a context.
 Texts = Callable[[Sequence[ChatFailure], Context], Iterator[str]]
 Item = TypeVar("Item")
 
@@ -32,10 +32,18 @@ Item = TypeVar("Item")
 def with_fallback(
     attempt: Callable[[Sequence[ChatFailure]], Iterator[Item]], context: Context
 ) -> Iterator[Item | StartedOver]:
-    """Yield what `attempt` yields; start over without the APIs that failed as long as the caller has had nothing.
+    """Yield the items of an attempt; start over with the next API while the caller has heard nothing.
 
-    Raises ChatInterrupted when an answer breaks off of which the caller has had some (`context.heard`), and whatever
-    else `attempt` raises.
+    Arguments:
+        attempt: returns the items of one attempt; its argument is the APIs that failed, which are not tried again.
+        context: its `heard` tells whether the caller has heard a part of the answer.
+
+    Yields:
+        The items, and StartedOver before each further attempt.
+
+    Raises:
+        ChatInterrupted: the answer broke off after the caller had heard a part of it.
+        Any other error of `attempt`.
     """
     failed: Sequence[ChatFailure] = ()
     while True:
@@ -51,7 +59,7 @@ def with_fallback(
 
 @dataclass(frozen=True)
 class Speech:
-    """How an answer is spoken: by which engine, in which language, from which seed."""
+    """The engine that speaks an answer, the language of the answer, and the seed where sampling starts."""
 
     synthesizer: Synthesizer
     language: Language
@@ -59,22 +67,25 @@ class Speech:
 
 
 class SpokenAnswer:
-    """One attempt at an answer. One helper reads its text, another starts its sentences, and each has one to speak it.
+    """One attempt at an answer. One helper reads its text, another starts its sentences, and each sentence has one.
 
-    `voice` becomes known while the text is read. The slot's context ends the attempt; `context.heard` tells whether
-    the caller listens already.
+    Arguments:
+        texts: yields the text in pieces until the context that it gets ends.
+        voice: the voice, which is computed while the text is read.
+        speech: the engine, the language and the seed.
+        helpers: run everything above.
+        slot: the turn. Its context ends the attempt; `context.heard` tells whether the caller is listening already.
+        watch: measures the stages.
+
+    Example:
+
+        for event in SpokenAnswer(texts, voice, speech, helpers=helpers, slot=slot, watch=watch).run(): ...
     """
 
     def __init__(
-        self,
-        texts: Callable[[Context], Iterator[str]],
-        voice: "Future[Voice]",
-        speech: Speech,
-        *,
-        helpers: Helpers,
-        slot: Slot,
-        watch: Stopwatch,
-    ) -> None:
+        self, texts: Callable[[Context], Iterator[str]], voice: "Future[Voice]", speech: Speech, *,
+        helpers: Helpers, slot: Slot, watch: Stopwatch,
+    ) -> None:  # fmt: skip
         self._texts = texts
         self._voice = voice
         self._speech = speech
@@ -84,18 +95,18 @@ class SpokenAnswer:
         self._context = slot.context.child()
         self._events: EventQueue[Event] = EventQueue(slot.context)
         self._at_once = SENTENCES_AT_ONCE if isinstance(speech.synthesizer, Batched) else 1
-        self._changed = threading.Condition()  # guards what follows, up to `_playout`
+        self._changed = threading.Condition()  # guards the attributes up to `_playout`
         self._changes = 0
-        self._sentences: deque[str] = deque()  # read, and not started
+        self._sentences: deque[str] = deque()  # sentences that have not started
         self._all_read = False
-        self._in_progress = 0  # sentences
+        self._in_progress = 0  # the number of sentences that are being spoken
         self._spoken_s = 0.0
         self._fetched_s = 0.0
         self._playout = PlayoutBuffer()
         self._out = ReorderBuffer(Prebuffer[Event](self._hand_over, lambda: slot.prebuffer_s))
 
     def run(self) -> Iterator[Event]:
-        """Yield the events of the answer until all of it is out.
+        """Yield the events of the answer until all of it has been yielded.
 
         Raises ChatInterrupted, NoChatApi, SynthesisFailed for an answer without a word, and what ends the context.
         """
@@ -145,7 +156,7 @@ class SpokenAnswer:
         return self._sentences.popleft() if self._sentences else None
 
     def _wait(self, until: Callable[[], bool]) -> None:
-        """Return when `until` holds; meanwhile hand over what the prebuffer has held for long enough."""
+        """Return when `until` is true; meanwhile pass on the prebuffer's pieces when they are due."""
         with self._changed:
             while not until():
                 seen = self._changes
@@ -157,19 +168,19 @@ class SpokenAnswer:
                     self._out.check()
 
     def _may_start(self) -> bool:
-        """Tell whether one sentence more may be started.
+        """Return whether one more sentence may start.
 
-        None while more than UNHEARD_LIMIT_S is buffered: this bounds memory, and the engine is free for others
-        meanwhile. With a batched engine a second one may start, unless the buffer is low: a second sequence slows the
-        first.
+        No sentence may start while more than UNHEARD_LIMIT_S is buffered: this bounds memory and leaves the engine to
+        other turns. With a batched engine a second one may start, unless the buffer is low: a second sequence slows
+        the first.
         """
         if self._spoken_s - self._fetched_s > UNHEARD_LIMIT_S:
             return False
-        at_ease = bool(self._spoken_s) and not self._is_low()
-        return self._in_progress < (self._at_once if at_ease else 1)
+        has_buffer = bool(self._spoken_s) and not self._is_low()
+        return self._in_progress < (self._at_once if has_buffer else 1)
 
     def _is_low(self) -> bool:
-        """Tell whether a caller who plays the answer as it comes has little left to play."""
+        """Return whether the playout buffer of a listening caller is nearly empty."""
         return self._slot.context.heard and self._playout.left_s < LOW_BUFFER_S
 
     def _speak(self, index: int, sentence: str, voice: Voice) -> None:
@@ -197,14 +208,10 @@ class SpokenAnswer:
         )
 
     def _note(
-        self,
-        *,
-        sentences: Sequence[str] = (),
-        all_read: bool = False,
-        started: int = 0,
-        spoken_s: float = 0.0,
-        fetched_s: float = 0.0,
-    ) -> None:
+        self, *, sentences: Sequence[str] = (), all_read: bool = False,
+        started: int = 0, spoken_s: float = 0.0, fetched_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Update the shared state, and wake the helper that waits for it."""
         with self._changed:
             self._sentences.extend(sentences)
             self._all_read = self._all_read or all_read

@@ -1,8 +1,12 @@
-"""Voices that callers have enrolled: one file for each in one folder, found by an id that cannot be guessed.
+"""Enrolled voices: one file for each voice in one folder; its id cannot be guessed.
 
-A file is a line of JSON, the header, and the bytes that it announces: the voice as each synthesizer has it and, where
-the caller asked for that, the sample as a wav. What is read is taken for hostile: every size is bounded, every name is
-checked, and nothing in it is ever run. Nothing but enrolment writes here.
+A file is a line of JSON, the header, and the bytes whose sizes it holds: the voice for each synthesizer and, if the
+caller asked for it, the sample as a wav. The reader treats files as hostile: it bounds every size, checks every name,
+and runs nothing. Only enrolment writes here. Example:
+
+    voices = EnrolledVoices(folder)
+    enrolled = voices.enrol(owner, "Anna", [Part("xtts", synthesizer.voice_model, voice.to_bytes())])
+    voice = voices.load(voices.find(owner, "anna"), synthesizer)
 """
 
 import json
@@ -42,7 +46,7 @@ _ID = re.compile(rf"{ID_PREFIX}[0-9a-f]{{32}}", re.ASCII)
 
 @dataclass(frozen=True)
 class Part:
-    """The voice as one synthesizer has it: the engine's name, what its voices are computed with, and the voice."""
+    """The voice of one synthesizer: the engine's name, the model that computes its voices, and the voice as bytes."""
 
     engine: str
     model: str
@@ -51,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True)
 class EnrolledVoice:
-    """What is kept of a voice, without the voice itself. `created_at` in Unix seconds; `sample`: whether it is kept."""
+    """The metadata of a voice. `created_at` is in Unix seconds; `sample` tells whether the sample is kept."""
 
     id: str
     owner: str
@@ -62,20 +66,28 @@ class EnrolledVoice:
 
 
 class EnrolledVoices:
-    """The voices in `folder`, which is made with the first of them. Thread-safe; one server for one folder."""
+    """The voices in `folder`, which the first enrolment makes. Thread-safe; each server needs a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
         with suppress(OSError):  # no folder yet
-            for unfinished in folder.glob(f".{ID_PREFIX}*"):  # by a server that was killed while it wrote
+            for unfinished in folder.glob(f".{ID_PREFIX}*"):  # left by a server that was killed while it wrote
                 unfinished.unlink()
 
     def enrol(self, owner: str, name: str, parts: Sequence[Part], sample: bytes = b"") -> EnrolledVoice:
-        """Keep a voice of `owner` under `name` (of `checked_name`), with the wav `sample` if there is one.
+        """Write a voice of `owner` and return its metadata.
 
-        Raises VoiceExists when the owner has one of that name, TooManyVoices beyond VOICES_PER_OWNER, Unavailable when
-        the folder cannot be written.
+        Arguments:
+            owner: the digest of the caller's API key.
+            name: a name that `checked_name` returned.
+            parts: the voice for each synthesizer.
+            sample: the recording as a wav, or nothing.
+
+        Raises:
+            VoiceExists: the owner has a voice of that name.
+            TooManyVoices: the owner has VOICES_PER_OWNER voices.
+            Unavailable: the folder cannot be written.
         """
         with self._lock:
             self.check_room(owner, name)
@@ -92,7 +104,7 @@ class EnrolledVoices:
         return voice
 
     def check_room(self, owner: str, name: str) -> None:
-        """Raise what keeps `owner` from enrolling a voice called `name`."""
+        """Raise VoiceExists or TooManyVoices if `owner` cannot enrol a voice called `name`."""
         kept = self.of(owner)
         if any(voice.name.casefold() == name.casefold() for voice in kept):
             raise VoiceExists(f"there is a voice {name} already; delete it, or choose another name", param="name")
@@ -100,38 +112,38 @@ class EnrolledVoices:
             raise TooManyVoices(f"{VOICES_PER_OWNER} voices are kept already, which is the most; delete one first")
 
     def of(self, owner: str) -> list[EnrolledVoice]:
-        """Return the voices of `owner`, oldest first. Files that are no voices are passed over."""
+        """Return the voices of `owner`, oldest first. Files that are no voices are ignored."""
         voices = [voice for voice in self._all() if voice.owner == owner]
         return sorted(voices, key=lambda voice: (voice.created_at, voice.id))
 
     def find(self, owner: str, id_or_name: str) -> EnrolledVoice:
-        """Return the voice of `owner` with this id, or else of this name. Raises NotFound."""
+        """Return the voice of `owner` with this id or else with this name. Raises NotFound."""
         if _ID.fullmatch(id_or_name):
             voice = self._read_header(id_or_name)
             found = voice if voice is not None and voice.owner == owner else None
         else:
-            wanted = _normal(id_or_name).casefold()
-            named = (voice for voice in self.of(owner) if voice.name.casefold() == wanted)
+            name = _normal(id_or_name).casefold()
+            named = (voice for voice in self.of(owner) if voice.name.casefold() == name)
             found = next(named, None)
         if found is None:
             raise NotFound(f"there is no voice {id_or_name[:NAME_LIMIT_CHARS]!r} of yours", param="voice")
         return found
 
     def load(self, voice: EnrolledVoice, synthesizer: Synthesizer) -> Voice:
-        """Return `voice` as `synthesizer` speaks it.
+        """Return `voice` for `synthesizer`.
 
-        Raises OtherModelsVoice when it was computed with other models alone, NotFound when it has been deleted or its
-        file is damaged.
+        Raises OtherModelsVoice when only other models have computed it, NotFound when it has been deleted or its file
+        is damaged.
         """
-        mine = (synthesizer.info.name, synthesizer.voice_model)
-        if mine not in voice.models:
-            theirs = ", ".join(f"{engine} ({model})" for engine, model in voice.models)
+        own = (synthesizer.info.name, synthesizer.voice_model)
+        if own not in voice.models:
+            others = ", ".join(f"{engine} ({model})" for engine, model in voice.models)
             raise OtherModelsVoice(
-                f"the voice {voice.name} was computed with {theirs}; what speaks here is {mine[0]} ({mine[1]}): "
+                f"the voice {voice.name} was computed with {others}; the synthesizer here is {own[0]} ({own[1]}): "
                 "enrol it again",
                 param="voice",
             )
-        data = self._read_part(voice.id, voice.models.index(mine))
+        data = self._read_part(voice.id, voice.models.index(own))
         try:
             kept = synthesizer.restore(data)
             return replace(kept, reason=_as_reason(kept.reason))
@@ -139,7 +151,7 @@ class EnrolledVoices:
             raise NotFound(f"the file of the voice {voice.name} is damaged: enrol it again", param="voice") from None
 
     def delete(self, owner: str, id_or_name: str) -> EnrolledVoice:
-        """Remove a voice and all that is kept of it. Raises NotFound, Unavailable when the folder cannot be written."""
+        """Delete the file of a voice. Raises NotFound, and Unavailable when the folder cannot be written."""
         with self._lock:
             voice = self.find(owner, id_or_name)
             try:
@@ -162,7 +174,7 @@ class EnrolledVoices:
                         yield voice
 
     def _read_header(self, voice_id: str) -> EnrolledVoice | None:
-        """Return what the file of `voice_id` says of itself; None where there is none, or it is no voice."""
+        """Return the metadata in the file of `voice_id`; None if there is no such file, or it is no voice."""
         try:
             with self._path(voice_id).open("rb") as file:
                 return _read(voice_id, _fields(file.readline(HEADER_LIMIT_BYTES)))
@@ -179,7 +191,7 @@ class EnrolledVoices:
             raise NotFound("the voice has been deleted, or its file is damaged", param="voice") from None
 
     def _write(self, voice_id: str, data: bytes) -> None:
-        """Write a voice's file whole or not at all, for its owner's eyes alone."""
+        """Write a voice's file completely or not at all; only the server's user can read it."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._folder / f".{voice_id}"
         try:
@@ -193,12 +205,12 @@ class EnrolledVoices:
 
 
 def checked_name(name: str, reserved: Sequence[str]) -> str:
-    """Return `name` as it is kept. Raises InvalidField for one that is empty, too long, not printable or `reserved`."""
+    """Return `name` normalized. Raises InvalidField if it is empty, too long, not printable or `reserved`."""
     text = _normal(name)
-    if not 0 < len(text) <= NAME_LIMIT_CHARS or not text.isprintable() or "/" in text:  # which ends a name in a URL
+    if not 0 < len(text) <= NAME_LIMIT_CHARS or not text.isprintable() or "/" in text:  # / ends a name in a URL
         raise InvalidField(f"name must be 1 to {NAME_LIMIT_CHARS} printable characters without /", param="name")
     if text.casefold() in reserved or text.casefold().startswith(ID_PREFIX):
-        raise InvalidField(f"name may not be {text}: that means another voice; choose another name", param="name")
+        raise InvalidField(f"name may not be {text}, which names another voice; choose another name", param="name")
     return text
 
 
@@ -207,7 +219,7 @@ def _normal(name: str) -> str:
 
 
 def _as_reason(text: str) -> str:
-    """Return `text` as a header can say it."""
+    """Return `text` without the characters that a header cannot hold."""
     return "".join(character for character in text if character.isascii() and character.isprintable())[:200]
 
 
@@ -221,7 +233,7 @@ def _header(voice: EnrolledVoice, sizes: Sequence[int], sample_bytes: int) -> by
 
 
 def _fields(line: bytes) -> dict[str, Any]:
-    """Return a header's fields, of which all that is used is checked. Raises ValueError."""
+    """Return a header's fields. Raises ValueError if one that the server uses is invalid."""
     try:
         fields: Any = json.loads(line)
     except RecursionError:

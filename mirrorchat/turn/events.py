@@ -1,5 +1,8 @@
-"""What a turn says while it runs, in this order: Transcript, TextDelta as they come, for each sentence SpokenAudio or
-SentenceFailed, then Timings and Done; or Error, and nothing after it. VoiceKnown comes before the first SpokenAudio."""
+"""The events of a turn.
+
+Their order is: Transcript; TextDelta whenever text arrives; VoiceKnown; for each sentence SpokenAudio or
+SentenceFailed; then Timings and Done. Error ends a turn instead, and nothing follows it.
+"""
 
 from dataclasses import dataclass
 
@@ -11,26 +14,26 @@ from mirrorchat.turn.reference import ReferenceQuality
 
 @dataclass(frozen=True)
 class StillWorking:
-    """Nothing has come for pipeline.KEEP_ALIVE_S seconds."""
+    """No other event has occurred for turn.helpers.KEEP_ALIVE_S seconds."""
 
 
 @dataclass(frozen=True)
 class VoiceKnown:
-    """The answer will be spoken in `voice`; comes before the first SpokenAudio."""
+    """The answer will be spoken in `voice`. This event precedes the first SpokenAudio."""
 
     voice: Voice
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """A further piece of the answer's text, as the chat API sent it."""
+    """The next piece of the answer's text, as the chat API sent it."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class SpokenAudio:
-    """A further piece of `sentence`, the one at `index` (from 0), spoken."""
+    """The next piece of speech of the `sentence` at `index` (from 0)."""
 
     index: int
     sentence: str
@@ -39,7 +42,7 @@ class SpokenAudio:
 
 @dataclass(frozen=True)
 class SentenceFailed:
-    """The `sentence` at `index` could not be spoken; the others are not affected."""
+    """The `sentence` at `index` cannot be spoken. The other sentences are not affected."""
 
     index: int
     sentence: str
@@ -48,19 +51,22 @@ class SentenceFailed:
 
 @dataclass(frozen=True)
 class StartedOver:
-    """The answer broke off before the caller had anything of it: forget every TextDelta and audio so far."""
+    """The API failed before anything was sent to the caller, and the answer restarts with the next API.
+
+    The consumer discards all TextDelta and SpokenAudio events received so far.
+    """
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds spent in each stage. Stages overlap, so they do not add up to `total`."""
+    """The seconds of each stage. Stages overlap, so their sum is not `total`."""
 
     seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Done:
-    """The whole answer is out, spoken in `voice`, whose reference is of `quality`. The session has kept the turn."""
+    """The answer is complete, in `voice`, whose speaker reference has `quality`. The session has kept the turn."""
 
     voice: Voice
     quality: ReferenceQuality

@@ -1,7 +1,7 @@
-"""Helpers: threads of one bounded pool that work for turns, and the queue in which a turn's thread hears of them.
+"""Helpers: threads of one bounded pool that work for turns, and the queue of their results for the turn's thread.
 
 The request's thread only waits. A deadline, a shutdown or a hang-up therefore ends the turn at once while a native call
-still runs; its result is thrown away, and the turn's slot counts it as orphaned work until it ends.
+still runs; the call's result is discarded, and the slot counts as an orphan until the call returns.
 """
 
 import queue
@@ -15,35 +15,40 @@ from mirrorchat.errors import ClientGone
 from mirrorchat.turn.admission import MAX_ORPHANS, Slot
 from mirrorchat.turn.events import StillWorking
 
-KEEP_ALIVE_S = 2.0  # of silence, after which a turn says that it still works
-EVENT_LIMIT = 50_000  # above what the longest answer (20,000 characters) can give; reached only by a defect
-TURN_OVER = ClientGone("the turn is over")  # what helpers that outlive their turn are cancelled with; nobody sees it
+KEEP_ALIVE_S = 2.0  # without an event, after which StillWorking follows
+EVENT_LIMIT = 50_000  # more than the longest answer (20,000 characters) has; only a defect reaches it
+TURN_OVER = ClientGone("the turn is over")  # the reason that ends helpers which outlive their turn; nobody sees it
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class EventQueue(Generic[Item]):
-    """Carries what helpers make to the thread of the turn."""
+    """The queue from the helpers of a turn to the turn's thread.
+
+    events: EventQueue[str] = EventQueue(context)
+    events.put("text")  # in a helper, which calls events.end() after its last item
+    for item in events: ...  # in the turn's thread
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._queue: queue.Queue[Item | Exception | None] = queue.Queue(EVENT_LIMIT)
 
     def put(self, item: Item) -> None:
-        """Add an item, without waiting."""
+        """Add an item without waiting."""
         self._queue.put_nowait(item)
 
     def end(self, error: Exception | None = None) -> None:
-        """End the iteration over the queue, with `error` if one is given."""
+        """End the iteration over the queue; it raises `error` if one is given."""
         with suppress(queue.Full):
             self._queue.put_nowait(error)
 
     def __iter__(self) -> Iterator[Item | StillWorking]:
-        """Yield the items as they come, StillWorking after each KEEP_ALIVE_S of silence.
+        """Yield the items as they arrive, and StillWorking after each KEEP_ALIVE_S without an item.
 
-        Raises the error that a helper gave, and what ends the context. What has come is yielded even after the
-        deadline: a slow listener may fetch what is there.
+        Raises the error of `end`, and what ends the context. Queued items are yielded even after the deadline, so that
+        a slow reader gets them.
         """
         while True:
             try:
@@ -62,11 +67,11 @@ class Helpers:
     """A bounded pool of threads, `per_turn` of them for each of `max_turns`. Thread-safe."""
 
     def __init__(self, per_turn: int, max_turns: int) -> None:
-        turns = (2 + MAX_ORPHANS) * max_turns  # those that run, and those that ended with work left over
+        turns = (2 + MAX_ORPHANS) * max_turns  # those that run, and orphans
         self._pool = ThreadPoolExecutor(per_turn * turns, thread_name_prefix="turn")
 
     def submit(self, slot: Slot, call: Callable[[], Result]) -> "Future[Result]":
-        """Run `call` in the pool; `slot` is held until it has ended, however long a native call takes."""
+        """Run `call` in the pool and return its future. The helper holds `slot` until `call` returns or raises."""
         slot.hold()
         try:
             future = self._pool.submit(call)
@@ -77,14 +82,18 @@ class Helpers:
         return future
 
     def result(self, slot: Slot, call: Callable[[], Result]) -> Result:
-        """Return what `call` returns in a helper. Raises as `call` does, and what ends the slot's context."""
+        """Return the result of `call` in a helper. Raises the errors of `call`, and what ends the slot's context."""
         return slot.context.wait(self.submit(slot, call))
 
     def stream(self, slot: Slot, make: Callable[[Context], Iterator[Item]]) -> Generator[Item | StillWorking]:
-        """Yield what `make` yields in a helper, as it comes, and StillWorking.
+        """Yield the items that `make` yields in a helper, and StillWorking.
 
-        Raises as `make` does, and what ends the slot's context. When the generator ends or is closed, the context that
-        `make` was given is cancelled.
+        Arguments:
+            slot: the turn; the helper holds the slot.
+            make: returns the items. Its argument is a context, which ends when this generator ends or is closed.
+
+        Raises:
+            The errors of `make`, and what ends the slot's context.
         """
         context = slot.context.child()
         events: EventQueue[Item] = EventQueue(slot.context)
@@ -104,16 +113,16 @@ class Helpers:
             context.cancel(TURN_OVER)
 
     def close(self) -> None:
-        """Start nothing any more."""
+        """Start no more calls."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def still_working(helper: "Future[Result]", context: Context) -> Generator[StillWorking, None, Result]:
-    """Return what `helper` returns, and yield StillWorking meanwhile. Raises as `helper` and `context.wait` do."""
+    """Return the result of `helper`; yield StillWorking meanwhile. Raises its error, and what ends `context`."""
     while True:
         try:
             return context.wait(helper, timeout_s=KEEP_ALIVE_S)
         except TimeoutError:
-            if helper.done():  # it raised a TimeoutError of its own
+            if helper.done():  # the helper itself raised TimeoutError
                 raise
             yield StillWorking()

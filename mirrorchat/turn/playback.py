@@ -1,15 +1,16 @@
-"""How fast speech is made, and so how many callers can hear theirs without a gap.
+"""The speed of synthesis, and from it the number of callers that can hear their answers without an underrun.
 
-Of each sentence it is known how many seconds of speech it gave (A), how long the synthesizer was at work for its caller
-since the caller's last report (W; sentences of one answer overlap), and how many callers were being spoken to
-meanwhile, on average (n). Per n the sums of A and W are kept, each report weighing less with every later one, and their
-ratio A / W is the rate that *one* of n callers gets; 1.0 is as fast as it plays.
+Each sentence reports its seconds of speech (A), the seconds that the synthesizer worked for its caller since the
+caller's last report (W; sentences of one answer overlap), and the mean number of callers that got speech meanwhile (n).
+For each n, Playback keeps sums of A and W in which older reports weigh less. Their ratio A / W is the rate that *one*
+of n callers gets; 1.0 is real time.
 
-What n callers would get is then, in this order: the rate measured at n; a straight line between the measured numbers on
-either side (W / A, the cost, grows about linearly in a batch); beyond them, what is left when the sum over all callers
-stays as it is at the nearest, which no engine falls short of by much. A batched engine does better than that, which is
-learned as callers come one by one, and never by trying: who is let in shall hear no gap. Measurements are forgotten
-after ten minutes, so that one bad minute does not lock callers out for ever.
+The rate for n callers is then, in this order: the rate measured at n; a linear interpolation of the cost W / A between
+the measured numbers on both sides (in a batch the cost grows about linearly); beyond them, the rate at which the sum
+over all callers stays that of the nearest measured number, which every engine nearly reaches. A batched engine does
+better, which the measurements show as callers arrive. The limit is raised only from measurements, never by experiment,
+so an admitted caller does not hear an underrun. Measurements are forgotten after ten minutes, so that one bad minute
+does not reject callers forever.
 """
 
 import math
@@ -23,8 +24,8 @@ from typing import Generic, TypeVar
 from mirrorchat.audio.samples import Audio
 from mirrorchat.turn.stopwatch import BusyTime
 
-NEEDED_RATE = 1.1  # what each caller must get: real time, and a tenth for the unevenness of chunks
-KEPT = 0.8  # of the older reports' weight, with each new one
+NEEDED_RATE = 1.1  # for each caller: real time, and a tenth for the unevenness of chunks
+KEPT = 0.8  # the factor of the older reports' weight at each new report
 FORGET_S = 600.0
 
 
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Measured:
-    """What was measured at one number of callers: seconds of speech, seconds it took, and when, last."""
+    """The measurements at one number of callers: seconds of speech, seconds of work, and the time of the last one."""
 
     audio_s: float = 0.0
     wall_s: float = 0.0
@@ -45,7 +46,12 @@ class _Measured:
 
 
 class Playback:
-    """Learns from `spoke` how fast speech is made, and says with `allows` how many may be spoken to. Thread-safe."""
+    """Measures the speed of synthesis with `spoke`, and predicts with `allows` how many callers it serves. Thread-safe.
+
+    playback = Playback()
+    playback.spoke(audio_s=3.0, wall_s=1.0, speaking=1.0)  # three times real time for one caller
+    playback.allows(2), playback.allows(3)  # True, False
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -56,7 +62,7 @@ class Playback:
         self._lock = threading.Lock()
 
     def spoke(self, audio_s: float, wall_s: float, speaking: float) -> None:
-        """Report a sentence of `audio_s` seconds made in `wall_s` while `speaking` callers (a mean) were spoken to."""
+        """Report a sentence of `audio_s` seconds, which took `wall_s` while `speaking` callers (a mean) got speech."""
         if audio_s <= 0 or wall_s <= 0:
             return
         with self._lock:
@@ -66,7 +72,7 @@ class Playback:
             entry.at = self._clock()
 
     def rate(self, callers: int) -> float | None:
-        """Return the seconds of speech per second that each of `callers` would get; None while nothing is known."""
+        """Return the seconds of speech per second that each of `callers` would get; None without a measurement."""
         with self._lock:
             costs = self._costs()
         if not costs:
@@ -82,22 +88,22 @@ class Playback:
         return 1 / (costs[below] + share * (costs[above] - costs[below]))
 
     def allows(self, callers: int) -> bool:
-        """Tell whether so many callers would each get NEEDED_RATE; one always may, and where nothing is known, all."""
+        """Return whether each of `callers` would get NEEDED_RATE. True for one caller, and without a measurement."""
         rate = self.rate(callers)
         return callers <= 1 or rate is None or rate >= NEEDED_RATE
 
     def limit(self, most: int) -> int:
-        """Return how many callers up to `most` may be spoken to at once."""
+        """Return how many callers, at most `most`, are allowed at once."""
         return next((n for n in range(1, most) if not self.allows(n + 1)), most)
 
     def forgets_in_s(self) -> float:
-        """Return the seconds until the oldest measurement is forgotten, after which more callers may be allowed."""
+        """Return the seconds until the oldest measurement is forgotten; then more callers may be allowed."""
         with self._lock:
             oldest = min((entry.at for entry in self._measured.values()), default=self._clock())
             return max(0.1, oldest + FORGET_S - self._clock())
 
     def count(self, change: int) -> tuple[float, float]:
-        """Add to the number of callers that are spoken to; return the time and the caller-seconds so far."""
+        """Change the number of callers that get speech; return the time and the caller-seconds so far."""
         with self._lock:
             now = self._clock()
             self._caller_seconds += self._speaking * (now - self._changed_at)
@@ -106,25 +112,25 @@ class Playback:
             return now, self._caller_seconds
 
     def _costs(self) -> dict[int, float]:
-        """Forget what is old; return the seconds that a second of speech takes by number of callers."""
+        """Forget old measurements; return the seconds of work per second of speech, by number of callers."""
         oldest = self._clock() - FORGET_S
         self._measured = {n: entry for n, entry in self._measured.items() if entry.at >= oldest}
         return {n: entry.cost for n, entry in self._measured.items()}
 
 
 class Meter:
-    """Measures what is spoken to one caller, for `playback`. Thread-safe: its sentences may overlap."""
+    """Measures the speech of one caller, and reports it to `playback`. Thread-safe: sentences may overlap."""
 
     def __init__(self, playback: Playback, clock: Callable[[], float] = time.monotonic) -> None:
         self._playback = playback
         self._work = BusyTime(clock)
         self._lock = threading.Lock()
-        self._sentences = 0  # under way; what follows is of the time since the last report
+        self._sentences = 0  # in progress; the attributes below are those at the last report
         self._work_before_s = 0.0
         self._counted_before = (0.0, 0.0)
 
     def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
-        """Pass on the pieces of one sentence and report them when all have come; the listener's time is not counted."""
+        """Yield the pieces of one sentence, and report them at its end. The consumer's time does not count."""
         iterator, audio_s, whole = iter(pieces), 0.0, False
         self._begin()
         try:
@@ -147,7 +153,7 @@ class Meter:
                 self._work_before_s = self._work.seconds
 
     def _end(self, audio_s: float) -> None:
-        """Report a sentence of `audio_s`; one that broke off, with 0, counts for nothing."""
+        """End a sentence of `audio_s` seconds and report it, unless it broke off (0)."""
         with self._lock:
             self._sentences -= 1
             now, seconds = self._playback.count(0 if self._sentences else -1)
@@ -162,17 +168,18 @@ class Meter:
 class Prebuffer(Generic[T]):
     """Holds back the first pieces of an answer until enough speech is buffered to play it without an underrun.
 
-    They go to `hand_over` once they last `prebuffer_s()` seconds together, or the first has waited for so long;
-    later ones at once. Not thread-safe.
+    It passes them to `hand_over` when they last `prebuffer_s()` seconds together, or the first one has waited for so
+    long; it passes later pieces on at once. Not thread-safe. Example:
+
+        prebuffer = Prebuffer(send, lambda: 1.5)
+        prebuffer.add(first, 1.0)  # is held
+        prebuffer.add(second, 1.0)  # now send(first) and send(second) are called
     """
 
     def __init__(
-        self,
-        hand_over: Callable[[T], None],
-        prebuffer_s: Callable[[], float],
-        *,
+        self, hand_over: Callable[[T], None], prebuffer_s: Callable[[], float], *,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._hand_over = hand_over
         self._prebuffer_s = prebuffer_s
         self._clock = clock
@@ -181,7 +188,7 @@ class Prebuffer(Generic[T]):
         self._since = math.inf
 
     def add(self, piece: T, audio_s: float) -> None:
-        """Take a piece of `audio_s` seconds of speech."""
+        """Add a piece of `audio_s` seconds of speech."""
         if self._held is None:
             self._hand_over(piece)
             return
@@ -191,43 +198,48 @@ class Prebuffer(Generic[T]):
         self.check()
 
     def due_in_s(self) -> float | None:
-        """Return the seconds until what is held must be handed over; None where nothing is held."""
+        """Return the seconds until the held pieces are due; None if it holds none."""
         return max(0.0, self._since + self._prebuffer_s() - self._clock()) if self._held else None
 
     def check(self) -> None:
-        """Hand over what is held, if it is time."""
+        """Pass on the held pieces if they are due."""
         if self._held and (self._audio_s >= self._prebuffer_s() or not self.due_in_s()):
             self.release()
 
     def release(self) -> None:
-        """Hand over what is held, and hold nothing any more."""
+        """Pass on the held pieces, and later ones at once."""
         held, self._held = self._held or [], None
         for piece in held:
             self._hand_over(piece)
 
 
 class PlayoutBuffer:
-    """The speech that a listener who plays an answer as it comes has left to hear."""
+    """The playout buffer of a listener who plays an answer as it arrives."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ends_at = -math.inf
 
     def add(self, audio_s: float) -> None:
-        """Know that further speech has gone out."""
+        """Add speech that has been sent."""
         self._ends_at = max(self._ends_at, self._clock()) + audio_s
 
     @property
     def left_s(self) -> float:
-        """Return for how many seconds there is speech."""
+        """Return the seconds of speech that are left to play."""
         return max(0.0, self._ends_at - self._clock())
 
 
 class ReorderBuffer(Generic[T]):
-    """Puts the pieces of sentences that are spoken at once into the order of the sentences. Thread-safe.
+    """Puts the pieces of concurrent sentences into the order of the sentences. Thread-safe.
 
-    Pieces of the first sentence that has not ended go to `start` as they come, those of later ones when it is their
-    turn.
+    It passes pieces of the first unfinished sentence to the prebuffer at once, and those of later sentences when the
+    earlier ones have ended. Example:
+
+        buffer = ReorderBuffer(Prebuffer(send, lambda: 0.0))
+        buffer.add(1, second, 1.0)  # is held
+        buffer.add(0, first, 1.0)  # send(first)
+        buffer.end(0)  # send(second)
     """
 
     def __init__(self, start: Prebuffer[T]) -> None:
@@ -238,7 +250,7 @@ class ReorderBuffer(Generic[T]):
         self._lock = threading.Lock()
 
     def add(self, index: int, piece: T, audio_s: float) -> None:
-        """Take a piece, of `audio_s` seconds of speech, of the sentence at `index`."""
+        """Add a piece of `audio_s` seconds of speech of the sentence at `index`."""
         with self._lock:
             if index == self._current:
                 self._start.add(piece, audio_s)
@@ -246,7 +258,7 @@ class ReorderBuffer(Generic[T]):
                 self._held[index].append((piece, audio_s))
 
     def end(self, index: int) -> None:
-        """Know that the sentence at `index` has no more pieces."""
+        """End the sentence at `index`, which has no more pieces."""
         with self._lock:
             self._ended.add(index)
             while self._current in self._ended:
@@ -255,20 +267,20 @@ class ReorderBuffer(Generic[T]):
                     self._start.add(piece, audio_s)
 
     def is_next(self, index: int) -> bool:
-        """Tell whether pieces of the sentence at `index` go out as they come."""
+        """Return whether pieces of the sentence at `index` are passed on at once."""
         return index == self._current
 
     def due_in_s(self) -> float | None:
-        """Return the seconds until `check` will hand over what the prebuffer holds; None where it holds nothing."""
+        """Return the seconds until the prebuffer's pieces are due; None if it holds none."""
         with self._lock:
             return self._start.due_in_s()
 
     def check(self) -> None:
-        """Hand over what the prebuffer holds, if it is time."""
+        """Pass on the prebuffer's pieces if they are due."""
         with self._lock:
             self._start.check()
 
     def release(self) -> None:
-        """Hand over what the prebuffer holds."""
+        """Pass on the prebuffer's pieces."""
         with self._lock:
             self._start.release()

@@ -1,6 +1,6 @@
-"""The one reader of a turn's events: what has been said so far, the first audio, or the whole answer.
+"""The one reader of a turn's events. It gives the text so far, the first audio, or the whole answer.
 
-Routes only write down what it gives: as a wav, as JSON, as a stream of audio or as server-sent events.
+Routes only serialize its results: as a wav, as JSON, as a stream of audio or as server-sent events.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole turn. `quality` and `timings` are those of an answer to a question."""
+    """A whole turn. Only the answer to a recorded question has a `quality` (of its reference) and `timings`."""
 
     transcript: str
     reply: str
@@ -42,7 +42,7 @@ class Answer:
 
 
 def collect(items: Iterable[Item | StillWorking | StartedOver]) -> list[Item]:
-    """Return all items of the last attempt: StartedOver discards what came before it."""
+    """Return all items of the last attempt: StartedOver discards the items before it."""
     kept: list[Item] = []
     for item in items:
         if isinstance(item, StartedOver):
@@ -53,9 +53,10 @@ def collect(items: Iterable[Item | StillWorking | StartedOver]) -> list[Item]:
 
 
 class AnswerReader:
-    """Yields the events of one turn, once, and keeps what they say of the answer so far.
+    """Iterates over the events of one turn, once, and keeps the transcript, the reply and the voice so far.
 
-    Raises the reason of an Error; and that of a SentenceFailed, where only the `whole` answer is of use. Example:
+    It raises the reason of an Error, and with `whole`, which requires every sentence, that of a SentenceFailed.
+    Example:
 
         reader = AnswerReader(pipeline.run_turn(question, slot, watch=watch), whole=True)
         answer = reader.collect()
@@ -77,25 +78,25 @@ class AnswerReader:
 
     def __iter__(self) -> Iterator[Event]:
         for event in self._events:
-            self._take(event)
+            self._note(event)
             yield event
 
     def first_audio(self) -> Audio:
-        """Read up to the first audio, and return it. Raises what ends the turn before."""
+        """Read up to the first audio and return it. Raises the error that ends the turn before."""
         for event in self:
             if isinstance(event, SpokenAudio):
                 return event.audio
         raise SynthesisFailed("the answer held nothing that can be spoken")
 
     def collect(self) -> Answer:
-        """Read to the end and return the whole answer. Raises what ended the turn."""
+        """Read to the end and return the whole answer. Raises the error that ended the turn."""
         spoken = [event.audio for event in collect(iter(self)) if isinstance(event, SpokenAudio)]
         if not spoken:
             raise SynthesisFailed("the answer held nothing that can be spoken")
         audio = Audio(np.concatenate([piece.samples for piece in spoken]), spoken[0].sample_rate)
         return Answer(self.transcript, self.reply, audio, self.voice, self.quality, self.timings)
 
-    def _take(self, event: Event) -> None:
+    def _note(self, event: Event) -> None:
         match event:
             case Transcript(text=text):
                 self.transcript = text

@@ -1,6 +1,10 @@
-"""The reference: the recording that a voice is computed from. How good it is, whose it is, and how it grows.
+"""The speaker reference: the speech from which a voice is computed, its quality, its speaker, and its growth.
 
-A `Take` is one turn's recording under examination; a `Reference` is what a session keeps of its takes.
+An `Utterance` is one turn's recording with its measurements; a session keeps a `Reference` of its utterances:
+
+    utterance = Utterance(audio, synthesizer)
+    reference = Reference.begun(utterance, synthesizer.voice([audio]))
+    reference = reference.extended(Utterance(later, synthesizer), synthesizer)
 """
 
 import functools
@@ -14,23 +18,23 @@ from mirrorchat.audio.vad import FRAME_S, FRAME_SAMPLES, SAMPLE_RATE_HZ, Mask, s
 from mirrorchat.engines import REFERENCE_LIMIT_S, SPEECH_NEEDED_S, SpeakerEmbedding, Synthesizer, Voice
 from mirrorchat.errors import SynthesisFailed
 
-TWO_SPEAKERS_FROM_S = 4.0  # of speech: each half must tell its speaker
-KEPT_RATE_HZ = 24_000  # above what any synthesizer conditions on
+TWO_SPEAKERS_FROM_S = 4.0  # of speech: each half must be long enough to identify its speaker
+KEPT_RATE_HZ = 24_000  # the highest rate of the references that synthesizers use
 
-_GUARD_FRAMES = 3  # 0.1 s beside speech is not noise: the detector misses how words begin and fade
-_NOISE_FRAMES = 6  # 0.2 s tells how loud the noise is
-_SNR_RANGE_DB = (-20.0, 96.0)  # digital silence has no noise at all; 96 dB is the range of 16 bits
+_GUARD_FRAMES = 3  # 0.1 s beside speech is not noise: the detector misses the beginnings and ends of words
+_NOISE_FRAMES = 6  # 0.2 s are enough to measure the noise
+_SNR_RANGE_DB = (-20.0, 96.0)  # digital silence has no noise; 96 dB is the range of 16 bits
 _FULL_SCALE = 0.99
 _FLAT_STEP = 1.0 / 32768.0  # one step of 16 bits
 
 
 @dataclass(frozen=True)
 class ReferenceQuality:
-    """What a reference is like.
+    """The quality of a reference.
 
-    `speech_s`: seconds of speech. `snr_db`: the level of the speech above that of the pauses, from -20 to 96, None
-    when there is no pause to measure in. `clipped`: the share of samples that stand flat at full scale, 0 to 1.
-    `second_speaker`: whether another speaker is heard in it too, None when that cannot be told.
+    `speech_s`: seconds of speech. `snr_db`: the level of the speech above that of the pauses, from -20 to 96; None
+    without a pause. `clipped`: the share of clipped samples, 0 to 1. `second_speaker`: whether it holds a second
+    speaker; None in doubt.
     """
 
     speech_s: float
@@ -39,25 +43,25 @@ class ReferenceQuality:
     second_speaker: bool | None = None
 
     def joined(self, later: "ReferenceQuality") -> "ReferenceQuality":
-        """Return the quality of this recording with `later` behind it: the noisier of both counts."""
+        """Return the quality of this recording followed by `later`: the noisier of both counts."""
         levels = [level for level in (self.snr_db, later.snr_db) if level is not None]
         speech_s = self.speech_s + later.speech_s
         clipped = (self.clipped * self.speech_s + later.clipped * later.speech_s) / max(speech_s, FRAME_S)
-        told = [second for second in (self.second_speaker, later.second_speaker) if second is not None]
-        second_speaker = any(told) if told else None
+        certain = [second for second in (self.second_speaker, later.second_speaker) if second is not None]
+        second_speaker = any(certain) if certain else None
         return ReferenceQuality(min(speech_s, REFERENCE_LIMIT_S), min(levels, default=None), clipped, second_speaker)
 
 
 def measure(audio: Audio, voiced: Mask) -> ReferenceQuality:
-    """Return the quality of `audio` (any rate), `voiced` being its `speech_frames`; the second speaker stays None.
+    """Return the quality of `audio` (any rate) without the second speaker; `voiced` are its `speech_frames`.
 
-    30 s take some 10 ms.
+    30 s take about 10 ms.
     """
     return ReferenceQuality(span_of(voiced).speech_s, _snr_db(audio, voiced), _clipped(audio.samples))
 
 
 def _snr_db(audio: Audio, voiced: Mask) -> float | None:
-    """Return the mean power of the frames with speech, less the noise's, over the median power of the pauses."""
+    """Return the mean power of the frames with speech, minus that of the noise, over the median power of the pauses."""
     if not voiced.any():
         return None
     near = np.convolve(voiced, np.ones(2 * _GUARD_FRAMES + 1))[_GUARD_FRAMES:][: len(voiced)] > 0.5
@@ -74,20 +78,20 @@ def _snr_db(audio: Audio, voiced: Mask) -> float | None:
 
 
 def _clipped(samples: Samples) -> float:
-    """Return the share of samples in runs of three or more that stand still at full scale."""
+    """Return the share of samples in runs of three or more that stay constant at full scale."""
     if len(samples) < 3:
         return 0.0
     loud = np.abs(samples) >= _FULL_SCALE
-    still = (np.abs(np.diff(samples)) <= _FLAT_STEP) & loud[1:]
-    middle = still[1:] & still[:-1]
+    flat = (np.abs(np.diff(samples)) <= _FLAT_STEP) & loud[1:]
+    middle = flat[1:] & flat[:-1]
     runs = np.zeros(len(samples), np.bool_)
     for shift in range(3):
         runs[shift : shift + len(middle)] |= middle
     return float(runs.mean())
 
 
-class Take:
-    """One turn's recording, as `synthesizer` hears it. Everything is computed when first asked for, and once."""
+class Utterance:
+    """One turn's recording, measured for `synthesizer`. Each property is computed once, at its first use."""
 
     def __init__(self, audio: Audio, synthesizer: Synthesizer) -> None:
         self._audio = audio
@@ -95,7 +99,7 @@ class Take:
 
     @functools.cached_property
     def _voiced(self) -> Mask:
-        """Frames with speech, up to 30 s after the first of them."""
+        """The frames with speech, up to 30 s after the first of them."""
         voiced = speech_frames(self._audio)
         return voiced[: int(voiced.argmax() if len(voiced) else 0) + int(REFERENCE_LIMIT_S / FRAME_S)]
 
@@ -106,31 +110,31 @@ class Take:
 
     @functools.cached_property
     def has_voice(self) -> bool:
-        """Whether there is enough speech to tell a speaker by."""
+        """Whether there is enough speech to identify a speaker."""
         return span_of(self._voiced).speech_s >= SPEECH_NEEDED_S
 
     @functools.cached_property
     def embedding(self) -> SpeakerEmbedding | None:
-        """Who speaks; None when that cannot be told."""
+        """The speaker embedding; None when the speaker cannot be identified."""
         return self._embed(self.speech) if self.has_voice else None
 
     @functools.cached_property
     def quality(self) -> ReferenceQuality:
-        """How good the recording is."""
+        """The quality of the recording."""
         return replace(measure(self._audio, self._voiced), second_speaker=self._second_speaker())
 
     def is_by(self, speaker: SpeakerEmbedding) -> bool:
-        """Return whether `speaker` certainly speaks here: in doubt it is somebody else."""
+        """Return whether `speaker` certainly speaks here; False in doubt."""
         return self.embedding is not None and self._synthesizer.same_speaker(speaker, self.embedding) is True
 
     def _embed(self, speech: Audio) -> SpeakerEmbedding | None:
         try:
             return self._synthesizer.embed_speaker(speech)
-        except SynthesisFailed:  # then the speaker is not known; the answer, if it can be spoken, is not lost
+        except SynthesisFailed:  # the speaker is unknown then, but the answer may still be spoken
             return None
 
     def _second_speaker(self) -> bool | None:
-        """Compare the voices of the two halves of the speech; None when it is under 4 s, or in doubt."""
+        """Compare the speakers of the two halves of the speech; None if it is shorter than 4 s, or in doubt."""
         if span_of(self._voiced).speech_s < TWO_SPEAKERS_FROM_S:
             return None
         halves = [self._embed(half) for half in self._halves()]
@@ -140,7 +144,7 @@ class Take:
         return None if same is None else not same
 
     def _halves(self) -> tuple[Audio, Audio]:
-        """Cut the recording where half of its speech is over."""
+        """Split the recording at the middle of its speech."""
         voiced = self._voiced
         cut = int(np.searchsorted(np.cumsum(voiced), voiced.sum() / 2.0)) + 1
         first, second = voiced.copy(), voiced.copy()
@@ -151,9 +155,9 @@ class Take:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a session keeps of its takes for one synthesizer: the voice, who it is, how good it is.
+    """The reference that a session keeps for one synthesizer: the voice, the speaker, and the quality.
 
-    `pcm` is their speech, 16-bit (samples,) at KEPT_RATE_HZ, as long as more may be added; empty once it is full.
+    `pcm` is the speech, int16 of shape (samples,) at KEPT_RATE_HZ, while more may be added; it is empty when full.
     """
 
     voice: Voice
@@ -162,30 +166,30 @@ class Reference:
     pcm: npt.NDArray[np.int16]
 
     @classmethod
-    def begun(cls, take: Take, voice: Voice) -> "Reference | None":
-        """Return the reference that begins with `take`, whose voice is `voice`; None unless it tells one speaker."""
-        if take.embedding is None or take.quality.second_speaker:
+    def begun(cls, utterance: Utterance, voice: Voice) -> "Reference | None":
+        """Return the reference that starts with `utterance`, whose voice is `voice`; None without a single speaker."""
+        if utterance.embedding is None or utterance.quality.second_speaker:
             return None
-        return cls(voice, take.embedding, take.quality, _room_left(_pcm(take)))
+        return cls(voice, utterance.embedding, utterance.quality, _room_left(_pcm(utterance)))
 
     @property
     def is_full(self) -> bool:
         return not len(self.pcm)
 
-    def extended(self, take: Take, synthesizer: Synthesizer) -> "Reference":
-        """Return the reference with `take`, of the same speaker, behind it, up to 30 s, and its voice computed anew."""
-        assert take.embedding is not None, "a take that tells no speaker extends nothing"
-        pcm = np.concatenate([self.pcm, _pcm(take)])[: int(REFERENCE_LIMIT_S * KEPT_RATE_HZ)]
+    def extended(self, utterance: Utterance, synthesizer: Synthesizer) -> "Reference":
+        """Return the reference followed by `utterance`, of the same speaker, up to 30 s, with a new voice."""
+        assert utterance.embedding is not None, "an utterance without a speaker extends no reference"
+        pcm = np.concatenate([self.pcm, _pcm(utterance)])[: int(REFERENCE_LIMIT_S * KEPT_RATE_HZ)]
         voice = synthesizer.voice([Audio(pcm.astype(np.float32) / 32767.0, KEPT_RATE_HZ)])
-        weights = (self.quality.speech_s, take.quality.speech_s)
-        embedding = np.average([self.embedding, take.embedding], axis=0, weights=weights)
-        return Reference(voice, embedding, self.quality.joined(take.quality), _room_left(pcm))
+        weights = (self.quality.speech_s, utterance.quality.speech_s)
+        embedding = np.average([self.embedding, utterance.embedding], axis=0, weights=weights)
+        return Reference(voice, embedding, self.quality.joined(utterance.quality), _room_left(pcm))
 
 
-def _pcm(take: Take) -> npt.NDArray[np.int16]:
-    return to_pcm16(take.speech.resample(KEPT_RATE_HZ).samples)
+def _pcm(utterance: Utterance) -> npt.NDArray[np.int16]:
+    return to_pcm16(utterance.speech.resample(KEPT_RATE_HZ).samples)
 
 
 def _room_left(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """Return `pcm` while a second or more can still be added, else nothing: it would only cost memory."""
+    """Return `pcm` if a second or more can still be added, else an empty array, which saves memory."""
     return pcm if len(pcm) <= (REFERENCE_LIMIT_S - SPEECH_NEEDED_S) * KEPT_RATE_HZ else pcm[:0].copy()

@@ -1,7 +1,11 @@
-"""Sessions: what was said last, and the asker's voice, kept in memory from turn to turn.
+"""Sessions keep the last turns and the speaker reference in memory, from turn to turn.
 
-A session belongs to the key that made it and is found by an id that cannot be guessed; the store itself holds only the
-id's hash. A turn takes hold of it alone (`Sessions.open`) and changes it only when it is whole (`Session.add_turn`).
+A session is tied to the API key that created it and has an id that cannot be guessed; the store holds only the id's
+hash. One turn at a time opens it (`Sessions.open`), and changes it only when the turn is complete (`Session.add_turn`):
+
+    with sessions.open(session_id, owner) as session:
+        voice = session.voice_with(audio, synthesizer)
+        session.add_turn("How far is the moon?", "About 384,000 km.")
 """
 
 import hashlib
@@ -19,30 +23,30 @@ from mirrorchat.access.api_keys import digest_of
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Message, Synthesizer, Voice
 from mirrorchat.errors import NotFound, ServerBusy, SessionBusy
-from mirrorchat.turn.reference import Reference, ReferenceQuality, Take
+from mirrorchat.turn.reference import Reference, ReferenceQuality, Utterance
 
 ID_BYTES = 24  # 192 random bits: 32 characters
-TOKENS_PER_MESSAGE = 4  # what a chat format adds to each
+TOKENS_PER_MESSAGE = 4  # the chat format adds them to each message
 CHARACTERS_PER_TOKEN = 4  # of English, roughly, in the usual vocabularies; a Chinese character takes about a token
-SWEEP_S = 30.0  # how late a session past its time is forgotten at most
-_FIRST_WIDE = "\u2e80"  # from here on Chinese, Japanese and Korean characters, their punctuation, and emoji
+SWEEP_S = 30.0  # an expired session is forgotten after this time at the latest
+_FIRST_WIDE = "\u2e80"  # Chinese, Japanese and Korean characters, their punctuation, and emoji start here
 
 Turn = tuple[Message, Message]  # a question and its answer
 
 
 def count_tokens(message: Message) -> int:
-    """Estimate the tokens of a message: a wide character is one, four others are one, and the frame is four."""
+    """Estimate the tokens of a message: a wide character is one, four others are one, and the chat format adds four."""
     wide = sum(character >= _FIRST_WIDE for character in message.content)
     return TOKENS_PER_MESSAGE + wide + math.ceil((len(message.content) - wide) / CHARACTERS_PER_TOKEN)
 
 
 def owner_of(key: str) -> str:
-    """Return how the caller with the API key `key` is known here: a hash; "" for "", where no keys are set."""
+    """Return the owner's name for the API key `key`: its hash; "" for "", where no keys are set."""
     return digest_of(key) if key else ""
 
 
 def last_turns(turns: tuple[Turn, ...], token_budget: int) -> tuple[Turn, ...]:
-    """Return the newest whole turns that fit into `token_budget` together, oldest first."""
+    """Return the newest turns that fit into `token_budget` together, oldest first."""
     first = len(turns)
     while first > 0 and (token_budget := token_budget - sum(map(count_tokens, turns[first - 1]))) >= 0:
         first -= 1
@@ -51,7 +55,7 @@ def last_turns(turns: tuple[Turn, ...], token_budget: int) -> tuple[Turn, ...]:
 
 @dataclass(eq=False)
 class _Record:
-    """A session in the store. `references` are one for each synthesizer: voices cannot be exchanged between them."""
+    """A session in the store. It has a reference for each synthesizer, because synthesizers cannot exchange voices."""
 
     owner: str
     used_at: float
@@ -65,77 +69,88 @@ class _Record:
 
 
 class Session:
-    """One turn's hold on a session; a context manager. Until it is closed no other turn gets hold of the session.
+    """A session, opened by one turn; a context manager. No other turn can open the session until it is closed.
 
-    What the turn adds is kept aside, and dropped unless `add_turn` is called: a turn that fails leaves nothing.
+    The session keeps the turn's words and reference only when `add_turn` is called: a failed turn changes nothing.
     """
 
     def __init__(self, session_id: str, record: _Record, sessions: "Sessions | None") -> None:
         self.id = session_id
         self._record = record
         self._sessions = sessions
-        self._take: Take | None = None
+        self._utterance: Utterance | None = None
         self._synthesizer: Synthesizer | None = None
         self._voice: Voice | None = None
-        self._reference: Reference | None = None  # what the voice is from, when it is not from this turn's take alone
+        self._reference: Reference | None = None  # of the voice, unless the voice is this utterance's alone
         self._begins = False
 
     @classmethod
     def unkept(cls) -> "Session":
-        """Return a session that nothing is known of, and that nothing will be kept of."""
+        """Return an empty session that keeps nothing."""
         return cls("", _Record("", 0.0), None)
 
     def history(self) -> tuple[Message, ...]:
-        """Return the last whole turns within the token budget: question, answer, question, ...; oldest first."""
+        """Return the last turns within the token budget: question, answer, question, ...; oldest first."""
         return tuple(message for turn in self._record.turns for message in turn)
 
     def voice_with(self, audio: Audio, synthesizer: Synthesizer) -> Voice:
-        """Return the voice that this turn, whose question is `audio`, is answered in. Called once a turn.
+        """Return the voice for the answer to `audio`. Each turn calls it once.
 
-        The first turn with 1 s of speech gives the session its reference. Later turns lengthen it, up to 30 s, and the
-        voice is computed anew, when they hold 1 s of speech of the same speaker. A turn with less speech, or once the
-        reference is full, is answered in the kept voice. A turn of another speaker, or of whom that cannot be ruled
-        out, is answered in the voice of its own audio alone, and leaves the reference as it is: everybody hears their
-        own voice. Raises SynthesisFailed when the model fails.
+        The first turn with 1 s of speech starts the session's reference. Later turns with 1 s of speech of the same
+        speaker extend it, up to 30 s, and the voice is computed again. A turn with less speech, or after the reference
+        is full, gets the kept voice. A turn of another speaker, even a possible one, gets the voice of its own audio
+        and leaves the reference unchanged, so that all askers hear their own voice.
+
+        Arguments:
+            audio: the question, at any sample rate.
+            synthesizer: the engine that will speak the answer.
+
+        Raises:
+            SynthesisFailed: the model failed.
+
+        Example:
+
+            voice = session.voice_with(question.audio, synthesizer)
+            quality = session.quality()  # of the voice's reference
         """
-        take = self._take = Take(audio, synthesizer)
+        utterance = self._utterance = Utterance(audio, synthesizer)
         self._synthesizer = synthesizer
         kept = self._record.references.get(synthesizer)
         self._begins = kept is None
-        if kept is not None and (not take.has_voice or take.is_by(kept.embedding)):
-            self._reference = self._extended(kept, take, synthesizer)
+        if kept is not None and (not utterance.has_voice or utterance.is_by(kept.embedding)):
+            self._reference = self._extended(kept, utterance, synthesizer)
             self._voice = self._reference.voice
         else:
             self._voice = synthesizer.voice([audio])
         return self._voice
 
     @staticmethod
-    def _extended(kept: Reference, take: Take, synthesizer: Synthesizer) -> Reference:
-        if kept.is_full or take.embedding is None or take.quality.second_speaker:
+    def _extended(kept: Reference, utterance: Utterance, synthesizer: Synthesizer) -> Reference:
+        if kept.is_full or utterance.embedding is None or utterance.quality.second_speaker:
             return kept
-        return kept.extended(take, synthesizer)
+        return kept.extended(utterance, synthesizer)
 
     def quality(self) -> ReferenceQuality:
-        """Return what the reference of the voice that `voice_with` returned is like.
+        """Return the quality of the reference of the voice that `voice_with` returned.
 
-        The voice can be used meanwhile: for a first turn it takes about as long as the voice did.
+        For a first turn this takes about as long as `voice_with`; the voice can be used meanwhile.
         """
-        assert self._take is not None and self._voice is not None, "voice_with comes first"
+        assert self._utterance is not None and self._voice is not None, "voice_with comes first"
         if self._begins:
-            self._reference = Reference.begun(self._take, self._voice)
-        return self._reference.quality if self._reference else self._take.quality
+            self._reference = Reference.begun(self._utterance, self._voice)
+        return self._reference.quality if self._reference else self._utterance.quality
 
     def add_turn(self, question: str, answer: str) -> None:
-        """Keep the turn, which is whole: its words, and the reference if it was begun or lengthened and judged.
+        """Keep the complete turn: its words, and the reference if this turn started or extended it.
 
-        Nothing is kept once the session is closed or forgotten.
+        A closed or forgotten session keeps nothing.
         """
         if self._sessions is not None:
             turn = (Message("user", question), Message("assistant", answer))
             self._sessions._keep(self, turn, self._synthesizer, self._reference)
 
     def close(self) -> None:
-        """Let go of the session; a second time does nothing."""
+        """Close the session. A second call does nothing."""
         sessions, self._sessions = self._sessions, None
         if sessions is not None:
             sessions._leave(self)
@@ -148,9 +163,9 @@ class Session:
 
 
 class Sessions:
-    """At most `limit` sessions, each for `ttl_s` seconds after its last turn, with `history_tokens` of chat history.
+    """Keeps at most `limit` sessions, each for `ttl_s` seconds after its last turn, with `history_tokens` of history.
 
-    Thread-safe. `clock` counts seconds. Beyond the limit the one that was used longest ago is dropped.
+    Thread-safe. `clock` counts seconds. Beyond the limit it forgets the least recently used session.
     """
 
     def __init__(
@@ -160,7 +175,7 @@ class Sessions:
         self._ttl_s = ttl_s
         self._history_tokens = history_tokens
         self._clock = clock
-        self._records: OrderedDict[bytes, _Record] = OrderedDict()  # by the hash of the id; used longest ago first
+        self._records: OrderedDict[bytes, _Record] = OrderedDict()  # by the hash of the id; least recently used first
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
@@ -169,10 +184,12 @@ class Sessions:
             return len(self._records)
 
     def open(self, session_id: str | None, owner: str) -> Session:
-        """Take hold of a session for one turn, of a new one for None; `close` lets go of it.
+        """Open a session for one turn; a new one for None. The turn closes it.
 
-        Raises NotFound for an id that is unknown, expired, or another owner's, all alike; SessionBusy while a turn of
-        it runs; ServerBusy when there is no room for a new one because each has a turn running.
+        Raises:
+            NotFound: the id is unknown, expired, or another owner's.
+            SessionBusy: another turn of the session runs.
+            ServerBusy: each session has a turn running, so that none can give way to a new one.
         """
         with self._lock:
             self._drop_expired()
@@ -185,7 +202,7 @@ class Sessions:
             return Session(session_id, record, self)
 
     def forget(self, session_id: str, owner: str) -> None:
-        """Forget a session at once; of a turn that runs nothing will be kept. Raises NotFound as `open` does."""
+        """Forget a session at once; a running turn of it keeps nothing. Raises NotFound like `open`."""
         with self._lock:
             self._drop_expired()
             record = self._find(session_id, owner)
@@ -200,16 +217,16 @@ class Sessions:
             self._records.clear()
 
     def sweep(self) -> None:
-        """Forget the sessions that are past their time."""
+        """Forget the expired sessions."""
         with self._lock:
             self._drop_expired()
 
     def start_sweeping(self) -> None:
-        """Sweep in a thread until `close`, so that nothing outlives its time because nobody asks."""
+        """Sweep in a thread until `close`, so that sessions expire without a request, too."""
         threading.Thread(target=self._sweep_until_closed, name="sweep-sessions", daemon=True).start()
 
     def close(self) -> None:
-        """Forget every session and end the sweeping."""
+        """Forget every session and end the thread."""
         self._closed.set()
         self.clear()
 
@@ -228,12 +245,12 @@ class Sessions:
         return Session(session_id, record, self)
 
     def _find(self, session_id: str, owner: str) -> _Record:
-        # The time of a look-up by hash tells a guesser nothing about any id, and the owners are compared in constant
-        # time, also when there is no such session.
+        # The time of a look-up by hash reveals nothing about any id, and the owners are compared in constant time, even
+        # if there is no such session.
         record = self._records.get(_digest(session_id))
         is_owner = hmac.compare_digest(record.owner if record else owner_of("nobody"), owner)
         if record is None or not is_owner:
-            raise NotFound("there is no such session: leave session_id out to begin one", param="session_id")
+            raise NotFound("there is no such session: leave session_id out to start one", param="session_id")
         return record
 
     def _drop_expired(self) -> None:

@@ -1,4 +1,4 @@
-"""How long the stages of one turn took."""
+"""The durations of the stages of one turn."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from mirrorchat.turn.events import Timings
 
 
 class BusyTime:
-    """Adds up the seconds in which at least one thread is `busy`; overlaps count once. Thread-safe."""
+    """Sums the seconds in which at least one thread is `busy`; overlaps count once. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -46,9 +46,13 @@ class BusyTime:
 
 
 class Stopwatch:
-    """Adds up the seconds of named stages from several threads; what overlaps within a stage counts once.
+    """Sums the seconds of named stages over several threads; overlaps within a stage count once.
 
-    Of the speech, `speech_s` are the seconds made so far; the first came `first_audio_s` seconds after the start.
+    `speech_s` are the seconds of speech so far; the first speech was ready `first_audio_s` seconds after the start.
+    Example:
+
+        watch = Stopwatch()
+        with watch.time("recognize"): ...
     """
 
     def __init__(self) -> None:
@@ -58,14 +62,16 @@ class Stopwatch:
         self._stages: dict[str, BusyTime] = {}
 
     def time(self, stage: str) -> AbstractContextManager[None]:
+        """Return a context manager that adds its duration to `stage`."""
         return self._stages.setdefault(stage, BusyTime()).busy()
 
     def spoke(self, seconds: float) -> None:
-        """Count further speech."""
+        """Count `seconds` of further speech."""
         if self.first_audio_s is None:
             self.first_audio_s = time.monotonic() - self._started
         self.speech_s += seconds
 
     def timings(self) -> Timings:
+        """Return the seconds of each stage and, as `total`, those since the start."""
         seconds = {stage: busy.seconds for stage, busy in list(self._stages.items())}
         return Timings({**seconds, "total": time.monotonic() - self._started})

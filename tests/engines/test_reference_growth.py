@@ -17,7 +17,7 @@ from mirrorchat.engines import REFERENCE_LIMIT_S, Voice, judge_similarity
 from mirrorchat.turn.reference import (
     KEPT_RATE_HZ,
     Reference,
-    Take,
+    Utterance,
 )
 
 clips_needed = pytest.mark.skipif(not CLIPS.is_dir(), reason="clips absent")
@@ -35,31 +35,31 @@ def read_clip(name: str) -> Audio:
     return Audio(samples.mean(axis=1), rate)
 
 
-def joined(*takes: Audio) -> Audio:
-    return Audio(np.concatenate([take.samples for take in takes]), takes[0].sample_rate)
+def joined(*utterances: Audio) -> Audio:
+    return Audio(np.concatenate([utterance.samples for utterance in utterances]), utterances[0].sample_rate)
 
 
 class TestSpeaker:
     def test_the_same_speaker_is_known_again_and_others_are_not(self, synthesizer: EmbeddedSynthesizer) -> None:
         voices = ("en-us+m3", "en-us+f2", "en-us+f5", "en-us+klatt4")  # f2 and f5 are sisters
-        takes = {(voice, text): Take(say(text, voice), synthesizer) for voice in voices for text in TEXTS[:2]}
-        for (voice, text), take in takes.items():
-            assert take.embedding is not None
-            for (other, other_text), second in takes.items():
+        utterances = {(voice, text): Utterance(say(text, voice), synthesizer) for voice in voices for text in TEXTS[:2]}
+        for (voice, text), utterance in utterances.items():
+            assert utterance.embedding is not None
+            for (other, other_text), second in utterances.items():
                 if text != other_text:
-                    assert second.is_by(take.embedding) == (voice == other), (voice, other)
+                    assert second.is_by(utterance.embedding) == (voice == other), (voice, other)
 
     @clips_needed
     def test_people_are_never_taken_for_each_other(self, synthesizer: EmbeddedSynthesizer) -> None:
         names = ("librispeech", "spk1_snt1", "LJ001-0004", "cards_005", "0880", "IT0011W0001", "S0724W0121")
-        takes = [Take(read_clip(name), synthesizer) for name in names]
-        for index, take in enumerate(takes):
-            assert take.embedding is not None
-            assert not any(other.is_by(take.embedding) for other in takes[index + 1 :])
-            assert take.is_by(take.embedding)
+        utterances = [Utterance(read_clip(name), synthesizer) for name in names]
+        for index, utterance in enumerate(utterances):
+            assert utterance.embedding is not None
+            assert not any(other.is_by(utterance.embedding) for other in utterances[index + 1 :])
+            assert utterance.is_by(utterance.embedding)
 
     def test_similarity_is_symmetric_and_one_with_itself(self, synthesizer: EmbeddedSynthesizer) -> None:
-        one, two = (Take(say(TEXTS[0], voice), synthesizer).embedding for voice in ("en-us+m3", "en-us+f2"))
+        one, two = (Utterance(say(TEXTS[0], voice), synthesizer).embedding for voice in ("en-us+m3", "en-us+f2"))
         assert one is not None and two is not None
         assert similarity(one, one) == 1.0
         assert similarity(one, two) == pytest.approx(similarity(two, one))
@@ -71,29 +71,29 @@ class TestSpeaker:
         assert verdicts == [True, None, False]
 
     def test_too_little_speech_tells_nobody(self, synthesizer: EmbeddedSynthesizer) -> None:
-        take = Take(say("yes"), synthesizer)
-        somebody = Take(say(TEXTS[0]), synthesizer).embedding
+        utterance = Utterance(say("yes"), synthesizer)
+        somebody = Utterance(say(TEXTS[0]), synthesizer).embedding
         assert somebody is not None
-        assert take.embedding is None and not take.is_by(somebody)
-        assert take.quality.second_speaker is None
+        assert utterance.embedding is None and not utterance.is_by(somebody)
+        assert utterance.quality.second_speaker is None
 
     @pytest.mark.parametrize(("second", "expected"), [("en-us+f2", True), ("en-us+m3", False)])
     def test_a_second_speaker_in_one_recording(
         self, synthesizer: EmbeddedSynthesizer, second: str, expected: bool
     ) -> None:
         recording = joined(say(TEXTS[0], "en-us+m3"), say(TEXTS[1], second))
-        assert Take(recording, synthesizer).quality.second_speaker is expected
+        assert Utterance(recording, synthesizer).quality.second_speaker is expected
 
     @clips_needed
     def test_a_second_person_in_one_recording(self, synthesizer: EmbeddedSynthesizer) -> None:
         woman, man = read_clip("LJ001-0004").resample(16_000), read_clip("0880")
-        assert Take(joined(woman, man), synthesizer).quality.second_speaker is True
-        assert Take(read_clip("librispeech"), synthesizer).quality.second_speaker is not True
+        assert Utterance(joined(woman, man), synthesizer).quality.second_speaker is True
+        assert Utterance(read_clip("librispeech"), synthesizer).quality.second_speaker is not True
 
 
 class TestGrowth:
     def begun(self, synthesizer: EmbeddedSynthesizer, audio: Audio) -> Reference:
-        reference = Reference.begun(Take(audio, synthesizer), synthesizer.voice([audio]))
+        reference = Reference.begun(Utterance(audio, synthesizer), synthesizer.voice([audio]))
         assert reference is not None
         return reference
 
@@ -113,7 +113,7 @@ class TestGrowth:
         assert reference.pcm.dtype == np.int16
         lengths = [len(reference.pcm)]
         while not reference.is_full:
-            reference = reference.extended(Take(second, synthesizer), synthesizer)
+            reference = reference.extended(Utterance(second, synthesizer), synthesizer)
             lengths.append(len(reference.pcm))
         assert lengths[:-1] == sorted(lengths[:-1]) and lengths[-1] == 0
         assert lengths[-2] <= REFERENCE_LIMIT_S * KEPT_RATE_HZ
@@ -123,8 +123,8 @@ class TestGrowth:
 
     def test_its_voice_is_that_of_all_its_speech(self, synthesizer: EmbeddedSynthesizer) -> None:
         first, second = (say(text, "en-us+m3") for text in TEXTS[:2])
-        grown = self.begun(synthesizer, first).extended(Take(second, synthesizer), synthesizer)
-        both = Take(joined(first, second), synthesizer).embedding
+        grown = self.begun(synthesizer, first).extended(Utterance(second, synthesizer), synthesizer)
+        both = Utterance(joined(first, second), synthesizer).embedding
         assert both is not None
         alone = synthesizer.voice([first])
         assert grown.voice.to_bytes() != alone.to_bytes()
@@ -134,4 +134,4 @@ class TestGrowth:
     def test_two_speakers_or_none_begin_no_reference(self, synthesizer: EmbeddedSynthesizer) -> None:
         mixed = joined(say(TEXTS[0], "en-us+m3"), say(TEXTS[1], "en-us+f2"))
         for audio in (mixed, say("yes")):
-            assert Reference.begun(Take(audio, synthesizer), synthesizer.voice([audio])) is None
+            assert Reference.begun(Utterance(audio, synthesizer), synthesizer.voice([audio])) is None

@@ -12,7 +12,7 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import EmbeddedSynthesizer
 from mirrorchat.embedded.voice_tint import TintVoice
 from mirrorchat.engines import VoiceKind
-from mirrorchat.turn.reference import Take
+from mirrorchat.turn.reference import Utterance
 from mirrorchat.turn.sessions import Sessions
 
 TTL_S = 100.0
@@ -80,7 +80,7 @@ def test_a_second_speaker_behind_the_first_is_not_added(
 ) -> None:
     sessions = Sessions(4, TTL_S, 0)
     session_id, voice, _ = spoken_turn(sessions, None, synthesizer, say(TEXTS[0], MAN))
-    monkeypatch.setattr(Take, "_second_speaker", lambda _: True)  # one too soft to change the whole
+    monkeypatch.setattr(Utterance, "_second_speaker", lambda _: True)  # one too soft to change the whole
     _, same, _ = spoken_turn(sessions, session_id, synthesizer, say(TEXTS[1], MAN))
     assert same is voice
 

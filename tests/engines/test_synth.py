@@ -45,7 +45,7 @@ from mirrorchat.synth import (
     limited,
     token_budget,
 )
-from mirrorchat.turn.reference import Take
+from mirrorchat.turn.reference import Utterance as QuestionUtterance
 from mirrorchat.xtts.utterance import FinishReason, Request, Utterance
 from mirrorchat.xtts.voice import XttsVoice, similarity
 
@@ -200,8 +200,9 @@ class TestSpeaker:
         monkeypatch.setattr(synthesizer._loaded(), "get_speaker_embedding", fail)
         with pytest.raises(SynthesisFailed, match="RuntimeError"):
             synthesizer.embed_speaker(references[0])
-        take = Take(references[0], synthesizer)
-        assert take.embedding is None and take.quality.second_speaker is None and take.quality.speech_s > 3.0
+        question = QuestionUtterance(references[0], synthesizer)
+        assert question.embedding is None and question.quality.second_speaker is None
+        assert question.quality.speech_s > 3.0
 
 
 class TestSpeak:
