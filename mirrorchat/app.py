@@ -203,7 +203,7 @@ def process_audio() -> Response:
     requested = requested_format(request)
     with acquire_slot(context) as slot, ExitStack() as held:
         session = held.enter_context(session_routes.open_session(session_id))
-        audio = decode_upload(data, "audio", watch)
+        audio = decode_upload(data, "audio")
         question = Question(audio, language, reply_language, text, session, hotwords)
         pipeline = server.pipeline
         if requested.stream:

@@ -1,1 +1,1 @@
-"""OpenAI's HTTP API: what its routes read and answer."""
+"""OpenAI's HTTP API, for programs that were written for it."""

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: passed on to the chat APIs; spoken where `modalities` asks for audio."""
+"""`POST /v1/chat/completions` asks the chat APIs; it speaks the answer if `modalities` has audio."""
 
 import base64
 import secrets
@@ -31,17 +31,16 @@ from mirrorchat.openai.transcriptions import hearing_for
 from mirrorchat.openai.turn import (
     DONE,
     admitted,
-    decoded,
     event_response,
-    first_item,
+    from_first,
     in_helper,
     spoken_turn,
     sse,
     streamed_turn,
-    watch,
 )
 from mirrorchat.openai.voices import named
-from mirrorchat.server.runtime import runtime
+from mirrorchat.server.form import decode_upload
+from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.streams import StreamedTurn
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import with_fallback
@@ -49,16 +48,16 @@ from mirrorchat.turn.events import Event, SpokenAudio, StartedOver, StillWorking
 from mirrorchat.turn.reader import AnswerReader, collect
 from mirrorchat.turn.stopwatch import Stopwatch
 
-JSON_OVERHEAD_BYTES = 1 << 20  # of a body, beside the recordings in it
+JSON_OVERHEAD_BYTES = 1 << 20  # of a body without its recordings
 
 
 def create() -> Response:
-    """Answer a chat; recordings in it are recognized first."""
+    """Answer a chat. Recordings in it are recognized first."""
     limit_bytes = runtime().settings.upload_limit_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
     requested = requested_chat(fields.json_body(request, limit_bytes=limit_bytes))
     with admitted() as slot:
         requested = _heard(requested, slot)
-        asking = Asking(runtime().pipeline.engines.chat, requested, watch())
+        asking = Asking(runtime().pipeline.engines.chat, requested, request_record().watch)
         if requested.speech is not None:
             return _spoken(requested, requested.speech, asking, slot)
         if requested.stream:
@@ -68,7 +67,7 @@ def create() -> Response:
 
 @dataclass
 class Asking:
-    """Asks the chat for one request, and notes how the answer ended and what it took. It asks nothing of Flask."""
+    """Asks the chat for one request, and keeps the answer's finish_reason and usage. It does not use Flask."""
 
     chat: ChatModel
     requested: RequestedChat
@@ -79,7 +78,7 @@ class Asking:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def chunks(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatChunk]:
-        """Yield the answer, in chunks that say something."""
+        """Yield the answer in chunks with content."""
         self.finish_reason, self.usage = "stop", None
         with self.watch.time("answer"):
             for chunk in self._all(failed, context):
@@ -89,7 +88,7 @@ class Asking:
                     yield chunk
 
     def texts(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[str]:
-        """Yield the answer's text alone. Raises NoChatApi where it has none."""
+        """Yield the answer's text. Raises NoChatApi if it has none."""
         try:
             yield from spoken(chunk.text for chunk in self.chunks(failed, context))
         except AnswerFailed as error:
@@ -105,12 +104,12 @@ class Asking:
 
 
 def _heard(requested: RequestedChat, slot: Slot) -> RequestedChat:
-    """Return `requested` with words in the place of recordings. Raises NoWords for one without."""
+    """Return `requested` with text in place of recordings. Raises NoWords for a recording without words."""
     messages = requested.body["messages"]
     languages = (requested.language,) if requested.language else tuple(Language)
     hearing, words = hearing_for(slot), list[str]()
     for sound in sounds_in(messages):
-        audio = decoded(sound, "messages")
+        audio = decode_upload(sound, "messages")
         text = in_helper(slot, partial(hearing.hear, audio, languages)).text
         if not text:
             raise NoWords("no words were recognized in the audio", param="messages")
@@ -119,17 +118,13 @@ def _heard(requested: RequestedChat, slot: Slot) -> RequestedChat:
 
 
 def _chunks(asking: Asking, slot: Slot) -> Generator[ChatChunk | StillWorking | StartedOver]:
-    """Yield the answer as it comes, started over with the next API as long as one breaks off and nothing was sent."""
+    """Yield the answer as it arrives, and StartedOver when an API breaks off before anything was sent."""
     helpers = runtime().pipeline.helpers
-
-    def attempt(failed: Sequence[ChatFailure]) -> Iterator[ChatChunk | StillWorking]:
-        return helpers.stream(slot, partial(asking.chunks, failed))
-
-    yield from with_fallback(attempt, slot.context)
+    yield from with_fallback(lambda failed: helpers.stream(slot, partial(asking.chunks, failed)), slot.context)
 
 
 def _message(chunks: Sequence[ChatChunk]) -> dict[str, Any]:
-    """Return the message that `chunks` make together."""
+    """Return the message that consists of `chunks`."""
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
     for name in ("content", "refusal", "reasoning_content"):
         texts = [chunk.delta[name] for chunk in chunks if isinstance(chunk.delta.get(name), str)]
@@ -137,19 +132,19 @@ def _message(chunks: Sequence[ChatChunk]) -> dict[str, Any]:
             message[name] = "".join(texts)
     calls: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
-        given = chunk.delta.get("tool_calls")
-        for place, call in enumerate(given if isinstance(given, list) else ()):
+        parts = chunk.delta.get("tool_calls")
+        for position, call in enumerate(parts if isinstance(parts, list) else ()):
             if isinstance(call, dict):
-                _add_call(calls, call, place)
+                _add_call(calls, call, position)
     if calls:
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
     return message
 
 
-def _add_call(calls: dict[int, dict[str, Any]], call: Mapping[str, Any], place: int) -> None:
-    """Add a piece of a tool's call: the arguments come in parts, all else once."""
-    index = call.get("index")
-    kept = calls.setdefault(index if isinstance(index, int) else place, {"id": "", "type": "function", "function": {}})
+def _add_call(calls: dict[int, dict[str, Any]], call: Mapping[str, Any], position: int) -> None:
+    """Add a part of a tool call: the arguments arrive in parts, the other fields once."""
+    index: Any = call.get("index") if isinstance(call.get("index"), int) else position
+    kept = calls.setdefault(index, {"id": "", "type": "function", "function": {}})
     for name in ("id", "type"):
         if isinstance(call.get(name), str) and call[name]:
             kept[name] = call[name]
@@ -165,7 +160,7 @@ def _completion(requested: RequestedChat, message: Mapping[str, Any], asking: As
     return body | {"choices": [choice]} | ({"usage": asking.usage} if asking.usage else {})
 
 
-# As it comes
+# As it arrives
 
 
 def _streamed(requested: RequestedChat, asking: Asking, slot: Slot) -> Response:
@@ -184,12 +179,10 @@ def _events(
     asking: Asking,
     write: Callable[[Any], Iterator[bytes]],
 ) -> Response:
-    """Return the answer as events; the first says who speaks, the last ones why it ended and what it took."""
+    """Return the answer as events. The first one holds the role, the last ones the finish_reason and the usage."""
 
     def begin() -> Iterator[bytes]:
         yield _chunk(requested, asking, {"role": "assistant", "content": ""})
-        for item in first:
-            yield from write(item)
 
     def end() -> Iterator[bytes]:
         yield _chunk(requested, asking, {}, asking.finish_reason)
@@ -198,14 +191,13 @@ def _events(
         yield DONE
 
     with turn.freed_on_error():
-        first = first_item(turn, items)
-        return event_response(turn, items, write, end, begin=begin)
+        return event_response(turn, from_first(turn, items), write, end, begin=begin)
 
 
 def _chunk(
     requested: RequestedChat, asking: Asking, delta: Mapping[str, Any] | None, finish: str | None = None
 ) -> bytes:
-    """Return one event; with no `delta` it says what the answer took."""
+    """Return one event; without a `delta` it holds the usage."""
     body = {"id": asking.id, "object": "chat.completion.chunk", "created": asking.created, "model": requested.name}
     if delta is None:
         return sse({**body, "choices": [], "usage": asking.usage})
@@ -230,7 +222,7 @@ def _spoken(requested: RequestedChat, speech: RequestedSpeech, asking: Asking, s
 
 
 def _audio_json(text: str, audio: Audio, format: str) -> dict[str, Any]:
-    """Return a spoken answer. It expires at once: nothing is kept that a later request could name."""
+    """Return a spoken answer. It expires at once: the server keeps no audio for a later request."""
     return {
         "id": f"audio_{secrets.token_hex(12)}",
         "data": base64.b64encode(_encoded(audio, format)).decode(),

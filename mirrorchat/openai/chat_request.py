@@ -1,4 +1,4 @@
-"""A request for a chat completion: what of it is passed on, what is done here, what is refused by name."""
+"""A request for a chat completion: the fields that are passed on, used here, or rejected by name."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ MESSAGES_LIMIT = 1_000
 SOUNDS_LIMIT = 16  # recordings in one request
 ROLES = ("developer", "system", "user", "assistant", "tool", "function")
 SPOKEN_FORMATS = ("wav", "mp3", "flac", "opus", "aac", "pcm16")
-# Passed on to the API as they are; it may refuse them.
+# The fields that are passed on to the API unchanged; it may reject them.
 PASSED_ON = (
     "temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "presence_penalty", "frequency_penalty",
     "logit_bias", "seed", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort",
@@ -35,15 +35,15 @@ REFUSED = {
     "functions": "use tools",
     "function_call": "use tool_choice",
     "prediction": "it is not passed on",
-    "web_search_options": "nothing is searched here",
-    "store": "nothing is kept here",
-    "metadata": "nothing is kept here",
+    "web_search_options": "the server searches nothing",
+    "store": "the server keeps nothing",
+    "metadata": "the server keeps nothing",
 }
 
 
 @dataclass(frozen=True)
 class RequestedSpeech:
-    """How an answer is spoken: `voice` as the request names it, in `format` (of SPOKEN_FORMATS)."""
+    """The `voice` of a spoken answer, as the request names it, and its `format` (of SPOKEN_FORMATS)."""
 
     voice: object
     format: str
@@ -51,10 +51,10 @@ class RequestedSpeech:
 
 @dataclass(frozen=True)
 class RequestedChat:
-    """A request. `body` is passed on; its messages may hold recordings (`sounds_in`)."""
+    """A request for a chat completion. `body` is passed on; its messages may hold recordings (`sounds_in`)."""
 
-    name: str  # as the request names the model
-    model: str | None  # of the chat APIs; None: whichever answers
+    name: str  # the request's own name of the model
+    model: str | None  # only chat APIs with this model are asked; None asks all
     body: Mapping[str, Any]
     stream: bool
     include_usage: bool
@@ -63,10 +63,10 @@ class RequestedChat:
 
 
 def requested_chat(body: Mapping[str, Any]) -> RequestedChat:
-    """Return what `body` asks for. Raises InvalidField, MissingField, UnsupportedField and ModelNotFound."""
+    """Return the request in `body`. Raises InvalidField, MissingField, UnsupportedField and ModelNotFound."""
     fields.refuse(body, REFUSED)
     if body.get("n") not in (None, 1):
-        raise UnsupportedField("n is not honoured: there is one answer", param="n")
+        raise UnsupportedField("n is not supported: there is one answer", param="n")
     for name, (low, high) in RANGES.items():
         if isinstance(body.get(name), str):
             raise InvalidField(f"{name} must be a number, not a text", param=name)
@@ -113,12 +113,12 @@ def _speech(body: Mapping[str, Any], stream: bool) -> RequestedSpeech | None:
 
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    given = body.get("messages")
-    if given is None:
+    messages = body.get("messages")
+    if messages is None:
         raise MissingField("the field messages is missing", param="messages")
-    if not isinstance(given, list) or not 0 < len(given) <= MESSAGES_LIMIT:
+    if not isinstance(messages, list) or not 0 < len(messages) <= MESSAGES_LIMIT:
         raise InvalidField(f"messages must be a list of 1 to {MESSAGES_LIMIT} messages", param="messages")
-    return [_message(number, message) for number, message in enumerate(given)]
+    return [_message(number, message) for number, message in enumerate(messages)]
 
 
 def _message(number: int, message: object) -> dict[str, Any]:
@@ -127,8 +127,8 @@ def _message(number: int, message: object) -> dict[str, Any]:
         raise InvalidField(f"{where} must be an object with a role: {', '.join(ROLES)}", param="messages")
     content = message.get("content")
     if message.get("audio") and content is None:
-        reason = "no answer is kept here: send its transcript as content"
-        raise UnsupportedField(f"{where}.audio is not honoured: {reason}", param="messages")
+        reason = "the server keeps no answer: send its transcript as content"
+        raise UnsupportedField(f"{where}.audio is not supported: {reason}", param="messages")
     if content is not None and not isinstance(content, str) and not _is_parts(content):
         raise InvalidField(f"{where}.content must be a text or a list of parts", param="messages")
     return {name: value for name, value in message.items() if name != "audio"}
@@ -141,7 +141,7 @@ def _is_parts(content: object) -> bool:
 
 
 def sounds_in(messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    """Return the recordings in `messages`, in order. Raises InvalidField for what is not base64, and too many."""
+    """Return the recordings in `messages`, in order. Raises InvalidField if one is not base64, or for too many."""
     sounds = [_sound(part) for part in _sound_parts(messages)]
     if len(sounds) > SOUNDS_LIMIT:
         raise InvalidField(f"messages hold more than {SOUNDS_LIMIT} recordings", param="messages")
@@ -149,7 +149,7 @@ def sounds_in(messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
 
 
 def with_words(messages: Sequence[Mapping[str, Any]], words: Iterator[str]) -> list[dict[str, Any]]:
-    """Return `messages` with the next of `words` in the place of each recording."""
+    """Return `messages` with each recording replaced by the next of `words`."""
 
     def replaced(part: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"type": "text", "text": next(words)} if part["type"] == "input_audio" else part
@@ -163,14 +163,14 @@ def with_words(messages: Sequence[Mapping[str, Any]], words: Iterator[str]) -> l
 
 
 def _plain(parts: list[Mapping[str, Any]]) -> object:
-    """Return parts that are all text as one text, which every API takes."""
+    """Return parts that are all text as one text, which every API accepts."""
     if all(part["type"] == "text" and isinstance(part.get("text"), str) for part in parts):
         return "\n".join(part["text"] for part in parts)
     return parts
 
 
 def as_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Return the texts of `messages`, for a chat model that takes nothing else."""
+    """Return the texts of `messages`, for a chat model that accepts only text."""
     return [_as_message(message["role"], text_of(message)) for message in messages]
 
 
@@ -181,7 +181,7 @@ def _as_message(role: str, text: str) -> Message:
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """Return what is text in a message."""
+    """Return the text of a message."""
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(str(part["text"]) for part in content if isinstance(part.get("text"), str))

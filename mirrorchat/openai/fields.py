@@ -1,4 +1,4 @@
-"""The fields of requests in OpenAI's form: read within bounds, honoured or refused by name."""
+"""The fields of OpenAI's requests: read within limits, and rejected by name if the server does not support them."""
 
 import json
 import math
@@ -12,22 +12,23 @@ from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, Unsupp
 from mirrorchat.server.socket_watch import upload_deadline
 from mirrorchat.text.sentences.speech_length import count_han, count_words
 
-DEPTH_LIMIT = 64  # of objects and lists in one another; schemas of tools have some twenty
-VALUES_LIMIT = 100_000  # of numbers, texts, ... in one body: each takes memory, however short it is written
+DEPTH_LIMIT = 64  # of nested objects and lists; schemas of tools have about twenty
+VALUES_LIMIT = 100_000  # of numbers, texts, ... in one body: even short ones take memory
 TRUE, FALSE = ("true", "1"), ("false", "0", "")
 
 
 def json_body(request: Request, *, limit_bytes: int) -> dict[str, Any]:
-    """Return the object that a request's body holds.
+    """Return the JSON object in a request's body.
 
-    Raises UploadTooLarge past `limit_bytes`, InvalidRequest for what is not JSON, no object, or too deep or too much.
+    Raises UploadTooLarge beyond `limit_bytes`, and InvalidRequest if the body is not JSON, no object, too deep, or has
+    too many values.
     """
     if request.mimetype != "application/json":
         raise InvalidRequest("the body must be JSON: send it as application/json")
     if (request.content_length or 0) > limit_bytes:
         raise UploadTooLarge(f"the body is larger than {limit_bytes} bytes")
     with upload_deadline(request.environ):
-        request.max_content_length = limit_bytes  # not that of uploads; where no length is given, too
+        request.max_content_length = limit_bytes  # instead of that of uploads; it also limits chunked bodies
         data = request.get_data(cache=False)
     if len(data) > limit_bytes:
         raise UploadTooLarge(f"the body is larger than {limit_bytes} bytes")
@@ -69,14 +70,14 @@ def _is_deeper(value: object, limit: int) -> bool:
 
 
 def refuse(fields: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
-    """Raise UnsupportedField for a field of `reasons` (why it is not honoured) that asks for something."""
+    """Raise UnsupportedField for a field of `reasons` (why it is not supported) that has a value."""
     for name, reason in reasons.items():
         if fields.get(name) not in (None, False, "", [], {}):
-            raise UnsupportedField(f"{name} is not honoured: {reason}", param=name)
+            raise UnsupportedField(f"{name} is not supported: {reason}", param=name)
 
 
 def text(fields: Mapping[str, Any], name: str, *, limit_chars: int) -> str:
-    """Return a text that must be there and not be blank."""
+    """Return a required text that is not blank."""
     value = fields.get(name)
     if value is None:
         raise MissingField(f"the field {name} is missing", param=name)
@@ -90,12 +91,12 @@ def text(fields: Mapping[str, Any], name: str, *, limit_chars: int) -> str:
 
 
 def is_unicode(value: str) -> bool:
-    """Tell whether a text can be sent on: JSON can name halves of surrogate pairs, which are no characters."""
+    """Return whether a text is valid Unicode: JSON can hold halves of surrogate pairs, which are no characters."""
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def choice(fields: Mapping[str, Any], name: str, choices: Sequence[str], default: str) -> str:
-    """Return one of `choices`; `default` where the field is missing or null."""
+    """Return one of `choices`; `default` if the field is missing or null."""
     value = fields.get(name)
     if value is None:
         return default
@@ -105,7 +106,7 @@ def choice(fields: Mapping[str, Any], name: str, choices: Sequence[str], default
 
 
 def number(fields: Mapping[str, Any], name: str, low: float, high: float, default: float) -> float:
-    """Return a number, which a form has as text."""
+    """Return a number, which is text in a form; `default` if the field is missing or null."""
     value = fields.get(name)
     if value is None:
         return default
@@ -119,7 +120,7 @@ def number(fields: Mapping[str, Any], name: str, low: float, high: float, defaul
 
 
 def flag(fields: Mapping[str, Any], name: str) -> bool:
-    """Return a switch, which a form has as text; false where the field is missing or null."""
+    """Return a flag, which is text in a form; False if the field is missing or null."""
     value = fields.get(name)
     if value is None or isinstance(value, bool):
         return bool(value)
@@ -129,7 +130,7 @@ def flag(fields: Mapping[str, Any], name: str) -> bool:
 
 
 def language(fields: Mapping[str, Any], name: str = "language") -> Language | None:
-    """Return the language that a field names (`zh`, `en-US`, `chinese`, ...); None where it is missing."""
+    """Return the language that a field names (`zh`, `en-US`, `chinese`, ...); None if it is missing."""
     value = fields.get(name)
     if value is None or value == "":
         return None
@@ -142,7 +143,7 @@ def language(fields: Mapping[str, Any], name: str = "language") -> Language | No
     raise InvalidField(f"{name}: choose zh or en (chinese, english)", param=name)
 
 
-def language_of(said: str) -> Language:
-    """Return the language that `said` is written in: Chinese where it has no fewer characters than Latin words."""
-    han = count_han(said)
-    return Language.CHINESE if han and han >= count_words(said) else Language.ENGLISH
+def language_of(text: str) -> Language:
+    """Return the language of `text`: Chinese if it has at least as many Han characters as Latin words."""
+    han = count_han(text)
+    return Language.CHINESE if han and han >= count_words(text) else Language.ENGLISH

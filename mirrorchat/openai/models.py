@@ -1,4 +1,4 @@
-"""The models of OpenAI's API: what is loaded, under its own names, and the names that clients have for such models."""
+"""The models of OpenAI's API: the loaded models under their own names, and OpenAI's names for such models."""
 
 import re
 import time
@@ -12,9 +12,9 @@ from mirrorchat.engines import EngineInfo, Language
 from mirrorchat.errors import InvalidField, ModelNotFound
 from mirrorchat.server.runtime import runtime
 
-ALL = "mirrorchat"  # whatever answers at the stage
+ALL = "mirrorchat"  # any model of the stage
 HEARS, CHATS, SPEAKS = "recognizer", "chat", "synthesizer"
-# OpenAI's own names, which clients have built in: each stands for what answers at that stage here.
+# OpenAI's own names, which many clients use: each means any model of that stage.
 ALIASES: Mapping[str, tuple[str, ...]] = {
     HEARS: ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
     CHATS: ("gpt-4o", "gpt-4o-mini", "gpt-audio", "gpt-audio-mini", "gpt-4o-audio-preview"),
@@ -26,7 +26,7 @@ _STARTED = int(time.time())
 
 @dataclass(frozen=True)
 class Model:
-    """A model by the name that requests have for it. `languages`: those that it hears or speaks."""
+    """A model with its name in requests, its stage, and the languages that it recognizes or speaks."""
 
     id: str
     stage: str
@@ -34,7 +34,7 @@ class Model:
 
 
 def models() -> list[Model]:
-    """Return what is loaded, each once."""
+    """Return the loaded models, each once."""
     server = runtime()
     engines = server.pipeline.engines
     hear = {language: engine.info for language, engine in engines.recognizers.items() if engine.info.name != "none"}
@@ -57,9 +57,9 @@ def _as_id(name: str) -> str:
 
 
 def chosen(fields: Mapping[str, Any], stage: str) -> Model:
-    """Return the model of `stage` that the field `model` names; where it is missing, whatever answers.
+    """Return the model of `stage` that the field `model` names; if it is missing, any model of the stage.
 
-    Raises ModelNotFound, which lists the choices.
+    Raises ModelNotFound, which lists the choices, and InvalidField.
     """
     name = fields.get("model") or ALL
     if not isinstance(name, str):
@@ -71,20 +71,20 @@ def chosen(fields: Mapping[str, Any], stage: str) -> Model:
     if name == ALL or name in ALIASES[stage]:
         return Model(ALL, stage, tuple(Language))
     choices = ", ".join([ALL, *(model.id for model in own), *ALIASES[stage]])
-    raise ModelNotFound(f"there is no model {name[:100]!r} here for this; there are {choices}", param="model")
+    raise ModelNotFound(f"there is no model {name[:100]!r} for this; there are {choices}", param="model")
 
 
 def list_models() -> Response:
-    """`GET /v1/models`."""
+    """Return the models (`GET /v1/models`)."""
     return jsonify(object="list", data=[_as_sent(ALL, ""), *(_as_sent(model.id, model.stage) for model in models())])
 
 
 def get_model(model_id: str) -> Response:
-    """`GET /v1/models/<id>`: one of the list, or a name that stands for one."""
+    """Return a model of the list, or one of OpenAI's names (`GET /v1/models/<id>`)."""
     names = {model.id: model.stage for model in models()} | {ALL: ""}
     aliases = {alias: stage for stage, known in ALIASES.items() for alias in known}
     if model_id not in names and model_id not in aliases:
-        raise ModelNotFound(f"there is no model {model_id[:100]!r} here; there are {', '.join(names)}", param="model")
+        raise ModelNotFound(f"there is no model {model_id[:100]!r}; there are {', '.join(names)}", param="model")
     return jsonify(_as_sent(model_id, (aliases | names)[model_id]))
 
 

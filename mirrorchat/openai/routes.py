@@ -1,4 +1,4 @@
-"""OpenAI's HTTP API: its routes, for clients that were written for it."""
+"""The routes of OpenAI's HTTP API."""
 
 from flask import Blueprint
 

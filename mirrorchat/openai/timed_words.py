@@ -1,4 +1,4 @@
-"""Segments and subtitles of a transcript, made from its words with their times."""
+"""Segments and subtitles of a transcript, from the times of its words."""
 
 import math
 import re
@@ -9,15 +9,15 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.audio.vad import find_speech
 from mirrorchat.engines import SpokenToken, TimedWord, Transcript
 
-PAUSE_S = 0.6  # of silence, from which a new segment begins
-SEGMENT_LIMIT_S = 7.0  # what subtitles show at once
+PAUSE_S = 0.6  # of silence; after it a new segment starts
+SEGMENT_LIMIT_S = 7.0  # of a subtitle
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Words without a long pause between them. `confidence` is in [0, 1], or None where it is not known."""
+    """Words without a long pause between them. `confidence` is in [0, 1], or None if it is unknown."""
 
     text: str
     start_s: float
@@ -28,8 +28,8 @@ class Segment:
 def segments_of(transcript: Transcript, audio: Audio) -> list[Segment]:
     """Return the segments of a transcript of `audio`.
 
-    A segment ends at a pause of PAUSE_S or before it is longer than SEGMENT_LIMIT_S. A transcript without the times of
-    its words gives one segment, from the first to the last speech in `audio`.
+    A segment ends at a pause of PAUSE_S, or before it is longer than SEGMENT_LIMIT_S. A transcript without times has
+    one segment, from the first to the last speech in `audio`.
     """
     if not transcript.text:
         return []
@@ -52,7 +52,7 @@ def _segment(words: Sequence[TimedWord], tokens: Sequence[SpokenToken]) -> Segme
 
 
 def joined(words: Sequence[str]) -> str:
-    """Return words, or longer texts, as one text: joined by spaces, except between two Chinese characters."""
+    """Return words, or longer texts, as one text, with spaces except between two Chinese characters."""
     text = ""
     for word in words:
         tight = not text or (_CJK.match(word) and _CJK.match(text[-1]))

@@ -1,4 +1,4 @@
-"""`POST /v1/audio/transcriptions`: what is said in a recording, as OpenAI's API says it."""
+"""`POST /v1/audio/transcriptions` recognizes a recording and returns the transcript in OpenAI's formats."""
 
 import math
 import re
@@ -18,40 +18,30 @@ from mirrorchat.errors import InvalidField, UnsupportedField
 from mirrorchat.openai import fields
 from mirrorchat.openai.models import HEARS, chosen
 from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of
-from mirrorchat.openai.turn import (
-    admitted,
-    decoded,
-    event_response,
-    first_item,
-    in_helper,
-    sse,
-    streamed_turn,
-    uploaded,
-    watch,
-)
-from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS, check_hotwords
-from mirrorchat.server.runtime import runtime
+from mirrorchat.openai.turn import admitted, event_response, from_first, in_helper, sse, streamed_turn, uploaded
+from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS, check_hotwords, decode_upload
+from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.stopwatch import Stopwatch
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 GRANULARITIES = ("word", "segment")
-HOTWORD_LIMIT_WORDS = 4  # a longer phrase of a prompt is prose, which tells nothing here
-UNKNOWN_CONFIDENCE = 0.5  # of a recognizer that does not say how sure it is, beside one that does
+HOTWORD_LIMIT_WORDS = 4  # a longer phrase of a prompt is prose, which does not help the recognizer
+UNKNOWN_CONFIDENCE = 0.5  # of a recognizer without confidences, in comparison with one that has them
 
 LISTS = (
     "timestamp_granularities", "include", "keywords", "languages", "known_speaker_names", "known_speaker_references",
 )  # fmt: skip
 REFUSED = {
-    "include": "log probabilities are not given; verbose_json has avg_logprob",
-    "known_speaker_names": "speakers are not told apart",
-    "known_speaker_references": "speakers are not told apart",
+    "include": "log probabilities are not returned; verbose_json has avg_logprob",
+    "known_speaker_names": "speakers are not distinguished",
+    "known_speaker_references": "speakers are not distinguished",
 }
 
 
 @dataclass(frozen=True)
 class RequestedTranscription:
-    """What a request asks for. `languages`: those that the recording may be in."""
+    """A request for a transcript. The recording may be in any of `languages`."""
 
     languages: tuple[Language, ...]
     format: str
@@ -65,7 +55,7 @@ def create() -> Response:
     data = uploaded("file")
     requested = _requested(_form())
     with admitted() as slot:
-        audio = decoded(data, "file")
+        audio = decode_upload(data, "file")
         if requested.stream:
             return _streamed(requested, audio, slot)
         hearing = hearing_for(slot, requested.hotwords)
@@ -74,13 +64,13 @@ def create() -> Response:
 
 
 def translate() -> Response:
-    """`POST /v1/audio/translations` is refused: nothing here translates speech."""
-    raise UnsupportedField("translations are not made here: transcribe, then ask the chat to translate", param="model")
+    """Reject `POST /v1/audio/translations`: the server translates no speech."""
+    raise UnsupportedField("this server does not translate: transcribe, then ask the chat to translate", param="model")
 
 
 @dataclass(frozen=True)
 class Hearing:
-    """Recognizes for one request; it asks nothing of Flask, so that a helper can use it."""
+    """Recognizes recordings for one request. It does not use Flask, so that a helper can call it."""
 
     recognizers: Mapping[Language, Recognizer]
     hotwords: Sequence[str]
@@ -88,34 +78,34 @@ class Hearing:
     watch: Stopwatch
 
     def hear(self, audio: Audio, languages: Sequence[Language]) -> Transcript:
-        """Return what is said in `audio` in whichever of `languages` its recognizer is surest of.
+        """Return the transcript of `audio` in that one of `languages` with the highest confidence.
 
-        Raises ModelNotInstalled where none of them has a recognizer, and what `Recognizer.recognize` does.
+        Raises ModelNotInstalled if none of the languages has a recognizer, and the same as `Recognizer.recognize`.
         """
-        there = [language for language in languages if self.recognizers[language].info.name != "none"]
+        installed = [language for language in languages if self.recognizers[language].info.name != "none"]
         with self.watch.time("recognize"):
-            heard = [
+            transcripts = [
                 self.recognizers[language].recognize(audio, language, hotwords=self.hotwords, context=self.context)
-                for language in there or languages[:1]  # a missing one says how to install it
+                for language in installed or languages[:1]  # a missing recognizer raises how to install it
             ]
-        return max(heard, key=_sureness)
+        return max(transcripts, key=_confidence)
 
 
 def hearing_for(slot: Slot, hotwords: Sequence[str] = ()) -> Hearing:
-    """Return what recognizes for the present request."""
-    return Hearing(runtime().pipeline.engines.recognizers, hotwords, slot.context, watch())
+    """Return the recognition of the present request."""
+    return Hearing(runtime().pipeline.engines.recognizers, hotwords, slot.context, request_record().watch)
 
 
-def _sureness(transcript: Transcript) -> float:
+def _confidence(transcript: Transcript) -> float:
     if not transcript.text:
         return 0.0
     return UNKNOWN_CONFIDENCE if transcript.confidence is None else transcript.confidence
 
 
 def _form() -> dict[str, Any]:
-    """Return the form's fields; LISTS, which clients name with `[]` or without, as lists."""
+    """Return the form's fields; those in LISTS, which clients name with or without `[]`, as lists."""
     form = request.form
-    # a part whose name cannot be read has none
+    # A part with an unreadable name has the name None.
     plain = {name: form[name] for name in form if name is not None and name.removesuffix("[]") not in LISTS}
     return plain | {name: [*form.getlist(name), *form.getlist(f"{name}[]")] for name in LISTS}
 
@@ -124,7 +114,7 @@ def _requested(form: Mapping[str, Any]) -> RequestedTranscription:
     fields.refuse(form, REFUSED)
     if form.get("chunking_strategy") not in (None, "", "auto", '"auto"'):
         raise UnsupportedField("chunking_strategy may only be auto", param="chunking_strategy")
-    fields.number(form, "temperature", 0.0, 1.0, 0.0)  # nothing is drawn: the same recording gives the same words
+    fields.number(form, "temperature", 0.0, 1.0, 0.0)  # recognition does not sample
     format = fields.choice(form, "response_format", FORMATS, "json")
     stream = fields.flag(form, "stream")
     if stream and format not in ("json", "text"):
@@ -156,7 +146,7 @@ def _granularities(form: Mapping[str, Any], format: str) -> tuple[str, ...]:
 
 
 def _hotwords(form: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the `keywords`, and of the `prompt` what stands between commas or line ends and is short enough."""
+    """Return the `keywords`, and the short phrases of the `prompt`, which end at commas or line ends."""
     prompt, keywords = form.get("prompt", ""), form["keywords"]
     if len(prompt) > TEXT_LIMIT_CHARS:
         raise InvalidField(f"prompt is longer than {TEXT_LIMIT_CHARS} characters", param="prompt")
@@ -200,7 +190,7 @@ def _verbose(requested: RequestedTranscription, audio: Audio, transcript: Transc
         body["segments"] = [_segment(number, each) for number, each in enumerate(segments_of(transcript, audio))]
     if "word" in requested.granularities:
         if transcript.text and not transcript.words:
-            reason = "this recognizer does not know when a word was said; WeNet does"
+            reason = "this recognizer does not know the times of words; WeNet does"
             raise UnsupportedField(f"timestamp_granularities: {reason}", param="timestamp_granularities")
         body["words"] = [
             {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3)}
@@ -229,7 +219,7 @@ def _segment(number: int, segment: Segment) -> dict[str, object]:
 
 
 def _streamed(requested: RequestedTranscription, audio: Audio, slot: Slot) -> Response:
-    """Return the transcript as events: a delta for each piece of the recording, which is cut at pauses."""
+    """Return the transcript as events, one for each piece of the recording, which is split at pauses."""
     texts = list[str]()
     pieces = partial(_pieces, hearing_for(slot, requested.hotwords), audio, requested.languages)
     turn = streamed_turn(slot, runtime().pipeline.helpers.stream(slot, pieces))
@@ -242,14 +232,11 @@ def _streamed(requested: RequestedTranscription, audio: Audio, slot: Slot) -> Re
         yield sse({"type": "transcript.text.done", "text": "".join(texts)})
 
     with turn.freed_on_error():
-        first = first_item(turn, turn.events)
-        return event_response(
-            turn, turn.events, delta, end, begin=lambda: (data for text in first for data in delta(text))
-        )
+        return event_response(turn, from_first(turn, turn.events), delta, end)
 
 
 def _pieces(hearing: Hearing, audio: Audio, languages: Sequence[Language], context: Context) -> Iterator[str]:
-    """Yield the text of each piece of `audio`; the first with words tells the language of the others."""
+    """Yield the text of each piece of `audio`. The first piece with words decides the language of the others."""
     before = ""
     for piece in pieces_of(audio):
         context.check()

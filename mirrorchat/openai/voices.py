@@ -1,7 +1,8 @@
-"""`/v1/audio/voices`: voices that callers enrol, list and delete; and the voice that a request names."""
+"""`/v1/audio/voices` enrols, lists and deletes voices; `named` finds the voice that a request names."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flask import Response, g, jsonify, request
@@ -11,12 +12,14 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Engines, Language, Voice, VoiceKind
 from mirrorchat.errors import InvalidField, MissingField, NotFound, NoVoice, UnsupportedField
 from mirrorchat.openai import fields
-from mirrorchat.openai.turn import admitted, decoded, in_helper, uploaded, watch
-from mirrorchat.server.runtime import runtime
+from mirrorchat.openai.turn import admitted, in_helper, uploaded
+from mirrorchat.server.form import decode_upload
+from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.turn.enrolled_voices import EnrolledVoice, Part, checked_name
+from mirrorchat.turn.stopwatch import Stopwatch
 
-DEFAULT = "default"  # a neutral voice that is always there
-# OpenAI's built-in voices, which its examples name: none of them is here, so they mean the default one.
+DEFAULT = "default"  # a neutral voice, which every server has
+# OpenAI's examples name its built-in voices. This server has none of them, so the names mean the default voice.
 BUILT_IN = (
     "alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar",
 )  # fmt: skip
@@ -24,7 +27,7 @@ SAMPLE_FIELDS = ("audio_sample", "file", "sample")
 
 
 def create() -> Response:
-    """Compute the voice in a recording, once, and keep it under the field `name` for the key that asks."""
+    """Compute the voice in a recording, and keep it under the field `name` for the caller's key."""
     data = uploaded(*SAMPLE_FIELDS)
     if request.form.get("type", "audio_sample") != "audio_sample":
         raise UnsupportedField("type may only be audio_sample: voices come from recordings", param="type")
@@ -33,43 +36,45 @@ def create() -> Response:
     name = checked_name(request.form["name"], (DEFAULT, *BUILT_IN))
     keep_sample = fields.flag(request.form, "keep_sample")
     store = runtime().voices
-    store.check_room(g.owner, name)  # before the work
+    store.check_room(g.owner, name)  # before the voice is computed
     with admitted() as slot:
-        audio = decoded(data, "audio_sample")
-        engines, stopwatch = runtime().pipeline.engines, watch()
-
-        def compute() -> list[Part]:
-            with stopwatch.time("voice"):
-                return _parts(engines, audio)
-
-        parts = in_helper(slot, compute)
+        audio = decode_upload(data, "audio_sample")
+        parts = in_helper(slot, partial(_parts, runtime().pipeline.engines, audio, request_record().watch))
     voice = store.enrol(g.owner, name, parts, encode_wav(audio) if keep_sample else b"")
     return jsonify(_as_sent(voice))
 
 
 def list_voices() -> Response:
-    """Return the voices of the key that asks, and the default one."""
+    """Return the voices of the caller's key, and the default one."""
     default = {"id": DEFAULT, "object": "audio.voice", "name": DEFAULT, "created_at": 0, "type": "default"}
     voices = [_as_sent(voice) for voice in runtime().voices.of(g.owner)]
     return jsonify(object="list", data=[default, *voices], has_more=False)
 
 
 def get(voice: str) -> Response:
-    """Return one voice of the key that asks, by its id or name."""
+    """Return one voice of the caller's key, by its id or name."""
     return jsonify(_as_sent(runtime().voices.find(g.owner, voice)))
 
 
 def delete(voice: str) -> Response:
-    """Forget a voice, and all that is kept of it."""
+    """Delete a voice of the caller's key, with its sample."""
     deleted = runtime().voices.delete(g.owner, voice)
     return jsonify(id=deleted.id, object="audio.voice", deleted=True)
 
 
 def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
-    """Return what gives the voice that a field of a request names: a name, an id, or an object with an id.
+    """Return a function that returns the voice which a field of a request names.
 
-    `default` and the names of OpenAI's own voices mean the neutral one. Raises NotFound, which lists the choices,
-    OtherModelsVoice and InvalidField.
+    Arguments:
+        field: the field's value: a name, an id, or an object with an id. `default` and the names of OpenAI's own voices
+            mean the neutral voice.
+        param: the field's name, for errors.
+        language: the language of the speech, which decides the synthesizer.
+
+    Raises:
+        NotFound: the caller's key has no such voice; the error lists the choices.
+        OtherModelsVoice: another model computed the voice.
+        InvalidField: the field is no name.
     """
     value = field.get("id") if isinstance(field, dict) else field
     if not isinstance(value, str) or not value.strip():
@@ -85,11 +90,12 @@ def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
     return lambda: voice
 
 
-def _parts(engines: Engines, audio: Audio) -> list[Part]:
-    """Return the voice in `audio` for each synthesizer that speaks here. Raises NoVoice where one hears none."""
+def _parts(engines: Engines, audio: Audio, watch: Stopwatch) -> list[Part]:
+    """Return the voice in `audio` for each synthesizer. Raises NoVoice if one of them finds no voice."""
     parts: list[Part] = []
     for synthesizer in {id(each): each for each in engines.synthesizers.values()}.values():
-        voice = synthesizer.voice([audio])
+        with watch.time("voice"):
+            voice = synthesizer.voice([audio])
         if voice.kind is VoiceKind.NEUTRAL:
             raise NoVoice(f"no voice can be computed from the recording: {voice.reason}", param="audio_sample")
         parts.append(Part(synthesizer.info.name, synthesizer.voice_model, voice.to_bytes()))

@@ -1,1 +1,1 @@
-"""The server's parts: who asks, what is answered in which form, what is counted, the page."""
+"""The server's parts: formats of answers, streams, the watch on sockets, sessions, metrics, the page."""

@@ -1,4 +1,4 @@
-"""The parts of a multipart form that `/process_audio` and OpenAI's routes share: limits, recordings, hot words."""
+"""The fields that the multipart forms of `/process_audio` and OpenAI's routes share: recordings and hot words."""
 
 import re
 from collections.abc import Sequence
@@ -10,13 +10,12 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.errors import InvalidField, InvalidRequest, MissingField
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import upload_deadline
-from mirrorchat.turn.stopwatch import Stopwatch
 
 TEXT_LIMIT_CHARS = 4000
 HOTWORDS_LIMIT = 200
 HOTWORD_LIMIT_CHARS = 64
 FORM_PARTS = 16
-LIST_FORM_PARTS = 512  # of a form whose lists, as OpenAI's `keywords`, have a part for each item
+LIST_FORM_PARTS = 512  # of a form with lists, such as OpenAI's `keywords`, which have a part for each item
 
 
 def uploaded_file(*names: str, max_parts: int = FORM_PARTS) -> bytes:
@@ -36,19 +35,20 @@ def uploaded_file(*names: str, max_parts: int = FORM_PARTS) -> bytes:
     raise MissingField(f"the field {names[0]} is missing: {instruction}", param=names[0])
 
 
-def decode_upload(data: bytes, field: str, watch: Stopwatch) -> Audio:
-    """Return the speech in an uploaded file, at its own rate but at most 48 kHz.
+def decode_upload(data: bytes, field: str) -> Audio:
+    """Return the speech in an uploaded file, resampled to at most 48 kHz.
 
-    `watch` measures the time, and the request's record gets the length. `audio/` knows no forms: this function names
-    the form's `field` in the errors that `audio/` raises.
+    The request's record gets the duration and the time of decoding. `audio/` knows no forms: this function names the
+    form's `field` in the errors that `audio/` raises.
 
     Raises AudioTooLong beyond the setting `question_limit_s`, AudioTooShort, SilentAudio, NonFiniteAudio and
     UnsupportedAudio.
     """
-    with watch.time("decode"):
+    record = request_record()
+    with record.watch.time("decode"):
         try:
             audio = decode(data, limit_s=runtime().settings.question_limit_s)
-            request_record().audio_in_s += audio.duration_s
+            record.audio_in_s += audio.duration_s
             require_speakable(audio)
         except InvalidRequest as error:
             error.param = field
@@ -57,7 +57,7 @@ def decode_upload(data: bytes, field: str, watch: Stopwatch) -> Audio:
 
 
 def split_hotwords(text: str) -> list[str]:
-    """Return the hot words in `text`, which are on lines of their own or between commas."""
+    """Return the hot words in `text`, which are separated by line ends or commas."""
     return [word.strip() for word in re.split(r"[\n,，、]", text) if word.strip()]
 
 

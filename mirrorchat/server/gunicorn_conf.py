@@ -1,4 +1,4 @@
-"""gunicorn: one worker, so that the models are loaded once; threads, since a turn mostly waits for native code."""
+"""gunicorn's configuration: one worker, which loads the models once; threads, since turns wait for native code."""
 
 import logging
 import threading
@@ -18,14 +18,14 @@ bind = f"{_host}:{_settings.port}"
 wsgi_app = "mirrorchat.app:create_app()"
 workers = 1
 worker_class = "mirrorchat.server.worker.DeadlineWorker"
-SPARE_THREADS = 12  # for health, refusals and uploads, beside those that are answered or wait
+SPARE_THREADS = 12  # for health, rejections and uploads, beside running and queued turns
 threads = max(32, _settings.max_turns + _settings.max_waiting + SPARE_THREADS)
 timeout = 120
 graceful_timeout = 30
-keepalive = 75  # longer than nginx keeps a connection unused, so that nginx is the one to close it
-secure_scheme_headers: dict[str, str] = {}  # what proxies say is MirrorChat's to believe (trusted_proxies)
+keepalive = 75  # longer than nginx keeps an idle connection, so that nginx closes it
+secure_scheme_headers: dict[str, str] = {}  # MirrorChat itself reads the headers of proxies (trusted_proxies)
 control_socket_disable = True  # it would write a socket into the home folder
-TURN_GRACE_S = 25.0  # under graceful_timeout: what still runs then ends with our error, not with a cut connection
+TURN_GRACE_S = 25.0  # below graceful_timeout: later turns end with an error of ours, not with a closed connection
 
 logconfig_dict = {
     "version": 1,
@@ -43,7 +43,7 @@ logconfig_dict = {
 
 
 def post_worker_init(worker: Any) -> None:
-    """On SIGTERM admit nobody any more, and give running turns TURN_GRACE_S; what still runs then gets an error."""
+    """On SIGTERM reject new turns, and end running turns with an error after TURN_GRACE_S."""
     import signal
 
     runtime = worker.app.callable.extensions["mirrorchat"]
@@ -60,7 +60,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Free the engines (and end eSpeak NG's process) when the worker leaves."""
+    """Free the engines, and end their worker processes, when gunicorn's worker exits."""
     app = getattr(worker.app, "callable", None)
     if app is not None:
         app.extensions["mirrorchat"].close()

@@ -1,7 +1,7 @@
-"""What Prometheus sees at `/metrics`: one registry per app, values of labels from fixed lists, nothing of a caller.
+"""The metrics for Prometheus at `/metrics`: one registry per app, labels from fixed lists, and no data of callers.
 
-What happens is counted when a request ends (`observe`); what is going on (queue, batch, failures of the chat APIs) is
-read from the admission and the engines when Prometheus asks.
+`observe` counts a request at its end. The present state (queue, batch, failures of the chat APIs) is read from the
+admission and the engines at each scrape.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from mirrorchat.engines import Batched, BatchStats, CountsFailures, Engines
+from mirrorchat.engines import Batched, CountsFailures, Engines
 from mirrorchat.errors import MirrorChatError
 from mirrorchat.turn.admission import Admission
 
@@ -23,7 +23,7 @@ REAL_TIME_FACTORS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2.
 
 @dataclass
 class Observed:
-    """One request that has ended. Seconds throughout; None where it did not get that far."""
+    """One request that has ended. Times are in seconds, None for stages that it did not reach."""
 
     route: str
     outcome: str
@@ -36,7 +36,7 @@ class Observed:
 
     @property
     def real_time_factor(self) -> float | None:
-        """Return the seconds of work for each second of speech: below 1 it is made faster than it plays."""
+        """Return the seconds of work for each second of speech; below 1 synthesis is faster than playback."""
         return self.stages_s["speak"] / self.audio_out_s if self.audio_out_s > 0 and "speak" in self.stages_s else None
 
 
@@ -55,7 +55,7 @@ class Metrics:
         self._first_audio_s = self._histogram(
             "first_audio_seconds", "From a request's arrival until its first speech was made."
         )
-        self._queue_s = self._histogram("queue_wait_seconds", "Wait of those who were admitted.")
+        self._queue_s = self._histogram("queue_wait_seconds", "Time in the queue of admitted turns.")
         self._factor = Histogram(
             "mirrorchat_real_time_factor", "Seconds of work for each second of speech, by turn.",
             buckets=REAL_TIME_FACTORS, registry=self.registry,
@@ -86,12 +86,12 @@ class Metrics:
         """Return everything in Prometheus's text format."""
         return generate_latest(_WithoutCreated(self.registry))
 
-    def _histogram(self, name: str, what: str, labels: list[str] | None = None) -> Histogram:
-        return Histogram(f"mirrorchat_{name}", what, labels or [], buckets=SECONDS, registry=self.registry)
+    def _histogram(self, name: str, help: str, labels: list[str] | None = None) -> Histogram:
+        return Histogram(f"mirrorchat_{name}", help, labels or [], buckets=SECONDS, registry=self.registry)
 
 
 class _WithoutCreated(CollectorRegistry):
-    """A registry without the time at which each series began: nobody plots it, and it would double the series."""
+    """A registry without the creation time of each series: it would double the series, and nobody needs it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__()
@@ -104,11 +104,11 @@ class _WithoutCreated(CollectorRegistry):
 
 
 class _Scrape(Collector):
-    """What is read at the moment of the scrape."""
+    """The metrics that are read at the scrape."""
 
     def __init__(self, metrics: Metrics, admission: Admission) -> None:
         self._metrics = metrics
-        self._scheduler = admission
+        self._admission = admission
 
     def describe(self) -> Iterator[Metric]:
         return iter(())  # so that registering does not collect
@@ -116,7 +116,7 @@ class _Scrape(Collector):
     def collect(self) -> Iterator[Metric]:
         engines = self._metrics.engines
         yield _gauge("ready", "1 while requests are answered.", float(self._is_ready(engines)))
-        yield from self._admission()
+        yield from self._load()
         yield from _batches(engines)
         yield from _failures(engines)
 
@@ -126,14 +126,14 @@ class _Scrape(Collector):
                 engines.check_ready()
         except MirrorChatError:
             return False
-        return engines is not None and not self._scheduler.closed
+        return engines is not None and not self._admission.closed
 
-    def _admission(self) -> Iterator[Metric]:
-        stats = self._scheduler.stats()
-        yield _gauge("turns_running", "Turns that are being answered.", stats.running)
-        yield _gauge("turns_allowed", "Turns that may run at once, as playback now allows.", stats.slots)
+    def _load(self) -> Iterator[Metric]:
+        stats = self._admission.stats()
+        yield _gauge("turns_running", "Turns that are running.", stats.running)
+        yield _gauge("turns_allowed", "Turns that may run concurrently, as playback now allows.", stats.slots)
         yield _gauge("turns_left_over", "Ended turns whose native calls still run.", stats.orphans)
-        yield _gauge("queue_depth", "Callers that wait for a turn.", stats.waiting)
+        yield _gauge("queue_depth", "Callers that wait for a slot.", stats.waiting)
         rejections = CounterMetricFamily(
             "mirrorchat_rejections", "Callers that were not admitted, by reason.", labels=["reason"]
         )
@@ -142,26 +142,25 @@ class _Scrape(Collector):
         yield rejections
 
 
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"mirrorchat_{name}", what, value=value)
+def _gauge(name: str, help: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"mirrorchat_{name}", help, value=value)
 
 
 def _batches(engines: Engines | None) -> Iterator[Metric]:
-    synthesizers = {engine.info.name: engine for engine in engines.synthesizers.values()} if engines else {}
-    stats: dict[str, BatchStats] = {
-        name: engine.stats() for name, engine in synthesizers.items() if isinstance(engine, Batched)
-    }
     labels = ["engine"]
-    occupancy = GaugeMetricFamily("mirrorchat_batch_occupancy", "Sentences that are being decoded.", labels=labels)
+    running = GaugeMetricFamily("mirrorchat_batch_occupancy", "Sentences that are being decoded.", labels=labels)
     slots = GaugeMetricFamily("mirrorchat_batch_rows", "Sentences that can be decoded at once.", labels=labels)
-    waiting = GaugeMetricFamily("mirrorchat_batch_waiting", "Sentences that wait for a row.", labels=labels)
+    waiting = GaugeMetricFamily("mirrorchat_batch_waiting", "Sentences that wait for a KV-cache slot.", labels=labels)
     tokens = CounterMetricFamily("mirrorchat_tokens", "Audio tokens decoded; its rate is tokens/s.", labels=labels)
-    for name, batch in stats.items():
-        occupancy.add_metric([name], batch.running)
-        slots.add_metric([name], batch.slots)
-        waiting.add_metric([name], batch.waiting)
-        tokens.add_metric([name], batch.tokens)
-    yield from (occupancy, slots, waiting, tokens)
+    synthesizers = {engine.info.name: engine for engine in engines.synthesizers.values()} if engines else {}
+    for name, engine in synthesizers.items():
+        if isinstance(engine, Batched):
+            stats = engine.stats()
+            running.add_metric([name], stats.running)
+            slots.add_metric([name], stats.slots)
+            waiting.add_metric([name], stats.waiting)
+            tokens.add_metric([name], stats.tokens)
+    yield from (running, slots, waiting, tokens)
 
 
 def _failures(engines: Engines | None) -> Iterator[Metric]:

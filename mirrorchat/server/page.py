@@ -1,7 +1,7 @@
-"""The page at `/` and the files that it is made of: no build step, nothing from elsewhere, and a strict policy.
+"""The page at `/` and its files, without a build step or third-party files, and with a strict policy.
 
-The files lie in memory under an address that changes with their contents, so browsers may keep them for ever. The page
-itself needs no key; what it asks the server for does.
+The files are in memory, and their addresses change with their contents, so browsers may keep them forever. The page
+itself needs no key; its requests do.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def static_files() -> StaticFiles:
 
 @page.get("/")
 def index() -> Response:
-    """Answer with the page. It says whether a key is needed, and asks for it; what answers here it asks `/engines`."""
+    """Return the page. It asks for a key if the server needs one, and reads the engines from `/engines`."""
     needs_key = bool(runtime().settings.api_keys)
     html = render_template("index.html", version=static_files().version, needs_key=needs_key)
     return Response(html, content_type="text/html; charset=utf-8", headers=HEADERS)
@@ -61,7 +61,7 @@ def index() -> Response:
 
 @page.get("/static/<version>/<name>")
 def static_file(version: str, name: str) -> Response:
-    """Answer with a file of the page. A page that is older than the server gets today's file, which it may not keep."""
+    """Return a file of the page. A page that is older than the server gets the present file, which it may not keep."""
     files = static_files()
     if name not in files.contents:
         raise NotFound("the page has no such file")
@@ -73,6 +73,6 @@ def static_file(version: str, name: str) -> Response:
 
 @page.get("/engines")
 def engines() -> Response:
-    """Say which engines answer, to those who may ask them: as `/readyz` does, but with a key where there are any."""
+    """Return the engines, like `/readyz`. It needs a key if the server has keys."""
     infos = runtime().pipeline.engines.infos()
     return jsonify(engines={stage: vars(info) for stage, info in infos.items()})

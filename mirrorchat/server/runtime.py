@@ -42,9 +42,7 @@ class Runtime:
         self._pipeline: Pipeline | None = None
         self._loaded = threading.Event()
         self._closed = False
-        self._lock = (
-            threading.Lock()
-        )  # of `_closed` and `_pipeline`: engines that load after close() are freed
+        self._lock = threading.Lock()  # of `_closed` and `_pipeline`: engines that load after close() are freed
         threading.Thread(target=self._load, name=LOADER, daemon=True).start()
 
     @property

@@ -17,31 +17,31 @@ routes = Blueprint("sessions", __name__)
 
 
 def session_field() -> str | None:
-    """Return the form field `session_id`; a blank one counts as absent. Raises InvalidField for what is no id."""
+    """Return the form field `session_id`; a blank one counts as missing. Raises InvalidField if it is no id."""
     session_id: str = request.form.get("session_id", "").strip()
     if session_id and not _ID.fullmatch(session_id):
         raise InvalidField(
-            f"session_id must be what an earlier answer's {HEADER} says (letters, digits, - and _), or be left out",
+            f"session_id must be the {HEADER} of an earlier answer (letters, digits, - and _), or be left out",
             param="session_id",
         )
     return session_id or None
 
 
 def open_session(session_id: str | None) -> Session:
-    """Take hold of the caller's session for one turn, of a new one for None; every answer then names it."""
+    """Open the caller's session for one turn; a new one for None. Every response then names it."""
     session = runtime().sessions.open(session_id, g.owner)
     g.session_id = session.id
     return session
 
 
 def name_session(response: Response) -> None:
-    """Say in the header of `response` which session was opened for it, if one was: after an error it is good too."""
+    """Set the header of `response` that names its session, if it has one. The session is valid after an error, too."""
     if "session_id" in g:
         response.headers[HEADER] = g.session_id
 
 
 @routes.delete("/sessions/<session_id>")
 def forget(session_id: str) -> tuple[str, int]:
-    """Forget a session at once: 204, or 404 when the caller has none of this id."""
+    """Forget a session at once: 204, or 404 if the caller has no session of this id."""
     runtime().sessions.forget(session_id, g.owner)
     return "", 204

@@ -1,6 +1,10 @@
-"""The caller's own socket, watched below WSGI: a hang-up cancels the turn, a caller who stops reading is cut off.
+"""Watches the callers' sockets, below WSGI: a hang-up cancels the turn, and a write that blocks is ended.
 
-One thread watches the sockets of all requests. It sleeps until one of them hangs up, or a write has taken too long.
+One thread watches the sockets of all requests; it sleeps until a caller hangs up or a write takes too long. Example:
+
+    sockets = SocketWatch()
+    caller = sockets.watch(request.environ, context)  # a hang-up cancels context from now on
+    caller.close()  # at the end of the response
 """
 
 import os
@@ -17,15 +21,15 @@ from mirrorchat.errors import ClientGone, UploadTimeout, log_unexpected
 
 DISCARD_LIMIT_BYTES = 256 * 1024 * 1024
 DISCARD_DEADLINE_S = 5.0
-UPLOAD_DEADLINE_S = 30.0  # for a whole body; nginx, which buffers bodies, is stricter with silence
-SEND_DEADLINE_S = 10.0  # for one write of a streamed answer; a listener plays as much in a second or two
-SOCKET_KEY = "gunicorn.socket"  # other servers do not hand their socket on: then nothing is watched
+UPLOAD_DEADLINE_S = 30.0  # of a whole body; nginx, which buffers bodies, has a stricter limit between two reads
+SEND_DEADLINE_S = 10.0  # of one write of a streamed answer; a listener plays as much in a second or two
+SOCKET_KEY = "gunicorn.socket"  # other servers do not pass on their socket, which then cannot be watched
 
 _HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLONESHOT
 
 
 class CallerSocket:
-    """The socket of one request, watched until `close`. `expired` tells that one write took too long."""
+    """The socket of one request, watched until `close`. `expired` tells whether a write took too long."""
 
     def __init__(self, watch: "SocketWatch", connection: socket.socket | None, context: Context) -> None:
         self.connection = connection
@@ -38,10 +42,10 @@ class CallerSocket:
         self._gone = False
 
     def begin_write(self) -> None:
-        """Say that a write begins, which must end within SEND_DEADLINE_S.
+        """Note the start of a write, which must end within SEND_DEADLINE_S.
 
-        It would block for ever otherwise: the server sets no timeout, and a timeout of the socket's own would begin
-        anew with every byte.
+        Otherwise it could block forever: the server sets no timeout, and the socket's own timeout would restart with
+        every byte.
         """
         with self._lock:
             self._writing_since = time.monotonic()
@@ -49,23 +53,23 @@ class CallerSocket:
                 self._shut()
 
     def end_write(self) -> None:
-        """Say that the write is through."""
+        """Note the end of the write."""
         with self._lock:
             self._writing_since = None
 
     def close(self) -> None:
-        """Touch the socket no more: the server may close it, or use it for another request, from now on."""
+        """Stop watching the socket: from now on the server may close it, or use it for another request."""
         with self._lock:
             was_open, self._open = self._open, False
         if was_open:
             self._watch.forget(self)
 
-    # What follows is the watch's.
+    # The watch's thread calls the methods below.
 
     def hang_up(self) -> None:
-        """Cancel the turn of a caller who has closed the connection, and end a write that it no longer reads."""
+        """Cancel the turn of a caller who has closed the connection, and end a write in progress."""
         with self._lock:
-            if not self._has_hung_up():  # the descriptor means another connection by now
+            if not self._has_hung_up():  # the descriptor belongs to another connection now
                 return
             self._gone = True
             if self._writing_since is not None:
@@ -73,11 +77,12 @@ class CallerSocket:
         self.context.cancel(ClientGone("the caller hung up"))
 
     def expires_in_s(self) -> float:
-        """Return the seconds until a write that begins now, or has begun, has taken too long."""
+        """Return the seconds until the present write, or one that starts now, has taken too long."""
         since = self._writing_since
         return SEND_DEADLINE_S if since is None else since + SEND_DEADLINE_S - time.monotonic()
 
     def end_stuck_write(self) -> None:
+        """Shut the socket down if a write has taken too long."""
         with self._lock:
             if self._writing_since is not None and self.expires_in_s() <= 0:
                 self.expired = True
@@ -97,7 +102,7 @@ class CallerSocket:
 
 
 class SocketWatch:
-    """Watches the sockets of all requests of a server. Thread-safe; one thread, which begins with the first socket."""
+    """Watches the sockets of all requests of a server. Thread-safe; its thread starts with the first socket."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -114,14 +119,14 @@ class SocketWatch:
                 epoll = self._started()
                 descriptor = caller.connection.fileno()
                 self._sockets[descriptor] = caller
-                with suppress(FileNotFoundError):  # what an earlier request has left
+                with suppress(FileNotFoundError):  # an earlier request may have left it
                     epoll.unregister(descriptor)
                 epoll.register(descriptor, _HANG_UP)
-                os.eventfd_write(self._wake, 1)  # the thread may sleep for longer than a write may take
+                os.eventfd_write(self._wake, 1)  # the thread may be sleeping for longer than SEND_DEADLINE_S
         return caller
 
     def forget(self, caller: CallerSocket) -> None:
-        """Watch a socket no more."""
+        """Stop watching a socket."""
         with self._lock:
             for descriptor in [each for each, watched in self._sockets.items() if watched is caller]:
                 del self._sockets[descriptor]
@@ -155,7 +160,7 @@ class SocketWatch:
                     if descriptor in ready:
                         caller.hang_up()
                     caller.end_stuck_write()
-                except Exception as error:  # a fault in one turn's cancellation must not leave the others unwatched
+                except Exception as error:  # an error in one turn's cancellation must not end the watch
                     log_unexpected(error)
         epoll.close()
         os.close(self._wake)
@@ -167,9 +172,9 @@ class SocketWatch:
 
 @contextmanager
 def upload_deadline(environ: Mapping[str, Any], *, seconds: float = UPLOAD_DEADLINE_S) -> Iterator[None]:
-    """Raise UploadTimeout when reading the body takes longer than `seconds`, however slowly it trickles in.
+    """Raise UploadTimeout when the block takes longer than `seconds` to read the body.
 
-    A timeout of the socket cannot do this: each byte would start it anew.
+    The socket's own timeout would restart with each byte.
     """
     connection = environ.get(SOCKET_KEY)
     expired = threading.Event()
@@ -187,9 +192,9 @@ def upload_deadline(environ: Mapping[str, Any], *, seconds: float = UPLOAD_DEADL
 
 
 def discard_body(environ: Mapping[str, Any]) -> None:
-    """Read what is left of a refused request's body, within bounds.
+    """Read the rest of a rejected request's body, within limits.
 
-    Closing a connection with unread bytes resets it, and the caller would see that instead of the error.
+    Closing a connection with unread bytes resets it, and the caller would not get the error.
     """
     if not environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in environ:
         return
@@ -200,7 +205,7 @@ def discard_body(environ: Mapping[str, Any]) -> None:
 
 
 def stop_reading(connection: socket.socket | None, expired: threading.Event) -> None:
-    """Set `expired`, and let whoever reads from `connection` find its end."""
+    """Set `expired`, and end the reads from `connection`."""
     if connection is not None:
         expired.set()
         with suppress(OSError):

@@ -90,6 +90,11 @@ class StreamedTurn(Generic[Item]):
         """Note that the caller gets a part of the answer, which cannot start over from now on."""
         self._context.heard = True
 
+    def sending(self) -> None:
+        """Note that the answer is sent from now on: it counts as heard, and only the helpers hold the slot."""
+        self.heard()
+        self.release_slot()
+
     def release_slot(self) -> None:
         """Stop holding the slot, so that a slow reader does not occupy it; only the helpers still hold it."""
         if self._slot is not None:
@@ -175,8 +180,7 @@ def first_audio(turn: StreamedTurn[Event]) -> tuple[AnswerReader, Audio]:
     """
     reader = AnswerReader(turn.events, whole=True)
     audio = reader.first_audio()
-    turn.heard()
-    turn.release_slot()
+    turn.sending()
     return reader, audio
 
 

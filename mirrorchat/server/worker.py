@@ -1,8 +1,8 @@
-"""gunicorn's threaded worker, with a deadline for the head of a request, and a log without callers' words.
+"""gunicorn's threaded worker, with a deadline for the head of a request, and a log without callers' data.
 
-gunicorn waits without end for the rest of a head once its first byte has come, and each such caller keeps a thread: a
-few dozen of them, slow or hostile, and nobody else is answered. For the end of a connection it waits in the one thread
-that all connections wait for. For bodies see `socket_watch.upload_deadline`.
+After the first byte of a head gunicorn waits for the rest without a limit, and each such caller occupies a thread: a
+few dozen slow or hostile callers would block all others. For the end of a connection it waits in the one thread that
+serves all connections. `socket_watch.upload_deadline` limits the time of bodies.
 """
 
 import json
@@ -18,8 +18,8 @@ from gunicorn.workers.gthread import ThreadWorker
 from mirrorchat.errors import UploadTimeout
 from mirrorchat.server.socket_watch import stop_reading
 
-HEAD_DEADLINE_S = 10.0  # gunicorn gives 5 of them to the first byte, and then waits for it without a thread
-LINGER_S = 2.0  # for a caller to close, when all is said
+HEAD_DEADLINE_S = 10.0  # gunicorn waits 5 s of them for the first byte, and longer without a thread
+LINGER_S = 2.0  # for the caller to close the connection after the last response
 LINGER_READS = 1000
 
 
@@ -35,7 +35,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         try:
             kept = super().handle(conn)
         finally:
-            waited = conn.head_timer is not None  # no request came of it
+            waited = conn.head_timer is not None  # the head has not arrived
             self._stop_timer(conn)
         if waited and late.is_set():
             _refuse(conn.sock)
@@ -44,7 +44,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         return kept
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request whose head is there."""
+        """Answer a request whose head has arrived."""
         self._stop_timer(conn)
         return super().handle_request(req, conn)
 
@@ -56,7 +56,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
 
 
 class NothingOfCallers(logging.Filter):
-    """Takes what callers sent out of gunicorn's messages: malformed heads hold keys, addresses hold names."""
+    """Removes callers' data from gunicorn's messages: malformed heads hold keys, addresses hold names."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, some with another message."""
@@ -78,9 +78,9 @@ def _refuse(connection: socket.socket) -> None:
 
 
 def _end(connection: socket.socket) -> None:
-    """Say that all is said, and wait here for the caller to close: gunicorn then finds the end at once.
+    """Shut down the sending side and wait here until the caller closes; gunicorn then finds the end at once.
 
-    Closing a connection with unread bytes would reset it, and take the answer from who has not read it yet.
+    Closing a connection with unread bytes would reset it, and a slow caller would lose the response.
     """
     limit = time.monotonic() + LINGER_S
     with suppress(OSError):

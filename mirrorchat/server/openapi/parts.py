@@ -1,4 +1,4 @@
-"""The parts that the OpenAPI document is put together from."""
+"""The parts of the OpenAPI document."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,50 +6,84 @@ from typing import Any
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
+INTEGER: Schema = {"type": "integer"}
 SECONDS: Schema = {"type": "number", "minimum": 0}
 BINARY: Schema = {"type": "string", "format": "binary"}
+JSON, FORM, EVENT_STREAM = "application/json", "multipart/form-data", "text/event-stream"
 STATUSES: Mapping[int, str] = {
-    400: "a field is missing or not one of its choices",
+    400: "a field is missing or invalid",
     401: "the server has keys, and the request has none of them",
-    404: "there is no such thing, or it belongs to another key",
-    405: "not with this method",
+    404: "it does not exist, or it belongs to another key",
+    405: "the route does not accept this method",
     408: "the upload takes too long",
-    409: "another turn of the session runs; a voice of that name is there, too many are, or other models made it",
+    409: "another turn of the session runs; or a voice has this name, too many are enrolled, or other models made it",
     413: "the upload is too large, or the recording too long",
-    415: "not audio that the server reads",
-    422: "too short, silent, not finite, or without words",
-    429: "too many requests, or too many at once, of one key",
+    415: "the server cannot decode the audio",
+    422: "the recording is too short, silent, not finite, or without words",
+    429: "the key has sent too many requests, or has too many turns",
     500: "a defect of the server",
     502: "no chat API answered",
-    503: "loading, being stopped, or full (Retry-After); or a model is not installed",
-    504: "not done by the server's deadline",
+    503: "the server is loading, stopping, or full (Retry-After); or a model is not installed",
+    504: "the deadline was exceeded",
 }
-USUAL = (401, 405, 429, 500, 503)  # what any request may meet, beside its own
+USUAL_ERRORS = (401, 405, 429, 500, 503)  # of every operation
+BODY_ERRORS = (400, 404, 408, 409, 413, 415, 422, 502, 504)  # of every operation with a body
 
 
 def operation(
-    summary: str, responses: Mapping[str, Schema], *, errors: Sequence[int] = (), open_to_all: bool = False, **rest: Any
+    summary: str,
+    responses: Mapping[str, Schema],
+    *,
+    body: Mapping[str, Schema] | None = None,
+    path_parameter: str = "",
+    open_to_all: bool = False,
 ) -> Schema:
-    """Return one operation: what it answers with when all is well, and the statuses of its failures."""
-    failures = {str(status): ref("responses", f"Error{status}") for status in sorted({*errors, *USUAL})}
-    security: Schema = {"security": []} if open_to_all else {}
-    return {"summary": summary, "responses": {**responses, **failures}, **security, **rest}
+    """Return one operation.
+
+    Arguments:
+        summary: one line of text.
+        responses: the responses by status; the errors that the arguments imply are added.
+        body: the schema of the request's body, by its type.
+        path_parameter: the name of the parameter in the path.
+        open_to_all: whether the operation needs no key.
+    """
+    errors = {*USUAL_ERRORS, *(BODY_ERRORS if body else ()), *((404,) if path_parameter else ())}
+    failures = {str(status): ref("responses", f"Error{status}") for status in sorted(errors)}
+    described: Schema = {"summary": summary, "responses": {**responses, **failures}}
+    if open_to_all:
+        described["security"] = []
+    if body:
+        described["requestBody"] = {"required": True, "content": _content(body)}
+    if path_parameter:
+        described["parameters"] = [{"name": path_parameter, "in": "path", "required": True, "schema": TEXT}]
+    return described
 
 
-def answered(description: str, **content: Schema) -> Schema:
-    """Return a response with a body of each type in `content` (a type's `/` is written `_`)."""
-    return {
-        "description": description,
-        "headers": {"X-Request-Id": {"schema": TEXT}},
-        "content": {name: {"schema": schema} for name, schema in content.items()},
-    }
+def answered(description: str, content: Mapping[str, Schema]) -> Schema:
+    """Return the response 200, whose body has one of the types in `content`."""
+    headers = {"X-Request-Id": {"schema": TEXT}}
+    return {"200": {"description": description, "headers": headers, "content": _content(content)}}
 
 
 def record(required: Sequence[str] | None = None, **properties: Schema) -> Schema:
-    """Return an object of `properties`, of which `required` (all unless given) are always there."""
+    """Return an object of `properties`. It always has those in `required`, or all if None is given."""
     return {"type": "object", "properties": properties, "required": list(properties if required is None else required)}
 
 
 def ref(kind: str, name: str) -> Schema:
     """Return a reference to one of the document's components."""
     return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def list_of(items: Schema, **limits: int) -> Schema:
+    """Return an array of `items`, with limits such as `maxItems`."""
+    return {"type": "array", "items": items, **limits}
+
+
+def one_of(values: Sequence[str], description: str = "") -> Schema:
+    """Return a text that is one of `values`."""
+    return {**TEXT, "enum": list(values), **({"description": description} if description else {})}
+
+
+def _content(schemas: Mapping[str, Schema]) -> Schema:
+    return {kind: {"schema": schema} for kind, schema in schemas.items()}
