@@ -2,12 +2,12 @@
 
     python scripts/check_dockerfile.py [--extras ""|full] [--xtts FOLDER] [--keep FOLDER]
 
-Each stage begins as a clean Debian that debootstrap makes; every RUN is executed in it, every COPY made. Then the
-server is started as the image's user, on a root that is read-only but for the volume and /tmp, without capabilities;
-its HEALTHCHECK is run, and it is asked a question; with --xtts (such as scripts/make_tiny_xtts.py makes) that model is
-laid on the volume before, and has to answer. How this machine reaches Debian's and Python's packages (its
-resolver, certificates, apt's and pip's settings) is lent to the RUN steps while they run, and is not part of the image.
-Takes minutes. By hand: no test does.
+Each stage begins as a clean Debian of debootstrap, in which every RUN and COPY is executed. Then the server starts as
+the user of the image, without capabilities, on a root that is read-only except for the volume and /tmp. Its HEALTHCHECK
+is run, and it is asked a question. With --xtts a model (such as one of scripts/make_tiny_xtts.py) is put on the volume
+first, and must answer. During the RUN steps the stage uses this computer's access to packages (its resolver,
+certificates, and settings of apt and pip), which does not become part of the image. It takes minutes, and no test runs
+it.
 """
 
 import argparse
@@ -43,7 +43,7 @@ LENT_VARIABLES = re.compile(r"(?i)(https?|no|all)_proxy|PIP_.*|SSL_CERT_FILE|REQ
 
 @dataclass
 class Built:
-    """A stage as it stands: its folder, and what ENV, ARG, WORKDIR and USER have set."""
+    """The state of a stage: its folder, and the values of ENV, ARG, WORKDIR and USER."""
 
     root: Path
     environ: dict[str, str] = field(default_factory=lambda: {"PATH": PATH})
@@ -57,7 +57,7 @@ def say(text: str) -> None:
 
 
 def debian(suite: str, folder: Path, cache: Path) -> None:
-    """Make a clean Debian in `folder`; the second one of a suite is a copy of the first, as it was."""
+    """Make a clean Debian in `folder`. A second one of the same suite is a copy of the first."""
     clean = cache / suite
     if not clean.exists():
         say(f"debootstrap {suite}")
@@ -79,7 +79,7 @@ def mounted(*pairs: tuple[str, Path, str]) -> Iterator[None]:
 
 @contextmanager
 def lent(root: Path) -> Iterator[None]:
-    """Lend the machine's ways to packages to a stage: bound over it, and gone afterwards. Nothing of it is copied."""
+    """Give a stage this computer's access to packages by bind mounts during the block. Nothing is copied."""
     places = [*LENT_FILES, *_folders_that_pip_names()]
     pairs = [("proc", root / "proc", "nosuid")]
     made: list[Path] = []
@@ -113,7 +113,7 @@ def _folders_that_pip_names() -> list[str]:
 
 @contextmanager
 def _apt_settings(root: Path) -> Iterator[None]:
-    """Let apt in a stage go through the same proxy as this machine's."""
+    """Give apt in a stage the proxy of this computer."""
     shown = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=True)
     proxies = [line for line in shown.stdout.splitlines() if re.match(r"Acquire::https?::(proxy|CaInfo)", line, re.I)]
     settings = root / "etc/apt/apt.conf.d/99lent"
@@ -125,7 +125,7 @@ def _apt_settings(root: Path) -> Iterator[None]:
 
 
 def in_stage(built: Built, command: list[str], extra: Mapping[str, str]) -> list[str]:
-    """Return the command that runs `command` in a stage with nothing of this machine's environment."""
+    """Return the command that runs `command` in a stage without the environment of this computer."""
     environ = built.arguments | built.environ | dict(extra)
     pairs = [f"{name}={value}" for name, value in environ.items()]
     inside = ["sh", "-c", 'cd "$0" && exec "$@"', built.folder, *command]
@@ -147,7 +147,7 @@ def run(built: Built, instruction: Instruction) -> None:
 
 
 def copy(built: Built, instruction: Instruction, earlier: Mapping[str, Built], context: Path) -> None:
-    """Make one COPY, from an earlier stage or from the files that git has."""
+    """Execute one COPY, from an earlier stage or from the files in git."""
     *sources, target = instruction.words
     source_root = earlier[instruction.options["from"]].root if "from" in instruction.options else context
     place = built.root / (Path(built.folder) / target).relative_to("/")
@@ -162,7 +162,7 @@ def copy(built: Built, instruction: Instruction, earlier: Mapping[str, Built], c
 
 
 def build(stage: Stage, root: Path, earlier: Mapping[str, Built], context: Path, arguments: Mapping[str, str]) -> Built:
-    """Carry out a stage's instructions in `root`, which is a clean Debian."""
+    """Execute the instructions of a stage in `root`, which is a clean Debian."""
     built = Built(root)
     for instruction in stage.instructions:
         match instruction.word:
@@ -183,7 +183,7 @@ def build(stage: Stage, root: Path, earlier: Mapping[str, Built], context: Path,
 
 
 def checked_out(folder: Path) -> Path:
-    """Copy the files that git has, which is what a clone would give to the build."""
+    """Copy the files in git, which are the context of a build in a clone."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
     for name in filter(None, listed.stdout.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def checked_out(folder: Path) -> Path:
 
 
 def lay_on_the_volume(model: Path, volume: Path, user: str) -> None:
-    """Put an XTTS model where `mirrorchat models install` would."""
+    """Put an XTTS model in the folder of `mirrorchat models install`."""
     target = volume / ".cache" / "mirrorchat" / "xtts-v2"
     shutil.copytree(model, target, dirs_exist_ok=True)
     subprocess.run(["chown", "--recursive", f"{user}:{user}", str(volume)], check=True)
@@ -201,7 +201,7 @@ def lay_on_the_volume(model: Path, volume: Path, user: str) -> None:
 def try_it(stage: Stage, built: Built, xtts: Path | None) -> None:
     """Start the image's command as its user on a read-only root, check its health, and ask it a question.
 
-    Where the folder `xtts` is given, XTTS must be what speaks.
+    With the folder `xtts`, XTTS must speak.
     """
     assert built.user not in ("0", "root"), "the server must not run as root"
     volume = stage.last("VOLUME").rest
@@ -252,7 +252,7 @@ def _speaks_with_xtts(port: int) -> bool:
 
 
 def _check_process(pid: int, built: Built) -> None:
-    """Check of the running server that it is the user it should be, and can write only where it should."""
+    """Check the user of the running server, and that it can write only to the permitted folders."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     assert re.search(rf"^Uid:\s+{built.user}\s+{built.user}\s", status, re.MULTILINE), "another user runs it"
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE), "it has capabilities"
@@ -269,7 +269,7 @@ def _check_process(pid: int, built: Built) -> None:
 
 
 def _ask(port: int) -> int:
-    """Ask the example question; return how many bytes of wav came."""
+    """Ask the example question, and return the number of bytes of the wav."""
     boundary = "check-dockerfile"
     audio = (ROOT / "examples" / "question.wav").read_bytes()
     part = f'--{boundary}\r\nContent-Disposition: form-data; name="'
@@ -290,7 +290,7 @@ def megabytes(folder: Path) -> int:
 
 
 def _in_namespaces_of_its_own() -> None:
-    """Start again where mounts are nobody else's, and where nothing outlives this process."""
+    """Start again in namespaces of mounts and processes that end with this process."""
     unshare = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
     os.environ["MIRRORCHAT_OWN_MOUNTS"] = "1"
     os.execvp(unshare[0], [*unshare, sys.executable, *sys.argv])

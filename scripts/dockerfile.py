@@ -1,4 +1,4 @@
-"""deploy/Dockerfile, read: its stages and their instructions. What this reader does not know it refuses."""
+"""Reads deploy/Dockerfile into stages and instructions. It refuses unknown instructions."""
 
 import json
 import re
@@ -14,7 +14,7 @@ KNOWN = ["FROM", "ARG", "ENV", "RUN", "COPY", "WORKDIR", "USER", "VOLUME", "EXPO
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: its `word` in upper case, its options (`--from=build`), and what follows them."""
+    """One instruction: its `word` in upper case, its options (`--from=build`), and the `rest`."""
 
     word: str
     options: Mapping[str, str]
@@ -26,7 +26,7 @@ class Instruction:
 
     @property
     def pairs(self) -> dict[str, str]:
-        """Return what ARG or ENV sets; a name alone is empty."""
+        """Return the variables of ARG or ENV. A name without a value is empty."""
         return {name: value for name, _, value in (word.partition("=") for word in self.words)}
 
     @property
@@ -38,14 +38,14 @@ class Instruction:
 
 @dataclass
 class Stage:
-    """One stage: the image it begins with, its name ("" where it has none), its instructions after FROM."""
+    """One stage: its base image, its name ("" for none), and its instructions after FROM."""
 
     image: str
     name: str
     instructions: list[Instruction] = field(default_factory=list)
 
     def last(self, word: str) -> Instruction:
-        """Return the last instruction `word`, which is the one that counts. Raises ValueError where there is none."""
+        """Return the last instruction `word`, which is the valid one. Raises ValueError if there is none."""
         found = [each for each in self.instructions if each.word == word]
         if not found:
             raise ValueError(f"stage {self.name or 'last'} has no {word}")

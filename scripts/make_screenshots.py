@@ -1,4 +1,4 @@
-"""Makes docs/screenshots/*.png: the page in Chromium, against a real server and a chat API that is scripted.
+"""Makes docs/screenshots/*.png: the page in Chromium, with a real server and a scripted chat API.
 
 .venv/bin/python scripts/make_screenshots.py
 """
@@ -28,7 +28,7 @@ SHORT_ANSWER = "Listen first, then say what you heard."
 
 @contextmanager
 def conversation() -> Iterator[tuple[Browser, ChatServer, str]]:
-    """Yield a browser, the chat that answers in it, and the page's address."""
+    """Yield a browser, the chat API of its server, and the address of the page."""
     with (
         tempfile.TemporaryDirectory() as folder,
         ChatServer() as chat,
@@ -39,14 +39,14 @@ def conversation() -> Iterator[tuple[Browser, ChatServer, str]]:
 
 
 def ask(browser: Browser) -> None:
-    """Tap, let the microphone play the whole question, tap again."""
+    """Tap, wait until the microphone has played the question, and tap again."""
     browser.tap("talk")
     browser.listen_for("0:03")
     browser.tap("talk")
 
 
 def keep(browser: Browser, name: str) -> None:
-    """Write what is seen now to FOLDER. Raises ValueError for a picture that is too large for a repository."""
+    """Write a screenshot to FOLDER. Raises ValueError if it is too large for a repository."""
     path = FOLDER / f"{name}.png"
     browser.driver.save_screenshot(str(path))
     if path.stat().st_size > LARGEST_BYTES:
@@ -54,7 +54,7 @@ def keep(browser: Browser, name: str) -> None:
 
 
 def make_screenshots() -> None:
-    """Keep a desktop while the answer is spoken, and a phone in the dark while it listens to a second question."""
+    """Write a desktop during an answer, and a phone with a dark theme during the recording of a second question."""
     with conversation() as (browser, chat, url):
         chat.behaviour = answer(ANSWER)
         browser.show_on(1280, 800, phone=False)

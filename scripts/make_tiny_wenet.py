@@ -1,11 +1,11 @@
-"""Train the tiny WeNet models of the tests, and write them as WeNet's releases are: `final.zip` and `units.txt`.
+"""Trains the tiny WeNet models of the tests, and writes them in the format of the releases: `final.zip`, `units.txt`.
 
     python scripts/make_tiny_wenet.py [en] [zh]
 
-Each is a U2++ network of about half a million weights that knows the hundred words of `tiny_wenet_speech.py`, trained
-on speech that eSpeak NG makes, by CTC and both attention decoders, with noise, gain and SpecAugment (arXiv 1904.08779)
-so that it understands voices it has not heard. Linear layers are stored as int8, as in the releases. The same seed on
-the same machine gives the same weights. Measured 12 (Chinese) and 14 (English) minutes side by side on two busy cores.
+Each is a U2++ network with half a million weights and the hundred words of `tiny_wenet_speech.py`. It is trained on
+speech of eSpeak NG with CTC and both attention decoders, and with noise, gain and SpecAugment (arXiv 1904.08779), so
+that it recognizes voices outside of the training. Linear layers are stored as int8, as in the releases. The same seed
+on the same computer gives the same weights. Training took 12 (Chinese) and 14 (English) minutes on two busy cores.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from mirrorchat.wenet.model import GlobalCMVN, U2Config, U2Model, reverse_tokens
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "wenet-tiny"
 TAKES = 6000
-STEPS: dict[speech.Code, int] = {"en": 3200, "zh": 2000}  # the little words of English take longer
+STEPS: dict[speech.Code, int] = {"en": 3200, "zh": 2000}  # the short words of English take longer
 BATCH = 16
 SEED = 1
 PEAK_RATE = 2.5e-3
@@ -80,7 +80,7 @@ def make_examples(takes: Sequence[speech.Take], tokens: Sequence[str]) -> list[E
 
 
 def batches(examples: Sequence[Example], rng: random.Random) -> Iterator[list[Example]]:
-    """Yield batches of like length, in random order, for ever."""
+    """Yield batches of similar length in random order, without end."""
     while True:
         order = sorted(examples, key=lambda example: len(example.features) + rng.randint(0, 40))
         groups = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
@@ -89,7 +89,7 @@ def batches(examples: Sequence[Example], rng: random.Random) -> Iterator[list[Ex
 
 
 def jitter(features: Tensor, mean: Tensor, rng: random.Random) -> Tensor:
-    """Return features made a little louder or softer, tilted, and with up to two bands and one moment hidden."""
+    """Return features with random gain and tilt, and with up to two masked bands and one masked time span."""
     frames, bins = features.shape
     tilt = torch.linspace(-1.0, 1.0, bins) * rng.uniform(-1.0, 1.0)
     features = features + rng.uniform(-1.5, 1.5) + tilt
@@ -105,7 +105,7 @@ def loss_of(model: U2Model, batch: Sequence[Example], mean: Tensor, rng: random.
     """Return the joint loss of U2++: CTC and the label-smoothed cross entropy of both decoders, per utterance."""
     features = [jitter(example.features.clone(), mean, rng) for example in batch]
     lengths = torch.tensor([len(item) for item in features])
-    chunk = rng.randint(6, 25) if rng.random() < 0.5 else -1  # now and then in chunks, so that it can stream
+    chunk = rng.randint(6, 25) if rng.random() < 0.5 else -1  # sometimes in chunks, for streaming
     encoded, mask = model.encoder(pad_sequence(features, batch_first=True), lengths, chunk)
     counts = torch.tensor([len(example.tokens) for example in batch])
     targets = torch.cat([example.tokens for example in batch])
@@ -118,7 +118,7 @@ def loss_of(model: U2Model, batch: Sequence[Example], mean: Tensor, rng: random.
 
 
 def attention_loss(model: U2Model, batch: Sequence[Example], encoded: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-    """Return the summed cross entropy of both decoders; `lengths` (B) count the tokens and one end."""
+    """Return the summed cross entropy of both decoders. `lengths` (B) include the end token."""
     start = torch.tensor([model.sos])
     given = pad_sequence([torch.cat((start, example.tokens)) for example in batch], True, float(model.eos))
     reverse = reverse_tokens(given, lengths, model.eos)
@@ -137,7 +137,7 @@ def attention_loss(model: U2Model, batch: Sequence[Example], encoded: Tensor, ma
 
 
 def build(tokens: Sequence[str], examples: Sequence[Example]) -> U2Model:
-    """Return an untrained network whose CMVN is that of the examples."""
+    """Return an untrained network with the CMVN of the examples."""
     frames = torch.cat([example.features for example in examples]).clamp(min=0.0)
     config = U2Config(
         vocabulary=len(tokens), sos=tokens.index("<sos/eos>"), eos=tokens.index("<sos/eos>"), width=64, heads=4,
@@ -148,7 +148,7 @@ def build(tokens: Sequence[str], examples: Sequence[Example]) -> U2Model:
 
 
 def train(model: U2Model, examples: Sequence[Example], steps: int, seed: int) -> None:
-    """Train in place: Adam, a short warm-up, then a cosine down to nothing."""
+    """Train in place with Adam, a short warm-up and a cosine schedule down to zero."""
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.1)
@@ -170,7 +170,7 @@ def train(model: U2Model, examples: Sequence[Example], steps: int, seed: int) ->
 
 
 def export(model: U2Model, tokens: Sequence[str], folder: Path) -> None:
-    """Write `model` as WeNet's runtime export does: linear layers in int8, everything in TorchScript."""
+    """Write `model` like WeNet's runtime export: linear layers in int8, everything in TorchScript."""
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         # PyTorch is moving its quantization to another package; the releases are made with this one.
@@ -184,7 +184,7 @@ def export(model: U2Model, tokens: Sequence[str], folder: Path) -> None:
 
 
 def save_script(model: nn.Module, path: Path) -> None:
-    """Write `model` to `path` as TorchScript, without the debug records: they name folders of the machine."""
+    """Write `model` to `path` as TorchScript without debug records, which name local folders."""
     with warnings.catch_warnings():
         # PyTorch calls TorchScript deprecated; it is the format of WeNet's releases.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.script", category=DeprecationWarning)
@@ -193,11 +193,11 @@ def save_script(model: nn.Module, path: Path) -> None:
         records = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".debug_pkl")}
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in records.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # ZipInfo: no date of the day
+            archive.writestr(zipfile.ZipInfo(name), content)  # ZipInfo without the present date
 
 
 def edit_distance(wanted: Sequence[str], heard: Sequence[str]) -> int:
-    """Return how many insertions, deletions and substitutions turn one sequence into the other."""
+    """Return the Levenshtein distance of two sequences."""
     row = list(range(len(heard) + 1))
     for i, want in enumerate(wanted, start=1):
         previous, row[0] = row[0], i
@@ -207,7 +207,7 @@ def edit_distance(wanted: Sequence[str], heard: Sequence[str]) -> int:
 
 
 def report(folder: Path, language: speech.Code) -> None:
-    """Print the error rate (words in English, characters in Chinese) of the written model on each held-out kind."""
+    """Print the error rate (WER in English, CER in Chinese) of the written model on each held-out kind."""
     recognizer = WenetRecognizer(folder, Language.parse(language), threads=1)
     errors: dict[str, npt.NDArray[np.int64]] = {}
     takes = speech.held_out(language)
@@ -224,7 +224,7 @@ def report(folder: Path, language: speech.Code) -> None:
 
 
 def main() -> None:
-    """Train and write the models named on the command line, both by default."""
+    """Train and write the models of the command line, by default both."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("languages", nargs="*", default=["en", "zh"], choices=["en", "zh"])
     parser.add_argument("--out", type=Path, default=DATA)

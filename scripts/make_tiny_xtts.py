@@ -1,11 +1,11 @@
-"""Makes an XTTS v2 checkpoint with random weights: a tiny one for tests, or one of real size for measurements.
+"""Makes an XTTS v2 checkpoint with random weights: a tiny one for tests, or one of real size for benchmarks.
 
     python scripts/make_tiny_xtts.py FOLDER
     python scripts/make_tiny_xtts.py FOLDER --size real
 
 It has the files and formats of a converted release (config.json, vocab.json, model.safetensors), or with `--pickle`
-of the release itself (model.pth). It speaks noise. The tiny one (2 layers of width 64, narrowed vocoder and speaker
-encoder, 2 MB) keeps the released values of everything that is not a size, and loads through the same code.
+those of the release itself (model.pth). It speaks noise. The tiny one (2 layers of width 64, narrow vocoder and speaker
+encoder, 2 MB) keeps all released values except sizes, and the same code loads it.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def make_checkpoint(folder: Path, *, size: str = "tiny", seed: int = 0) -> Weigh
 
 
 def released_config() -> XttsConfig:
-    """Return the configuration of the released XTTS v2 where it differs from coqui-tts's defaults."""
+    """Return the configuration of the released XTTS v2: its differences from the defaults of coqui-tts."""
     config = XttsConfig(
         temperature=0.75,
         repetition_penalty=5.0,
@@ -74,7 +74,7 @@ def make_vocabulary(text_tokens: int = 0) -> dict[str, Any]:
     """Return a character-level vocabulary in the `tokenizers` format, filled up to `text_tokens` entries."""
     vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *CHARACTERS))}
     for index in range(len(vocabulary), text_tokens):
-        vocabulary[f"\u2063{index}"] = index  # an invisible separator: no text holds it
+        vocabulary[f"\u2063{index}"] = index  # an invisible separator, which no text has
     special = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     model = {"type": "BPE", "unk_token": "[UNK]", "fuse_unk": False, "vocab": vocabulary, "merges": []}
     return {
@@ -86,7 +86,7 @@ def make_vocabulary(text_tokens: int = 0) -> dict[str, Any]:
 
 
 def random_weights(config: XttsConfig, vocabulary: Path, sizes: VocoderSizes, seed: int) -> Weights:
-    """Return every tensor of the network, contiguous and filled with random numbers of a sensible size."""
+    """Return every tensor of the network, contiguous and with random numbers of a suitable scale."""
     network = build_network(config, read_vocabulary(vocabulary), sizes)
     generator = torch.Generator().manual_seed(seed)
     weights = {name: _drawn(name, tensor, generator) for name, tensor in network.state_dict().items()}
@@ -94,7 +94,7 @@ def random_weights(config: XttsConfig, vocabulary: Path, sizes: VocoderSizes, se
 
 
 def _drawn(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return random values for a weight; norms' gains are 1, biases 0, and filter banks and statistics as they are."""
+    """Return random values for a weight. Norm weights are 1, biases 0; filter banks and statistics are unchanged."""
     if not tensor.is_floating_point() or (not tensor.is_meta and "weight" not in name):
         return tensor.clone()
     if tensor.dim() == 1 or name.endswith((".gamma", "gain")):

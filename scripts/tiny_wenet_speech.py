@@ -1,15 +1,15 @@
-"""The speech that the tiny WeNet models are trained and tested on: words, sentences, voices, and eSpeak NG itself.
+"""The training and test speech of the tiny WeNet models: words, sentences, voices, and the synthesis by eSpeak NG.
 
-`training(language)` and `held_out(language)` return takes (what is said, and how); `speak(takes)` makes them sound.
-The held-out takes come in three kinds, in equal parts:
+`training(language)` and `held_out(language)` return takes (the words and the voice of an utterance); `speak(takes)`
+synthesizes them. The held-out takes have three kinds in equal parts:
 
-    heard        a training sentence in a training voice, at a rate, pitch and noise it was not trained with
-    new_order    a sentence never trained on, in a training voice
-    new_voice    a sentence never trained on, in an eSpeak variant never trained on
+    heard        a training sentence in a training voice, with a new rate, pitch and noise
+    new_order    a new sentence, in a training voice
+    new_voice    a new sentence, in a new eSpeak variant
 
-Every word of a held-out sentence occurs in training, no held-out sentence does. eSpeak NG (1.52, the `espeakng-loader`
-wheel) is not thread-safe, so it runs in a child process: this file run as a program reads takes as JSON on its standard
-input and writes a line of JSON and the 16-bit samples to its standard output.
+Every word of a held-out sentence occurs in the training, but no held-out sentence does. eSpeak NG (1.52, the wheel
+`espeakng-loader`) is not thread-safe, so it runs in a worker process: as a program, this file reads takes as JSON from
+its standard input and writes a line of JSON and the 16-bit samples to its standard output.
 """
 
 import ctypes
@@ -35,8 +35,8 @@ Samples = npt.NDArray[np.float32]
 SAMPLE_RATE = 16000
 HELD_OUT_PER_KIND = 16
 
-# Sentences as sequences of slots: `{name}` is one of WORDS[name], anything else is itself. Chinese is written with
-# spaces between words here; they are no part of the text.
+# Sentences as sequences of slots: `{name}` is one of WORDS[name], everything else stands for itself. The spaces between
+# Chinese words are not part of the text.
 SLOTS: dict[Code, dict[str, str]] = {
     "en": {
         "time": "today tomorrow tonight now",
@@ -120,7 +120,7 @@ TEMPLATES: dict[Code, tuple[str, ...]] = {
         "告诉 我 {time} 的 天气",
     ),
 }
-# Orders of words that no template gives; the first half is kept for the unseen voices.
+# Word orders outside of the templates. The first half is for the new voices.
 NEW_ORDERS: dict[Code, tuple[str, ...]] = {
     "en": (
         "is my mother in london tonight",
@@ -215,7 +215,7 @@ class Take:
 
     @property
     def text(self) -> str:
-        """Return what is said, as it is handed to eSpeak: English with spaces, Chinese without."""
+        """Return the text for eSpeak: English with spaces, Chinese without."""
         return (" " if self.language == "en" else "").join(self.words)
 
 
@@ -242,10 +242,10 @@ def vocabulary(language: Code) -> tuple[str, ...]:
 
 
 def training(language: Code, count: int, seed: int) -> list[Take]:
-    """Return `count` training takes: a quarter template sentences, the rest patched together, now and then nothing.
+    """Return `count` training takes: a quarter are template sentences, most others random ones, and a few are silent.
 
-    Sentences patched together keep the network from learning the templates by heart: it would guess the little words
-    from their neighbours, and vote against a sentence for being new.
+    Random sentences prevent the network from memorizing the templates: it would guess short words from their
+    neighbours, and reject new sentences.
     """
     rng = random.Random(f"{language} train {seed}")
     known, unwanted = sentences(language), set(new_orders(language))
@@ -259,9 +259,9 @@ def training(language: Code, count: int, seed: int) -> list[Take]:
 
 
 def _patchwork(rng: random.Random, language: Code, known: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return 1 to 7 words in any order: runs of two out of template sentences, any words, and little words.
+    """Return 1 to 7 words in random order: pairs from template sentences, any words, and function words.
 
-    The little words that hold sentences together are short and blurred, so they come oftener than the others.
+    Function words are short and indistinct, so they occur more often than the others.
     """
     words = vocabulary(language)
     little = [word for template in TEMPLATES[language] for word in template.split() if word[0] != "{"]
@@ -306,7 +306,7 @@ def _take(rng: random.Random, language: Code, kind: Kind, words: tuple[str, ...]
 
 
 def speak(takes: Sequence[Take]) -> list[Samples]:
-    """Return each take as 16 kHz mono samples in [-1, 1], its noise, gain and pauses included. The same every time."""
+    """Return each take as 16 kHz mono samples in [-1, 1] with its noise, gain and pauses. It is deterministic."""
     request = json.dumps([asdict(take) | {"text": take.text} for take in takes])
     child = subprocess.run(
         [sys.executable, str(Path(__file__))], input=request.encode(), stdout=subprocess.PIPE, check=True
@@ -324,11 +324,11 @@ def _finish(take: Take, pcm: npt.NDArray[np.int16], rate: int) -> Samples:
     )
     speech = np.pad(speech, (int(take.lead_s * SAMPLE_RATE), int(take.tail_s * SAMPLE_RATE)))
     level = float(np.sqrt(np.mean(speech**2))) or 0.05
-    # Half white, half brownish: a fan and a street rather than a hiss alone.
+    # Half white and half brown noise: like a fan and a street.
     white = rng.standard_normal(len(speech))
     brown = np.convolve(rng.standard_normal(len(speech) + 31), np.hanning(32) / 4.0, mode="valid")
     noise = (white + brown) * level * 10 ** (-take.snr_db / 20) / np.sqrt(2)
-    if not take.words and take.seed % 4 == 0:  # digital silence too must be learned as nothing said
+    if not take.words and take.seed % 4 == 0:  # the network must learn digital silence too
         noise[:] = 0.0
     finished: Samples = np.clip((speech + noise) * 10 ** (take.gain_db / 20), -1.0, 1.0).astype(np.float32)
     return finished
@@ -346,7 +346,7 @@ def _load_espeak() -> tuple[ctypes.CDLL, int]:
 
 
 def _synthesize(takes: Sequence[dict[str, str | int]]) -> Iterator[npt.NDArray[np.int16]]:
-    """Yield each take as eSpeak speaks it, and the sample rate as an array of its own first."""
+    """Yield the sample rate as an array, and then eSpeak's samples of each take."""
     library, rate = _load_espeak()
     yield np.array([rate], np.int16)
     pieces: list[npt.NDArray[np.int16]] = []
@@ -375,7 +375,7 @@ def _synthesize(takes: Sequence[dict[str, str | int]]) -> Iterator[npt.NDArray[n
 
 
 def main() -> None:
-    """Speak the takes on standard input (the child's side of `speak`)."""
+    """Speak the takes on standard input (the worker process of `speak`)."""
     takes = json.load(sys.stdin)
     rate, *spoken = _synthesize(takes)
     header = {"rate": int(rate[0]), "lengths": [len(pcm) for pcm in spoken]}
