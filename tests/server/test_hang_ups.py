@@ -66,22 +66,32 @@ class HungUpOn:
         self.server, self.chat = server, chat
         self.rounds = Rounds(server, chat)
 
-    def remains(self) -> Remains:
-        """Wait until the server is idle, answer one more caller, and return what is left after that."""
+    def remains(self, threads: int | None = None) -> Remains:
+        """Wait until the server is idle, answer one more caller, and return what is left after that.
+
+        Threads that close connections end a moment later: wait until there are no more than `threads`, if it is given.
+        """
         wait_for(self._is_idle)
         response = self.server.ask(say_wav(QUESTION), "english")  # hearing and speech have their processes again
         assert response.status_code == 200, response.text
         wait_for(self._is_idle)
+        if threads is not None:
+            wait_for(lambda: self._tidied()["threads"] <= threads)
+        told = self._tidied()
+        return Remains(
+            threads=told["threads"],
+            files=len(os.listdir(f"/proc/{self.server.worker_pid}/fd")),
+            processes=processes_of(self.server),
+            memory_mb=told["used"] / 1e6,
+        )
+
+    def _tidied(self) -> dict[str, int]:
+        """Let the worker collect its garbage, and return what it then says of itself."""
         before = self.server.log.count("tidied")
         os.kill(self.server.worker_pid, signal.SIGUSR2)
         wait_for(lambda: self.server.log.count("tidied") > before)
-        told = dict(pair.split("=") for pair in self.server.log.rpartition("tidied ")[2].splitlines()[0].split())
-        return Remains(
-            threads=int(told["threads"]),
-            files=len(os.listdir(f"/proc/{self.server.worker_pid}/fd")),
-            processes=processes_of(self.server),
-            memory_mb=int(told["used"]) / 1e6,
-        )
+        said = self.server.log.rpartition("tidied ")[2].splitlines()[0]
+        return {name: int(value) for name, value in (pair.split("=") for pair in said.split())}
 
     def gone(self) -> float:
         """Return how many callers hung up on a turn."""
@@ -138,10 +148,10 @@ def hang_up(scene: HungUpOn, *, warm_up: int, rounds: int) -> tuple[Remains, Rem
     scene.rounds.run(warm_up)
     before = scene.remains()
     scene.rounds.run(rounds)
-    between = scene.remains()
+    between = scene.remains(before.threads)
     check_nothing_more(between, before)
     scene.rounds.run(rounds)
-    after = scene.remains()
+    after = scene.remains(before.threads)
     check_nothing_more(after, before)
     turns = (warm_up + 2 * rounds) * (TURNS_A_ROUND - 1)  # who hangs up in the body has no turn yet
     assert scene.gone() == turns, "some were answered before they hung up"

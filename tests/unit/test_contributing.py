@@ -26,7 +26,7 @@ def modules() -> dict[str, Path]:
 
 
 def home(module: str) -> str:
-    """Return where a module stands in the table: its package, or itself, at the top or where it has a row of its own."""
+    """Return where a module stands in the table: its package, or itself if it is at the top or has a row of its own."""
     return module if module in listed() else module.rpartition(".")[0] or module
 
 
