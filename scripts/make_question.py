@@ -1,4 +1,4 @@
-"""Makes the questions examples/*.wav with eSpeak NG. The bytes are the same every time."""
+"""Makes the spoken questions examples/*.wav with eSpeak NG."""
 
 from pathlib import Path
 

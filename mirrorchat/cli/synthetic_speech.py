@@ -1,4 +1,4 @@
-"""Speech for trials of the engines, made by eSpeak NG. The same text and voice always give the same samples."""
+"""Speech for trials of the engines, made by eSpeak NG. Small differences between two processes are possible."""
 
 from contextlib import closing
 

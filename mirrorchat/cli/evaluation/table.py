@@ -106,8 +106,8 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     if report["no_similarity"]:
         notes.append(f"speaker similarity was not measured: {report['no_similarity']}")
     hardware, settings = report["hardware"], report["settings"]
-    machine = ", ".join([hardware["cpu"], f"{settings['threads']} threads", *hardware["gpus"]])
-    notes.append(f"on {machine}; wenet_weights {settings['wenet_weights']}, xtts_weights {settings['xtts_weights']}")
+    computer = ", ".join([hardware["cpu"], f"{settings['threads']} threads", *hardware["gpus"]])
+    notes.append(f"on {computer}; wenet_weights {settings['wenet_weights']}, xtts_weights {settings['xtts_weights']}")
     if report["doubts"]:
         notes.append(f"no claim about real models and voices: {'; '.join(report['doubts'])}")
     return notes
