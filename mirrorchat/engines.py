@@ -55,7 +55,7 @@ class Priority(enum.IntEnum):
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """The engine of one stage: its `name` in the settings, its `model`, its `device`, and the `reason` for the choice."""
+    """The engine of one stage: its `name` in the settings, its `model`, its `device`, and the `reason` for it."""
 
     name: str
     model: str
@@ -236,7 +236,7 @@ class Streams(Protocol):
         ...
 
     def listen(self, language: Language, *, hotwords: Sequence[str] = (), context: Context) -> Listening:
-        """Start a recognition, which lasts until `context` ends. Raises ServerBusy if too many callers speak already."""
+        """Start a recognition, which lasts until `context` ends. Raises ServerBusy if too many callers speak now."""
         ...
 
 

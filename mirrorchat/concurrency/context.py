@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 class Context:
-    """What may end a piece of work early: a deadline, or a cancellation with its reason. Thread-safe.
+    """The deadline and the cancellation of a piece of work. Thread-safe.
 
-    A turn has one context, which is passed down to everything that works for it; a part that may end before the turn
-    does gets a `child`. Whoever wants to end the work calls `cancel`: the shutdown, the watch on the caller's socket,
-    the turn itself when it is over. Whoever works calls `check` between steps and waits with `wait` alone:
+    A turn has one context, which it passes to all of its parts; a part that may end earlier gets a `child`. `cancel`
+    ends the work: the shutdown, the watch on the caller's socket, and the end of the turn call it. A working thread
+    calls `check` between steps, and it waits only with `wait`:
 
         context = Context.after(100.0)
         event = context.wait(events)  # a queue; raises as soon as the turn is cancelled or its time is up
 
-    `deadline` is on the monotonic clock, in seconds. `heard` says whether the caller has had any of the answer: an
-    answer of which nothing was heard may be started over.
+    `deadline` is on the monotonic clock, in seconds. `heard` tells whether the caller has heard a part of the answer;
+    until then the answer may start over.
     """
 
     def __init__(self, deadline: float = math.inf) -> None:
@@ -42,13 +42,13 @@ class Context:
         return cls(time.monotonic() + seconds)
 
     def child(self) -> "Context":
-        """Return a context with the same deadline that ends with this one, and may be cancelled before."""
+        """Return a context with the same deadline that ends with this one, or earlier by its own `cancel`."""
         child = Context(self.deadline)
         self.on_cancel(child.cancel)
         return child
 
     def cancel(self, reason: MirrorChatError) -> None:
-        """End the work with `reason`, which its caller shall see. Only the first reason counts."""
+        """End the work with `reason`, which its threads raise. Only the first reason counts."""
         with self._lock:
             if self._reason is not None:
                 return
@@ -59,7 +59,7 @@ class Context:
             call(reason)
 
     def on_cancel(self, call: Callable[[MirrorChatError], object]) -> Callable[[], None]:
-        """Have `call` called with the reason on cancellation, at once after it; return a function that undoes this."""
+        """Call `call` with the reason at the cancellation, or now if it is over; return a function that undoes this."""
         with self._lock:
             if self._reason is None:
                 self._calls[id(call)] = call
@@ -69,11 +69,11 @@ class Context:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether nobody waits for the result any more."""
+        """Return whether the context has ended."""
         return self._reason is not None or not self.remaining_s()
 
     def remaining_s(self) -> float:
-        """Return the seconds until the deadline, never below 0; infinity where there is none."""
+        """Return the seconds until the deadline, never below 0; infinity without a deadline."""
         return max(0.0, self.deadline - time.monotonic())
 
     def check(self) -> None:
@@ -91,10 +91,19 @@ class Context:
     ) -> None: ...
 
     def wait(self, source: Any, until: Callable[[], bool] | None = None, *, timeout_s: float | None = None) -> Any:
-        """Wait for a queue's next item, a future's result, or a condition that holds, and return the first two.
+        """Wait for a queue's next item, a future's result, or a condition.
 
-        `until` is called with the condition held. What is there is returned even after the deadline, never after the
-        cancellation. Raises what ends the context, at once; TimeoutError after `timeout_s` seconds.
+        Arguments:
+            source: a queue, a future, or a condition.
+            until: for a condition: returns True when the wait is over; it is called with the condition held.
+            timeout_s: the wait ends after so many seconds; None waits until the context ends.
+
+        Returns:
+            The item or the result, even after the deadline if it is already there; None for a condition.
+
+        Raises:
+            TimeoutError: `timeout_s` seconds have passed.
+            DeadlineExceeded, or the reason of the cancellation, at once: the context ended.
         """
         if isinstance(source, queue.Queue):
             while True:
@@ -126,8 +135,8 @@ class Context:
             undo()
 
     def _check_cancelled(self) -> None:
-        # A copy: an exception keeps the frames of every place where it was raised, and their audio. A reason that
-        # outlives the turn would gather those of all turns that it ended.
+        # A copy: an exception keeps the frames in which it was raised, with their audio. A reason that outlives the
+        # turn would collect the frames of all turns that it ended.
         if self._reason is not None:
             raise copy.copy(self._reason)
 

@@ -154,9 +154,13 @@ class Admission:
     """
 
     def __init__(
-        self, max_turns: int, max_waiting: int = 0, *, turns_per_key: int = 0,
+        self,
+        max_turns: int,
+        max_waiting: int = 0,
+        *,
+        turns_per_key: int = 0,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.max_turns = max_turns
         self.max_waiting = max_waiting
         self.turns_per_key = turns_per_key
@@ -168,7 +172,7 @@ class Admission:
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()  # by tenant, the next one's first
         self._turn_s = TYPICAL_TURN_S  # the mean length of the turns that have `_ended`
         self._ended = 0
-        self._closed = False
+        self.closed = False  # whether no turn is admitted any more
         self._refusals: Counter[Refusal] = Counter()
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
 
@@ -202,7 +206,7 @@ class Admission:
     def apply(self, context: Context, tenant: str = "", subject: str = "") -> Ticket:
         """Request a slot without waiting for it. Raises ServerBusy, TooManyTurns or ShuttingDown."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 self._refusals[Refusal.SHUTTING_DOWN] += 1
                 raise ShuttingDown("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_S)
             self._check_turns_of(subject)
@@ -240,11 +244,6 @@ class Admission:
         with self._lock:
             return len(self._slots)
 
-    @property
-    def closed(self) -> bool:
-        """Whether no turn is admitted any more."""
-        return self._closed
-
     def stats(self) -> AdmissionStats:
         """Return the present numbers."""
         with self._lock:
@@ -255,7 +254,7 @@ class Admission:
     def stop_admission(self, reason: MirrorChatError) -> None:
         """Reject new turns, and end every wait with `reason`; running turns go on."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             for ticket in [ticket for tickets in self._waiting.values() for ticket in tickets]:
                 self._refusals[Refusal.SHUTTING_DOWN] += 1
                 ticket.granted.set_exception(reason)

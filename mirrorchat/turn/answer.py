@@ -83,9 +83,15 @@ class SpokenAnswer:
     """
 
     def __init__(
-        self, texts: Callable[[Context], Iterator[str]], voice: "Future[Voice]", speech: Speech, *,
-        helpers: Helpers, slot: Slot, watch: Stopwatch,
-    ) -> None:  # fmt: skip
+        self,
+        texts: Callable[[Context], Iterator[str]],
+        voice: "Future[Voice]",
+        speech: Speech,
+        *,
+        helpers: Helpers,
+        slot: Slot,
+        watch: Stopwatch,
+    ) -> None:
         self._texts = texts
         self._voice = voice
         self._speech = speech
@@ -208,9 +214,14 @@ class SpokenAnswer:
         )
 
     def _note(
-        self, *, sentences: Sequence[str] = (), all_read: bool = False,
-        started: int = 0, spoken_s: float = 0.0, fetched_s: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        sentences: Sequence[str] = (),
+        all_read: bool = False,
+        started: int = 0,
+        spoken_s: float = 0.0,
+        fetched_s: float = 0.0,
+    ) -> None:
         """Update the shared state, and wake the helper that waits for it."""
         with self._changed:
             self._sentences.extend(sentences)

@@ -177,9 +177,12 @@ class EnrolledVoices:
         """Return the metadata in the file of `voice_id`; None if there is no such file, or it is no voice."""
         try:
             with self._path(voice_id).open("rb") as file:
-                return _read(voice_id, _fields(file.readline(HEADER_LIMIT_BYTES)))
+                fields = _fields(file.readline(HEADER_LIMIT_BYTES))
         except (OSError, ValueError):
             return None
+        models = tuple((part["engine"], part["model"]) for part in fields["parts"])
+        owner, name, created_at = fields["owner"], fields["name"], fields["created_at"]
+        return EnrolledVoice(voice_id, owner, name, created_at, models, bool(fields["sample_bytes"]))
 
     def _read_part(self, voice_id: str, index: int) -> bytes:
         try:
@@ -258,10 +261,3 @@ def _is_part(part: object) -> bool:
 
 def _is_size(value: object, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
-
-
-def _read(voice_id: str, fields: Mapping[str, Any]) -> EnrolledVoice:
-    models = tuple((part["engine"], part["model"]) for part in fields["parts"])
-    return EnrolledVoice(
-        voice_id, fields["owner"], fields["name"], fields["created_at"], models, bool(fields["sample_bytes"])
-    )

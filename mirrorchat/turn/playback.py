@@ -177,9 +177,12 @@ class Prebuffer(Generic[T]):
     """
 
     def __init__(
-        self, hand_over: Callable[[T], None], prebuffer_s: Callable[[], float], *,
+        self,
+        hand_over: Callable[[T], None],
+        prebuffer_s: Callable[[], float],
+        *,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._hand_over = hand_over
         self._prebuffer_s = prebuffer_s
         self._clock = clock

@@ -13,13 +13,13 @@ import click
 
 from mirrorchat.cli.client.sound_programs import FILE_FORMATS, PLAYERS, find_player, require_player
 from mirrorchat.errors import CommandError
-from mirrorchat.settings import CONFIG_VARIABLE, Settings, load_settings
+from mirrorchat.settings import CONFIG_VARIABLE, UPLOAD_LIMIT_MAX_MB, Settings, load_settings
 
 SERVER_VARIABLE = "MIRRORCHAT_SERVER"
 KEY_VARIABLE = "MIRRORCHAT_API_KEY"
 LANGUAGE_VARIABLE = "MIRRORCHAT_LANGUAGE"
 STDIN = STDOUT = "-"
-RECORDING_LIMIT_BYTES = 100 * 1024 * 1024  # the upper bound of upload_limit_mb
+RECORDING_LIMIT_BYTES = UPLOAD_LIMIT_MAX_MB << 20  # no server accepts more
 
 LANGUAGES = click.Choice(["chinese", "english", "zh", "en"], case_sensitive=False)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -152,7 +152,7 @@ def read_recording(name: str) -> bytes:
     except OSError as error:
         raise CommandError(f"{name} cannot be read: {error.strerror}") from None
     if len(data) > RECORDING_LIMIT_BYTES:
-        raise CommandError(f"{name} is larger than {RECORDING_LIMIT_BYTES >> 20} MB")
+        raise CommandError(f"{name} is larger than {UPLOAD_LIMIT_MAX_MB} MiB")
     return data
 
 

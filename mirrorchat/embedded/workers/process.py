@@ -141,23 +141,23 @@ class _Worker:
         return self._socket
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
+        server_end, worker_end = socket.socketpair()
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         try:
-            with theirs:
+            with worker_end:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", self._module],
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
+                    stdin=worker_end.fileno(),
+                    stdout=worker_end.fileno(),
                     stderr=subprocess.DEVNULL,  # an unread pipe would fill and block the worker
                     start_new_session=True,  # one signal ends the worker and its fork
                     env={**os.environ, "PYTHONPATH": path},
                 )
         except OSError as error:
-            ours.close()
+            server_end.close()
             raise WorkerFailed(f"it cannot be started: {error.strerror}") from error
-        self._process, self._socket, self._owner = process, ours, os.getpid()
-        self._end = weakref.finalize(self, _end, process, ours, self._owner)
+        self._process, self._socket, self._owner = process, server_end, os.getpid()
+        self._end = weakref.finalize(self, _end, process, server_end, self._owner)
 
 
 class _Exchange:
@@ -220,8 +220,8 @@ class _Exchange:
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def _end(process: subprocess.Popen[bytes], ours: socket.socket, owner: int) -> None:
-    ours.close()
+def _end(process: subprocess.Popen[bytes], server_end: socket.socket, owner: int) -> None:
+    server_end.close()
     if os.getpid() != owner:  # in a fork of the server, which must neither end the worker nor wait for it
         process.returncode = 0
         return
