@@ -102,7 +102,7 @@ def _begin() -> Response | None:
     route = (request.endpoint or "none").removeprefix("main.")
     g.record = RequestRecord(runtime().metrics, method, route, request.content_length or 0)
     if runtime().settings.cors_origins and is_preflight(request):
-        return Response(status=204)  # _finish adds what is allowed
+        return Response(status=204)  # _finish adds the CORS headers
     if request.endpoint in OPEN_ENDPOINTS:
         return None
     check_caller()

@@ -4,7 +4,7 @@
     chat model  messages -> text in pieces
     synthesizer text and a Voice -> speech in pieces
 
-An engine holds weights and is shared by all callers; whatever belongs to one turn is passed to it and returned.
+An engine holds weights, and all callers share it. It gets the data of one turn as arguments, and keeps none of it.
 """
 
 import enum

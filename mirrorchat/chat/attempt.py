@@ -71,7 +71,7 @@ class Attempt(Generic[Piece]):
             self._thread.join(_JOIN_S)
 
     def pieces(self, context: Context) -> Iterator[Piece]:
-        """Yield the pieces of the answer, once. Raises AnswerFailed, and what ends `context`."""
+        """Yield the pieces of the answer, once. Raises AnswerFailed, and the reason if `context` ends."""
         context.check()
         self._connect_timeout_s = min(self._api.timeout_s, context.remaining_s() + _MARGIN_S)
         self._thread.start()

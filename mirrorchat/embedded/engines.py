@@ -234,7 +234,7 @@ class EmbeddedSynthesizer(_InWorkers):
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
         `seed`, `priority` and `buffer_low` change nothing. Text without letters or digits yields nothing. Raises
-        SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), and what ends `context`.
+        SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), and the reason if `context` ends.
         """
         profile = voice.profile if isinstance(voice, TintVoice) else None
         for piece in split_text(normalize_text(text, language), language, _PIECE_CHARS[language]):

@@ -45,7 +45,7 @@ _F0_WEIGHT = 5.5  # a speaker's median pitch moves by some 15 % from one utteran
 # Measured on recordings of 1 to 9 s: two speakers with a microphone each reached at most 0.63, half of the pairs 0.03
 # or less; eSpeak NG's similar voices f2 and f5 (like two people at one microphone) reached 0.885. One speaker reached
 # 0.89 from 4 s to the next 4 s, 0.38 between sentences of 3 s, and never less than 0.21. Pitch and timbre leave most
-# pairs in doubt, which costs little: 2 s of speech hold nearly all that a tint can use.
+# pairs in doubt, which costs little: 2 s of speech nearly suffice for a tint.
 SAME_FROM, DIFFERENT_TO = 0.9, 0.135
 
 PROFILE_SIZE = 2 + _BINS + 2 * _CLASS_SIZE  # 1,623 numbers, 13 kB

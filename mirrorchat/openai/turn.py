@@ -42,7 +42,7 @@ def uploaded(*names: str) -> bytes:
 
 
 def in_helper(slot: Slot, call: Callable[[], Item]) -> Item:
-    """Return the result of `call` in a helper. Raises the errors of `call`, and what ends the slot's context."""
+    """Return the result of `call` in a helper. Raises its errors, and the reason if the slot's context ends."""
     return runtime().pipeline.helpers.result(slot, call)
 
 

@@ -25,7 +25,7 @@ graceful_timeout = 30
 keepalive = 75  # longer than nginx keeps an idle connection, so that nginx closes it
 secure_scheme_headers: dict[str, str] = {}  # MirrorChat itself reads the headers of proxies (trusted_proxies)
 control_socket_disable = True  # it would write a socket into the home folder
-TURN_GRACE_S = 25.0  # below graceful_timeout: later turns end with an error of ours, not with a closed connection
+TURN_GRACE_S = 25.0  # below graceful_timeout: then turns end with an error, before gunicorn closes their connections
 
 logconfig_dict = {
     "version": 1,

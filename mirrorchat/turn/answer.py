@@ -114,7 +114,8 @@ class SpokenAnswer:
     def run(self) -> Iterator[Event]:
         """Yield the events of the answer until all of it has been yielded.
 
-        Raises ChatInterrupted, NoChatApi, SynthesisFailed for an answer without a word, and what ends the context.
+        Raises ChatInterrupted, NoChatApi, SynthesisFailed for an answer without a word, and the reason if the context
+        ends.
         """
         try:
             for work in (self._read_text, self._speak_sentences):

@@ -47,8 +47,8 @@ class EventQueue(Generic[Item]):
     def __iter__(self) -> Iterator[Item | StillWorking]:
         """Yield the items as they arrive, and StillWorking after each KEEP_ALIVE_S without an item.
 
-        Raises the error of `end`, and what ends the context. Queued items are yielded even after the deadline, so that
-        a slow reader gets them.
+        Raises the error of `end`, and the reason if the context ends. Queued items are yielded even after the deadline,
+        so that a slow reader gets them.
         """
         while True:
             try:
@@ -82,7 +82,7 @@ class Helpers:
         return future
 
     def result(self, slot: Slot, call: Callable[[], Result]) -> Result:
-        """Return the result of `call` in a helper. Raises the errors of `call`, and what ends the slot's context."""
+        """Return the result of `call` in a helper. Raises its errors, and the reason if the slot's context ends."""
         return slot.context.wait(self.submit(slot, call))
 
     def stream(self, slot: Slot, make: Callable[[Context], Iterator[Item]]) -> Generator[Item | StillWorking]:
@@ -93,7 +93,7 @@ class Helpers:
             make: returns the items. Its argument is a context, which ends when this generator ends or is closed.
 
         Raises:
-            The errors of `make`, and what ends the slot's context.
+            The errors of `make`, and the reason if the slot's context ends.
         """
         context = slot.context.child()
         events: EventQueue[Item] = EventQueue(slot.context)
@@ -118,7 +118,7 @@ class Helpers:
 
 
 def still_working(helper: "Future[Result]", context: Context) -> Generator[StillWorking, None, Result]:
-    """Return the result of `helper`; yield StillWorking meanwhile. Raises its error, and what ends `context`."""
+    """Return the result of `helper`; yield StillWorking meanwhile. Raises its error, or the reason of `context`."""
     while True:
         try:
             return context.wait(helper, timeout_s=KEEP_ALIVE_S)

@@ -165,7 +165,7 @@ def test_unusable_hot_words(embedded_server: RunningServer, hotwords: str) -> No
 
 def test_an_upload_over_the_limit_gets_its_answer(embedded_server: RunningServer) -> None:
     message = check_error(embedded_server.ask(bytes(20_000_000), "english"), 413, "upload_too_large", "audio")
-    assert "12 MB" in message
+    assert "12 MiB" in message
 
 
 def test_a_chunked_upload_over_the_limit_is_refused(embedded_server: RunningServer) -> None:

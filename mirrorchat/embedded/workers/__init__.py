@@ -1,1 +1,1 @@
-"""Native libraries in warm processes of their own: both sides of the pipe, and what runs there."""
+"""Worker processes for native libraries: the server's side, the worker's side, and the workers."""

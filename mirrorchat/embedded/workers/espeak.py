@@ -81,8 +81,8 @@ class Espeak(WorkerProcesses):
     def speak(self, text: str, language: Language, *, context: Context) -> Spoken:
         """Return `text` as speech: float32 in [-1, 1], 22,050 Hz, empty for a text without letters or digits.
 
-        Raises SynthesisFailed when the process crashes, hangs or answers nonsense (the next call gets a new one), and
-        what ends `context`.
+        Raises SynthesisFailed when the process crashes, hangs or breaks the protocol (the next call gets a new one),
+        and the reason if `context` ends.
         """
         rate_hz = _USUAL_RATE_HZ
         parts: list[Samples] = [np.zeros(0, np.float32)]

@@ -54,8 +54,8 @@ class WorkerProcesses:
     def request(self, body: bytes, *, limit_s: float, context: Context) -> bytes:
         """Return the answer to `body` (at most 32 MiB).
 
-        Raises WorkerFailed when none came within `limit_s` seconds after a process was free, and what ends `context`,
-        at once, also while no process is free.
+        Raises WorkerFailed if none arrived within `limit_s` seconds after a process was free. If `context` ends, its
+        reason is raised at once, even while no process is free.
         """
         if len(body) > MAX_FRAME_BYTES:
             raise WorkerFailed("the request is too large")
@@ -203,7 +203,7 @@ class _Exchange:
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
-        """Let one call use the socket in time. Raises what ends the context, or WorkerFailed."""
+        """Let one call use the socket in time. Raises WorkerFailed, or the reason if the context ends."""
         self._context.check()
         self._socket.settimeout(max(self._give_up_at - time.monotonic(), 1e-3))
         try:
