@@ -105,12 +105,12 @@ def test_recognition_over_a_folder(embedded: dict[str, Any]) -> None:
     english, chinese = embedded["languages"]["english"], embedded["languages"]["chinese"]
     assert (english["clips"], english["speakers"], english["rate"], chinese["rate"]) == (2, 2, "WER", "CER")
     heard = english["recognition"]
-    assert heard["said"] == 18 and heard["failed"] == 0 and 0.0 <= heard["error_rate"] < 0.6
+    assert heard["reference"] == 18 and heard["failed"] == 0 and 0.0 <= heard["error_rate"] < 0.6
     assert heard["error_rate"] == (heard["substituted"] + heard["deleted"] + heard["inserted"]) / 18
     assert heard["elapsed_per_second"] > 0 and heard["interval_95"] is None
     assert chinese["recognition"] is None and "wenet-zh" in chinese["not_recognized"]
     assert [clip["file"] for clip in embedded["clips"]] == ["ann.wav", "bob.wav", "zh.wav"]
-    assert embedded["clips"][2]["heard"] is None and embedded["clips"][0]["heard"]["said"] == f"{QUESTION.upper()}?"
+    assert embedded["clips"][2]["heard"] is None and embedded["clips"][0]["heard"]["reference"] == f"{QUESTION.upper()}?"
 
 
 def test_answers_over_a_folder(embedded: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ def test_answers_over_a_folder(embedded: dict[str, Any]) -> None:
         assert sum(spoken["voices"].values()) == 1 and spoken["voices"]["clone"] == 0
         assert 0.0 < spoken["first_audio_median_s"] <= spoken["first_audio_max_s"]
         assert spoken["real_time_factor"] > 0.0
-    assert english["recognition"]["said"] > 10 and chinese["recognition"] is None
+    assert english["recognition"]["reference"] > 10 and chinese["recognition"] is None
 
 
 def test_the_report_says_with_what_it_was_measured(embedded: dict[str, Any]) -> None:
@@ -233,7 +233,7 @@ def test_tiny_models_in_two_precisions(tiny_models: Path, tmp_path: Path) -> Non
         for language in found["languages"].values():
             assert language["recognition"]["error_rate"] < 0.2 and language["not_recognized"] is None
             assert language["answers"]["voices"]["clone"] == 1 and language["answers"]["seconds"] > 0.0
-            assert language["answers"]["recognition"]["said"] > 0
+            assert language["answers"]["recognition"]["reference"] > 0
         assert found["claim"] is False
         assert [doubt.split(" are ")[0] for doubt in found["doubts"]] == [
             f"the weights in {name}" for name in ("wenet-en", "wenet-zh", "xtts-v2")

@@ -19,7 +19,7 @@ from mirrorchat.errors import SoundDeviceError
 
 SILENCE_S = 1.5  # ends the question after speech; a speaker who searches for a word pauses for less
 LEAST_SPEECH_S = 0.2  # a cough is shorter
-NOTHING_SAID_S = 10.0
+NO_SPEECH_S = 10.0
 FIRST_SOUND_S = 10.0  # a recorder must deliver its first sample within this time
 assert RECORDED_RATE_HZ == SAMPLE_RATE_HZ  # the rate of the voice activity detector
 
@@ -58,7 +58,7 @@ class SpeechEnd:
 def record(name: str, limit_s: float, say: Callable[[str], None]) -> Audio:
     """Record at most `limit_s` seconds with the program `name`. `say` is called with a hint for the speaker.
 
-    Raises SoundDeviceError when the program fails or delivers no sound, or nobody speaks for NOTHING_SAID_S.
+    Raises SoundDeviceError when the program fails or delivers no sound, or nobody speaks for NO_SPEECH_S.
     """
     end = SpeechEnd()
     pieces: list[bytes] = []
@@ -70,8 +70,8 @@ def record(name: str, limit_s: float, say: Callable[[str], None]) -> Audio:
             heard_s = sum(map(len, pieces)) / 2 / RECORDED_RATE_HZ
             if end.is_over or heard_s >= limit_s:
                 break
-            if heard_s >= NOTHING_SAID_S and end.speech_s < LEAST_SPEECH_S:
-                raise SoundDeviceError(f"nothing was said for {NOTHING_SAID_S:g} s: is the microphone muted?")
+            if heard_s >= NO_SPEECH_S and end.speech_s < LEAST_SPEECH_S:
+                raise SoundDeviceError(f"nothing was said for {NO_SPEECH_S:g} s: is the microphone muted?")
     samples = np.frombuffer(b"".join(pieces), "<i2").astype(np.float32) / np.float32(32768)
     if not len(samples):
         raise SoundDeviceError(f"{name} recorded nothing")

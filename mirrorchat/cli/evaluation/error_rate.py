@@ -39,12 +39,12 @@ def tokens(text: str, language: Language) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Edits:
-    """The numbers of edits that turn a reference of `said` tokens into a hypothesis."""
+    """The numbers of edits that turn a reference into a hypothesis, and of the tokens of the reference."""
 
     substituted: int = 0
     deleted: int = 0
     inserted: int = 0
-    said: int = 0
+    reference: int = 0
 
     @property
     def errors(self) -> int:
@@ -53,14 +53,14 @@ class Edits:
     @property
     def rate(self) -> float | None:
         """Return the errors per token of the reference, or None for an empty reference."""
-        return self.errors / self.said if self.said else None
+        return self.errors / self.reference if self.reference else None
 
     def __add__(self, other: "Edits") -> "Edits":
         return Edits(
             self.substituted + other.substituted,
             self.deleted + other.deleted,
             self.inserted + other.inserted,
-            self.said + other.said,
+            self.reference + other.reference,
         )
 
 
@@ -81,7 +81,7 @@ def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
         else:
             counts["inserted"] += 1
             column -= 1
-    return Edits(**counts, said=len(reference))
+    return Edits(**counts, reference=len(reference))
 
 
 def _costs(reference: Sequence[str], hypothesis: Sequence[str]) -> npt.NDArray[np.int32]:
@@ -107,8 +107,10 @@ def interval(parts: Sequence[Edits]) -> tuple[float, float] | None:
     """
     if len(parts) < FEWEST_RESAMPLED:
         return None
-    errors, said = (np.array(values) for values in zip(*((part.errors, part.said) for part in parts), strict=True))
+    errors, lengths = (
+        np.array(values) for values in zip(*((part.errors, part.reference) for part in parts), strict=True)
+    )
     resampled = np.random.default_rng(0).integers(len(parts), size=(RESAMPLES, len(parts)))
-    rates = errors[resampled].sum(axis=1) / np.maximum(1, said[resampled].sum(axis=1))
+    rates = errors[resampled].sum(axis=1) / np.maximum(1, lengths[resampled].sum(axis=1))
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)

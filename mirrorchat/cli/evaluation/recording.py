@@ -21,9 +21,9 @@ from mirrorchat.errors import MirrorChatError, ModelNotInstalled, SynthesisFaile
 
 @dataclass(frozen=True)
 class Heard:
-    """The transcript `text` of a recording with the reference `said`. `failure` is the error, or empty."""
+    """The transcript `text` of a recording, with its `reference`. `failure` is the error, or empty."""
 
-    said: str
+    reference: str
     text: str
     edits: Edits
     elapsed_s: float
@@ -106,10 +106,10 @@ class Evaluation:
             similarity=similarity.compare(spoken.audio, clip) if similarity else None,
         )
 
-    def _hear(self, audio: Audio, language: Language, said: str) -> Heard | None:
+    def _hear(self, audio: Audio, language: Language, reference: str) -> Heard | None:
         if language in self.unheard:
             return None
-        reference = tokens(said, language)
+        expected = tokens(reference, language)
         begun = time.perf_counter()
         try:
             text = self._recognize(audio, language)
@@ -117,9 +117,9 @@ class Evaluation:
             self.unheard[language] = self.engines.recognizers[language].info.reason
             return None
         except MirrorChatError as error:
-            return Heard(said, "", edits(reference, ()), time.perf_counter() - begun, str(error))
+            return Heard(reference, "", edits(expected, ()), time.perf_counter() - begun, str(error))
         elapsed_s = time.perf_counter() - begun
-        return Heard(said, text, edits(reference, tokens(text, language)), elapsed_s)
+        return Heard(reference, text, edits(expected, tokens(text, language)), elapsed_s)
 
     def _recognize(self, audio: Audio, language: Language) -> str:
         recognizer = self.engines.recognizers[language]

@@ -60,7 +60,7 @@ def _rate(name: str, errors: _Column | None) -> str:
 def _edits(errors: _Column | None) -> str:
     if errors is None:
         return ""
-    return f"{errors['substituted']}, {errors['deleted']}, {errors['inserted']} of {errors['said']}"
+    return f"{errors['substituted']}, {errors['deleted']}, {errors['inserted']} of {errors['reference']}"
 
 
 def _number(values: _Column | None, name: str, *, digits: int = 2) -> str:
