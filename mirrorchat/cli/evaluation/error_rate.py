@@ -107,9 +107,8 @@ def interval(parts: Sequence[Edits]) -> tuple[float, float] | None:
     """
     if len(parts) < FEWEST_RESAMPLED:
         return None
-    errors, lengths = (
-        np.array(values) for values in zip(*((part.errors, part.reference) for part in parts), strict=True)
-    )
+    errors = np.array([part.errors for part in parts])
+    lengths = np.array([part.reference for part in parts])
     resampled = np.random.default_rng(0).integers(len(parts), size=(RESAMPLES, len(parts)))
     rates = errors[resampled].sum(axis=1) / np.maximum(1, lengths[resampled].sum(axis=1))
     low, high = np.percentile(rates, [2.5, 97.5])
