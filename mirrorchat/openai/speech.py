@@ -20,6 +20,7 @@ from mirrorchat.server.streams import StreamedTurn, audio_stream, first_audio
 from mirrorchat.text.sentences.speech_length import count_han
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.events import Event, SpokenAudio
+from mirrorchat.turn.reader import AnswerReader
 
 FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 INPUT_LIMIT_CHARS = 4_096
@@ -55,7 +56,11 @@ def create() -> Response:
     with admitted(turns=max(1.0, _letters(requested.text) / LETTERS_PER_TURN)) as slot:
         turn = spoken_turn(lambda failed, context: iter((requested.text,)), voice, requested.language, slot)
         with turn.freed_on_error():
-            return _event_response(turn, requested) if requested.events else _audio_response(turn, requested)
+            response, reader = (
+                _event_stream(turn, requested) if requested.events else audio_stream(turn, requested.encoder)
+            )
+            response.headers["X-MirrorChat-Voice"] = voice_label(reader.voice)
+            return response
 
 
 def _requested(body: Mapping[str, Any]) -> RequestedSpeech:
@@ -80,14 +85,8 @@ def _letters(text: str) -> int:
     return len(text) + (LETTERS_PER_HAN - 1) * count_han(text)
 
 
-def _audio_response(turn: StreamedTurn[Event], requested: RequestedSpeech) -> Response:
-    response, reader = audio_stream(turn, requested.encoder)
-    response.headers["X-MirrorChat-Voice"] = voice_label(reader.voice)
-    return response
-
-
-def _event_response(turn: StreamedTurn[Event], requested: RequestedSpeech) -> Response:
-    """Return the speech as events. An error before the first audio has an HTTP status, as for a stream of audio."""
+def _event_stream(turn: StreamedTurn[Event], requested: RequestedSpeech) -> tuple[Response, AnswerReader]:
+    """Return the speech as events, and their reader. An error before the first audio is raised."""
     reader, first = first_audio(turn)
     encoder = requested.encoder(first.sample_rate)
 
@@ -102,9 +101,7 @@ def _event_response(turn: StreamedTurn[Event], requested: RequestedSpeech) -> Re
         yield from _delta(encoder.finish())
         yield sse({"type": "speech.audio.done", "usage": _usage(requested.text)})
 
-    response = event_response(turn, iter(reader), write, end, begin=begin, close=encoder.close)
-    response.headers["X-MirrorChat-Voice"] = voice_label(reader.voice)
-    return response
+    return event_response(turn, iter(reader), write, end, begin=begin, close=encoder.close), reader
 
 
 def _delta(data: bytes) -> Iterator[bytes]:

@@ -233,11 +233,6 @@ class Admission:
         with self._lock:
             self._serve()
 
-    def spoke(self, audio_s: float, wall_s: float, speaking: float) -> None:
-        """Report `audio_s` seconds of speech that took `wall_s` seconds while `speaking` callers got speech."""
-        self.playback.spoke(audio_s, wall_s, speaking)
-        self.serve()
-
     @property
     def running(self) -> int:
         """Return the number of slots in use."""

@@ -34,7 +34,13 @@ def deadline(clock: FakeClock, seconds: float = LONG) -> Context:
     return Context(clock.now + seconds)
 
 
-def test_places_are_bounded_and_come_back() -> None:
+def report_speech(admission: Admission, audio_s: float, wall_s: float, speaking: float) -> None:
+    """Report a sentence as a turn does: playback learns from it, and the queue gets the slots that it allows."""
+    admission.playback.spoke(audio_s, wall_s, speaking)
+    admission.serve()
+
+
+def test_slots_are_bounded_and_become_free() -> None:
     admission = Admission(2)
     with admission.acquire(Context.after(1)), admission.acquire(Context.after(1)):
         assert admission.running == 2
@@ -45,7 +51,7 @@ def test_places_are_bounded_and_come_back() -> None:
     admission.acquire(Context.after(1)).release()
 
 
-def test_a_place_is_held_until_its_last_holder_lets_go() -> None:
+def test_a_slot_is_held_until_its_last_holder_releases_it() -> None:
     admission = Admission(1)
     with admission.acquire(Context.after(1)) as slot:
         slot.hold()
@@ -54,14 +60,14 @@ def test_a_place_is_held_until_its_last_holder_lets_go() -> None:
     assert (admission.running, admission.stats().orphans) == (0, 0)
 
 
-def test_an_abandoned_place_is_free_at_once_and_what_is_left_over_is_bounded() -> None:
+def test_a_slot_released_early_is_free_at_once_and_orphans_are_bounded() -> None:
     admission = Admission(1)
     slots = []
     for _ in range(MAX_ORPHANS):
         with admission.acquire(Context.after(1)) as slot:
             slot.hold()
             slot.release_early()
-            slot.release_early()  # again: harmless
+            slot.release_early()  # a second call does nothing
             assert admission.running == 0
         slots.append(slot)
     assert admission.stats().orphans == MAX_ORPHANS
@@ -76,7 +82,7 @@ def test_an_abandoned_place_is_free_at_once_and_what_is_left_over_is_bounded() -
     assert (admission.running, admission.stats().orphans) == (0, 0)
 
 
-def test_an_abandoned_place_that_nobody_holds_leaves_nothing_over() -> None:
+def test_a_slot_released_early_without_holders_leaves_no_orphan() -> None:
     admission = Admission(1)
     with admission.acquire(Context.after(1)) as slot:
         slot.release_early()
@@ -84,14 +90,14 @@ def test_an_abandoned_place_that_nobody_holds_leaves_nothing_over() -> None:
     assert (admission.running, admission.stats().orphans) == (0, 0)
 
 
-def test_a_place_is_freed_by_an_error() -> None:
+def test_an_error_frees_the_slot() -> None:
     admission = Admission(1)
     with pytest.raises(RuntimeError), admission.acquire(Context.after(1)):
         raise RuntimeError
     assert admission.running == 0
 
 
-def test_who_waits_enters_first_come_first_served() -> None:
+def test_the_queue_is_first_come_first_served() -> None:
     clock = FakeClock()
     admission = Admission(1, 3, clock=clock)
     running = admission.apply(deadline(clock)).slot
@@ -108,7 +114,7 @@ def test_who_waits_enters_first_come_first_served() -> None:
     assert admission.stats().refusals[Refusal.QUEUE_FULL] == 1
 
 
-def test_who_could_not_be_answered_by_the_deadline_is_refused_at_once() -> None:
+def test_a_request_that_cannot_finish_by_its_deadline_is_rejected_at_once() -> None:
     clock = FakeClock()
     admission = Admission(2, 8, clock=clock)
     for _ in range(2):
@@ -137,30 +143,30 @@ def test_the_prediction_follows_the_turns() -> None:
     assert caught.value.retry_after_s == 1
 
 
-def test_playback_bounds_the_places_and_more_come_when_it_is_known_to_be_fast() -> None:
+def test_playback_bounds_the_slots_and_a_fast_engine_raises_the_bound() -> None:
     clock = FakeClock()
     admission = Admission(4, 4, clock=clock)
-    admission.spoke(1.0, 1.0, 1)  # just real time: no room for a second one
+    report_speech(admission, 1.0, 1.0, 1)  # just real time: no room for a second one
     first = admission.apply(deadline(clock))
     second = admission.apply(deadline(clock))
     assert first.slot and not second.slot
     assert admission.stats().slots == 1
     for _ in range(20):
-        admission.spoke(3.0, 1.0, 1)
+        report_speech(admission, 3.0, 1.0, 1)
     assert second.slot, "speech got faster"
     assert admission.stats().slots == 2
 
 
-def test_a_caller_whom_playback_keeps_out_is_refused_when_that_takes_too_long() -> None:
+def test_a_caller_who_waits_for_playback_for_too_long_is_rejected() -> None:
     clock = FakeClock()
     admission = Admission(4, 4, clock=clock)
-    admission.spoke(1.0, 2.0, 1)
+    report_speech(admission, 1.0, 2.0, 1)
     assert admission.apply(deadline(clock)).slot
     with pytest.raises(ServerBusy):  # a whole turn, not a quarter of one: there is one slot in truth
         admission.apply(deadline(clock, TYPICAL_TURN_S * 0.9))
 
 
-def test_the_queue_goes_round_the_owners() -> None:
+def test_the_queue_goes_round_the_tenants() -> None:
     clock = FakeClock()
     admission = Admission(1, 10, clock=clock)
     slot = admission.apply(deadline(clock), "nobody").slot
@@ -174,7 +180,7 @@ def test_the_queue_goes_round_the_owners() -> None:
     assert order == ["a1", "b1", "c1", "a2", "b2", "a3", None]
 
 
-def test_an_owner_that_holds_its_share_is_passed_over() -> None:
+def test_a_tenant_that_holds_its_share_is_passed_over() -> None:
     clock = FakeClock()
     admission = Admission(4, 10, clock=clock)
     held = [admission.apply(deadline(clock), "greedy").slot for _ in range(4)]
@@ -189,7 +195,7 @@ def test_an_owner_that_holds_its_share_is_passed_over() -> None:
     assert [bool(ticket.slot) for ticket in more] == [True, False, False]
 
 
-def test_a_full_queue_makes_way_for_another_owner() -> None:
+def test_a_full_queue_loses_a_ticket_to_another_tenant() -> None:
     clock = FakeClock()
     admission = Admission(1, 3, clock=clock)
     admission.apply(deadline(clock), "greedy")
@@ -273,7 +279,7 @@ def test_stopping_admission_ends_waits_and_not_turns() -> None:
     assert admission.stats().refusals[Refusal.SHUTTING_DOWN] == 2
 
 
-def test_ending_all_tells_every_turn_why_and_admits_nobody() -> None:
+def test_ending_all_cancels_every_turn_with_the_reason_and_admits_none() -> None:
     admission = Admission(2)
     first, second = admission.acquire(Context.after(1)), admission.acquire(Context.after(1))
     reason = ShuttingDown("bye")
@@ -287,7 +293,7 @@ def test_ending_all_tells_every_turn_why_and_admits_nobody() -> None:
         admission.acquire(Context.after(1))
 
 
-def test_a_place_that_came_while_its_caller_left_is_given_back() -> None:
+def test_a_slot_granted_while_its_caller_left_is_released() -> None:
     clock = FakeClock()
     admission = Admission(1, 2, clock=clock)
     first = admission.apply(deadline(clock)).slot
@@ -300,7 +306,7 @@ def test_a_place_that_came_while_its_caller_left_is_given_back() -> None:
 
 
 @pytest.mark.parametrize("max_waiting", [0, 4])
-def test_many_threads_never_pass_the_bound(max_waiting: int) -> None:
+def test_many_threads_never_exceed_the_bound(max_waiting: int) -> None:
     admission = Admission(3, max_waiting)
     seen: list[int] = []
     refused: list[MirrorChatError] = []
@@ -328,7 +334,7 @@ def test_many_threads_never_pass_the_bound(max_waiting: int) -> None:
     assert (admission.running, admission.stats().waiting, admission.stats().orphans) == (0, 0, 0)
 
 
-def test_a_turn_whose_place_is_free_already_is_ended_too() -> None:
+def test_a_turn_whose_slot_is_free_already_is_cancelled_too() -> None:
     admission = Admission(1)
     slot = admission.acquire(Context.after(5))
     slot.release()
@@ -400,7 +406,7 @@ class CallersComeAndGo(RuleBasedStateMachine):
 
     @rule(rate=st.floats(0.1, 10.0), speaking=st.integers(1, MAX_TURNS))
     def speech_is_made(self, rate: float, speaking: int) -> None:
-        self.admission.spoke(rate, 1.0, speaking)
+        report_speech(self.admission, rate, 1.0, speaking)
         self.settle()
 
     @rule()
@@ -442,7 +448,7 @@ class CallersComeAndGo(RuleBasedStateMachine):
         assert stats.orphans == len(self.left_over)
 
     @invariant()
-    def nobody_waits_beside_a_free_place(self) -> None:
+    def nobody_waits_beside_a_free_slot(self) -> None:
         assert not (self.waiting and self.has_room())
         assert not (self.waiting and self.closed)
 
@@ -456,14 +462,14 @@ TestAdmission = CallersComeAndGo.TestCase
 TestAdmission.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
+def test_each_other_caller_needs_a_prebuffer_until_speech_is_fast() -> None:
     admission = Admission(4)
     slots = [admission.acquire(Context.after(60)) for _ in range(3)]
-    admission.spoke(2.0 * SLOW_RATE, 1.0, speaking=1.0)  # alone it is fast enough
+    report_speech(admission, 2.0 * SLOW_RATE, 1.0, speaking=1.0)  # alone it is fast enough
     assert slots[0].prebuffer_s == pytest.approx(2 * PREBUFFER_PER_CALLER_S)
     slots[2].release()
     assert slots[0].prebuffer_s == pytest.approx(PREBUFFER_PER_CALLER_S)
-    admission.spoke(5.0 * UNBUFFERED_RATE, 5.0, speaking=2.0)
+    report_speech(admission, 5.0 * UNBUFFERED_RATE, 5.0, speaking=2.0)
     assert slots[0].prebuffer_s == 0.0
     slots[1].release()
     assert slots[0].prebuffer_s == 0.0
@@ -471,9 +477,9 @@ def test_a_lead_is_wanted_for_each_other_caller_until_speech_is_fast() -> None:
 
 
 @pytest.mark.parametrize(("rate", "prebuffer_s"), [(0.99 * SLOW_RATE, SLOW_PREBUFFER_S), (SLOW_RATE, 0.0)])
-def test_one_caller_alone_is_given_a_lead_where_speech_is_slow(rate: float, prebuffer_s: float) -> None:
+def test_a_single_caller_gets_a_prebuffer_if_speech_is_slow(rate: float, prebuffer_s: float) -> None:
     admission = Admission(4)
     slot = admission.acquire(Context.after(60))
     assert slot.prebuffer_s == SLOW_PREBUFFER_S  # nothing is known
-    admission.spoke(rate, 1.0, speaking=1.0)
+    report_speech(admission, rate, 1.0, speaking=1.0)
     assert slot.prebuffer_s == prebuffer_s

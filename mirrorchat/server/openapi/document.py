@@ -29,6 +29,7 @@ from mirrorchat.settings import Settings
 EVENTS = ("transcript", "voice", "text", "audio", "sentence_failed", "timings", "done", "error")
 EVENT = record(event=one_of(EVENTS), data={**TEXT, "contentMediaType": JSON})
 LANGUAGE = one_of(("chinese", "zh", "zh-cn", "english", "en"), "any case")
+ENGINE = record(name=TEXT, model=TEXT, device=TEXT, reason=TEXT)
 AUDIO_TYPES = ("audio/wav", "audio/ogg; codecs=opus", "audio/mpeg", "audio/pcm")
 
 
@@ -55,7 +56,7 @@ def document(settings: Settings, more_paths: Schema) -> Schema:
         },
         "paths": {**_turn_paths(settings), **more_paths, **_state_paths()},
         "components": {
-            "schemas": {"Error": _error_schema(), "Answer": _answer_schema(), "Engine": _engine_schema()},
+            "schemas": {"Error": _error_schema(), "Answer": _answer_schema(), "Engine": ENGINE},
             "responses": {f"Error{status}": _error_response(status) for status in STATUSES},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
@@ -92,10 +93,6 @@ def _answer_schema() -> Schema:
             second_speaker={"type": ["boolean", "null"]},
         ),
     )
-
-
-def _engine_schema() -> Schema:
-    return record(name=TEXT, model=TEXT, device=TEXT, reason=TEXT)
 
 
 def _question_schema(settings: Settings) -> Schema:
