@@ -65,7 +65,7 @@ def create() -> Response:
 
 def translate() -> Response:
     """Reject `POST /v1/audio/translations`: the server translates no speech."""
-    raise UnsupportedField("the server makes no translations: transcribe, then ask the chat to translate", param="model")
+    raise UnsupportedField("the server makes no translations: transcribe, then ask the chat", param="model")
 
 
 @dataclass(frozen=True)
