@@ -8,8 +8,6 @@ for the chat. No engine here recognizes Chinese.
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.voice_tint import (
     DIFFERENT_TO,
+    PROFILE_SIZE,
     SAME_FROM,
     Profile,
     TintVoice,
@@ -65,6 +64,8 @@ _PEAK_LIMIT = 0.95
 _LEVEL_FRAME_S = 0.02
 
 # The synthetic speaker's voice is measured on these texts, which hold all vowels and most consonants of a language.
+# Measuring takes 4 s of a core, and gives the same every time: a file holds what it gave.
+SOURCE_PROFILES = Path(__file__).with_name("espeak_profiles.bin")
 _CALIBRATION = {
     Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while five children played with yellow balls. "
     "Their teacher usually enjoys good books about food, sugar and the weather.",
@@ -176,9 +177,7 @@ class EmbeddedSynthesizer(_InWorkers):
         model, reason = "eSpeak NG klatt4", ""
         try:
             self._tint = VoiceTint()
-            with ThreadPoolExecutor(len(Language)) as pool:  # WORLD releases the GIL: two cores halve the time
-                profiles = pool.map(partial(self._measure_source, self._tint), Language)
-                self._sources = dict(zip(Language, profiles, strict=True))
+            self._sources = read_source_profiles()
             model += " with WORLD voice tint"
         except ImportError:
             reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
@@ -248,12 +247,22 @@ class EmbeddedSynthesizer(_InWorkers):
             context.check()
             yield _at_level(speech.resample(self.sample_rate))
 
-    def _measure_source(self, tint: VoiceTint, language: Language) -> Profile:
+    def measure_source(self, language: Language) -> Profile:
+        """Return the profile of eSpeak NG's own voice in `language`, measured anew, which takes seconds.
+
+        Raises ConfigurationError when pyworld is not installed, or when the speech is not voiced.
+        """
         speech = self._espeak.speak(_CALIBRATION[language], language, context=Context()).audio
-        profile = tint.profile(speech, clean=True)
+        profile = self._tint.profile(speech, clean=True) if self._tint else None
         if profile is None:
-            raise ConfigurationError("eSpeak NG's speech cannot be measured: it is not voiced")
+            raise ConfigurationError("eSpeak NG's speech cannot be measured: it is not voiced, or pyworld is missing")
         return profile
+
+
+def read_source_profiles() -> dict[Language, Profile]:
+    """Return the profile of eSpeak NG's own voice in each language, as scripts/make_espeak_profiles.py measured it."""
+    data, size = SOURCE_PROFILES.read_bytes(), 8 * PROFILE_SIZE
+    return {language: Profile.from_bytes(data[at * size : (at + 1) * size]) for at, language in enumerate(Language)}
 
 
 class ParrotChat:

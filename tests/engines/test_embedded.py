@@ -23,6 +23,7 @@ from mirrorchat.embedded.engines import (
     EmbeddedSynthesizer,
     MissingRecognizer,
     ParrotChat,
+    read_source_profiles,
     sentence_case,
 )
 from mirrorchat.embedded.voice_tint import TintVoice
@@ -58,6 +59,16 @@ def synthesizer() -> Iterator[EmbeddedSynthesizer]:
     engine = EmbeddedSynthesizer()
     yield engine
     engine.close()
+
+
+@pytest.mark.parametrize("language", list(Language))
+def test_the_stored_profiles_are_what_is_measured(synthesizer: EmbeddedSynthesizer, language: Language) -> None:
+    """scripts/make_espeak_profiles.py makes them anew; other CPUs round otherwise."""
+    stored, measured = (
+        np.frombuffer(profile.to_bytes(), "<f8")
+        for profile in (read_source_profiles()[language], synthesizer.measure_source(language))
+    )
+    np.testing.assert_allclose(stored, measured, rtol=1e-3, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
