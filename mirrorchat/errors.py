@@ -347,10 +347,10 @@ class CommandError(MirrorChatError):
 class ServerFailed(CommandError):
     """The server that a command was sent to cannot be reached, refuses, or does not answer as MirrorChat does.
 
-    `said` is the code that it refuses with, "" when there is none.
+    `refusal_code` is the code that it refuses with, "" when there is none.
     """
 
-    said = ""
+    refusal_code = ""
 
 
 class SoundDeviceError(CommandError):

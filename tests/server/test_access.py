@@ -65,7 +65,7 @@ def test_a_key_has_so_many_requests_a_minute_and_is_told(server: RunningServer) 
     assert health.status_code == 200 and "x-ratelimit-limit-requests" not in health.headers
 
 
-def test_who_tries_keys_is_stopped_alone(server: RunningServer) -> None:
+def test_an_address_that_tries_keys_is_stopped_alone(server: RunningServer) -> None:
     guesses = [page(server, f"guess-{number}-0123456789", "192.0.2.66") for number in range(FAILED_KEYS_PER_MINUTE + 9)]
     assert {each.status_code for each in guesses[:FAILED_KEYS_PER_MINUTE]} == {401}
     check_error(guesses[-1], 429, "too_many_failed_keys")

@@ -261,7 +261,7 @@ def test_one_caller_too_many_is_told_when_to_come_back(tmp_path: Path) -> None:
         assert freed.status_code == 200
 
 
-def test_callers_wait_their_turn_and_who_hangs_up_meanwhile_leaves_the_queue(tmp_path: Path) -> None:
+def test_callers_queue_and_a_hang_up_leaves_the_queue(tmp_path: Path) -> None:
     with (
         ChatServer(hang_before_headers) as chat,
         RunningServer(tmp_path, max_turns=1, max_waiting=2, chatgpt_apis=[chat.api()]) as server,
@@ -295,7 +295,7 @@ def test_a_turn_past_its_deadline_ends_with_504(tmp_path: Path) -> None:
         check_error(freed, 504, "deadline_exceeded")
 
 
-def test_a_caller_who_hangs_up_frees_the_place_and_the_chat(tmp_path: Path) -> None:
+def test_a_caller_who_hangs_up_frees_the_slot_and_the_chat(tmp_path: Path) -> None:
     with (
         ChatServer(hang_before_headers) as chat,
         RunningServer(tmp_path, max_turns=1, chatgpt_apis=[chat.api()]) as server,

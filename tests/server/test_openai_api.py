@@ -94,7 +94,7 @@ def test_a_long_recording_is_streamed_piece_by_piece(client: OpenAI) -> None:
     assert events[-1].type == "transcript.text.done" and events[-1].text == "".join(deltas)
 
 
-def test_where_nobody_speaks_nothing_is_heard(client: OpenAI) -> None:
+def test_a_recording_without_speech_has_no_words(client: OpenAI) -> None:
     noise = ("noise.wav", noise_wav(1.0))
     assert client.audio.transcriptions.create(model="whisper-1", file=noise).text == ""
     assert client.audio.transcriptions.create(model="whisper-1", file=noise, response_format="srt") == ""

@@ -173,7 +173,7 @@ def test_an_apis_own_model_can_be_named(scene: Scene, client: OpenAI) -> None:
         ask(client, model="tts-1")
 
 
-def test_who_hangs_up_ends_the_chat(scene: Scene, client: OpenAI) -> None:
+def test_a_hang_up_ends_the_chat(scene: Scene, client: OpenAI) -> None:
     scene.chats[0].behaviour = hang_before_headers
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=3).chat.completions.create(model="mirrorchat", messages=ASK)

@@ -137,7 +137,7 @@ def test_unknown_fields_and_nulls_are_ignored(openai_scene: Scene) -> None:
     assert openai_scene.send("POST", "/audio/speech", json=body).status_code == 200
 
 
-def test_who_hangs_up_ends_the_speech(openai_scene: Scene) -> None:
+def test_a_hang_up_ends_the_speech(openai_scene: Scene) -> None:
     openai_scene.wait_until_idle()
 
     body = json.dumps({"input": " ".join([TEXT] * 40), "voice": "default", "response_format": "wav"}).encode()

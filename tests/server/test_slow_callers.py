@@ -80,7 +80,7 @@ def test_a_second_request_has_the_same_time(server: RunningServer) -> None:
         assert all_of(caller).startswith(b"HTTP/1.1 408 ")
 
 
-def test_who_does_not_close_keeps_nobody_waiting(server: RunningServer) -> None:
+def test_a_caller_who_does_not_close_blocks_no_other(server: RunningServer) -> None:
     with ExitStack() as stack:
         for _ in range(CALLERS // 2):
             caller = stack.enter_context(connected(server))

@@ -85,7 +85,7 @@ STAGES: dict[str, tuple[Behaviour, bytes]] = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_hang_up_frees_the_place_and_the_chat(server: RunningServer, chat: ChatServer, stage: str) -> None:
+def test_a_hang_up_frees_the_slot_and_the_chat(server: RunningServer, chat: ChatServer, stage: str) -> None:
     chat.behaviour, mark = STAGES[stage]
     gone = Gone(server)
     with post_raw(server.port, say_wav("yes"), language="en", text="Hi", stream="1", response_format="sse") as client:
@@ -106,7 +106,7 @@ def test_a_hang_up_in_recognition_asks_no_chat(server: RunningServer, chat: Chat
 
 
 @pytest.mark.parametrize("heard", [False, True])
-def test_a_hang_up_in_audio_frees_the_place_and_the_chat(server: RunningServer, chat: ChatServer, heard: bool) -> None:
+def test_a_hang_up_in_audio_frees_the_slot_and_the_chat(server: RunningServer, chat: ChatServer, heard: bool) -> None:
     chat.behaviour = hang_after(FIRST + "And" if heard else "The first words")
     gone = Gone(server, GONE if heard else "status=499 ")
     with post_raw(server.port, say_wav("yes"), language="en", text="Hi", stream="1") as client:
@@ -140,7 +140,7 @@ def test_hang_ups_leave_no_thread(server: RunningServer, chat: ChatServer) -> No
     assert_free(server, chat)
 
 
-def test_whoever_does_not_read_holds_no_place_and_is_sent_away(chat: ChatServer, tmp_path: Path) -> None:
+def test_a_caller_who_does_not_read_holds_no_slot_and_is_disconnected(chat: ChatServer, tmp_path: Path) -> None:
     change = "import mirrorchat.server.socket_watch\n\nmirrorchat.server.socket_watch.SEND_DEADLINE_S = 6.0\nbind = "
     conf = changed_conf(tmp_path, "bind = ", change)
     with RunningServer(tmp_path, max_turns=1, gunicorn_conf=conf, chatgpt_apis=[chat.api()]) as server:
@@ -168,7 +168,7 @@ def read_until_end(client: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("form", ["sse", "wav"])
-def test_a_response_that_is_never_iterated_over_frees_its_place(tmp_path: Path, form: str) -> None:
+def test_a_response_that_is_never_iterated_over_frees_its_slot(tmp_path: Path, form: str) -> None:
     app = create_app(Settings(models_dir=tmp_path, max_turns=1))
     runtime = app.extensions["mirrorchat"]
     try:

@@ -149,7 +149,7 @@ def _refusal(response: requests.Response) -> ServerFailed:
     retry = response.headers.get("Retry-After", "")
     wait = f" (try again after {int(retry)} s)" if retry.isascii() and retry.isdigit() and len(retry) < 7 else ""
     refusal = ServerFailed(f"{failed.message}{hint}{wait}")
-    refusal.said = failed.said
+    refusal.refusal_code = failed.refusal_code
     return refusal
 
 
@@ -158,7 +158,7 @@ def error_in(error: Mapping[str, Any]) -> ServerFailed:
     message = printable(str(error["message"]))[:_MESSAGE_LIMIT_CHARS]
     code = printable(str(error.get("code")))[:64]
     failed = ServerFailed(f"the server says: {message} ({code})")
-    failed.said = code
+    failed.refusal_code = code
     return failed
 
 

@@ -36,7 +36,7 @@ def recognize_on_server(client: ServerClient, recording: bytes, language: Langua
     try:
         found = _transcription(client, recording, language, {"timestamp_granularities[]": "word"} if timed else {})
     except ServerFailed as error:
-        if not timed or error.said != "unsupported_parameter":
+        if not timed or error.refusal_code != "unsupported_parameter":
             raise
         found = _transcription(client, recording, language, {})
     try:
