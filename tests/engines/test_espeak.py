@@ -207,7 +207,7 @@ def test_a_hang_ends_at_the_limit_of_the_request() -> None:
         workers.close()
 
 
-def test_cancel_frees_the_speaker_and_the_one_who_waits_for_it(espeak: Espeak) -> None:
+def test_a_cancellation_ends_a_call_and_the_wait_for_a_worker(espeak: Espeak) -> None:
     espeak.warm_up()
     os.kill(espeak.pids()[0], signal.SIGSTOP)
     contexts = [Context(), Context()]

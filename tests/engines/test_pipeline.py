@@ -213,7 +213,7 @@ def test_an_answer_without_words_is_an_error(engines: tuple[EmbeddedRecognizer, 
 
 
 @pytest.mark.parametrize("end", ["close", "deadline", "hang-up", "shutdown"])
-def test_what_ends_a_turn_ends_its_chat_and_frees_its_place(
+def test_the_end_of_a_turn_ends_its_chat_and_frees_its_slot(
     engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], end: str
 ) -> None:
     with ChatServer(hang_after("Here comes the first sentence. And ")) as chat:
@@ -308,7 +308,7 @@ def test_a_slow_listener_hears_what_was_spoken_in_time(
     assert isinstance(last, Done)
 
 
-def test_a_hang_up_frees_the_place_and_the_chat_within_100_ms(
+def test_a_hang_up_frees_the_slot_and_the_chat_within_100_ms(
     engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
 ) -> None:
     slots, chats = [], []
@@ -335,7 +335,7 @@ def test_a_hang_up_frees_the_place_and_the_chat_within_100_ms(
     assert sorted(slots)[2] < 0.1 and sorted(chats)[2] < 0.1
 
 
-def test_a_native_call_that_goes_on_does_not_hold_the_place(
+def test_a_native_call_that_goes_on_does_not_hold_the_slot(
     engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computing, go_on = threading.Event(), threading.Event()

@@ -27,7 +27,7 @@ def waits() -> list[Callable[[Context], Any]]:
 
 
 @pytest.mark.parametrize("wait", waits())
-def test_a_cancellation_wakes_who_waits(wait: Callable[[Context], Any]) -> None:
+def test_a_cancellation_wakes_the_waiting_thread(wait: Callable[[Context], Any]) -> None:
     context = Context.after(LONG_S)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait, context)
@@ -99,7 +99,7 @@ def test_what_is_there_is_returned_after_the_deadline_and_not_after_the_cancella
         late.wait(numbers)
 
 
-def test_each_item_of_a_queue_goes_to_one_who_waits() -> None:
+def test_each_item_of_a_queue_goes_to_one_waiting_thread() -> None:
     context, numbers = Context.after(LONG_S), queue.Queue[int]()
     with ThreadPoolExecutor(8) as pool:
         taken = [pool.submit(context.wait, numbers) for _ in range(200)]

@@ -80,7 +80,7 @@ def test_what_says_nothing_is_not_counted(audio_s: float, wall_s: float) -> None
 
 
 @given(fixed=st.floats(0.0, 2.0), each=st.floats(0.001, 1.0), most=st.integers(1, 12))
-def test_on_a_linear_engine_nobody_known_to_starve_is_admitted(fixed: float, each: float, most: int) -> None:
+def test_on_a_linear_engine_no_caller_is_admitted_to_an_underrun(fixed: float, each: float, most: int) -> None:
     """A step of the engine costs `fixed + each * n`: what was measured is decided rightly."""
     playback = Playback()
     for callers in range(1, most + 1):
@@ -192,13 +192,13 @@ class Answer:
         self.start = Prebuffer[str](self.heard.append, lambda: self.lead_s, clock=self.clock)
 
 
-def test_without_a_lead_nothing_is_held() -> None:
+def test_without_a_prebuffer_nothing_is_held() -> None:
     answer = Answer(0.0)
     answer.start.add("a", 0.2)
     assert answer.heard == ["a"]
 
 
-def test_the_first_pieces_wait_for_the_lead_and_later_ones_do_not() -> None:
+def test_the_first_pieces_wait_for_the_prebuffer_and_later_ones_do_not() -> None:
     answer = Answer(1.0)
     answer.start.add("a", 0.25)
     answer.start.add("b", 0.5)
@@ -208,7 +208,7 @@ def test_the_first_pieces_wait_for_the_lead_and_later_ones_do_not() -> None:
     assert answer.heard == ["a", "b", "c", "d"]
 
 
-def test_the_first_waits_no_longer_than_the_lead_would_last() -> None:
+def test_the_first_waits_no_longer_than_the_prebuffer_lasts() -> None:
     answer = Answer(1.0)
     answer.start.check()
     answer.start.add("a", 0.3)
@@ -220,7 +220,7 @@ def test_the_first_waits_no_longer_than_the_lead_would_last() -> None:
     assert answer.heard == ["a"]
 
 
-def test_a_lead_that_is_needed_no_more_is_not_waited_for() -> None:
+def test_a_prebuffer_that_becomes_unnecessary_is_passed_on() -> None:
     answer = Answer(1.0)
     answer.start.add("a", 0.3)
     answer.lead_s = 0.3
@@ -255,7 +255,7 @@ def test_sentences_spoken_at_once_come_in_order_and_whole(data: st.DataObject) -
         assert heard == expected
 
 
-def test_a_lead_is_made_of_the_first_sentences_in_order() -> None:
+def test_the_prebuffer_holds_the_first_sentences_in_order() -> None:
     answer = Answer(1.0)
     out = ReorderBuffer(answer.start)
     out.add(1, "b", 0.8)

@@ -57,7 +57,7 @@ def test_a_full_bucket_is_granted_at_once_and_then_one_at_a_time() -> None:
     }  # fmt: skip
 
 
-def test_only_so_many_callers_are_remembered_and_those_who_come_back_are() -> None:
+def test_the_number_of_remembered_callers_is_bounded() -> None:
     clock = Clock()
     limiter = RateLimiter(1, 3, clock=clock)
     limiter.take("regular")

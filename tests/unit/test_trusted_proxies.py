@@ -48,7 +48,7 @@ def test_what_a_caller_writes_itself_changes_nothing(
 
 
 @given(addresses, st.text(max_size=200), st.text(max_size=40))
-def test_who_is_no_proxy_is_not_believed(address: Address, header: str, proto: str) -> None:
+def test_only_trusted_proxies_are_believed(address: Address, header: str, proto: str) -> None:
     assert caller(str(address), header, proto) == (str(address), "")
 
 
