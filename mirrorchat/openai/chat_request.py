@@ -113,9 +113,7 @@ def _speech(body: Mapping[str, Any], stream: bool) -> RequestedSpeech | None:
 
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    messages = body.get("messages")
-    if messages is None:
-        raise MissingField("the field messages is missing", param="messages")
+    messages = fields.required(body, "messages")
     if not isinstance(messages, list) or not 0 < len(messages) <= MESSAGES_LIMIT:
         raise InvalidField(f"messages must be a list of 1 to {MESSAGES_LIMIT} messages", param="messages")
     return [_message(number, message) for number, message in enumerate(messages)]

@@ -76,11 +76,17 @@ def refuse(fields: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
             raise UnsupportedField(f"{name} is not supported: {reason}", param=name)
 
 
-def text(fields: Mapping[str, Any], name: str, *, limit_chars: int) -> str:
-    """Return a required text that is not blank."""
+def required(fields: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a required field. Raises MissingField."""
     value = fields.get(name)
     if value is None:
         raise MissingField(f"the field {name} is missing", param=name)
+    return value
+
+
+def text(fields: Mapping[str, Any], name: str, *, limit_chars: int) -> str:
+    """Return a required text that is not blank."""
+    value = required(fields, name)
     if not isinstance(value, str) or not value.strip():
         raise InvalidField(f"{name} must be a text that is not empty", param=name)
     if len(value) > limit_chars:

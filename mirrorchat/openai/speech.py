@@ -10,7 +10,7 @@ from flask import Response, request
 from mirrorchat.audio.encoders import ENCODERS, Encoder
 from mirrorchat.audio.time_stretch import FASTEST, SLOWEST, StretchedEncoder
 from mirrorchat.engines import Language
-from mirrorchat.errors import InvalidField, MissingField
+from mirrorchat.errors import InvalidField
 from mirrorchat.openai import fields
 from mirrorchat.openai.models import SPEAKS, chosen
 from mirrorchat.openai.turn import admitted, event_response, spoken_turn, sse
@@ -50,9 +50,7 @@ def create() -> Response:
     """Speak the field `input` in the voice that the field `voice` names."""
     body = fields.json_body(request, limit_bytes=BODY_LIMIT_BYTES)
     requested = _requested(body)
-    if body.get("voice") is None:
-        raise MissingField("the field voice is missing", param="voice")
-    voice = named(body["voice"], "voice", requested.language)
+    voice = named(fields.required(body, "voice"), "voice", requested.language)
     with admitted(turns=max(1.0, _letters(requested.text) / LETTERS_PER_TURN)) as slot:
         turn = spoken_turn(lambda failed, context: iter((requested.text,)), voice, requested.language, slot)
         with turn.freed_on_error():

@@ -10,7 +10,7 @@ from flask import Response, g, jsonify, request
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Engines, Language, Voice, VoiceKind
-from mirrorchat.errors import InvalidField, MissingField, NotFound, NoVoice, UnsupportedField
+from mirrorchat.errors import InvalidField, NotFound, NoVoice, UnsupportedField
 from mirrorchat.openai import fields
 from mirrorchat.openai.turn import admitted, in_helper, uploaded
 from mirrorchat.server.form import decode_upload
@@ -31,9 +31,7 @@ def create() -> Response:
     data = uploaded(*SAMPLE_FIELDS)
     if request.form.get("type", "audio_sample") != "audio_sample":
         raise UnsupportedField("type may only be audio_sample: voices come from recordings", param="type")
-    if "name" not in request.form:
-        raise MissingField("the field name is missing", param="name")
-    name = checked_name(request.form["name"], (DEFAULT, *BUILT_IN))
+    name = checked_name(fields.required(request.form, "name"), (DEFAULT, *BUILT_IN))
     keep_sample = fields.flag(request.form, "keep_sample")
     store = runtime().voices
     store.check_room(g.owner, name)  # before the voice is computed

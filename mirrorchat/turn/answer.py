@@ -128,13 +128,7 @@ class SpokenAnswer:
             self._context.cancel(TURN_OVER)
 
     def _submit(self, work: Callable[[], None]) -> None:
-        self._helpers.submit(self._slot, partial(self._report, work))
-
-    def _report(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            self._events.end(error)
+        self._helpers.submit(self._slot, partial(self._events.run, work))
 
     def _read_text(self) -> None:
         splitter = SentenceSplitter(self._speech.language)

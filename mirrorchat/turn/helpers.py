@@ -8,6 +8,7 @@ import queue
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 from mirrorchat.concurrency.context import Context
@@ -43,6 +44,13 @@ class EventQueue(Generic[Item]):
         """End the iteration over the queue; it raises `error` if one is given."""
         with suppress(queue.Full):
             self._queue.put_nowait(error)
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Do the `work` of a helper, whose error ends the iteration."""
+        try:
+            work()
+        except Exception as error:
+            self.end(error)
 
     def __iter__(self) -> Iterator[Item | StillWorking]:
         """Yield the items as they arrive, and StillWorking after each KEEP_ALIVE_S without an item.
@@ -98,15 +106,12 @@ class Helpers:
         context = slot.context.child()
         events: EventQueue[Item] = EventQueue(slot.context)
 
-        def run() -> None:
-            try:
-                for item in make(context):
-                    events.put(item)
-                events.end()
-            except Exception as error:
-                events.end(error)
+        def work() -> None:
+            for item in make(context):
+                events.put(item)
+            events.end()
 
-        self.submit(slot, run)
+        self.submit(slot, partial(events.run, work))
         try:
             yield from events
         finally:
