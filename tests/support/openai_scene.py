@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ QUESTION = "What is the best way to learn a language"
 
 @dataclass(frozen=True)
 class Scene:
-    """The server, its two chat APIs in order, and the folder of its voices."""
+    """The server, its two chat APIs in order, the folder of its voices, and the clients, which end with the scene."""
 
     server: RunningServer
     chats: tuple[ChatServer, ChatServer]
     voices_dir: Path
+    clients: ExitStack
 
     @property
     def base_url(self) -> str:
@@ -38,7 +39,7 @@ class Scene:
 
     def client(self, key: str = KEY_A) -> OpenAI:
         """Return the official client, as its users make it."""
-        return OpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=60)
+        return self.clients.enter_context(OpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=60))
 
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send a request that the official client would not."""
@@ -67,10 +68,18 @@ def open_scene(folder: Path, **settings: Any) -> Iterator[Scene]:
     voices = folder / "voices"
     with ChatServer() as first, ChatServer() as second:
         apis = [first.api(model=MODEL), second.api(model=OTHER_MODEL)]
-        with RunningServer(
-            folder, api_keys=[KEY_A, KEY_B], chatgpt_apis=apis, chat_cooldown_s=0.0, voices_dir=str(voices), **settings
-        ) as server:
-            yield Scene(server, (first, second), voices)
+        with (
+            RunningServer(
+                folder,
+                api_keys=[KEY_A, KEY_B],
+                chatgpt_apis=apis,
+                chat_cooldown_s=0.0,
+                voices_dir=str(voices),
+                **settings,
+            ) as server,
+            ExitStack() as clients,
+        ):
+            yield Scene(server, (first, second), voices, clients)
 
 
 def heard(data: bytes) -> Audio:
