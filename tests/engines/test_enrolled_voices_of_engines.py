@@ -60,7 +60,7 @@ def test_xtts_voices_are_kept_and_fit_their_own_model_only(tmp_path: Path) -> No
         enrolled = store.enrol("owner", "Anna", [part_of(mine)])
         voice = store.load(enrolled, mine)
         assert voice == mine.voice([SPEECH])
-        options = {"seed": 0, "priority": Priority.FIRST, "deadline": Context.after(60), "cancel": Context()}
+        options = {"seed": 0, "priority": Priority.FIRST, "context": Context.after(60)}
         assert list(mine.speak("Hello there.", voice, Language.ENGLISH, **options))  # type: ignore[arg-type]
         with pytest.raises(OtherModelsVoice, match="xtts"):  # the folder's name is the same, the weights are not
             store.load(enrolled, other)

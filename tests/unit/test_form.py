@@ -33,7 +33,7 @@ def test_hot_words_beyond_a_limit_are_refused_by_the_name_of_their_field(words: 
 @pytest.mark.parametrize(
     ("name", "statement"),
     [
-        ("http_api.md", f"{SHORTEST_S} to {Settings().question_limit_s:g} s, at most {Settings().upload_limit_mb} MB"),
+        ("http_api.md", f"{SHORTEST_S} to {Settings().question_limit_s:g} s, at most {Settings().upload_limit_mb} MiB"),
         ("http_api.md", f"shorter than {SHORTEST_S} s"),
         ("http_api.md", f"at most {TEXT_LIMIT_CHARS:,} characters"),
         ("http_api.md", f"at most {HOTWORDS_LIMIT} of {HOTWORD_LIMIT_CHARS} characters"),

@@ -82,7 +82,7 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("cors_origins = ['https://a.example/']", r"cors_origins\[0\] must be an origin as browsers write it"),
         ("cors_origins = ['https://a', 'https://a:443']", r"cors_origins\[1\] must be an origin as browsers write it"),
         ("cors_origins = ['null']", "must be an origin as browsers write it"),
-        ("cors_origins = ['*']", "may hold '\\*' only where api_keys is set"),
+        ("cors_origins = ['*']", "may hold '\\*' only if api_keys is set"),
         ("trusted_proxies = '127.0.0.1'", "trusted_proxies must be a list; each entry is an address or"),
         ("trusted_proxies = ['nginx']", r"trusted_proxies\[0\] must be an address or a network"),
         ("trusted_proxies = ['10.0.0.1/8']", "must be an address or a network"),
