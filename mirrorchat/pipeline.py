@@ -3,8 +3,8 @@
     question ──┬─ recognizer ── transcript ── chat ── sentences ──┐
                └─ voice ──────────────────────────────────────────┴─ synthesizer ── audio
 
-Recognition and voice start at once. Helpers of one bounded pool do the work (turn/helpers.py); the request's thread
-only waits for their events. Example:
+Recognition and voice start at once. Helpers of one bounded pool do the work (turn/helper_threads.py); the thread of the
+request only waits for their events. Example:
 
     slot = admission.acquire(Context.after(100.0))
     with slot, closing(pipeline.run_turn(question, slot, watch=Stopwatch())) as events:
@@ -29,7 +29,7 @@ from mirrorchat.llm import build_messages
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import HELPERS, Speech, SpokenAnswer, Texts, with_fallback
 from mirrorchat.turn.events import Done, Error, Event, StartedOver, TextDelta
-from mirrorchat.turn.helpers import TURN_OVER, Helpers, still_working
+from mirrorchat.turn.helper_threads import TURN_OVER, HelperThreads, still_working
 from mirrorchat.turn.reader import Answer, AnswerReader
 from mirrorchat.turn.reference import ReferenceQuality
 from mirrorchat.turn.sessions import Session
@@ -70,7 +70,7 @@ class Pipeline:
 
     def __init__(self, engines: Engines, *, system_prompt: str, seed: int, max_turns: int) -> None:
         self.engines = engines
-        self.helpers = Helpers(HELPERS_PER_TURN, max_turns)
+        self.helpers = HelperThreads(HELPERS_PER_TURN, max_turns)
         self.system_prompt = system_prompt
         self.seed = seed
 

@@ -190,14 +190,11 @@ class XttsSynthesizer:
         context: Context,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
-        """Speak a sentence.
-
-        A FIRST sentence streams its chunks while it is decoded. A LATER one has time until the sentence before it has
-        been heard: each piece is complete before it is yielded, so a failed piece can be resampled. It streams, too,
-        while `buffer_low()` is true; whether it can be resampled then depends on the load of the engine.
+        """Speak a sentence. A FIRST one streams its chunks while it is decoded. Each piece of a LATER one is complete
+        before it is yielded, unless the buffer is low, so that a failed piece can be resampled.
 
         Arguments:
-            text: the sentence in written form, of any length.
+            text: the sentence as written, of any length.
             voice: an XttsVoice.
             language: the language of the text.
             seed: the seed of the sampling. The same text, voice and seed give the same samples.
@@ -207,12 +204,8 @@ class XttsSynthesizer:
 
         Yields audio in order, float32 in [-1, 1] at `sample_rate` (24 kHz); nothing if the text has no word.
 
-        Raises:
-            the error that ends `context`, within one step of the model.
-            SynthesisFailed: the model failed, or made no sound.
-            ServerBusy: too many sentences are queued.
-            NotReady, ShuttingDown: the engine has failed or is closing.
-            TypeError: the voice is of another engine.
+        Raises what ends `context`, within one step of the model; SynthesisFailed if the model failed or made no sound;
+        ServerBusy; NotReady or ShuttingDown; TypeError for the voice of another engine.
         """
         if not isinstance(voice, XttsVoice):
             raise TypeError(f"XTTS speaks with an XttsVoice, not a {type(voice).__name__}")

@@ -10,7 +10,7 @@ from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ChatFailure
 
 RELAY_LIMIT_CHARS = 1_000_000  # of an answer that is passed on, as JSON
-RELAY_LIMIT_CHUNKS = 40_000  # below turn.helpers.EVENT_LIMIT
+RELAY_LIMIT_CHUNKS = 40_000  # below turn.helper_threads.EVENT_LIMIT
 # The fields of a delta or a message that are passed on; the server itself sets `role`.
 PASSED_ON = ("content", "refusal", "tool_calls", "reasoning_content")
 

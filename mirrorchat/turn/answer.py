@@ -15,7 +15,7 @@ from mirrorchat.errors import ChatFailure, ChatInterrupted, SynthesisFailed
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, VoiceKnown
-from mirrorchat.turn.helpers import TURN_OVER, EventQueue, Helpers
+from mirrorchat.turn.helper_threads import TURN_OVER, EventQueue, HelperThreads
 from mirrorchat.turn.playback import PlayoutBuffer, Prebuffer, ReorderBuffer
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -88,7 +88,7 @@ class SpokenAnswer:
         voice: "Future[Voice]",
         speech: Speech,
         *,
-        helpers: Helpers,
+        helpers: HelperThreads,
         slot: Slot,
         watch: Stopwatch,
     ) -> None:

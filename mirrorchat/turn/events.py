@@ -14,7 +14,7 @@ from mirrorchat.turn.reference import ReferenceQuality
 
 @dataclass(frozen=True)
 class StillWorking:
-    """No other event has occurred for turn.helpers.KEEP_ALIVE_S seconds."""
+    """No other event has occurred for turn.helper_threads.KEEP_ALIVE_S seconds."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def chat(running_chat: ChatServer) -> ChatServer:
 @pytest.fixture(scope="module")
 def server(running_chat: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     # Without signs of life, a hang-up is noticed by the watch of the connection and not by a write that fails.
-    change = "import mirrorchat.turn.helpers\n\nmirrorchat.turn.helpers.KEEP_ALIVE_S = 600.0\nbind = "
+    change = "import mirrorchat.turn.helper_threads\n\nmirrorchat.turn.helper_threads.KEEP_ALIVE_S = 600.0\nbind = "
     conf = changed_conf(tmp_path_factory.mktemp("conf"), "bind = ", change)
     folder, apis = tmp_path_factory.mktemp("server"), [running_chat.api()]
     with RunningServer(folder, gunicorn_conf=conf, max_turns=1, chat_cooldown_s=0.0, chatgpt_apis=apis) as running:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from mirrorchat.models.store import (
     size_on_disk,
 )
 from mirrorchat.settings import Settings
+
+if TYPE_CHECKING:
+    from mirrorchat.models.source_files import InstallRequest
 
 NAMES = click.Choice(list(RELEASES))
 
@@ -146,7 +149,7 @@ def install_models(
 
     The server finds them at its next start. To resume a broken download, run the command again.
     """
-    from mirrorchat.models.install import install, needs_installation
+    from mirrorchat.models.install import needs_installation
     from mirrorchat.models.source_files import InstallRequest
     from mirrorchat.models.sources import SOURCES
 
@@ -166,15 +169,19 @@ def install_models(
     ]
     _check_folders_differ(requests)
     pending = [request for request in requests if needs_installation(request, models_dir)]
-    for request in requests:
-        if request not in pending:
-            _report(f"{request.release.name} is installed; --replace installs it again")
-    if not pending:
-        return
-    _accept_licences([request.release for request in pending], accepted)
-    _provide_packages(no_packages)
+    for request in (each for each in requests if each not in pending):
+        _report(f"{request.release.name} is installed; --replace installs it again")
+    if pending:
+        _accept_licences([request.release for request in pending], accepted)
+        _provide_packages(no_packages)
+        _install(pending, models_dir)
+
+
+def _install(requests: "Sequence[InstallRequest]", models_dir: Path) -> None:
+    from mirrorchat.models.install import install, needs_installation
+
     with locked(models_dir):
-        for request in pending:
+        for request in requests:
             if needs_installation(request, models_dir):  # another command may have installed it since
                 record = install(request, models_dir, _report)
                 _report(f"{record.name}: installed in {models_dir / request.release.folder}")

@@ -71,7 +71,7 @@ class EventQueue(Generic[Item]):
             yield item
 
 
-class Helpers:
+class HelperThreads:
     """A bounded pool of threads, `per_turn` of them for each of `max_turns`. Thread-safe."""
 
     def __init__(self, per_turn: int, max_turns: int) -> None:
