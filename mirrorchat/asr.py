@@ -97,12 +97,7 @@ class WenetRecognizer:
         self._engine = RecognitionEngine(model, device_lock=device_lock)
 
     def recognize(
-        self,
-        audio: Audio,
-        language: Language,
-        *,
-        hotwords: Sequence[str] = (),
-        context: Context,
+        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
     ) -> Transcript:
         """Recognize a whole recording.
 

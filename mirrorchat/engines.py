@@ -170,12 +170,7 @@ class Recognizer(Protocol):
     info: EngineInfo
 
     def recognize(
-        self,
-        audio: Audio,
-        language: Language,
-        *,
-        hotwords: Sequence[str] = (),
-        context: Context,
+        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
     ) -> Transcript:
         """Return the transcript of `audio`.
 

@@ -293,13 +293,7 @@ class XttsSynthesizer:
         return splitter.split(normalize_text(text, language))
 
     def _request(
-        self,
-        piece: str,
-        voice: XttsVoice,
-        language: Language,
-        seed: int,
-        priority: Priority,
-        context: Context,
+        self, piece: str, voice: XttsVoice, language: Language, seed: int, priority: Priority, context: Context
     ) -> Request:
         config = self._config
         spoken_as = read_as(piece, language)

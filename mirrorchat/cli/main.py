@@ -22,15 +22,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "hear": ("mirrorchat.cli.commands.hear:hear", "Transcribe a recording."),
     "models": ("mirrorchat.cli.commands.models:models", "Install, verify and remove the models of WeNet and XTTS."),
     "key": ("mirrorchat.cli.commands.key:key", "Make a key for api_keys."),
-    "doctor": (
-        "mirrorchat.cli.commands.doctor:doctor",
-        "Find problems of this installation, and their remedies.",
-    ),
+    "doctor": ("mirrorchat.cli.commands.doctor:doctor", "Find problems of this installation, and their remedies."),
     "evaluate": ("mirrorchat.cli.commands.evaluate:evaluate", "Measure recognition and speech with recordings."),
-    "completion": (
-        "mirrorchat.cli.commands.completion:completion",
-        "Print the completion script of a shell.",
-    ),
+    "completion": ("mirrorchat.cli.commands.completion:completion", "Print the completion script of a shell."),
 }
 
 INTERRUPTED_STATUS = 130  # the convention of shells: 128 plus the number of SIGINT

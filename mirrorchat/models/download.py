@@ -104,10 +104,7 @@ def _attempt(remote: Remote, part: Path, advance: Advance) -> None:
             if response.status_code == 416:
                 raise _Broken("the file on the server is shorter than before")
             _receive(remote, response, part, total, advance)
-    except (
-        requests.exceptions.InvalidSchema,
-        requests.exceptions.InvalidURL,
-    ) as error:  # a proxy or a redirect
+    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:  # a proxy or a redirect
         raise SourceFailed(f"{remote.name}: the address or the proxy cannot be used: {error}") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         network = requests.RequestException, ConnectionError, TimeoutError

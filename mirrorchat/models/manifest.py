@@ -96,10 +96,7 @@ APACHE = Licence(
     "https://www.apache.org/licenses/LICENSE-2.0",
 )
 WENETSPEECH = Licence(
-    "wenetspeech",
-    "the terms of the WenetSpeech corpus",
-    "non-commercial use only",
-    "https://wenet.org.cn/WenetSpeech/",
+    "wenetspeech", "the terms of the WenetSpeech corpus", "non-commercial use only", "https://wenet.org.cn/WenetSpeech/"
 )
 GIGASPEECH = Licence(
     "gigaspeech",

@@ -98,10 +98,7 @@ def rescore(
 def _directions(decoder: BiTransformerDecoder | TransformerDecoder) -> list[tuple[TransformerDecoder, float, bool]]:
     """Return each decoder with its weight, and whether it reads the text backwards."""
     if isinstance(decoder, BiTransformerDecoder):
-        return [
-            (decoder.left_decoder, 1.0 - REVERSE_WEIGHT, False),
-            (decoder.right_decoder, REVERSE_WEIGHT, True),
-        ]
+        return [(decoder.left_decoder, 1.0 - REVERSE_WEIGHT, False), (decoder.right_decoder, REVERSE_WEIGHT, True)]
     return [(decoder, 1.0, False)]
 
 

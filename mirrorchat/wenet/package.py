@@ -70,12 +70,7 @@ class WenetPackageRecognizer:
         self._engine = RecognitionEngine(model, stuck_after_s=STUCK_AFTER_S, device_lock=device_lock)
 
     def recognize(
-        self,
-        audio: Audio,
-        language: Language,
-        *,
-        hotwords: Sequence[str] = (),
-        context: Context,
+        self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
     ) -> Transcript:
         """Recognize a whole recording, as `WenetRecognizer.recognize` does. Less than 60 ms give an empty text."""
         if language is not self.language:

@@ -85,14 +85,7 @@ def say() -> Iterator[Say]:
 
 
 def speak(synthesizer: EmbeddedSynthesizer, text: str, voice: Voice, language: Language = ENGLISH) -> Audio:
-    pieces = synthesizer.speak(
-        text,
-        voice,
-        language,
-        seed=0,
-        priority=Priority.FIRST,
-        context=Context.after(WAIT_S),
-    )
+    pieces = synthesizer.speak(text, voice, language, seed=0, priority=Priority.FIRST, context=Context.after(WAIT_S))
     samples = [piece.samples for piece in pieces]
     return Audio(np.concatenate([np.zeros(0, np.float32), *samples]), synthesizer.sample_rate)
 

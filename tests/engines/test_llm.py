@@ -72,10 +72,7 @@ def test_the_question_reaches_the_api_and_the_answer_comes_in_pieces() -> None:
     assert request.path == "/v1/chat/completions"
     assert request.body == {
         "model": "m1",
-        "messages": [
-            {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "天空是什么颜色？"},
-        ],
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "天空是什么颜色？"}],
         "stream": True,
         "temperature": 0.5,
         "max_tokens": 90,

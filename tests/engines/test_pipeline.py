@@ -155,9 +155,7 @@ def test_a_sentence_is_spoken_while_the_next_is_written(
     assert "".join(event.text for event in events if isinstance(event, TextDelta)).endswith("follows it.")
 
 
-def test_nothing_heard_ends_the_turn_before_the_chat(
-    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
-) -> None:
+def test_nothing_heard_ends_the_turn_before_the_chat(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
     noise = Audio((np.random.default_rng(0).standard_normal(32_000) * 0.1).astype(np.float32), 16_000)
     with ChatServer() as chat:
         events = list(Turns(engines, chat).run(None, audio=noise))
@@ -296,9 +294,7 @@ def test_recognition_is_told_when_the_turn_ends(
     assert [500.0 < each.remaining_s() <= 1_000.0 for each in told] == [True]
 
 
-def test_a_slow_listener_hears_what_was_spoken_in_time(
-    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
-) -> None:
+def test_a_slow_listener_hears_what_was_spoken_in_time(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
     with ChatServer(answer("The first sentence is here. The second one follows it.")) as chat:
         last: Event | None = None
         for event in Turns(engines, chat).run(audio=say("yes"), deadline_s=6.0):
@@ -417,9 +413,7 @@ class Overlapping(Counting):
             self.second_is_spoken.set()
 
 
-def test_sentences_share_the_batch_and_come_in_order(
-    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
-) -> None:
+def test_sentences_share_the_batch_and_come_in_order(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
     overlapping = Overlapping(engines[1])
     reply = f"{UNHURRIED} The second one follows it. And the third one ends it."
     with ChatServer(answer(reply)) as chat:

@@ -14,11 +14,7 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.embedded.engines import EmbeddedSynthesizer
 from mirrorchat.embedded.voice_tint import similarity
 from mirrorchat.engines import REFERENCE_LIMIT_S, Voice, judge_similarity
-from mirrorchat.turn.reference import (
-    KEPT_RATE_HZ,
-    Reference,
-    Utterance,
-)
+from mirrorchat.turn.reference import KEPT_RATE_HZ, Reference, Utterance
 
 clips_needed = pytest.mark.skipif(not CLIPS.is_dir(), reason="clips absent")
 

@@ -27,12 +27,7 @@ from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Priority, VoiceKind
-from mirrorchat.errors import (
-    ClientGone,
-    DeadlineExceeded,
-    NotReady,
-    SynthesisFailed,
-)
+from mirrorchat.errors import ClientGone, DeadlineExceeded, NotReady, SynthesisFailed
 from mirrorchat.hardware import native
 from mirrorchat.synth import (
     EDGE_KEPT_S,
@@ -458,11 +453,7 @@ class TestVoice:
 
 
 def test_info(synthesizer: XttsSynthesizer) -> None:
-    assert (synthesizer.info.name, synthesizer.info.model, synthesizer.info.device) == (
-        "xtts",
-        "xtts-v2 fp16w",
-        "cpu",
-    )
+    assert (synthesizer.info.name, synthesizer.info.model, synthesizer.info.device) == ("xtts", "xtts-v2 fp16w", "cpu")
 
 
 @pytest.mark.parametrize("chunk", [7, 400, 100_000])

@@ -27,13 +27,7 @@ def test_every_mode_of_a_cpu_speaks(xtts_checkpoint: Path, weights: str) -> None
         return
     assert engine.info.model == f"xtts-v2 {weights}"
     voice = engine.voice([say("Please tell me what the weather will be like tomorrow.")])
-    assert list(
-        speak(
-            engine,
-            SHORT[ENGLISH],
-            voice,
-        )
-    )
+    assert list(speak(engine, SHORT[ENGLISH], voice))
     engine.close()
 
 

@@ -14,14 +14,7 @@ from support.wenet_reference import DATA
 
 from mirrorchat.concurrency.context import Context
 from mirrorchat.concurrency.device_lock import DeviceLock
-from mirrorchat.errors import (
-    ClientGone,
-    DeadlineExceeded,
-    NotReady,
-    RecognitionFailed,
-    ServerBusy,
-    ShuttingDown,
-)
+from mirrorchat.errors import ClientGone, DeadlineExceeded, NotReady, RecognitionFailed, ServerBusy, ShuttingDown
 from mirrorchat.wenet.batch import NOTHING, U2Batches
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.wenet.ctc.context import ContextGraph

@@ -46,10 +46,7 @@ from mirrorchat.xtts.steps import StepMode
 from mirrorchat.xtts.utterance import FinishReason, Request
 from mirrorchat.xtts.vocoder import StreamingVocoder
 
-KINDS = [
-    *((mode, StepMode.EAGER) for mode in (WeightMode.FP32, *EXACT_MODES)),
-    (WeightMode.FP32, StepMode.STATIC),
-]
+KINDS = [*((mode, StepMode.EAGER) for mode in (WeightMode.FP32, *EXACT_MODES)), (WeightMode.FP32, StepMode.STATIC)]
 
 
 @pytest.fixture(scope="module")

@@ -406,11 +406,7 @@ class TestFailures:
     @pytest.mark.parametrize("error", [torch.AcceleratorError("CUDA error"), KeyError("a mistake")])
     @pytest.mark.parametrize("method", ["prefill", "start", "launch", "collect"])
     def test_what_is_not_one_sequence_s_fails_the_engine(
-        self,
-        make_engine: Callable[..., DecodeEngine],
-        monkeypatch: pytest.MonkeyPatch,
-        error: Exception,
-        method: str,
+        self, make_engine: Callable[..., DecodeEngine], monkeypatch: pytest.MonkeyPatch, error: Exception, method: str
     ) -> None:
         gate = threading.Lock()
         engine = make_engine(max_batch=2, device_lock=gate)

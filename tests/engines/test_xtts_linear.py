@@ -21,12 +21,7 @@ def rows() -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("mode", "error"),
-    [
-        (WeightMode.FP32, 1e-6),
-        (WeightMode.FP16W, 4e-4),
-        (WeightMode.BF16, 8e-3),
-        (WeightMode.FP16, 1e-3),
-    ],
+    [(WeightMode.FP32, 1e-6), (WeightMode.FP16W, 4e-4), (WeightMode.BF16, 8e-3), (WeightMode.FP16, 1e-3)],
 )
 def test_error(layer: tuple[torch.Tensor, torch.Tensor], rows: torch.Tensor, mode: WeightMode, error: float) -> None:
     weight, x = layer[0], rows[2:6]  # not the rows for which half precision overflows

@@ -29,12 +29,7 @@ def test_a_word_without_breaks_is_cut() -> None:
 
 @pytest.mark.parametrize(("language", "word"), [(ENGLISH, "Yes."), (CHINESE, "好的。")])
 def test_short_sentences_join_their_neighbours(language: Language, word: str) -> None:
-    for text in (
-        f"{LONG[language]} {word}",
-        f"{word} {LONG[language]}",
-        f"{word} {SHORT[language]}",
-        f"{word} {word}",
-    ):
+    for text in (f"{LONG[language]} {word}", f"{word} {LONG[language]}", f"{word} {SHORT[language]}", f"{word} {word}"):
         pieces = splitter(language).split(text)
         assert squeezed("".join(pieces)) == squeezed(text)
         assert len(pieces) == 1 or all(len(re.findall(r"[^\W_]", p)) > FEWEST_WORDS[language] for p in pieces)

@@ -84,8 +84,7 @@ def test_what_the_file_prints_goes_to_stderr(config: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("version", "state"),
-    [((3, 10), State.PROBLEM), ((3, 11), State.OK), ((3, 14), State.OK), ((3, 15), State.PROBLEM)],
+    ("version", "state"), [((3, 10), State.PROBLEM), ((3, 11), State.OK), ((3, 14), State.OK), ((3, 15), State.PROBLEM)]
 )
 def test_python_3_11_to_3_13_will_do(version: tuple[int, int], state: State) -> None:
     found = python_finding(version)

@@ -182,8 +182,7 @@ def test_a_hang_up_ends_the_chat(scene: Scene, client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    ['"temperature": "0.5"', '"max_tokens": 1.5', '"seed": 1e999', '"seed": "1"', '"logit_bias": {"5": 1e999}'],
+    "wrong", ['"temperature": "0.5"', '"max_tokens": 1.5', '"seed": 1e999', '"seed": "1"', '"logit_bias": {"5": 1e999}']
 )
 def test_numbers_that_no_api_takes_are_refused_here(scene: Scene, wrong: str) -> None:
     body = f'{{"model": "mirrorchat", "messages": [{{"role": "user", "content": "Hi"}}], {wrong}}}'

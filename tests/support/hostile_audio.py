@@ -11,13 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 
-from mirrorchat.errors import (
-    AudioTooLong,
-    AudioTooShort,
-    MirrorChatError,
-    NonFiniteAudio,
-    UnsupportedAudio,
-)
+from mirrorchat.errors import AudioTooLong, AudioTooShort, MirrorChatError, NonFiniteAudio, UnsupportedAudio
 from support.audio_files import KINDS, encode, raw_wav, tone, wav
 from support.hostile_mp4 import (
     OPUS_SILENCE,

@@ -6,13 +6,7 @@ from support.places import ROOT
 from mirrorchat.audio.decoding import SHORTEST_S
 from mirrorchat.engines import REFERENCE_LIMIT_S, SPEECH_NEEDED_S
 from mirrorchat.errors import InvalidField
-from mirrorchat.server.form import (
-    HOTWORD_LIMIT_CHARS,
-    HOTWORDS_LIMIT,
-    TEXT_LIMIT_CHARS,
-    check_hotwords,
-    split_hotwords,
-)
+from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS, check_hotwords, split_hotwords
 from mirrorchat.settings import Settings
 
 

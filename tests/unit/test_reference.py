@@ -12,10 +12,7 @@ from support.speech import TEXTS, say
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import FRAME_S, speech_frames
 from mirrorchat.engines import REFERENCE_LIMIT_S
-from mirrorchat.turn.reference import (
-    ReferenceQuality,
-    measure,
-)
+from mirrorchat.turn.reference import ReferenceQuality, measure
 
 clips_needed = pytest.mark.skipif(not CLIPS.is_dir(), reason="clips absent")
 

@@ -46,12 +46,7 @@ TEXT_LIMIT_CHARS = 20_000  # about twenty minutes of speech
 @json_option
 @place_options
 def say(
-    text: str,
-    voice: str | None,
-    language: str | None,
-    sound: SoundOptions,
-    as_json: bool,
-    place: EnginePlace,
+    text: str, voice: str | None, language: str | None, sound: SoundOptions, as_json: bool, place: EnginePlace
 ) -> None:
     """Speak TEXT (- reads it from standard input). The speech is played at a terminal, or saved with --out.
 

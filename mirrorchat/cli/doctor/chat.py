@@ -68,10 +68,7 @@ def nothing_set() -> Finding:
 
 def _try(api: ChatApi, limit_s: float) -> Tried:
     first = _ask(replace(api, max_tokens=1), limit_s)
-    if first.failure and first.failure.status in (
-        400,
-        422,
-    ):  # some models reject max_tokens: try the server's request
+    if first.failure and first.failure.status in (400, 422):  # some models reject max_tokens: try the server's request
         return replace(_ask(api, limit_s), limited=False)
     return first
 

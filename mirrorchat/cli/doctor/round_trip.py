@@ -33,13 +33,7 @@ from mirrorchat.turn.reader import Answer
 from mirrorchat.turn.stopwatch import Stopwatch
 
 PARROT = "--parrot"
-STAGES = (
-    "decode",
-    "recognize",
-    "voice",
-    "answer",
-    "speak",
-)  # names of Stopwatch, in the order of a turn
+STAGES = ("decode", "recognize", "voice", "answer", "speak")  # names of Stopwatch, in the order of a turn
 
 _PACKAGES = "`rm -f .venv/installed; scripts/environment` installs the packages again"
 _MODEL = "`.venv/bin/mirrorchat models verify`, and `... install NAME --replace` for what it names; or free memory"

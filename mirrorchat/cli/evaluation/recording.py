@@ -143,12 +143,7 @@ class Evaluation:
 
     def _pieces(self, text: str, voice: Voice, language: Language) -> Iterator[Audio]:
         return self.engines.synthesizers[language].speak(
-            text,
-            voice,
-            language,
-            seed=self.seed,
-            priority=Priority.FIRST,
-            context=Context.after(self.limit_s),
+            text, voice, language, seed=self.seed, priority=Priority.FIRST, context=Context.after(self.limit_s)
         )
 
 

@@ -21,11 +21,7 @@ SENTENCES: Mapping[Language, tuple[str, ...]] = {
         "How long does it take to walk around the lake?",
         "Please tell me something about the history of this city.",
     ),
-    Language.CHINESE: (
-        "学习语言最好的方法是什么？",
-        "绕着湖走一圈需要多长时间？",
-        "请给我讲讲这座城市的历史。",
-    ),
+    Language.CHINESE: ("学习语言最好的方法是什么？", "绕着湖走一圈需要多长时间？", "请给我讲讲这座城市的历史。"),
 }
 ANSWERS: Mapping[Language, tuple[str, ...]] = {
     Language.ENGLISH: (
