@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from support.scraping import scrape
 from support.speech import say_wav
 
 MORE_MEMORY_MB = 8.0  # a hundred turns add 1.5 to 2.5, some of it caches; a question kept of each adds over 20
+LIMIT_S = 60.0  # for threads that close connections
 GONE = "mirrorchat_requests_total{outcome=client_gone,route=process_audio}"
 IDLE = ("mirrorchat_turns_", "mirrorchat_queue_depth", "mirrorchat_batch_occupancy", "mirrorchat_batch_waiting")
 
@@ -71,13 +73,15 @@ class HungUpOn:
 
         Threads that close connections end a moment later: wait until there are no more than `threads`, if it is given.
         """
+        limit = time.monotonic() + LIMIT_S
         wait_for(self._is_idle)
         response = self.server.ask(say_wav(QUESTION), "english")  # hearing and speech have their processes again
         assert response.status_code == 200, response.text
         wait_for(self._is_idle)
-        if threads is not None:
-            wait_for(lambda: self._tidied()["threads"] <= threads)
         told = self._tidied()
+        while threads is not None and told["threads"] > threads and time.monotonic() < limit:
+            time.sleep(0.05)
+            told = self._tidied()
         return Remains(
             threads=told["threads"],
             files=len(os.listdir(f"/proc/{self.server.worker_pid}/fd")),
