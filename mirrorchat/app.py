@@ -1,4 +1,4 @@
-"""The server: `create_app()`, the only error handler, `/process_audio`, and the health routes.
+"""The server: `create_app()`, `/process_audio`, and the health routes.
 
 app = create_app(Settings(host="127.0.0.1"))  # gunicorn or app.run() serves it
 """
@@ -8,7 +8,6 @@ from io import BytesIO
 from typing import IO
 
 from flask import Blueprint, Flask, Request, Response, g, jsonify, request
-from werkzeug.exceptions import HTTPException
 
 from mirrorchat.access.callers import EXTENSION as ACCESS_EXTENSION
 from mirrorchat.access.callers import Access, allowance_headers, check_caller
@@ -16,21 +15,13 @@ from mirrorchat.access.cross_origin import allow_origin, is_preflight
 from mirrorchat.access.trusted_proxies import TrustedProxies, networks_of
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
-from mirrorchat.errors import (
-    InvalidField,
-    InvalidRequest,
-    MethodNotAllowed,
-    MirrorChatError,
-    MissingField,
-    NotFound,
-    UploadTooLarge,
-    log_unexpected,
-)
+from mirrorchat.errors import InvalidField, MissingField
 from mirrorchat.openai import routes as openai_api
 from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.pipeline import Question
 from mirrorchat.server import session_routes
 from mirrorchat.server.answers import engines_used, requested_format, whole_answer
+from mirrorchat.server.error_responses import error_response
 from mirrorchat.server.form import (
     FORM_PARTS,
     TEXT_LIMIT_CHARS,
@@ -88,7 +79,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.wsgi_app = TrustedProxies(app.wsgi_app, networks_of(settings.trusted_proxies))  # type: ignore[method-assign]
     app.before_request(_begin)
     app.after_request(_finish)
-    app.register_error_handler(Exception, _error_response)
+    app.register_error_handler(Exception, error_response)
     app.register_blueprint(main)
     app.register_blueprint(page)
     app.register_blueprint(session_routes.routes)
@@ -129,43 +120,6 @@ def _finish(response: Response) -> Response:
     record.finished()  # unless it has failed
     record.end()
     return response
-
-
-def _error_response(error: Exception) -> Response:
-    """Return the response for any exception. This is the only place where an error becomes a response."""
-    known = _known(error)
-    request_record().finished(known)
-    response = jsonify(known.body())
-    response.status_code = known.status
-    if known.retry_after_s is not None:
-        response.headers["Retry-After"] = str(known.retry_after_s)
-    if known.status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, HTTPException) and error.code == 405:
-        response.headers["Allow"] = dict(error.get_headers()).get("Allow", "")
-    return response
-
-
-def _known(error: Exception) -> MirrorChatError:
-    if isinstance(error, MirrorChatError) and type(error) is not MirrorChatError:
-        return error
-    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
-        return _from_http(error)
-    if not isinstance(error, MirrorChatError):
-        log_unexpected(error)
-    return MirrorChatError(f"the server has failed; its log has the details under {request_record().request_id}")
-
-
-def _from_http(error: HTTPException) -> MirrorChatError:
-    match error.code:
-        case 404:
-            return NotFound(f"there is no route {request.path[:200]}")
-        case 405:
-            return MethodNotAllowed(f"{request.path[:200]} does not accept {request.method}")
-        case 413:
-            return UploadTooLarge(f"the upload is larger than {runtime().settings.upload_limit_mb} MiB", param="audio")
-        case _:
-            return InvalidRequest("the request could not be read: send multipart/form-data")
 
 
 @main.get("/healthz")

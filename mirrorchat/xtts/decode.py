@@ -43,12 +43,11 @@ from mirrorchat.errors import (
     SynthesisFailed,
     log_unexpected,
 )
-from mirrorchat.hardware import native
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.gpt import Cache, GptInputs, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network
-from mirrorchat.xtts.native_gpt import NativeGpt
+from mirrorchat.xtts.native_gpt import NativeGpt, fastest_gpt
 from mirrorchat.xtts.sampling import is_loop
 from mirrorchat.xtts.schedule import DecodeSequence, Schedule
 from mirrorchat.xtts.steps import EagerSteps, Launched, Sampled, StepMode, Steps
@@ -121,7 +120,7 @@ class DecodeEngine:
     ) -> None:
         self.limits = limits or DecodeLimits()
         with ThreadPoolExecutor(1) as short_lived:  # see the docstring of the module
-            self.gpt = short_lived.submit(_gpt, network, mode, device).result()
+            self.gpt = short_lived.submit(fastest_gpt, network, mode, device).result()
         usual_mode = StepMode.GRAPH if device.type == "cuda" else StepMode.EAGER
         self.cache, self._steps = _cache_and_steps(self.limits, self.gpt, step_mode or usual_mode)
         self.healthy = True
@@ -421,14 +420,6 @@ def _work(sequence: DecodeSequence) -> tuple[VocoderStream, Tensor, bool]:
     assert sequence.stream is not None  # it has joined
     latents = torch.cat(sequence.utterance.latents[sequence.vocoded :])
     return sequence.stream, latents, sequence.reason is not None
-
-
-def _gpt(network: Network, mode: WeightMode, device: torch.device) -> TorchGpt | NativeGpt:
-    """Return the fastest GPT for `mode` on `device`. Raises ConfigurationError if there is none."""
-    library = native.library()
-    if library is not None and device.type == "cpu" and mode in (WeightMode.FP16W, WeightMode.INT8):
-        return NativeGpt(network, mode, library, threads=torch.get_num_threads())
-    return TorchGpt(network, mode, device)
 
 
 def _cache_and_steps(limits: DecodeLimits, gpt: TorchGpt | NativeGpt, mode: StepMode) -> tuple[Cache, Steps]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mirrorchat.hardware import native
 from mirrorchat.hardware.native_layers import Int, LinearFields, NormFields, PackedLinears, Pointer, at
-from mirrorchat.xtts.gpt import Cache, GptInputs
+from mirrorchat.xtts.gpt import Cache, GptInputs, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network
 
@@ -145,3 +145,14 @@ class _Handle:
 def _check_memory(failed: bool) -> None:
     if failed:
         raise MemoryError("too little memory for the GPT")
+
+
+def fastest_gpt(network: Network, mode: WeightMode, device: torch.device) -> TorchGpt | NativeGpt:
+    """Return the fastest GPT for `mode` on `device`: in C++ where this CPU runs it, else in torch.
+
+    Raises ConfigurationError if there is none.
+    """
+    library = native.library()
+    if library is not None and device.type == "cpu" and mode in (WeightMode.FP16W, WeightMode.INT8):
+        return NativeGpt(network, mode, library, threads=torch.get_num_threads())
+    return TorchGpt(network, mode, device)
