@@ -15,7 +15,7 @@ from mirrorchat.server.runtime import request_record, runtime
 
 
 def error_response(error: Exception) -> Response:
-    """Return the response for any exception: our JSON, with the status of its class and the headers that belong to it."""
+    """Return the response for any exception: our JSON, the status of its class, and the headers that belong to it."""
     known = _known(error)
     request_record().finished(known)
     response = jsonify(known.body())
