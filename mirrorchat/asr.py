@@ -108,14 +108,15 @@ class WenetRecognizer:
                 has more than MAX_PHRASE_TOKENS of them, has no effect.
             context: the context of the turn.
 
-        Returns the transcript with the time and confidence of each token; `text` is empty if nobody speaks.
+        Returns:
+            The transcript with the time and confidence of each token; `text` is empty if nobody speaks.
 
         Raises:
-            the error that ends `context`, soon after it ends.
             RecognitionFailed: the model failed for this recording.
             ServerBusy: too many recordings are queued.
             NotReady, ShuttingDown: the engine has failed or is closing.
             ValueError: the language is another one, or there are more than MAX_PHRASES hot words.
+            DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         self._check_language(language)
         context.check()
@@ -130,13 +131,14 @@ class WenetRecognizer:
 
         Arguments are those of `recognize`.
 
-        Returns an object that takes the audio and gives partial transcripts, a new one for every 0.64 s. If `streams`
-        is false, the partial transcripts are empty and the whole is recognized at the end.
+        Returns:
+            An object that takes the audio and gives partial transcripts, a new one for every 0.64 s. If `streams` is
+            false, the partial transcripts are empty and the whole is recognized at the end.
 
         Raises:
-            the error that ends `context`.
             ServerBusy: MAX_LISTENERS callers speak already.
             ValueError: as for `recognize`.
+            DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         self._check_language(language)
         context.check()

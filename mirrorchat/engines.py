@@ -4,7 +4,8 @@
     chat model  messages -> text in pieces
     synthesizer text and a Voice -> speech in pieces
 
-An engine holds weights, and all callers share it. It gets the data of one turn as arguments, and keeps none of it.
+An engine holds weights, and all callers share it. It gets the data of one turn as arguments, and keeps none of it,
+except for a small cache of voices in XTTS.
 """
 
 import enum
@@ -127,7 +128,7 @@ REFERENCE_LIMIT_S = 30.0  # of speech in its references: XTTS takes no more
 
 
 def too_little_speech(speech_s: float) -> str:
-    """Return why a voice is neutral whose references hold `speech_s` seconds of speech, rounded down to a tenth."""
+    """Return the reason for a neutral voice: its references hold only `speech_s` seconds, rounded down to a tenth."""
     return f"{math.floor(speech_s * 10) / 10:.1f} s of speech, {SPEECH_NEEDED_S:.0f} s is needed"
 
 
@@ -261,7 +262,7 @@ class ChatModel(Protocol):
 
 
 class Synthesizer(Protocol):
-    """Speaks text in a voice. Thread-safe; the same text, voice and seed give the same samples."""
+    """Speaks text in a voice. Thread-safe; the same text, voice and seed give the same samples on a CPU."""
 
     info: EngineInfo
     sample_rate: int
@@ -317,7 +318,7 @@ class Synthesizer(Protocol):
             text: one sentence or more, as written; the engine normalizes it and splits it to its limits.
             voice: a voice of this engine.
             language: the language to read the text in.
-            seed: where sampling starts; the same text, voice and seed give the same samples.
+            seed: where sampling starts; the same text, voice and seed give the same samples on a CPU.
             priority: FIRST for the sentence that the listener waits for.
             context: ends the speech early.
             buffer_low: returns True when the playout buffer is nearly empty. A LATER sentence then yields its chunks

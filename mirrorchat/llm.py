@@ -45,8 +45,8 @@ def build_messages(
 class ChatClient:
     """A ChatModel over an ordered list of chat-completions APIs. Thread-safe.
 
-    Between calls it remembers only the APIs' failures. An API that failed is tried last for `cooldown_s` seconds, or as
-    long as its own Retry-After says, at most 5 minutes.
+    Between calls it remembers only the APIs' failures. An API that failed is tried last for the longer of `cooldown_s`
+    and its Retry-After (at most 5 minutes).
     """
 
     def __init__(self, apis: Sequence[ChatApi], *, cooldown_s: float) -> None:
@@ -92,7 +92,7 @@ class ChatClient:
             context, failed: as for `stream`.
 
         Raises:
-            The same as `stream`. An API that rejects the request counts as no failure of the API.
+            The same as `stream`. A rejected request (400, 413, 422) is not counted as a failure of the API.
         """
         chosen = [index for index, api in enumerate(self._apis) if model in (None, api.model)]
         return self._first_answer(ChunkReader, request, chosen, context, failed, callers=True)

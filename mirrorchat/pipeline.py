@@ -4,7 +4,7 @@
                └─ voice ──────────────────────────────────────────┴─ synthesizer ── audio
 
 Recognition and voice start at once. Helpers of one bounded pool do the work (turn/helper_threads.py); the thread of the
-request only waits for their events. Example:
+request waits for their events. Example:
 
     slot = admission.acquire(Context.after(100.0))
     with slot, closing(pipeline.run_turn(question, slot, watch=Stopwatch())) as events:
@@ -79,13 +79,14 @@ class Pipeline:
 
         Arguments:
             question: the caller's question.
-            slot: the admitted turn. Its context ends the turn. The turn's helpers hold the slot; from the first
-                VoiceKnown or TextDelta on the caller of this function may release it.
+            slot: the admitted turn. Its context ends the turn, and the turn's helpers hold the slot. The caller may
+                release its hold once it has got VoiceKnown or TextDelta.
             watch: measures the stages.
 
         Yields:
-            Transcript, TextDelta and SpokenAudio as they arrive, Timings, Done. If an API breaks off while
-            `slot.context.heard` is false, StartedOver, and the answer of the next API.
+            Transcript; TextDelta, VoiceKnown, SpokenAudio and SentenceFailed as they arrive; Timings, Done. If an API
+            breaks off while `slot.context.heard` is false, StartedOver, and the answer of the next API. StillWorking
+            while nothing else happens.
 
         Raises:
             Nothing: Error is the last event of a turn that fails.
@@ -104,7 +105,8 @@ class Pipeline:
             slot, watch: as for `run_turn`.
 
         Yields:
-            TextDelta, VoiceKnown and SpokenAudio as they arrive, and StartedOver as `run_turn` does.
+            TextDelta, VoiceKnown, SpokenAudio and SentenceFailed as they arrive; StartedOver and StillWorking as
+            `run_turn` does.
 
         Raises:
             Nothing: Error is the last event if the turn fails.

@@ -110,10 +110,16 @@ class ChatApi:
     key: str = setting("", CHAT_KEY, "The API receives this key as a bearer token, unless it is empty.", secret=True)
     model: str = setting(DEFAULT_CHAT_MODEL, TEXT, "This model answers.")
     timeout_s: float = setting(
-        10.0, TIMEOUT, "The server waits at most this long for the connection, and for each next piece of the answer."
+        10.0,
+        TIMEOUT,
+        "The server waits at most this long for the connection, and in each silence of the API, also the one before the"
+        " first piece of the answer.",
     )
     first_token_timeout_s: float = setting(
-        20.0, TIMEOUT, "The server waits at most this long for the first piece of the answer."
+        20.0,
+        TIMEOUT,
+        "The server waits at most this long for the first piece of the answer. It gives a silent API up after"
+        " `timeout_s`, if that is shorter.",
     )
     total_timeout_s: float = setting(60.0, TIMEOUT, "The server waits at most this long for the whole answer.")
     temperature: float | None = setting(
@@ -227,7 +233,7 @@ class Settings:
     seed: int = setting(
         0,
         whole_number(0, 2**63 - 1),
-        "Speech is sampled with this seed: the same question with the same seed gives the same samples.",
+        "Speech is sampled with this seed: the same text, voice and seed give the same samples on a CPU.",
     )
     upload_limit_mb: int = setting(
         12,
@@ -257,7 +263,7 @@ class Settings:
         1800.0,
         number(1.0, 86_400.0, "seconds"),
         "A session expires after this long without a turn. Sessions are kept in memory only; they hold the latest part"
-        " of the conversation and the caller's voice.",
+        " of the conversation, the caller's voice, and up to 29 s of the caller's speech.",
     )
     max_sessions: int = setting(
         1000,

@@ -122,8 +122,9 @@ class XttsSynthesizer:
         Arguments:
             references: recordings of the speaker, of any rate. The first 30 s of speech count.
 
-        Returns the cloned voice. With less than 1 s of speech it is a neutral voice, whose `reason` tells this: the
-        studio speaker "Claribel Dervla" if the folder has the speakers, otherwise a clone of eSpeak NG's voice.
+        Returns:
+            The cloned voice. With less than 1 s of speech it is a neutral voice, whose `reason` tells this: the studio
+            speaker "Claribel Dervla" if the folder has the speakers, otherwise a clone of eSpeak NG's voice.
 
         Raises:
             SynthesisFailed: the model failed.
@@ -163,7 +164,8 @@ class XttsSynthesizer:
         Arguments:
             speech: speech of any rate, of which the first 30 s count.
 
-        Returns the output of the speaker encoder, (512,) float64; None if `speech` is empty.
+        Returns:
+            The output of the speaker encoder, (512,) float64; None if `speech` is empty.
 
         Raises:
             SynthesisFailed: the model failed.
@@ -175,7 +177,8 @@ class XttsSynthesizer:
     def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
         """Compare two speaker embeddings, both (512,) float64, by their cosine.
 
-        Returns True from SAME_FROM on, False up to DIFFERENT_TO, and None in between.
+        Returns:
+            True from SAME_FROM on, False up to DIFFERENT_TO, and None in between.
         """
         return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
 
@@ -197,15 +200,20 @@ class XttsSynthesizer:
             text: the sentence as written, of any length.
             voice: an XttsVoice.
             language: the language of the text.
-            seed: the seed of the sampling. The same text, voice and seed give the same samples.
+            seed: the seed of the sampling. The same text, voice and seed give the same samples on a CPU.
             priority: FIRST for the sentence for which the listener waits, otherwise LATER.
             context: the context of the turn.
             buffer_low: returns whether the listener's playout buffer is nearly empty.
 
-        Yields audio in order, float32 in [-1, 1] at `sample_rate` (24 kHz); nothing if the text has no word.
+        Yields:
+            Audio in order, float32 in [-1, 1] at `sample_rate` (24 kHz); nothing if the text has no word.
 
-        Raises what ends `context`, within one step of the model; SynthesisFailed if the model failed or made no sound;
-        ServerBusy; NotReady or ShuttingDown; TypeError for the voice of another engine.
+        Raises:
+            SynthesisFailed: the model failed or made no sound.
+            ServerBusy: too many sentences wait.
+            NotReady, ShuttingDown: the engine has failed or is closing.
+            TypeError: the voice is that of another engine.
+            DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         if not isinstance(voice, XttsVoice):
             raise TypeError(f"XTTS speaks with an XttsVoice, not a {type(voice).__name__}")

@@ -34,7 +34,7 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "OpenAI": {"url": "https://api.openai.com/v1", "key": "sk-...", "model": "gpt-4o-mini"},
     "DeepSeek": {"url": "https://api.deepseek.com/v1", "key": "sk-...", "model": "deepseek-chat"},
     "Ollama on this machine (ollama serve; ollama pull qwen2.5)": {
-        "url": "http://127.0.0.1:11434/v1", "key": "", "model": "qwen2.5", "first_token_timeout_s": 60,
+        "url": "http://127.0.0.1:11434/v1", "key": "", "model": "qwen2.5", "timeout_s": 60, "first_token_timeout_s": 60,
     },
     "vLLM on another machine (vllm serve Qwen/Qwen2.5-7B-Instruct --api-key ...)": {
         "url": "http://192.0.2.10:8000/v1/chat/completions", "key": "...", "model": "Qwen/Qwen2.5-7B-Instruct",

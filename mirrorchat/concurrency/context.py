@@ -59,7 +59,10 @@ class Context:
             call(reason)
 
     def on_cancel(self, call: Callable[[MirrorChatError], object]) -> Callable[[], None]:
-        """Call `call` with the reason at the cancellation, or now if it is over; return a function that undoes this."""
+        """Call `call` with the reason at the cancellation, or at once if already cancelled.
+
+        A passed deadline calls nothing. Returns a function that undoes this.
+        """
         with self._lock:
             if self._reason is None:
                 self._calls[id(call)] = call

@@ -196,7 +196,7 @@ class EmbeddedSynthesizer(_InWorkers):
         profile = self._tint.profile(speech)
         if profile is None:
             return TintVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
-        return TintVoice(VoiceKind.TINT, "coloured toward the speaker", profile)
+        return TintVoice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", profile)
 
     @property
     def voice_model(self) -> str:

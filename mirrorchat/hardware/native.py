@@ -1,8 +1,8 @@
 """The C++ libraries of `native/`, opened through ctypes.
 
-XTTS's two networks are for CPUs with AVX512-VNNI or AMX, the recognizer's CTC search is for any CPU. Installation
-compiles them, the networks once for each kind of CPU. Without a compiler, or on another CPU, there is no library, and
-torch or Python computes instead.
+XTTS's GPT and WeNet's int8 layers are for CPUs with AVX512-VNNI, XTTS's vocoder for those that also have AMX, and the
+CTC search for any CPU. Installation compiles them, the networks once for each kind of CPU. Without a compiler, or on
+another CPU, there is no library, and torch or Python computes instead.
 """
 
 import ctypes

@@ -36,7 +36,7 @@ def uploaded_file(*names: str, max_parts: int = FORM_PARTS) -> bytes:
 
 
 def decode_upload(data: bytes, field: str) -> Audio:
-    """Return the speech in an uploaded file, resampled to at most 48 kHz.
+    """Return the recording in an uploaded file, resampled to at most 48 kHz.
 
     The request's record gets the duration and the time of decoding. `audio/` knows no forms: this function names the
     form's `field` in the errors that `audio/` raises.

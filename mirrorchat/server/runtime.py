@@ -118,7 +118,7 @@ def runtime() -> Runtime:
 
 
 def request_record() -> RequestRecord:
-    """Return the record of the present request. A response's body has no request: it must get the record before."""
+    """Return the record of the present request. Fetch it before streaming: a response body runs without a request."""
     return cast(RequestRecord, g.record)
 
 

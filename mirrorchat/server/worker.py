@@ -1,8 +1,8 @@
 """gunicorn's threaded worker, with a deadline for the head of a request, and a log without callers' data.
 
 After the first byte of a head gunicorn waits for the rest without a limit, and each such caller occupies a thread: a
-few dozen slow or hostile callers would block all others. For the end of a connection it waits in the one thread that
-serves all connections. `socket_watch.upload_deadline` limits the time of bodies.
+few dozen slow or hostile callers would block all others. gunicorn waits for closing connections in its single accept
+thread. `socket_watch.upload_deadline` limits the time of bodies.
 """
 
 import json

@@ -15,7 +15,7 @@ OWN_PACKAGE = "wenet:"  # the prefix of a model of WeNet's own package
 XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
 XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")
 NAMED = "named in the settings"
-FULL_HINT = "{} is not installed: run scripts/serve --full"
+FULL_HINT = "{} is not installed: run scripts/environment full"
 INSTALL_HINT = "run .venv/bin/mirrorchat models install {}"
 
 

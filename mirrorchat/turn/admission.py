@@ -6,9 +6,9 @@ A caller gets a slot at once when one is free, and waits in the queue otherwise.
 - playback holds: with one caller more, each would still get speech faster than it plays (turn/playback.py).
 
 A request is rejected immediately (503 with Retry-After) if the queue is full or if its predicted completion time
-exceeds its deadline. The prediction uses the running mean of the turns' lengths and the number of callers ahead: slots
-come free evenly, one in every mean length / number of slots, and a turn then takes the mean length. TURN_MARGIN allows
-for their unevenness.
+exceeds its deadline. The prediction uses the running mean of the turns' lengths and the number of callers ahead. One
+slot is assumed to come free every (mean turn length / slots) seconds, and a turn then takes the mean length.
+TURN_MARGIN allows for their unevenness.
 
 Tenants (a key and an address) are served fairly: the queue goes round them, one turn each, and passes over a tenant
 that holds its share of the slots already (the slots divided by the tenants, rounded up) while another one waits. When
@@ -133,9 +133,13 @@ class Ticket:
 
 @dataclass(frozen=True)
 class AdmissionStats:
-    """The numbers of `running` turns (of `slots`, as playback now allows), of `waiting` ones, and of `orphans`.
+    """The state of the admission.
 
-    `refusals` counts the callers that were not admitted since the start.
+    running: the turns that run.
+    slots: the turns that may run concurrently, as playback now allows.
+    waiting: the callers in the queue.
+    orphans: the turns that have ended, but whose native calls still run.
+    refusals: the callers that were not admitted since the start, by reason.
     """
 
     running: int

@@ -2,7 +2,7 @@
 
 A file is a line of JSON, the header, and the bytes whose sizes it holds: the voice for each synthesizer and, if the
 caller asked for it, the sample as a wav. The reader treats files as hostile: it bounds every size, checks every name,
-and runs nothing. Only enrolment writes here. Example:
+and runs nothing. Enrolment, deletion and the removal of unfinished files write here. Example:
 
     voices = EnrolledVoices(folder)
     enrolled = voices.enrol(owner, "Anna", [Part("xtts", synthesizer.voice_model, voice.to_bytes())])

@@ -1,7 +1,8 @@
 """The events of a turn.
 
 Their order is: Transcript; TextDelta whenever text arrives; VoiceKnown; for each sentence SpokenAudio or
-SentenceFailed; then Timings and Done. Error ends a turn instead, and nothing follows it.
+SentenceFailed; then Timings and Done. Error ends a turn instead, and nothing follows it. StartedOver may come before
+the caller has heard anything, and the answer then begins again; StillWorking may come anywhere.
 """
 
 from dataclasses import dataclass
@@ -51,10 +52,7 @@ class SentenceFailed:
 
 @dataclass(frozen=True)
 class StartedOver:
-    """The API failed before anything was sent to the caller, and the answer restarts with the next API.
-
-    The consumer discards all TextDelta and SpokenAudio events received so far.
-    """
+    """The API broke off before the caller heard anything; drop all earlier TextDelta and SpokenAudio."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Helpers: threads of one bounded pool that work for turns, and the queue of their results for the turn's thread.
 
-The request's thread only waits. A deadline, a shutdown or a hang-up therefore ends the turn at once while a native call
-still runs; the call's result is discarded, and the slot counts as an orphan until the call returns.
+The request's thread only waits, apart from decoding the upload and encoding the answer. A deadline, a shutdown or a
+hang-up therefore ends the turn at once while a helper's native call still runs; the call's result is discarded, and the
+slot counts as an orphan until the call returns. A hang-up during decoding is noticed after it.
 """
 
 import queue

@@ -6,8 +6,8 @@ For each n, Playback keeps sums of A and W in which older reports weigh less. Th
 of n callers gets; 1.0 is real time.
 
 The rate for n callers is then, in this order: the rate measured at n; a linear interpolation of the cost W / A between
-the measured numbers on both sides (in a batch the cost grows about linearly); beyond them, the rate at which the sum
-over all callers stays that of the nearest measured number, which every engine nearly reaches. A batched engine does
+the measured numbers on both sides (in a batch the cost grows about linearly). Outside the measured range the total
+speed is taken as constant and shared equally, which every engine nearly reaches. A batched engine does
 better, which the measurements show as callers arrive. The limit is raised only from measurements, never by experiment,
 so an admitted caller does not hear an underrun. Measurements are forgotten after ten minutes, so that one bad minute
 does not reject callers forever.

@@ -55,7 +55,7 @@ def collect(items: Iterable[Item | StillWorking | StartedOver]) -> list[Item]:
 class AnswerReader:
     """Iterates over the events of one turn, once, and keeps the transcript, the reply and the voice so far.
 
-    It raises the reason of an Error, and with `whole`, which requires every sentence, that of a SentenceFailed.
+    Raises the reason of an Error and, if `whole`, of a SentenceFailed.
     Example:
 
         reader = AnswerReader(pipeline.run_turn(question, slot, watch=watch), whole=True)

@@ -53,7 +53,7 @@ class ReferenceQuality:
 
 
 def measure(audio: Audio, voiced: Mask) -> ReferenceQuality:
-    """Return the quality of `audio` (any rate) without the second speaker; `voiced` are its `speech_frames`.
+    """Return the quality of `audio` (any rate); it leaves `second_speaker` None. `voiced` are its `speech_frames`.
 
     30 s take about 10 ms.
     """
@@ -167,7 +167,7 @@ class Reference:
 
     @classmethod
     def begun(cls, utterance: Utterance, voice: Voice) -> "Reference | None":
-        """Return the reference that starts with `utterance`, whose voice is `voice`; None without a single speaker."""
+        """Return the reference that starts with `utterance` and `voice`; None unless exactly one speaker is heard."""
         if utterance.embedding is None or utterance.quality.second_speaker:
             return None
         return cls(voice, utterance.embedding, utterance.quality, _room_left(_pcm(utterance)))

@@ -98,8 +98,8 @@ class Session:
 
         The first turn with 1 s of speech starts the session's reference. Later turns with 1 s of speech of the same
         speaker extend it, up to 30 s, and the voice is computed again. A turn with less speech, or after the reference
-        is full, gets the kept voice. A turn of another speaker, even a possible one, gets the voice of its own audio
-        and leaves the reference unchanged, so that all askers hear their own voice.
+        is full, gets the kept voice. If the speaker is, or may be, another person, the turn gets the voice of its own
+        audio and leaves the reference unchanged, so that all askers hear their own voice.
 
         Arguments:
             audio: the question, at any sample rate.

@@ -60,7 +60,7 @@ def test_auto_takes_the_embedded_engine_else_and_names_the_missing_file(engines:
 def test_missing_packages_are_named_with_the_command(tmp_path: Path) -> None:
     (tmp_path / "weights").touch()
     reason = missing(tmp_path, ["weights"], ["json", "not_a_package"])
-    assert "not_a_package is not installed: run scripts/serve --full" in reason and "json" not in reason
+    assert "not_a_package is not installed: run scripts/environment full" in reason and "json" not in reason
     assert missing(tmp_path, ["weights"], ["json"]) == ""
     with pytest.raises(ConfigurationError, match="engine xtts: not_a_package is not installed"):
         require_packages("xtts", ["json", "not_a_package"])

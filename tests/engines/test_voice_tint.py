@@ -155,10 +155,10 @@ def test_the_reference_is_measured_alike_at_any_rate_and_loudness(
 def test_a_profile_survives_storage_and_is_small(tint: VoiceTint, say: Say, profile_of: ProfileOf) -> None:
     short, long = (measure(tint, say("en-us+f2", text)) for text in (SENTENCE, " ".join([PASSAGE] * 2)))
     assert len(short.to_bytes()) == len(long.to_bytes()) == 8 * PROFILE_SIZE < 20_000
-    voice = TintVoice(VoiceKind.TINT, "coloured toward the speaker", long)
+    voice = TintVoice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", long)
     stored = TintVoice.from_bytes(voice.to_bytes())
     assert stored == voice
-    assert stored != TintVoice(VoiceKind.TINT, "coloured toward the speaker", short)
+    assert stored != TintVoice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", short)
     assert stored.profile is not None
     source = profile_of("en-us+klatt4", PASSAGE)
     neutral = say("en-us+klatt4", SENTENCE)

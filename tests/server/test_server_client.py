@@ -23,7 +23,7 @@ from mirrorchat.turn.events import SpokenAudio, TextDelta
 
 REQUEST = TurnRequest(b"RIFF", Language.ENGLISH, Language.CHINESE, "Hi", "one, two", "an id")
 SOUND = np.sin(np.arange(24_000, dtype=np.float32) / 20) * np.float32(0.5)
-VOICE = {"kind": "tint", "reason": "coloured"}
+VOICE = {"kind": "tint", "reason": "moved"}
 DONE = event("done", {"reply": "Well.", "voice": VOICE, "engines": {"chat": {"name": "chat", "model": "m"}}})
 
 

@@ -30,7 +30,7 @@ def test_hot_words_beyond_a_limit_are_refused_by_the_name_of_their_field(words: 
         ("http_api.md", f"{SHORTEST_S} to {Settings().question_limit_s:g} s, at most {Settings().upload_limit_mb} MiB"),
         ("http_api.md", f"shorter than {SHORTEST_S} s"),
         ("http_api.md", f"at most {TEXT_LIMIT_CHARS:,} characters"),
-        ("http_api.md", f"at most {HOTWORDS_LIMIT} of {HOTWORD_LIMIT_CHARS} characters"),
+        ("http_api.md", f"at most {HOTWORDS_LIMIT} words of at most {HOTWORD_LIMIT_CHARS} characters each"),
         ("http_api.md", f"up to {REFERENCE_LIMIT_S:g} s of speech"),
         ("engines.md", f"up to {REFERENCE_LIMIT_S:g} s of speech"),
         ("engines.md", {1.0: "less than one second of speech"}.get(SPEECH_NEEDED_S, "the number in words")),

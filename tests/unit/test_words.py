@@ -43,6 +43,8 @@ PHRASES = re.compile(
     r"|the lead|readings|cutters?|payers?|who asks more|who finds|whoever has)\b",
     re.IGNORECASE,
 )
+# Phrases that modules do not hold, as they reach callers.
+SOURCE_PHRASES = re.compile(r"\b(?:coloured toward)\b", re.IGNORECASE)
 DOCUMENTS = sorted(
     path
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
@@ -77,7 +79,7 @@ def test_names_are_the_fields(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     found = {f"{name} -> {NAMES[word]}" for name in names(ast.parse(source)) for word in words(name) if word in NAMES}
     assert not found
-    assert not SPELLINGS.findall(source)
+    assert not [*SOURCE_PHRASES.findall(source), *SPELLINGS.findall(source)]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

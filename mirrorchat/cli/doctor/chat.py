@@ -30,7 +30,8 @@ _STATUS_REMEDIES = {
 _REMEDIES = {
     ChatFault.NAME: "check the host in the url, and the DNS of this computer: `getent hosts {host}`",
     ChatFault.REFUSED: "start the API's server (`ollama serve`, ...), or check host and port in the url",
-    ChatFault.TIMEOUT: "check the network to {host}; if it loads its model first, raise first_token_timeout_s",
+    ChatFault.TIMEOUT: "check the network to {host}; if it loads its model first, raise timeout_s and"
+    " first_token_timeout_s",
     ChatFault.TLS: "check https in the url, the clock of this computer, and REQUESTS_CA_BUNDLE for own certificates",
     ChatFault.PROXY: "check http_proxy, https_proxy and no_proxy: the proxy cannot be used (SOCKS is not supported)",
     ChatFault.CONNECTION: "check the network to {host}: connections fail or break",

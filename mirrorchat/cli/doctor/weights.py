@@ -121,7 +121,7 @@ def _own_package(stage: Stage) -> Finding:
     try:
         from mirrorchat.wenet.package_load import INSTALL as install
     except ImportError:
-        install = "`scripts/serve --full`, then follow the documentation of WeNet's own package"
+        install = "`scripts/environment full`, then follow the documentation of WeNet's own package"
     return problem(stage.title, f"{stage.choice}: WeNet's own package is not installed", install, engine="none")
 
 

@@ -33,7 +33,7 @@ def _measures(report: Mapping[str, Any]) -> Sequence[tuple[str, Callable[[str, _
         ("  seconds for 1 s of sound", lambda _, column: _number(column["recognition"], "elapsed_per_second")),
         ("synthesizer", engine("synthesizer")),
         ("  answers", lambda _, column: _spoken(column["answers"])),
-        ("  error rate, heard by us", lambda _, column: _answer_rate(column)),
+        ("  error rate, by the configured recognizer", lambda _, column: _answer_rate(column)),
         ("  similarity to the asker", lambda _, column: _number(column["answers"], "similarity")),
         ("    same speaker (ceiling)", _ceiling),
         ("    other speakers (floor)", lambda _, column: _number(column["answers"], "floor")),

@@ -98,11 +98,11 @@ def _answer_schema() -> Schema:
 def _question_schema(settings: Settings) -> Schema:
     """Return the form of a question."""
     limits = f"{SHORTEST_S} to {settings.question_limit_s:g} s, up to {settings.upload_limit_mb} MiB"
-    words = f"at most {HOTWORDS_LIMIT} of at most {HOTWORD_LIMIT_CHARS} characters"
+    words = f"at most {HOTWORDS_LIMIT} words of at most {HOTWORD_LIMIT_CHARS} characters each"
     formats = "wav or json; with stream all but json. It overrides the header Accept"
     return record(
         ["audio", "language"],
-        audio={**BINARY, "description": f"the recording: wav, flac, mp3, ogg, webm, m4a, aac; {limits}"},
+        audio={**BINARY, "description": f"the recording: wav, flac, mp3, ogg, webm, mp4, m4a, aac, amr; {limits}"},
         language=LANGUAGE,
         reply_language={**LANGUAGE, "description": "of the answer; by default that of the question"},
         text={**TEXT, "maxLength": TEXT_LIMIT_CHARS, "description": "the words of the question: skips recognition"},
