@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar, overload
 
-from mirrorchat.errors import DeadlineExceeded, MirrorChatError
+from mirrorchat.errors import DeadlineExceeded, MirrorChatError, log_unexpected
 
 T = TypeVar("T")
 
@@ -44,7 +44,8 @@ class Context:
     def child(self) -> "Context":
         """Return a context with the same deadline that ends with this one, or earlier by its own `cancel`."""
         child = Context(self.deadline)
-        self.on_cancel(child.cancel)
+        undo = self.on_cancel(child.cancel)
+        child.on_cancel(lambda _: undo())
         return child
 
     def cancel(self, reason: MirrorChatError) -> None:
@@ -56,7 +57,10 @@ class Context:
             calls = list(self._calls.values())
             self._calls.clear()
         for call in calls:
-            call(reason)
+            try:
+                call(reason)
+            except Exception as error:  # the others must be woken all the same
+                log_unexpected(error)
 
     def on_cancel(self, call: Callable[[MirrorChatError], object]) -> Callable[[], None]:
         """Call `call` with the reason at the cancellation, or at once if already cancelled.

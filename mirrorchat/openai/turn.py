@@ -16,6 +16,7 @@ from mirrorchat.server.streams import StreamedTurn, event_stream, kept_alive
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import Texts
 from mirrorchat.turn.events import Event, StartedOver, StillWorking
+from mirrorchat.turn.helper_threads import TURN_OVER
 
 DONE = b"data: [DONE]\n\n"
 
@@ -53,6 +54,7 @@ def streamed_turn(slot: Slot, events: Generator[Item]) -> StreamedTurn[Item]:
         try:
             yield from events
         finally:
+            slot.context.cancel(TURN_OVER)
             slot.release_early()
 
     return StreamedTurn(until_free(), slot)

@@ -96,6 +96,7 @@ class CallerSocket:
         return bool(poll.poll(0))
 
     def _shut(self) -> None:
+        self._writing_since = None
         if self._open and self.connection is not None:
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -113,9 +114,9 @@ class SocketWatch:
 
     def watch(self, environ: Mapping[str, Any], context: Context) -> CallerSocket:
         """Watch the socket of the request with `environ`: its hang-up cancels `context` with ClientGone."""
-        caller = CallerSocket(self, environ.get(SOCKET_KEY), context)
-        if caller.connection is not None:
-            with self._lock:
+        with self._lock:
+            caller = CallerSocket(self, None if self._closed else environ.get(SOCKET_KEY), context)
+            if caller.connection is not None:
                 epoll = self._started()
                 descriptor = caller.connection.fileno()
                 self._sockets[descriptor] = caller
@@ -133,13 +134,17 @@ class SocketWatch:
                 if self._epoll is not None:
                     with suppress(OSError):  # it is closed already
                         self._epoll.unregister(descriptor)
+            self._wake_if_closed()
 
     def close(self) -> None:
-        """End the thread."""
+        """Watch no further socket, and end the thread once the requests that it watches are over."""
         with self._lock:
             self._closed = True
-            if self._epoll is not None:
-                os.eventfd_write(self._wake, 1)
+            self._wake_if_closed()
+
+    def _wake_if_closed(self) -> None:
+        if self._closed and self._epoll is not None:
+            os.eventfd_write(self._wake, 1)
 
     def _started(self) -> select.epoll:
         if self._epoll is None:
@@ -149,7 +154,7 @@ class SocketWatch:
         return self._epoll
 
     def _run(self, epoll: select.epoll) -> None:
-        while not self._closed:
+        while self._sockets or not self._closed:
             ready = {descriptor for descriptor, _ in epoll.poll(self._timeout_s())}
             if self._wake in ready:
                 os.eventfd_read(self._wake)
@@ -162,8 +167,10 @@ class SocketWatch:
                     caller.end_stuck_write()
                 except Exception as error:  # an error in one turn's cancellation must not end the watch
                     log_unexpected(error)
-        epoll.close()
-        os.close(self._wake)
+        with self._lock:
+            self._epoll = None
+            epoll.close()
+            os.close(self._wake)
 
     def _timeout_s(self) -> float | None:
         with self._lock:

@@ -21,6 +21,7 @@ from mirrorchat.turn.stopwatch import Stopwatch
 
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow reader has not fetched: above it no further sentence starts
 SENTENCES_AT_ONCE = 2  # of one answer, with a batched synthesizer: the next one is ready when the first has been heard
+PREBUFFER_CHECK_S = 0.25
 LOW_BUFFER_S = 3.0  # of speech left to play: nearly two of XTTS's longest chunks
 HELPERS = 2 + SENTENCES_AT_ONCE  # of one answer: one reads text, one starts sentences, and each sentence has one
 
@@ -160,11 +161,11 @@ class SpokenAnswer:
         """Return when `until` is true; meanwhile pass on the prebuffer's pieces when they are due."""
         with self._changed:
             while not until():
-                seen = self._changes
+                seen, due_in_s = self._changes, self._out.due_in_s()
+                # The prebuffer may shrink when other turns end.
+                limit_s = None if due_in_s is None else min(due_in_s, PREBUFFER_CHECK_S)
                 try:
-                    self._context.wait(
-                        self._changed, lambda seen=seen: self._changes != seen, timeout_s=self._out.due_in_s()
-                    )
+                    self._context.wait(self._changed, lambda seen=seen: self._changes != seen, timeout_s=limit_s)
                 except TimeoutError:
                     self._out.check()
 

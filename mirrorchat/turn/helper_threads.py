@@ -129,6 +129,6 @@ def still_working(helper: "Future[Result]", context: Context) -> Generator[Still
         try:
             return context.wait(helper, timeout_s=KEEP_ALIVE_S)
         except TimeoutError:
-            if helper.done():  # the helper itself raised TimeoutError
-                raise
+            if helper.done():  # meanwhile, or with a TimeoutError of its own
+                return helper.result()
             yield StillWorking()

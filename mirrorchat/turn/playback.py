@@ -99,6 +99,7 @@ class Playback:
     def forgets_in_s(self) -> float:
         """Return the seconds until the oldest measurement is forgotten; then more callers may be allowed."""
         with self._lock:
+            self._costs()  # forgets what is old
             oldest = min((entry.at for entry in self._measured.values()), default=self._clock())
             return max(0.1, oldest + FORGET_S - self._clock())
 

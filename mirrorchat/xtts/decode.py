@@ -134,6 +134,7 @@ class DecodeEngine:
         self._tickets = itertools.count()
         self._tokens = 0
         self._turned_at = time.monotonic()
+        self._idle = False  # whether the thread waits for a consumer or a request
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="xtts-decode", daemon=True)
         self._thread.start()
@@ -173,7 +174,8 @@ class DecodeEngine:
     def stuck_s(self) -> float:
         """Return the seconds since the thread began its current turn; 0 if there is no request."""
         with self._changed:
-            return time.monotonic() - self._turned_at if self._schedule.everyone() else 0.0
+            at_work = self._schedule.everyone() and not self._idle
+            return time.monotonic() - self._turned_at if at_work else 0.0
 
     def stats(self) -> BatchStats:
         """Return the load of the engine, and the number of tokens sampled since the start."""
@@ -233,7 +235,9 @@ class DecodeEngine:
             joining = self._schedule_waiting()
             ready = [s for s in self._schedule.running if s.may_go_on and s not in joining]
             if not joining and not ready and not self._launched:
+                self._idle = True
                 self._changed.wait(self._first_deadline_s())
+                self._idle = False
                 return True
         with self._device_lock:
             before = len(self._launched)

@@ -147,3 +147,22 @@ def test_without_a_deadline_nothing_is_over() -> None:
     context.check()
     assert not context.is_over and context.remaining_s() == float("inf")
     assert Context.after(0.0).is_over
+
+
+def test_a_call_that_fails_keeps_no_other_from_being_made() -> None:
+    context, reasons = Context(), list[object]()
+
+    def fail(_: object) -> None:
+        raise RuntimeError("a defect")
+
+    context.on_cancel(fail)
+    context.on_cancel(reasons.append)
+    context.cancel(GONE)
+    assert reasons == [GONE]
+
+
+def test_a_child_that_has_ended_is_forgotten_by_its_parent() -> None:
+    parent = Context()
+    for _ in range(10):
+        parent.child().cancel(ClientGone("the part is over"))
+    assert not parent._calls

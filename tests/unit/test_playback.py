@@ -277,3 +277,14 @@ def test_a_listener_hears_what_has_come_and_waits_where_nothing_has() -> None:
     assert playout.left_s == 0.0
     playout.add(1.0)
     assert playout.left_s == pytest.approx(1.0)
+
+
+def test_what_was_measured_is_forgotten_in_time() -> None:
+    clock = FakeClock()
+    playback = Playback(clock)
+    assert playback.forgets_in_s() == FORGET_S
+    playback.spoke(1.0, 1.0, 1)
+    clock.now += FORGET_S - 10.0
+    assert playback.forgets_in_s() == pytest.approx(10.0)
+    clock.now += 11.0
+    assert playback.forgets_in_s() == FORGET_S  # nothing is left to forget

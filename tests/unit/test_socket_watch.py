@@ -122,3 +122,29 @@ def test_a_fault_in_one_cancellation_leaves_the_others_watched(callers: list[Cal
     assert callers[0].gone.wait(LONG_S)
     callers[1].client.close()
     assert callers[1].gone.wait(LONG_S)
+
+
+def test_a_request_that_outlives_the_watch_is_still_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_watch, "SEND_DEADLINE_S", 0.3)
+    watch = SocketWatch()
+    caller = Caller(watch)
+    watch.close()
+    caller.watched.begin_write()
+    with pytest.raises(OSError):
+        while True:
+            caller.server.sendall(bytes(1 << 20))
+    assert caller.watched.expired
+    caller.close()
+    context = Context()
+    watch.watch({SOCKET_KEY: caller.server}, context).close()  # a request that begins after the watch has closed
+    context.check()
+
+
+def test_a_socket_that_was_cut_off_keeps_nobody_busy(watch: SocketWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_watch, "SEND_DEADLINE_S", 0.2)
+    caller = Caller(watch)
+    caller.watched.begin_write()
+    assert caller.gone.wait(LONG_S)  # our own shutdown of the socket counts as a hang-up
+    timeout_s = watch._timeout_s()
+    assert timeout_s is not None and timeout_s > 0.1
+    caller.close()

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -79,6 +80,7 @@ class WorkerProcesses:
 
     @contextlib.contextmanager
     def _borrow(self, context: Context) -> Iterator["_Worker"]:
+        context.check()  # past the deadline an idle process is not worth starting
         worker = context.wait(self._idle)
         try:
             yield worker
@@ -105,10 +107,11 @@ class _Worker:
     def request(self, body: bytes, limit_s: float, context: Context) -> bytes:
         self.ensure_started(context)
         try:
-            exchange = _Exchange(self._connected(), limit_s, context)
-            with exchange:
+            with _Exchange(self._connected(), limit_s, context) as exchange:
                 exchange.send(REQUEST.pack(len(body), int(limit_s * 1000)) + body)
                 done, answer = exchange.receive()
+            if exchange.cut:  # after the answer: the next request needs another process
+                self.end()
         except BaseException:  # the answer may still come, and a later request must not read it
             self.end()
             raise
@@ -172,6 +175,9 @@ class _Exchange:
         self._give_up_at = min(time.monotonic() + limit_s, context.deadline)
         self._context = context
         self._undo: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()  # a cancellation that comes late must not touch the next caller's exchange
+        self._over = False
+        self.cut = False  # the socket was shut down: the worker is of no use any more
 
     def __enter__(self) -> "_Exchange":
         self._undo = self._context.on_cancel(lambda _: self._shut_down())
@@ -179,6 +185,8 @@ class _Exchange:
 
     def __exit__(self, *_: object) -> None:
         self._undo()
+        with self._lock:
+            self._over = True
 
     def send(self, data: bytes) -> None:
         with self._failures():
@@ -216,8 +224,10 @@ class _Exchange:
             raise WorkerFailed("it ended") from None
 
     def _shut_down(self) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        with self._lock, contextlib.suppress(OSError):
+            if not self._over:
+                self.cut = True
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _end(process: subprocess.Popen[bytes], server_end: socket.socket, owner: int) -> None:
