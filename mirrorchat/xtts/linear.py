@@ -49,7 +49,7 @@ def make_linear(weight: Tensor, bias: Tensor, mode: WeightMode) -> Linear:
     if mode is WeightMode.FP16W:
         return _half_linear(weight, bias)
     raise ConfigurationError(
-        "int8 weights need a CPU with AVX512-VNNI or AMX, and a C++ compiler when MirrorChat is installed; choose fp16w"
+        "int8 weights need a CPU with AVX512-VNNI, and a C++ compiler when MirrorChat is installed; choose fp16w"
     )
 
 
