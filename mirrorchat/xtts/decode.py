@@ -156,8 +156,8 @@ class DecodeEngine:
         self._check(request)
         with self._changed:
             self._check_admission()
-            if not self._schedule.everyone():
-                self._turned_at = time.monotonic()  # the engine was idle until now
+            if self._idle or not self._schedule.everyone():
+                self._turned_at, self._idle = time.monotonic(), False  # from now on there is something to do
             utterance = Utterance(request, self.limits.queue_chunks, self._changed)
             limit = min(request.max_tokens, self.gpt.token_limit)
             self._schedule.waiting.append(DecodeSequence(utterance, next(self._tickets), limit))

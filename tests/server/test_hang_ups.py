@@ -68,20 +68,25 @@ class HungUpOn:
         self.server, self.chat = server, chat
         self.rounds = Rounds(server, chat)
 
-    def remains(self, threads: int | None = None) -> Remains:
+    def remains(self, before: Remains | None = None) -> Remains:
         """Wait until the server is idle, answer one more caller, and return what is left after that.
 
-        Threads that close connections end a moment later: wait until there are no more than `threads`, if it is given.
+        Connections and the threads that close them end a moment later: wait for no more than `before`, if it is given.
         """
-        limit = time.monotonic() + LIMIT_S
         wait_for(self._is_idle)
         response = self.server.ask(say_wav(QUESTION), "english")  # hearing and speech have their processes again
         assert response.status_code == 200, response.text
         wait_for(self._is_idle)
+        found, limit = self._found(), time.monotonic() + LIMIT_S
+        while before is not None and time.monotonic() < limit:
+            if found.threads <= before.threads and found.files <= before.files:
+                break
+            time.sleep(0.1)
+            found = self._found()
+        return found
+
+    def _found(self) -> Remains:
         told = self._tidied()
-        while threads is not None and told["threads"] > threads and time.monotonic() < limit:
-            time.sleep(0.05)
-            told = self._tidied()
         return Remains(
             threads=told["threads"],
             files=len(os.listdir(f"/proc/{self.server.worker_pid}/fd")),
@@ -152,10 +157,10 @@ def hang_up(scene: HungUpOn, *, warm_up: int, rounds: int) -> tuple[Remains, Rem
     scene.rounds.run(warm_up)
     before = scene.remains()
     scene.rounds.run(rounds)
-    between = scene.remains(before.threads)
+    between = scene.remains(before)
     check_nothing_more(between, before)
     scene.rounds.run(rounds)
-    after = scene.remains(before.threads)
+    after = scene.remains(before)
     check_nothing_more(after, before)
     turns = (warm_up + 2 * rounds) * (TURNS_A_ROUND - 1)  # who hangs up in the body has no turn yet
     assert scene.gone() == turns, "some were answered before they hung up"
