@@ -97,8 +97,8 @@ class XttsBytes:
             kept = sum(PackedLinears.room_for(*shape, XTTS_BYTES[mode]) for shape in self.matrices)
         else:
             kept = plain * XTTS_BYTES[mode]
-        one = max(inputs * outputs for inputs, outputs in self.matrices) * FLOAT32
-        return Bytes(kept, one if gpu else 2 * one + self.converted)  # briefly in both formats; transposed on a CPU
+        one = max(inputs * outputs for inputs, outputs in self.matrices) * FLOAT32  # briefly in both formats
+        return Bytes(kept, one + (0 if gpu else self.converted))
 
     def voices(self, *, gpu: bool) -> Bytes:
         """Return the memory of the voice encoders and the embeddings; a GPU has the embeddings twice."""
