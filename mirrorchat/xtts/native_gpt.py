@@ -1,4 +1,4 @@
-"""XTTS's GPT for CPUs with AVX512-VNNI or AMX: weights in 8-bit planes, and a decode step as one call into C++.
+"""XTTS's GPT for CPUs with AVX512-VNNI: weights in 8-bit planes, and a decode step as one call into C++.
 
 native/gpt.cpp describes the computation. The mode `int8` has one plane of weights and a KV cache in half precision. The
 mode `fp16w` has two planes, which keep 16 bits of each weight, and a cache in float32.
