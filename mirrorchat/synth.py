@@ -197,9 +197,8 @@ class XttsSynthesizer:
         before it is yielded, unless the buffer is low, so that a failed piece can be resampled.
 
         Arguments:
-            text: the sentence as written, of any length.
+            text: the sentence as written, of any length, in `language`.
             voice: an XttsVoice.
-            language: the language of the text.
             seed: the seed of the sampling. The same text, voice and seed give the same samples on a CPU.
             priority: FIRST for the sentence for which the listener waits, otherwise LATER.
             context: the context of the turn.
@@ -209,10 +208,8 @@ class XttsSynthesizer:
             Audio in order, float32 in [-1, 1] at `sample_rate` (24 kHz); nothing if the text has no word.
 
         Raises:
-            SynthesisFailed: the model failed or made no sound.
-            ServerBusy: too many sentences wait.
-            NotReady, ShuttingDown: the engine has failed or is closing.
-            TypeError: the voice is that of another engine.
+            SynthesisFailed, TypeError: the model failed or made no sound; the voice is that of another engine.
+            ServerBusy, NotReady, ShuttingDown: too many sentences wait; the engine has failed or is closing.
             DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         if not isinstance(voice, XttsVoice):
