@@ -136,6 +136,7 @@ class TestListeners:
         wait_until(lambda: all(each.utterance.full and each.settled for each in engine._schedule.everyone()))
         held = [len(utterance.tokens) for utterance in slow]
         assert max(held) < len(expected.tokens)
+        wait_until(lambda: engine.stuck_s == 0.0)  # to wait for listeners is not to be stuck
         assert_same(collect(engine.submit(ask())), expected)
         assert [len(utterance.tokens) for utterance in slow] == held
         for utterance in slow:

@@ -50,7 +50,7 @@ def test_they_hold_a_thread_for_a_while_only(server: RunningServer, half: bytes)
 
 def test_a_head_that_trickles_in_is_late_too(server: RunningServer) -> None:
     with connected(server) as slow:
-        answered = 0
+        answered, started = 0, time.monotonic()
         for letter in b"GET /healthz HTTP/1.1\r\nX-Letters: " + b"a" * 100:  # no byte is late by itself
             slow.sendall(bytes([letter]))
             time.sleep(DEADLINE_S / 20)
@@ -63,6 +63,7 @@ def test_a_head_that_trickles_in_is_late_too(server: RunningServer) -> None:
                 pass
             finally:
                 slow.setblocking(True)
+        assert time.monotonic() - started > 0.9 * DEADLINE_S  # not before its time, however slow the machine is
         assert 3 <= answered < 100 and all_of(slow).startswith(b"HTTP/1.1 408 ")
 
 

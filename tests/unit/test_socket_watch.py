@@ -27,6 +27,7 @@ class Caller:
 
     def __init__(self, watch: SocketWatch) -> None:
         self.server, self.client = socket.socketpair()
+        self.server.settimeout(LONG_S)  # a write that is never cut off fails the test
         self.context, self.gone = Context.after(LONG_S), threading.Event()
         self.context.on_cancel(lambda _: self.gone.set())
         self.watched: CallerSocket = watch.watch({SOCKET_KEY: self.server}, self.context)
