@@ -43,7 +43,9 @@ def post_worker_init(worker):
     def tidy(signum, frame):
         gc.collect()
         pools = [t for t in threading.enumerate() if t.name.startswith(("turn_", "ThreadPoolExecutor-"))]
-        threads = len(os.listdir("/proc/self/task")) - len(pools)
+        python = threading.enumerate()
+        native = len(os.listdir("/proc/self/task")) - len(python)  # a library may have one for each thread of the pools
+        threads = len(python) - len(pools) + max(0, native - len(pools))
         os.write(2, b"tidied threads=%d used=%d\\n" % (threads, allocated_bytes()))
 
     _begin(worker)
