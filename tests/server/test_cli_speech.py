@@ -75,6 +75,44 @@ def test_a_text_that_cannot_be_said_is_told(env: dict[str, str], tmp_path: Path)
     assert not (tmp_path / "said.wav").exists()
 
 
+def test_a_dry_run_prints_the_spoken_form_and_loads_no_engine(env: dict[str, str]) -> None:
+    text = "**Today** it is -3°C in the north. We pay $20 for the tickets."
+    done = run("say", text, "--language", "en", "--dry-run", env=env | {"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0
+    assert done.stdout.decode().splitlines() == [
+        "Today it is minus three degrees Celsius in the north.",
+        "We pay twenty dollars for the tickets.",
+    ]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "mirrorchat.text.splitter" in imported, "the list of imports is not read"
+    assert not imported & {"torch", "mirrorchat.startup.loading", "mirrorchat.synth", "pyworld", "httpx"}
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8"])
+def test_a_dry_run_reads_and_prints_utf8_in_every_locale(env: dict[str, str], locale: str) -> None:
+    for encoding in ({}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}):
+        done = run(
+            "say", "-", "--dry-run", env=env | {"LC_ALL": locale} | encoding, stdin="今天零下3°C，很冷。\n".encode()
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.decode() == "今天零下三摄氏度，很冷。\n"
+
+
+def test_a_dry_run_gives_json_and_tells_of_a_text_without_a_word(env: dict[str, str]) -> None:
+    done = run("say", "今天3°C。", "--dry-run", "--json", env=env)
+    assert json.loads(done.stdout) == {"language": "chinese", "sentences": ["今天三摄氏度。"]}
+    done = run("say", "...", "--dry-run", env=env)
+    assert (done.returncode, done.stdout) == (1, b"") and b"no words to speak" in done.stderr
+
+
+@pytest.mark.parametrize("before", [[], ["--"]])
+def test_a_text_may_begin_with_a_minus(env: dict[str, str], before: list[str]) -> None:
+    done = run("say", "--dry-run", "--language", "en", *before, "-3°C the whole night", env=env)
+    assert done.stdout == b"minus three degrees Celsius the whole night\n"
+    done = run("say", "--dry-rum", "Hello there.", env=env)
+    assert done.returncode == 2 and b"--dry-run" in done.stderr, "a misspelled option is no text"
+
+
 def test_a_server_writes_down_and_says(env: dict[str, str], embedded_server: RunningServer, tmp_path: Path) -> None:
     env["MIRRORCHAT_SERVER"] = embedded_server.url
     heard = run("hear", QUESTION, "--json", env=env)

@@ -36,17 +36,37 @@ if TYPE_CHECKING:  # these import numpy, which --help does not need
     Speech = tuple[Voice, Iterator[Audio]]
 
 TEXT_LIMIT_CHARS = 20_000  # about twenty minutes of speech
+NO_WORDS = "the text has no words to speak"
 
 
-@click.command()
+_TEXT_WITH_MINUS = re.compile(r"-{1,3}[^-a-zA-Z]")  # "-3°C" or "- milk": no option begins so
+
+
+class TextCommand(click.Command):
+    """Takes an argument such as "-3°C" for the text, where click would look for an option "-3"."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        texts = [] if "--" in args else [argument for argument in args if _TEXT_WITH_MINUS.match(argument)]
+        options = [argument for argument in args if argument not in texts]
+        return super().parse_args(ctx, [*options, "--", *texts] if texts else args)
+
+
+@click.command(cls=TextCommand)
 @click.argument("text", callback=unicode_text)
 @click.option("--voice", metavar="FILE", help="Speak in the voice of this recording. Default: a neutral voice.")
 @click.option("--language", type=LANGUAGES, help="The language of TEXT. Default: Chinese if it has Chinese characters.")
+@click.option("--dry-run", is_flag=True, help="Print the words that would be spoken, a line a sentence; no sound.")
 @sound_options
 @json_option
 @place_options
 def say(
-    text: str, voice: str | None, language: str | None, sound: SoundOptions, as_json: bool, place: EnginePlace
+    text: str,
+    voice: str | None,
+    language: str | None,
+    dry_run: bool,
+    sound: SoundOptions,
+    as_json: bool,
+    place: EnginePlace,
 ) -> None:
     """Speak TEXT (- reads it from standard input). The speech is played at a terminal, or saved with --out.
 
@@ -55,12 +75,15 @@ def say(
     if text == STDIN and voice == STDIN:
         raise click.UsageError("only one of TEXT and --voice can be read from standard input")
     check_standard_output(sound, as_json=as_json)
+    if dry_run:
+        words = _words(text)
+        _print_sentences(words, _language(language, words), as_json=as_json)
+        return
     from mirrorchat.cli.client.sound_outputs import chosen_outputs
-    from mirrorchat.engines import Language
 
     program = _player(sound)
     words = _words(text)
-    spoken_in = Language.parse(language or ("chinese" if re.search(r"[\u3400-\u9fff]", words) else "english"))
+    spoken_in = _language(language, words)
     recording = None if voice is None else read_recording(voice)
     begun = time.monotonic()
     with closing(chosen_outputs(sound.out, program)) as outputs:
@@ -71,8 +94,36 @@ def say(
                 outputs.add(piece)
         outputs.finish()
     if first_s is None:
-        raise CommandError("the text has no words to speak")
+        raise CommandError(NO_WORDS)
     _report(used, first_s, outputs.duration_s, as_json=as_json)
+
+
+def _print_sentences(text: str, language: "Language", *, as_json: bool) -> None:
+    """Print each sentence of `text` as the synthesizer gets it: split as an answer is, and in spoken form.
+
+    The output is UTF-8 in every locale, so that a pipe can rely on it. Raises CommandError when there is no word.
+    """
+    from mirrorchat.text.normalization.normalize import normalize_text
+    from mirrorchat.text.splitter import SentenceSplitter
+
+    splitter = SentenceSplitter(language)
+    written = [*splitter.feed(text), *splitter.flush()]
+    sentences = [" ".join(normalize_text(sentence, language).split()) for sentence in written]
+    if not sentences:
+        raise CommandError(NO_WORDS)
+    if as_json:
+        lines = [json.dumps({"language": str(language), "sentences": sentences}, ensure_ascii=False)]
+    else:
+        lines = sentences
+    for line in lines:
+        click.echo(line.encode())
+
+
+def _language(name: str | None, text: str) -> "Language":
+    """Return the language called `name`; without one, Chinese if `text` has a Chinese character, else English."""
+    from mirrorchat.engines import Language
+
+    return Language.parse(name or ("chinese" if re.search(r"[\u3400-\u9fff]", text) else "english"))
 
 
 def _player(sound: SoundOptions) -> str | None:
@@ -100,6 +151,8 @@ def _report(voice: "Voice", first_s: float, audio_s: float, *, as_json: bool) ->
 def _words(text: str) -> str:
     """Return the text to speak. Raises CommandError when it is too long or not UTF-8."""
     if text == STDIN:
+        if sys.stdin is None:  # the parent process closed it
+            raise CommandError("there is no standard input")
         try:
             text = sys.stdin.buffer.read(4 * TEXT_LIMIT_CHARS + 4).decode()
         except UnicodeDecodeError:
