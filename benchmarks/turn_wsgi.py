@@ -60,7 +60,7 @@ def original() -> Response:
     synthesizer = engines.synthesizers[LANGUAGE]
     voice = synthesizer.voice([audio])
     messages = build_messages(runtime.pipeline.system_prompt, LANGUAGE, heard.text)
-    reply = "".join(engines.chat.stream(messages, context=context))
+    reply = "".join(text for text in engines.chat.stream(messages, context=context) if isinstance(text, str))
     cutter = SentenceSplitter(LANGUAGE)
     speech = [
         audio.samples

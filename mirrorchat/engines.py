@@ -35,16 +35,33 @@ class Language(enum.StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> "Language":
-        """Return the language called `name` (`chinese`, `zh`, `zh-CN`, `english`, `en`, ...; any case).
+        """Return the language of a tag or a name (`zh`, `en-US`, `zh-Hant-HK`, `cmn`, `Chinese`, `中文`; any case).
 
-        Raises ValueError, which lists the choices, for any other name.
+        A tag is that of BCP 47, with ISO 639's two or three letters first; `zh_CN.UTF-8` is read as well. Raises
+        ValueError for any other name, and for the languages of China that are not Mandarin: no model here hears or
+        speaks Cantonese (`yue`, `zh-yue`).
         """
-        names = {"chinese": cls.CHINESE, "zh": cls.CHINESE, "zh-cn": cls.CHINESE,
-                 "english": cls.ENGLISH, "en": cls.ENGLISH}  # fmt: skip
-        try:
-            return names[name.strip().lower().replace("_", "-")]
-        except KeyError:
-            raise ValueError(f"unknown language; choose one of {', '.join(names)}") from None
+        tag = name[:_TAG_LIMIT_CHARS].strip().casefold().partition(".")[0]
+        first, *others = tag.replace("_", "-").replace(" ", "-").split("-")
+        named = first if first in _LANGUAGE_NAMES else max(others, key=len, default="")  # "American English"
+        if len(name) > _TAG_LIMIT_CHARS or named not in _LANGUAGE_NAMES or not _NOT_MANDARIN.isdisjoint(others):
+            raise ValueError(_UNKNOWN_LANGUAGE)
+        return cls(_LANGUAGE_NAMES[named])
+
+
+_TAG_LIMIT_CHARS = 64
+_LANGUAGE_NAMES = {
+    name: language
+    for language, names in {
+        "chinese": "zh zho chi cmn chinese mandarin putonghua 中文 汉语 漢語 普通话 普通話 国语 國語 华语 華語 简体中文 繁體中文",
+        "english": "en eng english 英文 英语 英語",
+    }.items()
+    for name in names.split()
+}
+_NOT_MANDARIN = frozenset(["yue", "nan", "hak", "wuu", "gan", "hsn", "min", "cantonese"])  # as the subtag after `zh`
+_UNKNOWN_LANGUAGE = (
+    "unknown language; choose Mandarin Chinese (zh, zh-CN, zh-Hant-TW, chinese) or English (en, en-US, english)"
+)
 
 
 class Priority(enum.IntEnum):
@@ -236,15 +253,37 @@ class Streams(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class AnsweredBy:
+    """This API of the list answers. It comes before the API's first text."""
+
+    info: EngineInfo  # its name is "chat", and its model MODEL@HOST
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """The model reasons. It comes before the first text while reasoning arrives, at most once a second."""
+
+
+@dataclass(frozen=True)
+class AnswerEnded:
+    """The answer is whole. It comes last. `finish_reason` is as in OpenAI's API: stop, length, content_filter, ..."""
+
+    finish_reason: str
+
+
+ChatEvent = str | AnsweredBy | Thinking | AnswerEnded  # a str is text of the answer, without any reasoning
+
+
 class ChatModel(Protocol):
-    """Answers a chat. Thread-safe."""
+    """Answers a chat. Thread-safe. An engine may yield text only."""
 
     info: EngineInfo
 
     def stream(
         self, messages: Sequence[Message], *, context: Context, failed: Sequence[ChatFailure] = ()
-    ) -> Iterator[str]:
-        """Yield the answer in pieces of text as they arrive.
+    ) -> Iterator[ChatEvent]:
+        """Yield the answer in pieces of text as they arrive, and what is known of it.
 
         Arguments:
             messages: the conversation, oldest first; the last one is the question.
@@ -253,7 +292,7 @@ class ChatModel(Protocol):
 
         Raises:
             NoChatApi: no API answered.
-            ChatInterrupted: a stream broke after its first piece was yielded.
+            ChatInterrupted: a stream broke after its first text was yielded.
             DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         ...

@@ -16,7 +16,7 @@ from mirrorchat.chat.attempt import Attempt
 from mirrorchat.chat.chunks import ChatChunk, ChunkReader, Reader, TextReader
 from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import EngineInfo, Language, Message
+from mirrorchat.engines import AnsweredBy, AnswerEnded, ChatEvent, EngineInfo, Language, Message
 from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi
 from mirrorchat.settings import ChatApi
 
@@ -57,7 +57,7 @@ class ChatClient:
 
     def stream(
         self, messages: Sequence[Message], *, context: Context, failed: Sequence[ChatFailure] = ()
-    ) -> Iterator[str]:
+    ) -> Iterator[ChatEvent]:
         """Yield the answer in pieces of text as they arrive. Closing the generator closes the connection.
 
         Arguments:
@@ -74,7 +74,16 @@ class ChatClient:
             DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         request = {"messages": [{"role": message.role, "content": message.content} for message in messages]}
-        return self._first_answer(TextReader, request, range(len(self._apis)), context, failed)
+        begun = False
+        answering: list[ChatApi] = []
+        for text in self._first_answer(
+            TextReader, request, range(len(self._apis)), context, failed, answering=answering
+        ):
+            if not begun:
+                yield AnsweredBy(_info(answering[-1]))
+            begun = True
+            yield text
+        yield AnswerEnded("stop")
 
     def relay(
         self,
@@ -105,12 +114,15 @@ class ChatClient:
         context: Context,
         failed: Sequence[ChatFailure],
         *,
+        answering: list[ChatApi] | None = None,
         callers: bool = False,  # a caller has written the request, which may be at fault
     ) -> Iterator[Piece]:
         failures = list(failed)
         skipped = set(range(len(self._apis))).difference(chosen) | {failure.index for failure in failed}
         for index in self._cooldowns.order(skip=skipped):
             begun = False
+            if answering is not None:
+                answering.append(self._apis[index])
             try:
                 with Attempt(self._apis[index], request, reader()) as attempt:
                     for piece in attempt.pieces(context):
@@ -140,6 +152,10 @@ class ChatClient:
         failure = ChatFailure(index, name, failed.reason, failed.fault, failed.status)
         _log.warning("chat: %s", failure)
         return failure
+
+
+def _info(api: ChatApi) -> EngineInfo:
+    return EngineInfo(name="chat", model=f"{api.model}@{api.host}", device="remote")
 
 
 class _Cooldowns:

@@ -23,7 +23,7 @@ import numpy as np
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Engines, Language, Transcript, Voice
+from mirrorchat.engines import ChatEvent, Engines, Language, Transcript, Voice
 from mirrorchat.errors import ChatFailure, NoWords, as_mirrorchat_error
 from mirrorchat.llm import build_messages
 from mirrorchat.turn.admission import Slot
@@ -179,7 +179,7 @@ class _Turn:
     def _submit(self, call: Callable[[], Result]) -> "Future[Result]":
         return self.pipeline.helpers.submit(self.slot, call)
 
-    def _ask(self, question: str, failed: Sequence[ChatFailure], context: Context) -> Iterator[str]:
+    def _ask(self, question: str, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatEvent]:
         language, history = self.question.reply_language, self.session.history()
         messages = build_messages(self.pipeline.system_prompt, language, question, history)
         with self.watch.time("answer"):

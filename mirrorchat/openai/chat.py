@@ -99,8 +99,9 @@ class Asking:
         if isinstance(chat, Relays):
             yield from chat.relay(body, model=self.requested.model, context=context, failed=failed)
             return
-        for text in chat.stream(as_messages(body["messages"]), context=context, failed=failed):
-            yield ChatChunk({"content": text})
+        for event in chat.stream(as_messages(body["messages"]), context=context, failed=failed):
+            if isinstance(event, str):
+                yield ChatChunk({"content": event})
 
 
 def _heard(requested: RequestedChat, slot: Slot) -> RequestedChat:

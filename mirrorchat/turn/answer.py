@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Batched, Language, Priority, Synthesizer, Voice
+from mirrorchat.engines import Batched, ChatEvent, Language, Priority, Synthesizer, Voice
 from mirrorchat.errors import ChatFailure, ChatInterrupted, SynthesisFailed
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Slot
@@ -26,7 +26,7 @@ LOW_BUFFER_S = 3.0  # of speech left to play: nearly two of XTTS's longest chunk
 HELPERS = 2 + SENTENCES_AT_ONCE  # of one answer: one reads text, one starts sentences, and each sentence has one
 
 # Yields an answer in pieces of text. The arguments are the APIs that failed, which are not tried again, and a context.
-Texts = Callable[[Sequence[ChatFailure], Context], Iterator[str]]
+Texts = Callable[[Sequence[ChatFailure], Context], Iterator[ChatEvent]]
 Item = TypeVar("Item")
 
 
@@ -85,7 +85,7 @@ class SpokenAnswer:
 
     def __init__(
         self,
-        texts: Callable[[Context], Iterator[str]],
+        texts: Callable[[Context], Iterator[ChatEvent]],
         voice: "Future[Voice]",
         speech: Speech,
         *,
@@ -134,6 +134,8 @@ class SpokenAnswer:
     def _read_text(self) -> None:
         splitter = SentenceSplitter(self._speech.language)
         for piece in self._texts(self._context):
+            if not isinstance(piece, str):
+                continue
             self._events.put(TextDelta(piece))
             self._note(sentences=splitter.feed(piece))
         self._note(sentences=splitter.flush(), all_read=True)

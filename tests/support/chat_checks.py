@@ -3,14 +3,16 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Message
+from mirrorchat.engines import ChatEvent, Message
 from mirrorchat.errors import ChatFailure, ClientGone, NoChatApi
 from mirrorchat.llm import ChatClient
 from mirrorchat.settings import ChatApi
@@ -67,8 +69,20 @@ def client_of(*apis: ChatApi, cooldown_s: float = 30.0) -> ChatClient:
 
 def stream_of(
     client: ChatClient, failed: tuple[ChatFailure, ...] = (), context: Context | None = None
-) -> Iterator[str]:
-    return client.stream(ASKED, context=context or Context.after(60.0), failed=failed)
+) -> Generator[str]:
+    """Yield the text of an answer."""
+    with closing(events_of(client, failed, context)) as events:
+        for event in events:
+            if isinstance(event, str):
+                yield event
+
+
+def events_of(
+    client: ChatClient, failed: tuple[ChatFailure, ...] = (), context: Context | None = None
+) -> Generator[ChatEvent]:
+    """Yield all of an answer."""
+    events = client.stream(ASKED, context=context or Context.after(60.0), failed=failed)
+    return cast(Generator[ChatEvent], events)
 
 
 def ask(client: ChatClient) -> str:
