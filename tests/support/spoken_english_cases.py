@@ -343,7 +343,7 @@ ENGLISH_CASES = (
     ("-40°F", "minus forty degrees Fahrenheit"),
     ("-12.5 °C", "minus twelve point five degrees Celsius"),
     ("-40 degrees", "minus forty degrees"),
-    ("35° N", "thirty-five degrees N"),
+    ("35° N", "thirty-five degrees north"),
     ("2 kWh", "two kilowatt hours"),
     ("a 10-minute walk", "a ten-minute walk"),
     ("a 5 km run", "a five kilometer run"),

@@ -13,6 +13,7 @@ from mirrorchat.text.normalization.chinese_numbers import (
     power_words,
 )
 from mirrorchat.text.normalization.chinese_quantities import QUANTITY_RULES
+from mirrorchat.text.normalization.chinese_runs import RUN_RULES
 from mirrorchat.text.normalization.chinese_words import ADDRESS_SIGNS, COUNTED, SIGNS
 from mirrorchat.text.normalization.english_words import ABBREVIATIONS
 from mirrorchat.text.normalization.patterns import (
@@ -130,17 +131,19 @@ _RULES: tuple[Rule, ...] = (
          _spoken_roman),
     rule(r"(?<![A-Za-z])(?P<letter>[CF])#(?![A-Za-z0-9_])", r"\g<letter> sharp"),
     rule(r"(?<![A-Za-z.])N[oO]\. ?(?=\d)", "第"),
+    # Whole runs. A telephone number holds no range.
+    rule(r"(?<![A-Za-z0-9.,+-])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\) ?|\d{2,4}-)\d{3,4}[- ]\d{4}(?![\d-])", _spoken_phone),
+    rule(r"(?<![A-Za-z0-9.,+-])(?:0\d{2,3}-\d{7,8}|1[3-9]\d \d{4} \d{4}|\+\d{1,3}(?:[ -]?\d{2,5}){2,4})(?![\d-])",
+         _spoken_phone),
+    rule(rf"{START}1[3-9]\d{{9}}(?!\d)", _spoken_mobile),
+    *RUN_RULES,
     # Spans between two quantities that both have their sign or unit.
     rule(r"(?:(?<=[%°])|(?<=°[CF]))[-~–—](?=-?\d)|(?<=[年月日度元点个])[~–—](?=-?\d)|(?<=[年月日点])-(?=\d)", "到"),
     rule(r"(?<=\d)[-~–—](?=[$£€¥]\d)", "到"),
     rule(r"(?<=:\d\d)(?: ?[~–—] ?|-)(?=\d{1,2}:\d\d)|(?<=\d[ap]m)(?: ?[~–—] ?|-)(?=\d)", "到"),
     *CALENDAR_RULES,
     rule(rf"{NOT_LATIN_BEFORE}(\d{{1,9}}):(\d{{1,9}})(?![\d:])", _ratio),
-    # Telephone numbers, codes, versions.
-    rule(r"(?<![A-Za-z0-9.,+-])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\) ?|\d{2,4}-)\d{3,4}[- ]\d{4}(?![\d-])", _spoken_phone),
-    rule(r"(?<![A-Za-z0-9.,+-])(?:0\d{2,3}-\d{7,8}|1[3-9]\d \d{4} \d{4}|\+\d{1,3}(?:[ -]?\d{2,5}){2,4})(?![\d-])",
-         _spoken_phone),
-    rule(rf"{START}1[3-9]\d{{9}}(?!\d)", _spoken_mobile),
+    # Codes and versions.
     rule(r"ISBN[: -]{0,2}(\d[\d-]{8,20}\d)(?![\d-])", _spoken_isbn),
     rule(rf"(?<=[打叫])(?:{_EMERGENCY})(?!\d|[.,]\d|[{HAN}]?[分次个元折通])"
          rf"|{START}(?:{_EMERGENCY})(?=报警|火警|急救|电话|热线|接警)", lambda match: digits(match[0], PHONE_DIGITS)),

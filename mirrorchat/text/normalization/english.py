@@ -4,9 +4,10 @@ import re
 
 from mirrorchat.text.normalization.acronyms import spell_acronyms
 from mirrorchat.text.normalization.english_calendar import CALENDAR_RULES, DECADE_RULES, YEAR_RULES
-from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES
+from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES, PHONE_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, digits, number_words, ordinal, power_words
 from mirrorchat.text.normalization.english_quantities import QUANTITY_RULES
+from mirrorchat.text.normalization.english_runs import RUN_RULES
 from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, SIGNS
 from mirrorchat.text.normalization.patterns import (
     NUMBER,
@@ -99,6 +100,9 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)w/o(?!\w)", "without"),
     rule(r"(?<!\w)w/ ?(?=\w)", "with "),
     rule(r"(?<!\w)(?P<letter>[CF])#(?!\w)", r"\g<letter> sharp"),
+    # Whole runs. A telephone number holds no range.
+    *PHONE_RULES,
+    *RUN_RULES,
     # Spans between two quantities that both have their sign or unit.
     rule(r"(?<=[%°])[-~–—](?=-?\d)|(?<=°[CF])[-~–—](?=-?\d)", " to "),
     rule(r"(?<=[\dKMB])[-~–—](?=[$£€¥]\d)", " to "),

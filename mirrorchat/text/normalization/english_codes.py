@@ -68,6 +68,13 @@ ADDRESS_RULES: tuple[Rule, ...] = (
          lambda match: f"{match['name'].replace('_', ' ')} dot {FILE_ENDINGS[match['ending']]}"),
 )  # fmt: skip
 
+PHONE_RULES: tuple[Rule, ...] = (
+    rule(r"(?<![\w.,+-])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\) ?|\d{2,4}-)\d{3,4}[- ]\d{4}(?![\d-])", _spoken_phone),
+    rule(r"(?<![\w.,+-])\+\d{1,3}(?:[ -]?\d{2,5}){2,4}(?!\d)", _spoken_phone),
+    rule(r"(?<![\w.,+-])(?:\d{3}-\d{4}|0\d{2,3}-\d{7,8}|\d{3}\.\d{3}\.\d{4})(?![\d-])", _spoken_phone),
+    rule(r"(?<![\w.,+-])\d{4}(?: \d{4}){2,4}(?!\d)", _spoken_phone),
+)  # fmt: skip
+
 CODE_RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w:.,])(\d{1,4}):(\d{1,4})(?![\d:])", _spoken_ratio),
     rule(r"\b[Ee]xt\. ?(?=\d)", "extension "),
@@ -77,10 +84,6 @@ CODE_RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.,$£€¥+-])911(?= (?:call|caller|operator|dispatcher|emergency|center|service|line)s?\b)",
          "nine one one"),
     rule(rf"(?P<cue>{_NUMBERED} )(?P<number>\d{{3,4}})(?![\w%-]|[.,]\d)", _spoken_room),
-    rule(r"(?<![\w.,+-])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\) ?|\d{2,4}-)\d{3,4}[- ]\d{4}(?![\d-])", _spoken_phone),
-    rule(r"(?<![\w.,+-])\+\d{1,3}(?:[ -]?\d{2,5}){2,4}(?!\d)", _spoken_phone),
-    rule(r"(?<![\w.,+-])(?:\d{3}-\d{4}|0\d{2,3}-\d{7,8}|\d{3}\.\d{3}\.\d{4})(?![\d-])", _spoken_phone),
-    rule(r"(?<![\w.,+-])\d{4}(?: \d{4}){2,4}(?!\d)", _spoken_phone),
     rule(r"(?<![\w.])(?P<v>(?:[vV](?:ersion |er\.? )?)?)(?P<parts>\d{1,5}(?:\.\d{1,5}){2,3})(?!\d|\.\d)",
          _spoken_version),
     rule(r"(?<![\w.])(?P<v>)(?:(?<=Python )|(?<=Ubuntu )|(?<=Django )|(?<=Node )|(?<=Go ))"

@@ -1,0 +1,58 @@
+"""Runs of angles and prime marks: coordinates (39°54′20″N) and lengths or times with two primes (6′2″)."""
+
+import re
+from dataclasses import dataclass
+
+from mirrorchat.text.normalization.runs import RunKind
+
+_PART = r"\d{1,3}(?:\.\d{1,9})?"
+_MINUTE_SIGN = "['′’]"
+_SECOND_SIGN = "(?:[\"″”]|''|′′)"
+_MOST_FEET = 9
+
+
+@dataclass(frozen=True)
+class Angle:
+    """Degrees with minutes and seconds; `side` is N, S, E, W, or empty if there is none or the text names it."""
+
+    degrees: str
+    minutes: str
+    seconds: str
+    side: str
+
+
+@dataclass(frozen=True)
+class Primes:
+    """Two numbers with prime marks: feet and inches, or minutes and seconds."""
+
+    first: str
+    second: str
+
+    @property
+    def is_length(self) -> bool:
+        """Whether the numbers can be feet and inches."""
+        return int(self.first) <= _MOST_FEET and float(self.second) < 12
+
+
+def _angle(match: re.Match[str]) -> Angle | None:
+    minutes, side = match["minutes"] or "", match["before"] or match["after"] or ""
+    if not minutes and not side:
+        return None
+    return Angle(match["degrees"], minutes, match["seconds"] or "", "" if match["named"] is not None else side)
+
+
+ANGLE = RunKind(
+    re.compile(
+        r"(?<![A-Za-z0-9.,])(?P<named>(?<=[经纬]))?(?:(?P<before>[NSEW]) ?)?"
+        rf"(?P<degrees>-?{_PART}) ?°(?: ?(?P<minutes>{_PART}) ?{_MINUTE_SIGN}"
+        rf"(?: ?(?P<seconds>{_PART}) ?{_SECOND_SIGN})?)?(?: ?(?P<after>[NSEW])(?![A-Za-z0-9]))?"
+    ),
+    _angle,
+)
+PRIMES = RunKind(
+    re.compile(
+        rf"(?<![A-Za-z0-9.,])(?P<first>\d{{1,3}}) ?{_MINUTE_SIGN}"
+        rf" ?(?P<second>\d{{1,2}}(?:\.\d{{1,2}})?) ?{_SECOND_SIGN}"
+    ),
+    lambda match: Primes(match["first"], match["second"]),
+)
