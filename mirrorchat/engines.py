@@ -53,7 +53,7 @@ _TAG_LIMIT_CHARS = 64
 _LANGUAGE_NAMES = {
     name: language
     for language, names in {
-        "chinese": "zh zho chi cmn chinese mandarin putonghua 中文 汉语 漢語 普通话 普通話 国语 國語 华语 華語 简体中文 繁體中文",
+        "chinese": "zh zho chi cmn chinese mandarin putonghua 中文 汉语 漢語 普通话 普通話 国语 國語 华语 華語",
         "english": "en eng english 英文 英语 英語",
     }.items()
     for name in names.split()

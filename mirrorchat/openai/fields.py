@@ -102,13 +102,14 @@ def is_unicode(value: str) -> bool:
 
 
 def choice(fields: Mapping[str, Any], name: str, choices: Sequence[str], default: str) -> str:
-    """Return one of `choices`; `default` if the field is missing or null."""
+    """Return one of `choices`, which the field may name in any case; `default` if it is missing or null."""
     value = fields.get(name)
     if value is None:
         return default
-    if value not in choices:
+    chosen = value.strip().lower() if isinstance(value, str) else ""
+    if chosen not in choices:
         raise InvalidField(f"{name} must be one of {', '.join(choices)}", param=name)
-    return str(value)
+    return chosen
 
 
 def number(fields: Mapping[str, Any], name: str, low: float, high: float, default: float) -> float:
@@ -136,17 +137,14 @@ def flag(fields: Mapping[str, Any], name: str) -> bool:
 
 
 def language(fields: Mapping[str, Any], name: str = "language") -> Language | None:
-    """Return the language that a field names (`zh`, `en-US`, `chinese`, ...); None if it is missing."""
+    """Return the language that a field names, as Language.parse does; None if it is missing, empty or `auto`."""
     value = fields.get(name)
-    if value is None or value == "":
+    if value is None or value in ("", "auto"):
         return None
-    if isinstance(value, str):
-        for named in (value, value.replace("_", "-").partition("-")[0]):
-            try:
-                return Language.parse(named)
-            except ValueError:
-                continue
-    raise InvalidField(f"{name}: choose zh or en (chinese, english)", param=name)
+    try:
+        return Language.parse(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise InvalidField(f"{name}: {error}", param=name) from None
 
 
 def language_of(text: str) -> Language:

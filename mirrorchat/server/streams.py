@@ -218,7 +218,7 @@ def event_stream(
             turn.ended(reason)
             yield from turn.send(as_event(reason))
 
-    return _sent(turn, body(), "text/event-stream")
+    return _sent(turn, body(), "text/event-stream; charset=utf-8")
 
 
 def kept_alive(items: Iterable[Any], write: Callable[[Any], Iterator[bytes]]) -> Iterator[bytes]:

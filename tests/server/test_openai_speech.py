@@ -105,7 +105,7 @@ def test_speech_comes_as_it_is_made(client: OpenAI) -> None:
 def test_events_hold_the_same_speech(openai_scene: Scene) -> None:
     fields = {"model": "gpt-4o-mini-tts", "input": TEXT, "voice": "default", "response_format": "pcm"}
     response = openai_scene.send("POST", "/audio/speech", json=fields | {"stream_format": "sse"}, stream=True)
-    assert response.headers["Content-Type"] == "text/event-stream"
+    assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
 
     events = [json.loads(line.removeprefix(b"data: ")) for line in response.iter_lines() if line.startswith(b"data: ")]
     assert [event["type"] for event in events[:-1]] == ["speech.audio.delta"] * (len(events) - 1)

@@ -80,7 +80,7 @@ def test_a_real_manifest_is_read() -> None:
         ("silent.wav\ten\thi\t", "silent.wav: The recording is silent"),
         ("text.wav\ten\thi\t", "text.wav: "),
         ("empty.wav\ten\thi\t", "empty.wav: The upload is empty"),
-        ("one.wav\tklingon\thi\t", "unknown language; choose one of chinese"),
+        ("one.wav\tklingon\thi\t", "unknown language; choose Mandarin Chinese"),
         ("one.wav\ten\t...!\t", "the transcript has no words"),
         ("one.wav\ten\t" + "word " * 500 + "\t", "longer than 2000 characters"),
         ("one.wav\ten\thi\t" + "s" * 300, "speaker's name is longer"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mirrorchat.cli.commands.options import (
-    LANGUAGES,
+    LANGUAGE,
     STDOUT,
     EnginePlace,
     SoundOptions,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # these import numpy, which --help does not need
     show_default=True, help="With --mic: the time limit of the recording.",
 )  # fmt: skip
 @language_option
-@click.option("--reply-language", type=LANGUAGES, help="Answer in this language.")
+@click.option("--reply-language", help="Answer in this language.", **LANGUAGE)
 @click.option(
     "--text",
     callback=unicode_text,
@@ -59,8 +59,8 @@ def ask(
     file: str | None,
     mic: bool,
     seconds: float,
-    language: str,
-    reply_language: str | None,
+    language: "Language",
+    reply_language: "Language | None",
     text: str | None,
     hotwords: str,
     session: str | None,
@@ -80,18 +80,17 @@ def ask(
     check_standard_output(sound, as_json=as_json)
     from mirrorchat.cli.client.sound_outputs import chosen_outputs
     from mirrorchat.cli.client.turn import TurnReport, TurnRequest
-    from mirrorchat.engines import Language
 
     program = _player_to_use(sound)
-    spoken_in, reply_in = Language.parse(language), Language.parse(reply_language or language)
+    reply_in = reply_language or language
     question = _question(file, seconds)
     with (
         closing(chosen_outputs(sound.out, program)) as outputs,
-        _asker(place, spoken_in, reply_in, recognizes=not text) as ask_question,
+        _asker(place, language, reply_in, recognizes=not text) as ask_question,
     ):
         report = TurnReport(outputs, as_json=as_json, text_aside=sound.out == STDOUT)
         with closing(
-            ask_question(TurnRequest(question(), spoken_in, reply_in, text or None, hotwords, session))
+            ask_question(TurnRequest(question(), language, reply_in, text or None, hotwords, session))
         ) as turn:
             report.follow(turn)
 
@@ -106,7 +105,7 @@ def _player_to_use(sound: SoundOptions) -> str | None:
 
 
 @contextmanager
-def _asker(place: EnginePlace, spoken_in: "Language", reply_in: "Language", *, recognizes: bool) -> "Iterator[Asker]":
+def _asker(place: EnginePlace, language: "Language", reply_in: "Language", *, recognizes: bool) -> "Iterator[Asker]":
     """Yield a function that asks a question. The engines are loaded first, before the caller speaks."""
     if place.server is not None:
         from mirrorchat.cli.client.server_client import ServerClient
@@ -118,7 +117,7 @@ def _asker(place: EnginePlace, spoken_in: "Language", reply_in: "Language", *, r
         settings = settings_of(place.config)
         from mirrorchat.cli.client.local_turn import ask_here, loaded
 
-        with loaded(settings, hearing=[spoken_in] if recognizes else [], speaking=[reply_in]) as engines:
+        with loaded(settings, hearing=[language] if recognizes else [], speaking=[reply_in]) as engines:
             yield partial(ask_here, settings, engines)
 
 

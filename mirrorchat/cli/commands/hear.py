@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,13 +16,16 @@ from mirrorchat.cli.commands.options import (
     settings_of,
 )
 
+if TYPE_CHECKING:  # it imports numpy, which --help does not need
+    from mirrorchat.engines import Language
+
 
 @click.command()
 @click.argument("file")
 @language_option
 @json_option
 @place_options
-def hear(file: str, language: str, as_json: bool, place: EnginePlace) -> None:
+def hear(file: str, language: "Language", as_json: bool, place: EnginePlace) -> None:
     """Transcribe FILE (- is standard input): wav, flac, mp3, ogg, webm, m4a, ...
 
     --json adds the length of the recording, and the times and confidence of each token if the engine knows them.
@@ -35,15 +38,13 @@ def hear(file: str, language: str, as_json: bool, place: EnginePlace) -> None:
     click.echo(json.dumps(found, ensure_ascii=False) if as_json else found["text"])
 
 
-def _recognized_here(config: Path | None, recording: bytes, language: str) -> dict[str, Any]:
+def _recognized_here(config: Path | None, recording: bytes, language: "Language") -> dict[str, Any]:
     settings = settings_of(config)
     from mirrorchat.cli.client.local_turn import loaded, recognize_here
     from mirrorchat.cli.client.terminal import Waiting
-    from mirrorchat.engines import Language
 
-    spoken_in = Language.parse(language)
-    with loaded(settings, hearing=[spoken_in]) as engines, Waiting("recognizing"):
-        transcript, duration_s = recognize_here(engines, recording, spoken_in)
+    with loaded(settings, hearing=[language]) as engines, Waiting("recognizing"):
+        transcript, duration_s = recognize_here(engines, recording, language)
     tokens = [
         {
             "text": token.text,
@@ -64,12 +65,11 @@ def _recognized_here(config: Path | None, recording: bytes, language: str) -> di
 
 
 def _recognized_on_server(
-    server: str, key_file: Path | None, recording: bytes, language: str, *, timed: bool
+    server: str, key_file: Path | None, recording: bytes, language: "Language", *, timed: bool
 ) -> dict[str, Any]:
     from mirrorchat.cli.client.server_client import ServerClient
     from mirrorchat.cli.client.server_speech import recognize_on_server
     from mirrorchat.cli.client.terminal import Waiting
-    from mirrorchat.engines import Language
 
     with ServerClient(server, server_key(key_file)) as client, Waiting("recognizing"):
-        return recognize_on_server(client, recording, Language.parse(language), timed=timed)
+        return recognize_on_server(client, recording, language, timed=timed)

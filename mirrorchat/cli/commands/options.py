@@ -2,12 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,14 +15,34 @@ from mirrorchat.cli.client.sound_programs import FILE_FORMATS, PLAYERS, find_pla
 from mirrorchat.errors import CommandError
 from mirrorchat.settings import CONFIG_VARIABLE, UPLOAD_LIMIT_MAX_MB, Settings, load_settings
 
+if TYPE_CHECKING:  # it imports numpy, which --help does not need
+    from mirrorchat.engines import Language
+
 SERVER_VARIABLE = "MIRRORCHAT_SERVER"
 KEY_VARIABLE = "MIRRORCHAT_API_KEY"
 LANGUAGE_VARIABLE = "MIRRORCHAT_LANGUAGE"
 STDIN = STDOUT = "-"
 RECORDING_LIMIT_BYTES = UPLOAD_LIMIT_MAX_MB << 20  # no server accepts more
 
-LANGUAGES = click.Choice(["chinese", "english", "zh", "en"], case_sensitive=False)
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _as_language(_context: click.Context, _option: click.Parameter, name: str | None) -> "Language | None":
+    """Return the language of a tag or a name, as every route of the server takes it. Raises BadParameter."""
+    from mirrorchat.engines import Language
+
+    try:
+        return None if name is None else Language.parse(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _language_names(_context: click.Context, _option: click.Parameter, begin: str) -> list[str]:
+    return [name for name in ("chinese", "english", "zh", "en") if name.startswith(begin.lower())]
+
+
+# Of an option that names a language. The command gets the Language.
+LANGUAGE: Mapping[str, Any] = {"metavar": "LANGUAGE", "callback": _as_language, "shell_complete": _language_names}
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ def json_option(command: Command) -> Command:
 
 def language_option(command: Command) -> Command:
     return click.option(
-        "--language", type=LANGUAGES, envvar=LANGUAGE_VARIABLE, default=default_language,
+        "--language", envvar=LANGUAGE_VARIABLE, default=default_language, **LANGUAGE,
         help=f"The language of the recording (or {LANGUAGE_VARIABLE}). Default: that of LANG.",
     )(command)  # fmt: skip
 

@@ -12,7 +12,7 @@ import click
 
 from mirrorchat.cli.client.sound_programs import require_player
 from mirrorchat.cli.commands.options import (
-    LANGUAGES,
+    LANGUAGE,
     STDIN,
     EnginePlace,
     SoundOptions,
@@ -54,7 +54,7 @@ class TextCommand(click.Command):
 @click.command(cls=TextCommand)
 @click.argument("text", callback=unicode_text)
 @click.option("--voice", metavar="FILE", help="Speak in the voice of this recording. Default: a neutral voice.")
-@click.option("--language", type=LANGUAGES, help="The language of TEXT. Default: Chinese if it has Chinese characters.")
+@click.option("--language", help="The language of TEXT. Default: Chinese if it has Chinese characters.", **LANGUAGE)
 @click.option("--dry-run", is_flag=True, help="Print the words that would be spoken, a line a sentence; no sound.")
 @sound_options
 @json_option
@@ -62,7 +62,7 @@ class TextCommand(click.Command):
 def say(
     text: str,
     voice: str | None,
-    language: str | None,
+    language: "Language | None",
     dry_run: bool,
     sound: SoundOptions,
     as_json: bool,
@@ -77,13 +77,13 @@ def say(
     check_standard_output(sound, as_json=as_json)
     if dry_run:
         words = _words(text)
-        _print_sentences(words, _language(language, words), as_json=as_json)
+        _print_sentences(words, language or _language_of(words), as_json=as_json)
         return
     from mirrorchat.cli.client.sound_outputs import chosen_outputs
 
     program = _player(sound)
     words = _words(text)
-    spoken_in = _language(language, words)
+    spoken_in = language or _language_of(words)
     recording = None if voice is None else read_recording(voice)
     begun = time.monotonic()
     with closing(chosen_outputs(sound.out, program)) as outputs:
@@ -119,11 +119,11 @@ def _print_sentences(text: str, language: "Language", *, as_json: bool) -> None:
         click.echo(line.encode())
 
 
-def _language(name: str | None, text: str) -> "Language":
-    """Return the language called `name`; without one, Chinese if `text` has a Chinese character, else English."""
+def _language_of(text: str) -> "Language":
+    """Return Chinese if `text` has a Chinese character, else English."""
     from mirrorchat.engines import Language
 
-    return Language.parse(name or ("chinese" if re.search(r"[\u3400-\u9fff]", text) else "english"))
+    return Language.CHINESE if re.search(r"[\u3400-\u9fff]", text) else Language.ENGLISH
 
 
 def _player(sound: SoundOptions) -> str | None:

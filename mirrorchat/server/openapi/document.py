@@ -28,7 +28,7 @@ from mirrorchat.settings import Settings
 
 EVENTS = ("transcript", "voice", "text", "audio", "sentence_failed", "timings", "done", "error")
 EVENT = record(event=one_of(EVENTS), data={**TEXT, "contentMediaType": JSON})
-LANGUAGE = one_of(("chinese", "zh", "zh-cn", "english", "en"), "any case")
+LANGUAGE = {**TEXT, "description": "a tag or a name of Mandarin Chinese or English: zh, zh-TW, chinese, en, en-US"}
 ENGINE = record(name=TEXT, model=TEXT, device=TEXT, reason=TEXT)
 AUDIO_TYPES = ("audio/wav", "audio/ogg; codecs=opus", "audio/mpeg", "audio/pcm")
 
@@ -104,7 +104,7 @@ def _question_schema(settings: Settings) -> Schema:
         ["audio", "language"],
         audio={**BINARY, "description": f"the recording: wav, flac, mp3, ogg, webm, mp4, m4a, aac, amr; {limits}"},
         language=LANGUAGE,
-        reply_language={**LANGUAGE, "description": "of the answer; by default that of the question"},
+        reply_language={**TEXT, "description": "the language of the answer; by default that of the question"},
         text={**TEXT, "maxLength": TEXT_LIMIT_CHARS, "description": "the words of the question: skips recognition"},
         hotwords={**TEXT, "description": f"rare words, one a line or between commas; {words}"},
         stream=one_of(list(FLAGS)),
