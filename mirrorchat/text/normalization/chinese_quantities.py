@@ -2,9 +2,10 @@
 
 import re
 
-from mirrorchat.text.normalization.chinese_numbers import cardinal, number_words, power_words, quantity
-from mirrorchat.text.normalization.chinese_words import CURRENCIES, CURRENCY_CODES, DEGREES, MAGNITUDES, POWERS, UNITS
-from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, START, Rule, any_of, number_parts, rule
+from mirrorchat.text.normalization.chinese_money import MONEY_RULES
+from mirrorchat.text.normalization.chinese_numbers import number_words, power_words, quantity
+from mirrorchat.text.normalization.chinese_words import DEGREES, POWERS, UNITS
+from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, SIGN, START, TO, Rule, any_of, rule
 from mirrorchat.text.sentences.speech_length import HAN
 
 
@@ -37,25 +38,6 @@ def _spoken_percent(match: re.Match[str]) -> str:
     return f"负{whole}{words[1:]}" if words.startswith("负") else whole + words
 
 
-def _spoken_money(match: re.Match[str]) -> str:
-    name = CURRENCIES.get((match["country"] or "") + match["currency"]) or CURRENCIES[match["currency"]]
-    magnitude = MAGNITUDES.get(match["magnitude"] or "", match["magnitude"] or "")
-    words = number_words(_plain_amount(match["a"]), magnitude or name)
-    if match["b"]:
-        words += "到" + number_words(_plain_amount(match["b"]), magnitude or name)
-    if match["magnitude"] in ("M", "B"):
-        words, magnitude = _times(match["a"], {"M": 10**6, "B": 10**9}[match["magnitude"]]), ""
-    return ("负" if match["sign"] else "") + words + magnitude + name
-
-
-def _times(written: str, factor: int) -> str:
-    """Return `written` times `factor` as one Chinese number: 2.5 million is 二百五十万."""
-    whole, decimals = number_parts(written)
-    exact = int(whole + decimals) * factor
-    quotient, rest = divmod(exact, 10 ** len(decimals))
-    return cardinal(quotient) if not rest and quotient < 10**15 else f"{number_words(written)}乘以{cardinal(factor)}"
-
-
 def _plain_amount(written: str) -> str:
     """Return `20.50` as `20.5` and `20.00` as `20`."""
     return re.sub(r"\.?0{1,2}$", "", written) if "." in written else written
@@ -65,17 +47,10 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{any_of(UNITS)})(?:/(?P<per>[A-Za-z]{{1,12}})(?P<per_power>))?(?![A-Za-z\d]))?",
          _spoken_power),
-    rule(rf"(?P<sign>(?<![A-Za-z0-9)])-)?(?P<country>(?<![A-Za-z])(?:US|HK|NZ|NT|JP|A|C|S))?(?P<currency>[$£€¥₹₩]) ?"
-         rf"(?P<a>-?{NUMBER})(?:[-~–—](?P<b>{NUMBER}))?(?P<magnitude>[万亿千百]{{1,2}}|[kKMB](?![A-Za-z]))?(?:元|美元)?",
-         _spoken_money),
-    rule(rf"(?<![A-Za-z])(?P<code>{any_of(code for code in CURRENCY_CODES if code.isascii())}) ?"
-         rf"(?P<b>)(?P<c>)(?P<a>{NUMBER})",
-         lambda match: quantity(match, CURRENCY_CODES[match["code"]]) + CURRENCY_CODES[match["code"]]),
-    rule(rf"{QUANTITY} ?(?P<code>{any_of(CURRENCY_CODES)})(?![A-Za-z\d])",
-         lambda match: quantity(match, CURRENCY_CODES[match["code"]]) + CURRENCY_CODES[match["code"]]),
-    rule(rf"{START}({NUMBER})[-~–—](?={NUMBER}(?:元|块|美元|欧元|英镑))",
+    *MONEY_RULES,
+    rule(rf"{START}({NUMBER}){TO}(?={NUMBER}(?:元|块|美元|欧元|英镑))",
          lambda match: f"{number_words(_plain_amount(match[1]))}到"),
-    rule(rf"(?P<a>)(?:{START}|(?<=到))(?P<plain>{NUMBER})(?=元|块|美元|欧元|英镑)",
+    rule(rf"(?P<a>)(?:{START}|(?<=到))(?P<plain>{SIGN}{NUMBER})(?=元|块|美元|欧元|英镑)",
          lambda match: number_words(_plain_amount(match["plain"]), match.string[match.end() : match.end() + 1])),
     rule(rf"{QUANTITY} ?°(?P<scale>[CF])(?![A-Za-z])", _spoken_degrees),
     rule(rf"{QUANTITY} ?(?:°|度)(?P<scale>)(?!电)", _spoken_degrees),

@@ -2,21 +2,13 @@
 
 import re
 
+from mirrorchat.text.normalization.english_money import MONEY_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, number_words, power_words, quantity
-from mirrorchat.text.normalization.english_words import (
-    COUNTRIES,
-    CURRENCIES,
-    CURRENCY_CODES,
-    MAGNITUDES,
-    POWERS,
-    POWERS_OF_TIME,
-    UNITS,
-)
+from mirrorchat.text.normalization.english_words import POWERS, POWERS_OF_TIME, UNITS
 from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, START, Rule, after, any_of, before, rule
 
 SECONDS_WRITTEN_APART = r"(?<!\d0)s"  # "90 s" and "1.5s" are seconds, "the 90s" are not
 _UNIT_NAMES = any_of(unit for unit in UNITS if unit != "s")
-_MAGNITUDE = r"(?P<magnitude> (?:hundred|thousand|million|billion|trillion)\b)?"
 
 
 def _spoken_unit(match: re.Match[str]) -> str:
@@ -39,13 +31,6 @@ def _inches(match: re.Match[str]) -> str:
     return f"{number_words(match[1])} {'inch' if match[1] == '1' or _describes(match) else 'inches'}"
 
 
-def _spoken_code_money(match: re.Match[str]) -> str:
-    one, many = CURRENCY_CODES[match["code"]]
-    words, is_one = quantity(match) if "b" in match.groupdict() else (number_words(match["a"]), match["a"] == "1")
-    magnitude = match["magnitude"] or ""
-    return f"{words}{magnitude} {one if is_one and not magnitude else many}"
-
-
 def _per(name: str | None, power: str | None = None) -> str:
     if not name:
         return ""
@@ -60,36 +45,6 @@ def _spoken_power(match: re.Match[str]) -> str:
     return power_words(match["power"]) + (f" {UNITS[match['unit']][1]}{_per(match['per'])}" if match["unit"] else "")
 
 
-def _spoken_money(match: re.Match[str]) -> str:
-    country = match["country"] or ""
-    one, many, minor_one, minor_many = CURRENCIES.get(country + match["currency"]) or CURRENCIES[match["currency"]]
-    country = COUNTRIES.get(country, "")
-    sign = "minus " if match["sign"] else ""
-    written, upper, magnitude = match["a"], match["b"], match["magnitude"]
-    if magnitude:
-        name = one if _describes(match) else many
-        words = f"{number_words(written)} {MAGNITUDES.get(magnitude, magnitude)} {country}{name}"
-    elif upper:
-        words = f"{number_words(written)} to {number_words(upper)} {country}{many}"
-    elif minor_one and re.fullmatch(r"[\d,]+\.\d\d", written):
-        words = _with_minor_units(written, (country + one, country + many, minor_one, minor_many))
-    else:
-        is_one = written == "1" or _describes(match)
-        words = f"{number_words(written)} {country}{one if is_one else many}"
-    return f"{sign}{words}{_per(match['per'])}"
-
-
-def _with_minor_units(written: str, names: tuple[str, str, str, str]) -> str:
-    """Return `20.50` in major and minor units: twenty dollars and fifty cents."""
-    one, many, minor_one, minor_many = names
-    whole, _, minor = written.replace(",", "").partition(".")
-    major = f"{number_words(whole)} {one if int(whole) == 1 else many}"
-    minor_words = f"{cardinal(int(minor))} {minor_one if int(minor) == 1 else minor_many}"
-    if not int(minor):
-        return major
-    return f"{major} and {minor_words}" if int(whole) else minor_words
-
-
 def _spoken_feet(match: re.Match[str]) -> str:
     return f"{cardinal(int(match[1]))} foot {cardinal(int(match[2]))}"
 
@@ -98,13 +53,7 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{_UNIT_NAMES}|s)(?:/(?P<per>[A-Za-z]{{1,12}}))?(?![A-Za-z\d]))?",
          _spoken_power),
-    rule(rf"(?P<sign>(?<![\w)])-)?(?P<country>\b(?:US|HK|NZ|NT|JP|A|C|S))?(?P<currency>[$£€¥₹₩]) ?(?P<a>-?{NUMBER})"
-         rf"(?:[-~–](?P<b>{NUMBER}))?(?: ?(?P<magnitude>hundred|thousand|million|billion|trillion|bn|mn|tn|[kKMBT])\b)?"
-         r"(?:/(?P<per>[A-Za-z]{1,12})\b)?", _spoken_money),
-    rule(rf"(?<![\w])(?P<code>{any_of(code for code in CURRENCY_CODES if code.isascii())}) ?"
-         rf"(?P<a>{NUMBER}){_MAGNITUDE}",
-         _spoken_code_money),
-    rule(rf"{QUANTITY}{_MAGNITUDE} ?(?P<code>{any_of(CURRENCY_CODES)})(?![A-Za-z])", _spoken_code_money),
+    *MONEY_RULES,
     rule(r"(?<=\d) ?sq\.? ?(ft|mi|km|cm|yd|m)(?![\w])", r" \1^2"),
     rule(rf"{START}(\d)(?:'| ?ft\.? )(\d{{1,2}})(?:\"| ?in(?:\.|\b)|(?![\d\"]))", _spoken_feet),
     rule(rf"{START}({NUMBER})[\"″](?= [a-z])", _inches),

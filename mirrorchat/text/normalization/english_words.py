@@ -41,29 +41,30 @@ UNITS = {
 }  # fmt: skip
 POWERS = {"2": "square", "3": "cubic"}
 POWERS_OF_TIME = {"2": "squared", "3": "cubed"}
-CURRENCIES = {
-    "$": ("dollar", "dollars", "cent", "cents"), "£": ("pound", "pounds", "penny", "pence"),
-    "€": ("euro", "euros", "cent", "cents"), "¥": ("yuan", "yuan", "", ""), "₹": ("rupee", "rupees", "", ""),
-    "₩": ("won", "won", "", ""), "JP¥": ("yen", "yen", "", ""),
+CURRENCIES: dict[str, tuple[str, ...]] = {
+    "$": ("dollar", "dollars", "cent", "cents"), "USD": ("US dollar", "US dollars", "cent", "cents"),
+    "EUR": ("euro", "euros", "cent", "cents"), "GBP": ("pound", "pounds", "penny", "pence"), "CNY": ("yuan", "yuan"),
+    "JPY": ("yen", "yen"), "HKD": ("Hong Kong dollar", "Hong Kong dollars", "cent", "cents"),
+    "AUD": ("Australian dollar", "Australian dollars", "cent", "cents"),
+    "CAD": ("Canadian dollar", "Canadian dollars", "cent", "cents"),
+    "NZD": ("New Zealand dollar", "New Zealand dollars", "cent", "cents"),
+    "TWD": ("New Taiwan dollar", "New Taiwan dollars"),
+    "SGD": ("Singapore dollar", "Singapore dollars", "cent", "cents"),
+    "BRL": ("real", "reais"), "CHF": ("Swiss franc", "Swiss francs"), "INR": ("rupee", "rupees"), "KRW": ("won", "won"),
+    "RUB": ("ruble", "rubles"), "THB": ("baht", "baht"), "VND": ("dong", "dong"), "TRY": ("lira", "lira"),
+    "UAH": ("hryvnia", "hryvnias"), "ILS": ("shekel", "shekels"), "PHP": ("peso", "pesos"), "NGN": ("naira", "naira"),
+    "BTC": ("bitcoin", "bitcoin"),
 }  # fmt: skip
-CURRENCY_CODES = {
-    "USD": ("US dollar", "US dollars"), "EUR": ("euro", "euros"), "GBP": ("pound", "pounds"), "CNY": ("yuan", "yuan"),
-    "RMB": ("yuan", "yuan"), "JPY": ("yen", "yen"), "HKD": ("Hong Kong dollar", "Hong Kong dollars"),
-    "CHF": ("Swiss franc", "Swiss francs"), "AUD": ("Australian dollar", "Australian dollars"),
-    "CAD": ("Canadian dollar", "Canadian dollars"), "SGD": ("Singapore dollar", "Singapore dollars"),
-    "€": ("euro", "euros"), "£": ("pound", "pounds"),
-    "¥": ("yuan", "yuan"), "元": ("yuan", "yuan"),
-}  # fmt: skip
-COUNTRIES = {"US": "US ", "A": "Australian ", "C": "Canadian ", "HK": "Hong Kong ", "NZ": "New Zealand ",
-             "NT": "New Taiwan ", "S": "Singapore ", "JP": ""}  # fmt: skip
 MAGNITUDES = {"k": "thousand", "K": "thousand", "M": "million", "B": "billion", "T": "trillion",
-              "bn": "billion", "mn": "million", "tn": "trillion"}  # fmt: skip
+              "bn": "billion", "mn": "million", "tn": "trillion", "m": "million", "b": "billion"}  # fmt: skip
 SIGNS = {
     "&": " and ", "@": " at ", "=": " equals ", "+": " plus ", "×": " times ", "÷": " divided by ", "<": " less than ",
     ">": " greater than ", "≤": " less than or equal to ", "≥": " greater than or equal to ", "≈": " is about ",
     "≠": " does not equal ", "±": " plus or minus ", "→": " to ", "%": " percent ", "‰": " per thousand ",
     "°": " degrees ", "√": " the square root of ", "π": " pi ", "∞": " infinity ", "$": " dollars ", "£": " pounds ",
-    "€": " euros ", "¥": " yuan ", "₹": " rupees ", "₩": " won ", "¢": " cents ", "|": ", ",
+    "€": " euros ", "¥": " yuan ", "₹": " rupees ", "₩": " won ", "₽": " rubles ", "฿": " baht ", "₫": " dong ",
+    "₺": " lira ", "₴": " hryvnias ", "₪": " shekels ", "₱": " pesos ", "₦": " naira ", "₿": " bitcoin ",
+    "¢": " cents ", "|": ", ",
 }  # fmt: skip
 COUNTED = re.compile(
     r" (?!(?:was|is|has|this|as|its|does|us)\b)"
