@@ -165,7 +165,8 @@ def process_audio() -> Response:
             held.pop_all()  # the stream holds the session from here on
             return response
         answer = pipeline.answer(question, slot, watch=watch)
-    return whole_answer(requested, answer, engines_used(question, pipeline.engines.infos()), session.id)
+    used = engines_used(question, pipeline.engines.infos(), answer.answered_by)
+    return whole_answer(requested, answer, used, session.id)
 
 
 def _language(name: str) -> Language:

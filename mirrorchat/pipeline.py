@@ -33,6 +33,7 @@ from mirrorchat.turn.helper_threads import TURN_OVER, HelperThreads, still_worki
 from mirrorchat.turn.reader import Answer, AnswerReader
 from mirrorchat.turn.reference import ReferenceQuality
 from mirrorchat.turn.sessions import Session
+from mirrorchat.turn.spoken_notices import no_words, silence
 from mirrorchat.turn.stopwatch import Stopwatch
 
 Result = TypeVar("Result")
@@ -84,9 +85,9 @@ class Pipeline:
             watch: measures the stages.
 
         Yields:
-            Transcript; TextDelta, VoiceKnown, SpokenAudio and SentenceFailed as they arrive; Timings, Done. If an API
-            breaks off while `slot.context.heard` is false, StartedOver, and the answer of the next API. StillWorking
-            while nothing else happens.
+            Transcript; Thinking, AnsweredBy, TextDelta, AnswerEnded, VoiceKnown, SpokenAudio and SentenceFailed as they
+            arrive; Timings, Done. If an API breaks off while `slot.context.heard` is false, StartedOver, and the answer
+            of the next API. StillWorking while nothing else happens.
 
         Raises:
             Nothing: Error is the last event of a turn that fails.
@@ -94,7 +95,14 @@ class Pipeline:
         yield from _ended(slot, _Turn(self, question, slot, watch).run())
 
     def speak(
-        self, texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot, *, watch: Stopwatch
+        self,
+        texts: Texts,
+        voice: Callable[[], Voice],
+        language: Language,
+        slot: Slot,
+        *,
+        watch: Stopwatch,
+        comments: bool,
     ) -> Generator[Event]:
         """Speak a text that arrives in pieces, like an answer.
 
@@ -103,16 +111,16 @@ class Pipeline:
             voice: returns the voice; a helper calls it.
             language: the language of the text.
             slot, watch: as for `run_turn`.
+            comments: says of a text without a word to speak that it has none; otherwise it becomes a short silence.
 
         Yields:
-            TextDelta, VoiceKnown, SpokenAudio and SentenceFailed as they arrive; StartedOver and StillWorking as
-            `run_turn` does.
+            What `run_turn` does between Transcript and Timings.
 
         Raises:
             Nothing: Error is the last event if the turn fails.
         """
         turn = _Turn(self, Question(NO_AUDIO, language, language), slot, watch)
-        yield from _ended(slot, turn.answer(texts, self.helpers.submit(slot, voice)))
+        yield from _ended(slot, turn.answer(texts, self.helpers.submit(slot, voice), no_words if comments else silence))
 
     def answer(self, question: Question, slot: Slot, *, watch: Stopwatch) -> Answer:
         """Return the complete answer to a question.
@@ -120,10 +128,10 @@ class Pipeline:
         The arguments are those of `run_turn`.
 
         Raises:
-            The reason of the Error that ended the turn, or of a SentenceFailed.
+            The reason of the Error that ended the turn, or of a SentenceFailed if no sentence could be spoken.
         """
         with closing(self.run_turn(question, slot, watch=watch)) as events:
-            return AnswerReader(events, whole=True).collect()
+            return AnswerReader(events).collect()
 
     def close(self) -> None:
         """Start no more helpers, and free the engines."""
@@ -154,7 +162,7 @@ class _Turn:
             raise NoWords("no words were recognized in the audio", param="audio")
         yield transcript
         reply: list[str] = []
-        for event in self.answer(partial(self._ask, transcript.text), voice):
+        for event in self.answer(partial(self._ask, transcript.text), voice, no_words):
             if isinstance(event, TextDelta):
                 reply.append(event.text)
             elif isinstance(event, StartedOver):
@@ -165,10 +173,10 @@ class _Turn:
         self.session.add_turn(transcript.text, "".join(reply).strip())
         yield done
 
-    def answer(self, texts: Texts, voice: "Future[Voice]") -> Iterator[Event]:
+    def answer(self, texts: Texts, voice: "Future[Voice]", no_words: Callable[[str, Language], str]) -> Iterator[Event]:
         """Yield the events of the answer, with StartedOver when it restarts with the next API."""
         language = self.question.reply_language
-        speech = Speech(self.pipeline.engines.synthesizers[language], language, self.pipeline.seed)
+        speech = Speech(self.pipeline.engines.synthesizers[language], language, self.pipeline.seed, no_words)
 
         def attempt(failed: Sequence[ChatFailure]) -> Iterator[Event]:
             helpers, slot, watch = self.pipeline.helpers, self.slot, self.watch

@@ -15,7 +15,7 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.chat.chunks import ChatChunk, Relays
 from mirrorchat.chat.stream import AnswerFailed, spoken
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import ChatModel, Language
+from mirrorchat.engines import ChatModel, Language, Thinking
 from mirrorchat.errors import ChatFailure, NoChatApi, NoWords
 from mirrorchat.openai import fields
 from mirrorchat.openai.chat_request import (
@@ -39,9 +39,10 @@ from mirrorchat.openai.turn import (
     streamed_turn,
 )
 from mirrorchat.openai.voices import named
+from mirrorchat.server.answers import name_unspoken
 from mirrorchat.server.form import decode_upload
 from mirrorchat.server.runtime import request_record, runtime
-from mirrorchat.server.streams import StreamedTurn
+from mirrorchat.server.streams import KEEP_ALIVE, StreamedTurn
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import with_fallback
 from mirrorchat.turn.events import Event, SpokenAudio, StartedOver, StillWorking, TextDelta
@@ -210,16 +211,18 @@ def _chunk(
 
 def _spoken(requested: RequestedChat, speech: RequestedSpeech, asking: Asking, slot: Slot) -> Response:
     language = requested.language or fields.language_of(last_question(requested.body["messages"]))
-    turn = spoken_turn(asking.texts, named(speech.voice, "audio", language), language, slot)
+    turn = spoken_turn(asking.texts, named(speech.voice, "audio", language), language, slot, comments=True)
     if requested.stream:
         return _spoken_events(turn, requested, asking)
     with turn.freed_on_error():
-        answer = AnswerReader(turn.events, whole=True).collect()
+        answer = AnswerReader(turn.events).collect()
     turn.ended()
     turn.close()
     audio = _audio_json(answer.reply, answer.audio, speech.format)
     message = {"role": "assistant", "content": None, "refusal": None, "audio": audio}
-    return jsonify(_completion(requested, message, asking))
+    response = jsonify(_completion(requested, message, asking))
+    name_unspoken(response, answer.unspoken)
+    return response
 
 
 def _audio_json(text: str, audio: Audio, format: str) -> dict[str, Any]:
@@ -244,10 +247,12 @@ def _spoken_events(turn: StreamedTurn[Event], requested: RequestedChat, asking: 
 
     def write(event: Event) -> Iterator[bytes]:
         match event:
+            case Thinking():
+                yield KEEP_ALIVE
             case TextDelta(text=text):
                 yield _chunk(requested, asking, {"audio": {"id": audio_id, "transcript": text}})
             case SpokenAudio(audio=audio):
                 data = base64.b64encode(_encoded(audio, "pcm16")).decode()
                 yield _chunk(requested, asking, {"audio": {"id": audio_id, "data": data}})
 
-    return _events(turn, iter(AnswerReader(turn.events, whole=True)), requested, asking, write)
+    return _events(turn, AnswerReader(turn.events).complete(), requested, asking, write)

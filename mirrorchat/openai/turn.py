@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from flask import Response
 
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Language, Voice
+from mirrorchat.engines import AnsweredBy, Language, Voice
 from mirrorchat.server.form import LIST_FORM_PARTS, uploaded_file
 from mirrorchat.server.runtime import acquire_slot, request_record, runtime
 from mirrorchat.server.streams import StreamedTurn, event_stream, kept_alive
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import Texts
-from mirrorchat.turn.events import Event, StartedOver, StillWorking
+from mirrorchat.turn.events import Event, StartedOver, StillWorking, VoiceKnown
 from mirrorchat.turn.helper_threads import TURN_OVER
 
 DONE = b"data: [DONE]\n\n"
@@ -60,19 +60,22 @@ def streamed_turn(slot: Slot, events: Generator[Item]) -> StreamedTurn[Item]:
     return StreamedTurn(until_free(), slot)
 
 
-def spoken_turn(texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot) -> StreamedTurn[Event]:
-    """Return a turn of the present request that speaks `texts` in `voice`."""
-    return streamed_turn(slot, runtime().pipeline.speak(texts, voice, language, slot, watch=request_record().watch))
+def spoken_turn(
+    texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot, *, comments: bool
+) -> StreamedTurn[Event]:
+    """Return a turn of the present request that speaks `texts` in `voice`. `comments` is as for Pipeline.speak."""
+    pipeline, watch = runtime().pipeline, request_record().watch
+    return streamed_turn(slot, pipeline.speak(texts, voice, language, slot, watch=watch, comments=comments))
 
 
 def from_first(turn: StreamedTurn[Any], items: Iterator[Any]) -> Iterator[Any]:
-    """Wait for the first item and return all items.
+    """Wait for the first item of the answer, or until the model thinks, and return all items from there on.
 
     From then on the answer counts as heard, and only helpers hold the turn's slot. Raises the error that ends the turn
     before, which the response can report with an HTTP status.
     """
     for item in items:
-        if not isinstance(item, StillWorking | StartedOver):
+        if not isinstance(item, StillWorking | StartedOver | VoiceKnown | AnsweredBy):
             turn.sending()
             return chain((item,), items)
     return iter(())

@@ -1,7 +1,7 @@
 """The format of an answer that the caller asked for, the headers of an answer, and answers that are sent whole."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -11,7 +11,7 @@ from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.engines import EngineInfo, Voice
 from mirrorchat.errors import InvalidField
 from mirrorchat.pipeline import Question
-from mirrorchat.turn.events import Timings
+from mirrorchat.turn.events import SentenceFailed, Timings
 from mirrorchat.turn.reader import Answer, AnswerReader
 from mirrorchat.turn.reference import ReferenceQuality
 
@@ -72,11 +72,16 @@ def _accepted_stream(request: Request) -> str:
     return next((STREAMED_TYPES[name] for name in names if name in STREAMED_TYPES), "wav")
 
 
-def engines_used(question: Question, infos: Mapping[str, EngineInfo]) -> dict[str, EngineInfo]:
-    """Return the engine of each stage that answers `question`; `infos` are those of Engines.infos."""
+def engines_used(
+    question: Question, infos: Mapping[str, EngineInfo], answered_by: EngineInfo | None
+) -> dict[str, EngineInfo]:
+    """Return the engine of each stage that answers `question`.
+
+    `infos` are those of Engines.infos; `answered_by` is the chat API, None while it is not known.
+    """
     return {
         "recognizer": TEXT_GIVEN if question.text else infos[f"recognizer.{question.language.code}"],
-        "chat": infos["chat"],
+        "chat": answered_by or infos["chat"],
         "synthesizer": infos[f"synthesizer.{question.reply_language.code}"],
     }
 
@@ -110,6 +115,8 @@ def _json_answer(answer: Answer, wav: bytes, used: Mapping[str, EngineInfo]) -> 
         "voice": voice_json(answer.voice),
         "engines": engines_json(used),
         "timings": timings_json(answer.timings),
+        "finish_reason": answer.finish_reason,
+        "unspoken": [unspoken_json(failed) for failed in answer.unspoken],
     }
 
 
@@ -137,6 +144,10 @@ def engines_json(used: Mapping[str, EngineInfo]) -> dict[str, dict[str, str]]:
     return {stage: {"name": info.name, "model": info.model} for stage, info in used.items()}
 
 
+def unspoken_json(failed: SentenceFailed) -> dict[str, object]:
+    return {"index": failed.index, "sentence": failed.sentence, **failed.reason.body()}
+
+
 def timings_json(timings: Timings) -> dict[str, float]:
     return {f"{stage}_s": round(seconds, 4) for stage, seconds in timings.seconds.items()}
 
@@ -154,6 +165,9 @@ def describe(response: Response, answer: Answer | AnswerReader, timings: Timings
     `whole` tells whether the answer's reply is complete. X-MirrorChat-Cut names the headers with incomplete texts.
     """
     response.headers["X-MirrorChat-Voice"] = voice_label(answer.voice)
+    if answer.finish_reason != "stop":
+        response.headers["X-MirrorChat-Finish-Reason"] = _encode_for_header(answer.finish_reason)
+    name_unspoken(response, answer.unspoken)
     response.headers["Server-Timing"] = ", ".join(
         f"{stage};dur={1000 * seconds:.0f}" for stage, seconds in timings.seconds.items()
     )
@@ -161,6 +175,12 @@ def describe(response: Response, answer: Answer | AnswerReader, timings: Timings
     cut = [name.lower() for name, fit in fits.items() if not fit or (name == "Reply" and not whole)]
     if cut:
         response.headers["X-MirrorChat-Cut"] = ", ".join(cut)
+
+
+def name_unspoken(response: Response, unspoken: Sequence[SentenceFailed]) -> None:
+    """Name the sentences that could not be spoken in a header, a line each."""
+    if unspoken:
+        _put_text(response, "Unspoken", "\n".join(failed.sentence for failed in unspoken))
 
 
 def _put_text(response: Response, name: str, text: str) -> bool:

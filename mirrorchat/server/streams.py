@@ -14,13 +14,14 @@ import errno
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from flask import Response
 
 from mirrorchat.audio.encoders import ENCODERS, Encoder
 from mirrorchat.audio.samples import Audio, Samples, pcm16_bytes
-from mirrorchat.engines import EngineInfo, Transcript
+from mirrorchat.engines import AnsweredBy, AnswerEnded, EngineInfo, Thinking, Transcript
 from mirrorchat.errors import ClientGone, MirrorChatError, as_mirrorchat_error
 from mirrorchat.pipeline import Question
 from mirrorchat.server.answers import (
@@ -31,6 +32,7 @@ from mirrorchat.server.answers import (
     engines_used,
     session_json,
     timings_json,
+    unspoken_json,
     voice_json,
 )
 from mirrorchat.server.runtime import request_record, runtime
@@ -54,6 +56,7 @@ GREETING = b": MirrorChat\n\n"  # a comment that sends the headers before the fi
 KEEP_ALIVE = b": still working\n\n"
 
 Item = TypeVar("Item")  # of a turn: an event, a chunk or a text
+EnginesUsed = Callable[[EngineInfo | None], Mapping[str, EngineInfo]]  # by stage; the argument is the chat API
 
 
 class BrokenOff(ConnectionResetError):
@@ -137,15 +140,16 @@ def stream_answer(requested: RequestedFormat, question: Question, slot: Slot) ->
     """
     pipeline, watch = runtime().pipeline, request_record().watch
     turn = StreamedTurn(pipeline.run_turn(question, slot, watch=watch), slot, question.session)
-    used = engines_used(question, pipeline.engines.infos())
+    engines = partial(engines_used, question, pipeline.engines.infos())
     with turn.freed_on_error():
         if requested.format == "sse":
             turn.heard()  # the caller gets the text at once
-            response = event_stream(turn, _events(turn, used), lambda reason: _sse("error", reason.body()))
+            reader = AnswerReader(turn.events)
+            response = event_stream(turn, _events(turn, reader, engines), lambda reason: _sse("error", reason.body()))
         else:
             response, reader = audio_stream(turn, ENCODERS[requested.format])
             describe(response, reader, watch.timings(), whole=False)
-        describe_engines(response, used)
+        describe_engines(response, engines(reader.answered_by))
         return response
 
 
@@ -178,7 +182,7 @@ def first_audio(turn: StreamedTurn[Event]) -> tuple[AnswerReader, Audio]:
     From then on the answer counts as heard, and only the helpers hold the turn's slot. Raises the error that ends the
     turn before.
     """
-    reader = AnswerReader(turn.events, whole=True)
+    reader = AnswerReader(turn.events)
     audio = reader.first_audio()
     turn.sending()
     return reader, audio
@@ -188,7 +192,7 @@ def _audio_body(turn: StreamedTurn[Event], reader: AnswerReader, encoder: Encode
     """Yield the answer's bytes. Raises BrokenOff for any error: a stream of audio cannot say it in another way."""
     try:
         yield from turn.send(encoder.start() + encoder.encode(first))
-        for event in reader:
+        for event in reader.complete():
             if isinstance(event, SpokenAudio):
                 yield from turn.send(encoder.encode(event.audio.samples))
         yield from turn.send(encoder.finish())
@@ -230,24 +234,35 @@ def kept_alive(items: Iterable[Any], write: Callable[[Any], Iterator[bytes]]) ->
             yield from write(item)
 
 
-def _events(turn: StreamedTurn[Event], used: Mapping[str, EngineInfo]) -> Iterator[bytes]:
+def _events(turn: StreamedTurn[Event], reader: AnswerReader, engines: EnginesUsed) -> Iterator[bytes]:
     """Yield the events of an answer as server-sent events."""
-    reader = AnswerReader(turn.events, whole=False)
+    thinks = False
 
     def write(event: Event) -> Iterator[bytes]:
+        nonlocal thinks
         if isinstance(event, VoiceKnown | TextDelta):
             turn.release_slot()
-        yield _done(event, reader, turn, used) if isinstance(event, Done) else _written(event)
+        if isinstance(event, Done):
+            yield _done(event, reader, turn, engines)
+        elif isinstance(event, Thinking):
+            yield KEEP_ALIVE if thinks else _sse("thinking", {})
+            thinks = True
+        elif not isinstance(event, AnsweredBy | AnswerEnded):  # both are in the last event
+            yield _written(event)
 
     yield GREETING
     yield from kept_alive(reader, write)
 
 
-def _done(event: Done, reader: AnswerReader, turn: StreamedTurn[Event], used: Mapping[str, EngineInfo]) -> bytes:
+def _done(event: Done, reader: AnswerReader, turn: StreamedTurn[Event], engines: EnginesUsed) -> bytes:
     """Return the last event, with the whole reply."""
-    data: dict[str, object] = {"reply": reader.reply, "voice": voice_json(event.voice)}
-    session = session_json(turn.session.id, event.quality) if turn.session is not None else {}
-    return _sse("done", data | {"engines": engines_json(used)} | session)
+    data: dict[str, object] = {
+        "reply": reader.reply,
+        "finish_reason": reader.finish_reason,
+        "voice": voice_json(event.voice),
+        "engines": engines_json(engines(reader.answered_by)),
+    }
+    return _sse("done", data | (session_json(turn.session.id, event.quality) if turn.session is not None else {}))
 
 
 def _written(event: Event) -> bytes:
@@ -261,8 +276,8 @@ def _written(event: Event) -> bytes:
             return _sse("text", {"delta": text})
         case SpokenAudio(index=index, sentence=sentence, audio=audio):
             return _sse("audio", {"index": index, "sentence": sentence} | _pcm_json(audio))
-        case SentenceFailed(index=index, sentence=sentence, reason=reason):
-            return _sse("sentence_failed", {"index": index, "sentence": sentence} | reason.body())
+        case SentenceFailed():
+            return _sse("sentence_failed", unspoken_json(event))
         case Timings():
             return _sse("timings", timings_json(event))
     raise TypeError(f"{type(event).__name__} is never sent")

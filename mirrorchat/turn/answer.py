@@ -8,15 +8,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Batched, ChatEvent, Language, Priority, Synthesizer, Voice
-from mirrorchat.errors import ChatFailure, ChatInterrupted, SynthesisFailed
-from mirrorchat.text.splitter import SentenceSplitter
+from mirrorchat.errors import (
+    ChatError,
+    ChatFailure,
+    ChatInterrupted,
+    MirrorChatError,
+    NoChatApi,
+    SynthesisFailed,
+    as_mirrorchat_error,
+)
+from mirrorchat.text.sentences.boundaries import is_whole
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.events import Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, VoiceKnown
 from mirrorchat.turn.helper_threads import TURN_OVER, EventQueue, HelperThreads
 from mirrorchat.turn.playback import PlayoutBuffer, Prebuffer, ReorderBuffer
+from mirrorchat.turn.sentences import AnswerSentences, Sentence
+from mirrorchat.turn.spoken_notices import no_answer
 from mirrorchat.turn.stopwatch import Stopwatch
 
 UNHEARD_LIMIT_S = 120.0  # of speech that a slow reader has not fetched: above it no further sentence starts
@@ -24,8 +36,9 @@ SENTENCES_AT_ONCE = 2  # of one answer, with a batched synthesizer: the next one
 PREBUFFER_CHECK_S = 0.25
 LOW_BUFFER_S = 3.0  # of speech left to play: nearly two of XTTS's longest chunks
 HELPERS = 2 + SENTENCES_AT_ONCE  # of one answer: one reads text, one starts sentences, and each sentence has one
+SILENCE_S = 0.3  # in place of a sentence without text
 
-# Yields an answer in pieces of text. The arguments are the APIs that failed, which are not tried again, and a context.
+# Yields an answer. The arguments are the APIs that failed, which are not tried again, and a context.
 Texts = Callable[[Sequence[ChatFailure], Context], Iterator[ChatEvent]]
 Item = TypeVar("Item")
 
@@ -60,18 +73,22 @@ def with_fallback(
 
 @dataclass(frozen=True)
 class Speech:
-    """The engine that speaks an answer, the language of the answer, and the seed where sampling starts."""
+    """The engine that speaks an answer, the language of the answer, and the seed where sampling starts.
+
+    `no_words` returns the sentence that is spoken instead of a text without a word to speak; "" is a short silence.
+    """
 
     synthesizer: Synthesizer
     language: Language
     seed: int
+    no_words: Callable[[str, Language], str]
 
 
 class SpokenAnswer:
     """One attempt at an answer. One helper reads its text, another starts its sentences, and each sentence has one.
 
     Arguments:
-        texts: yields the text in pieces until the context that it gets ends.
+        texts: yields the answer in pieces until the context that it gets ends.
         voice: the voice, which is computed while the text is read.
         speech: the engine, the language and the seed.
         helpers: run everything above.
@@ -102,10 +119,13 @@ class SpokenAnswer:
         self._context = slot.context.child()
         self._events: EventQueue[Event] = EventQueue(slot.context)
         self._at_once = SENTENCES_AT_ONCE if isinstance(speech.synthesizer, Batched) else 1
+        self._text: list[str] = []
+        self._chat_error: ChatError | None = None  # ends the answer after its whole sentences have been spoken
         self._changed = threading.Condition()  # guards the attributes up to `_playout`
         self._changes = 0
-        self._sentences: deque[str] = deque()  # sentences that have not started
+        self._sentences: deque[Sentence] = deque()  # sentences that have not started
         self._all_read = False
+        self._any_failed = False
         self._in_progress = 0  # the number of sentences that are being spoken
         self._spoken_s = 0.0
         self._fetched_s = 0.0
@@ -115,8 +135,10 @@ class SpokenAnswer:
     def run(self) -> Iterator[Event]:
         """Yield the events of the answer until all of it has been yielded.
 
-        Raises ChatInterrupted, NoChatApi, SynthesisFailed for an answer without a word, and the reason if the context
-        ends.
+        A caller who is listening already hears the whole sentences of an answer that broke off, and hears that no API
+        has answered, before the error is raised.
+
+        Raises ChatInterrupted, NoChatApi, and the reason if the context ends.
         """
         try:
             for work in (self._read_text, self._speak_sentences):
@@ -132,13 +154,23 @@ class SpokenAnswer:
         self._helpers.submit(self._slot, partial(self._events.run, work))
 
     def _read_text(self) -> None:
-        splitter = SentenceSplitter(self._speech.language)
-        for piece in self._texts(self._context):
-            if not isinstance(piece, str):
-                continue
-            self._events.put(TextDelta(piece))
-            self._note(sentences=splitter.feed(piece))
-        self._note(sentences=splitter.flush(), all_read=True)
+        sentences = AnswerSentences(self._speech.language)
+        try:
+            for event in self._texts(self._context):
+                if isinstance(event, str):
+                    self._text.append(event)
+                    self._events.put(TextDelta(event))
+                    self._note(sentences=sentences.feed(event))
+                else:
+                    self._events.put(event)
+        except ChatError as error:
+            if not self._slot.context.heard:
+                raise
+            self._chat_error = error
+            whole = [sentence for sentence in sentences.flush() if is_whole(sentence.text)]
+            self._note(sentences=whole, all_read=True)
+        else:
+            self._note(sentences=sentences.flush(), all_read=True)
 
     def _speak_sentences(self) -> None:
         voice = self._voice.result()
@@ -146,16 +178,29 @@ class SpokenAnswer:
         index = 0
         while (sentence := self._next_sentence()) is not None:
             self._wait(self._may_start)
-            self._note(started=1)
-            self._submit(partial(self._speak, index, sentence, voice))
+            self._start(index, sentence, voice)
             index += 1
         self._wait(lambda: not self._in_progress)
+        notice = self._notice()
+        if notice is not None:
+            self._start(index, Sentence(notice), voice)
+            self._wait(lambda: not self._in_progress)
         self._out.release()
-        if index == 0:
-            raise SynthesisFailed("the answer held nothing that can be spoken")
-        self._events.end()
+        self._events.end(self._chat_error)
 
-    def _next_sentence(self) -> str | None:
+    def _start(self, index: int, sentence: Sentence, voice: Voice) -> None:
+        self._note(started=1)
+        self._submit(partial(self._speak, index, sentence, voice))
+
+    def _notice(self) -> str | None:
+        """Return the server's own sentence that the caller hears instead of an answer; None if none is needed."""
+        if isinstance(self._chat_error, NoChatApi):
+            return no_answer(self._speech.language)
+        if self._chat_error or self._spoken_s or self._any_failed:
+            return None
+        return self._speech.no_words("".join(self._text), self._speech.language)
+
+    def _next_sentence(self) -> Sentence | None:
         self._wait(lambda: bool(self._sentences) or self._all_read)
         return self._sentences.popleft() if self._sentences else None
 
@@ -187,22 +232,32 @@ class SpokenAnswer:
         """Return whether the playout buffer of a listening caller is nearly empty."""
         return self._slot.context.heard and self._playout.left_s < LOW_BUFFER_S
 
-    def _speak(self, index: int, sentence: str, voice: Voice) -> None:
+    def _speak(self, index: int, sentence: Sentence, voice: Voice) -> None:
         try:
-            with self._watch.time("speak"):
-                for audio in self._slot.measure(self._pieces(index, sentence, voice)):
-                    self._out.add(index, SpokenAudio(index, sentence, audio), audio.duration_s)
-                    self._note(spoken_s=audio.duration_s)
-                self._out.end(index)
-        except SynthesisFailed as error:
-            self._out.add(index, SentenceFailed(index, sentence, error), 0.0)
+            self._add_pieces(index, sentence, voice)
             self._out.end(index)
         finally:
             self._note(started=-1)
 
-    def _pieces(self, index: int, sentence: str, voice: Voice) -> Iterator[Audio]:
-        return self._speech.synthesizer.speak(
-            sentence,
+    def _add_pieces(self, index: int, sentence: Sentence, voice: Voice) -> None:
+        try:
+            with self._watch.time("speak"):
+                for audio in self._slot.measure(self._pieces(index, sentence, voice)):
+                    self._out.add(index, SpokenAudio(index, sentence.text, audio), audio.duration_s)
+                    self._note(spoken_s=audio.duration_s)
+        except Exception as error:
+            self._out.add(index, SentenceFailed(index, sentence.text, _sentence_failure(error)), 0.0)
+            self._any_failed = True
+
+    def _pieces(self, index: int, sentence: Sentence, voice: Voice) -> Iterator[Audio]:
+        synthesizer = self._speech.synthesizer
+        if sentence.failure is not None:
+            raise sentence.failure
+        if not sentence.text:
+            samples = np.zeros(int(SILENCE_S * synthesizer.sample_rate), np.float32)
+            return iter((Audio(samples, synthesizer.sample_rate),))
+        return synthesizer.speak(
+            sentence.text,
             voice,
             self._speech.language,
             seed=self._speech.seed,
@@ -214,7 +269,7 @@ class SpokenAnswer:
     def _note(
         self,
         *,
-        sentences: Sequence[str] = (),
+        sentences: Sequence[Sentence] = (),
         all_read: bool = False,
         started: int = 0,
         spoken_s: float = 0.0,
@@ -235,3 +290,11 @@ class SpokenAnswer:
             self._watch.spoke(event.audio.duration_s)
             self._playout.add(event.audio.duration_s)
         self._events.put(event)
+
+
+def _sentence_failure(error: Exception) -> MirrorChatError:
+    """Return why one sentence cannot be spoken. Raises `error` again if it ends the whole answer."""
+    ends_all = isinstance(error, MirrorChatError) and not isinstance(error, SynthesisFailed)
+    if ends_all and type(error) is not MirrorChatError:
+        raise error
+    return as_mirrorchat_error(error)

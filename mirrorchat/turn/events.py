@@ -1,14 +1,15 @@
 """The events of a turn.
 
-Their order is: Transcript; TextDelta whenever text arrives; VoiceKnown; for each sentence SpokenAudio or
-SentenceFailed; then Timings and Done. Error ends a turn instead, and nothing follows it. StartedOver may come before
-the caller has heard anything, and the answer then begins again; StillWorking may come anywhere.
+Their order is: Transcript; what the chat yields whenever it arrives (Thinking, AnsweredBy, TextDelta, AnswerEnded);
+VoiceKnown; for each sentence SpokenAudio or SentenceFailed; then Timings and Done. Error ends a turn instead, and
+nothing follows it. StartedOver may come before the caller has heard anything, and the answer then begins again;
+StillWorking may come anywhere.
 """
 
 from dataclasses import dataclass
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Transcript, Voice
+from mirrorchat.engines import AnsweredBy, AnswerEnded, Thinking, Transcript, Voice
 from mirrorchat.errors import MirrorChatError
 from mirrorchat.turn.reference import ReferenceQuality
 
@@ -34,7 +35,10 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class SpokenAudio:
-    """The next piece of speech of the `sentence` at `index` (from 0)."""
+    """The next piece of speech of the `sentence` at `index` (from 0).
+
+    The sentence is one of the answer, or the server's own (turn/spoken_notices.py) when there is none to speak.
+    """
 
     index: int
     sentence: str
@@ -81,7 +85,10 @@ Event = (
     Transcript
     | StillWorking
     | VoiceKnown
+    | Thinking
+    | AnsweredBy
     | TextDelta
+    | AnswerEnded
     | SpokenAudio
     | SentenceFailed
     | StartedOver

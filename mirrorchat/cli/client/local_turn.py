@@ -20,7 +20,8 @@ from mirrorchat.settings import Settings
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Admission
-from mirrorchat.turn.events import Done, Error
+from mirrorchat.turn.events import Done
+from mirrorchat.turn.reader import AnswerReader
 from mirrorchat.turn.stopwatch import Stopwatch
 
 RECORDING_LIMIT_S = 600.0  # for a recording to transcribe, or of a speaker
@@ -61,7 +62,6 @@ def ask_here(settings: Settings, engines: Engines, request: TurnRequest) -> Gene
     hotwords = split_hotwords(request.hotwords)
     question = Question(audio, request.language, request.reply_language, request.text, None, hotwords)
     pipeline = Pipeline(engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=1)
-    used = engines_json(engines_used(question, engines.infos()))
     context = Context.after(settings.turn_deadline_s)
     context.heard = True  # whatever is yielded is shown or played at once: the answer cannot be started over
     with (
@@ -70,10 +70,13 @@ def ask_here(settings: Settings, engines: Engines, request: TurnRequest) -> Gene
         # each event is shown or played at once: a broken answer cannot be started over
         closing(pipeline.run_turn(question, slot, watch=Stopwatch())) as events,
     ):
-        for event in events:
-            if isinstance(event, Error):
-                raise event.reason
-            yield TurnCompleted(event.voice, used) if isinstance(event, Done) else event
+        reader = AnswerReader(events)
+        for event in reader:
+            if isinstance(event, Done):
+                used = engines_json(engines_used(question, engines.infos(), reader.answered_by))
+                yield TurnCompleted(event.voice, used, finish_reason=reader.finish_reason)
+            else:
+                yield event
 
 
 def recognize_here(engines: Engines, recording: bytes, language: Language) -> tuple[Transcript, float]:

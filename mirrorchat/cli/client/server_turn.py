@@ -12,7 +12,7 @@ from mirrorchat.chat.stream import MAX_ANSWER_CHARS, AnswerFailed, events
 from mirrorchat.cli.client.server_client import EVENTS_TIMEOUT_S, ServerClient, error_in, read, text_of
 from mirrorchat.cli.client.terminal import printable
 from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
-from mirrorchat.engines import Language, Transcript, Voice, VoiceKind
+from mirrorchat.engines import Language, Thinking, Transcript, Voice, VoiceKind
 from mirrorchat.errors import ServerFailed
 from mirrorchat.turn.events import SentenceFailed, SpokenAudio, TextDelta, Timings, VoiceKnown
 
@@ -100,10 +100,12 @@ def _answered(data: Mapping[str, Any]) -> TurnCompleted:
         _name(stage): {_name(key): _name(value) for key, value in list(engine.items())[:_TIMINGS_LIMIT]}
         for stage, engine in list(data["engines"].items())[:_TIMINGS_LIMIT]
     }
-    return TurnCompleted(_voice(data["voice"]), engines, _name(data.get("session_id", "")))
+    finish_reason = _name(data.get("finish_reason", "stop"))
+    return TurnCompleted(_voice(data["voice"]), engines, _name(data.get("session_id", "")), finish_reason)
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], TurnEvent]] = {
+    "thinking": lambda data: Thinking(),
     "transcript": lambda data: Transcript(text_of(data["text"]), Language.parse(data["language"])),
     "voice": lambda data: VoiceKnown(_voice(data)),
     "text": lambda data: TextDelta(text_of(data["delta"])),

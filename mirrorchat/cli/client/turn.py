@@ -11,7 +11,7 @@ import click
 
 from mirrorchat.cli.client.sound_outputs import Outputs
 from mirrorchat.cli.client.terminal import Waiting, printable
-from mirrorchat.engines import Language, Transcript, Voice
+from mirrorchat.engines import AnsweredBy, Language, Thinking, Transcript, Voice
 from mirrorchat.errors import CommandError
 from mirrorchat.turn.events import Event, SentenceFailed, SpokenAudio, StillWorking, TextDelta, Timings, VoiceKnown
 
@@ -30,14 +30,23 @@ class TurnRequest:
 
 @dataclass(frozen=True)
 class TurnCompleted:
-    """The last event of a turn. `engines` has the name and model of each stage; `session_id` may be empty."""
+    """The last event of a turn. `engines` has the name and model of each stage; `session_id` may be empty.
+
+    `finish_reason` says how the answer ended, as in OpenAI's API.
+    """
 
     voice: Voice
     engines: Mapping[str, Mapping[str, str]]
     session_id: str = ""
+    finish_reason: str = "stop"
 
 
 TurnEvent = Event | TurnCompleted
+
+UNFINISHED = {
+    "length": "the answer was cut off at the length limit of the chat API",
+    "content_filter": "the filter of the chat API held back the answer, or the rest of it",
+}  # by finish_reason
 
 
 class TurnReport:
@@ -65,7 +74,7 @@ class TurnReport:
         """Report the turn until it ends. Raises its error, or CommandError when a sentence could not be spoken."""
         with Waiting("waiting for the answer") as waiting:
             for event in turn:
-                if not isinstance(event, StillWorking):
+                if not isinstance(event, StillWorking | Thinking | AnsweredBy):
                     waiting.stop()
                 self._handle(event)
         self._summarize()
@@ -108,6 +117,8 @@ class TurnReport:
 
     def _summarize(self) -> None:
         self._show("\n")
+        if self._completed is not None and self._completed.finish_reason in UNFINISHED:
+            click.echo(f"mirrorchat: {UNFINISHED[self._completed.finish_reason]}", err=True)
         if self._as_json:
             click.echo(json.dumps(self._metadata(), ensure_ascii=False))
         if self._voice is not None:
@@ -127,6 +138,7 @@ class TurnReport:
             "reply": "".join(self._reply).strip(),
             "voice": None if voice is None else {"kind": voice.kind, "reason": voice.reason},
             "engines": {} if completed is None else completed.engines,
+            "finish_reason": None if completed is None else completed.finish_reason,
             "timings": {f"{stage}_s": round(seconds, 4) for stage, seconds in self._timings.items()},
             "first_audio_s": None if first is None else round(first, 4),
             "audio_s": round(self._outputs.duration_s, 3),

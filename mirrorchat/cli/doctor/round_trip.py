@@ -37,7 +37,7 @@ STAGES = ("decode", "recognize", "voice", "answer", "speak")  # names of Stopwat
 
 _PACKAGES = "`rm -f .venv/installed; scripts/environment` installs the packages again"
 _MODEL = "`.venv/bin/mirrorchat models verify`, and `... install NAME --replace` for what it names; or free memory"
-_CHAT = "see the section on chat, and correct chatgpt_apis in config.py"
+_CHAT = "see the section on chat, and correct what its line `source` names"
 _TOO_SLOW = "raise turn_deadline_s, or choose faster weights (xtts_weights, wenet_weights), a GPU or more threads"
 
 
@@ -142,6 +142,8 @@ def _asked(pipeline: Pipeline, settings: Settings, language: Language, recording
             audio = decode_speech(recording, limit_s=settings.question_limit_s)
         with Admission(1).acquire(context) as slot:
             answer = pipeline.answer(Question(audio, language, language, text), slot, watch=watch)
+        if answer.unspoken:
+            raise answer.unspoken[0].reason
     except MirrorChatError as error:
         return _failure(subject, watch, error, pipeline.engines, language)
     return _success(subject, watch, answer, given=text is not None)

@@ -11,12 +11,14 @@ from mirrorchat.server.openapi.parts import (
     BINARY,
     EVENT_STREAM,
     FORM,
+    INTEGER,
     JSON,
     SECONDS,
     STATUSES,
     TEXT,
     Schema,
     answered,
+    list_of,
     one_of,
     operation,
     record,
@@ -26,7 +28,7 @@ from mirrorchat.server.runtime import runtime
 from mirrorchat.server.session_routes import ID_LIMIT_CHARS
 from mirrorchat.settings import Settings
 
-EVENTS = ("transcript", "voice", "text", "audio", "sentence_failed", "timings", "done", "error")
+EVENTS = ("transcript", "voice", "thinking", "text", "audio", "sentence_failed", "timings", "done", "error")
 EVENT = record(event=one_of(EVENTS), data={**TEXT, "contentMediaType": JSON})
 LANGUAGE = {**TEXT, "description": "a tag or a name of Mandarin Chinese or English: zh, zh-TW, chinese, en, en-US"}
 ENGINE = record(name=TEXT, model=TEXT, device=TEXT, reason=TEXT)
@@ -85,6 +87,8 @@ def _answer_schema() -> Schema:
         voice=record(kind=one_of(list(VoiceKind)), reason=TEXT),
         engines=record(recognizer=stage, chat=stage, synthesizer=stage),
         timings={"type": "object", "additionalProperties": SECONDS},
+        finish_reason={**TEXT, "description": "how the answer ended: stop, length, content_filter, ..."},
+        unspoken=list_of(record(index=INTEGER, sentence=TEXT, error={"type": "object"})),
         session_id=TEXT,
         reference=record(
             speech_s=SECONDS,

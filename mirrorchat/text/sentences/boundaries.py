@@ -46,6 +46,14 @@ def _is_abbreviated(sentence: str, following: str) -> bool:
     return bool(_ABBREVIATION.search(tail) or _LIST_MARKER.search(sentence))
 
 
+def is_whole(text: str) -> bool:
+    """Return whether `text`, where a stream broke off, ends with a sentence: not in `3.`, which may become `3.5`."""
+    text = text.rstrip(_TRAILERS)
+    if text[-1:] != ".":
+        return text[-1:] in _ENDS
+    return not text[-2:-1].isdigit() and not _is_abbreviated(text, "")
+
+
 class SentenceBoundaries:
     """Splits a stream of raw text into sentences.
 
