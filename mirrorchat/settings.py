@@ -14,7 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mirrorchat.access.api_keys import hashed
+from mirrorchat.access.chat_apis import CHAT_KEY, DEFAULT_CHAT_MODEL, chat_api_in_environment, completed_url
 from mirrorchat.access.definitions import (
+    FLAG,
     FOLDER,
     HEADERS,
     TEXT,
@@ -36,12 +38,12 @@ from mirrorchat.errors import ConfigurationError
 
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
 CONFIG_NAMES = ("config.py", "chatgpt_api_config.py")  # the second is the older layout's, which held the list alone
-DEFAULT_CHAT_MODEL = "gpt-4o-mini"
 RECOGNIZER_NAMES = ("auto", "wenet", "embedded", "wenet:NAME")  # the last for any NAME: a model of WeNet's package
 SYNTHESIZER_NAMES = ("auto", "xtts", "embedded")
 WENET_WEIGHTS = ("auto", "fp32", "int8", "bf16", "fp16")
 XTTS_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
 LANGUAGE_NAMES = ("chinese", "english")
+_PROJECT = Path(__file__).resolve().parent.parent
 SYSTEM_PROMPT = (
     "You answer questions that were asked aloud, and your answer is spoken aloud. Answer in {language}, in one to three"
     " short sentences of plain words: no lists, no markdown, no emoji, no links."
@@ -89,11 +91,6 @@ DEVICE = kind_of(
     lambda value: isinstance(value, str) and bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value.strip())),
     str.strip,
 )
-CHAT_KEY = kind_of(
-    "a text of printable ASCII characters, or an empty one",
-    lambda value: isinstance(value, str) and value.isascii() and (value.isprintable() or not value),
-    str.strip,
-)
 TIMEOUT = number(0.1, 3600.0, "seconds")
 
 
@@ -104,7 +101,10 @@ class ChatApi:
     url: str = field(
         repr=False,  # a user's URL may hold a password
         metadata=required(
-            URL, "Requests go to this URL: the full chat-completions endpoint, or a base URL ending in `/v1`."
+            URL,
+            "Requests go to this URL: a base URL as the provider prints it, or the full endpoint. A URL that does not"
+            " end in `/completions` gets `/chat/completions`, and `/v1` before it where there is no path; a query stays"
+            " at the end.",
         ),
     )
     key: str = setting("", CHAT_KEY, "The API receives this key as a bearer token, unless it is empty.", secret=True)
@@ -134,9 +134,8 @@ class ChatApi:
 
     @property
     def endpoint(self) -> str:
-        """Return the full chat-completions URL: a base URL that ends in `/v1` is completed."""
-        base = self.url.rstrip("/")
-        return f"{base}/chat/completions" if base.endswith("/v1") else self.url
+        """Return the URL that is asked: `url`, completed to the endpoint of chat completions."""
+        return completed_url(self.url)
 
     @property
     def host(self) -> str:
@@ -168,8 +167,9 @@ class Settings:
     chatgpt_apis: tuple[ChatApi, ...] = setting(
         [],
         list_of(Kind("a dict that holds at least 'url'", _read_api)),
-        "The server asks these chat APIs in order until one answers. If the list is empty, a parrot repeats the"
-        " question.",
+        "The server asks these chat APIs in order until one answers. Without this setting the environment may name one:"
+        " `MIRRORCHAT_CHAT_URL` or `OPENAI_API_KEY`. If the list is empty, a parrot repeats the question.",
+        computed="the chat API that the environment names, or none",
     )
     chat_cooldown_s: float = setting(
         30.0,
@@ -282,6 +282,12 @@ class Settings:
         "The server stores the voices that callers enrol through OpenAI's API in this folder, one file each. It stores"
         " nothing else about callers.",
     )
+    api_aliases: bool = setting(
+        True,
+        FLAG,
+        "Requests to OpenAI's API may name models and stock voices of other servers. They mean the loaded model and the"
+        " neutral voice, and the header `X-MirrorChat-Ignored` says so. `False` rejects these names.",
+    )
     host: str = setting(
         "127.0.0.1",
         TEXT,
@@ -324,6 +330,9 @@ class Settings:
         " on this machine.",
     )
 
+    # What set `chatgpt_apis`: this setting itself or a variable of the environment; empty if nothing did.
+    chat_source: str = field(default="", compare=False)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_keys", tuple(dict.fromkeys(map(hashed, self.api_keys))))
         check_origins(self.cors_origins, self.api_keys)
@@ -341,7 +350,8 @@ def load_settings(
 
     The file is `path`, else the one that MIRRORCHAT_CONFIG names, else `config.py` or `chatgpt_api_config.py` in
     `folder` (the project's root by default), else none: every setting has a default. MIRRORCHAT_HOST, MIRRORCHAT_PORT
-    (`scripts/serve --host --port` sets both) and MIRRORCHAT_API_KEYS override the file.
+    (`scripts/serve --host --port` sets both) and MIRRORCHAT_API_KEYS override the file. The chat API that the
+    environment names is taken if nothing else sets `chatgpt_apis`.
 
     Raises ConfigurationError for a file that is missing or does not run, an unknown setting or a bad value.
     """
@@ -351,15 +361,26 @@ def load_settings(
     values.update(_from_environment(environ))
     values.update({name: value for name, value in overrides.items() if value is not None})
     known = definitions(Settings)
-    return Settings(**{name: known[name].kind.read(name, value) for name, value in values.items()})
+    checked = {name: known[name].kind.read(name, value) for name, value in values.items()}
+    if "chatgpt_apis" in checked:
+        return Settings(**checked, chat_source="chatgpt_apis")
+    if named := chat_api_in_environment(environ):
+        api = ChatApi(named.url, named.key, named.model)
+        return Settings(**checked, chatgpt_apis=(api,), chat_source=named.source)
+    return Settings(**checked)
 
 
 def config_file(environ: Mapping[str, str], folder: Path | None = None) -> Path | None:
     """Return the file that is read when none is given, whether or not it exists, or None for the defaults."""
     if environ.get(CONFIG_VARIABLE):
         return Path(environ[CONFIG_VARIABLE])
-    folder = folder or Path(__file__).resolve().parent.parent
+    folder = folder or _PROJECT
     return next((folder / name for name in CONFIG_NAMES if (folder / name).is_file()), None)
+
+
+def settings_file(environ: Mapping[str, str]) -> Path:
+    """Return the configuration file that a user writes a setting into, whether or not it exists."""
+    return config_file(environ) or _PROJECT / CONFIG_NAMES[0]
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

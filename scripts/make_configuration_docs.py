@@ -77,22 +77,23 @@ def example() -> Iterator[str]:
         yield from comment(definition.help)
         yield from comment(f"Value: {values(definition, str)}.")
         if name == "chatgpt_apis":
-            yield from chat_apis_of_example()
+            yield from chat_apis_of_example(definition)
         elif definition.computed:
             yield from (f"# Default: {definition.computed}.", f"# {name} = ...")
         else:
             yield from assignment(name, definition.default)
 
 
-def chat_apis_of_example() -> Iterator[str]:
+def chat_apis_of_example(whole: Definition) -> Iterator[str]:
+    """Yield the entries and examples of the list, as a comment: a list that is set overrides the environment."""
     yield from comment("The entries of each dict, with their defaults:")
     for name, definition in definitions(ChatApi).items():
         default = "required" if definition.required else literal(definition.default)
         yield from comment(f"{name} ({default}): {definition.help}", "  ")
-    yield "chatgpt_apis: list[dict[str, object]] = ["
+    yield from (f"# Default: {whole.computed}.", "# chatgpt_apis = [")
     for title, entry in EXAMPLES.items():
-        yield from (f"    # {title}:", f"    # {literal(entry)},")
-    yield "]"
+        yield from (f"#     # {title}:", f"#     {literal(entry)},")
+    yield "# ]"
 
 
 def comment(text: str, indent: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 Under --strict-skips only what is stated may skip.
 """
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,12 +11,21 @@ import pytest
 from support.running_server import RunningServer
 from support.stream_client import close_streams
 
+from mirrorchat.access.chat_apis import CHAT_VARIABLES
+from mirrorchat.chat.ollama import HOST_VARIABLE
+
 # How the reason of a permitted skip begins.
 ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent")
 
 # The files that take longest come first, so that the short ones at the end keep all processes busy.
 FOLDERS = ("server", "browser", "deploy", "engines", "unit")
 LONGEST = ("test_benchmarks_xtts", "test_benchmarks_turn")  # one test of theirs takes about as long as a whole file
+
+
+def pytest_configure() -> None:
+    """Forget the chat API and the Ollama of whoever runs the tests: nothing is sent there."""
+    for name in (*CHAT_VARIABLES, HOST_VARIABLE):
+        os.environ.pop(name, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -63,7 +63,7 @@ def required(kind: Kind[Any], help: str) -> dict[str, Definition]:
 
 def definitions(cls: type[Any]) -> dict[str, Definition]:
     """Return the definitions of the fields of a dataclass that `setting` and `required` made, by name."""
-    return {entry.name: entry.metadata["definition"] for entry in fields(cls)}
+    return {entry.name: entry.metadata["definition"] for entry in fields(cls) if "definition" in entry.metadata}
 
 
 def kind_of(takes: str, accepts: Callable[[Any], bool], convert: Callable[[Any], T], unit: str = "") -> Kind[T]:
@@ -120,20 +120,26 @@ def is_text(value: object) -> bool:
 
 
 def _is_url(value: object) -> bool:
+    text = value.strip() if isinstance(value, str) else ""
+    if " " in text or not text.isprintable():  # urlsplit would drop line ends
+        return False
     try:
-        parts = urlsplit(value.strip() if isinstance(value, str) else "")
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, too
         return False
 
 
+FLAG: Kind[bool] = kind_of("True or False", lambda value: isinstance(value, bool), bool)
 TEXT: Kind[str] = kind_of("a text that is not empty", is_text, str.strip)
 FOLDER: Kind[Path] = kind_of(
     "the path of a folder",
     lambda value: isinstance(value, str | Path) and bool(str(value)),
     lambda value: Path(value).expanduser(),
 )
-URL: Kind[str] = kind_of("a text that begins with http:// or https:// and names a host", _is_url, str.strip)
+URL: Kind[str] = kind_of(
+    "a text that begins with http:// or https://, then a host and perhaps a port", _is_url, str.strip
+)
 HEADERS: Kind[Mapping[str, str]] = kind_of(
     "a dict of header names and texts",
     lambda value: isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair),

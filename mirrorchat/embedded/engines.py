@@ -265,12 +265,14 @@ def read_source_profiles() -> dict[Language, Profile]:
     return {language: Profile.from_bytes(data[at * size : (at + 1) * size]) for at, language in enumerate(Language)}
 
 
+HOW_TO_SET_A_CHAT_API = "no chat API is set: set OPENAI_API_KEY or MIRRORCHAT_CHAT_URL, or chatgpt_apis in config.py"
+
+
 class ParrotChat:
     """Answers when no chat API is set: it says so and repeats the question, so that every other stage can be tried."""
 
-    info = EngineInfo(
-        "parrot", "says the question back", "", "no chat API is set: config.example.py shows how to set chatgpt_apis"
-    )
+    def __init__(self, reason: str = "") -> None:
+        self.info = EngineInfo("parrot", "says the question back", "", reason or HOW_TO_SET_A_CHAT_API)
 
     def stream(
         self, messages: Sequence[Message], *, context: Context, failed: Sequence[ChatFailure] = ()

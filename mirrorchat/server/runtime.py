@@ -8,6 +8,7 @@ from typing import cast
 
 from flask import current_app, g, request
 
+from mirrorchat.chat.ollama import ollama_advice
 from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady, ShuttingDown, log_unexpected
 from mirrorchat.pipeline import Pipeline
@@ -99,6 +100,8 @@ class Runtime:
             _log.info("%-14s %s (%s)", stage, engine_label(info), info.reason)
         _log.info("ready after %.1f s", time.monotonic() - started)
         self._loaded.set()
+        if advice := ollama_advice(settings, os.environ):
+            _log.info("%s", advice)
 
 
 def _cannot_start(error: Exception) -> None:

@@ -61,10 +61,12 @@ def _build_chat(settings: Settings) -> ChatModel:
     if settings.chatgpt_apis:
         from mirrorchat.llm import ChatClient
 
-        return ChatClient(settings.chatgpt_apis, cooldown_s=settings.chat_cooldown_s)
+        client = ChatClient(settings.chatgpt_apis, cooldown_s=settings.chat_cooldown_s)
+        client.info = replace(client.info, reason=f"{settings.chat_source or 'chatgpt_apis'} is set")
+        return client
     from mirrorchat.embedded.engines import ParrotChat
 
-    return ParrotChat()
+    return ParrotChat(f"{settings.chat_source} is empty" if settings.chat_source else "")
 
 
 def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) -> Recognizer:

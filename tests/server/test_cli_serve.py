@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import requests
 from click.testing import CliRunner
+from support.chat_server import ChatServer, answer
 from support.command_line import command, environment
-from support.places import ROOT
-from support.running_server import START_LIMIT_S, free_port
+from support.ollama import OllamaServer
+from support.places import QUESTION, ROOT
+from support.running_server import START_LIMIT_S, RunningServer, free_port
 
+from mirrorchat.chat.ollama import HOST_VARIABLE
 from mirrorchat.cli.main import cli
 
 
@@ -46,6 +49,44 @@ def test_it_serves_from_any_folder_and_starts_anew_when_the_code_changes(tmp_pat
         process.wait()
 
 
+def test_the_usual_case_needs_no_file(tmp_path: Path) -> None:
+    """A chat API in the environment answers; the start, `/engines` and the header name its host and no secret."""
+    key = "sk-secret-0123456789"
+    with ChatServer(answer("Blue, mostly.")) as api:
+        url = f"http://user:pa55word@127.0.0.1:{api.port}?token=quer7"
+        environ = {"MIRRORCHAT_CHAT_URL": url, "MIRRORCHAT_CHAT_KEY": key, "MIRRORCHAT_CHAT_MODEL": "tiny"}
+        with RunningServer(tmp_path, environ=environ) as server:
+            response = server.ask(QUESTION.read_bytes(), "english", text="What colour is the sky?")
+            engine = requests.get(f"{server.url}/engines", timeout=5).json()["engines"]["chat"]
+        assert response.status_code == 200 and response.headers["X-MirrorChat-Reply"] == "Blue%2C%20mostly."
+        assert [request.path for request in api.requests] == ["/v1/chat/completions?token=quer7"]
+        named = f"tiny@127.0.0.1:{api.port}"
+    assert (engine["model"], engine["reason"]) == (named, "MIRRORCHAT_CHAT_URL is set")
+    assert re.search(rf"chat +chat/{named} on \w+ \(MIRRORCHAT_CHAT_URL is set\)", server.log)
+    for shown in (server.log, str(engine), str(response.headers)):
+        assert not [secret for secret in (key, "pa55word", "quer7") if secret in shown]
+
+
+def test_an_empty_list_keeps_the_parrot(tmp_path: Path) -> None:
+    with OllamaServer("qwen2.5:7b") as ollama:
+        environ = {"OPENAI_API_KEY": "sk-secret", HOST_VARIABLE: f"127.0.0.1:{ollama.port}"}
+        with RunningServer(tmp_path, environ=environ, chatgpt_apis=[]) as server:
+            engine = requests.get(f"{server.url}/engines", timeout=5).json()["engines"]["chat"]
+        assert ollama.asked == []
+    assert (engine["name"], engine["reason"]) == ("parrot", "chatgpt_apis is empty")
+
+
+def test_where_nothing_is_set_the_start_says_how_to_use_the_ollama_that_runs(tmp_path: Path) -> None:
+    with OllamaServer("qwen2.5:7b") as ollama:
+        with RunningServer(tmp_path, environ={HOST_VARIABLE: f"127.0.0.1:{ollama.port}"}) as server:
+            response = server.ask(QUESTION.read_bytes(), "english", text="Hello there.")
+            assert "chat=parrot" in response.headers["X-MirrorChat-Engines"]
+        assert ollama.asked == ["GET /api/tags"]
+    line = f"MIRRORCHAT_CHAT_URL=http://127.0.0.1:{ollama.port} MIRRORCHAT_CHAT_MODEL=qwen2.5:7b scripts/serve"
+    assert f"an Ollama runs on this machine; to use it: `{line}`\n" in server.log
+    assert "no chat API is set: set OPENAI_API_KEY" in server.log
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -60,6 +101,14 @@ def test_what_keeps_it_from_starting_is_one_line(
     result = CliRunner().invoke(cli, ["serve", *arguments])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"mirrorchat: {said}") and result.stderr.count("\n") == 1
+
+
+def test_a_bad_variable_keeps_it_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.py").touch()
+    monkeypatch.setenv("MIRRORCHAT_CHAT_URL", "localhost:11434")
+    result = CliRunner().invoke(cli, ["serve", "--config", str(tmp_path / "config.py")])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("mirrorchat: MIRRORCHAT_CHAT_URL must be a text that begins with http://")
 
 
 def test_a_port_that_is_taken_is_told() -> None:

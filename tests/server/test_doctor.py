@@ -126,6 +126,26 @@ def test_out_of_the_box_there_are_warnings_only(doctor: Doctor) -> None:
     check_the_engines(report)
 
 
+def test_the_chat_api_of_the_environment_is_examined(doctor: Doctor) -> None:
+    with ChatServer(answer(REPLY)) as api:
+        url = f"http://127.0.0.1:{api.port}"
+        code, report = doctor.report(
+            "--no-round-trip", MIRRORCHAT_CHAT_URL=url, MIRRORCHAT_CHAT_KEY=KEY, MIRRORCHAT_CHAT_MODEL="gpt-x"
+        )
+        assert [request.path for request in api.requests] == ["/v1/chat/completions"]
+        assert api.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert code == 0
+    assert report.find("chat", "source")["found"] == (
+        f"MIRRORCHAT_CHAT_URL is set; words are sent to 127.0.0.1:{api.port}")  # fmt: skip
+    assert report.find("chat", "API 1")["found"].startswith(f"gpt-x@127.0.0.1:{api.port} answers")
+
+
+def test_a_bad_variable_is_named(doctor: Doctor) -> None:
+    code, report = doctor.report("--no-round-trip", OPENAI_API_KEY=KEY, OPENAI_BASE_URL="nowhere")
+    found = report.find("configuration", "file")
+    assert code == 1 and found["found"].startswith("OPENAI_BASE_URL must be") and "environment" in found["remedy"]
+
+
 def check_the_engines(report: Report) -> None:
     """See that the engines which the section on weights names are those that were loaded."""
     loaded = report.find("round trip", "load")["values"]

@@ -17,10 +17,12 @@ from support.chat_server import (
     not_streamed,
     status,
 )
+from support.ollama import OllamaServer
 
-from mirrorchat.cli.doctor.chat import chat_findings
+from mirrorchat.chat.ollama import HOST_VARIABLE
+from mirrorchat.cli.doctor.chat import chat_findings, source_finding
 from mirrorchat.cli.doctor.findings import Finding, State
-from mirrorchat.settings import ChatApi
+from mirrorchat.settings import ChatApi, Settings
 
 
 def tried(*apis: ChatApi, limit_s: float = 20.0) -> list[Finding]:
@@ -95,3 +97,35 @@ def test_all_are_tried_at_once_and_none_is_waited_for_beyond_the_limit() -> None
         assert [finding.state for finding in found] == [State.WARNING, State.WARNING, State.OK]  # one works
         assert "no answer within 1 s" in found[0].found
         assert first.requests[0].closed_early.wait(10.0) and second.requests[0].closed_early.wait(10.0)
+
+
+# What sets the list
+
+
+def test_the_source_and_the_hosts_are_named_and_no_secret() -> None:
+    urls = ("https://user:pa55word@one.example/p4th/v1?token=quer7", "http://two.example:8000", "https://one.example")
+    settings = Settings(chatgpt_apis=tuple(ChatApi(url, KEY) for url in urls), chat_source="chatgpt_apis")
+    found = source_finding(settings, network=True)
+    assert found.state is State.OK and found.found == (
+        "chatgpt_apis is set; words are sent to one.example, two.example:8000")  # fmt: skip
+    assert found.values == {"source": "chatgpt_apis", "hosts": "one.example, two.example:8000"}
+
+
+def test_a_list_that_is_empty_on_purpose_is_no_warning() -> None:
+    with OllamaServer("qwen2.5:7b") as ollama, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HOST_VARIABLE, f"127.0.0.1:{ollama.port}")
+        found = source_finding(Settings(chat_source="chatgpt_apis"), network=True)
+        assert ollama.asked == []
+    assert found.state is State.OK and "chatgpt_apis is empty" in found.found and "parrot" in found.found
+
+
+def test_where_nothing_is_set_the_remedy_is_the_line_for_the_ollama_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with OllamaServer("qwen2.5:7b") as ollama:
+        monkeypatch.setenv(HOST_VARIABLE, f"127.0.0.1:{ollama.port}")
+        found = source_finding(Settings(), network=True)
+        line = f"MIRRORCHAT_CHAT_URL=http://127.0.0.1:{ollama.port} MIRRORCHAT_CHAT_MODEL=qwen2.5:7b scripts/serve"
+        assert found.state is State.WARNING and "no chat API is set" in found.found and f"`{line}`" in found.remedy
+        assert ollama.asked == ["GET /api/tags"]
+        assert "OPENAI_API_KEY" in source_finding(Settings(), network=False).remedy
+        assert len(ollama.asked) == 1
+    assert "OPENAI_API_KEY" in source_finding(Settings(), network=True).remedy

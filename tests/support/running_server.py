@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,12 +70,20 @@ class RunningServer:
     """A server started in `folder` (for its configuration, models and log) and stopped at the end of the block.
 
     `settings` are those of config.py; models_dir is an empty folder unless given. `wait` until /readyz answers 200.
+    `environ` is added to the environment of the tests.
     """
 
     def __init__(
-        self, folder: Path, *, wait: bool = True, gunicorn_conf: Path = GUNICORN_CONF, **settings: Any
+        self,
+        folder: Path,
+        *,
+        wait: bool = True,
+        gunicorn_conf: Path = GUNICORN_CONF,
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
     ) -> None:
         self.folder = folder
+        self._environ = dict(environ or {})
         self._gunicorn_conf = gunicorn_conf
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -92,7 +101,7 @@ class RunningServer:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "--config", str(self._gunicorn_conf)],
                 cwd=ROOT,
-                env=environ | {"MIRRORCHAT_CONFIG": str(self.config)},
+                env=environ | self._environ | {"MIRRORCHAT_CONFIG": str(self.config)},
                 stdout=log,
                 stderr=log,
             )

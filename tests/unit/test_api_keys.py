@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.places import ROOT
 
 from mirrorchat.access.api_keys import hashed, is_key, known_owner, new_key
+from mirrorchat.access.settings import KEYS_VARIABLE
 from mirrorchat.cli.main import cli
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.settings import Settings, load_settings
+from mirrorchat.settings import CONFIG_VARIABLE, Settings, config_file, load_settings
 from mirrorchat.turn.sessions import owner_of
 
 KEY = "0123456789abcdef"
@@ -56,7 +58,7 @@ def test_what_can_be_no_entry(entry: object) -> None:
 
 
 def test_the_command_makes_a_key_and_its_hash() -> None:
-    first, second = (CliRunner().invoke(cli, ["key"]).output for _ in range(2))
+    first, second = (CliRunner().invoke(cli, ["key"]).stdout for _ in range(2))
     assert first != second
     found = re.fullmatch(r"key   (mc-[\w-]{32})\nhash  (sha256:[0-9a-f]{64})\n", first)
     assert found and known_owner(found[1], (found[2],)) == owner_of(found[1]) and is_key(found[1])
@@ -64,3 +66,16 @@ def test_the_command_makes_a_key_and_its_hash() -> None:
     assert json.loads(shown.output) == {"key": KEY, "hash": HASH}
     assert CliRunner().invoke(cli, ["key", "--stdin"], input="short\n").exit_code == 1
     assert len({new_key() for _ in range(100)}) == 100
+
+
+def test_the_command_says_where_its_lines_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEYS_VARIABLE, raising=False)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "own.py"))
+    told = CliRunner().invoke(cli, ["key", "--stdin"], input=KEY + "\n").stderr
+    assert f'write the hash into {tmp_path / "own.py"}: api_keys = ["{HASH}"]; or set {KEYS_VARIABLE}\n' in told
+    assert "Authorization: Bearer KEY" in told and "when it starts" in told and KEY not in told
+    monkeypatch.delenv(CONFIG_VARIABLE)
+    assert f"into {config_file({}) or ROOT / 'config.py'}: " in CliRunner().invoke(cli, ["key"]).stderr
+    monkeypatch.setenv(KEYS_VARIABLE, HASH)
+    told = CliRunner().invoke(cli, ["key"]).stderr
+    assert f"add the hash to {KEYS_VARIABLE}, which is set and overrides api_keys" in told and "config.py" not in told

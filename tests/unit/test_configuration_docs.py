@@ -1,7 +1,6 @@
 """config.example.py and the documents of the configuration: made from the settings, never stale, and valid."""
 
 import ast
-import dataclasses
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.places import ROOT
 
+from mirrorchat.access.definitions import definitions
 from mirrorchat.settings import Settings, load_settings
 
 SCRIPT = ROOT / "scripts" / "make_configuration_docs.py"
@@ -78,19 +78,19 @@ def test_what_does_not_fit_together_is_named(project: Path, name: str, old: str,
 
 def test_the_example_holds_every_setting_with_its_default() -> None:
     example = load_settings(ROOT / "config.example.py", environ={})
-    assert example == Settings(threads=example.threads)
+    assert example == Settings(threads=example.threads) and not example.chat_source
     names = {
         target.id
         for node in ast.parse((ROOT / "config.example.py").read_text(encoding="utf-8")).body
         for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
         if isinstance(target, ast.Name)
     }
-    assert names | {"threads"} == {field.name for field in dataclasses.fields(Settings)}
+    assert names | {"threads", "chatgpt_apis"} == set(definitions(Settings))
 
 
 def test_the_worked_examples_are_valid(tmp_path: Path) -> None:
     lines = (ROOT / "config.example.py").read_text(encoding="utf-8").splitlines()
-    entries = [line.strip().removeprefix("# ") for line in lines if line.strip().startswith('# {"url"')]
+    entries = [line.lstrip("# ") for line in lines if line.lstrip("# ").startswith('{"url"')]
     (tmp_path / "config.py").write_text(f"chatgpt_apis = [{''.join(entries)}]", encoding="utf-8")
     settings = load_settings(environ={}, folder=tmp_path)
     assert [api.host for api in settings.chatgpt_apis] == [

@@ -127,11 +127,6 @@ def test_keys_are_masked() -> None:
     assert api.host == "h.example"
 
 
-def test_a_base_url_is_completed() -> None:
-    assert ChatApi("http://h/v1").endpoint == ChatApi("http://h/v1/").endpoint == "http://h/v1/chat/completions"
-    assert ChatApi("http://h/x/chat/completions").endpoint == "http://h/x/chat/completions"
-
-
 def test_imports_and_functions_in_a_configuration_are_not_settings(tmp_path: Path) -> None:
     text = "import os\nfrom pathlib import Path\n_private = 1\ndef double(x): return 2 * x\nmax_turns = double(3)\n"
     assert read(tmp_path, text).max_turns == 6

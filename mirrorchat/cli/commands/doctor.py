@@ -91,17 +91,18 @@ class Examination:
         return 2 * _CHAT_S * rounds + _SPARE_S  # twice: an API that rejects max_tokens is asked again
 
     def _chat(self) -> list[Finding]:
-        from mirrorchat.cli.doctor.chat import chat_findings, nothing_set
+        from mirrorchat.cli.doctor.chat import chat_findings, source_finding
 
         if self._settings is None:
             return [_not_without_settings("APIs")]
+        source = source_finding(self._settings, network=self._options.network)
         if not self._settings.chatgpt_apis:
-            return [nothing_set()]
+            return [source]
         if not self._options.network:
-            return [ok("APIs", "not tried: --no-network")]
+            return [source, ok("APIs", "not tried: --no-network")]
         found = chat_findings(self._settings.chatgpt_apis, limit_s=_CHAT_S, at_once=_CHATS_AT_ONCE)
         self._chat_works = any(finding.state is State.OK for finding in found)
-        return found
+        return [source, *found]
 
     def _deploy(self) -> list[Finding]:
         from mirrorchat.cli.doctor.deploy import deploy_findings

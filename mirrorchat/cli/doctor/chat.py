@@ -1,5 +1,6 @@
 """Tries each chat API with a request for one token, all in parallel, for `mirrorchat doctor`."""
 
+import os
 import re
 import time
 from collections.abc import Generator, Sequence
@@ -9,21 +10,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
+from mirrorchat.chat.ollama import ollama_advice
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
 from mirrorchat.errors import ChatFailure, ChatFault, DeadlineExceeded, NoChatApi
 from mirrorchat.llm import ChatClient, build_messages
-from mirrorchat.settings import SYSTEM_PROMPT, ChatApi
+from mirrorchat.settings import SYSTEM_PROMPT, ChatApi, Settings
 
 _QUESTION = "Say yes."
+_SOURCE = "source"
+_HOW_TO_SET = "set OPENAI_API_KEY or MIRRORCHAT_CHAT_URL, or chatgpt_apis in config.py; config.example.py has examples"
 
 _STATUS_REMEDIES = {
     400: "check the model's name, temperature and headers: the API rejects the request",
-    401: "set this API's key in chatgpt_apis: it is missing, wrong or has expired",
+    401: "set this API's key where the list comes from: it is missing, wrong or has expired",
     402: "the account has no credit left: pay, or take another API",
     403: "the key does not allow this model or this place: check the account, or take another key",
-    404: "check the url (the full endpoint, or a base URL that ends in /v1) and the model's name",
+    404: "check the model's name, and the url: a base URL as the provider prints it (many end in /v1), or the full"
+    " endpoint",
     405: "check the url: it is not an endpoint of chat completions",
     429: "the rate limit is exceeded or the credit is used up: wait, or check the account",
 }
@@ -62,9 +67,17 @@ def chat_findings(apis: Sequence[ChatApi], *, limit_s: float, at_once: int) -> l
     return [_finding(f"API {index}", result, works) for index, result in enumerate(results, 1)]
 
 
-def nothing_set() -> Finding:
-    found = "chatgpt_apis is empty: the server repeats the question (parrot)"
-    return warning("APIs", found, "set chatgpt_apis in config.py; config.example.py has examples")
+def source_finding(settings: Settings, *, network: bool) -> Finding:
+    """Return what sets the list, and the hosts that words are sent to. If no API is set, look for an Ollama."""
+    source, apis = settings.chat_source, settings.chatgpt_apis
+    if apis:
+        hosts = ", ".join(dict.fromkeys(api.host for api in apis))
+        return ok(_SOURCE, f"{source} is set; words are sent to {hosts}", source=source, hosts=hosts)
+    if source:
+        return ok(_SOURCE, f"{source} is empty: the server repeats the question (parrot)", source=source, hosts="")
+    advice = ollama_advice(settings, os.environ) if network else ""
+    found = "no chat API is set: the server repeats the question (parrot)"
+    return warning(_SOURCE, found, advice or _HOW_TO_SET, source=None, hosts="")
 
 
 def _try(api: ChatApi, limit_s: float) -> Tried:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import cast
 
+from mirrorchat.access.definitions import definitions
 from mirrorchat.cli.doctor.findings import Finding, counted, ok, problem
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.settings import CONFIG_VARIABLE, ChatApi, Settings, config_file, load_settings
@@ -25,9 +26,8 @@ def read_settings() -> tuple[Settings | None, list[Finding]]:
         with contextlib.redirect_stdout(sys.stderr):  # output of the file is not part of the report
             settings = load_settings()
     except ConfigurationError as error:
-        remedy = (
-            f"correct {file or 'the settings'}, without which the server cannot start; config.example.py has examples"
-        )
+        places = f"{file} or the environment" if file else "the environment"
+        remedy = f"correct {places}: the server cannot start; config.example.py has examples"
         if file and not file.exists():
             remedy = f"set {CONFIG_VARIABLE} to an existing file, or unset it"
         return None, [problem(_SUBJECT, error.message, remedy)]
@@ -41,8 +41,7 @@ def read_settings() -> tuple[Settings | None, list[Finding]]:
 def _changed(settings: Settings) -> list[str]:
     """Return the names of the settings that differ from their defaults."""
     default = Settings()
-    names = [entry.name for entry in dataclasses.fields(Settings)]
-    return [name for name in names if getattr(settings, name) != getattr(default, name)]
+    return [name for name in definitions(Settings) if getattr(settings, name) != getattr(default, name)]
 
 
 def _shown(value: object) -> str:

@@ -1,0 +1,80 @@
+"""Where chat completions are asked for: URLs as providers print them, and the chat API that the environment names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from mirrorchat.access.definitions import TEXT, URL, kind_of
+from mirrorchat.errors import ConfigurationError
+
+OPENAI_URL = "https://api.openai.com/v1"
+DEFAULT_CHAT_MODEL = "gpt-4o-mini"
+CHAT_KEY = kind_of(
+    "a text of printable ASCII characters, or an empty one",
+    lambda value: isinstance(value, str) and value.isascii() and (value.isprintable() or not value),
+    str.strip,
+)
+
+_COMPLETIONS = ("completions", "chatcompletion")  # how the last part of an endpoint begins; the second is MiniMax's
+# What people copy instead of a base URL: other endpoints beside chat completions, and those of Ollama's own API.
+_OTHER_ENDPOINTS = ("/models", "/responses", "/messages", "/embeddings")
+_OLLAMA_ENDPOINTS = ("/api/chat", "/api/generate", "/api/tags")
+
+_URLS = ("MIRRORCHAT_CHAT_URL", "OPENAI_BASE_URL")
+_KEYS = ("MIRRORCHAT_CHAT_KEY", "OPENAI_API_KEY")
+_MODELS = ("MIRRORCHAT_CHAT_MODEL", "OPENAI_MODEL")
+CHAT_VARIABLES = (*_URLS, *_KEYS, *_MODELS)
+
+
+def completed_url(url: str) -> str:
+    """Return the endpoint of chat completions for a URL as providers print it. Its query stays behind the path.
+
+    A path that ends in an endpoint of completions stays. Any other one gets `/chat/completions`, and `/v1` before it
+    where there is no path.
+    """
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    if not path.rpartition("/")[2].startswith(_COMPLETIONS):
+        base = _base_path(path)
+        path = f"{base}/completions" if base.endswith("/chat") else f"{base or '/v1'}/chat/completions"
+    return urlunsplit(parts._replace(path=path, fragment=""))
+
+
+def _base_path(path: str) -> str:
+    """Return a path without the endpoint at its end that is not of chat completions."""
+    if path in _OLLAMA_ENDPOINTS:
+        return ""
+    return path.removesuffix(next((each for each in _OTHER_ENDPOINTS if path.endswith(each)), ""))
+
+
+@dataclass(frozen=True)
+class NamedApi:
+    """The chat API that the environment names. `source` is the variable that decided so."""
+
+    url: str
+    key: str
+    model: str
+    source: str
+
+
+def chat_api_in_environment(environ: Mapping[str, str]) -> NamedApi | None:
+    """Return the chat API of MIRRORCHAT_CHAT_URL or of a key, or None if neither is set. Blank values count as unset.
+
+    Where MIRRORCHAT_CHAT_URL is set, OPENAI_* are not read: OpenAI's key goes to no host that was not named with it.
+    Raises ConfigurationError, which names the variable, for a bad value.
+    """
+    given = {name: value for name in CHAT_VARIABLES if (value := environ.get(name, "").strip())}
+    if _URLS[0] in given:
+        given = {name: value for name, value in given.items() if not name.startswith("OPENAI_")}
+    url, key, model = (next((name for name in names if name in given), "") for names in (_URLS, _KEYS, _MODELS))
+    source = url if url == _URLS[0] else key
+    if source:
+        return NamedApi(
+            url=URL.read(url, given[url]) if url else OPENAI_URL,
+            key=CHAT_KEY.read(key, given[key]) if key else "",
+            model=TEXT.read(model, given[model]) if model else DEFAULT_CHAT_MODEL,
+            source=source,
+        )
+    if model == _MODELS[0]:
+        raise ConfigurationError(f"{model} needs {_URLS[0]}, {_KEYS[0]} or {_KEYS[1]} beside it")
+    return None
