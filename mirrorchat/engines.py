@@ -402,8 +402,10 @@ class Batched(Protocol):
 
 
 @runtime_checkable
-class CountsFailures(Protocol):
-    """A chat model that counts how often each of its APIs has failed, in list order."""
+class CountsAnswers(Protocol):
+    """A chat model that counts how often each of its APIs has answered and failed, in list order."""
+
+    def answers(self) -> Sequence[int]: ...
 
     def failures(self) -> Sequence[int]: ...
 

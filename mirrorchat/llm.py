@@ -141,6 +141,10 @@ class ChatClient:
     def close(self) -> None:
         """Do nothing: a connection ends with its call, and a context ends the calls that still run."""
 
+    def answers(self) -> Sequence[int]:
+        """Return the number of whole answers of each API since the start, in list order."""
+        return tuple(self._cooldowns.answers)
+
     def failures(self) -> Sequence[int]:
         """Return the number of failures of each API since the start, in list order."""
         return tuple(self._cooldowns.failures)
@@ -159,9 +163,10 @@ def _info(api: ChatApi) -> EngineInfo:
 
 
 class _Cooldowns:
-    """The number of failures of each of `count` APIs, and the time (monotonic) until which it is tried last."""
+    """The answers and failures of each of `count` APIs, and the time (monotonic) until which it is tried last."""
 
     def __init__(self, count: int, cooldown_s: float) -> None:
+        self.answers = [0] * count
         self.failures = [0] * count
         self._cooldown_s = cooldown_s
         self._until = [float("-inf")] * count
@@ -181,4 +186,5 @@ class _Cooldowns:
 
     def succeeded(self, index: int) -> None:
         with self._lock:
+            self.answers[index] += 1
             self._until[index] = float("-inf")

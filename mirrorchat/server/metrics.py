@@ -1,6 +1,6 @@
 """The metrics for Prometheus at `/metrics`: one registry per app, labels from fixed lists, and no data of callers.
 
-`observe` counts a request at its end. The present state (queue, batch, failures of the chat APIs) is read from the
+`observe` counts a request at its end. The present state (queue, batch, the chat APIs' answers) is read from the
 admission and the engines at each scrape.
 """
 
@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from mirrorchat.engines import Batched, CountsFailures, Engines
+from mirrorchat.engines import Batched, CountsAnswers, Engines
 from mirrorchat.errors import MirrorChatError
 from mirrorchat.turn.admission import Admission
 
@@ -118,7 +118,7 @@ class _Scrape(Collector):
         yield _gauge("ready", "1 while requests are answered.", float(self._is_ready(engines)))
         yield from self._load()
         yield from _batches(engines)
-        yield from _failures(engines)
+        yield from _chat_apis(engines)
 
     def _is_ready(self, engines: Engines | None) -> bool:
         try:
@@ -163,11 +163,13 @@ def _batches(engines: Engines | None) -> Iterator[Metric]:
     yield from (running, slots, waiting, tokens)
 
 
-def _failures(engines: Engines | None) -> Iterator[Metric]:
-    failures = CounterMetricFamily(
-        "mirrorchat_chat_failures", "Failures of each chat API, by its position in chatgpt_apis.", labels=["position"]
-    )
-    if engines is not None and isinstance(engines.chat, CountsFailures):
-        for position, count in enumerate(engines.chat.failures(), start=1):
-            failures.add_metric([str(position)], count)
-    yield failures
+def _chat_apis(engines: Engines | None) -> Iterator[Metric]:
+    """Yield the answers and the failures of the chat APIs, by their positions in chatgpt_apis."""
+    labels = ["position"]
+    answers = CounterMetricFamily("mirrorchat_chat_answers", "Whole answers of each chat API.", labels=labels)
+    failures = CounterMetricFamily("mirrorchat_chat_failures", "Failures of each chat API.", labels=labels)
+    if engines is not None and isinstance(engines.chat, CountsAnswers):
+        for family, counts in ((answers, engines.chat.answers()), (failures, engines.chat.failures())):
+            for position, count in enumerate(counts, start=1):
+                family.add_metric([str(position)], count)
+    yield from (answers, failures)

@@ -60,6 +60,8 @@ def test_what_happened_is_counted(tmp_path: Path) -> None:
     assert seen["mirrorchat_requests_total{outcome=not_found,route=none}"] == 1
     assert seen["mirrorchat_chat_failures_total{position=1}"] == 2
     assert seen["mirrorchat_chat_failures_total{position=2}"] == 0
+    assert seen["mirrorchat_chat_answers_total{position=1}"] == 0
+    assert seen["mirrorchat_chat_answers_total{position=2}"] == 2
     for stage in ("voice", "answer", "speak"):
         assert seen[f"mirrorchat_stage_seconds_count{{stage={stage}}}"] == 2
         assert seen[f"mirrorchat_stage_seconds_sum{{stage={stage}}}"] > 0
