@@ -4,7 +4,7 @@ import re
 
 from mirrorchat.text.normalization.chinese_numbers import cardinal, digits, number_words
 from mirrorchat.text.normalization.chinese_words import COUNTED
-from mirrorchat.text.normalization.patterns import CLOCK, START, Rule, after, month_and_day, rule
+from mirrorchat.text.normalization.patterns import CLOCK, START, TO, Rule, after, month_and_day, rule
 
 NOT_LATIN_BEFORE = r"(?<![A-Za-z0-9_.,:/-])"
 _OF_A_YEAR = "世界杯|奥运|亚运|欧洲杯|财年|赛季|年度|级(?!台阶)|届|款|版|高考|春晚|春夏|秋冬"
@@ -70,13 +70,13 @@ CALENDAR_RULES: tuple[Rule, ...] = (
          _spoken_date),
     rule(rf"{NOT_LATIN_BEFORE}(?P<year>(?:19|20)\d\d)-(?P<m>0[1-9]|1[0-2])(?![\d-]|[./]\d|[个年])",
          lambda match: f"{digits(match['year'])}年{cardinal(int(match['m']))}月"),
-    rule(rf"{START}(\d{{4}})(?:年?[-~–—]|年?(?=[至到]))([至到]?)(\d{{4}})(?=年)",
+    rule(rf"{START}(\d{{4}})(?:年?{TO}|年?(?=[至到]))([至到]?)(\d{{4}})(?=年)",
          lambda match: f"{digits(match[1])}年{match[2] or '到'}{digits(match[3])}"),
+    rule(rf"{START}((?:19|20)\d\d){TO}((?:19|20)\d\d)(?![\d.%A-Za-z-])", _spoken_years),
     rule(rf"{START}(0\d|[789][1-9]|\d{{4}})(?=(年(?!级|代|[前后来多])|年前|年的?历史))", _spoken_year),
     rule(r"(?<=公元)(前?)(\d{1,4})(?=年)", lambda match: match[1] + digits(match[2])),
     rule(rf"{START}((?:19|20)\d\d)(?={_OF_A_YEAR})", lambda match: digits(match[1])),
     rule(rf"{START}(\d0|\d5)(?=后(?![天年个来]))", lambda match: digits(match[1])),
-    rule(rf"{START}((?:19|20)\d\d)[-~–—]((?:19|20)\d\d)(?![\d.%A-Za-z-])", _spoken_years),
     rule(rf"{START}(\d{{1,2}})[·•](\d{{1,2}})(?!\d)", lambda match: digits(match[1]) + digits(match[2])),
     rule(rf"{START}0(\d)(?=[月日])", lambda match: cardinal(int(match[1])) if match[1] != "0" else "零"),
     rule(rf"{NOT_LATIN_BEFORE}{CLOCK}{_DAY_HALF}", _spoken_time),

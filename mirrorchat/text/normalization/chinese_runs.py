@@ -3,6 +3,7 @@
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
 from mirrorchat.text.normalization.chinese_numbers import number_words
 from mirrorchat.text.normalization.patterns import Rule
+from mirrorchat.text.normalization.ranges import RANGE_RULES
 
 _SIDES = {"N": "北纬", "S": "南纬", "E": "东经", "W": "西经", "": ""}
 
@@ -19,6 +20,7 @@ def _spoken_primes(primes: Primes) -> str:
 
 
 RUN_RULES: tuple[Rule, ...] = (
+    *RANGE_RULES,
     ANGLE.spoken(_spoken_angle),
     PRIMES.spoken(_spoken_primes),
 )  # fmt: skip

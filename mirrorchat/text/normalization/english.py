@@ -14,6 +14,7 @@ from mirrorchat.text.normalization.patterns import (
     ROMAN,
     SIGN,
     START,
+    TO,
     Rule,
     after,
     any_of,
@@ -59,7 +60,8 @@ def _spoken_rest(match: re.Match[str]) -> str:
 
 def _spoken_magnitude(match: re.Match[str]) -> str:
     """Return `1.5M` as one point five million if it counts the word that follows."""
-    is_counting = len(match[2]) == 2 or COUNTED.match(match.string, match.end())
+    following = re.sub(rf"^{TO}{NUMBER} ?{match[2]}", "", after(match, 40))
+    is_counting = len(match[2]) == 2 or COUNTED.match(following)
     return f"{number_words(match[1])} {MAGNITUDES[match[2]]}" if is_counting else match[0]
 
 
@@ -103,11 +105,6 @@ _RULES: tuple[Rule, ...] = (
     # Whole runs. A telephone number holds no range.
     *PHONE_RULES,
     *RUN_RULES,
-    # Spans between two quantities that both have their sign or unit.
-    rule(r"(?<=[%°])[-~–—](?=-?\d)|(?<=°[CF])[-~–—](?=-?\d)", " to "),
-    rule(r"(?<=[\dKMB])[-~–—](?=[$£€¥]\d)", " to "),
-    rule(r"(?<![\w:.,-])(\d{1,2})[-~–—](?=\d{1,2}(?::\d\d)? ?[AaPp]\.?[Mm]\b)", r"\1 to "),
-    rule(r"(?<=:\d\d)(?: ?[~–—] ?|-)(?=\d{1,2}:\d\d)|(?<=\d[ap]m)(?: ?[~–—] ?|-)(?=\d)", " to "),
     rule(r"(?<=[AaPp]\.[Mm]\.) ?[-–~] ?(?=\d)", " to "),
     rule(r"(?<![\w)%])(?<![\d%] )~ ?(?=[$£€¥]?\d)", "about "),
     *CALENDAR_RULES,
@@ -149,8 +146,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=\d)-(?=[A-Z]|[a-z]\b)", " "),
     rule(r"(?<=\d)(?=[A-Za-z])", " "),
     *YEAR_RULES,
-    rule(rf"{START}({NUMBER})(?: ?[~–—] ?|-)({NUMBER})(?![\d-])",
-         lambda match: f"{number_words(match[1])} to {number_words(match[2])}"),
+    rule(TO, " to "),
     rule(rf"{START}\d{{1,3}}(?:,\d{{3}}){{1,4}}(?:\.\d{{1,15}})?(?![\d,]\d)", lambda match: number_words(match[0])),
     rule(rf"{START}\d{{1,15}}\.\d{{1,15}}(?!\d)", lambda match: number_words(match[0])),
     rule(r"\d{1,100000}", _spoken_rest),

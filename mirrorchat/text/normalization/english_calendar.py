@@ -4,15 +4,16 @@ import re
 
 from mirrorchat.text.normalization.english_numbers import cardinal, ordinal, year
 from mirrorchat.text.normalization.english_words import COUNTED
-from mirrorchat.text.normalization.patterns import CLOCK, Rule, before, month_and_day, rule
+from mirrorchat.text.normalization.patterns import CLOCK, TO, Rule, before, month_and_day, rule
 
 _ON_THE_HOUR = "o'clock"
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
            "November", "December")  # fmt: skip
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAY = r"(Monday|Mon|Tuesday|Tues?|Wednesday|Wed|Thursday|Thu(?:rs?)?|Friday|Fri|Saturday|Sat|Sunday|Sun)\b\.?"
-_MONTH = r"(?P<month>Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
-_MONTH += r"|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
+_MONTH_NAME = r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
+_MONTH_NAME += r"|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
+_MONTH = rf"(?P<month>{_MONTH_NAME})\b\.?"
 _YEAR = r"(?P<year>[12]\d{3})"
 _YEAR_CUE = re.compile(
     r"\b(?:in|since|from|by|until|till|before|after|of|during|around|circa|about|early|late|mid|the|year|spring|summer"
@@ -88,6 +89,10 @@ def _spoken_days(match: re.Match[str]) -> str:
     return f"{first} to {last}"
 
 
+def _spoken_months(match: re.Match[str]) -> str:
+    return f"{_month_name(match[1])} to {_month_name(match[2])}"
+
+
 def _spoken_short_span(match: re.Match[str]) -> str:
     """Return `1914-18` as a span of years if it can be one."""
     first, upper = int(match["year"]), int(match["upper"])
@@ -99,7 +104,8 @@ def _spoken_short_year(match: re.Match[str]) -> str:
 
 
 CALENDAR_RULES: tuple[Rule, ...] = (
-    rule(rf"\b{_DAY} ?[-–—] ?{_DAY}", _spoken_days),
+    rule(rf"\b{_DAY} ?[-–—~] ?{_DAY}", _spoken_days),
+    rule(rf"\b({_MONTH_NAME})\b\.? ?[-–—~] ?({_MONTH_NAME})\b(?! \d)", _spoken_months),
     rule(rf"(?<=\d) ?[-–] ?(?={_MONTH} \d)", " to "),
     rule(r"(?<![\w.,])(UTC|GMT)([+-])(?=\d)", lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} "),
     rule(rf"(?<![\w./-]){_YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",
@@ -107,7 +113,7 @@ CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w./-])(?P<m>\d{{1,2}})[/.](?P<d>\d{{1,2}})[/.](?P<loose>){_YEAR}(?!\d|[-/.]\d)", _spoken_date),
     rule(r"(?<![\w./-])(?P<year>(?:19|20)\d\d)-(?P<m>0[1-9]|1[0-2])(?![\d-]|[./]\d)",
          lambda match: f"{MONTHS[int(match['m']) - 1]} {year(int(match['year']))}"),
-    rule(rf"\b{_MONTH} (?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?:[-–](?P<upper>[1-9]|[12]\d|3[01]))?(?![\w:%/.]\w|\w)"
+    rule(rf"\b{_MONTH} (?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?:{TO}(?P<upper>[1-9]|[12]\d|3[01]))?(?![\w:%/.]\w|\w)"
          rf"(?:,? {_YEAR}(?![\w]))?", _spoken_month_day),
     rule(rf"(?P<article>\b[Tt]he )?(?<![\w.,/-])(?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)? (?:of )?{_MONTH}"
          rf"(?:,? {_YEAR}(?!\w))?", _spoken_day_month),
@@ -123,9 +129,9 @@ DECADE_RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 YEAR_RULES: tuple[Rule, ...] = (
-    rule(r"(?<![\w.,$-])(?P<year>1[5-9]\d\d|20\d\d)[-–](?P<upper>\d\d)(?![\w%-]|[.,]\d)", _spoken_short_span),
+    rule(r"(?<![\w.,$-])(?P<year>1[5-9]\d\d|20\d\d)～(?P<upper>\d\d)(?![\w%-]|[.,]\d)", _spoken_short_span),
     rule(r"(?<=[a-z] )['’](\d\d)(?![\w'’])", _spoken_short_year),
-    rule(rf"(?<![\w.,]){_YEAR}[-–/](?P<upper>[12]\d{{3}})(?![\w]|[.,]\d)",
+    rule(rf"(?<![\w.,]){_YEAR}[{TO}/](?P<upper>[12]\d{{3}})(?![\w]|[.,]\d)",
          lambda match: f"{year(int(match['year']))} to {year(int(match['upper']))}"),
     rule(rf"(?<![\w.,$-]){_YEAR}(?![\w]|[.,-]\d)", _spoken_year),
 )  # fmt: skip

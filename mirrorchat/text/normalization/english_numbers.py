@@ -52,7 +52,6 @@ def power_words(exponent: str) -> str:
 
 def quantity(match: re.Match[str]) -> tuple[str, bool]:
     """Return a match of `QUANTITY` in words, and whether its unit is singular."""
-    upper = match["b"] or match["c"]
-    if upper:
-        return f"{number_words(match['a'])} to {number_words(upper)}", False
+    if match["b"]:
+        return f"{number_words(match['a'])} to {number_words(match['b'])}", False
     return number_words(match["a"]), match["a"].lstrip("-") == "1"

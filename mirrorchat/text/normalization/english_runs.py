@@ -3,6 +3,7 @@
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
 from mirrorchat.text.normalization.english_numbers import number_words
 from mirrorchat.text.normalization.patterns import Rule
+from mirrorchat.text.normalization.ranges import RANGE_RULES
 
 _SIDES = {"N": " north", "S": " south", "E": " east", "W": " west", "": ""}
 
@@ -24,6 +25,7 @@ def _spoken_primes(primes: Primes) -> str:
 
 
 RUN_RULES: tuple[Rule, ...] = (
+    *RANGE_RULES,
     ANGLE.spoken(_spoken_angle),
     PRIMES.spoken(_spoken_primes),
 )  # fmt: skip

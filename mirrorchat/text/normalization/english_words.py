@@ -65,6 +65,14 @@ SIGNS = {
     "€": " euros ", "¥": " yuan ", "₹": " rupees ", "₩": " won ", "₽": " rubles ", "฿": " baht ", "₫": " dong ",
     "₺": " lira ", "₴": " hryvnias ", "₪": " shekels ", "₱": " pesos ", "₦": " naira ", "₿": " bitcoin ",
     "¢": " cents ", "|": ", ",
+    "∓": " minus or plus ", "≡": " is identical to ", "≅": " is congruent to ", "∼": " is similar to ",
+    "∝": " is proportional to ", "≪": " is much less than ", "≫": " is much greater than ", "∈": " in ",
+    "∉": " not in ", "⊂": " is a subset of ", "⊆": " is a subset of ", "∪": " union ", "∩": " intersection ",
+    "∅": " the empty set ", "∀": " for all ", "∃": " there exists ", "∧": " and ", "∨": " or ", "¬": " not ",
+    "∴": " therefore ", "∵": " because ", "⇒": " implies ", "⇔": " if and only if ", "←": " from ", "↔": " to and from ",
+    "↑": " up ", "↓": " down ", "∠": " angle ", "△": " triangle ", "⊥": " is perpendicular to ",
+    "∥": " is parallel to ", "∂": " partial ", "∇": " nabla ", "∑": " the sum of ", "∏": " the product of ",
+    "∫": " the integral of ", "⊕": " plus ", "∖": " without ",
 }  # fmt: skip
 COUNTED = re.compile(
     r" (?!(?:was|is|has|this|as|its|does|us)\b)"

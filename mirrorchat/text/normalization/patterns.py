@@ -10,7 +10,9 @@ Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
 NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:\.\d{1,15})?(?!\d)"
 START = r"(?<![\dA-Za-z])(?<!\d[.,])"
 SIGN = r"(?:(?<![\dA-Za-z)%°_-])-)?"  # "5-3" and "COVID-19" hold no minus
-QUANTITY = rf"{START}(?P<a>{SIGN}{NUMBER})(?:[-~–—](?P<b>-?{NUMBER})| [~–—] (?P<c>-?{NUMBER}))?"
+TO = "～"
+"""Joins the ends of a range once `ranges.py` has recognised it. No other sign is written so: input has only `~`."""
+QUANTITY = rf"{START}(?P<a>{SIGN}{NUMBER})(?:{TO}(?P<b>-?{NUMBER}))?"
 CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?![\d:])"
 ROMAN = r"(?=[IVXL])(?:XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 """Matches Roman numerals from 1 to 89: enough for monarchs, chapters and world wars."""

@@ -1,0 +1,92 @@
+"""Mandarin text normalization: numbers that are names, which are read digit by digit: 12306, 985/211, 618, 996."""
+
+import re
+
+from mirrorchat.text.normalization.chinese_numbers import PHONE_DIGITS, digits
+from mirrorchat.text.normalization.chinese_words import COUNTED
+from mirrorchat.text.normalization.patterns import START, Rule, before, rule
+from mirrorchat.text.sentences.speech_length import HAN
+
+_ENDS = rf"(?!\d|[.,:]\d|[-~–—]\d|[%‰°$€£¥A-Za-z^+*/=×÷多余几来]|(?:{COUNTED.pattern}))"
+_STARTS = r"(?<![A-Za-z0-9$€£¥+*/=×÷<>≈≥≤±~#-])(?<!\d[.,:])(?<![第共约近达超计])"
+
+# Service numbers of China and emergency numbers of other countries.
+_EMERGENCY = r"(?:110|112|114|119|120|122)"
+_SERVICE = (
+    r"(?:110|112|114|119|120|122|911|988|995|999|10\d{3}|11[68]\d{2}|12[1-9]\d{2}|95\d{3}|96\d{3,4}"
+    r"|\d{3}-\d{3,4}-\d{3,4}|[48]00 ?\d{3} ?\d{4})"
+)
+_KNOWN = r"(?:12306|12308|12123|12315|12320|12333|12348|12355|12366|12369|12377|12388|12389|12395|10086|10010|10011"
+_KNOWN += r"|10085|11185|11183|95(?!\d00)[0-9]{3}|96110|96315|96777)"
+_ANY = r"\d{3,12}(?:[- ]\d{3,4}){0,3}"
+_AND = r"(?:[、/，,]|或者?|和|及|以及|与|还是)"
+_SERVICE_CUES = "打|拨|叫|联系|找|呼|发送到|发送至|发到|发至|关注|登录"
+_DIALLING_CUES = "电话|手机|热线|拨打|拨通|致电|呼叫|拨|客服|分机|转"
+_CUED = "报警|火警|急救|热线|电话|客服|接警|投诉|官网|服务台|平台|App|APP"
+
+_EDUCATION = re.compile("大学|高校|院校|毕业|学校|名校|高考|本科|硕士|双一流|考研|录取|学历|工程|985|211")
+_HISTORY = "事变|事件|晚会|地震|大地震|汶川|运动|恐袭|恐怖|惨案|纪念|国耻|消费者|打假|曝光|黄金周|假期|长假|小长假|国庆"
+_SHOPPING = "大促|购物节|促销|活动|期间|狂欢|年中|优惠|预售|当天|前后"
+_LOVE = "快乐|表白|告白|礼物|情人节|红包|礼盒|这天|当天|我爱你"
+_STATUS = "错误|页面|状态|报错|响应"
+
+
+def _many(number: str) -> str:
+    """Return the pattern of one number or several that are joined. None of them counts what follows it."""
+    return rf"{number}{_ENDS_OR_JOINS}(?:{_AND}{number}{_ENDS_OR_JOINS}){{0,5}}"
+
+
+_ENDS_OR_JOINS = _ENDS.replace("/", "") + r"(?!/(?!\d{3}))"
+
+
+def _spoken_list(match: re.Match[str]) -> str:
+    """Return service numbers and what joins them; a slash or a joint in a number becomes a pause."""
+    words = re.sub(r"\d{1,12}", lambda number: digits(number[0], PHONE_DIGITS), match["numbers"])
+    return re.sub("[-/ ]", "，", words)
+
+
+def _spoken_digits(match: re.Match[str]) -> str:
+    return digits(match[0])
+
+
+def _spoken_university(match: re.Match[str]) -> str:
+    """Return 985 and 211 as names where the text is about schools."""
+    near = before(match, 12) + match.string[match.end() : match.end() + 12]
+    return digits(match[0], PHONE_DIGITS) if _EDUCATION.search(near) else match[0]
+
+
+def _spoken_day(match: re.Match[str]) -> str:
+    """Return a date that names an event: 九一八, but 十一 for the first of October."""
+    month, day = match["month"], match["day"]
+    return "十一" if (month, day) == ("10", "1") else digits(month + day)
+
+
+def _spoken_shares(match: re.Match[str]) -> str:
+    """Return two shares that make a whole: 50/50 is 五五开, 80/20 before 法则 is 八二."""
+    first, second = int(match[1]), int(match[2])
+    if first + second != 100:
+        return match[0]
+    is_joined = re.match("法则|原则|定律|分|开", match.string[match.end() : match.end() + 2])
+    return digits(f"{first // 10}{second // 10}") + ("" if is_joined else "开")
+
+
+KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
+    rule(rf"(?<![0-9./])(?P<month>1[0-2]|[1-9])[.·•](?P<day>[1-3]?\d)(?={_HISTORY})", _spoken_day),
+    rule(rf"{_STARTS}(?!\d00)\d{{3}}(?={_HISTORY})", _spoken_digits),
+    rule(rf"{_STARTS}618(?={_SHOPPING})|(?<=京东|天猫|淘宝)618{_ENDS}", _spoken_digits),
+    rule(rf"{_STARTS}(?:520|1314|5201314)(?={_LOVE})|(?<=520快乐，)1314{_ENDS}|{_STARTS}1314{_ENDS}", _spoken_digits),
+    rule(rf"{_STARTS}(?:996|955|965)(?:{_ENDS}|(?=工作制))", _spoken_digits),
+    rule(rf"{_STARTS}[1-5]\d\d(?={_STATUS})|(?:(?<=HTTP )|(?<=HTTP)|(?<=状态码)|(?<=错误码))[1-5]\d\d{_ENDS}",
+         _spoken_digits),
+    rule(rf"{_STARTS}\d{{3}}(?=医院|部队|中学|研究所|国道|省道|安全卫士)|{_STARTS}58(?=同城)", _spoken_digits),
+    rule(rf"{_STARTS}(?:985|211)(?:/(?:985|211))?{_ENDS}", lambda match: "，".join(
+        _spoken_university(name) for name in re.finditer(r"\d{3}", match[0]))),
+    rule(r"(?<![0-9A-Za-z.])7 ?[×xX*] ?24(?=小时| ?h|[^0-9A-Za-z]|$)", "七乘二十四"),
+    rule(r"(?<![0-9A-Za-z./])([1-9]0)/([1-9]0)(?![0-9A-Za-z./])", _spoken_shares),
+    rule(rf"(?:(?<={')|(?<='.join(_SERVICE_CUES.split('|'))}))(?P<numbers>{_many(_SERVICE)})", _spoken_list),
+    rule(rf"(?P<cue>{_DIALLING_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<numbers>{_many(_ANY)})",
+         lambda match: match["cue"] + match["between"] + _spoken_list(match)),
+    rule(rf"{_STARTS}(?P<numbers>{_many(_SERVICE)})(?={_CUED})", _spoken_list),
+    rule(rf"{_STARTS}(?P<numbers>{_EMERGENCY}(?:{_AND}{_EMERGENCY}){{1,5}}){_ENDS}", _spoken_list),
+    rule(rf"{_STARTS}(?P<numbers>{_many(_KNOWN)})", _spoken_list),
+)  # fmt: skip

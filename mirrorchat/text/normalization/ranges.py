@@ -1,0 +1,138 @@
+"""Runs of ranges: 3万-5万, 10 min–20 min, P3~P5, -5°C~3°C, 9:00-17:00.
+
+A hyphen is also a minus, a joint of a name (i5-12400), of a telephone number and of a date (2025-09-01), so both ends
+are parsed before it is called a range. A range is then written in one way for the rules that follow: `TO` joins its
+ends, which may share a unit.
+"""
+
+import re
+from dataclasses import dataclass
+
+from mirrorchat.text.normalization.chinese_words import UNITS as CHINESE_UNITS
+from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
+from mirrorchat.text.normalization.patterns import NUMBER, TO, Rule, after, before, rule
+from mirrorchat.text.normalization.runs import RunKind
+from mirrorchat.text.sentences.speech_length import HAN
+
+_UNITS = frozenset(CHINESE_UNITS) | frozenset(ENGLISH_UNITS) | frozenset(
+    ["k", "K", "w", "W", "M", "B", "T", "bn", "mn", "tn", "am", "pm", "AM", "PM", "st", "nd", "rd", "th", "hundred", "thousand", "million", "billion", "trillion", "percent"]
+)  # fmt: skip
+
+_LATIN_UNIT = r"[A-Za-zμΩ]{1,12}(?:/[A-Za-z]{1,8})?(?:\^?[23](?!\d))?"
+_UNIT = rf"(?: ?(?:[%‰¢元]|°[A-Z]?)| ?{_LATIN_UNIT}|[{HAN}]{{1,5}}(?:/[{HAN}]{{1,2}})?)?"
+_CURRENCY = r"[A-Z]{0,2}[$£€¥₹₩] ?"
+
+
+def _end(name: str, prefix: str) -> str:
+    """Return the pattern of one end of a range, whose groups end in `_name`."""
+    date = rf"\d{{4}}(?P<joint_{name}>[-/.])\d{{1,2}}(?P=joint_{name})\d{{1,2}}(?!\d)"
+    number = rf"(?P<number_{name}>{date}|\d{{1,2}}:\d\d(?::\d\d)?|\d{{1,2}}/\d{{1,2}}(?![/\d])|{NUMBER})"
+    return rf"(?P<prefix_{name}>{prefix})?(?P<sign_{name}>[-+])?{number}(?P<unit_{name}>{_UNIT})"
+
+
+_NOT_INSIDE = r"(?<![A-Za-z0-9_@#/:.])(?<![A-Za-z0-9,]-)(?<!\d,)(?<![=+*/×÷^<>])(?<![=+*/×÷^<>] )"
+_RANGE = (
+    _NOT_INSIDE
+    + _end("a", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}-?")
+    + r"(?P<dash> ?[~–—]{1,2} ?|--?| --? )"
+    + _end("b", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}[- ]?")
+)
+_YEAR_AND_MONTH = re.compile(r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])")
+_NAME_BEFORE = re.compile(r"[A-Z][A-Za-z]{1,18} $")
+_LEADING_ZERO = re.compile(r"0\d")
+_NOT_BEHIND = re.compile(r"-\d| ?=|\^|[.,:/]\d")
+
+
+@dataclass(frozen=True)
+class _End:
+    prefix: str
+    sign: str
+    number: str
+    unit: str
+
+    @property
+    def is_plain(self) -> bool:
+        return not (self.prefix or self.sign or self.unit)
+
+    @property
+    def value(self) -> float:
+        return float(self.number.replace(",", "")) if re.fullmatch(r"[\d.,]{1,40}", self.number) else 0.0
+
+
+@dataclass(frozen=True)
+class Range:
+    """The two ends of a range as they are written."""
+
+    lower: str
+    upper: str
+
+
+def _range(match: re.Match[str]) -> Range | None:
+    lower, upper = (
+        _End(*(match[f"{part}_{name}"] or "" for part in ("prefix", "sign", "number", "unit"))) for name in "ab"
+    )
+    dash = match["dash"].strip(" ")
+    is_range = (
+        not _NOT_BEHIND.match(after(match, 3))
+        and _prefixes_agree(match, lower, upper, dash)
+        and _units_agree(lower, upper, dash)
+        and not (dash == "-" and _is_something_else(match, lower, upper))
+    )
+    if not is_range:
+        return None
+    text = match[0]
+    sign = "-" if dash == "--" and lower.sign else ""
+    start, end = match.start("dash") - match.start(), match.end("dash") - match.start()
+    return Range(text[:start], sign + text[end:])
+
+
+def _prefixes_agree(match: re.Match[str], lower: _End, upper: _End, dash: str) -> bool:
+    """Return whether both prefixes name the same thing: P3-P5, $5-$10, Day 1-Day 3, 第3-5章, Q1-3."""
+    if upper.prefix.endswith(" ") and not lower.prefix:
+        start = match.start() - len(upper.prefix)
+        return match.string[max(0, start) : match.start()] == upper.prefix
+    if not lower.prefix or not lower.prefix[0].isascii() or not lower.prefix[0].isalpha():
+        return not upper.prefix[:1].isalpha() or upper.prefix == "第" or "$" in upper.prefix
+    if lower.prefix == upper.prefix:
+        return dash != "-" or lower.value < upper.value
+    is_short = len(lower.prefix) == 1 and not upper.unit[:1].isalpha() and lower.value < upper.value < 100
+    return not upper.prefix and (dash != "-" or is_short)
+
+
+def _units_agree(lower: _End, upper: _End, dash: str) -> bool:
+    """Return whether the text after the lower number is a unit: a letter of a name is none."""
+    first, last = lower.unit.strip(" "), upper.unit.strip(" ")
+    if not first or first == last:
+        return True
+    is_degree = last.startswith(("°", "度")) and not first.startswith(("°", "度"))
+    if is_degree and dash == "-":
+        return False
+    return not first[0].isalpha() or not first.isascii() or first.split("/")[0] in _UNITS
+
+
+def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
+    """Return whether a hyphen subtracts, or joins a year and a month or the parts of a code."""
+    is_apart = match["dash"].startswith(" ")
+    if is_apart and not (lower.prefix or lower.unit or upper.prefix or ":" in lower.number):
+        return True
+    if "." in lower.number and upper.unit.isupper() and _NAME_BEFORE.search(before(match, 20)):
+        return True
+    if not (lower.is_plain and upper.is_plain):
+        return False
+    numbers = f"{lower.number}-{upper.number}"
+    has_long_zero = any(_LEADING_ZERO.match(number) and len(number) > 2 for number in (lower.number, upper.number))
+    return has_long_zero or _YEAR_AND_MONTH.fullmatch(numbers) is not None
+
+
+RANGE = RunKind(re.compile(_RANGE), _range)
+
+_WEEKDAY = "(?:周|星期|礼拜)[一二三四五六日天末]"
+_HAN_NUMBER = "[一二两三四五六七八九十百千]"
+RANGE_RULES: tuple[Rule, ...] = (
+    RANGE.spoken(lambda run: f"{run.lower}{TO}{run.upper}"),
+    # Ends without figures.
+    rule(rf"(?<=[周期拜][一二三四五六日天]) ?[-~–—]{{1,2}} ?(?={_WEEKDAY})", TO),
+    rule(rf"(?<=[一二三四五六七八九十]月) ?[-~–—]{{1,2}} ?(?={_HAN_NUMBER}{{1,2}}月)", TO),
+    rule(rf"(?<={_HAN_NUMBER})[-~–—](?={_HAN_NUMBER})", TO),
+    rule(r"(?<![A-Za-z0-9_-])(?:([A-Z]) ?~ ?(?=[A-Z])|(A|a)-(?=[Zz]))(?=.(?![A-Za-z0-9_-]))", rf"\1\2{TO}"),
+)  # fmt: skip
