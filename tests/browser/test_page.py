@@ -281,6 +281,12 @@ def test_forget_me_forgets_the_session(page_scene: Scene) -> None:
     check_error(requests.delete(deleted[0], timeout=5), 404, "not_found", "session_id")
 
 
+def test_the_page_names_the_host_that_questions_are_sent_to(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    browser.run("document.getElementById('engines').open = true")
+    assert f"@127.0.0.1:{page_scene.chat.port}" in browser.at("engine-list").text
+
+
 # Screens
 
 

@@ -14,7 +14,8 @@ from dockerfile import DOCKERFILE, read
 from support.places import ROOT
 from support.running_server import RunningServer, free_port
 
-from mirrorchat.settings import Settings
+from mirrorchat.access.chat_apis import CHAT_VARIABLES
+from mirrorchat.settings import Settings, load_settings
 
 DEPLOY = ROOT / "deploy"
 STAGES = read()
@@ -129,6 +130,16 @@ def test_nginx_is_the_only_way_in_and_nobody_gets_in_without_a_key() -> None:
         assert service["environment"]["MIRRORCHAT_API_KEYS"].startswith("${MIRRORCHAT_API_KEYS:?")
         assert service["sysctls"]["net.ipv4.ip_unprivileged_port_start"] == "0"  # nginx listens at 80 and is not root
         assert "MIRRORCHAT_HOST" not in service["environment"]  # loopback: nginx shares its network
+
+
+def test_the_chat_api_may_be_given_in_the_environment(tmp_path: Path) -> None:
+    """Each variable is passed on, and is blank by default, which counts as unset."""
+    for service in SERVERS.values():
+        environ = {name: with_defaults(service["environment"][name]) for name in CHAT_VARIABLES}
+        assert load_settings(environ=environ, folder=tmp_path).chat_source == ""
+    unit = (DEPLOY / "mirrorchat.service").read_text(encoding="utf-8")
+    assert re.findall(r"^EnvironmentFile=-(.+)$", unit, re.MULTILINE) == ["/etc/mirrorchat.env"]
+    assert "`/etc/mirrorchat.env`" in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 
 
 def test_what_nginx_writes_to_is_in_memory() -> None:

@@ -18,6 +18,7 @@ import soundfile
 import yaml
 from make_question import NAMES
 from make_tiny_xtts import make_checkpoint
+from support.chat_server import ChatServer, answer
 from support.clone import Clone
 from support.hub_server import HubServer
 from support.model_releases import archive_of
@@ -90,6 +91,20 @@ def test_the_server_answers_what_the_documents_ask(clone: Clone) -> None:
         check_clients(clone)
         check_streams(clone)
         check_operations(clone)
+
+
+def test_a_chat_api_of_the_environment_answers(clone: Clone) -> None:
+    """The README's two ways: what the first one starts is asked nothing, and the second one's Ollama is a test's."""
+    with clone.serving(block("OPENAI_API_KEY=")):
+        assert re.search(r"chat +chat/gpt-4o-mini@api\.openai\.com on \w+ \(OPENAI_API_KEY is set\)", clone.log)
+    with ChatServer(answer("Sunny.")) as api:
+        with clone.serving(block("MIRRORCHAT_CHAT_URL=").replace("11434", str(api.port))) as url:
+            asked = {"text": "What is the weather like?", "language": "english"}
+            with (clone.folder / "examples" / "question.wav").open("rb") as question:
+                response = requests.post(f"{url}/process_audio", data=asked, files={"audio": question}, timeout=60)
+            assert response.headers["X-MirrorChat-Reply"] == "Sunny."
+        assert [(request.path, request.body["model"]) for request in api.requests] == [
+            ("/v1/chat/completions", "qwen2.5")]  # fmt: skip
 
 
 def check_questions(clone: Clone) -> None:
@@ -284,8 +299,9 @@ def test_recordings_are_evaluated(clone: Clone) -> None:
 
 def test_keys_are_made(clone: Clone) -> None:
     made = clone.run(block(".venv/bin/mirrorchat key"))
-    found = re.fullmatch(r"key   (\S+)\nhash  (sha256:\S+)\n", made.stdout)
+    found = re.match(r"key   (\S+)\nhash  (sha256:\S+)\n", made.stdout)
     assert found and hashed(found[1]) == found[2]
+    assert f'write the hash into {ROOT}/config.py: api_keys = ["{found[2]}"]' in made.stdout
 
 
 # Deployment

@@ -66,7 +66,7 @@ class Clone:
         url = f"http://127.0.0.1:{self.port}"
         with (self.folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.environ, stdout=log, stderr=log
+                ["bash", "-c", f"exec env {command}"], cwd=self.folder, env=self.environ, stdout=log, stderr=log
             )
         try:
             limit = time.monotonic() + START_LIMIT_S
