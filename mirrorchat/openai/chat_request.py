@@ -9,6 +9,7 @@ from typing import Any
 from mirrorchat.engines import Language, Message
 from mirrorchat.errors import InvalidField, MissingField, UnsupportedField
 from mirrorchat.openai import fields
+from mirrorchat.openai.ignored import ignore_others
 from mirrorchat.openai.models import ALL, CHATS, chosen
 
 MESSAGES_LIMIT = 1_000
@@ -34,11 +35,12 @@ REFUSED = {
     "top_logprobs": "log probabilities are not passed on",
     "functions": "use tools",
     "function_call": "use tool_choice",
-    "prediction": "it is not passed on",
     "web_search_options": "the server searches nothing",
     "store": "the server keeps nothing",
-    "metadata": "the server keeps nothing",
 }
+KNOWN = (
+    "model", "messages", "stream", "stream_options", "n", "modalities", "audio", "language", *PASSED_ON, *REFUSED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class RequestedChat:
 def requested_chat(body: Mapping[str, Any]) -> RequestedChat:
     """Return the request in `body`. Raises InvalidField, MissingField, UnsupportedField and ModelNotFound."""
     fields.refuse(body, REFUSED)
+    ignore_others(body, KNOWN)
     if body.get("n") not in (None, 1):
         raise UnsupportedField("n is not supported: there is one answer", param="n")
     for name, (low, high) in RANGES.items():

@@ -12,13 +12,14 @@ from mirrorchat.audio.time_stretch import FASTEST, SLOWEST, StretchedEncoder
 from mirrorchat.engines import Language
 from mirrorchat.errors import InvalidField
 from mirrorchat.openai import fields
+from mirrorchat.openai.ignored import ignore_others
 from mirrorchat.openai.models import SPEAKS, chosen
 from mirrorchat.openai.turn import admitted, event_response, spoken_turn, sse
-from mirrorchat.openai.voices import named
+from mirrorchat.openai.voices import DEFAULT, named
 from mirrorchat.server.answers import voice_label
+from mirrorchat.server.runtime import runtime
 from mirrorchat.server.streams import StreamedTurn, audio_stream, first_audio
 from mirrorchat.text.sentences.speech_length import count_han
-from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.events import Event, SpokenAudio
 from mirrorchat.turn.reader import AnswerReader
 
@@ -27,7 +28,8 @@ INPUT_LIMIT_CHARS = 4_096
 BODY_LIMIT_BYTES = 65_536
 LETTERS_PER_TURN = 1_000  # a minute of speech, which has the deadline of one turn; longer texts get more time
 LETTERS_PER_HAN = 3  # by the duration of their speech
-REFUSED = {"instructions": "a voice follows no instructions"}
+# The answer is always streamed, so `stream` says nothing new.
+KNOWN = ("model", "input", "voice", "language", "response_format", "speed", "stream_format", "stream")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ def create() -> Response:
     """Speak the field `input` in the voice that the field `voice` names."""
     body = fields.json_body(request, limit_bytes=BODY_LIMIT_BYTES)
     requested = _requested(body)
-    voice = named(fields.required(body, "voice"), "voice", requested.language)
+    voice = named(_voice(body), "voice", requested.language)
     with admitted(turns=max(1.0, _letters(requested.text) / LETTERS_PER_TURN)) as slot:
-        turn = spoken_turn(lambda failed, context: iter((requested.text,)), voice, requested.language, slot)
+        turn = spoken_turn(
+            lambda failed, context: iter((requested.text,)), voice, requested.language, slot, no_words=_no_words
+        )
         with turn.freed_on_error():
             response, reader = (
                 _event_stream(turn, requested) if requested.events else audio_stream(turn, requested.encoder)
@@ -61,13 +65,17 @@ def create() -> Response:
             return response
 
 
+def _voice(body: Mapping[str, Any]) -> Any:
+    """Return the field `voice`. Some clients leave it out or empty, since other servers have a default."""
+    if runtime().settings.api_aliases:
+        return body.get("voice") or DEFAULT
+    return fields.required(body, "voice")
+
+
 def _requested(body: Mapping[str, Any]) -> RequestedSpeech:
-    fields.refuse(body, REFUSED)
+    ignore_others(body, KNOWN)
     text = fields.text(body, "input", limit_chars=INPUT_LIMIT_CHARS)
     language = fields.language(body) or fields.language_of(text)
-    splitter = SentenceSplitter(language)
-    if not splitter.feed(text) and not splitter.flush():
-        raise InvalidField("input holds nothing that can be spoken", param="input")
     if language not in chosen(body, SPEAKS).languages:
         raise InvalidField(f"model: {body['model']} does not speak {language.value}", param="model")
     return RequestedSpeech(
@@ -77,6 +85,10 @@ def _requested(body: Mapping[str, Any]) -> RequestedSpeech:
         fields.number(body, "speed", SLOWEST, FASTEST, 1.0),
         fields.choice(body, "stream_format", ("audio", "sse"), "audio") == "sse",
     )
+
+
+def _no_words(text: str, language: Language) -> str:
+    raise InvalidField("input holds nothing that can be spoken", param="input")
 
 
 def _letters(text: str) -> int:
@@ -99,7 +111,7 @@ def _event_stream(turn: StreamedTurn[Event], requested: RequestedSpeech) -> tupl
         yield from _delta(encoder.finish())
         yield sse({"type": "speech.audio.done", "usage": _usage(requested.text)})
 
-    return event_response(turn, iter(reader), write, end, begin=begin, close=encoder.close), reader
+    return event_response(turn, reader.complete(), write, end, begin=begin, close=encoder.close), reader
 
 
 def _delta(data: bytes) -> Iterator[bytes]:

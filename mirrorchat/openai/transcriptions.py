@@ -16,6 +16,7 @@ from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Recognizer, Transcript
 from mirrorchat.errors import InvalidField, UnsupportedField
 from mirrorchat.openai import fields
+from mirrorchat.openai.ignored import ignore_others
 from mirrorchat.openai.models import HEARS, chosen
 from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of
 from mirrorchat.openai.turn import admitted, event_response, from_first, in_helper, sse, streamed_turn, uploaded
@@ -32,6 +33,7 @@ UNKNOWN_CONFIDENCE = 0.5  # of a recognizer without confidences, in comparison w
 LISTS = (
     "timestamp_granularities", "include", "keywords", "languages", "known_speaker_names", "known_speaker_references",
 )  # fmt: skip
+KNOWN = ("file", "model", "language", "prompt", "response_format", "stream", "chunking_strategy", *LISTS)
 REFUSED = {
     "include": "log probabilities are not returned; verbose_json has avg_logprob",
     "known_speaker_names": "speakers are not distinguished",
@@ -112,6 +114,7 @@ def _form() -> dict[str, Any]:
 
 def _requested(form: Mapping[str, Any]) -> RequestedTranscription:
     fields.refuse(form, REFUSED)
+    ignore_others(form, KNOWN)
     if form.get("chunking_strategy") not in (None, "", "auto", '"auto"'):
         raise UnsupportedField("chunking_strategy may only be auto", param="chunking_strategy")
     fields.number(form, "temperature", 0.0, 1.0, 0.0)  # recognition does not sample

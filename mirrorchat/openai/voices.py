@@ -9,9 +9,11 @@ from flask import Response, g, jsonify, request
 
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import Engines, Language, Voice, VoiceKind
+from mirrorchat.engines import Engines, Language, Synthesizer, Voice, VoiceKind
 from mirrorchat.errors import InvalidField, NotFound, NoVoice, UnsupportedField
 from mirrorchat.openai import fields
+from mirrorchat.openai.ignored import ignore
+from mirrorchat.openai.stock_voices import OPENAI_VOICES, is_stock_voice
 from mirrorchat.openai.turn import admitted, in_helper, uploaded
 from mirrorchat.server.form import decode_upload
 from mirrorchat.server.runtime import request_record, runtime
@@ -19,10 +21,6 @@ from mirrorchat.turn.enrolled_voices import EnrolledVoice, Part, checked_name
 from mirrorchat.turn.stopwatch import Stopwatch
 
 DEFAULT = "default"  # a neutral voice, which every server has
-# OpenAI's examples name its built-in voices. This server has none of them, so the names mean the default voice.
-BUILT_IN = (
-    "alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse", "marin", "cedar",
-)  # fmt: skip
 SAMPLE_FIELDS = ("audio_sample", "file", "sample")
 
 
@@ -31,7 +29,7 @@ def create() -> Response:
     data = uploaded(*SAMPLE_FIELDS)
     if request.form.get("type", "audio_sample") != "audio_sample":
         raise UnsupportedField("type may only be audio_sample: voices come from recordings", param="type")
-    name = checked_name(fields.required(request.form, "name"), (DEFAULT, *BUILT_IN))
+    name = checked_name(fields.required(request.form, "name"), (DEFAULT, *OPENAI_VOICES))
     keep_sample = fields.flag(request.form, "keep_sample")
     store = runtime().voices
     store.check_room(g.owner, name)  # before the voice is computed
@@ -45,8 +43,10 @@ def create() -> Response:
 def list_voices() -> Response:
     """Return the voices of the caller's key, and the default one."""
     default = {"id": DEFAULT, "object": "audio.voice", "name": DEFAULT, "created_at": 0, "type": "default"}
-    voices = [_as_sent(voice) for voice in runtime().voices.of(g.owner)]
-    return jsonify(object="list", data=[default, *voices], has_more=False)
+    voices = [default, *(_as_sent(voice) for voice in runtime().voices.of(g.owner))]
+    # OpenAI's lists have `data`; clients of other speech servers read `voices`.
+    short = [{"id": voice["id"], "name": voice["name"]} for voice in voices]
+    return jsonify(object="list", data=voices, has_more=False, voices=short)
 
 
 def get(voice: str) -> Response:
@@ -64,8 +64,8 @@ def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
     """Return a function that returns the voice which a field of a request names.
 
     Arguments:
-        field: the field's value: a name, an id, or an object with an id. `default` and the names of OpenAI's own voices
-            mean the neutral voice.
+        field: the field's value: a name, an id, or an object with an id. `default` means the neutral voice. With
+            `api_aliases` the stock voice of another server means it, too, and counts as ignored.
         param: the field's name, for errors.
         language: the language of the speech, which decides the synthesizer.
 
@@ -78,14 +78,21 @@ def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
     if not isinstance(value, str) or not value.strip():
         raise InvalidField(f"{param} must be the name or the id of a voice, or {DEFAULT}", param=param)
     name, synthesizer, store = value.strip(), runtime().pipeline.engines.synthesizers[language], runtime().voices
-    if name.casefold() in (DEFAULT, *BUILT_IN):
-        return lambda: replace(synthesizer.voice([]), reason="the default voice")
+    if name.casefold() == DEFAULT:
+        return partial(_neutral, synthesizer)
     try:
         voice = store.load(store.find(g.owner, name), synthesizer)
     except NotFound as error:
+        if runtime().settings.api_aliases and is_stock_voice(name):
+            ignore("voice")
+            return partial(_neutral, synthesizer)
         choices = ", ".join([DEFAULT, *(each.name for each in store.of(g.owner))])
         raise NotFound(f"{error.message}; there are {choices}", param=param) from None
     return lambda: voice
+
+
+def _neutral(synthesizer: Synthesizer) -> Voice:
+    return replace(synthesizer.voice([]), reason="the default voice")
 
 
 def _parts(engines: Engines, audio: Audio, watch: Stopwatch) -> list[Part]:
