@@ -4,12 +4,13 @@ import re
 
 from mirrorchat.text.normalization.acronyms import FILE_ENDINGS, spell_acronyms
 from mirrorchat.text.normalization.chinese_calendar import CALENDAR_RULES, NOT_LATIN_BEFORE
+from mirrorchat.text.normalization.chinese_known_numbers import KNOWN_NUMBER_RULES
 from mirrorchat.text.normalization.chinese_numbers import (
     DIGITS,
-    PHONE_DIGITS,
     cardinal,
     digits,
     number_words,
+    phone_words,
     power_words,
 )
 from mirrorchat.text.normalization.chinese_quantities import QUANTITY_RULES
@@ -51,15 +52,6 @@ def _spoken_fraction(match: re.Match[str]) -> str:
         return f"{cardinal(above)}月{cardinal(below)}日"
     words = f"{cardinal(below)}分之{cardinal(above)}"
     return f"{number_words(whole)}又{words}" if whole else words
-
-
-def _spoken_phone(match: re.Match[str]) -> str:
-    groups = [digits(group, PHONE_DIGITS) for group in re.findall(r"\d+", match[0])]
-    return ("加" if match[0].startswith("+") else "") + "，".join(groups)
-
-
-def _spoken_mobile(match: re.Match[str]) -> str:
-    return "，".join(digits(part, PHONE_DIGITS) for part in (match[0][:3], match[0][3:7], match[0][7:]))
 
 
 def _spoken_version(match: re.Match[str]) -> str:
@@ -112,9 +104,7 @@ _WEB += r"|(?<![A-Za-z0-9_@.+-])[A-Za-z0-9_.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1
 _WEB += r"|(?<![A-Za-z0-9_@./-])(?:[A-Za-z][A-Za-z0-9-]{0,62}\.){1,5}"
 _WEB += r"(?:com|org|net|edu|gov|io|cn|uk|de|ai|dev|app)(?![A-Za-z0-9_-])(?:/[A-Za-z0-9_./-]{0,200}[A-Za-z0-9_])?)"
 _RULERS = "(?<=路易)|(?<=查理)|(?<=亨利)|(?<=乔治)|(?<=威廉)|(?<=保罗)|(?<=约翰)|(?<=伊丽莎白)|(?<=爱德华)|(?<=拿破仑)"
-_PHONE_CUES = "电话|手机|热线|拨打|致电|拨|客服|分机|转"
 _ABBREVIATIONS = {"e.g": "例如", "i.e": "即", "etc": "等等"}
-_EMERGENCY = "110|112|119|120|122"
 _CODE_CUES = "号码|密码|验证码|编号|学号|卡号|邮编|邮政编码|房间|房号|尾号|代码|航班|车次|车牌|工号"
 
 _RULES: tuple[Rule, ...] = (
@@ -132,26 +122,18 @@ _RULES: tuple[Rule, ...] = (
          _spoken_roman),
     rule(r"(?<![A-Za-z])(?P<letter>[CF])#(?![A-Za-z0-9_])", r"\g<letter> sharp"),
     rule(r"(?<![A-Za-z.])N[oO]\. ?(?=\d)", "第"),
-    # Whole runs. A telephone number holds no range.
-    rule(r"(?<![A-Za-z0-9.,+-])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\) ?|\d{2,4}-)\d{3,4}[- ]\d{4}(?![\d-])", _spoken_phone),
-    rule(r"(?<![A-Za-z0-9.,+-])(?:0\d{2,3}-\d{7,8}|1[3-9]\d \d{4} \d{4}|\+\d{1,3}(?:[ -]?\d{2,5}){2,4})(?![\d-])",
-         _spoken_phone),
-    rule(rf"{START}1[3-9]\d{{9}}(?!\d)", _spoken_mobile),
+    *KNOWN_NUMBER_RULES,
+    rule(rf"{START}(?:1[3-9]\d{{9}}|[48]00\d{{7}})(?!\d)", lambda match: phone_words(match[0])),
     rule(r"(?:(?<=比分)|(?<=以))(\d{1,3})-(\d{1,3})(?=(?:的比分)?(?:[获战击领取险大完惨落负胜力，。]|$))", _ratio),
     *RUN_RULES,
     *CALENDAR_RULES,
     rule(rf"{NOT_LATIN_BEFORE}(\d{{1,9}}):(\d{{1,9}})(?![\d:])", _ratio),
     # Codes and versions.
     rule(r"ISBN[: -]{0,2}(\d[\d-]{8,20}\d)(?![\d-])", _spoken_isbn),
-    rule(rf"(?<=[打叫])(?:{_EMERGENCY})(?!\d|[.,]\d|[{HAN}]?[分次个元折通])"
-         rf"|{START}(?:{_EMERGENCY})(?=报警|火警|急救|电话|热线|接警)", lambda match: digits(match[0], PHONE_DIGITS)),
     rule(rf"{START}\d{{3,4}}(?=室|房(?!间|屋|子)|路(?![程线人]))|(?<=波音)\d{{3}}(?!\d)",
          lambda match: digits(match[0])),
     rule(rf"{START}\d\.\d(?=折)", lambda match: digits(match[0])),
     rule(r"(?<=[歼轰运直])-(?=\d)|(?<=东风|神舟|嫦娥)-(?=\d)", ""),
-    rule(r"(?<![A-Za-z0-9.,+-])\d{4}(?: \d{4}){2,4}(?!\d)", _spoken_phone),
-    rule(rf"(?P<cue>{_PHONE_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<code>\d{{3,30}})(?![\d.,])",
-         lambda match: _spoken_cued(match, PHONE_DIGITS)),
     rule(rf"{START}(720|1080|1440|2160)(?=[pP](?![A-Za-z]))", lambda match: digits(match[1])),
     rule(rf"(?P<cue>{_CODE_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<code>\d{{3,30}})(?![\d.,])",
          lambda match: _spoken_cued(match, DIGITS)),

@@ -2,12 +2,12 @@
 
 import re
 
-from mirrorchat.text.normalization.chinese_numbers import PHONE_DIGITS, digits
+from mirrorchat.text.normalization.chinese_numbers import PHONE_DIGITS, digits, phone_words
 from mirrorchat.text.normalization.chinese_words import COUNTED
-from mirrorchat.text.normalization.patterns import START, Rule, before, rule
-from mirrorchat.text.sentences.speech_length import HAN
+from mirrorchat.text.normalization.patterns import Rule, before, rule
 
-_ENDS = rf"(?!\d|[.,:]\d|[-~–—]\d|[%‰°$€£¥A-Za-z^+*/=×÷多余几来]|(?:{COUNTED.pattern}))"
+_NOT_BEHIND = rf"\d|[.,:]\d|[-~–—]\d|[%‰°$€£¥A-Za-z^+*=×÷多余几来折]|(?:{COUNTED.pattern})"
+_ENDS = rf"(?!{_NOT_BEHIND}|/)"
 _STARTS = r"(?<![A-Za-z0-9$€£¥+*/=×÷<>≈≥≤±~#-])(?<!\d[.,:])(?<![第共约近达超计])"
 
 # Service numbers of China and emergency numbers of other countries.
@@ -33,15 +33,13 @@ _STATUS = "错误|页面|状态|报错|响应"
 
 def _many(number: str) -> str:
     """Return the pattern of one number or several that are joined. None of them counts what follows it."""
-    return rf"{number}{_ENDS_OR_JOINS}(?:{_AND}{number}{_ENDS_OR_JOINS}){{0,5}}"
-
-
-_ENDS_OR_JOINS = _ENDS.replace("/", "") + r"(?!/(?!\d{3}))"
+    one = rf"{number}(?!{_NOT_BEHIND}|/(?!\d{{3}}))"
+    return rf"{one}(?:{_AND}{one}){{0,5}}"
 
 
 def _spoken_list(match: re.Match[str]) -> str:
     """Return service numbers and what joins them; a slash or a joint in a number becomes a pause."""
-    words = re.sub(r"\d{1,12}", lambda number: digits(number[0], PHONE_DIGITS), match["numbers"])
+    words = re.sub(r"\d{1,12}", lambda number: phone_words(number[0]), match["numbers"])
     return re.sub("[-/ ]", "，", words)
 
 
@@ -74,13 +72,13 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![0-9./])(?P<month>1[0-2]|[1-9])[.·•](?P<day>[1-3]?\d)(?={_HISTORY})", _spoken_day),
     rule(rf"{_STARTS}(?!\d00)\d{{3}}(?={_HISTORY})", _spoken_digits),
     rule(rf"{_STARTS}618(?={_SHOPPING})|(?<=京东|天猫|淘宝)618{_ENDS}", _spoken_digits),
-    rule(rf"{_STARTS}(?:520|1314|5201314)(?={_LOVE})|(?<=520快乐，)1314{_ENDS}|{_STARTS}1314{_ENDS}", _spoken_digits),
+    rule(rf"{_STARTS}(?:520|1314|5201314)(?={_LOVE})|{_STARTS}1314{_ENDS}", _spoken_digits),
     rule(rf"{_STARTS}(?:996|955|965)(?:{_ENDS}|(?=工作制))", _spoken_digits),
     rule(rf"{_STARTS}[1-5]\d\d(?={_STATUS})|(?:(?<=HTTP )|(?<=HTTP)|(?<=状态码)|(?<=错误码))[1-5]\d\d{_ENDS}",
          _spoken_digits),
     rule(rf"{_STARTS}\d{{3}}(?=医院|部队|中学|研究所|国道|省道|安全卫士)|{_STARTS}58(?=同城)", _spoken_digits),
-    rule(rf"{_STARTS}(?:985|211)(?:/(?:985|211))?{_ENDS}", lambda match: "，".join(
-        _spoken_university(name) for name in re.finditer(r"\d{3}", match[0]))),
+    rule(rf"{_STARTS}(?P<numbers>985/211|211/985){_ENDS}", _spoken_list),
+    rule(rf"{_STARTS}(?:985|211){_ENDS}", _spoken_university),
     rule(r"(?<![0-9A-Za-z.])7 ?[×xX*] ?24(?=小时| ?h|[^0-9A-Za-z]|$)", "七乘二十四"),
     rule(r"(?<![0-9A-Za-z./])([1-9]0)/([1-9]0)(?![0-9A-Za-z./])", _spoken_shares),
     rule(rf"(?:(?<={')|(?<='.join(_SERVICE_CUES.split('|'))}))(?P<numbers>{_many(_SERVICE)})", _spoken_list),

@@ -8,6 +8,8 @@ from mirrorchat.text.normalization.patterns import is_read_as_digits, number_par
 DIGITS = "零一二三四五六七八九"
 PHONE_DIGITS = "零幺二三四五六七八九"  # in telephone numbers 1 is yao, which is not mistaken for 7
 
+_PHONE_GROUPS = re.compile(r"(86)?(1[3-9]\d)(\d{4})(\d{4})|([48]00)(\d{3})(\d{4})")
+
 
 def cardinal(number: int) -> str:
     """Return `number` (0 to 10^16 - 1) in words: 一万零二十, 两千二百, 十二."""
@@ -36,6 +38,12 @@ def _group(number: int) -> str:
 def digits(text: str, names: str = DIGITS) -> str:
     """Return the digits in `text`, one by one, by their `names`."""
     return "".join(names[int(digit)] for digit in text if digit.isdigit())
+
+
+def phone_words(number: str) -> str:
+    """Return a telephone number digit by digit; a mobile number and a hotline (400, 800) have pauses."""
+    groups = _PHONE_GROUPS.fullmatch(number)
+    return "，".join(digits(group, PHONE_DIGITS) for group in (filter(None, groups.groups()) if groups else (number,)))
 
 
 def number_words(written: str, following: str = "") -> str:

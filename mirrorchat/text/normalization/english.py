@@ -4,7 +4,8 @@ import re
 
 from mirrorchat.text.normalization.acronyms import spell_acronyms
 from mirrorchat.text.normalization.english_calendar import CALENDAR_RULES, DECADE_RULES, YEAR_RULES
-from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES, PHONE_RULES
+from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES
+from mirrorchat.text.normalization.english_known_numbers import KNOWN_NUMBER_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, digits, number_words, ordinal, power_words
 from mirrorchat.text.normalization.english_quantities import QUANTITY_RULES
 from mirrorchat.text.normalization.english_runs import RUN_RULES
@@ -103,7 +104,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)w/ ?(?=\w)", "with "),
     rule(r"(?<!\w)(?P<letter>[CF])#(?!\w)", r"\g<letter> sharp"),
     # Whole runs. A telephone number holds no range.
-    *PHONE_RULES,
+    *KNOWN_NUMBER_RULES,
     *RUN_RULES,
     rule(r"(?<=[AaPp]\.[Mm]\.) ?[-–~] ?(?=\d)", " to "),
     rule(r"(?<![\w)%])(?<![\d%] )~ ?(?=[$£€¥]?\d)", "about "),
@@ -114,9 +115,6 @@ _RULES: tuple[Rule, ...] = (
     # Ordinals, scores, fractions, dimensions.
     rule(rf"{START}(\d{{1,3}}(?:,\d{{3}}){{1,4}}|\d{{1,15}})(?:st|nd|rd|th)\b",
          lambda match: ordinal(int(match[1].replace(",", "")))),
-    rule(r"(?<![\w/])24/7(?![\w/])", "twenty-four seven"),
-    rule(r"(?<![\w/])9/11(?![\w/])", "nine eleven"),
-    rule(r"(?<![\w/])([2-9]0)/\1(?![\w/])", lambda match: f"{cardinal(int(match[1]))} {cardinal(int(match[1]))}"),
     rule(r"(?<![\w.,-])(\d{1,3})-(to|for|by|on)-(\d{1,3})(?![\w-]|[.,]\d)",
          lambda match: f"{cardinal(int(match[1]))}-{match[2]}-{cardinal(int(match[3]))}"),
     rule(rf"{START}(\d{{1,3}}\.\d{{1,2}})/(\d{{1,3}})(?![\w/]|\.\d)",

@@ -11,11 +11,6 @@ _ADDRESS_SIGNS = {".": "dot", "@": "at", "/": "slash", "-": "dash", "_": "unders
                   "?": "question mark", "=": "equals", "&": "and", "#": "hash"}  # fmt: skip
 
 
-def _spoken_phone(match: re.Match[str]) -> str:
-    groups = re.findall(r"\d+", match[0])
-    return ("plus " if match[0].startswith("+") else "") + ", ".join(digits(group) for group in groups)
-
-
 def _spoken_code(match: re.Match[str]) -> str:
     """Return a code after its cue, character by character: `PIN 0420`, `ISBN 978-0`, `serial number AB-12`."""
     if COUNTED.match(match.string, match.end()):
@@ -57,7 +52,6 @@ _CODE_CUES = (
     r"|PINs?|[Pp]ass(?:code|word)|[Ee]xtension|ISBN|(?:[Ss]erial|[Oo]rder|[Aa]ccount|[Tt]racking|[Pp]hone|[Mm]odel|[Cc]ase|[Cc]onfirmation)"
     r" number"
 )
-_DIALLING = r"\b(?:[Cc]all(?:s|ed|ing)?|[Dd]ial(?:s|ed|ing)?|[Tt]ext(?:s|ed|ing)?|[Pp]hone[ds]?|[Rr]ing)"
 _NUMBERED = (
     r"\b(?:[Rr]oom|[Ss]uite|[Aa]partment|[Ff]light|[Hh]ighway|[Ii]nterstate|[Rr]oute|[Bb]us|[Bb]oeing|[Aa]irbus|Xbox)"
 )
@@ -68,21 +62,11 @@ ADDRESS_RULES: tuple[Rule, ...] = (
          lambda match: f"{match['name'].replace('_', ' ')} dot {FILE_ENDINGS[match['ending']]}"),
 )  # fmt: skip
 
-PHONE_RULES: tuple[Rule, ...] = (
-    rule(r"(?<![\w.,+-])(?:\+?\d{1,3}[ -])?(?:\(\d{2,4}\) ?|\d{2,4}-)\d{3,4}[- ]\d{4}(?![\d-])", _spoken_phone),
-    rule(r"(?<![\w.,+-])\+\d{1,3}(?:[ -]?\d{2,5}){2,4}(?!\d)", _spoken_phone),
-    rule(r"(?<![\w.,+-])(?:\d{3}-\d{4}|0\d{2,3}-\d{7,8}|\d{3}\.\d{3}\.\d{4})(?![\d-])", _spoken_phone),
-    rule(r"(?<![\w.,+-])\d{4}(?: \d{4}){2,4}(?!\d)", _spoken_phone),
-)  # fmt: skip
-
 CODE_RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w:.,])(\d{1,4}):(\d{1,4})(?![\d:])", _spoken_ratio),
     rule(r"\b[Ee]xt\. ?(?=\d)", "extension "),
     rule(rf"(?P<cue>\b(?:{_CODE_CUES})(?: is|:)? )(?P<code>(?:[A-Z]{{1,4}}-?)?\d[\d-]{{1,30}})(?![\w%]|[.,]\d)",
          _spoken_code),
-    rule(rf"(?P<cue>{_DIALLING} )(?P<code>\d{{3,6}})(?![\w%-]|[.,]\d)", _spoken_code),
-    rule(r"(?<![\w.,$£€¥+-])911(?= (?:call|caller|operator|dispatcher|emergency|center|service|line)s?\b)",
-         "nine one one"),
     rule(rf"(?P<cue>{_NUMBERED} )(?P<number>\d{{3,4}})(?![\w%-]|[.,]\d)", _spoken_room),
     rule(r"(?<![\w.])(?P<v>(?:[vV](?:ersion |er\.? )?)?)(?P<parts>\d{1,5}(?:\.\d{1,5}){2,3})(?!\d|\.\d)",
          _spoken_version),

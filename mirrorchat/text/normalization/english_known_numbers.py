@@ -1,0 +1,48 @@
+"""English text normalization: numbers that are names, which have words of their own: 911, 24/7, 80/20, Error 404."""
+
+import re
+
+from mirrorchat.text.normalization.english_numbers import cardinal, digits, in_pairs
+from mirrorchat.text.normalization.english_words import COUNTED
+from mirrorchat.text.normalization.patterns import Rule, rule
+
+_ENDS = rf"(?![\w%°$€£¥-]|[.,:]\d|/(?!\d{{3}})|{COUNTED.pattern})"
+_STARTS = r"(?<![\w$€£¥/-])(?<!\d[.,])"
+_ANY = r"(?:1-)?\d{3,12}(?:-\d{3,4}){0,3}"
+_SEVERAL = rf"(?P<numbers>{_ANY}{_ENDS}(?:(?:, (?:or |and )?| or | and |/){_ANY}{_ENDS}){{0,5}})"
+_DIALLING = (
+    r"\b(?:[Cc]all|[Dd]ial|[Tt]ext|[Pp]hone|[Rr]ing|[Cc]ontact)(?:s|ed|ing)?(?: or (?:call|text|dial))?"
+    r"(?: us)?(?: on| at)?"
+)
+_SERVICES = "call|caller|operator|dispatcher|emergency|center|service|line|hotline|helpline|lifeline"
+
+
+def _spoken_list(match: re.Match[str]) -> str:
+    words = re.sub(r"\d{1,12}", lambda number: digits(number[0]), match["numbers"])
+    return re.sub(r"[-/]", ", ", words)
+
+
+def _spoken_shares(match: re.Match[str]) -> str:
+    """Return two shares that are equal or make a whole without a sign between them: 50/50, 80/20."""
+    first, second = int(match[1]), int(match[2])
+    is_name = first == second or first + second == 100
+    return f"{cardinal(first)} {cardinal(second)}" if is_name else match[0]
+
+
+KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
+    rule(r"(?<![\w/])24/7(?![\w/])", "twenty-four seven"),
+    rule(r"(?<![\w/])9/11(?![\w/])", "nine eleven"),
+    rule(r"(?<![\w/])(\d)/\1(?= (?:bombing|attack)s?\b)", lambda match: f"{cardinal(int(match[1]))} " * 2),
+    rule(r"(?<![\w/])([1-9]0)/([1-9]0)(?![\w/]|[.,]\d)", _spoken_shares),
+    rule(rf"(?P<cue>{_DIALLING} |\b[Tt]ext [A-Z]{{2,12}} to ){_SEVERAL}",
+         lambda match: match["cue"] + _spoken_list(match)),
+    rule(rf"{_STARTS}(?P<numbers>\d{{3,6}})(?= (?:{_SERVICES})s?\b)", _spoken_list),
+    rule(rf"{_STARTS}(?P<numbers>985/211|211/985)(?![\w/])", _spoken_list),
+    rule(rf"{_STARTS}(?P<numbers>996|985|211)(?= (?:schedule|culture|work|system|universit|project))", _spoken_list),
+    rule(r"(?:(?<=[Ee]rror )|(?<=HTTP )|(?<=[Ss]tatus )|(?<=[Cc]ode )|(?<=Porsche ))([1-9]\d\d)(?![\w%]|[.,]\d)",
+         lambda match: in_pairs(match[1])),
+    rule(rf"{_STARTS}([1-5]\d\d)(?= (?:[Ee]rror|[Rr]esponse|[Ss]tatus|[Nn]ot [Ff]ound)s?\b)",
+         lambda match: in_pairs(match[1])),
+    rule(rf"{_STARTS}(40[0-9])\(([kb])\)", lambda match: f"{in_pairs(match[1])} {match[2]}"),
+    rule(rf"(?<=[a-z] )101(?![\w%/-]|[.,]\d|{COUNTED.pattern}| [a-z])", "one oh one"),
+)  # fmt: skip

@@ -1,0 +1,35 @@
+"""Runs of telephone and card numbers: `+1 (555) 123-4567`, `0755-8888 9999`, `400 800 1234`, `1234 5678 9012 3456`."""
+
+import re
+from dataclasses import dataclass
+
+from mirrorchat.text.normalization.runs import RunKind
+
+_SHAPES = (
+    r"\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,6}",  # with the code of a country
+    r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}",  # three, three and four digits
+    r"\(0?\d{2,4}\) ?\d{3,4}[ -]?\d{4}",
+    r"0\d{2,4}(?:[ -]\d{3,4}){1,2}",  # a trunk zero
+    r"0\d{2,3}-\d{7,8}",
+    r"(?:\d{1,3}[ -])?\d{2,4}-\d{3,4}[ -]\d{4}",
+    r"\d{3}-\d{4}",
+    r"1[3-9]\d[ -]\d{4}[ -]\d{4}",
+    r"\d{4}(?: \d{4}){2,4}",
+)
+_LENGTHS = range(7, 21)
+
+
+@dataclass(frozen=True)
+class Telephone:
+    """The groups of digits of a telephone number, and whether a plus stands before them."""
+
+    has_plus: bool
+    groups: tuple[str, ...]
+
+
+def _telephone(match: re.Match[str]) -> Telephone | None:
+    groups = tuple(re.findall(r"\d{1,20}", match[0]))
+    return Telephone(match[0][0] == "+", groups) if sum(map(len, groups)) in _LENGTHS else None
+
+
+TELEPHONE = RunKind(re.compile(rf"(?<![A-Za-z0-9.,+-])(?<!\) )(?:{'|'.join(_SHAPES)})(?![\d-]|[.,]\d)"), _telephone)
