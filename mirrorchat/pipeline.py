@@ -27,13 +27,13 @@ from mirrorchat.engines import ChatEvent, Engines, Language, Transcript, Voice
 from mirrorchat.errors import ChatFailure, NoWords, as_mirrorchat_error
 from mirrorchat.llm import build_messages
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.answer import HELPERS, Speech, SpokenAnswer, Texts, with_fallback
+from mirrorchat.turn.answer import HELPERS, NoWordsSentence, Speech, SpokenAnswer, Texts, with_fallback
 from mirrorchat.turn.events import Done, Error, Event, StartedOver, TextDelta
 from mirrorchat.turn.helper_threads import TURN_OVER, HelperThreads, still_working
 from mirrorchat.turn.reader import Answer, AnswerReader
 from mirrorchat.turn.reference import ReferenceQuality
 from mirrorchat.turn.sessions import Session
-from mirrorchat.turn.spoken_notices import no_words, silence
+from mirrorchat.turn.spoken_notices import no_words
 from mirrorchat.turn.stopwatch import Stopwatch
 
 Result = TypeVar("Result")
@@ -102,7 +102,7 @@ class Pipeline:
         slot: Slot,
         *,
         watch: Stopwatch,
-        comments: bool,
+        no_words: NoWordsSentence,
     ) -> Generator[Event]:
         """Speak a text that arrives in pieces, like an answer.
 
@@ -111,7 +111,7 @@ class Pipeline:
             voice: returns the voice; a helper calls it.
             language: the language of the text.
             slot, watch: as for `run_turn`.
-            comments: says of a text without a word to speak that it has none; otherwise it becomes a short silence.
+            no_words: returns the sentence for a text without a word to speak, or raises the error that ends the turn.
 
         Yields:
             What `run_turn` does between Transcript and Timings.
@@ -120,7 +120,7 @@ class Pipeline:
             Nothing: Error is the last event if the turn fails.
         """
         turn = _Turn(self, Question(NO_AUDIO, language, language), slot, watch)
-        yield from _ended(slot, turn.answer(texts, self.helpers.submit(slot, voice), no_words if comments else silence))
+        yield from _ended(slot, turn.answer(texts, self.helpers.submit(slot, voice), no_words))
 
     def answer(self, question: Question, slot: Slot, *, watch: Stopwatch) -> Answer:
         """Return the complete answer to a question.
@@ -173,7 +173,7 @@ class _Turn:
         self.session.add_turn(transcript.text, "".join(reply).strip())
         yield done
 
-    def answer(self, texts: Texts, voice: "Future[Voice]", no_words: Callable[[str, Language], str]) -> Iterator[Event]:
+    def answer(self, texts: Texts, voice: "Future[Voice]", no_words: NoWordsSentence) -> Iterator[Event]:
         """Yield the events of the answer, with StartedOver when it restarts with the next API."""
         language = self.question.reply_language
         speech = Speech(self.pipeline.engines.synthesizers[language], language, self.pipeline.seed, no_words)

@@ -47,6 +47,7 @@ from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import with_fallback
 from mirrorchat.turn.events import Event, SpokenAudio, StartedOver, StillWorking, TextDelta
 from mirrorchat.turn.reader import AnswerReader, collect
+from mirrorchat.turn.spoken_notices import no_words
 from mirrorchat.turn.stopwatch import Stopwatch
 
 JSON_OVERHEAD_BYTES = 1 << 20  # of a body without its recordings
@@ -211,7 +212,7 @@ def _chunk(
 
 def _spoken(requested: RequestedChat, speech: RequestedSpeech, asking: Asking, slot: Slot) -> Response:
     language = requested.language or fields.language_of(last_question(requested.body["messages"]))
-    turn = spoken_turn(asking.texts, named(speech.voice, "audio", language), language, slot, comments=True)
+    turn = spoken_turn(asking.texts, named(speech.voice, "audio", language), language, slot, no_words=no_words)
     if requested.stream:
         return _spoken_events(turn, requested, asking)
     with turn.freed_on_error():

@@ -14,7 +14,7 @@ from mirrorchat.server.form import LIST_FORM_PARTS, uploaded_file
 from mirrorchat.server.runtime import acquire_slot, request_record, runtime
 from mirrorchat.server.streams import StreamedTurn, event_stream, kept_alive
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.answer import Texts
+from mirrorchat.turn.answer import NoWordsSentence, Texts
 from mirrorchat.turn.events import Event, StartedOver, StillWorking, VoiceKnown
 from mirrorchat.turn.helper_threads import TURN_OVER
 
@@ -61,11 +61,11 @@ def streamed_turn(slot: Slot, events: Generator[Item]) -> StreamedTurn[Item]:
 
 
 def spoken_turn(
-    texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot, *, comments: bool
+    texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot, *, no_words: NoWordsSentence
 ) -> StreamedTurn[Event]:
-    """Return a turn of the present request that speaks `texts` in `voice`. `comments` is as for Pipeline.speak."""
+    """Return a turn of the present request that speaks `texts` in `voice`. `no_words` is as for Pipeline.speak."""
     pipeline, watch = runtime().pipeline, request_record().watch
-    return streamed_turn(slot, pipeline.speak(texts, voice, language, slot, watch=watch, comments=comments))
+    return streamed_turn(slot, pipeline.speak(texts, voice, language, slot, watch=watch, no_words=no_words))
 
 
 def from_first(turn: StreamedTurn[Any], items: Iterator[Any]) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 // Shows the texts of both sides while they arrive, and the engines and times of the stages as small print.
 
-import { say } from "./language.js";
+import { say, words } from "./language.js";
 
 const STAGES = { recognize: "recognizer", answer: "chat", voice: null, speak: "synthesizer", first: null, total: null };
 const LISTED = ["recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"];
@@ -55,8 +55,13 @@ export class Turn {
     }
   }
 
-  /** End with the small print. `engines` are those of the server's event `done`, by stage. */
-  finish(engines) {
+  /** End with the small print. `engines`, by stage, and `reason` are those of the server's event `done`. */
+  finish(engines, reason) {
+    if (words(`ended.${reason}`)) {
+      const note = make("p", "wrong");
+      say(note, `ended.${reason}`);
+      this.print.before(note);
+    }
     for (const [stage, engine] of Object.entries(STAGES)) {
       if (!(stage in this.#timings)) continue;
       const entry = this.#entry(`stage stage-${stage}`, `stage.${stage}`);

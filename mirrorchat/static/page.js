@@ -118,9 +118,19 @@ async function askWith(wav, language) {
   } catch (error) {
     if (run !== mine) return;
     shown.stop();
-    player.stop();
     if (!(error instanceof Refusal)) console.error(error);
-    fail(error, () => askWith(wav, language));
+    endWith(error, () => askWith(wav, language));
+  }
+}
+
+/** Show the error that ends the present turn. What has come to be heard, such as the reason, is heard to its end. */
+function endWith(error, again) {
+  if (player.isPlaying) {
+    showRefusal(refusalFor(error), again);
+    player.finish();
+  } else {
+    player.stop();
+    fail(error, again);
   }
 }
 
@@ -135,6 +145,9 @@ function take({ name, data }, shown, sentAt) {
       break;
     case "voice":
       shown.voice(data);
+      break;
+    case "thinking":
+      if (state === "waiting") say(at("status"), "status.thinking");
       break;
     case "text":
       shown.add(data.delta);
@@ -152,7 +165,7 @@ function take({ name, data }, shown, sentAt) {
       shown.timings(data);
       break;
     case "done":
-      shown.finish(data.engines);
+      shown.finish(data.engines, data.finish_reason);
   }
 }
 
@@ -173,8 +186,12 @@ function stop() {
   rest();
 }
 
+function refusalFor(error) {
+  return error instanceof Refusal ? error : new Refusal("other", { message: String(error.message) });
+}
+
 function fail(error, again) {
-  const refusal = error instanceof Refusal ? error : new Refusal("other", { message: String(error.message) });
+  const refusal = refusalFor(error);
   rest();
   if (refusal.code === "invalid_api_key") askForKey(true);
   showRefusal(refusal, again);

@@ -58,6 +58,11 @@ export class Player {
     if (!this.#playing.size) this.onEnd();
   }
 
+  /** Whether pieces are left to play. */
+  get isPlaying() {
+    return this.#playing.size > 0;
+  }
+
   /** Stop at once. */
   stop() {
     for (const source of this.#playing) {

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Batched, ChatEvent, Language, Priority, Synthesizer, Voice
@@ -36,10 +34,11 @@ SENTENCES_AT_ONCE = 2  # of one answer, with a batched synthesizer: the next one
 PREBUFFER_CHECK_S = 0.25
 LOW_BUFFER_S = 3.0  # of speech left to play: nearly two of XTTS's longest chunks
 HELPERS = 2 + SENTENCES_AT_ONCE  # of one answer: one reads text, one starts sentences, and each sentence has one
-SILENCE_S = 0.3  # in place of a sentence without text
 
 # Yields an answer. The arguments are the APIs that failed, which are not tried again, and a context.
 Texts = Callable[[Sequence[ChatFailure], Context], Iterator[ChatEvent]]
+# Returns the sentence that is spoken instead of a text in the language, which has no word to speak; or raises an error.
+NoWordsSentence = Callable[[str, Language], str]
 Item = TypeVar("Item")
 
 
@@ -75,13 +74,13 @@ def with_fallback(
 class Speech:
     """The engine that speaks an answer, the language of the answer, and the seed where sampling starts.
 
-    `no_words` returns the sentence that is spoken instead of a text without a word to speak; "" is a short silence.
+    `no_words` returns the sentence that is spoken instead of a text without a word to speak, or raises an error.
     """
 
     synthesizer: Synthesizer
     language: Language
     seed: int
-    no_words: Callable[[str, Language], str]
+    no_words: NoWordsSentence
 
 
 class SpokenAnswer:
@@ -250,13 +249,9 @@ class SpokenAnswer:
             self._any_failed = True
 
     def _pieces(self, index: int, sentence: Sentence, voice: Voice) -> Iterator[Audio]:
-        synthesizer = self._speech.synthesizer
         if sentence.failure is not None:
             raise sentence.failure
-        if not sentence.text:
-            samples = np.zeros(int(SILENCE_S * synthesizer.sample_rate), np.float32)
-            return iter((Audio(samples, synthesizer.sample_rate),))
-        return synthesizer.speak(
+        return self._speech.synthesizer.speak(
             sentence.text,
             voice,
             self._speech.language,

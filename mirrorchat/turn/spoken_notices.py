@@ -36,8 +36,3 @@ def no_words(reply: str, language: Language) -> str:
 def no_answer(language: Language) -> str:
     """Return the sentence that is spoken when no chat API has answered."""
     return _NO_ANSWER[language]
-
-
-def silence(reply: str, language: Language) -> str:
-    """Return no sentence: a text that the caller wrote is not commented on."""
-    return ""

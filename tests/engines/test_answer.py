@@ -18,6 +18,7 @@ from mirrorchat.turn.admission import Admission
 from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, TextDelta, VoiceKnown
 from mirrorchat.turn.reader import Answer, AnswerReader
 from mirrorchat.turn.sessions import Sessions
+from mirrorchat.turn.spoken_notices import no_words
 from mirrorchat.turn.stopwatch import Stopwatch
 
 UNLUCKY = "unlucky"  # a sentence with this word meets a defect
@@ -213,24 +214,7 @@ def test_a_chat_that_tells_nothing_answers_all_the_same(
     turns, synthesizer = Turns(engines), engines[1]
     with Admission(1).acquire(Context.after(30)) as slot:
         events = turns.pipeline.speak(
-            texts, lambda: synthesizer.voice([]), Language.ENGLISH, slot, watch=Stopwatch(), comments=True
+            texts, lambda: synthesizer.voice([]), Language.ENGLISH, slot, watch=Stopwatch(), no_words=no_words
         )
         found = AnswerReader(events).collect()
     assert (found.reply, found.finish_reason, found.answered_by) == (FIRST, "stop", None)
-
-
-def test_a_text_of_the_callers_without_words_is_silence(
-    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
-) -> None:
-    turns, synthesizer = Turns(engines), engines[1]
-    with Admission(1).acquire(Context.after(30)) as slot:
-        events = turns.pipeline.speak(
-            lambda failed, context: iter(("🙂",)),
-            lambda: synthesizer.voice([]),
-            Language.ENGLISH,
-            slot,
-            watch=Stopwatch(),
-            comments=False,
-        )
-        found = AnswerReader(events).collect()
-    assert 0.1 < found.audio.duration_s < 1.0 and not found.audio.samples.any()

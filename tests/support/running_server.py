@@ -35,14 +35,31 @@ def changed_conf(folder: Path, old: str, new: str) -> Path:
     return folder / "gunicorn.conf.py"
 
 
+UNLUCKY = "unlucky"  # with FAILING_SENTENCES a sentence with this word meets a defect
+FAILING_SENTENCES = f"""\
+import mirrorchat.embedded.engines
+
+normalize = mirrorchat.embedded.engines.normalize_text
+
+
+def failing(text, language):
+    return failing(text, language) if "{UNLUCKY}" in text else normalize(text, language)
+
+
+mirrorchat.embedded.engines.normalize_text = failing
+"""  # for a gunicorn.conf.py
+
+
 def conf_that_admits_all(folder: Path) -> Path:
     """Return a gunicorn.conf.py with which `max_turns` callers are answered at once, however slowly they are spoken to.
 
+    It has FAILING_SENTENCES, too.
     Otherwise a busy test machine would decide how many, and which sentences are buffer_low: then one that goes wrong is
     not drawn again.
     """
     settings = "mirrorchat.turn.playback.NEEDED_RATE = 0.0\nmirrorchat.turn.answer.LOW_BUFFER_S = 0.0"
-    change = f"import mirrorchat.turn.answer\nimport mirrorchat.turn.playback\n\n{settings}\nbind = "
+    imports = "import mirrorchat.turn.answer\nimport mirrorchat.turn.playback"
+    change = f"{FAILING_SENTENCES}\n{imports}\n\n{settings}\nbind = "
     return changed_conf(folder, "bind = ", change)
 
 

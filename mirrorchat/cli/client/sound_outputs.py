@@ -13,7 +13,7 @@ from mirrorchat.audio.encoders import ENCODERS, WavEncoder, encode_wav
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.cli.client.player import Player
 from mirrorchat.cli.client.sound_programs import FILE_FORMATS
-from mirrorchat.errors import CommandError
+from mirrorchat.errors import CommandError, SoundDeviceError
 
 STDOUT = "-"
 
@@ -112,6 +112,13 @@ class Outputs:
     def finish(self) -> None:
         for output in self._outputs:
             output.finish()
+
+    def play_out(self) -> None:
+        """Return when the loudspeaker has played what there is of a sound that broke off; no file is written."""
+        for output in self._outputs:
+            if isinstance(output, Player):
+                with suppress(SoundDeviceError):
+                    output.finish()
 
     def close(self) -> None:
         for output in self._outputs:

@@ -12,7 +12,7 @@ import click
 from mirrorchat.cli.client.sound_outputs import Outputs
 from mirrorchat.cli.client.terminal import Waiting, printable
 from mirrorchat.engines import AnsweredBy, Language, Thinking, Transcript, Voice
-from mirrorchat.errors import CommandError
+from mirrorchat.errors import CommandError, MirrorChatError
 from mirrorchat.turn.events import Event, SentenceFailed, SpokenAudio, StillWorking, TextDelta, Timings, VoiceKnown
 
 
@@ -72,15 +72,22 @@ class TurnReport:
 
     def follow(self, turn: Iterable[TurnEvent]) -> None:
         """Report the turn until it ends. Raises its error, or CommandError when a sentence could not be spoken."""
+        try:
+            self._follow(turn)
+        except MirrorChatError:
+            self._outputs.play_out()
+            raise
+        self._summarize()
+        self._outputs.finish()
+        if self._failed:
+            raise CommandError(f"{len(self._failed)} of the answer's sentences could not be spoken")
+
+    def _follow(self, turn: Iterable[TurnEvent]) -> None:
         with Waiting("waiting for the answer") as waiting:
             for event in turn:
                 if not isinstance(event, StillWorking | Thinking | AnsweredBy):
                     waiting.stop()
                 self._handle(event)
-        self._summarize()
-        self._outputs.finish()
-        if self._failed:
-            raise CommandError(f"{len(self._failed)} of the answer's sentences could not be spoken")
 
     def _handle(self, event: TurnEvent) -> None:
         match event:
