@@ -1,8 +1,11 @@
 """OpenAI's routes in the OpenAPI document, with the fields that they use; others are ignored or rejected by name."""
 
+from collections.abc import Mapping
+
 from mirrorchat.audio.time_stretch import FASTEST, SLOWEST
 from mirrorchat.openai import speech, transcriptions
 from mirrorchat.openai.chat_request import MESSAGES_LIMIT, RANGES, ROLES, SPOKEN_FORMATS, WHOLE_RANGES
+from mirrorchat.openai.ignored import HEADER
 from mirrorchat.server.form import TEXT_LIMIT_CHARS
 from mirrorchat.server.openapi.parts import (
     BINARY,
@@ -23,8 +26,12 @@ from mirrorchat.server.openapi.parts import (
 EVENTS = record(data=TEXT)
 FLAG: Schema = {"type": "boolean"}
 FORM_FLAG = one_of(("true", "false"))
-MODEL: Schema = {**TEXT, "description": "of GET /v1/models, or OpenAI's name for such a model"}
-VOICE: Schema = {"description": "a voice's name or id, or default", "anyOf": [TEXT, record(id=TEXT)]}
+MODEL: Schema = {**TEXT, "description": "of GET /v1/models; another server's name means any such model"}
+VOICE: Schema = {
+    "description": "a voice's name or id, or default, which a stock voice of another server means, too",
+    "anyOf": [TEXT, record(id=TEXT)],
+}
+IGNORED: Schema = {"schema": TEXT, "description": "the fields that had no effect, separated by commas"}
 SPOKEN = ("audio/mpeg", "audio/ogg; codecs=opus", "audio/aac", "audio/flac", "audio/wav", "audio/pcm")
 WRITTEN = ("text/plain", "application/x-subrip", "text/vtt")
 
@@ -34,8 +41,15 @@ def openai_paths() -> Schema:
     return {**_model_paths(), **_audio_paths(), **_voice_paths(), **_chat_paths()}
 
 
-def _list(item: Schema) -> Schema:
-    return {JSON: record(object={"const": "list"}, data=list_of(item))}
+def _list(item: Schema, **more: Schema) -> Schema:
+    return {JSON: record(object={"const": "list"}, data=list_of(item), **more)}
+
+
+def _followed(description: str, content: Mapping[str, Schema]) -> Schema:
+    """Return the response 200 to a request whose fields may have had no effect."""
+    answer = answered(description, content)
+    answer["200"]["headers"][HEADER] = IGNORED
+    return answer
 
 
 def _range(kind: str, bounds: tuple[float, float]) -> Schema:
@@ -54,10 +68,12 @@ def _model_paths() -> Schema:
 def _audio_paths() -> Schema:
     written = {JSON: record(text=TEXT), EVENT_STREAM: EVENTS, **dict.fromkeys(WRITTEN, TEXT)}
     spoken = {**dict.fromkeys(SPOKEN, BINARY), EVENT_STREAM: EVENTS}
-    transcribe = operation("Recognize a recording", answered("the transcript", written), body={FORM: _transcription()})
+    transcribe = operation("Recognize a recording", _followed("the transcript", written), body={FORM: _transcription()})
     translate = operation("Rejected: the server translates nothing", {"400": ref("responses", "Error400")})
-    speak = operation("Speak a text", answered("the speech, while it is made", spoken), body={JSON: _speech()})
+    speak = operation("Speak a text", _followed("the speech, while it is made", spoken), body={JSON: _speech()})
+    models = answered("the models", {JSON: record(models=list_of(record(id=TEXT, name=TEXT)))})
     return {
+        "/v1/audio/models": {"get": operation("List the models that speak", models)},
         "/v1/audio/transcriptions": {"post": transcribe},
         "/v1/audio/translations": {"post": translate},
         "/v1/audio/speech": {"post": speak},
@@ -79,7 +95,7 @@ def _transcription() -> Schema:
 
 def _speech() -> Schema:
     return record(
-        ["input", "voice"],
+        ["input"],
         model=MODEL,
         input={**TEXT, "minLength": 1, "maxLength": speech.INPUT_LIMIT_CHARS},
         voice=VOICE,
@@ -94,9 +110,10 @@ def _voice_paths() -> Schema:
     deletion = record(id=TEXT, object={"const": "audio.voice"}, deleted={"const": True})
     sample = record(["name", "audio_sample"], name=TEXT, audio_sample=BINARY, keep_sample=FORM_FLAG)
     one = answered("the voice", {JSON: voice})
+    listed = answered("the voices", _list(voice, voices=list_of(record(id=TEXT, name=TEXT))))
     return {
         "/v1/audio/voices": {
-            "get": operation("List the voices of the key", answered("the voices", _list(voice))),
+            "get": operation("List the voices of the key", listed),
             "post": operation("Enrol a voice", one, body={FORM: sample}),
         },
         "/v1/audio/voices/{voice}": {
@@ -121,7 +138,7 @@ def _chat_paths() -> Schema:
     )
     ask = operation(
         "Ask the chat APIs, in order; spoken if modalities has audio",
-        answered("the answer", {JSON: completion, EVENT_STREAM: EVENTS}),
+        _followed("the answer", {JSON: completion, EVENT_STREAM: EVENTS}),
         body={JSON: request},
     )
     return {"/v1/chat/completions": {"post": ask}}

@@ -45,7 +45,7 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
     ("text", "message"),
     [
         ("max_turn = 1", "unknown setting 'max_turn'; did you mean 'max_turns'?"),
-        ("colour = 1", "unknown setting 'colour'; the settings are api_keys,"),
+        ("colour = 1", "unknown setting 'colour'; the settings are api_aliases,"),
         ("max_turns = 0", "max_turns must be a whole number from 1 to 64"),
         ("max_waiting = -1", "max_waiting must be a whole number from 0 to 256"),
         ("max_turns = True", "max_turns must be a whole number"),
@@ -61,6 +61,8 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("history_tokens = -1", "history_tokens must be a whole number from 0 to 1000000"),
         ("history_tokens = 1.5", "history_tokens must be a whole number"),
         ("voices_dir = 5", "voices_dir must be the path of a folder"),
+        ("api_aliases = 'yes'", "api_aliases must be True or False"),
+        ("api_aliases = 1", "api_aliases must be True or False"),
         ("device = 'tpu'", "device must be auto, cpu, cuda or cuda:N"),
         ("device = 'cpu:0'", "device must be auto, cpu, cuda or cuda:N"),
         ("xtts_weights = 'fp64'", "xtts_weights must be one of auto, fp32, fp16w, int8, bf16, fp16"),
