@@ -3,7 +3,7 @@
 import re
 
 from mirrorchat.text.normalization.acronyms import FILE_ENDINGS, spell_acronyms
-from mirrorchat.text.normalization.chinese_calendar import CALENDAR_RULES, NOT_LATIN_BEFORE
+from mirrorchat.text.normalization.chinese_calendar import CALENDAR_RULES, EARLY_CALENDAR_RULES, NOT_LATIN_BEFORE
 from mirrorchat.text.normalization.chinese_known_numbers import KNOWN_NUMBER_RULES
 from mirrorchat.text.normalization.chinese_numbers import (
     DIGITS,
@@ -13,7 +13,7 @@ from mirrorchat.text.normalization.chinese_numbers import (
     phone_words,
     power_words,
 )
-from mirrorchat.text.normalization.chinese_quantities import QUANTITY_RULES
+from mirrorchat.text.normalization.chinese_quantities import MAGNITUDE_RULES, QUANTITY_RULES
 from mirrorchat.text.normalization.chinese_runs import RUN_RULES
 from mirrorchat.text.normalization.chinese_words import ADDRESS_SIGNS, COUNTED, SIGNS
 from mirrorchat.text.normalization.english_words import ABBREVIATIONS
@@ -28,7 +28,6 @@ from mirrorchat.text.normalization.patterns import (
     any_of,
     apply_rules,
     before,
-    formula_rule,
     is_code,
     roman_value,
     rule,
@@ -48,16 +47,12 @@ def _spoken_roman(match: re.Match[str]) -> str:
 
 def _spoken_fraction(match: re.Match[str]) -> str:
     whole, above, below = match["whole"], int(match["above"]), int(match["below"])
-    if not whole and above >= below and above <= 12 and 1 <= below <= 31 and below != above:
+    sign = "负" if match["sign"] else ""
+    if not whole and not sign and above >= below and above <= 12 and 1 <= below <= 31 and below != above:
         return f"{cardinal(above)}月{cardinal(below)}日"
-    words = f"{cardinal(below)}分之{cardinal(above)}"
-    return f"{number_words(whole)}又{words}" if whole else words
-
-
-def _spoken_version(match: re.Match[str]) -> str:
-    parts = match["parts"].split(".")
-    words = "点".join(digits(part) if len(parts) == 4 else number_words(part) for part in parts)
-    return (" V " if match["v"] else "") + words
+    parts = {100: "百", 1000: "千", 10_000: "万"}.get(below, cardinal(below))
+    words = f"{parts}分之{cardinal(above)}"
+    return sign + (f"{number_words(whole)}又{words}" if whole else words)
 
 
 def _spoken_address(match: re.Match[str]) -> str:
@@ -96,7 +91,7 @@ def _spoken_isbn(match: re.Match[str]) -> str:
 
 
 def _ratio(match: re.Match[str]) -> str:
-    return f"{cardinal(int(match[1]))}比{cardinal(int(match[2]))}"
+    return "比".join(number_words(part) for part in match[0].split(":"))
 
 
 _WEB = r"(?:https?://[\w.~:/?#@!$&*+=%-]{0,500}[A-Za-z0-9_/]"
@@ -122,27 +117,25 @@ _RULES: tuple[Rule, ...] = (
          _spoken_roman),
     rule(r"(?<![A-Za-z])(?P<letter>[CF])#(?![A-Za-z0-9_])", r"\g<letter> sharp"),
     rule(r"(?<![A-Za-z.])N[oO]\. ?(?=\d)", "第"),
+    *MAGNITUDE_RULES,
     *KNOWN_NUMBER_RULES,
     rule(rf"{START}(?:1[3-9]\d{{9}}|[48]00\d{{7}})(?!\d)", lambda match: phone_words(match[0])),
-    rule(r"(?:(?<=比分)|(?<=以))(\d{1,3})-(\d{1,3})(?=(?:的比分)?(?:[获战击领取险大完惨落负胜力，。]|$))", _ratio),
+    *EARLY_CALENDAR_RULES,
     *RUN_RULES,
     *CALENDAR_RULES,
-    rule(rf"{NOT_LATIN_BEFORE}(\d{{1,9}}):(\d{{1,9}})(?![\d:])", _ratio),
-    # Codes and versions.
+    rule(rf"{NOT_LATIN_BEFORE}\d{{1,9}}(?:\.\d{{1,3}})?(?::\d{{1,9}}(?:\.\d{{1,3}})?){{1,4}}(?![\d:])", _ratio),
+    # Codes.
     rule(r"ISBN[: -]{0,2}(\d[\d-]{8,20}\d)(?![\d-])", _spoken_isbn),
-    rule(rf"{START}\d{{3,4}}(?=室|房(?!间|屋|子)|路(?![程线人]))|(?<=波音)\d{{3}}(?!\d)",
+    rule(rf"{START}\d{{3,4}}(?=室|房(?!间|屋|子)|路(?![程线人]))",
          lambda match: digits(match[0])),
     rule(rf"{START}\d\.\d(?=折)", lambda match: digits(match[0])),
-    rule(r"(?<=[歼轰运直])-(?=\d)|(?<=东风|神舟|嫦娥)-(?=\d)", ""),
     rule(rf"{START}(720|1080|1440|2160)(?=[pP](?![A-Za-z]))", lambda match: digits(match[1])),
     rule(rf"(?P<cue>{_CODE_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<code>\d{{3,30}})(?![\d.,])",
          lambda match: _spoken_cued(match, DIGITS)),
-    rule(r"(?<![A-Za-z0-9.])(?P<v>[vV]?)(?P<parts>\d{1,5}(?:\.\d{1,5}){2,3})(?!\d|\.\d)", _spoken_version),
-    rule(r"(?<![A-Za-z0-9.])(?P<v>[vV])(?P<parts>\d{1,5}(?:\.\d{1,5})?)(?![A-Za-z0-9]|\.\d)", _spoken_version),
     *QUANTITY_RULES,
     # Fractions, ordinals, multiples.
     rule(r"(?<![A-Za-z0-9/])24/7(?![A-Za-z0-9/])", "全天候"),
-    rule(r"(?<![A-Za-z0-9./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,3})/(?P<below>\d{1,3})(?![A-Za-z0-9/]|\.\d)",
+    rule(r"(?P<sign>(?<![A-Za-z0-9)])-)?(?<![A-Za-z0-9./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,6})/(?P<below>\d{1,6})(?![A-Za-z0-9/]|\.\d)",
          _spoken_fraction),
     rule(r"(?<!\w)(\d{1,15})(?:st|nd|rd|th)(?![A-Za-z])", lambda match: f"第{cardinal(int(match[1]))}"),
     rule(rf"{START}({NUMBER})[xX](?![A-Za-z0-9])", lambda match: f"{number_words(match[1], '倍')}倍"),
@@ -154,9 +147,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"[-=]+>", "到"),
     rule(r"(?<![A-Za-z0-9])#(\d{1,15})(?!\d)", lambda match: f"{number_words(match[1])}号"),
     rule(r"(?<![\w)])~ ?(?=\d)|(?<=[\u3400-\u9fff])~(?=\d)", "约"),
-    formula_rule(cardinal),
     # Numbers next to letters, and all other numbers.
-    rule(r"(?<=[A-Za-z])-?(\d{3,15})(?![\d.])", lambda match: f" {digits(match[1])}"),
     rule(r"(?<=[A-Za-z])-(?=\d)", " "),
     rule(r"(?<=[A-Za-z])(?=\d)", " "),
     rule(r"(?<=\d)-(?=[A-Za-z])", " "),

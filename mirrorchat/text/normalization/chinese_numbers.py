@@ -56,6 +56,11 @@ def number_words(written: str, following: str = "") -> str:
     return sign + words + (f"点{digits(decimals)}" if decimals else "")
 
 
+def code_words(written: str) -> str:
+    """Return the digits of a name as people say them: two as a number, more one by one."""
+    return digits(written) if len(written) > 2 or written.startswith("0") else cardinal(int(written))
+
+
 def power_words(exponent: str) -> str:
     """Return what follows a number with the exponent `exponent` (digits, maybe with a minus)."""
     return {"2": "的平方", "3": "的立方"}.get(exponent, f"的{number_words(exponent)}次方")

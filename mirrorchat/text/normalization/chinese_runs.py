@@ -1,11 +1,22 @@
 """Mandarin text normalization: runs of several signs that mean one thing, spoken whole."""
 
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
-from mirrorchat.text.normalization.chinese_numbers import number_words, phone_words
-from mirrorchat.text.normalization.patterns import Rule
+from mirrorchat.text.normalization.chinese_numbers import (
+    DIGITS,
+    cardinal,
+    code_words,
+    digits,
+    number_words,
+    phone_words,
+)
+from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, IEEE_CODE, NAMED_CODE, Code
+from mirrorchat.text.normalization.patterns import Rule, formula_rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
+from mirrorchat.text.normalization.versions import VERSION, Version
+from mirrorchat.text.normalization.written_numbers import WRITTEN_NUMBER_RULES
 
+_NUMBER_ENDS = f"{DIGITS}十百千万亿"
 _SIDES = {"N": "北纬", "S": "南纬", "E": "东经", "W": "西经", "": ""}
 
 
@@ -24,10 +35,48 @@ def _spoken_primes(primes: Primes) -> str:
     return f"{number_words(primes.first, first)}{first}{number_words(primes.second, second)}{second}"
 
 
+def _spoken_version(version: Version) -> str:
+    name = version.word if version.word else " V " if version.letter else ""
+    if version.is_address:
+        return "点".join(digits(number) for number in version.numbers)
+    numbers = version.numbers
+    is_decimal = len(numbers) == 2 and not name
+    words = number_words(".".join(numbers)) if is_decimal else "点".join(number_words(number) for number in numbers)
+    stage = f" {version.stage} " if version.stage else ""
+    return name + words + stage + (number_words(version.count) if version.count else "")
+
+
+def _spoken_code(code: Code) -> str:
+    """Return a name; a pause parts two numbers that a hyphen joins."""
+    words = ""
+    for part in code.parts:
+        pieces = [_spoken_piece(piece) for piece in part]
+        is_after_number = words[-1:] in tuple(_NUMBER_ENDS) and part[0][0].isdigit()
+        words += ("，" if is_after_number else " ") + " ".join(pieces)
+    return words.strip(" ")
+
+
+def _spoken_piece(piece: str) -> str:
+    """Return letters as they are, numbers in words: `2.5`, `12400`, `802.11`."""
+    if not piece[0].isdigit():
+        return piece
+    first, *others = piece.split(".")
+    if len(others) == 1:
+        return f"{code_words(first)}点{digits(others[0])}"
+    return "点".join(code_words(number) for number in (first, *others))
+
+
 RUN_RULES: tuple[Rule, ...] = (
     # A telephone number holds no range.
     TELEPHONE.spoken(_spoken_telephone),
+    *WRITTEN_NUMBER_RULES,
+    VERSION.spoken(_spoken_version),
+    FAMILY_CODE.spoken(_spoken_code),
+    NAMED_CODE.spoken(_spoken_code),
+    IEEE_CODE.spoken(_spoken_code),
     *RANGE_RULES,
     ANGLE.spoken(_spoken_angle),
     PRIMES.spoken(_spoken_primes),
+    formula_rule(cardinal),
+    CODE.spoken(_spoken_code),
 )  # fmt: skip

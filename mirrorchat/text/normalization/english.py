@@ -3,7 +3,12 @@
 import re
 
 from mirrorchat.text.normalization.acronyms import spell_acronyms
-from mirrorchat.text.normalization.english_calendar import CALENDAR_RULES, DECADE_RULES, YEAR_RULES
+from mirrorchat.text.normalization.english_calendar import (
+    CALENDAR_RULES,
+    DECADE_RULES,
+    EARLY_CALENDAR_RULES,
+    YEAR_RULES,
+)
 from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES
 from mirrorchat.text.normalization.english_known_numbers import KNOWN_NUMBER_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, digits, number_words, ordinal, power_words
@@ -20,7 +25,6 @@ from mirrorchat.text.normalization.patterns import (
     after,
     any_of,
     apply_rules,
-    formula_rule,
     is_code,
     roman_value,
     rule,
@@ -34,14 +38,15 @@ def normalize_english(text: str) -> str:
 
 def _spoken_fraction(match: re.Match[str]) -> str:
     whole, above, below = match["whole"], int(match["above"]), int(match["below"])
+    sign = "minus " if match["sign"] else ""
     if not 0 < above < below:
         plain = f"{cardinal(above)} over {cardinal(below)}"
-        return f"{number_words(whole)} {plain}" if whole else plain
+        return f"{sign}{number_words(whole)} {plain}" if whole else sign + plain
     part = {2: "half", 4: "quarter"}.get(below, ordinal(below))
     if whole and above == 1:
-        return f"{number_words(whole)} and {'an' if part.startswith('e') else 'a'} {part}"
+        return f"{sign}{number_words(whole)} and {'an' if part.startswith('e') else 'a'} {part}"
     words = f"{cardinal(above)} {part}{'s' if above > 1 else ''}"
-    return f"{number_words(whole)} and {words}" if whole else words
+    return sign + (f"{number_words(whole)} and {words}" if whole else words)
 
 
 def _spoken_abbreviation(match: re.Match[str]) -> str:
@@ -62,7 +67,7 @@ def _spoken_rest(match: re.Match[str]) -> str:
 def _spoken_magnitude(match: re.Match[str]) -> str:
     """Return `1.5M` as one point five million if it counts the word that follows."""
     following = re.sub(rf"^{TO}{NUMBER} ?{match[2]}", "", after(match, 40))
-    is_counting = len(match[2]) == 2 or COUNTED.match(following)
+    is_counting = len(match[2]) == 2 or after(match, 1) == "+" or COUNTED.match(following)
     return f"{number_words(match[1])} {MAGNITUDES[match[2]]}" if is_counting else match[0]
 
 
@@ -105,11 +110,14 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)(?P<letter>[CF])#(?!\w)", r"\g<letter> sharp"),
     # Whole runs. A telephone number holds no range.
     *KNOWN_NUMBER_RULES,
+    *EARLY_CALENDAR_RULES,
+    *CODE_RULES,
     *RUN_RULES,
     rule(r"(?<=[AaPp]\.[Mm]\.) ?[-–~] ?(?=\d)", " to "),
     rule(r"(?<![\w)%])(?<![\d%] )~ ?(?=[$£€¥]?\d)", "about "),
     *CALENDAR_RULES,
-    *CODE_RULES,
+    rule(r"(?<![\w:.,])(\d{1,4}):(\d{1,4})(?![\d:])",
+         lambda match: f"{cardinal(int(match[1]))} to {cardinal(int(match[2]))}"),
     *QUANTITY_RULES,
     *DECADE_RULES,
     # Ordinals, scores, fractions, dimensions.
@@ -119,7 +127,7 @@ _RULES: tuple[Rule, ...] = (
          lambda match: f"{cardinal(int(match[1]))}-{match[2]}-{cardinal(int(match[3]))}"),
     rule(rf"{START}(\d{{1,3}}\.\d{{1,2}})/(\d{{1,3}})(?![\w/]|\.\d)",
          lambda match: f"{number_words(match[1])} out of {number_words(match[2])}"),
-    rule(r"(?<![\w./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,3})/(?P<below>\d{1,3})(?![\w/]|\.\d)", _spoken_fraction),
+    rule(r"(?P<sign>(?<![\w)])-)?(?<![\w./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,6})/(?P<below>\d{1,6})(?![\w/]|\.\d)", _spoken_fraction),
     rule(rf"{START}{NUMBER}(?: ?[x×] ?{NUMBER}){{1,2}}(?= (?:pixels|meters|feet|inches|grid|matrix|display)\b)",
          _spoken_dimensions),
     rule(rf"{START}{NUMBER}(?:x{NUMBER}){{1,2}}(?![A-Za-z])", _spoken_dimensions),
@@ -135,11 +143,9 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)#(?=\d)", "number "),
     rule(r"(?<!\w)#(?=\w)", "hashtag "),
     rule(rf"{START}{SIGN[:-1]}(?={NUMBER})", lambda match: "minus " if match[0] else ""),
-    formula_rule(cardinal),
     rule(rf"{START}({NUMBER}) ?([kKMB]|bn|mn|tn)(?![A-Za-z])", _spoken_magnitude),
     # Numbers next to letters, years, and all other numbers.
     rule(r"(?<=[A-Za-z])-(?=\d)", " "),
-    rule(r"(?<=[A-Za-z])(\d{3,15})(?!\d)", lambda match: f" {digits(match[1])} "),
     rule(r"(?<=[A-Za-z])(?=\d)", " "),
     rule(r"(?<=\d)-(?=[A-Z]|[a-z]\b)", " "),
     rule(r"(?<=\d)(?=[A-Za-z])", " "),

@@ -1,9 +1,9 @@
-"""English text normalization: telephone numbers, codes, versions and addresses, which are spelled out."""
+"""English text normalization: codes behind a word that announces them, and addresses, which are spelled out."""
 
 import re
 
 from mirrorchat.text.normalization.acronyms import FILE_ENDINGS
-from mirrorchat.text.normalization.english_numbers import cardinal, digits, in_pairs, number_words
+from mirrorchat.text.normalization.english_numbers import digits, in_pairs
 from mirrorchat.text.normalization.english_words import COUNTED
 from mirrorchat.text.normalization.patterns import Rule, any_of, rule
 
@@ -24,24 +24,12 @@ def _spoken_room(match: re.Match[str]) -> str:
     return match[0] if COUNTED.match(match.string, match.end()) else match["cue"] + in_pairs(match["number"])
 
 
-def _spoken_version(match: re.Match[str]) -> str:
-    parts = match["parts"].split(".")
-    is_address = len(parts) == 4
-    separator = " dot " if is_address else " point "
-    words = separator.join(digits(part) if is_address else number_words(part) for part in parts)
-    return f"version {words}" if match["v"] else words
-
-
 def _spoken_address(match: re.Match[str]) -> str:
     """Return an e-mail or web address as a speaker dictates it."""
     address = re.sub(r"^https?://", "", match[0]).rstrip("/")
     address = re.sub(r"^www(?=\.)", "W W W", address)
     address = "".join(f" {_ADDRESS_SIGNS[sign]} " if sign in _ADDRESS_SIGNS else sign for sign in address)
     return re.sub(r"\d{1,4000}", lambda run: f" {digits(run[0])} ", address)
-
-
-def _spoken_ratio(match: re.Match[str]) -> str:
-    return f"{cardinal(int(match[1]))} to {cardinal(int(match[2]))}"
 
 
 _WEB = r"(?:https?://[\w.~:/?#@!$&*+=%-]{0,500}[\w/]|(?<![\w@.])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,5}[A-Za-z]{2,24}"
@@ -53,7 +41,7 @@ _CODE_CUES = (
     r" number"
 )
 _NUMBERED = (
-    r"\b(?:[Rr]oom|[Ss]uite|[Aa]partment|[Ff]light|[Hh]ighway|[Ii]nterstate|[Rr]oute|[Bb]us|[Bb]oeing|[Aa]irbus|Xbox)"
+    r"\b(?:[Rr]oom|[Ss]uite|[Aa]partment|[Ff]light|[Hh]ighway|[Ii]nterstate|[Rr]oute|[Bb]us|Xbox)"
 )
 
 ADDRESS_RULES: tuple[Rule, ...] = (
@@ -63,15 +51,8 @@ ADDRESS_RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 CODE_RULES: tuple[Rule, ...] = (
-    rule(r"(?<![\w:.,])(\d{1,4}):(\d{1,4})(?![\d:])", _spoken_ratio),
     rule(r"\b[Ee]xt\. ?(?=\d)", "extension "),
     rule(rf"(?P<cue>\b(?:{_CODE_CUES})(?: is|:)? )(?P<code>(?:[A-Z]{{1,4}}-?)?\d[\d-]{{1,30}})(?![\w%]|[.,]\d)",
          _spoken_code),
     rule(rf"(?P<cue>{_NUMBERED} )(?P<number>\d{{3,4}})(?![\w%-]|[.,]\d)", _spoken_room),
-    rule(r"(?<![\w.])(?P<v>(?:[vV](?:ersion |er\.? )?)?)(?P<parts>\d{1,5}(?:\.\d{1,5}){2,3})(?!\d|\.\d)",
-         _spoken_version),
-    rule(r"(?<![\w.])(?P<v>)(?:(?<=Python )|(?<=Ubuntu )|(?<=Django )|(?<=Node )|(?<=Go ))"
-         r"(?P<parts>\d{1,3}\.\d{1,3})(?![\w]|\.\d)", _spoken_version),
-    rule(r"(?<![\w.])(?P<v>v|V(?=\d{1,5}\.)|[Vv]ersion )(?P<parts>\d{1,5}(?:\.\d{1,5})?)(?![\w]|\.\d)",
-         _spoken_version),
 )  # fmt: skip

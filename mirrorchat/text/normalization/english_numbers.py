@@ -45,6 +45,22 @@ def in_pairs(written: str) -> str:
     return f"{cardinal(high)} {'oh ' if low < 10 else ''}{cardinal(low)}"
 
 
+def code_words(written: str) -> str:
+    """Return the digits of a name as people say them: `twelve four hundred`, `forty ninety`, `zero three two four`."""
+    if written.startswith("0") or len(written) > 5:
+        return digits(written)
+    if len(written) < 3 or written.endswith("000"):
+        return cardinal(int(written))
+    if len(written) == 5:
+        return f"{cardinal(int(written[:2]))} {code_words(written[2:])}"
+    high, low = cardinal(int(written[:-2])), int(written[-2:])
+    if not low:
+        return f"{high} hundred"
+    if low < 10:
+        return digits(written) if len(written) == 3 else f"{high} oh {cardinal(low)}"
+    return f"{high} {cardinal(low)}"
+
+
 def power_words(exponent: str) -> str:
     """Return what follows a number with the exponent `exponent` (digits, maybe with a minus)."""
     return {"2": " squared", "3": " cubed"}.get(exponent, f" to the power of {number_words(exponent)}")

@@ -1,12 +1,20 @@
 """English text normalization: runs of several signs that mean one thing, spoken whole."""
 
+import re
+
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
-from mirrorchat.text.normalization.english_numbers import digits, number_words
-from mirrorchat.text.normalization.patterns import Rule
+from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, IEEE_CODE, NAMED_CODE, Code
+from mirrorchat.text.normalization.english_numbers import cardinal, code_words, digits, number_words
+from mirrorchat.text.normalization.patterns import Rule, formula_rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
+from mirrorchat.text.normalization.versions import VERSION, Version
+from mirrorchat.text.normalization.written_numbers import WRITTEN_NUMBER_RULES
 
 _SIDES = {"N": " north", "S": " south", "E": " east", "W": " west", "": ""}
+
+
+_PLURAL = re.compile(r"(?P<word>[a-z]{3,9}) s$")
 
 
 def _counted(number: str, unit: str) -> str:
@@ -29,10 +37,47 @@ def _spoken_primes(primes: Primes) -> str:
     return f"{_counted(primes.first, 'minute')} {_counted(primes.second, 'second')}"
 
 
+def _plural_end(match: re.Match[str]) -> str:
+    """Return the number at the end of a name in the plural: `F sixteens`, `B fifty-twos`."""
+    word = match["word"]
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}es" if word.endswith("x") else f"{word}s"
+
+
+def _spoken_version(version: Version) -> str:
+    if version.is_address:
+        return " dot ".join(digits(number) for number in version.numbers)
+    name = version.word or ("version " if version.letter else "")
+    stage = f" {version.stage}" if version.stage else ""
+    count = f" {number_words(version.count)}" if version.count else ""
+    return name + " point ".join(number_words(number) for number in version.numbers) + stage + count
+
+
+def _spoken_code(code: Code) -> str:
+    words = " ".join(_spoken_piece(piece) for part in code.parts for piece in part)
+    return _PLURAL.sub(_plural_end, words)
+
+
+def _spoken_piece(piece: str) -> str:
+    """Return letters as they are, numbers in words: `2.5`, `12400`, `802.11`."""
+    if not piece[0].isdigit():
+        return piece
+    first, *others = piece.split(".")
+    if len(others) == 1 and len(first) < 3:
+        return number_words(piece)
+    return " point ".join(code_words(number) for number in (first, *others))
+
+
 RUN_RULES: tuple[Rule, ...] = (
     # A telephone number holds no range.
     TELEPHONE.spoken(_spoken_telephone),
+    *WRITTEN_NUMBER_RULES,
+    VERSION.spoken(_spoken_version),
+    FAMILY_CODE.spoken(_spoken_code),
+    NAMED_CODE.spoken(_spoken_code),
+    IEEE_CODE.spoken(_spoken_code),
     *RANGE_RULES,
     ANGLE.spoken(_spoken_angle),
     PRIMES.spoken(_spoken_primes),
+    formula_rule(cardinal),
+    CODE.spoken(_spoken_code),
 )  # fmt: skip

@@ -15,7 +15,8 @@ from mirrorchat.text.normalization.runs import RunKind
 from mirrorchat.text.sentences.speech_length import HAN
 
 _UNITS = frozenset(CHINESE_UNITS) | frozenset(ENGLISH_UNITS) | frozenset(
-    ["k", "K", "w", "W", "M", "B", "T", "bn", "mn", "tn", "am", "pm", "AM", "PM", "st", "nd", "rd", "th", "hundred", "thousand", "million", "billion", "trillion", "percent"]
+    ("k", "K", "w", "W", "M", "B", "T", "bn", "mn", "tn", "am", "pm", "AM", "PM", "st", "nd", "rd", "th", "hundred",
+     "thousand", "million", "billion", "trillion", "percent")
 )  # fmt: skip
 
 _LATIN_UNIT = r"[A-Za-zμΩ]{1,12}(?:/[A-Za-z]{1,8})?(?:\^?[23](?!\d))?"

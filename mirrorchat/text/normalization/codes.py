@@ -1,0 +1,94 @@
+"""Runs of letters and numbers that name a thing: i5-12400, Qwen2.5-7B, RTX 4090 Ti, 歼-20, RS-485, 802.11ac.
+
+A hyphen inside is a joint, never "to" or "minus".
+"""
+
+import re
+from dataclasses import dataclass
+
+from mirrorchat.text.normalization.chinese_words import UNITS as CHINESE_UNITS
+from mirrorchat.text.normalization.english_words import CURRENCIES
+from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
+from mirrorchat.text.normalization.patterns import any_of, before
+from mirrorchat.text.normalization.runs import RunKind
+
+_PIECE = re.compile(r"[A-Za-z]{1,40}|\d{1,40}(?:\.\d{1,40}){0,9}")
+_NOT_INSIDE = r"(?<![A-Za-z0-9_.@&$€£¥])(?<![A-Za-z0-9]-)"
+_NOT_BEHIND = r"(?![A-Za-z0-9_@&]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
+_JOINT = r"(?:-|(?<=\d)\.(?=\d)|(?<=H)\.(?=26\d))"
+
+# Makers and families whose models are numbers of three to five digits, apart from the name.
+_FAMILIES = (
+    "RTX", "GTX", "GT", "RX", "MX", "Radeon", "GeForce", "Ryzen", "Core", "Xeon", "EPYC", "Threadripper", "Snapdragon",
+    "Dimensity", "Exynos", "Kirin", "Arc", "Quadro", "Nokia", "ThinkPad", "HTTP", "RFC", "ISO", "i3", "i5", "i7", "i9",
+)  # fmt: skip
+_HAN_FAMILIES = ("骁龙", "天玑", "麒麟", "锐龙", "酷睿", "诺基亚", "霄龙", "至强")
+_TIER = r"(?:Ultra ?)?i?[3579][ -]"
+_COUNTS = r"(?! ?(?:元|块|美元|万|亿|个|台|张|套|款|人|%|W(?![A-Za-z])|dollars|euros|units|people|million|billion))"
+_HYPHENED = ("歼", "轰", "运", "直", "强", "东风", "神舟", "嫦娥", "天宫", "长征", "巨浪")
+_AIRCRAFT = ("波音", "空客", "Boeing ", "Airbus ")
+
+# Before a number with a hyphen, these keep their own rules: time zones (UTC-5), decades and years (mid-80s, pre-1900).
+_NO_NAME = re.compile(r"(?:UTC|GMT)-\d.{0,60}|[A-Za-z]{2,12}-(?:(?:1[5-9]|20)\d\ds?|[2-9]0s)(?:-.{1,60})?")
+_CURRENCIES = frozenset({*CURRENCIES, "RMB"})
+_UNITS = frozenset({*CHINESE_UNITS, *ENGLISH_UNITS})
+
+
+@dataclass(frozen=True)
+class Code:
+    """A name with numbers: its parts between hyphens and spaces, each of letters and numbers in turn."""
+
+    parts: tuple[tuple[str, ...], ...]
+
+
+def _code(match: re.Match[str]) -> Code | None:
+    written = match[0]
+    letters = re.match("[A-Za-z]{1,40}", written)
+    rest = written[letters.end() :] if letters else ""
+    is_amount = letters is not None and letters[0] in _CURRENCIES and rest.isdigit()
+    is_area = letters is not None and letters[0] in _UNITS and rest in ("2", "3") and before(match, 2)[:1].isdigit()
+    is_difference = re.fullmatch(r"[a-hj-z]-\d{1,12}", written) is not None
+    if is_amount or is_area or is_difference or _NO_NAME.fullmatch(written):
+        return None
+    return _split(written)
+
+
+def _split(written: str) -> Code:
+    return Code(tuple(tuple(_PIECE.findall(part)) for part in re.split("[- ]", written) if part))
+
+
+def _behind(words: tuple[str, ...]) -> str:
+    return "(?:" + "|".join(f"(?<={word})" for word in words) + ")"
+
+
+CODE = RunKind(
+    re.compile(
+        rf"{_NOT_INSIDE}(?=[A-Za-z.-]{{1,60}}\d)[A-Za-z][A-Za-z0-9]{{0,30}}(?:{_JOINT}[A-Za-z0-9]{{1,30}}){{0,8}}"
+        + _NOT_BEHIND
+    ),
+    _code,
+)
+"""Letters and then numbers, perhaps with hyphens: H100, GPT-4o, Llama-3.1-8B."""
+FAMILY_CODE = RunKind(
+    re.compile(
+        rf"(?:(?<![A-Za-z])(?P<family>{any_of(_FAMILIES)}) |{_behind(_HAN_FAMILIES)})"
+        rf"(?:{_TIER})?\d{{3,5}}(?:[A-Z][A-Za-z0-9]{{0,3}})?(?![A-Za-z0-9]|[.,-]\d){_COUNTS}"
+    ),
+    lambda match: _split(match[0]),
+)
+"""A number of a known family: RTX 4090, Ryzen 9 7950X, ISO 9001."""
+NAMED_CODE = RunKind(
+    re.compile(
+        rf"(?:{_behind(_HYPHENED)}(?P<hyphened>-\d{{1,4}}[A-Z]{{0,3}})|{_behind(_AIRCRAFT)}(?P<aircraft>\d{{3}}(?:-\d{{1,4}})?"
+        r"[A-Z]{0,3}))(?![A-Za-z0-9]|[.,]\d)"
+    ),
+    lambda match: _split(match[0]),
+)
+"""A number behind a name: 歼-20, Boeing 737-800."""
+IEEE_CODE = RunKind(
+    re.compile(
+        r"(?<![A-Za-z0-9.,])(?P<number>802\.\d{1,2})(?P<letters>[a-z]{1,2}(?:/[a-z]{1,2}){0,6})?(?![A-Za-z0-9])"
+    ),
+    lambda match: Code(((match["number"], *re.findall("[a-z]", match["letters"] or "")),)),
+)
+"""A standard of networks: 802.11ac."""

@@ -1,0 +1,53 @@
+"""Runs of versions: v1.0.0, Version 2.1, 1.2.3-beta.4, iOS 17.5.1; and IPv4 addresses, which look like one."""
+
+import re
+from dataclasses import dataclass
+
+from mirrorchat.text.normalization.runs import RunKind
+
+_STAGE = r"(?:-(?P<stage>alpha|beta|rc|RC|pre|dev|preview|nightly|SNAPSHOT|build)[.-]?(?P<count>\d{1,6})?)?"
+_NUMBERED = (
+    r"(?:(?<=Python )|(?<=Ubuntu )|(?<=Django )|(?<=Node )|(?<=Node\.js )|(?<=Go )|(?<=iOS )|(?<=macOS )|(?<=Java )"
+    r"|(?<=PHP )|(?<=Debian )|(?<=Fedora )|(?<=PyTorch )|(?<=CUDA )|(?<=Kubernetes )|(?<=Linux )|(?<=Rust ))"
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """The numbers of a version. `word` and `letter` are what stands before them: `Version `, `v`."""
+
+    word: str
+    letter: str
+    numbers: tuple[str, ...]
+    stage: str
+    count: str
+
+    @property
+    def is_address(self) -> bool:
+        """Whether the numbers are those of an IPv4 address."""
+        is_bare = not (self.word or self.letter or self.stage)
+        return is_bare and len(self.numbers) == 4 and all(int(number) <= 255 for number in self.numbers)
+
+
+def _version(match: re.Match[str]) -> Version | None:
+    word, letter, stage = match["word"] or "", match["letter"] or "", match["stage"] or ""
+    numbers = tuple(match["numbers"].split("."))
+    is_cued = bool(letter or stage or len(numbers) > 2 or (len(numbers) == 2 and match["cue"] is not None))
+    is_number = word and not (len(numbers) == 1 and len(numbers[0]) == 4)
+    if not (is_cued or is_number) or (letter == "V" and len(numbers) == 1) or (not letter and _is_date(numbers)):
+        return None
+    return Version(word, letter, numbers, stage, match["count"] or "")
+
+
+def _is_date(numbers: tuple[str, ...]) -> bool:
+    """Return whether the numbers are a date: 2024.5.1, 31.12.2025."""
+    return len(numbers) == 3 and any(re.fullmatch(r"[12]\d{3}", number) for number in (numbers[0], numbers[2]))
+
+
+VERSION = RunKind(
+    re.compile(
+        r"(?<![A-Za-z0-9.,_@/-])(?P<word>[Vv]ersion |[Vv]er\.? ?(?=\d))?(?P<letter>[vV]\.? ?(?=\d))?"
+        rf"(?P<cue>{_NUMBERED})?(?P<numbers>\d{{1,5}}(?:\.\d{{1,5}}){{0,9}}){_STAGE}(?![A-Za-z0-9_]|[.,-]\d|-[A-Za-z])"
+    ),
+    _version,
+)

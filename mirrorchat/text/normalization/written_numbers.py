@@ -1,0 +1,59 @@
+"""Runs of numbers in a form of their own, rewritten in the usual form: 1.6e-19 as 1.6×10^-19, 22,1 °C as 22.1 °C."""
+
+import re
+from dataclasses import dataclass
+
+from mirrorchat.text.normalization.chinese_words import UNITS as CHINESE_UNITS
+from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
+from mirrorchat.text.normalization.patterns import Rule, any_of
+from mirrorchat.text.normalization.runs import RunKind
+
+_MANTISSA = r"(?<![A-Za-z0-9.,_#])(?P<mantissa>\d{1,15}(?:\.\d{1,15})?)"
+_EXPONENT = r"[eE](?:(?P<signed>[-+]\d{1,3})(?![0-9_])|(?P<bare>\d{1,3})(?![A-Za-z0-9_]))(?!\.\d)"
+_POWER_OF_TEN = r" ?[xX×*·] ?10 ?(?:\^|\*\*) ?(?P<power>[-+]?\d{1,3}(?!\d))"
+
+_UNIT = rf"(?: ?(?:[%‰]|°[CF]?|{any_of({*CHINESE_UNITS, *ENGLISH_UNITS})}|[€$£])(?![A-Za-z0-9]))"
+
+
+@dataclass(frozen=True)
+class Scientific:
+    """A number times a power of ten."""
+
+    mantissa: str
+    exponent: str
+
+
+@dataclass(frozen=True)
+class CommaDecimal:
+    """A number whose decimals stand behind a comma, its whole part without separators."""
+
+    whole: str
+    decimals: str
+
+
+def _scientific(match: re.Match[str]) -> Scientific:
+    exponent = match["signed"] or match["bare"] or match["power"]
+    return Scientific(match["mantissa"], f"{int(exponent)}")
+
+
+def _comma_decimal(match: re.Match[str]) -> CommaDecimal | None:
+    """Return None for thousands (1,000) and lists (1,2): only what stands around the number makes decimals of them."""
+    whole, decimals = match["whole"], match["decimals"]
+    is_thousands = len(decimals) == 3 and whole != "0" and "." not in whole
+    is_measured = match["money"] is not None or match["unit"] is not None
+    is_sure = is_measured or "." in whole or (whole == "0" and len(decimals) > 1)
+    return CommaDecimal(whole.replace(".", ""), decimals) if is_sure and not is_thousands else None
+
+
+SCIENTIFIC = RunKind(re.compile(rf"{_MANTISSA}(?:{_EXPONENT}|{_POWER_OF_TEN})"), _scientific)
+COMMA_DECIMAL = RunKind(
+    re.compile(
+        r"(?P<money>(?<=[$€£])|(?<=[$€£] ))?(?<![A-Za-z0-9.,_])(?P<whole>\d{1,3}(?:\.\d{3}){1,4}|\d{1,15})"
+        rf",(?P<decimals>\d{{1,15}})(?![0-9]|[.,]\d)(?P<unit>(?={_UNIT}))?"
+    ),
+    _comma_decimal,
+)
+WRITTEN_NUMBER_RULES: tuple[Rule, ...] = (
+    SCIENTIFIC.spoken(lambda run: f"{run.mantissa}×10^{run.exponent}"),
+    COMMA_DECIMAL.spoken(lambda run: f"{run.whole}.{run.decimals}"),
+)
