@@ -32,13 +32,18 @@ from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
 from mirrorchat.errors import ClientGone, MirrorChatError
 from mirrorchat.models.manifest import RELEASES
 from mirrorchat.models.progress import size_text
+from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.settings import load_settings
 from mirrorchat.wenet.package_load import INSTALL
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DOCUMENT_NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
-TRANSLATED = [("README.md", "README.zh-CN.md"), ("docs/install.md", "docs/zh/install.md")]
+TRANSLATED = [
+    ("README.md", "README.zh-CN.md"),
+    ("docs/install.md", "docs/zh/install.md"),
+    ("docs/clients.md", "docs/zh/clients.md"),
+]
 OWN_FILES = {"config.py", "chatgpt_api_config.py"}  # that users write; the repository has none of them
 
 # Blocks, or their beginnings, and why no test runs them.
@@ -214,6 +219,20 @@ def test_the_packages_of_the_system_are_those_of_the_image() -> None:
     (command,) = (text for _, text in BLOCKS if text.startswith("sudo apt install") and text.count("\n") == 1)
     named = command.split()[3:]
     assert len(named) == 3 and set(named) <= set(read("deploy/Dockerfile").split())
+
+
+@pytest.mark.parametrize("name", ["docs/clients.md", "docs/zh/clients.md"])
+def test_librechat_and_the_others_are_sent_to_routes_of_the_server(name: str) -> None:
+    routes, base = openai_paths(), "http://127.0.0.1:9990"
+    configuration = yaml.safe_load(block("speech:\n"))
+    for part in configuration["speech"].values():
+        assert part["openai"]["url"].removeprefix(base) in routes
+        assert part["allowedAddresses"] == [base.removeprefix("http://")]
+    (chat,) = configuration["endpoints"]["custom"]
+    assert f"{chat['baseURL'].removeprefix(base)}/chat/completions" in routes
+    endpoints = re.findall(r"`BASE(/[\w/]+)`", read(name))
+    assert len(endpoints) == 3 and {f"/v1{path}" for path in endpoints} <= routes.keys()
+    assert f"`{base}/v1`" in read(name)
 
 
 @pytest.mark.parametrize("text", [text for language, text in BLOCKS if is_configuration(language, text)])

@@ -118,7 +118,7 @@ def test_events_hold_the_same_speech(openai_scene: Scene) -> None:
     ("fields", "param"),
     [
         ({"input": ""}, "input"), ({"input": "x" * 4097}, "input"), ({"input": 5}, "input"), ({"input": "?!"}, "input"),
-        ({"input": "```\nprint(1)\n```"}, "input"), ({"voice": "Nobody"}, "voice"), ({"voice": 7}, "voice"),
+        ({"input": "```\nprint(1)\n```"}, "input"), ({"voice": " "}, "voice"), ({"voice": 7}, "voice"),
         ({"voice": {"name": "x"}}, "voice"), ({"speed": 0.2}, "speed"),
         ({"speed": 4.1}, "speed"), ({"speed": "fast"}, "speed"), ({"speed": True}, "speed"),
         ({"response_format": "midi"}, "response_format"), ({"stream_format": "morse"}, "stream_format"),
