@@ -7,8 +7,10 @@ and signs into words afterwards.
 import re
 
 from mirrorchat.engines import Language
+from mirrorchat.text.formulas import Formulas
 from mirrorchat.text.sentences.boundaries import SentenceBoundaries
 from mirrorchat.text.sentences.code_fences import CodeFences
+from mirrorchat.text.sentences.entities import Entities
 from mirrorchat.text.sentences.markup import strip_markup
 from mirrorchat.text.sentences.speech_length import is_short
 
@@ -27,9 +29,9 @@ class SentenceSplitter:
         for sentence in splitter.flush(): ...
 
     With `clause_first` the first piece may be a clause, so that speech begins before the first sentence is complete.
-    Markup, emoji and code blocks are removed. A sentence of one or two words is joined to the next one. A sentence
-    longer than `limit_chars` (default: SENTENCE_LIMIT_CHARS) is split at a clause, else between words. Not
-    thread-safe: each stream needs a splitter of its own.
+    Formulas in LaTeX become words, HTML entities characters. Markup, emoji and code blocks are removed. A sentence of
+    one or two words is joined to the next one. A sentence longer than `limit_chars` (default: SENTENCE_LIMIT_CHARS) is
+    split at a clause, else between words. Not thread-safe: each stream needs a splitter of its own.
     """
 
     def __init__(self, language: Language, *, limit_chars: int | None = None, clause_first: bool = True) -> None:
@@ -38,15 +40,21 @@ class SentenceSplitter:
         self._boundaries = SentenceBoundaries(
             self._limit_chars, is_short=lambda text: is_short(strip_markup(text)), clause_first=clause_first
         )
-        self._fences = CodeFences()
+        # What text passes on its way to the boundaries; each may hold back a few characters.
+        self._stages = (Entities(), CodeFences(), Formulas(language))
 
     def feed(self, delta: str) -> list[str]:
         """Return the sentences that `delta` completes, in order."""
-        return self._speakable(self._boundaries.push(self._fences.push(delta)))
+        for stage in self._stages:
+            delta = stage.push(delta)
+        return self._speakable(self._boundaries.push(delta))
 
     def flush(self) -> list[str]:
         """End the stream: return the remaining sentences. The splitter can then take a new stream."""
-        return self._speakable(self._boundaries.push(self._fences.flush()) + self._boundaries.flush())
+        rest = ""
+        for stage in self._stages:
+            rest = stage.push(rest) + stage.flush()
+        return self._speakable(self._boundaries.push(rest) + self._boundaries.flush())
 
     def _speakable(self, raw: list[str]) -> list[str]:
         clean = [strip_markup(sentence) for sentence in raw]

@@ -16,6 +16,7 @@ GREEK = {
 _PHRASES = {
     "negative": "负", "minus": "减", ",": "，", "given": "给定", "such that": "满足",
     "set": "集合{0}", "fraction": "{1}分之{0}", "choose": "{0}选{1}", "index": "{0} {1}",
+    "atoms": "{0} {1}", "plus or minus": "加减",
     "root": "根号{0}", "cube root": "三次根号{0}", "nth root": "{1}次根号{0}",
     "absolute": "{0}的绝对值", "applied": "{0} {1}", "prime": "{0}一撇",
     "double prime": "{0}两撇", "factorial": "{0}的阶乘", "star": "{0}星",

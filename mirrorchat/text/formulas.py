@@ -1,0 +1,136 @@
+"""Formulas in LaTeX: a stage of the stream that replaces each by its words, before any other looks at its signs."""
+
+import re
+from collections.abc import Callable
+
+from mirrorchat.engines import Language
+from mirrorchat.text.normalization.chinese_formulas import FORMULA_WORDS as CHINESE_WORDS
+from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS as ENGLISH_WORDS
+from mirrorchat.text.normalization.formula_parser import LONGEST_CHARS, say_formula
+from mirrorchat.text.normalization.latex import FUNCTIONS
+from mirrorchat.text.sentences.speech_length import HAN
+
+_WORDS = {Language.ENGLISH: ENGLISH_WORDS, Language.CHINESE: CHINESE_WORDS}
+_ENVIRONMENTS = r"equation|align|aligned|gather|cases|array|eqnarray|multline|[pbvB]?matrix"
+_BEGIN = re.compile(rf"\\begin\{{(?P<name>(?:{_ENVIRONMENTS})\*?)\}}")
+_OPENERS = {"$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\\\(": "\\\\)", "\\\\[": "\\\\]"}
+# What may become an opener: the stream holds it back until the next character decides.
+_MAY_OPEN = re.compile(r"\$|\\{1,2}|\\b(?:e(?:g(?:i(?:n(?:\{[a-zA-Z]{0,10}\*?)?)?)?)?)?")
+_LONGEST_INLINE_CHARS = 300
+# Between two signs of dollars these say that it is money, or a shell's variable: prose, the end of a sentence.
+_PROSE = re.compile(rf"[{HAN}]|[.!?。！？] |(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} |\n")
+_IS_WRITTEN_ON = re.compile(r"(?:[-+*/=,:–—(~]|\b(?:and|or|to))$")  # "$5-$10": the second sign opens another amount
+_MATHS_SIGN = re.compile(r"[\\^_=+<>|]|^\W{0,3}[A-Za-z0-9.]{1,4}\W{0,3}$")
+_LAYOUT = re.compile(r"[\\{}$^_&]")
+
+
+class Formulas:
+    """Replaces the formulas in a stream of characters by their words, and passes all other text.
+
+    `$x^2$`, `\\(x^2\\)`, `$$x^2$$`, `\\[x^2\\]` and LaTeX's environments are formulas; `$5 and $10` are amounts. A
+    formula is held back until it is closed, prose and a formula that never closes only within bounds.
+    """
+
+    def __init__(self, language: Language) -> None:
+        self._words = _WORDS[language]
+        self._last = ""  # the last character that was passed on
+        self._after_formula = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._held = ""
+        self._closer = ""  # of the open formula; empty outside
+        self._step: Callable[[str], str] = self._outside
+
+    def push(self, text: str) -> str:
+        """Return what `text`, the next part of the stream, releases."""
+        return "".join(self._step(character) for character in text)
+
+    def flush(self) -> str:
+        """End the stream: return the text that is held back. An unfinished formula in brackets is spoken."""
+        held, closer = self._held, self._closer
+        self._begin()
+        released = self._spoken(held, "") if closer not in ("", "$") else self._pass(held)
+        self._last, self._after_formula = "", False
+        return released
+
+    def _outside(self, character: str) -> str:
+        self._held += character
+        if self._held == "\\$":
+            self._begin()
+            return self._pass("$")
+        if self._opens():
+            self._step = self._inside
+            return ""
+        if _MAY_OPEN.fullmatch(self._held) and not (character == "$" and self._last.isalnum() and self._last.isascii()):
+            return ""
+        if self._held[0] == "$" and len(self._held) == 2:
+            return self._open_amount(character)
+        held, self._held = self._held, ""
+        if len(held) > 1 and _MAY_OPEN.fullmatch(held[-1]):
+            self._held = held[-1]
+            held = held[:-1]
+        return self._pass(held)
+
+    def _opens(self) -> bool:
+        begin = _BEGIN.fullmatch(self._held)
+        self._closer = f"\\end{{{begin['name']}}}" if begin else _OPENERS.get(self._held, "")
+        return bool(self._closer)
+
+    def _open_amount(self, character: str) -> str:
+        """Begin what one sign of dollars opens: a formula or an amount, as its end will tell."""
+        self._closer, self._held = "$", "$"
+        self._step = self._inside
+        return self._inside(character)
+
+    def _inside(self, character: str) -> str:
+        self._held += character
+        if self._held.endswith(self._closer):
+            return self._close()
+        is_inline = self._closer == "$"
+        is_prose = is_inline and "\\" not in self._held and _PROSE.search(self._held, max(1, len(self._held) - 32))
+        if is_prose or character == "\n" == self._held[-2:-1] or self._is_too_long(is_inline):
+            held = self._held
+            self._begin()
+            return self._pass(held)
+        return ""
+
+    def _is_too_long(self, is_inline: bool) -> bool:
+        return len(self._held) > (_LONGEST_INLINE_CHARS if is_inline else LONGEST_CHARS)
+
+    def _close(self) -> str:
+        held, closer = self._held, self._closer
+        self._begin()
+        if closer != "$":
+            return self._spoken(held, closer)
+        content = held[1:-1]
+        is_even = content[:1].isspace() == content[-1:].isspace()
+        if content.strip() and is_even and not _IS_WRITTEN_ON.search(content.strip()):
+            return self._spoken(held, closer)
+        self._held = "$"  # the closing sign may open the next amount
+        return self._pass(held[:-1])
+
+    def _spoken(self, formula: str, closer: str) -> str:
+        content = formula.removesuffix(closer)
+        content = formula if _BEGIN.match(formula) else re.sub(r"^(?:\$\$?|\\{1,2}[(\[])", "", content)
+        if not _MATHS_SIGN.search(content):
+            return self._pass(f"({content})" if "(" in formula[:3] else content)
+        words = say_formula(_with_single_backslashes(content), self._words)
+        words = _LAYOUT.sub(" ", content) if words is None else words.rstrip(",， ")
+        passed = self._pass(words)
+        self._after_formula = True
+        return passed
+
+    def _pass(self, text: str) -> str:
+        """Return `text`, apart from a formula beside it."""
+        if not text:
+            return ""
+        apart = self._after_formula and self._last.isalnum() and text[0].isalnum() and text[0].isascii()
+        self._after_formula = False
+        self._last = text[-1]
+        return f" {text}" if apart else text
+
+
+def _with_single_backslashes(content: str) -> str:
+    """Return a formula whose backslashes were escaped once too often as it was meant; a matrix has them in pairs."""
+    return content if "\\begin" in content else re.sub(r"\\\\(?=[A-Za-z])", r"\\", content)

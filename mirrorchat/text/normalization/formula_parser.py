@@ -1,0 +1,435 @@
+"""Parses mathematical notation, plain (2x+1, √2, a/b) or LaTeX (\\frac{1}{2}), and says it.
+
+The grammar stands here; `english_formulas.py` and `chinese_formulas.py` have the words. What is said may hold pieces in
+written form (`50%`, `5 kg`), which the rules of text normalization speak afterwards.
+"""
+
+import re
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+
+from mirrorchat.text.normalization.latex import ACCENTS, FUNCTIONS, IGNORED, SIGN_COMMANDS, TEXT_COMMANDS
+
+LONGEST_CHARS = 2000
+_DEEPEST = 25  # groups within groups; no formula that is meant to be heard has more
+_TOKEN = re.compile(
+    r"\\[A-Za-z]{1,30}|\\.|\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,15})?"
+    rf"|(?:lim|{'|'.join(FUNCTIONS)})(?=[A-Za-z]?(?![A-Za-z]))|\s{{1,99}}|."
+)
+_ENDS = frozenset({")", "]", "}", "\\}", "&", "\\\\", "\\end"})
+_OPENERS = frozenset({"(", "[", "\\{"})
+_BIG = {"∑": "sum", "∏": "product", "∫": "integral", "∬": "integral", "∮": "integral", "lim": "limit"}
+_LIST_SIGNS = frozenset(",;:，、|")
+_PRIMES = {"'": 1, "’": 1, "′": 1, "″": 2}
+_FUNCTION_LETTERS = frozenset("fghFGHPTOVWΓφψΦΨ")  # before a parenthesis; any other letter multiplies it
+_LETTER = re.compile(r"[A-Za-zα-ωΑ-Ωħ]")
+_ELEMENTS = frozenset("HCNOFSPKBI")
+_WHOLE_EXPONENTS = frozenset("∘′⊤")
+_ORDINAL_ENDINGS = frozenset({"st", "nd", "rd", "th"})
+
+
+@dataclass(frozen=True)
+class Said:
+    """A part of a formula in words. `number` has the digits of a bare number; `is_compound` if signs join parts."""
+
+    words: str
+    number: str = ""
+    is_compound: bool = False
+
+
+@dataclass(frozen=True)
+class FormulaWords:
+    """What one language says. `phrases` has a template for each construct, whose parts are `{0}` and `{1}`."""
+
+    phrases: Mapping[str, str]
+    signs: Mapping[str, str]
+    letters: Mapping[str, str]
+    functions: Mapping[str, str]
+    units: Container[str]
+    number: Callable[[str], str]
+    power: Callable[[str], str]  # what follows a base, given the exponent's words or digits
+    fraction: Callable[[int, int], str]
+    join: Callable[[list[str]], str]
+
+    def phrase(self, construct: str, *parts: str) -> str:
+        """Return the template of `construct` with its parts."""
+        return self.phrases[construct].format(*parts)
+
+
+def say_formula(notation: str, words: FormulaWords) -> str | None:
+    """Return `notation` in words, None if it cannot be parsed: too long or too deep."""
+    if len(notation) > LONGEST_CHARS:
+        return None
+    try:
+        return _Parser(notation, words).whole()
+    except RecursionError:
+        return None
+
+
+class _Parser:
+    """A recursive descent over the tokens of one formula."""
+
+    def __init__(self, notation: str, words: FormulaWords) -> None:
+        self._tokens = [_canonical(token) for token in _TOKEN.findall(notation)]
+        self._tokens = [token for token in self._tokens if token and not (token[0] == "\\" and token[1:] in IGNORED)]
+        self._at = 0
+        self._depth = 0
+        self._words = words
+        self._bar_ends = False  # inside |...|: the next bar closes
+        self._arrow = "→"
+        self._is_set = False
+
+    def whole(self) -> str:
+        parts = []
+        while self._at < len(self._tokens):
+            said = self._expression().words
+            parts += [said] if said else []
+            if self._at < len(self._tokens):
+                self._at += 1  # a closing mark without its opening one, or the end of a row
+        return self._words.join(parts)
+
+    def _peek(self, ahead: int = 0) -> str:
+        """Return the next token that is no space, or an empty one at the end."""
+        while self._at < len(self._tokens) and self._tokens[self._at].isspace():
+            self._at += 1
+        at = self._at + ahead
+        return self._tokens[at] if at < len(self._tokens) else ""
+
+    def _next(self) -> str:
+        token = self._peek()
+        self._at += 1
+        return token
+
+    def _expression(self) -> Said:
+        """Read terms and the signs between them, up to a closing mark."""
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise RecursionError
+        parts: list[Said] = []
+        words: list[str] = []
+        after_sign = True
+        while (token := self._peek()) and token not in _ENDS and not (token == "|" and self._bar_ends):
+            if self._is_sign(token) and not (token == "|" and after_sign):
+                words.append(self._sign(self._next(), is_unary=after_sign))
+                after_sign = token not in ("∞", "!", "∅", "…")
+                parts.append(Said(token, is_compound=token not in _LIST_SIGNS))
+                continue
+            parts.append(self._term())
+            words.append(parts[-1].words)
+            after_sign = False
+        self._depth -= 1
+        words = [word for word in words if word]
+        if len(parts) == 1 and not parts[0].is_compound:
+            return parts[0]
+        return Said(self._words.join(words), is_compound=any(part.is_compound for part in parts))
+
+    def _is_sign(self, token: str) -> bool:
+        return (token in self._words.signs and token not in _BIG) or token in _LIST_SIGNS or token == "-"
+
+    def _sign(self, token: str, *, is_unary: bool) -> str:
+        if token == "-":
+            return self._words.phrases["negative" if is_unary else "minus"]
+        if token == "±" and not is_unary:
+            return self._words.phrases["plus or minus"]
+        if token == "→":
+            return self._words.signs[self._arrow].strip()
+        if token == "|":
+            return self._words.phrases["such that" if self._is_set else "given"]
+        return self._words.signs[token].strip() if token in self._words.signs else self._words.phrases[","]
+
+    def _term(self) -> Said:
+        """Read factors that stand side by side, and a fraction that a slash makes of them."""
+        above = self._product()
+        while self._peek() == "/" and self._peek(1) and above.words:
+            self._next()
+            above = self._fraction(above, self._product())
+        return above
+
+    def _product(self) -> Said:
+        factors = [self._factor()]
+        while self._begins_factor(self._peek()):
+            factors.append(self._factor())
+        if len(factors) == 1:
+            return factors[0]
+        return Said(self._words.join([factor.words for factor in factors if factor.words]))
+
+    def _begins_factor(self, token: str) -> bool:
+        is_mark = not token or token in _ENDS or token in ("|", "/") or self._is_sign(token)
+        return not is_mark
+
+    def _fraction(self, above: Said, below: Said) -> Said:
+        if above.number.isdigit() and below.number.isdigit():
+            return Said(self._words.fraction(int(above.number), int(below.number)))
+        return Said(self._words.phrase("fraction", above.words, below.words))
+
+    def _factor(self) -> Said:
+        token = self._next()
+        if token in _BIG:
+            return self._big(token)
+        if token.lstrip("\\") in FUNCTIONS:
+            return self._function(token.lstrip("\\"))
+        if token == "\\begin":
+            return self._environment()
+        return self._postfixes(self._atom(token), token)
+
+    def _atom(self, token: str) -> Said:
+        name = token[1:] if token.startswith("\\") else ""
+        if token[:1].isdigit():
+            return Said(self._words.number(token), number=token)
+        if token in _OPENERS:
+            return self._parenthesis(token)
+        if token == "{":
+            return self._closed(self._expression())
+        if token == "|":
+            return self._absolute()
+        if token == "√" or name == "sqrt":
+            return self._root()
+        if name in ("frac", "dfrac", "tfrac", "cfrac"):
+            return self._fraction(self._argument(), self._argument())
+        if name in ("binom", "dbinom", "tbinom"):
+            return Said(self._words.phrase("choose", self._argument().words, self._argument().words))
+        if name in ACCENTS:
+            accent = {"overrightarrow": "vec", "overline": "bar", "widehat": "hat"}.get(name, name)
+            return Said(self._words.phrase(accent, self._argument().words))
+        if name in TEXT_COMMANDS:
+            return Said(self._raw_argument())
+        if _LETTER.fullmatch(token):
+            return Said(self._words.letters.get(token, token))
+        return Said(name if name.isalpha() else token if token.isalpha() else "")
+
+    def _closed(self, said: Said) -> Said:
+        """Pass the closing mark of a group."""
+        if self._peek() in _ENDS - {"&", "\\\\", "\\end"}:
+            self._at += 1
+        return said
+
+    def _parenthesis(self, opener: str) -> Said:
+        outer, self._bar_ends = self._bar_ends, False
+        outer_set, self._is_set = self._is_set, opener == "\\{"
+        inside = self._closed(self._expression())
+        self._bar_ends, self._is_set = outer, outer_set
+        if opener == "\\{":
+            return Said(self._words.phrase("set", inside.words))
+        return Said(f"({inside.words})", is_compound=inside.is_compound)
+
+    def _absolute(self) -> Said:
+        outer, self._bar_ends = self._bar_ends, True
+        inside = self._expression()
+        self._at += self._peek() == "|"
+        self._bar_ends = outer
+        return Said(self._words.phrase("absolute", inside.words))
+
+    def _root(self) -> Said:
+        degree = ""
+        if self._peek() == "[":
+            self._next()
+            degree = self._closed(self._expression()).words
+        inside = self._argument(whole_number=True).words
+        if not degree:
+            return Said(self._words.phrase("root", inside))
+        name = {self._words.number("2"): "root", self._words.number("3"): "cube root"}.get(degree, "nth root")
+        return Said(self._words.phrase(name, inside, degree))
+
+    def _argument(self, *, whole_number: bool = False) -> Said:
+        """Read what a command applies to: a group, or one token (of a number in LaTeX: one digit)."""
+        token = self._next()
+        if token == "(" and whole_number:
+            return self._parenthesis(token)
+        if token.isdigit() and len(token) > 1 and not whole_number:
+            self._tokens[self._at - 1 : self._at] = [token[0], token[1:]]
+            token = token[0]
+        if token == "-":
+            inside = self._argument(whole_number=whole_number)
+            return Said(self._words.join([self._words.phrases["negative"], inside.words]), f"-{inside.number}")
+        if token in self._words.signs or token in _WHOLE_EXPONENTS:
+            return Said(token)
+        return self._atom(token) if token else Said("")
+
+    def _raw_argument(self) -> str:
+        """Return the text between the braces that follow, as it is written."""
+        if self._peek() != "{":
+            return ""
+        start = self._at + 1
+        end = next((at for at in range(start, len(self._tokens)) if self._tokens[at] == "}"), len(self._tokens))
+        self._at = end + 1
+        written = "".join(self._tokens[start:end]).replace("\\", "")
+        return " ".join(re.sub(r"_(?=\d)", "", written).split())
+
+    def _exponent(self) -> Said:
+        if self._peek() in ("(", "{"):
+            self._next()
+            return self._closed(self._expression_of_group())
+        return self._argument(whole_number=True)
+
+    def _expression_of_group(self) -> Said:
+        """Read a group of which one sign may be all: `^{+}`, `^{\\circ}`, `^{\\prime}`, `_{-}`."""
+        sign = self._peek()
+        if self._peek(1) == "}" and (sign in self._words.signs or sign in _WHOLE_EXPONENTS):
+            return Said(self._next())
+        if sign == "-" and self._peek(1).isdigit() and self._peek(2) in ("}", ")"):
+            return self._argument(whole_number=True)
+        return self._expression()
+
+    def _postfixes(self, said: Said, token: str) -> Said:
+        """Read exponents, indices, primes and the like behind an atom."""
+        is_function = token in _FUNCTION_LETTERS or self._is_of_time()
+        while mark := self._peek():
+            if mark == "^":
+                self._next()
+                said = self._raised(said)
+            elif mark == "_":
+                self._next()
+                said = self._indexed(said, token)
+            elif mark in _PRIMES:
+                primes = self._count_primes()
+                said = Said(self._words.phrase("prime" if primes == 1 else "double prime", said.words))
+                is_function = True
+            elif mark == "!":
+                self._next()
+                said = Said(self._words.phrase("factorial", said.words))
+            else:
+                break
+        if said.number:
+            said = self._with_unit(said)
+        return self._applied(said) if is_function and self._peek() == "(" else said
+
+    def _is_of_time(self) -> bool:
+        """Return whether an argument follows that only functions have: y(t), a(n)."""
+        return self._peek() == "(" and self._peek(1) in ("t", "n") and self._peek(2) == ")"
+
+    def _count_primes(self) -> int:
+        primes = 0
+        while self._peek() in _PRIMES:
+            primes += _PRIMES[self._next()]
+        return primes
+
+    def _raised(self, base: Said) -> Said:
+        exponent = self._exponent()
+        match exponent.words:
+            case "∘" | "°":
+                return self._with_degrees(base)
+            case "′":
+                return Said(self._words.phrase("prime", base.words))
+            case "*" | "×":
+                return Said(self._words.phrase("star", base.words))
+            case "⊤" | "T":
+                return Said(self._words.phrase("transposed", base.words))
+            case "+" | "-":
+                return Said(self._words.join([base.words, self._words.signs.get(exponent.words, "").strip()]))
+        if exponent.words.replace(" ", "") in _ORDINAL_ENDINGS and base.number:
+            return Said(base.number + exponent.words.replace(" ", ""))
+        return Said(self._words.join([base.words + self._words.power(exponent.number or exponent.words)]))
+
+    def _indexed(self, base: Said, letter: str) -> Said:
+        """Return a letter with its index; behind an element's sign a number above 1 counts atoms."""
+        index = self._exponent()
+        counts = letter in _ELEMENTS and index.number.isdigit() and index.number not in ("0", "1")
+        return Said(self._words.phrase("atoms" if counts else "index", base.words, index.words))
+
+    def _with_degrees(self, base: Said) -> Said:
+        """Return degrees in written form: the rules for temperatures and angles know what follows them."""
+        scale = ""
+        if self._peek() in TEXT_COMMANDS or self._peek().lstrip("\\") in TEXT_COMMANDS:
+            start = self._at
+            self._next()
+            scale = self._raw_argument()
+            if scale not in ("C", "F"):
+                self._at, scale = start, ""
+        elif self._peek() in ("C", "F"):
+            scale = self._next()
+        return Said(f"{base.number or base.words}°{scale}")
+
+    def _with_unit(self, said: Said) -> Said:
+        """Return a number with the unit behind it in written form, for the rules of units."""
+        sign, start = self._peek(), self._at
+        if sign in ("°", "%", "\\%"):
+            self._next()
+            return self._with_degrees(said) if sign == "°" else Said(f"{said.number}%")
+        if sign.lstrip("\\") in TEXT_COMMANDS and sign.startswith("\\"):
+            self._next()
+            unit = self._raw_argument()
+            if unit.split("/")[0] in self._words.units:
+                power = self._next() + self._next() if self._peek() == "^" and self._peek(1).isdigit() else ""
+                return Said(f"{said.number} {unit}{power}")
+            self._at = start
+        return said
+
+    def _applied(self, function: Said) -> Said:
+        self._next()
+        argument = self._parenthesis("(")
+        inside = argument.words if argument.is_compound else argument.words[1:-1]
+        return self._postfixes(Said(self._words.phrase("applied", function.words, inside)), "")
+
+    def _function(self, name: str) -> Said:
+        words = self._words.functions.get(name, name)
+        power, base = "", ""
+        while self._peek() in ("^", "_"):
+            if self._next() == "^":
+                exponent = self._exponent()
+                power = self._words.power(exponent.number or exponent.words)
+            else:
+                base = self._exponent().words
+        if base:
+            words = self._words.phrase("log" if name == "log" else "below", words, base)
+        return Said(words + power)
+
+    def _big(self, token: str) -> Said:
+        """Read a sum, product, integral or limit with its bounds."""
+        bounds = {"_": "", "^": ""}
+        self._arrow = "approaches" if token == "lim" else "→"
+        while self._peek() in bounds:
+            mark = self._next()
+            bounds[mark] = self._exponent().words
+        self._arrow = "→"
+        name = _BIG[token]
+        if bounds["_"] and bounds["^"]:
+            return Said(self._words.phrase(f"{name} from to", bounds["_"], bounds["^"]))
+        return Said(self._words.phrase(f"{name} over" if bounds["_"] else name, bounds["_"]))
+
+    def _environment(self) -> Said:
+        """Read a matrix, cases or aligned equations, row by row."""
+        kind, rows = self._raw_argument(), [[""]]
+        while self._peek() and self._peek() != "\\end":
+            rows[-1][-1] = self._words.join([part for part in (rows[-1][-1], self._expression().words) if part])
+            match self._peek():
+                case "&":
+                    self._at += 1
+                    rows[-1].append("")
+                case "\\\\":
+                    self._at += 1
+                    rows.append([""])
+                case "\\end" | "":
+                    pass
+                case _:
+                    self._at += 1
+        self._next()
+        self._raw_argument()
+        return Said(self._rows(kind, [row for row in rows if any(row)]))
+
+    def _rows(self, kind: str, rows: list[list[str]]) -> str:
+        comma = self._words.phrases[","]
+        if "matrix" in kind or kind == "array":
+            lines = [
+                self._words.phrase("row", self._words.number(str(number)), self._listed(row, comma))
+                for number, row in enumerate(rows, 1)
+            ]
+            return self._words.join([self._words.phrases["matrix"], *lines])
+        return self._listed([self._listed(row, comma if "case" in kind else "") for row in rows], comma)
+
+    def _listed(self, parts: list[str], comma: str) -> str:
+        """Return the parts that are not empty in one row, with `comma` between them."""
+        first, *others = [part for part in parts if part] or [""]
+        return self._words.join([first, *(word for part in others for word in (comma, part) if word)])
+
+
+def _canonical(token: str) -> str:
+    """Return the sign that a command stands for, nothing for a thin space, else the token."""
+    if token.startswith("\\"):
+        name = token[1:]
+        if name in SIGN_COMMANDS:
+            return SIGN_COMMANDS[name]
+        if name in (",", ";", "!", ":", " ", "/"):
+            return " "
+        if name in ("|", "%", "_", "#", "$", "&"):
+            return {"|": "|", "%": "%"}.get(name, "")
+    return {"*": "×", "~": " ", "＜": "<", "＞": ">", "−": "-"}.get(token, token)
