@@ -135,8 +135,8 @@ _RULES: tuple[Rule, ...] = (
     *QUANTITY_RULES,
     # Fractions, ordinals, multiples.
     rule(r"(?<![A-Za-z0-9/])24/7(?![A-Za-z0-9/])", "全天候"),
-    rule(r"(?P<sign>(?<![A-Za-z0-9)])-)?(?<![A-Za-z0-9./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,6})/(?P<below>\d{1,6})(?![A-Za-z0-9/]|\.\d)",
-         _spoken_fraction),
+    rule(r"(?P<sign>(?<![A-Za-z0-9)])-)?(?<![A-Za-z0-9./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,6})/"
+         r"(?P<below>\d{1,6})(?![A-Za-z0-9/]|\.\d)", _spoken_fraction),
     rule(r"(?<!\w)(\d{1,15})(?:st|nd|rd|th)(?![A-Za-z])", lambda match: f"第{cardinal(int(match[1]))}"),
     rule(rf"{START}({NUMBER})[xX](?![A-Za-z0-9])", lambda match: f"{number_words(match[1], '倍')}倍"),
     # Arithmetic. A hyphen between numbers is a minus only beside other signs.

@@ -4,6 +4,7 @@ import re
 
 from mirrorchat.text.normalization.chinese_numbers import cardinal, digits, number_words
 from mirrorchat.text.normalization.chinese_words import COUNTED
+from mirrorchat.text.normalization.months import MONTH, MONTHS, YEAR, full_month
 from mirrorchat.text.normalization.patterns import CLOCK, START, TO, Rule, after, month_and_day, rule
 
 NOT_LATIN_BEFORE = r"(?<![A-Za-z0-9_.,:/-])"
@@ -60,8 +61,48 @@ def _spoken_years(match: re.Match[str]) -> str:
     """Return `1999-2005` as years, unless it counts the word that follows: 1950-2000元."""
     if COUNTED.match(after(match, 3)):
         return match[0]
-    return f"{digits(match[1])}到{digits(match[2])}"
+    return f"{digits(match[1])}{'到' if match[2] == TO else match[2]}{digits(match[3])}"
 
+
+def _spoken_written_out(match: re.Match[str]) -> str:
+    """Return a date whose month is in English words: 5 March 2024, March 5, 2024."""
+    month = MONTHS.index(full_month(match["month"])) + 1
+    return f"{digits(match['year'])}年{cardinal(month)}月{cardinal(int(match['d']))}日"
+
+
+def _spoken_month_and_day(match: re.Match[str]) -> str:
+    """Return `12/25` as a date where the words around it say so. Other fractions stay."""
+    date = month_and_day(match)
+    is_date = match["after"] is not None or int(match["d"]) > 12
+    return f"{cardinal(date[0])}月{cardinal(date[1])}日" if date and is_date else match[0]
+
+
+def _spoken_score(match: re.Match[str]) -> str:
+    return f"{cardinal(int(match[1]))}比{cardinal(int(match[2]))}"
+
+
+_WON = "获胜|战胜|击败|大胜|险胜|完胜|惨败|不敌|负于|落后|领先|战平|打平|横扫|逆转|取胜|取得|战|胜|负|赢|输|完败|淘汰"
+_SCORE_CUES = "比分|比分是|比分为|比分：|比分:|比分定格在|比分改写为|以"
+_DATE_CUES = "在|于|到|至|从|自|截至|截止|日期是"
+_DAY_ENDS = "之前|之后|以前|以后|上午|下午|晚上|早上|中午|凌晨|当天|当晚|前后|（周|周|星期"
+_QUARTER = r"(?P<quarter>[QH][1-4])"
+
+# These stand in front of ranges and codes, which would take their hyphens and letters.
+EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
+    rule(rf"(?<![A-Za-z0-9.,])(?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)? {MONTH},? {YEAR}(?![0-9])",
+         _spoken_written_out),
+    rule(rf"(?<![A-Za-z]){MONTH} (?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?,? {YEAR}(?![0-9])", _spoken_written_out),
+    rule(rf"(?<![A-Za-z0-9]){_QUARTER} ?{YEAR}(?![0-9])", r"\g<year>年\g<quarter>"),
+    rule(rf"(?<![A-Za-z0-9.,]){YEAR} ?{_QUARTER}(?![A-Za-z0-9])", r"\g<year>年\g<quarter>"),
+    rule(r"(?<![A-Za-z0-9])FY ?((?:19|20)\d\d|\d\d)(?![0-9])", lambda match: f"{digits(match[1])}财年"),
+    rule(rf"(?<![0-9.,:-])(\d{{1,3}})[-:~–](\d{{1,3}})(?=(?:的比分)?(?:{_WON}))", _spoken_score),
+    rule(rf"(?:(?<={')|(?<='.join(_SCORE_CUES.split('|'))}))(\d{{1,3}})[-:~–](\d{{1,3}})(?=[，。！；、的]|$)",
+         _spoken_score),
+    rule(rf"(?<![A-Za-z0-9./])(?:(?:(?<={')|(?<='.join(_DATE_CUES.split('|'))}))(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})"
+         rf"(?![0-9/.])(?P<after>(?={_DAY_ENDS}))?)", _spoken_month_and_day),
+    rule(rf"(?<![A-Za-z0-9./])(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})(?P<after>(?={_DAY_ENDS}))", _spoken_month_and_day),
+    rule(r"(?<=\d年) ?[-~–—] ?(?=(?:公元)?前?\d)", "到"),
+)  # fmt: skip
 
 CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"{NOT_LATIN_BEFORE}(?P<year>[12]\d{{3}})[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)"
@@ -70,9 +111,17 @@ CALENDAR_RULES: tuple[Rule, ...] = (
          _spoken_date),
     rule(rf"{NOT_LATIN_BEFORE}(?P<year>(?:19|20)\d\d)-(?P<m>0[1-9]|1[0-2])(?![\d-]|[./]\d|[个年])",
          lambda match: f"{digits(match['year'])}年{cardinal(int(match['m']))}月"),
+    rule(rf"{START}(\d{{4}})(?:{TO}(\d{{4}}))?(?=年代)",
+         lambda match: digits(match[1]) + (f"到{digits(match[2])}" if match[2] else "")),
+    rule(rf"{START}((?:19|20)\d\d)([到至])((?:19|20)\d\d)(?![\d.%A-Za-z年-])", _spoken_years),
+    rule(rf"(?:(?<=截至)|(?<=截止)|(?<=始于)|(?<=建于)|(?<=成立于)|(?<=出生于)|(?<=发布于))((?:19|20)\d\d)"
+         rf"(?![\d.,%年]|{COUNTED.pattern})", lambda match: digits(match[1])),
+    rule(rf"{START}((?:19|20)\d\d){TO}(\d\d)(?=赛季|学年|财年|年度)",
+         lambda match: f"{digits(match[1])}到{digits(match[2])}"),
+    rule(rf"{START}([0129]\d)(?=年(?:\d{{1,2}}月|[底初末]))", lambda match: digits(match[1])),
     rule(rf"{START}(\d{{4}})(?:年?{TO}|年?(?=[至到]))([至到]?)(\d{{4}})(?=年)",
          lambda match: f"{digits(match[1])}年{match[2] or '到'}{digits(match[3])}"),
-    rule(rf"{START}((?:19|20)\d\d){TO}((?:19|20)\d\d)(?![\d.%A-Za-z-])", _spoken_years),
+    rule(rf"{START}((?:19|20)\d\d)({TO})((?:19|20)\d\d)(?![\d.%A-Za-z-])", _spoken_years),
     rule(rf"{START}(0\d|[789][1-9]|\d{{4}})(?=(年(?!级|代|[前后来多])|年前|年的?历史))", _spoken_year),
     rule(r"(?<=公元)(前?)(\d{1,4})(?=年)", lambda match: match[1] + digits(match[2])),
     rule(rf"{START}((?:19|20)\d\d)(?={_OF_A_YEAR})", lambda match: digits(match[1])),

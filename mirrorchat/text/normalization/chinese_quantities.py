@@ -4,8 +4,8 @@ import re
 
 from mirrorchat.text.normalization.chinese_money import MONEY_RULES
 from mirrorchat.text.normalization.chinese_numbers import number_words, power_words, quantity
-from mirrorchat.text.normalization.chinese_words import DEGREES, POWERS, UNITS
-from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, SIGN, START, TO, Rule, any_of, rule
+from mirrorchat.text.normalization.chinese_words import COUNTED, DEGREES, POWERS, UNITS
+from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, SIGN, START, TO, Rule, after, any_of, before, rule
 from mirrorchat.text.sentences.speech_length import HAN
 
 
@@ -42,6 +42,27 @@ def _plain_amount(written: str) -> str:
     """Return `20.50` as `20.5` and `20.00` as `20`."""
     return re.sub(r"\.?0{1,2}$", "", written) if "." in written else written
 
+
+def _ten_thousand(match: re.Match[str]) -> str:
+    """Return the letter W after a number as 万, or as the unit of power where the text is about electricity."""
+    following = _CLAUSE_END.split(after(match, 8))[0]
+    near = _CLAUSE_END.split(before(match, 12))[-1] + following
+    if _ELECTRIC.search(near):
+        return "W"
+    counts = following.startswith("+") or COUNTED.match(following.lstrip("+多余")) or _COUNTS_IN_WAN.search(near)
+    return "万" if counts or match[0] == "w" else "W"
+
+
+_CLAUSE_END = re.compile("[，。！？；,!?;]")
+_ELECTRIC = re.compile(
+    "充|功率|功耗|瓦|灯|电(?!脑|视|影|商|话|梯|动车|瓶车)|适配|输出|输入|音响|喇叭|音箱|太阳能|显卡|处理器|空调|加热|吹风机|吸尘器|烤箱|微波炉|亮度|TDP|USB|PD"
+)
+_COUNTS_IN_WAN = re.compile(
+    "薪|工资|收入|阅读|播放|浏览|点击|观看|粉|赞|关注|花|赚|卖|买|存款|预算|价|首付|房|贷|彩礼|市值|投资|销|用户|人|奖金|罚款|欠|借"
+    "|成本|利润|营收|流水|提成|押金|学费|转账|余额|年入|月入|日活|月活|步|字|左右|以上|以下"
+)
+
+MAGNITUDE_RULES: tuple[Rule, ...] = (rule(r"(?<=\d)[wW](?![A-Za-z0-9])", _ten_thousand),)
 
 QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"

@@ -116,8 +116,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[AaPp]\.[Mm]\.) ?[-–~] ?(?=\d)", " to "),
     rule(r"(?<![\w)%])(?<![\d%] )~ ?(?=[$£€¥]?\d)", "about "),
     *CALENDAR_RULES,
-    rule(r"(?<![\w:.,])(\d{1,4}):(\d{1,4})(?![\d:])",
-         lambda match: f"{cardinal(int(match[1]))} to {cardinal(int(match[2]))}"),
+    rule(r"(?<![\w:.,])\d{1,9}(?:\.\d{1,3})?(?::\d{1,9}(?:\.\d{1,3})?){1,4}(?![\d:])",
+         lambda match: " to ".join(number_words(part) for part in match[0].split(":"))),
     *QUANTITY_RULES,
     *DECADE_RULES,
     # Ordinals, scores, fractions, dimensions.
@@ -127,7 +127,8 @@ _RULES: tuple[Rule, ...] = (
          lambda match: f"{cardinal(int(match[1]))}-{match[2]}-{cardinal(int(match[3]))}"),
     rule(rf"{START}(\d{{1,3}}\.\d{{1,2}})/(\d{{1,3}})(?![\w/]|\.\d)",
          lambda match: f"{number_words(match[1])} out of {number_words(match[2])}"),
-    rule(r"(?P<sign>(?<![\w)])-)?(?<![\w./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,6})/(?P<below>\d{1,6})(?![\w/]|\.\d)", _spoken_fraction),
+    rule(r"(?P<sign>(?<![\w)])-)?(?<![\w./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,6})/(?P<below>\d{1,6})"
+         r"(?![\w/]|\.\d)", _spoken_fraction),
     rule(rf"{START}{NUMBER}(?: ?[x×] ?{NUMBER}){{1,2}}(?= (?:pixels|meters|feet|inches|grid|matrix|display)\b)",
          _spoken_dimensions),
     rule(rf"{START}{NUMBER}(?:x{NUMBER}){{1,2}}(?![A-Za-z])", _spoken_dimensions),

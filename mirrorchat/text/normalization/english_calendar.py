@@ -4,17 +4,12 @@ import re
 
 from mirrorchat.text.normalization.english_numbers import cardinal, ordinal, year
 from mirrorchat.text.normalization.english_words import COUNTED
+from mirrorchat.text.normalization.months import MONTH, MONTH_NAME, MONTHS, YEAR, full_month
 from mirrorchat.text.normalization.patterns import CLOCK, TO, Rule, before, month_and_day, rule
 
 _ON_THE_HOUR = "o'clock"
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-           "November", "December")  # fmt: skip
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAY = r"(Monday|Mon|Tuesday|Tues?|Wednesday|Wed|Thursday|Thu(?:rs?)?|Friday|Fri|Saturday|Sat|Sunday|Sun)\b\.?"
-_MONTH_NAME = r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
-_MONTH_NAME += r"|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
-_MONTH = rf"(?P<month>{_MONTH_NAME})\b\.?"
-_YEAR = r"(?P<year>[12]\d{3})"
 _YEAR_CUE = re.compile(
     r"\b(?:in|since|from|by|until|till|before|after|of|during|around|circa|about|early|late|mid|the|year|spring|summer"
     rf"|autumn|fall|winter|and|to|between|class|{'|'.join(MONTHS)}),? *$", re.IGNORECASE
@@ -50,19 +45,16 @@ def _spoken_date(match: re.Match[str]) -> str:
     return f"{MONTHS[month - 1]} {ordinal(day)}, {year(int(match['year']))}{after_it}"
 
 
-def _month_name(written: str) -> str:
-    return next(month for month in MONTHS if month.startswith(written[:3]))
-
-
 def _spoken_month_day(match: re.Match[str]) -> str:
-    words = f"{_month_name(match['month'])} {ordinal(int(match['d']))}"
+    words = f"{full_month(match['month'])} {ordinal(int(match['d']))}"
     words += f" to {ordinal(int(match['upper']))}" if match["upper"] else ""
     return words + (f", {year(int(match['year']))}" if match["year"] else "")
 
 
 def _spoken_day_month(match: re.Match[str]) -> str:
     article = match["article"] or "the "
-    words = f"{article}{ordinal(int(match['d']))} of {_month_name(match['month'])}"
+    upper = f" to {ordinal(int(match['upper']))}" if match["upper"] else ""
+    words = f"{article}{ordinal(int(match['d']))}{upper} of {full_month(match['month'])}"
     return words + (f", {year(int(match['year']))}" if match["year"] else "")
 
 
@@ -70,7 +62,7 @@ def _spoken_decade(match: re.Match[str]) -> str:
     century, tens = match["century"], match["tens"]
     if tens == "00":
         return f"{year(int(century + tens))}s"
-    name = f"{cardinal(int(tens))[:-1]}ies"
+    name = "tens" if tens == "10" else f"{cardinal(int(tens))[:-1]}ies"
     return f"{cardinal(int(century))} {name}" if century else name
 
 
@@ -90,7 +82,7 @@ def _spoken_days(match: re.Match[str]) -> str:
 
 
 def _spoken_months(match: re.Match[str]) -> str:
-    return f"{_month_name(match[1])} to {_month_name(match[2])}"
+    return f"{full_month(match[1])} to {full_month(match[2])}"
 
 
 def _spoken_short_span(match: re.Match[str]) -> str:
@@ -103,35 +95,56 @@ def _spoken_short_year(match: re.Match[str]) -> str:
     return ("oh " if match[1].startswith("0") else "") + cardinal(int(match[1]))
 
 
+def _spoken_short_date(match: re.Match[str]) -> str:
+    """Return `9/1` after its cue as a date unless it can be a fraction: by 1/3."""
+    date = month_and_day(match)
+    month, day = int(match["m"]), int(match["d"])
+    is_fraction = month < day <= 12 and (match["cue"].lower() != "on" or day in (2, 3, 4))
+    if date is None or is_fraction:
+        return match[0]
+    return f"{match['cue']} {MONTHS[date[0] - 1]} {ordinal(date[1])}"
+
+
 CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"\b{_DAY} ?[-–—~] ?{_DAY}", _spoken_days),
-    rule(rf"\b({_MONTH_NAME})\b\.? ?[-–—~] ?({_MONTH_NAME})\b(?! \d)", _spoken_months),
-    rule(rf"(?<=\d) ?[-–] ?(?={_MONTH} \d)", " to "),
+    rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?! \d)", _spoken_months),
+    rule(rf"(?<=\d) ?[-–] ?(?={MONTH} \d)", " to "),
     rule(r"(?<![\w.,])(UTC|GMT)([+-])(?=\d)", lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} "),
-    rule(rf"(?<![\w./-]){_YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",
+    rule(rf"(?<![\w./-]){YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",
          _spoken_date),
-    rule(rf"(?<![\w./-])(?P<m>\d{{1,2}})[/.](?P<d>\d{{1,2}})[/.](?P<loose>){_YEAR}(?!\d|[-/.]\d)", _spoken_date),
+    rule(rf"(?<![\w./-])(?P<m>\d{{1,2}})[/.](?P<d>\d{{1,2}})[/.](?P<loose>){YEAR}(?!\d|[-/.]\d)", _spoken_date),
+    rule(r"\b(?P<cue>[Oo]n|[Bb]y|[Bb]efore|[Aa]fter|[Ss]ince|[Uu]ntil|[Tt]ill|[Ff]rom|to|and) "
+         r"(?P<m>\d{1,2})/(?P<d>\d{1,2})(?![\w/-]|[.,]\d| (?:of|cup|inch|mile)\b)", _spoken_short_date),
     rule(r"(?<![\w./-])(?P<year>(?:19|20)\d\d)-(?P<m>0[1-9]|1[0-2])(?![\d-]|[./]\d)",
          lambda match: f"{MONTHS[int(match['m']) - 1]} {year(int(match['year']))}"),
-    rule(rf"\b{_MONTH} (?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?:{TO}(?P<upper>[1-9]|[12]\d|3[01]))?(?![\w:%/.]\w|\w)"
-         rf"(?:,? {_YEAR}(?![\w]))?", _spoken_month_day),
-    rule(rf"(?P<article>\b[Tt]he )?(?<![\w.,/-])(?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)? (?:of )?{_MONTH}"
-         rf"(?:,? {_YEAR}(?!\w))?", _spoken_day_month),
+    rule(rf"\b{MONTH} (?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?:{TO}(?P<upper>[1-9]|[12]\d|3[01]))?(?![\w:%/.]\w|\w)"
+         rf"(?:,? {YEAR}(?![\w]))?", _spoken_month_day),
+    rule(rf"(?P<article>\b[Tt]he )?(?<![\w.,/-])(?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
+         rf"(?:{TO}(?P<upper>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?)? (?:of )?{MONTH}"
+         rf"(?:,? {YEAR}(?!\w))?", _spoken_day_month),
     rule(rf"(?<![\w:.,]){CLOCK}(?: ?(?P<half>[AaPp])\.?[Mm]\b(?:\.(?= *[^\sA-Z]))?)?", _spoken_time),
     rule(r"(?<![\w:.,])(?P<hour>\d{1,2})(?P<minute>)(?P<second>) ?(?P<half>[AaPp])\.?[Mm]\b(?:\.(?= *[^\sA-Z]))?",
          _spoken_time),
     rule(r"(?<=[ap]\.m\.)\.", ""),
 )  # fmt: skip
 
+# These stand in front of ranges and codes, which would take their points and letters.
+EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
+    rule(r"(?<![\w:.,])(\d{1,2})\.([0-5]\d)(?= ?[ap]\.?m\b)", r"\1:\2"),
+    rule(r"\bFY ?((?:19|20)\d\d)(?!\d)", lambda match: f"F Y {year(int(match[1]))}"),
+    rule(r"\bFY ?(\d\d)(?!\d)", lambda match: f"F Y {cardinal(int(match[1]))}"),
+)  # fmt: skip
+
 DECADE_RULES: tuple[Rule, ...] = (
-    rule(r"(?<![\w'])(?P<century>1[1-9]|20)?'?(?P<tens>[2-9]0)'?s\b", _spoken_decade),
+    rule(r"(?<!\w)100(0?)s(?= of\b)", lambda match: "thousands" if match[1] else "hundreds"),
+    rule(r"(?<![\w'])(?P<century>1[1-9]|20)?'?(?P<tens>[1-9]0)'?s\b", _spoken_decade),
     rule(r"(?<!\w)(?P<century>1[1-9]|20)(?P<tens>00)'?s\b", _spoken_decade),
 )  # fmt: skip
 
 YEAR_RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.,$-])(?P<year>1[5-9]\d\d|20\d\d)～(?P<upper>\d\d)(?![\w%-]|[.,]\d)", _spoken_short_span),
     rule(r"(?<=[a-z] )['’](\d\d)(?![\w'’])", _spoken_short_year),
-    rule(rf"(?<![\w.,]){_YEAR}[{TO}/](?P<upper>[12]\d{{3}})(?![\w]|[.,]\d)",
+    rule(rf"(?<![\w.,]){YEAR}[{TO}/](?P<upper>[12]\d{{3}})(?![\w]|[.,]\d)",
          lambda match: f"{year(int(match['year']))} to {year(int(match['upper']))}"),
-    rule(rf"(?<![\w.,$-]){_YEAR}(?![\w]|[.,-]\d)", _spoken_year),
+    rule(rf"(?<![\w.,$-]){YEAR}(?![\w]|[.,-]\d)", _spoken_year),
 )  # fmt: skip
