@@ -14,11 +14,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mirrorchat.access.api_keys import hashed
-from mirrorchat.access.chat_apis import CHAT_KEY, DEFAULT_CHAT_MODEL, chat_api_in_environment, completed_url
+from mirrorchat.access.chat_apis import (
+    CHAT_KEY,
+    DEFAULT_CHAT_MODEL,
+    chat_api_in_environment,
+    completed_url,
+    is_own_address,
+)
 from mirrorchat.access.definitions import (
     FLAG,
     FOLDER,
     HEADERS,
+    JSON_OBJECT,
     TEXT,
     URL,
     Kind,
@@ -112,16 +119,18 @@ class ChatApi:
     timeout_s: float = setting(
         10.0,
         TIMEOUT,
-        "The server waits at most this long for the connection, and in each silence of the API, also the one before the"
-        " first piece of the answer.",
+        "The server waits at most this long for the connection and, once the first token has come, in each silence of"
+        " the API.",
     )
     first_token_timeout_s: float = setting(
-        20.0,
+        60.0,
         TIMEOUT,
-        "The server waits at most this long for the first piece of the answer. It gives a silent API up after"
-        " `timeout_s`, if that is shorter.",
+        "The server waits at most this long for the first token of the answer or of the reasoning before it. A model"
+        " that is loaded first, or that reasons in silence, needs this time.",
     )
-    total_timeout_s: float = setting(60.0, TIMEOUT, "The server waits at most this long for the whole answer.")
+    total_timeout_s: float = setting(
+        90.0, TIMEOUT, "The server waits at most this long for the whole answer, reasoning included."
+    )
     temperature: float | None = setting(
         None, optional(number(0.0, 2.0)), "The API samples the answer at this temperature; `None` leaves it to the API."
     )
@@ -131,6 +140,13 @@ class ChatApi:
         "The API writes at most this many tokens; `None` leaves it to the API.",
     )
     headers: Mapping[str, str] = setting({}, HEADERS, "Each request also carries these HTTP headers.", secret=True)
+    extra_body: Mapping[str, Any] = setting(
+        {},
+        JSON_OBJECT,
+        'Each request also carries these fields, for example `{"reasoning_effort": "none"}`. They override'
+        " `temperature` and `max_tokens`; the fields `model`, `messages` and `stream` are always the server's.",
+        secret=True,
+    )
 
     @property
     def endpoint(self) -> str:
@@ -337,6 +353,13 @@ class Settings:
         object.__setattr__(self, "api_keys", tuple(dict.fromkeys(map(hashed, self.api_keys))))
         check_origins(self.cors_origins, self.api_keys)
         check_host(self.host, self.api_keys)
+
+    def check_served(self) -> None:
+        """Raise ConfigurationError when the server would ask itself, as OpenAI's variables for its callers make it."""
+        own = next((api for api in self.chatgpt_apis if is_own_address(api.url, self.port)), None)
+        if own is not None:
+            source = self.chat_source or "chatgpt_apis"
+            raise ConfigurationError(f"the chat API at {own.host} is this server itself ({source} is set)")
 
     @property
     def upload_limit_bytes(self) -> int:

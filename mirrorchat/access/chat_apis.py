@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 from mirrorchat.access.definitions import TEXT, URL, kind_of
+from mirrorchat.access.settings import is_loopback
 from mirrorchat.errors import ConfigurationError
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -20,6 +21,7 @@ _COMPLETIONS = ("completions", "chatcompletion")  # how the last part of an endp
 _OTHER_ENDPOINTS = ("/models", "/responses", "/messages", "/embeddings")
 _OLLAMA_ENDPOINTS = ("/api/chat", "/api/generate", "/api/tags")
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _URLS = ("MIRRORCHAT_CHAT_URL", "OPENAI_BASE_URL")
 _KEYS = ("MIRRORCHAT_CHAT_KEY", "OPENAI_API_KEY")
 _MODELS = ("MIRRORCHAT_CHAT_MODEL", "OPENAI_MODEL")
@@ -38,6 +40,12 @@ def completed_url(url: str) -> str:
         base = _base_path(path)
         path = f"{base}/completions" if base.endswith("/chat") else f"{base or '/v1'}/chat/completions"
     return urlunsplit(parts._replace(path=path, fragment=""))
+
+
+def is_own_address(url: str, port: int) -> bool:
+    """Return whether `url` is that of a server on this computer that listens on `port`."""
+    parts = urlsplit(url)
+    return is_loopback(parts.hostname or "") and (parts.port or _DEFAULT_PORTS.get(parts.scheme)) == port
 
 
 def _base_path(path: str) -> str:

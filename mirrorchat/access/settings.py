@@ -48,14 +48,15 @@ def check_origins(origins: tuple[str, ...], api_keys: tuple[str, ...]) -> None:
 
 def check_host(host: str, api_keys: tuple[str, ...]) -> None:
     """Raise ConfigurationError when other computers could use this server without a key."""
-    if not api_keys and not _is_loopback(host):
+    if not api_keys and not is_loopback(host):
         raise ConfigurationError(
             f"host {host} lets other computers call: set api_keys in config.py (callers send one as"
             " 'Authorization: Bearer KEY'), or use host 127.0.0.1"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this computer can reach `host`."""
     if host == "localhost" or host.startswith("unix:"):
         return True
     try:

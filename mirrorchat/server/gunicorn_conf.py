@@ -10,6 +10,7 @@ from mirrorchat.settings import load_settings
 
 try:
     _settings = load_settings()
+    _settings.check_served()
 except ConfigurationError as error:
     raise SystemExit(f"mirrorchat: {error.message}") from None
 

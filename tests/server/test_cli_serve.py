@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from support.chat_server import ChatServer, answer
 from support.command_line import command, environment
 from support.ollama import OllamaServer
 from support.places import QUESTION, ROOT
-from support.running_server import START_LIMIT_S, RunningServer, free_port
+from support.running_server import GUNICORN_CONF, START_LIMIT_S, RunningServer, free_port
 
 from mirrorchat.chat.ollama import HOST_VARIABLE
 from mirrorchat.cli.main import cli
@@ -109,6 +110,20 @@ def test_a_bad_variable_keeps_it_from_starting(tmp_path: Path, monkeypatch: pyte
     result = CliRunner().invoke(cli, ["serve", "--config", str(tmp_path / "config.py")])
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("mirrorchat: MIRRORCHAT_CHAT_URL must be a text that begins with http://")
+
+
+def test_a_server_that_would_ask_itself_does_not_start(tmp_path: Path) -> None:
+    port = free_port()
+    environ = environment(tmp_path) | {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
+    said = f"mirrorchat: the chat API at 127.0.0.1:{port} is this server itself (OPENAI_API_KEY is set)\n"
+    served = command("serve", "--port", str(port))
+    gunicorn = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_CONF)]
+    for arguments, more in ((served, {}), (gunicorn, {"MIRRORCHAT_PORT": str(port)})):
+        done = subprocess.run(
+            arguments, cwd=ROOT, env=environ | more, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=60,
+        )  # fmt: skip
+        assert done.returncode != 0 and done.stdout == said
 
 
 def test_a_port_that_is_taken_is_told() -> None:

@@ -19,10 +19,12 @@ pytest.importorskip(
 from click.testing import CliRunner
 from make_tiny_xtts import make_checkpoint
 from support.chat_server import ChatServer, answer, status
+from support.ollama import OllamaServer
 from support.places import ROOT
 from support.trained_wenet import write_trained_checkpoint
 
 from mirrorchat.audio.decoding import decode
+from mirrorchat.chat.ollama import HOST_VARIABLE
 from mirrorchat.cli.doctor.findings import State
 from mirrorchat.cli.doctor.round_trip import STAGES
 from mirrorchat.cli.doctor.weights import needs_full, stages, weight_findings
@@ -138,6 +140,16 @@ def test_the_chat_api_of_the_environment_is_examined(doctor: Doctor) -> None:
     assert report.find("chat", "source")["found"] == (
         f"MIRRORCHAT_CHAT_URL is set; words are sent to 127.0.0.1:{api.port}")  # fmt: skip
     assert report.find("chat", "API 1")["found"].startswith(f"gpt-x@127.0.0.1:{api.port} answers")
+
+
+def test_the_command_for_the_ollama_that_runs_stands_in_one_line(doctor: Doctor) -> None:
+    with OllamaServer("qwen2.5-coder:32b-instruct-q4_K_M") as ollama:
+        done = doctor.run("--no-round-trip", **{HOST_VARIABLE: f"127.0.0.1:{ollama.port}"})
+    command = (
+        f"`MIRRORCHAT_CHAT_URL=http://127.0.0.1:{ollama.port}"
+        " MIRRORCHAT_CHAT_MODEL=qwen2.5-coder:32b-instruct-q4_K_M scripts/serve`"
+    )
+    assert [line.strip() for line in done.stdout.splitlines() if "MIRRORCHAT_CHAT_MODEL" in line] == [command]
 
 
 def test_a_bad_variable_is_named(doctor: Doctor) -> None:

@@ -150,6 +150,17 @@ def test_a_file_without_the_list_leaves_it_to_the_environment(tmp_path: Path) ->
     assert (settings.max_turns, settings.chat_source) == (2, "OPENAI_API_KEY")
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9990/v1", "http://localhost:9990", "http://[::1]:9990"])
+def test_a_server_does_not_ask_itself(url: str, tmp_path: Path) -> None:
+    """Who calls MirrorChat with OpenAI's client sets OPENAI_BASE_URL to it, and may start it in the same shell."""
+    with pytest.raises(ConfigurationError, match=r"9990 is this server itself \(OPENAI_API_KEY is set\)"):
+        read(tmp_path, OPENAI_API_KEY=KEY, OPENAI_BASE_URL=url).check_served()
+    with pytest.raises(ConfigurationError, match=r"is this server itself \(chatgpt_apis is set\)"):
+        read(tmp_path, f"chatgpt_apis = [{{'url': {url!r}}}]").check_served()
+    read(tmp_path, "port = 9991", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=url).check_served()
+    read(tmp_path, OPENAI_API_KEY=KEY, OPENAI_BASE_URL="http://192.0.2.1:9990").check_served()
+
+
 @pytest.mark.parametrize(
     ("environ", "message"),
     [

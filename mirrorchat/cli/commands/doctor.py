@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -25,6 +26,8 @@ _CHATS_AT_ONCE = 32
 _LOAD_S = 300.0  # for 1.9 GB of XTTS on a slow disk
 _SPARE_S = 15.0  # to end a process after its own limit
 _WIDTH = 120
+_COMMAND = re.compile(r"`[^`]{1,500}`")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "red"}
 
 
@@ -178,9 +181,11 @@ def print_section(title: str, findings: Sequence[Finding], out: TextIO) -> None:
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    """Return `text` in lines of the terminal's width. No word is broken, so that commands can be copied."""
+    """Return `text` in lines of the terminal's width. No command and no word is broken, so that they can be copied."""
     columns = max(40, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 0)).columns) - indent)
-    return textwrap.wrap(printable(text), columns, break_long_words=False, break_on_hyphens=False) or [""]
+    whole = _COMMAND.sub(lambda command: command[0].replace(" ", _NO_BREAK), printable(text))
+    lines = textwrap.wrap(whole, columns, break_long_words=False, break_on_hyphens=False)
+    return [line.replace(_NO_BREAK, " ") for line in lines] or [""]
 
 
 def summary(found: Sequence[tuple[str, Finding]]) -> str:

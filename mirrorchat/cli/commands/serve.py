@@ -28,6 +28,7 @@ def serve(host: str | None, port: int | None, config: Path | None, reload: bool)
     The first lines name the engine of each stage, and the reason of its choice.
     """
     settings = load_settings(config, host=host, port=port)
+    settings.check_served()
     _check_port(settings)
     environ = os.environ | {"MIRRORCHAT_HOST": settings.host, "MIRRORCHAT_PORT": str(settings.port)}
     if config is not None:
