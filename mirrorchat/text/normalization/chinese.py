@@ -139,8 +139,8 @@ _RULES: tuple[Rule, ...] = (
          r"(?P<below>\d{1,6})(?![A-Za-z0-9/]|\.\d)", _spoken_fraction),
     rule(r"(?<!\w)(\d{1,15})(?:st|nd|rd|th)(?![A-Za-z])", lambda match: f"第{cardinal(int(match[1]))}"),
     rule(rf"{START}({NUMBER})[xX](?![A-Za-z0-9])", lambda match: f"{number_words(match[1], '倍')}倍"),
-    # Arithmetic. A hyphen between numbers is a minus only beside other signs.
-    rule(r"(?<=[\d)]) +- +(?=[\d(])|(?<=\d)-(?=\d{1,15}(?:\.\d{1,15})? ?=)", "减"),
+    # Arithmetic.
+    rule(r"(?<=[\d)]) +- +(?=[\d(])", "减"),
     rule(r"(?<=[\d)])(?:[*xX]| [*xX] )(?=[\d(])", "乘"),
     rule(r"(?<=\d) / (?=\d)", "除以"),
     rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),
@@ -160,6 +160,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r" ?([" + re.escape("".join(SIGNS)) + "]) ?", lambda match: SIGNS[match[1]]),
     rule(rf"(?<=[元角块次个度吨斤克米升瓦])/(?=[{HAN}])", "每"),
     rule(rf"(?<=[{HAN}])/(?=[{HAN}])", "、"),
+    rule(rf"(?<=[{DIGITS}十百千万])-(?=[{DIGITS}十两])", "，"),
     rule(r"[#*^_`~/\\<>{}\[\]•]", " "),
 )  # fmt: skip
 

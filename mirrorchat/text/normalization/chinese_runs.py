@@ -1,6 +1,8 @@
 """Mandarin text normalization: runs of several signs that mean one thing, spoken whole."""
 
+from mirrorchat.text.normalization.algebra import algebra_rules
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
+from mirrorchat.text.normalization.chinese_formulas import FORMULA_WORDS
 from mirrorchat.text.normalization.chinese_numbers import (
     DIGITS,
     cardinal,
@@ -9,12 +11,12 @@ from mirrorchat.text.normalization.chinese_numbers import (
     number_words,
     phone_words,
 )
-from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, IEEE_CODE, NAMED_CODE, Code
+from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IEEE_CODE, NAMED_CODE, Code
 from mirrorchat.text.normalization.patterns import Rule, formula_rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
 from mirrorchat.text.normalization.versions import VERSION, Version
-from mirrorchat.text.normalization.written_numbers import WRITTEN_NUMBER_RULES
+from mirrorchat.text.normalization.written_numbers import NUMBER_CHAIN, WRITTEN_NUMBER_RULES, NumberChain
 
 _NUMBER_ENDS = f"{DIGITS}十百千万亿"
 _SIDES = {"N": "北纬", "S": "南纬", "E": "东经", "W": "西经", "": ""}
@@ -66,10 +68,18 @@ def _spoken_piece(piece: str) -> str:
     return "点".join(code_words(number) for number in (first, *others))
 
 
+def _spoken_chain(chain: NumberChain) -> str:
+    numbers = [digits(number) if chain.is_code else number_words(number) for number in chain.numbers]
+    return ("" if max(map(len, chain.numbers)) == 1 else "，").join(numbers)
+
+
 RUN_RULES: tuple[Rule, ...] = (
     # A telephone number holds no range.
     TELEPHONE.spoken(_spoken_telephone),
+    *algebra_rules(FORMULA_WORDS),
+    HEXADECIMAL.spoken(_spoken_code),
     *WRITTEN_NUMBER_RULES,
+    NUMBER_CHAIN.spoken(_spoken_chain),
     VERSION.spoken(_spoken_version),
     FAMILY_CODE.spoken(_spoken_code),
     NAMED_CODE.spoken(_spoken_code),

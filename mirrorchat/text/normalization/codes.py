@@ -80,11 +80,19 @@ FAMILY_CODE = RunKind(
 NAMED_CODE = RunKind(
     re.compile(
         rf"(?:{_behind(_HYPHENED)}(?P<hyphened>-\d{{1,4}}[A-Z]{{0,3}})|{_behind(_AIRCRAFT)}(?P<aircraft>\d{{3}}(?:-\d{{1,4}})?"
-        r"[A-Z]{0,3}))(?![A-Za-z0-9]|[.,]\d)"
+        r"[A-Z]{0,3})|[A-Z][A-Za-z]{1,18} \d{1,2}\.\d{1,2}-\d{1,4}B(?:-[A-Za-z]{1,12})?)(?![A-Za-z0-9]|[.,]\d)"
     ),
     lambda match: _split(match[0]),
 )
-"""A number behind a name: 歼-20, Boeing 737-800."""
+"""A number behind a name: 歼-20, Boeing 737-800, Qwen 2.5-7B."""
+HEXADECIMAL = RunKind(
+    re.compile(
+        r"(?<![A-Za-z0-9_])(?:0[xX][0-9A-Fa-f]{1,16}"
+        r"|(?<=#)(?=[0-9]{0,7}[A-Fa-f])(?=[A-Fa-f]{0,7}[0-9])(?:[0-9A-Fa-f]{8}|[0-9A-Fa-f]{6}))(?![A-Za-z0-9_])"
+    ),
+    lambda match: Code((tuple(match[0]),)),
+)
+"""A hexadecimal number or colour, character by character: 0x1e6, #1e90ff."""
 IEEE_CODE = RunKind(
     re.compile(
         r"(?<![A-Za-z0-9.,])(?P<number>802\.\d{1,2})(?P<letters>[a-z]{1,2}(?:/[a-z]{1,2}){0,6})?(?![A-Za-z0-9])"

@@ -2,14 +2,16 @@
 
 import re
 
+from mirrorchat.text.normalization.algebra import algebra_rules
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
-from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, IEEE_CODE, NAMED_CODE, Code
+from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IEEE_CODE, NAMED_CODE, Code
+from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS
 from mirrorchat.text.normalization.english_numbers import cardinal, code_words, digits, number_words
 from mirrorchat.text.normalization.patterns import Rule, formula_rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
 from mirrorchat.text.normalization.versions import VERSION, Version
-from mirrorchat.text.normalization.written_numbers import WRITTEN_NUMBER_RULES
+from mirrorchat.text.normalization.written_numbers import NUMBER_CHAIN, WRITTEN_NUMBER_RULES, NumberChain
 
 _SIDES = {"N": " north", "S": " south", "E": " east", "W": " west", "": ""}
 
@@ -67,10 +69,19 @@ def _spoken_piece(piece: str) -> str:
     return " point ".join(code_words(number) for number in (first, *others))
 
 
+def _spoken_chain(chain: NumberChain) -> str:
+    if chain.is_code:
+        return ", ".join(digits(number) for number in chain.numbers)
+    return "-".join(number_words(number) for number in chain.numbers)
+
+
 RUN_RULES: tuple[Rule, ...] = (
     # A telephone number holds no range.
     TELEPHONE.spoken(_spoken_telephone),
+    *algebra_rules(FORMULA_WORDS),
+    HEXADECIMAL.spoken(_spoken_code),
     *WRITTEN_NUMBER_RULES,
+    NUMBER_CHAIN.spoken(_spoken_chain),
     VERSION.spoken(_spoken_version),
     FAMILY_CODE.spoken(_spoken_code),
     NAMED_CODE.spoken(_spoken_code),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mirrorchat.text.normalization.chinese_words import UNITS as CHINESE_UNITS
 from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
-from mirrorchat.text.normalization.patterns import NUMBER, TO, Rule, after, before, rule
+from mirrorchat.text.normalization.patterns import NUMBER, TO, Rule, after, rule
 from mirrorchat.text.normalization.runs import RunKind
 from mirrorchat.text.sentences.speech_length import HAN
 
@@ -39,7 +39,6 @@ _RANGE = (
     + _end("b", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}[- ]?")
 )
 _YEAR_AND_MONTH = re.compile(r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])")
-_NAME_BEFORE = re.compile(r"[A-Z][A-Za-z]{1,18} $")
 _LEADING_ZERO = re.compile(r"0\d")
 _NOT_BEHIND = re.compile(r"-\d| ?=|\^|[.,:/]\d")
 
@@ -115,8 +114,6 @@ def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
     """Return whether a hyphen subtracts, or joins a year and a month or the parts of a code."""
     is_apart = match["dash"].startswith(" ")
     if is_apart and not (lower.prefix or lower.unit or upper.prefix or ":" in lower.number):
-        return True
-    if "." in lower.number and upper.unit.isupper() and _NAME_BEFORE.search(before(match, 20)):
         return True
     if not (lower.is_plain and upper.is_plain):
         return False

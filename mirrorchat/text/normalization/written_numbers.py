@@ -1,11 +1,15 @@
-"""Runs of numbers in a form of their own, rewritten in the usual form: 1.6e-19 as 1.6×10^-19, 22,1 °C as 22.1 °C."""
+"""Runs of numbers in a form of their own.
 
+Scientific notation and decimal commas are rewritten in the usual form: 1.6e-19 as 1.6×10^-19, 22,1 °C as 22.1 °C.
+"""
+
+import itertools
 import re
 from dataclasses import dataclass
 
 from mirrorchat.text.normalization.chinese_words import UNITS as CHINESE_UNITS
 from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
-from mirrorchat.text.normalization.patterns import Rule, any_of
+from mirrorchat.text.normalization.patterns import NUMBER, Rule, any_of
 from mirrorchat.text.normalization.runs import RunKind
 
 _MANTISSA = r"(?<![A-Za-z0-9.,_#])(?P<mantissa>\d{1,15}(?:\.\d{1,15})?)"
@@ -31,6 +35,39 @@ class CommaDecimal:
     decimals: str
 
 
+@dataclass(frozen=True)
+class NumberChain:
+    """Three numbers or more that hyphens join, which are no range: 1-2-3, 4-4-2, 123-45-6789."""
+
+    numbers: tuple[str, ...]
+
+    @property
+    def is_code(self) -> bool:
+        """Whether the numbers are groups of digits: one has three digits or more, and they do not ascend."""
+        values = [int(number) for number in self.numbers]
+        is_ascending = all(first < second for first, second in itertools.pairwise(values))
+        return max(map(len, self.numbers)) > 2 and not is_ascending
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A calculation with numbers: 3+5-2, 10-3=. Its hyphens subtract."""
+
+    written: str
+
+
+def _sum(match: re.Match[str]) -> Sum | None:
+    written = match["sum"]
+    is_calculation = match["equals"] is not None or re.search(r"[+×÷*]", written)
+    return Sum(written) if is_calculation and not re.match(r"\d{4}-\d\d-\d\d", written) else None
+
+
+def _chain(match: re.Match[str]) -> NumberChain | None:
+    numbers = match[0].split("-")
+    is_date = len(numbers) == 3 and any(re.fullmatch(r"[12]\d{3}", number) for number in (numbers[0], numbers[-1]))
+    return None if is_date else NumberChain(tuple(numbers))
+
+
 def _scientific(match: re.Match[str]) -> Scientific:
     exponent = match["signed"] or match["bare"] or match["power"]
     return Scientific(match["mantissa"], f"{int(exponent)}")
@@ -53,7 +90,18 @@ COMMA_DECIMAL = RunKind(
     ),
     _comma_decimal,
 )
+SUM = RunKind(
+    re.compile(
+        rf"(?<![A-Za-z0-9_.,:/)~–—-])(?P<sum>{NUMBER}(?: ?[-+×÷*] ?{NUMBER}){{1,20}})"
+        r"(?P<equals>(?= ?=))?(?![A-Za-z0-9_])"
+    ),
+    _sum,
+)
+NUMBER_CHAIN = RunKind(
+    re.compile(r"(?<![A-Za-z0-9_.,:/+-])\d{1,15}(?:-\d{1,15}){2,9}(?![A-Za-z0-9_-]|[.,]\d| ?=)"), _chain
+)
 WRITTEN_NUMBER_RULES: tuple[Rule, ...] = (
+    SUM.spoken(lambda run: re.sub(" ?- ?", " - ", run.written)),
     SCIENTIFIC.spoken(lambda run: f"{run.mantissa}×10^{run.exponent}"),
     COMMA_DECIMAL.spoken(lambda run: f"{run.whole}.{run.decimals}"),
 )
