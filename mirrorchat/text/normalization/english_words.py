@@ -69,8 +69,8 @@ SIGNS = {
     "∝": " is proportional to ", "≪": " is much less than ", "≫": " is much greater than ", "∈": " in ",
     "∉": " not in ", "⊂": " is a subset of ", "⊆": " is a subset of ", "∪": " union ", "∩": " intersection ",
     "∅": " the empty set ", "∀": " for all ", "∃": " there exists ", "∧": " and ", "∨": " or ", "¬": " not ",
-    "∴": " therefore ", "∵": " because ", "⇒": " implies ", "⇔": " if and only if ", "←": " from ", "↔": " to and from ",
-    "↑": " up ", "↓": " down ", "∠": " angle ", "△": " triangle ", "⊥": " is perpendicular to ",
+    "∴": " therefore ", "∵": " because ", "⇒": " implies ", "⇔": " if and only if ", "←": " from ",
+    "↔": " to and from ", "↑": " up ", "↓": " down ", "∠": " angle ", "△": " triangle ", "⊥": " is perpendicular to ",
     "∥": " is parallel to ", "∂": " partial ", "∇": " nabla ", "∑": " the sum of ", "∏": " the product of ",
     "∫": " the integral of ", "⊕": " plus ", "∖": " without ",
 }  # fmt: skip

@@ -132,7 +132,8 @@ class _Parser:
         if token == "±" and not is_unary:
             return self._words.phrases["plus or minus"]
         if token == "→":
-            return self._words.signs[self._arrow].strip()
+            is_limit = self._peek()[:1].isdigit() or self._peek() == "∞"
+            return self._words.signs["approaches" if is_limit else self._arrow].strip()
         if token == "|":
             return self._words.phrases["such that" if self._is_set else "given"]
         return self._words.signs[token].strip() if token in self._words.signs else self._words.phrases[","]
@@ -371,7 +372,8 @@ class _Parser:
                 base = self._exponent().words
         if base:
             words = self._words.phrase("log" if name == "log" else "below", words, base)
-        return Said(words + power)
+        said = Said(words + power.removeprefix("的"))
+        return self._applied(said) if self._peek() == "(" and not base else said
 
     def _big(self, token: str) -> Said:
         """Read a sum, product, integral or limit with its bounds."""

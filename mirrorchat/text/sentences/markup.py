@@ -22,7 +22,7 @@ _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=\d)\*\*(?=\d)"), "^"),
     (re.compile(r"\*{2,3}|~~|`"), ""),
     (re.compile(r"(?<![A-Za-z0-9)])\*(?! )|(?<!\s)\*(?![A-Za-z0-9(])"), ""),  # not in 2*3 and x * y
-    (re.compile(r"(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?!\w)"), ""),  # not in snake_case
+    (re.compile(r"(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?![\w{])"), ""),  # not in snake_case, x_{12}
 )  # fmt: skip
 _EMOJI = re.compile(
     "[\U0001f000-\U0001faff\u2600-\u2775\u2794-\u27bf\u2b00-\u2bff\u231a\u231b\u23cf\u23e9-\u23fa\ufe0e\ufe0f\u200d"

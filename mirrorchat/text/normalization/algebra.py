@@ -1,0 +1,192 @@
+"""Runs of algebra in plain text: y=2x+1, (a+b)², x₁, |x|, f(x), a→b, and LaTeX without its marks (\\frac{1}{2}).
+
+A letter is a variable only beside a sign of mathematics. `2x` alone is a multiple (twice as fast), unless the text
+around it speaks of mathematics.
+"""
+
+import re
+from collections.abc import Collection
+
+from mirrorchat.text.normalization.formula_parser import FormulaWords, say_formula
+from mirrorchat.text.normalization.latex import FUNCTIONS, SIGN_COMMANDS, TEXT_COMMANDS
+from mirrorchat.text.normalization.patterns import Rule, any_of, before
+
+_RELATIONS = "=<>≤≥≠≈≡≅∝∈∉⊂⊆→⇒⇔"
+_OPERATORS = _RELATIONS + "+×·÷±∓∪∩*/"
+_COMMAND = (
+    rf"\\(?:{any_of({*SIGN_COMMANDS, *TEXT_COMMANDS, *FUNCTIONS, 'frac', 'dfrac', 'tfrac', 'sqrt', 'vec', 'bar'})})"
+)
+_TOKEN = (
+    rf"(?: ?[{re.escape(_OPERATORS)}] ?(?![\s=>])| - |-(?![\s>-])"
+    r"|\d{1,15}(?:[.,]\d{1,15}){0,3}°?"
+    rf"|(?:sqrt|{'|'.join(FUNCTIONS)})(?![A-Za-z]{{2}})(?: (?=[a-zθ\d](?![a-z])))?"
+    r"|[A-Za-z]{1,4}(?![A-Za-z])|[α-ωΑ-Ω]|[()^_{}\[\]√∑∏∫∞∂∇∀∃∅]|\|(?! )|(?<=[A-Za-z\d)])\|"
+    r"|(?<=[nmk]) (?=log )|['′](?=['′ ]?[(=])|!(?= ?[=+×/)])|, ?(?=[A-Za-z\d]\))"
+    rf"|{_COMMAND}(?![A-Za-z]) ?|\\[,;!% ])"
+)
+_RUN = re.compile(rf"(?<![A-Za-z0-9_.\\@#&$€£¥-])(?:{_TOKEN}){{2,150}}")
+_WORDS_OF_TWO = frozenset(
+    [
+        "is",
+        "in",
+        "of",
+        "at",
+        "to",
+        "by",
+        "or",
+        "as",
+        "an",
+        "am",
+        "pm",
+        "us",
+        "uk",
+        "id",
+        "ok",
+        "vs",
+        "no",
+        "if",
+        "it",
+        "on",
+        "we",
+        "he",
+        "so",
+        "do",
+        "go",
+        "up",
+        "my",
+        "me",
+        "be",
+        "hi",
+    ]
+)
+_NO_FRACTIONS = frozenset(
+    {"a/c", "b/c", "y/n", "n/a", "m/f", "f/m", "t/f", "p/e", "s/n", "w/o", "i/o", "p/s", "y/o", "c/o"}
+)
+_LETTERS = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{2,4}(?![A-Za-z])")
+_HAS_VARIABLE = re.compile(r"(?<![A-Za-z])[A-Za-z]|[α-ωΑ-Ω]")
+_STRONG = re.compile(
+    rf"[A-Za-zα-ω\d)}}|'′!] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
+)
+_FUNCTION_OF = re.compile(
+    r"(?<![A-Za-z\d])(?:O\([^()]{0,12}[a-z][^()]{0,12}\)|[fghFGPφψ]['′]{0,2}\((?:-?\d{0,3}[a-zA-Zθ]|\d{1,3}|[A-Z]\|[A-Z])\)|[ya]\([tn]\)|(?:sin|cos|tan|log|ln|exp)\()"
+)
+_FRACTION = re.compile(
+    r"(?<![A-Za-z\d])(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))/(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))$"
+)
+_LESS_ONE = re.compile(r"^(?:\d{1,4}[a-z](?:\^\d)?|[xynkt](?:\^\d)?)-\d{0,4}[a-z]?$")
+_ROOT_OR_ABSOLUTE = re.compile(
+    r"√[({A-Za-zα-ω]|^\|[^|]{1,20}\||[∑∏∫∂∇∀∃][A-Za-z_({]|^sqrt\(|\{[^{}]{0,30}[A-Za-z]\}|\^\{|_\{"
+)
+_MULTIPLE = re.compile(r"\d{1,6}(?:\.\d{1,4})?[a-z]{1,3}")
+_MATHS_NEARBY = re.compile(
+    r"[a-zA-Z)]\^|\b[xyz] ?[=<>+]|[=+] ?\d{0,3}[xyz]\b|\bf\(x\)|(?<![A-Za-z\d])[xyz](?![A-Za-z])"
+    r"|\bterms?\b|\b(?:[Dd]erivative|[Ii]ntegral|[Ee]quation|[Ff]unction|[Pp]olynomial|[Cc]oefficient|[Ss]implif|[Ff]actor|[Ee]xpand|[Ss]olve|[Ss]lope|algebra)"
+    r"|方程|函数|导数|积分|系数|化简|求解|多项式|代数|单项式|同类项|斜率"
+)
+_NEARBY_CHARS = 200
+_PLAIN_TAIL = re.compile(
+    r"(?<=[=<>≤≥≠≈])( ?)(-?\d{1,15}(?:[.,]\d{1,15}){0,3}°?(?: ?[A-Za-z]{1,4}(?:/[a-z]{1,3})?(?:\^[23])?)?)$"
+)
+_UNIT_TAIL = re.compile(r"(?<![A-Za-zμΩ])([A-Za-zμΩ]{1,4})(?:/[A-Za-zμΩ]{1,4})?(?:\^-?[1-4])?$")
+_ION = re.compile(
+    r"(?<![A-Za-z])(?=[A-Z][A-Za-z\d]{0,9}\^)((?:[A-Z][a-z]?\d{0,2}){1,5})\^\{?(\d?)([+-])\}?(?![\dA-Za-z])"
+)
+
+
+def algebra_rules(words: FormulaWords) -> tuple[Rule, ...]:
+    """Return the rules that speak algebra in the language of `words`."""
+
+    def spoken(match: re.Match[str]) -> str:
+        head, rest = _without_prose(match[0])
+        if not _is_algebra(head, match, words.units):
+            return match[0]
+        quantity = ""
+        tail = _PLAIN_TAIL.search(head)
+        if tail and _is_quantity(tail[2], head, words.units):  # the rules of numbers and units know what follows it
+            head, quantity = head[: tail.start()], tail[2]
+        notation = head if "\\" in head else head.replace("sqrt", "√").replace(" / ", "÷")
+        said = say_formula(notation, words)
+        return match[0] if said is None else words.join([said, quantity] if quantity else [said]) + rest
+
+    def ion(match: re.Match[str]) -> str:
+        charge = words.number(match[2]) if match[2] else ""
+        sign = words.signs["+"].strip() if match[3] == "+" else words.phrases["minus"]
+        name = match[1] if re.search(r"\d", match[1]) else " ".join(match[1].upper())
+        return words.join([part for part in (name, charge, sign) if part])
+
+    return ((_ION, ion), (_RUN, spoken))
+
+
+def _without_prose(run: str) -> tuple[str, str]:
+    """Split `run` where a word, a loose parenthesis or a loose sign shows that the algebra is over."""
+    end = len(run)
+    for letters in _LETTERS.finditer(run):
+        if (
+            not _are_variables(letters[0])
+            and letters[0] not in (*FUNCTIONS, "sqrt")
+            and not _is_in_command(run, letters.start())
+        ):
+            end = letters.start()
+            break
+    depth = 0
+    for at, character in enumerate(run[:end]):
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            end = at
+            break
+    head = run[:end].rstrip(f" -{_OPERATORS}([{{^_√|,\\" if run[:end].count("|") % 2 else f" -{_OPERATORS}([{{^_√,\\")
+    return head, run[len(head) :]
+
+
+def _is_in_command(run: str, at: int) -> bool:
+    return bool(re.search(r"\\[A-Za-z]{0,20}$|\\(?:text|mathrm|operatorname)\{[^}]{0,40}$", run[max(0, at - 60) : at]))
+
+
+def _are_variables(letters: str) -> bool:
+    """Return whether `letters` can be factors side by side (mc, nRT, ABC) and not a word."""
+    if len(letters) == 2:
+        return letters.lower() not in _WORDS_OF_TWO
+    return letters.isupper() or (len(letters) == 3 and not re.search("[aeiou]", letters))
+
+
+def _is_algebra(run: str, match: re.Match[str], units: Collection[str]) -> bool:
+    if not run or "++" in run or "--" in run:
+        return False
+    if "\\" in run:
+        return True
+    if _is_unit(run, match, units):
+        return False
+    if _ROOT_OR_ABSOLUTE.search(run):
+        return True
+    if not _HAS_VARIABLE.search(run):
+        return False
+    if _MULTIPLE.fullmatch(run):
+        return _is_multiple_of_variable(run, match, units)
+    is_fraction = (
+        _FRACTION.match(run) and run not in _NO_FRACTIONS and not match.string.startswith(" test", match.end())
+    )
+    return bool(_STRONG.search(run) or _FUNCTION_OF.search(run) or is_fraction or _LESS_ONE.match(run))
+
+
+def _is_unit(run: str, match: re.Match[str], units: Collection[str]) -> bool:
+    """Return whether the only letters of `run` are a unit behind a number, as in 5 m², 3km/h and 10^8m/s."""
+    unit = _UNIT_TAIL.search(run)
+    if unit is None or unit[1] not in units or _HAS_VARIABLE.search(run[: unit.start()]):
+        return False
+    digit_before = run[: unit.start()].rstrip()[-1:] or before(match, 2).strip()[-1:]
+    return digit_before.isdigit()
+
+
+def _is_multiple_of_variable(run: str, match: re.Match[str], units: Collection[str]) -> bool:
+    letters = run.lstrip("0123456789.")
+    if letters in units or (letters not in ("x", "y", "z") and len(letters) == 1):
+        return False
+    start, end = match.span()
+    around = match.string[max(0, start - _NEARBY_CHARS) : start] + " " + match.string[end : end + _NEARBY_CHARS]
+    return bool(_MATHS_NEARBY.search(around)) and (letters in ("x", "y", "z") or not re.search("[eiou]", letters))
+
+
+def _is_quantity(tail: str, head: str, units: Collection[str]) -> bool:
+    """Return whether `tail` is a number, maybe with a unit, and not a multiple of a variable."""
+    unit = re.search(r"([A-Za-z]{1,4})(?:/[a-z]{1,3})?(?:\^[23])?$", tail)
+    return unit is None or (unit[1] in units and (len(unit[1]) > 1 or not re.match(r"[xyz(f]", head)))
