@@ -1,5 +1,6 @@
 """Where chat completions are asked for: URLs as providers print them, and the chat API that the environment names."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
@@ -18,7 +19,8 @@ CHAT_KEY = kind_of(
 
 _COMPLETIONS = ("completions", "chatcompletion")  # how the last part of an endpoint begins; the second is MiniMax's
 # What people copy instead of a base URL: other endpoints beside chat completions, and those of Ollama's own API.
-_OTHER_ENDPOINTS = ("/models", "/responses", "/messages", "/embeddings")
+# Without a version before it, `/models` is the base URL of Azure's API.
+_OTHER_ENDPOINT = re.compile(r"(?<=/v[0-9])([a-z0-9]{0,10})/(?:models|responses|messages|embeddings)$")
 _OLLAMA_ENDPOINTS = ("/api/chat", "/api/generate", "/api/tags")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -50,9 +52,7 @@ def is_own_address(url: str, port: int) -> bool:
 
 def _base_path(path: str) -> str:
     """Return a path without the endpoint at its end that is not of chat completions."""
-    if path in _OLLAMA_ENDPOINTS:
-        return ""
-    return path.removesuffix(next((each for each in _OTHER_ENDPOINTS if path.endswith(each)), ""))
+    return "" if path in _OLLAMA_ENDPOINTS else _OTHER_ENDPOINT.sub(r"\1", path)
 
 
 @dataclass(frozen=True)
