@@ -14,7 +14,7 @@ import soundfile
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from support.browser import Browser
-from support.chat_server import answer, hang_after, hang_before_headers
+from support.chat_server import DONE, Exchange, answer, delta, hang_after, hang_before_headers, reasoning
 from support.checks import check_error, wait_for
 from support.page_scene import Scene, check_accessible, check_fits, check_quiet
 from support.stream_client import Gate
@@ -242,6 +242,33 @@ def test_stop_while_it_thinks_hangs_up(page_scene: Scene) -> None:
     browser.tap("stop")
     assert page_scene.chat.requests[-1].closed_early.wait(10)
     assert browser.state == "idle" and browser.notice == ""
+
+
+def test_a_model_that_thinks_is_said_to(page_scene: Scene, axe: str) -> None:
+    browser = page_scene.open()
+    gate = Gate(FIRST, SECOND)
+
+    def thinks(exchange: Exchange) -> None:
+        exchange.head()
+        while not gate.opened.is_set():
+            exchange.chunk(reasoning("Hmm, a zebra. "))
+            exchange.wait(0.3)
+        exchange.chunk(delta(FIRST) + delta(None, "stop") + DONE)
+        exchange.end()
+
+    page_scene.chat.behaviour = thinks
+    browser.ask()
+    with gate.open_at_the_end():
+        wait_for(lambda: browser.text("#status") == "Thinking…")
+        assert browser.state == "waiting" and browser.at("stop").is_enabled()
+        check_accessible(browser, axe)
+        browser.tap("page-language")
+        assert browser.text("#status") == "正在思考…"
+        browser.tap("page-language")
+    wait_for(lambda: browser.text(".answered .words") == FIRST.strip())
+    browser.is_ready()
+    assert "zebra" not in browser.driver.page_source
+    check_quiet(browser)
 
 
 def test_talking_again_interrupts_and_is_answered(page_scene: Scene) -> None:

@@ -9,10 +9,11 @@ import requests
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from support.browser import INSECURE_HOST, Browser
-from support.chat_server import answer, hang_before_headers, status
+from support.chat_server import DONE, answer, chunked_stream, delta, hang_before_headers, status
 from support.checks import wait_for
 from support.page_scene import KEY, Scene, Scenes, check_accessible, check_quiet
-from support.speech import UNREADABLE, say_wav
+from support.running_server import UNLUCKY
+from support.speech import say_wav
 
 
 @pytest.fixture
@@ -57,17 +58,58 @@ def test_a_minute_is_the_limit(page_scene: Scene) -> None:
     assert browser.text("#notice-advice") == "A question may take up to a minute."
 
 
-def test_no_answer_from_the_chat_and_asking_again(page_scene: Scene) -> None:
+def test_no_answer_from_the_chat_is_seen_and_heard_and_asking_again(page_scene: Scene, axe: str) -> None:
     browser = page_scene.open()
     page_scene.chat.behaviour = status(500)
     browser.ask()
     wait_for(lambda: browser.notice == "no_chat_api")
     assert browser.text("#notice-title") == "No answer came" and "127.0.0.1" in browser.text("#notice-server")
-    page_scene.chat.behaviour = answer(f"Here I am.\n{UNREADABLE}\nAnd here I go.")
+    assert browser.state == "speaking" and browser.at("stop").is_enabled()
+    wait_for(lambda: browser.loudness() > 0.005)
+    browser.is_ready()  # it was said to its end
+    until, now = browser.planned_until()
+    assert now >= until and browser.notice == "no_chat_api"
+    check_accessible(browser, axe)
+    page_scene.chat.behaviour = answer(f"Here I am.\nAn {UNLUCKY} sentence is this.\nAnd here I go.")
     browser.tap("again")
     wait_for(lambda: "here I go" in browser.text(".answered .words"))
     browser.is_ready()
-    assert browser.notice == "" and UNREADABLE in browser.text(".turn .wrong")
+    assert browser.notice == "" and UNLUCKY in browser.text(".turn .wrong")
+
+
+def test_the_reason_can_be_interrupted(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    page_scene.chat.behaviour = status(500)
+    browser.ask()
+    wait_for(lambda: browser.notice == "no_chat_api" and browser.loudness() > 0.005)
+    browser.tap("stop")
+    assert browser.state == "idle"
+    wait_for(lambda: not browser.last_heard(2048).any())
+
+
+@pytest.mark.parametrize(("reason", "said"), [("length", "length limit"), ("content_filter", "filter")])
+def test_an_answer_that_was_cut_off_says_so(page_scene: Scene, axe: str, reason: str, said: str) -> None:
+    browser = page_scene.open()
+    page_scene.chat.behaviour = chunked_stream(delta("It begins, and it"), delta(None, reason), DONE)
+    browser.ask()
+    wait_for(lambda: said in browser.text(".turn .wrong"))
+    browser.is_ready()
+    assert browser.text(".answered .words") == "It begins, and it"
+    check_accessible(browser, axe)
+    browser.tap("page-language")
+    assert "聊天服务" in browser.text(".turn .wrong")
+    browser.tap("page-language")
+    check_quiet(browser)
+
+
+def test_a_reply_without_words_is_seen_and_the_page_is_ready_again(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    page_scene.chat.behaviour = answer("😀👍")
+    browser.ask()
+    browser.wait_until("speaking")
+    browser.is_ready()
+    assert browser.text(".answered .words") == "😀👍" and browser.notice == ""
+    check_quiet(browser)
 
 
 def test_chinese_without_its_model_says_how_to_install_it(page_scene: Scene) -> None:

@@ -1,6 +1,6 @@
 """Answers that cannot be spoken as they are: without words, broken off, or with a sentence that fails."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from support.chat_server import DONE, ChatServer, answer, chunked_stream, delta, status, truncated
@@ -10,7 +10,7 @@ from support.turns import Turns
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer
 from mirrorchat.engines import Language
-from mirrorchat.errors import ChatFailure, ChatInterrupted, MirrorChatError, NoChatApi
+from mirrorchat.errors import ChatFailure, ChatInterrupted, MirrorChatError, NoChatApi, ServerBusy, SynthesisFailed
 from mirrorchat.pipeline import Question
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.sentences.markup import strip_markup
@@ -26,16 +26,17 @@ FIRST, LAST = "Here is the first sentence.", "This is the last sentence."
 
 
 class FailsAt:
-    """A function of ours that recurses without end where a text has UNLUCKY in it."""
+    """A function of ours that fails where a text has UNLUCKY in it: it raises `error`, or recurses without end."""
 
-    def __init__(self, real: object) -> None:
-        self._real = real
+    def __init__(self, real: Callable[..., str], error: MirrorChatError | None = None) -> None:
+        self._real, self._error = real, error
 
-    def __call__(self, text: str, *arguments: object) -> object:
-        if UNLUCKY in text:
-            return self(text)
-        assert callable(self._real)
-        return self._real(text, *arguments)
+    def __call__(self, text: str, *arguments: object) -> str:
+        if UNLUCKY not in text:
+            return self._real(text, *arguments)
+        if self._error is not None:
+            raise self._error
+        return self(text)
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +103,16 @@ def test_a_sentence_that_sounds_like_nothing_is_not_the_end_of_an_answer(
     assert found.reply == "ꡀꡁꡂ." and found.audio.duration_s > 1.0 and not found.unspoken
 
 
-# A defect in one sentence
+# A sentence that fails
 
 
-@pytest.mark.usefixtures("speaking_fails")
-def test_a_defect_in_one_sentence_ends_no_other(engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer]) -> None:
+@pytest.mark.parametrize("error", [None, SynthesisFailed("it made no sound")])
+def test_a_sentence_that_fails_is_named_and_ends_no_other(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+    error: MirrorChatError | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mirrorchat.embedded.engines.normalize_text", FailsAt(normalize_text, error))
     with ChatServer(answer(f"{FIRST} Here is an {UNLUCKY} one in between. {LAST}")) as chat:
         turns = Turns(engines, chat)
         events = list(turns.run())
@@ -114,8 +120,18 @@ def test_a_defect_in_one_sentence_ends_no_other(engines: tuple[EmbeddedRecognize
     assert spoken(events) == [FIRST, LAST] and isinstance(events[-1], Done)
     (failed,) = [event for event in events if isinstance(event, SentenceFailed)]
     assert (failed.index, failed.sentence) == (1, f"Here is an {UNLUCKY} one in between.")
-    assert type(failed.reason) is MirrorChatError and UNLUCKY not in failed.reason.message
+    assert type(failed.reason) is type(error or MirrorChatError("")) and UNLUCKY not in failed.reason.message
     assert [each.sentence for each in found.unspoken] == [failed.sentence] and found.audio.duration_s > 2.0
+
+
+def test_what_is_not_about_one_sentence_ends_the_answer(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = FailsAt(normalize_text, ServerBusy("too many sentences wait"))
+    monkeypatch.setattr("mirrorchat.embedded.engines.normalize_text", failing)
+    with ChatServer(answer(f"{FIRST} Here is an {UNLUCKY} one. {LAST}")) as chat:
+        events = list(Turns(engines, chat).run())
+    assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ServerBusy)
 
 
 @pytest.mark.usefixtures("speaking_fails")

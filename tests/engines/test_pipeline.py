@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.chat_server import ChatServer, answer, hang_after, status, truncated
 from support.checks import wait_for
-from support.speech import UNREADABLE, say
+from support.speech import say
 from support.stream_client import Gate
 from support.turns import Turns
 
@@ -17,17 +17,9 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer
 from mirrorchat.engines import BatchStats, Language, Transcript, Voice
-from mirrorchat.errors import (
-    ChatInterrupted,
-    ClientGone,
-    DeadlineExceeded,
-    NotReady,
-    NoWords,
-    ShuttingDown,
-    SynthesisFailed,
-)
+from mirrorchat.errors import ChatInterrupted, ClientGone, DeadlineExceeded, NotReady, NoWords, ShuttingDown
 from mirrorchat.pipeline import Question
-from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings
+from mirrorchat.turn.events import Done, Error, Event, SpokenAudio, StartedOver, TextDelta, Timings
 from mirrorchat.turn.sessions import Sessions
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -134,18 +126,6 @@ def test_a_broken_answer_ends_the_turn_when_it_was_heard(
         events = list(Turns(engines, broken, whole).run(collected=False))
         assert not whole.requests
     assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ChatInterrupted)
-
-
-def test_a_sentence_that_cannot_be_spoken_is_named_and_the_others_are_spoken(
-    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
-) -> None:
-    with ChatServer(answer(f"Here is the first sentence.\n{UNREADABLE}\nThis is the last sentence.")) as chat:
-        events = list(Turns(engines, chat).run())
-    failed = [event for event in events if isinstance(event, SentenceFailed)]
-    assert len(failed) == 1 and isinstance(failed[0].reason, SynthesisFailed)
-    spoken = {event.index for event in events if isinstance(event, SpokenAudio)}
-    assert failed[0].index not in spoken and len(spoken) >= 1
-    assert isinstance(events[-1], Done)
 
 
 @pytest.mark.parametrize("end", ["close", "deadline", "hang-up", "shutdown"])

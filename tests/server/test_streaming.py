@@ -13,7 +13,7 @@ import soundfile
 from support.chat_server import ChatServer, answer, status, truncated
 from support.checks import check_error, wait_for
 from support.running_server import RunningServer, ask_when_free
-from support.speech import UNREADABLE, noise_wav, say_wav
+from support.speech import noise_wav, say_wav
 from support.stream_client import Gate, Received, ask_streamed, broken_when_open, events_of, named
 
 from mirrorchat.audio.samples import Samples
@@ -212,10 +212,6 @@ def test_failures_before_any_audio_keep_their_status(talk: Talk) -> None:
     check_error(ask_streamed(url, audio, language="klingon"), 400, "invalid_value", "language")
     talk.chat.behaviour = status(500)
     assert "HTTP 500" in check_error(ask_when_streamed(talk), 502, "no_chat_api")
-    talk.says(UNREADABLE)
-    check_error(ask_when_streamed(talk), 500, "synthesis_failed")
-    talk.says("🙂 --- 🙂")
-    check_error(ask_when_streamed(talk, response_format="opus"), 500, "synthesis_failed")
     gate = Gate("The first words", " are the last.")
     talk.chat.behaviour = gate.behave
     with ask_when_streamed(talk, response_format="sse") as answered:
@@ -261,14 +257,3 @@ def test_a_failure_of_events_is_an_event(talk: Talk) -> None:
     assert last.name == "error"
     assert set(last.data["error"]) == {"message", "type", "param", "code"}
     assert last.data["error"]["code"] == "chat_interrupted"
-
-
-def test_a_sentence_that_cannot_be_spoken_is_named(talk: Talk) -> None:
-    talk.says(f"Here is the first sentence.\n{UNREADABLE}\nThis is the last sentence.")
-    events = named(events_of(ask_when_streamed(talk, response_format="sse")))
-    failed = next(event.data for event in events if event.name == "sentence_failed")
-    assert failed["error"]["code"] == "synthesis_failed" and "ꡀ" in failed["sentence"]
-    assert failed["index"] not in {event.data["index"] for event in events if event.name == "audio"}
-    assert events[-1].name == "done"
-    with pytest.raises(requests.exceptions.ChunkedEncodingError):
-        ask_when_streamed(talk, response_format="pcm").content  # noqa: B018 - reads it

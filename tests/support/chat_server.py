@@ -231,6 +231,12 @@ def delta(text: str | None, finish_reason: str | None = None) -> bytes:
     return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
 
 
+def reasoning(text: str) -> bytes:
+    """Return an event with a part of the model's reasoning, in the field that most APIs use."""
+    choice = {"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}
+    return b"data: " + json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
+
+
 DONE = b"data: [DONE]\n\n"
 
 

@@ -27,9 +27,6 @@ def noise_wav(seconds: float, *, level: float = 0.1) -> bytes:
     return encode_wav(Audio(samples.astype(np.float32), 16_000))
 
 
-UNREADABLE = "ꡀꡁꡂ ꡃꡄꡅ ꡆꡇꡈ."  # letters, but none that eSpeak NG has a sound for
-
-
 MAN, WOMAN = "en-us+m3", "en-us+f2"
 
 
