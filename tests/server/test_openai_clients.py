@@ -15,18 +15,18 @@ import openai
 import pytest
 import requests
 from support.chat_server import answer, chunked_stream, delta
-from support.client_requests import BOUNDARY, Answer, node_form, node_json, python_json, send
+from support.client_requests import BOUNDARY, HOST, LENGTH, Answer, node_form, node_json, python_json, send
 from support.openai_scene import KEY_A, MODEL, QUESTION, QUESTION_FILE, Scene, heard, heard_pcm, is_loud
 from support.running_server import RunningServer
 
 BEARER = f"Bearer {KEY_A}"
 RECORDING = QUESTION_FILE.read_bytes()
+JSON = ("Content-Type", "application/json")
+KEY = ("Authorization", BEARER)
 AIOHTTP = [
-    ("Accept", "*/*"), ("Accept-Encoding", "gzip, deflate"), ("User-Agent", "Python/3.11 aiohttp/3.12.15"),
+    ("Accept", "*/*"), ("Accept-Encoding", "gzip, deflate"), ("User-Agent", "Python/3.11 aiohttp/3.14.5"),
 ]  # fmt: skip
-AXIOS = [
-    ("User-Agent", "axios/1.12.1"), ("Accept-Encoding", "gzip, compress, deflate, br"), ("Connection", "keep-alive"),
-]  # fmt: skip
+AXIOS = [("Accept-Encoding", "gzip, compress, deflate, br"), ("Host", HOST), ("Connection", "keep-alive")]
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "switch", "arguments": '{"on": true}'}}
 
 
@@ -85,9 +85,9 @@ def test_open_webui_lists_the_voices_of_a_key(scene: Scene) -> None:
 
 
 def open_webui_speech(scene: Scene, **fields: str) -> Answer:
-    headers = [("Content-Type", "application/json"), ("Authorization", BEARER), ("X-OpenWebUI-User-Name", "Mia%20L")]
+    headers = [("Host", HOST), JSON, KEY, ("X-OpenWebUI-User-Name", "Mia%20L"), *AIOHTTP, ("Content-Length", LENGTH)]
     body = {"input": "Hello from the other side.", "voice": fields.pop("voice"), **fields}
-    return send(f"{scene.base_url}/audio/speech", "POST", [*headers, *AIOHTTP], python_json(body))
+    return send(f"{scene.base_url}/audio/speech", "POST", headers, python_json(body))
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,12 @@ def test_open_webui_hears(scene: Scene) -> None:
 
 
 def test_open_webui_chats(scene: Scene) -> None:
-    headers = [("Authorization", BEARER), ("Content-Type", "application/json"), *AIOHTTP]
-    models = send(f"{scene.base_url}/models", "GET", headers)
+    models = send(f"{scene.base_url}/models", "GET", [("Host", HOST), KEY, *AIOHTTP])
     listed = [model["id"] for model in json.loads(models.body)["data"]]
     assert listed[0] == "mirrorchat" and MODEL in listed
     messages = [{"role": "user", "content": "What colour is the sky?"}]
     body: dict[str, Any] = {"stream": True, "model": "mirrorchat", "messages": messages}
+    headers = [("Host", HOST), KEY, JSON, *AIOHTTP, ("Content-Length", LENGTH)]
     streamed = send(f"{scene.base_url}/chat/completions", "POST", headers, python_json(body))
     assert streamed.headers["content-type"].startswith("text/event-stream")  # it passes this stream on as it is
     events = [line.removeprefix(b"data: ") for line in streamed.body.splitlines() if line.startswith(b"data: ")]
@@ -189,7 +189,8 @@ def test_openai_tts_for_home_assistant(scene: Scene, response_format: str, strea
     headers = {"Content-Type": "application/json", "User-Agent": "HomeAssistant-OpenAI-TTS", "Authorization": BEARER}
     url = f"{scene.base_url}/audio/speech"
     if streams:
-        response = send(url, "POST", [*headers.items(), *AIOHTTP[:2]], python_json(payload))
+        ordered = [("Host", HOST), *headers.items(), *AIOHTTP[:2], ("Content-Length", LENGTH)]
+        response = send(url, "POST", ordered, python_json(payload))
         spoken, named = response.body, ignored(response)
     else:
         request = urllib.request.Request(url, data=json.dumps(payload).encode(), headers=headers, method="POST")
@@ -247,16 +248,14 @@ def test_openai_stt_for_home_assistant(scene: Scene) -> None:
     """Each part of its form has a type of its own, as aiohttp writes it."""
     boundary = "5f0e8d1f9f4b4a0a8d6f0e2f6b8f0c11"
     fields = {"model": "whisper-1", "language": "en", "prompt": "", "temperature": "0", "response_format": "json"}
-    head = b'Content-Type: audio/wav\r\nContent-Disposition: form-data; name="file"; filename="whisper_audio.wav"\r\n'
-    parts = [head + f"Content-Length: {len(RECORDING)}\r\n\r\n".encode() + RECORDING]
+    head = "Content-Type: {}\r\nContent-Disposition: form-data; name={}\r\n\r\n"
+    parts = [head.format("audio/wav", '"file"; filename="whisper_audio.wav"').encode() + RECORDING]
     parts += [
-        f'Content-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name="{name}"\r\n'
-        f"Content-Length: {len(value)}\r\n\r\n{value}".encode()
-        for name, value in fields.items()
+        (head.format("text/plain; charset=utf-8", f'"{name}"') + value).encode() for name, value in fields.items()
     ]
     body = b"".join(b"--%s\r\n%s\r\n" % (boundary.encode(), part) for part in parts) + f"--{boundary}--\r\n".encode()
     kind = ("Content-Type", f"multipart/form-data; boundary={boundary}")
-    headers = [("Authorization", BEARER), *AIOHTTP, kind]
+    headers = [("Host", HOST), KEY, *AIOHTTP, ("Content-Length", LENGTH), kind]
     response = send(f"{scene.base_url}/audio/transcriptions", "POST", headers, body)
     assert json.loads(response.body)["text"] == QUESTION
 
@@ -308,8 +307,8 @@ def wave_rate(data: bytes) -> int:
     ],
 )
 def test_librechat_reads_aloud(scene: Scene, fields: dict[str, str], told: str | None) -> None:
-    accept = ("Accept", "application/json, text/plain, */*")
-    headers = [accept, ("Content-Type", "application/json"), ("Authorization", BEARER), *AXIOS]
+    agent, length = ("User-Agent", "axios/1.21.1"), ("Content-Length", LENGTH)
+    headers = [("Accept", "application/json, text/plain, */*"), JSON, KEY, agent, length, *AXIOS]
     body = node_json({"input": "Hello, “world”. Wie geht's?", **fields})
     spoken = send(f"{scene.base_url}/audio/speech", "POST", headers, body)
     check_mp3(spoken)  # the browser gets it as audio/mpeg, whatever the server says
@@ -320,11 +319,11 @@ def test_librechat_reads_aloud(scene: Scene, fields: dict[str, str], told: str |
 def test_librechat_hears(scene: Scene, language: str | None) -> None:
     """Its form comes in chunks, since it does not know how long the recording is."""
     kind = ("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
-    headers = [("Accept", "application/json, text/plain, */*"), kind, ("Authorization", BEARER), *AXIOS]
+    agent, chunks = ("User-Agent", "axios/1.21.1"), ("Transfer-Encoding", "chunked")
+    headers = [("Accept", "application/json, text/plain, */*"), kind, KEY, agent, *AXIOS, chunks]
     fields = {"model": "whisper-1"} | ({"language": language} if language else {})
     form = node_form(RECORDING, "audio.wav", "audio/wave", fields)
-    chunked = [*headers, ("Transfer-Encoding", "chunked")]
-    response = send(f"{scene.base_url}/audio/transcriptions", "POST", chunked, form)
+    response = send(f"{scene.base_url}/audio/transcriptions", "POST", headers, form)
     assert response.status == 200, response.body
     assert json.loads(response.body)["text"].strip() == QUESTION
 
@@ -335,10 +334,7 @@ def test_librechat_hears(scene: Scene, language: str | None) -> None:
 @pytest.mark.parametrize("voice", ["alloy", "am_michael", "default"])
 def test_sillytavern_reads_aloud(scene: Scene, voice: str) -> None:
     """Its server sends what the page asked it for, and hands on the mp3."""
-    headers = [
-        ("Content-Type", "application/json"), ("Authorization", BEARER), ("Accept", "*/*"),
-        ("User-Agent", "node-fetch"), ("Accept-Encoding", "gzip, deflate, br"), ("Connection", "close"),
-    ]  # fmt: skip
+    headers = node_fetch_headers(BEARER)
     fields = {
         "input": "*She waves.* Hello there!",
         "response_format": "mp3",
@@ -351,7 +347,15 @@ def test_sillytavern_reads_aloud(scene: Scene, voice: str) -> None:
     assert ignored(spoken) == ("model" if voice == "default" else "model, voice")
 
 
+def node_fetch_headers(authorization: str) -> list[tuple[str, str]]:
+    return [
+        ("accept", "*/*"), ("accept-encoding", "gzip, deflate, br"), ("authorization", authorization),
+        ("content-length", LENGTH), ("content-type", "application/json"), ("user-agent", "node-fetch"),
+        ("Host", HOST), ("Connection", "keep-alive"),
+    ]  # fmt: skip
+
+
 def test_sillytavern_without_a_key(embedded_server: RunningServer) -> None:
-    headers = [("Content-Type", "application/json"), ("Authorization", "Bearer "), ("Accept", "*/*")]
     fields = {"input": "Hello there!", "response_format": "mp3", "voice": "nova", "speed": 1.5, "model": "tts-1"}
-    check_mp3(send(f"{embedded_server.url}/v1/audio/speech", "POST", headers, node_json(fields)))
+    url = f"{embedded_server.url}/v1/audio/speech"
+    check_mp3(send(url, "POST", node_fetch_headers("Bearer "), node_json(fields)))

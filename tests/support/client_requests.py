@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 BOUNDARY = "--------------------------735323031399963166993862"  # of the form that Node's form-data encodes
+HOST, LENGTH = "<host>", "<length>"
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,17 @@ class Answer:
 
 
 def send(url: str, method: str, headers: Sequence[tuple[str, str]], body: bytes | None = None) -> Answer:
-    """Send a request with these headers and no others, except for those that say how long `body` is and where it goes.
+    """Send a request with exactly these headers in this order. HOST and LENGTH stand for their values.
 
-    A body goes in chunks where the headers say so, and with its length otherwise.
+    The body goes in chunks where the headers say so.
     """
     parts = urlsplit(url)
+    values = {HOST: parts.netloc, LENGTH: str(len(body or b""))}
     connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-    connection.putrequest(method, parts.path, skip_accept_encoding=True)
+    connection.putrequest(method, parts.path, skip_host=True, skip_accept_encoding=True)
     for name, value in headers:
-        connection.putheader(name, value)
+        connection.putheader(name, values.get(value, value))
     chunked = ("Transfer-Encoding", "chunked") in headers
-    if body is not None and not chunked:
-        connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(pieces(body) if body and chunked else body, encode_chunked=chunked)
     try:
         response = connection.getresponse()
