@@ -20,7 +20,8 @@ _LONGEST_INLINE_CHARS = 300
 # Between two signs of dollars these say that it is money, or a shell's variable: prose, the end of a sentence.
 _PROSE = re.compile(rf"[{HAN}]|[.!?。！？] |(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} |\n")
 _IS_WRITTEN_ON = re.compile(r"(?:[-+*/=,:–—(~]|\b(?:and|or|to))$")  # "$5-$10": the second sign opens another amount
-_MATHS_SIGN = re.compile(r"[\\^_=+<>|]|^\W{0,3}[A-Za-z0-9.]{1,4}\W{0,3}$")
+_MATHS_SIGN = re.compile(r"[\\^_=+<>|]")
+_WORD = re.compile(r"[A-Za-z]{3}")
 _LAYOUT = re.compile(r"[\\{}$^_&]")
 
 
@@ -113,7 +114,7 @@ class Formulas:
     def _spoken(self, formula: str, closer: str) -> str:
         content = formula.removesuffix(closer)
         content = formula if _BEGIN.match(formula) else re.sub(r"^(?:\$\$?|\\{1,2}[(\[])", "", content)
-        if not _MATHS_SIGN.search(content):
+        if _WORD.search(content) and not _MATHS_SIGN.search(content):
             return self._pass(f"({content})" if "(" in formula[:3] else content)
         words = say_formula(_with_single_backslashes(content), self._words)
         words = _LAYOUT.sub(" ", content) if words is None else words.rstrip(",， ")

@@ -25,40 +25,10 @@ _TOKEN = (
     rf"|{_COMMAND}(?![A-Za-z]) ?|\\[,;!% ])"
 )
 _RUN = re.compile(rf"(?<![A-Za-z0-9_.\\@#&$€£¥-])(?:{_TOKEN}){{2,150}}")
-_WORDS_OF_TWO = frozenset(
-    [
-        "is",
-        "in",
-        "of",
-        "at",
-        "to",
-        "by",
-        "or",
-        "as",
-        "an",
-        "am",
-        "pm",
-        "us",
-        "uk",
-        "id",
-        "ok",
-        "vs",
-        "no",
-        "if",
-        "it",
-        "on",
-        "we",
-        "he",
-        "so",
-        "do",
-        "go",
-        "up",
-        "my",
-        "me",
-        "be",
-        "hi",
-    ]
-)
+_WORDS_OF_TWO = frozenset({
+    "is", "in", "of", "at", "to", "by", "or", "as", "an", "am", "pm", "us", "uk", "id", "ok", "vs", "no", "if", "it",
+    "on", "we", "he", "so", "do", "go", "up", "my", "me", "be", "hi",
+})  # fmt: skip
 _NO_FRACTIONS = frozenset(
     {"a/c", "b/c", "y/n", "n/a", "m/f", "f/m", "t/f", "p/e", "s/n", "w/o", "i/o", "p/s", "y/o", "c/o"}
 )
@@ -68,7 +38,7 @@ _STRONG = re.compile(
     rf"[A-Za-zα-ω\d)}}|'′!] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
 )
 _FUNCTION_OF = re.compile(
-    r"(?<![A-Za-z\d])(?:O\([^()]{0,12}[a-z][^()]{0,12}\)|[fghFGPφψ]['′]{0,2}\((?:-?\d{0,3}[a-zA-Zθ]|\d{1,3}|[A-Z]\|[A-Z])\)|[ya]\([tn]\)|(?:sin|cos|tan|log|ln|exp)\()"
+    r"(?<![A-Za-z\d])(?:O\([^()]{0,12}[nmk][^()]{0,12}\)|[fghFGPφψ]['′]{0,2}\((?:-?\d{0,3}[a-zA-Zθ]|\d{1,3}|[A-Z]\|[A-Z])\)|[ya]\([tn]\)|(?:sin|cos|tan|log|ln|exp)\()"
 )
 _FRACTION = re.compile(
     r"(?<![A-Za-z\d])(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))/(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))$"

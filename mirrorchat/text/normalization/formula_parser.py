@@ -319,7 +319,8 @@ class _Parser:
                 return Said(self._words.join([base.words, self._words.signs.get(exponent.words, "").strip()]))
         if exponent.words.replace(" ", "") in _ORDINAL_ENDINGS and base.number:
             return Said(base.number + exponent.words.replace(" ", ""))
-        return Said(self._words.join([base.words + self._words.power(exponent.number or exponent.words)]))
+        number = f"{base.number}^{exponent.number}" if base.number and exponent.number else ""
+        return Said(base.words + self._words.power(exponent.number or exponent.words), number)
 
     def _indexed(self, base: Said, letter: str) -> Said:
         """Return a letter with its index; behind an element's sign a number above 1 counts atoms."""

@@ -1,0 +1,235 @@
+"""Formulas in LaTeX and algebra in plain text: what is spoken is right to the character."""
+
+import pytest
+from support.spoken import spoken
+
+from mirrorchat.engines import Language
+from mirrorchat.text.formulas import Formulas
+from mirrorchat.text.normalization.normalize import normalize_text
+
+ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
+
+ENGLISH_LATEX = [
+    (r"The area is $\pi r^2$.", "The area is pi r squared."),
+    (r"We have $\frac{3}{4}$ of it left.", "We have three quarters of it left."),
+    (
+        r"So $x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}$ solves it.",
+        "So x equals minus b plus or minus the square root of b squared minus four a c over two a solves it.",
+    ),
+    (r"\[ \int_0^1 x^2 \, dx = \frac{1}{3} \]", "the integral from zero to one of x squared d x equals one third"),
+    (r"$$\lim_{n \to \infty} \frac{1}{n} = 0$$", "the limit as n approaches infinity of one over n equals zero"),
+    (r"If $x \geq 0$, then $|x| = x$.", "If x greater than or equal to zero, then the absolute value of x equals x."),
+    (r"The angle is $90^\circ$ or $\frac{\pi}{2}$.", "The angle is ninety degrees or pi over two."),
+    (r"It grew by $12\%$ in $3\text{ s}$.", "It grew by twelve percent in three seconds."),
+    (
+        r"Let $A = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}$.",
+        "Let A equals the matrix, row one: one, two, row two: three, four.",
+    ),
+    (
+        r"The volume is $V = \frac{4}{3}\pi r^3$; it is large.",
+        "The volume is V equals four over three pi r cubed; it is large.",
+    ),
+    (
+        "It costs $5 and $10, or $1.50 per day.",
+        "It costs five dollars and ten dollars, or one dollar and fifty cents per day.",
+    ),
+    (r"$\sqrt[3]{27} = 3$ holds.", "the cube root of twenty-seven equals three holds."),
+    (
+        r"The speed is $3 \times 10^8\ \mathrm{m/s}$.",
+        "The speed is three times ten to the power of eight meters per second.",
+    ),
+    (
+        r"$\text{speed} = \frac{\text{distance}}{\text{time}}$ is the formula.",
+        "speed equals distance over time is the formula.",
+    ),
+    (r"Choose $\binom{n}{k}$ of them.", "Choose n choose k of them."),
+    ("Here $x_1$ and $x_{n+1}$ differ.", "Here x sub one and x sub n plus one differ."),
+    (r"$\alpha + \beta = \gamma$ is short.", "alpha plus beta equals gamma is short."),
+    (r"$\log_2 8 = 3$ and $\ln x$.", "log base two of eight equals three and L N x."),
+    (r"Euler wrote $e^{i\pi} + 1 = 0$.", "Euler wrote e to the power of i pi plus one equals zero."),
+    (r"Then $\Delta = b^2 - 4ac$.", "Then Delta equals b squared minus four a c."),
+    (r"The price is \$5 today.", "The price is five dollars today."),
+]
+CHINESE_LATEX = [
+    (r"面积是$\pi r^2$。", "面积是派 r 的平方。"),
+    (r"剩下$\frac{3}{4}$。", "剩下四分之三。"),
+    (r"解为$x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}$。", "解为 x 等于二 a 分之负 b 加减根号 b 的平方减四 a c。"),
+    (r"\[ \int_0^1 x^2 \, dx = \frac{1}{3} \]", "从零到一积分 x 的平方 d x 等于三分之一"),
+    (r"$$\lim_{n \to \infty} \frac{1}{n} = 0$$", "当 n 趋于无穷大时的极限 n 分之一等于零"),
+    (r"若$x \geq 0$，则$|x| = x$。", "若 x 大于等于零，则 x 的绝对值等于 x。"),
+    (r"角度是$90^\circ$。", "角度是九十度。"),
+    (r"增长了$12\%$，用时$3\text{ s}$。", "增长了百分之十二，用时三秒。"),
+    (r"设$A = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}$。", "设 A 等于矩阵，第一行一，二，第二行三，四。"),
+    (r"体积$V = \frac{4}{3}\pi r^3$。", "体积 V 等于三分之四派 r 的立方。"),
+    ("价格是$5到$10。", "价格是五美元到十美元。"),
+    (r"$\sqrt[3]{27} = 3$成立。", "三次根号二十七等于三成立。"),
+    (r"光速是$3 \times 10^8\ \mathrm{m/s}$。", "光速是三乘十的八次方米每秒。"),
+    (r"从$n$个中取$k$个：$\binom{n}{k}$。", "从 n 个中取 k 个：n 选 k。"),
+    ("$x_1$和$x_{n+1}$不同。", "x 一和 x n 加一不同。"),
+    (r"$\alpha + \beta = \gamma$。", "阿尔法加贝塔等于伽马。"),
+    (r"$\log_2 8 = 3$。", "log 二，八等于三。"),
+    (r"欧拉公式$e^{i\pi} + 1 = 0$很美。", "欧拉公式 e 的 i 派次方加一等于零很美。"),
+    (r"$\vec{F} = m\vec{a}$。", "向量 F 等于 m 向量 a。"),
+    (r"$a \neq b$，$a \times b$，$a \cdot b$，$a \div b$。", "a 不等于 b，a 乘 b，a 乘 b，a 除以 b。"),
+    (r"$x \in \mathbb{R}$且$x \to 0$。", "x 属于 R 且 x 趋于零。"),
+    (r"$12/5$和$\frac{12}{5}$", "五分之十二和五分之十二"),
+]
+ENGLISH_ALGEBRA = [
+    ("The derivative of x² is 2x.", "The derivative of x squared is two x."),
+    ("y = 2x + 1", "y equals two x plus one"),
+    ("It is 10x faster and 2x cheaper.", "It is ten times faster and two times cheaper."),
+    ("Solve 2x = 4 for x.", "Solve two x equals four for x."),
+    ("(a+b)² = a² + 2ab + b²", "(a plus b) squared equals a squared plus two a b plus b squared"),
+    ("The roots are x₁ and x₂.", "The roots are x sub one and x sub two."),
+    ("f(x) = 2x and f'(x) = 2", "f of x equals two x and f prime of x equals two"),
+    ("|x| ≥ 0", "the absolute value of x greater than or equal to zero"),
+    ("E=mc² and F=ma.", "E equals m c squared and F equals m a."),
+    (
+        "The area is 50 m² or 5 km², 9.8 m/s².",
+        "The area is fifty square meters or five square kilometers, nine point eight meters per second squared.",
+    ),
+    (
+        "√2 ≈ 1.414 and √(x+1)",
+        "the square root of two is about one point four one four and the square root of (x plus one)",
+    ),
+    ("log₂8 = 3", "log base two of eight equals three"),
+    ("a/b and 1/x", "a over b and one over x"),
+    ("and/or, A/B testing, w/o, I/O, km/h, n/a", "and or, A B testing, without, I O, km h, n a"),
+    ("2ⁿ⁺¹ and xⁿ and e^x", "two to the power of n plus one and x to the power of n and e to the power of x"),
+    ("Ca²⁺ and Na⁺ and Cl⁻", "C A two plus and N A plus and C L minus"),
+    ("H₂O and C₆H₁₂O₆", "H two O and C six H twelve O six"),
+    ("x = 5 km, t = 3 s", "x equals five kilometers, t equals three seconds"),
+    ("v=10m/s", "v equals ten meters per second"),
+    ("The Greek letters α and β.", "The Greek letters α and β."),
+    ("sin(x) and sin²x + cos²x = 1", "sine of x and sine squared x plus cosine squared x equals one"),
+    ("P(A|B) = 0.5", "P of A given B equals zero point five"),
+    ("A + B is a grade A+ thing", "A plus B is a grade A plus thing"),
+    ("C++ and C#", "C plus plus and C sharp"),
+    ("x-axis and x-1 and 2x-1", "x-axis and x minus one and two x minus one"),
+    ("x ∈ ℝ, ∀x", "x in R, for all x"),
+    ("O(n log n) and O(n^2)", "O of n log n and O of n squared"),
+    ("3ab and 2xy are terms", "three a b and two x y are terms"),
+    ("x^{-1}, 10^{-3}", "x to the power of minus one, ten to the power of minus three"),
+    ("as x→0", "as x approaches zero"),
+    ("V = IR", "V equals I R"),
+    ("I <3 you", "I less than three you"),
+    ("The bus leaves at 5 - take it", "The bus leaves at five - take it"),
+    ("a ≠ b", "a does not equal b"),
+    ("y = -3x - 2", "y equals minus three x minus two"),
+    ("p = 0.05", "p equals zero point zero five"),
+    ("x=1, y=2, z=3", "x equals one, y equals two, z equals three"),
+    ("a = 1/2", "a equals one half"),
+    (r"\frac{a}{b} is a fraction, 30^\circ", "a over b is a fraction, thirty degrees"),
+    ("2x²-3x+1=0", "two x squared minus three x plus one equals zero"),
+    ("T+1 settlement, B+ tree", "T plus one settlement, B plus tree"),
+    ("if x > 5 and y < 3", "if x greater than five and y less than three"),
+    ("item(s) and H2O(l)", "item(s) and H two O(l)"),
+    ("k = 1.5e3", "k equals one point five e three"),
+    ("x_1 and x_{12} and my_var", "x sub one and x sub twelve and my var"),
+    ("m = (y2 - y1)/(x2 - x1)", "m equals (y two minus y one) over (x two minus x one)"),
+    ("Δx = x₂ − x₁", "Delta x equals x sub two minus x sub one"),
+    ("α-helix, β-carotene", "α-helix, β-carotene"),
+]
+CHINESE_ALGEBRA = [
+    ("一次函数y=2x+1的图像。", "一次函数 y 等于二 x 加一的图像。"),
+    ("解方程2x=4，得x=2。", "解方程二 x 等于四，得 x 等于二。"),
+    ("性能提升2x。", "性能提升两倍。"),
+    ("二次函数y=ax²+bx+c的顶点", "二次函数 y 等于 a x 的平方加 b x 加 c 的顶点"),
+    ("x²+y²=1是圆", "x 的平方加 y 的平方等于一是圆"),
+    ("(a+b)²=a²+2ab+b²", "(a 加 b)的平方等于 a 的平方加二 a b 加 b 的平方"),
+    ("设f(x)=2x，则f(1)=2", "设 f x 等于二 x，则 f 一等于二"),
+    ("若|x|≥0", "若 x 的绝对值大于等于零"),
+    ("3ab是单项式", "三 a b 是单项式"),
+    ("x₁+x₂=-b/a", "x 一加 x 二等于负 a 分之 b"),
+    ("a₁₂和aₙ₊₁", "a 十二和 a n 加一"),
+    ("2ⁿ⁺¹和xⁿ", "二的 n 加一次方和 x 的 n 次方"),
+    ("直线y=kx+b", "直线 y 等于 k x 加 b"),
+    ("当x→0时", "当 x 趋于零时"),
+    ("sin²x+cos²x=1", "sin 平方 x 加 cos 平方 x 等于一"),
+    ("F=ma，E=mc²，PV=nRT", "F 等于 m a，E 等于 m c 的平方，P V 等于 n R T"),
+    ("Ca²⁺和SO₄²⁻", "C A 二加和 S O 四二减"),
+    ("H₂O和CO₂", "H 二 O 和 C O 二"),
+    ("面积50m²，密度1.29kg/m³", "面积五十平方米，密度一点二九公斤每立方米"),
+    ("√2≈1.414，√(x+1)", "根号二约等于一点四一四，根号(x 加一)"),
+    ("log₂8=3", "log 二，八等于三"),
+    ("化简2x+3x=5x", "化简二 x 加三 x 等于五 x"),
+    ("x=5km", "x 等于五公里"),
+    ("x=50%", "x 等于百分之五十"),
+    ("C++和C#", "C 加加和 C sharp"),
+    ("f'(x)=2x", "f 一撇 x 等于二 x"),
+    ("AB=CD，∠A=30°", "A B 等于 C D，角 A 等于三十度"),
+    ("10^{-3}米", "十的负三次方米"),
+    ("n!=120", "n 的阶乘等于一百二十"),
+    ("x∈R，∀x", "x 属于 R，对任意 x"),
+    ("v=10m/s", "v 等于十米每秒"),
+    ("面积S=πr²", "面积 S 等于派 r 的平方"),
+    ("若a>b则a-b>0", "若 a 大于 b 则 a 减 b 大于零"),
+    ("令t=x-1", "令 t 等于 x 减一"),
+    ("速度v=s/t", "速度 v 等于 t 分之 s"),
+    ("α+β=90°", "阿尔法加贝塔等于九十度"),
+    ("∑i=1", "求和 i 等于一"),
+    ("概率P(A|B)", "概率 P A 给定 B"),
+    (r"\frac{1}{2}和\sqrt{2}", "二分之一和根号二"),
+    ("x_1和x_{12}", "x 一和 x 十二"),
+    ("e^x的导数", "e 的 x 次方的导数"),
+    ("O(n log n)", "O n log n"),
+    ("ab=ba", "a b 等于 b a"),
+    ("2x+3y=12", "二 x 加三 y 等于十二"),
+]
+
+
+@pytest.mark.parametrize(("written", "words"), ENGLISH_LATEX + ENGLISH_ALGEBRA)
+def test_english(written: str, words: str) -> None:
+    assert spoken(written, ENGLISH) == words
+    assert normalize_text(words, ENGLISH) == words
+
+
+@pytest.mark.parametrize(("written", "words"), CHINESE_LATEX + CHINESE_ALGEBRA)
+def test_chinese(written: str, words: str) -> None:
+    assert spoken(written, CHINESE) == words
+    assert normalize_text(words, CHINESE) == words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It costs $5 and $10.",
+        "from $5-$10 to $20/$30",
+        "Pay $5 million now. Pay $6 million later.",
+        "$HOME and $PATH",
+        "US$5, A$6",
+        "between 5$ and 10$",
+        "一共$5，约36元，退$3。",
+        "$x",
+        "a \\b c",
+        "\\begin{itemize} a",
+    ],
+)
+def test_amounts_and_variables_of_a_shell_are_no_formulas(text: str) -> None:
+    formulas = Formulas(ENGLISH)
+    assert formulas.push(text) + formulas.flush() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("$$x^2", "x squared"),
+        (r"\[x^2", "x squared"),
+        (r"\(see below\)", "(see below)"),
+        (r"\\( \\frac{1}{2} \\)", "one half"),
+        (r"$\\frac{1}{2}$", "one half"),
+        ("$n$apples", "n apples"),
+        (r"\begin{equation}a=b\end{equation}", "a equals b"),
+        (r"$\unknown{x}$", "unknown x"),
+        ("${" + "{" * 100 + "x^2$", " " * 100 + "x 2"),
+    ],
+)
+def test_formulas_in_a_stream(text: str, words: str) -> None:
+    formulas = Formulas(ENGLISH)
+    in_one = formulas.push(text) + formulas.flush()
+    assert in_one.split() == words.split()
+    assert "".join(map(formulas.push, text)) + formulas.flush() == in_one
+
+
+def test_a_formula_is_not_cut() -> None:
+    assert spoken(r"It is $\text{e.g. this. That} = x$. Then more came.", ENGLISH).startswith("It is for example")
