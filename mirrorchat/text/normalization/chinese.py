@@ -5,14 +5,7 @@ import re
 from mirrorchat.text.normalization.acronyms import FILE_ENDINGS, spell_acronyms
 from mirrorchat.text.normalization.chinese_calendar import CALENDAR_RULES, EARLY_CALENDAR_RULES, NOT_LATIN_BEFORE
 from mirrorchat.text.normalization.chinese_known_numbers import KNOWN_NUMBER_RULES
-from mirrorchat.text.normalization.chinese_numbers import (
-    DIGITS,
-    cardinal,
-    digits,
-    number_words,
-    phone_words,
-    power_words,
-)
+from mirrorchat.text.normalization.chinese_numbers import DIGITS, cardinal, digits, number_words, power_words
 from mirrorchat.text.normalization.chinese_quantities import MAGNITUDE_RULES, QUANTITY_RULES
 from mirrorchat.text.normalization.chinese_runs import RUN_RULES
 from mirrorchat.text.normalization.chinese_words import ADDRESS_SIGNS, COUNTED, SIGNS
@@ -119,7 +112,6 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![A-Za-z.])N[oO]\. ?(?=\d)", "第"),
     *MAGNITUDE_RULES,
     *KNOWN_NUMBER_RULES,
-    rule(rf"{START}(?:1[3-9]\d{{9}}|[48]00\d{{7}})(?!\d)", lambda match: phone_words(match[0])),
     *EARLY_CALENDAR_RULES,
     *RUN_RULES,
     *CALENDAR_RULES,
@@ -151,14 +143,14 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[A-Za-z])-(?=\d)", " "),
     rule(r"(?<=[A-Za-z])(?=\d)", " "),
     rule(r"(?<=\d)-(?=[A-Za-z])", " "),
-    rule(rf"{START}({NUMBER}){TO}({NUMBER})", _spoken_range),
+    rule(rf"{START}({SIGN}{NUMBER}){TO}(-?{NUMBER})", _spoken_range),
     rule(rf"{START}{SIGN}{NUMBER}", _spoken_rest),
     rule(r"\d{1,100000}", _spoken_rest),
     rule(rf"(?<=[{HAN}])\.(?=[{DIGITS}])", "点"),
     rule(TO, "到"),
     # Signs.
     rule(r" ?([" + re.escape("".join(SIGNS)) + "]) ?", lambda match: SIGNS[match[1]]),
-    rule(rf"(?<=[元角块次个度吨斤克米升瓦])/(?=[{HAN}])", "每"),
+    rule(rf"(?<=[元角块次个人万千亿度吨斤克米升瓦])/(?=[{HAN}])", "每"),
     rule(rf"(?<=[{HAN}])/(?=[{HAN}])", "、"),
     rule(rf"(?<=[{DIGITS}十百千万])-(?=[{DIGITS}十两])", "，"),
     rule(r"[#*^_`~/\\<>{}\[\]•]", " "),

@@ -76,12 +76,12 @@ def _spoken_chain(chain: NumberChain) -> str:
 RUN_RULES: tuple[Rule, ...] = (
     # A telephone number holds no range.
     TELEPHONE.spoken(_spoken_telephone),
-    *algebra_rules(FORMULA_WORDS),
     HEXADECIMAL.spoken(_spoken_code),
     *WRITTEN_NUMBER_RULES,
     NUMBER_CHAIN.spoken(_spoken_chain),
     NAMED_CODE.spoken(_spoken_code),
     *RANGE_RULES,
+    *algebra_rules(FORMULA_WORDS),
     VERSION.spoken(_spoken_version),
     FAMILY_CODE.spoken(_spoken_code),
     IEEE_CODE.spoken(_spoken_code),

@@ -19,28 +19,31 @@ _UNITS = frozenset(CHINESE_UNITS) | frozenset(ENGLISH_UNITS) | frozenset(
      "thousand", "million", "billion", "trillion", "percent")
 )  # fmt: skip
 
-_LATIN_UNIT = r"[A-Za-zμΩ]{1,12}(?:/[A-Za-z]{1,8})?(?:\^?[23](?!\d))?"
-_UNIT = rf"(?: ?(?:[%‰¢元]|°[A-Z]?)| ?{_LATIN_UNIT}|[{HAN}]{{1,5}}(?:/[{HAN}]{{1,2}})?)?"
+_LATIN_UNIT = rf"[A-Za-zμΩ]{{1,12}}(?:/(?:[A-Za-z]{{1,8}}|[{HAN}]{{1,2}}))?(?:\^?[23](?!\d))?"
+_UNIT = rf"(?: ?(?:[%‰¢元'′\"″]|°[A-Z]?)| ?{_LATIN_UNIT}|[{HAN}]{{1,5}}(?:/[{HAN}]{{1,2}})?)?"
 _CURRENCY = r"[A-Z]{0,2}[$£€¥₹₩] ?"
 
 
 def _end(name: str, prefix: str) -> str:
     """Return the pattern of one end of a range, whose groups end in `_name`."""
-    date = rf"\d{{4}}(?P<joint_{name}>[-/.])\d{{1,2}}(?P=joint_{name})\d{{1,2}}(?!\d)"
-    number = rf"(?P<number_{name}>{date}|\d{{1,2}}:\d\d(?::\d\d)?|\d{{1,2}}/\d{{1,2}}(?![/\d])|{NUMBER})"
+    date = rf"\d{{4}}(?P<joint_{name}>[-/.])\d{{1,2}}(?:(?P=joint_{name})\d{{1,2}})?(?![\d.])"
+    number = rf"(?P<number_{name}>{date}|\d{{1,3}}:\d{{1,3}}(?::\d\d)?|\d{{1,2}}/\d{{1,2}}(?![/\d])|{NUMBER})"
     return rf"(?P<prefix_{name}>{prefix})?(?P<sign_{name}>[-+])?{number}(?P<unit_{name}>{_UNIT})"
 
 
+_DAY_PART = "[早晚]上?|上午|中午|下午|傍晚|凌晨|夜里|次日|当日|第二天|(?:周|星期)[一二三四五六日天]"
 _NOT_INSIDE = r"(?<![A-Za-z0-9_@#/:.])(?<![A-Za-z0-9,]-)(?<!\d,)(?<![=+*/×÷^<>])(?<![=+*/×÷^<>] )"
 _RANGE = (
     _NOT_INSIDE
-    + _end("a", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}-?")
+    + _end("a", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}[.-]?")
     + r"(?P<dash> ?[~–—]{1,2} ?|--?| --? )"
-    + _end("b", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}[- ]?")
+    + _end("b", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}[. -]?|{_DAY_PART}")
 )
 _YEAR_AND_MONTH = re.compile(r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])")
+_YEAR_POINT_MONTH = re.compile(r"(?<!\d)((?:19|20)\d\d)\.(0?[1-9]|1[0-2])(?![\d.])")
+_VARIABLE = re.compile("[a-z]")
 _LEADING_ZERO = re.compile(r"0\d")
-_NOT_BEHIND = re.compile(r"-\d| ?=|\^|[.,:/]\d")
+_NOT_BEHIND = re.compile(r"-\d| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,16 @@ def _range(match: re.Match[str]) -> Range | None:
     )
     if not is_range:
         return None
-    text = match[0]
     sign = "-" if dash == "--" and lower.sign else ""
-    start, end = match.start("dash") - match.start(), match.end("dash") - match.start()
-    return Range(text[:start], sign + text[end:])
+    ends = match.string[match.start() : match.start("dash")], sign + match.string[match.end("dash") : match.end()]
+    if all(_YEAR_POINT_MONTH.search(end) for end in ends):
+        ends = _with_months(ends[0]), _with_months(ends[1])
+    return Range(*ends)
+
+
+def _with_months(end: str) -> str:
+    """Return `2018.9` as `2018-09`: both ends are a year and a month."""
+    return _YEAR_POINT_MONTH.sub(lambda match: f"{match[1]}-{match[2]:0>2}", end)
 
 
 def _prefixes_agree(match: re.Match[str], lower: _End, upper: _End, dash: str) -> bool:
@@ -92,7 +101,7 @@ def _prefixes_agree(match: re.Match[str], lower: _End, upper: _End, dash: str) -
         start = match.start() - len(upper.prefix)
         return match.string[max(0, start) : match.start()] == upper.prefix
     if not lower.prefix or not lower.prefix[0].isascii() or not lower.prefix[0].isalpha():
-        return not upper.prefix[:1].isalpha() or upper.prefix == "第" or "$" in upper.prefix
+        return not upper.prefix[:1].isascii() or not upper.prefix[:1].isalpha() or "$" in upper.prefix
     if lower.prefix == upper.prefix:
         return dash != "-" or lower.value < upper.value
     is_short = len(lower.prefix) == 1 and not upper.unit[:1].isalpha() and lower.value < upper.value < 100
@@ -112,8 +121,13 @@ def _units_agree(lower: _End, upper: _End, dash: str) -> bool:
 
 def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
     """Return whether a hyphen subtracts, or joins a year and a month or the parts of a code."""
+    is_measured = upper.unit != "" and lower.value < upper.value
     is_apart = match["dash"].startswith(" ")
-    if is_apart and not (lower.prefix or lower.unit or upper.prefix or ":" in lower.number):
+    if is_apart and not (lower.prefix or lower.unit or upper.prefix or ":" in lower.number or is_measured):
+        return True
+    if _YEAR_AND_MONTH.fullmatch(lower.number):  # a whole date: 2025-09-01
+        return len(upper.number) < 3
+    if _VARIABLE.fullmatch(upper.unit) and lower.value > upper.value:
         return True
     if not (lower.is_plain and upper.is_plain):
         return False
@@ -126,11 +140,13 @@ RANGE = RunKind(re.compile(_RANGE), _range)
 
 _WEEKDAY = "(?:周|星期|礼拜)[一二三四五六日天末]"
 _HAN_NUMBER = "[一二两三四五六七八九十百千]"
+_HAN_DASH = "[-~–—]{1,2}"
 RANGE_RULES: tuple[Rule, ...] = (
     RANGE.spoken(lambda run: f"{run.lower}{TO}{run.upper}"),
     # Ends without figures.
-    rule(rf"(?<=[周期拜][一二三四五六日天]) ?[-~–—]{{1,2}} ?(?={_WEEKDAY})", TO),
-    rule(rf"(?<=[一二三四五六七八九十]月) ?[-~–—]{{1,2}} ?(?={_HAN_NUMBER}{{1,2}}月)", TO),
-    rule(rf"(?<={_HAN_NUMBER})[-~–—](?={_HAN_NUMBER})", TO),
+    rule(rf"(?<=[周期拜][一二三四五六日天]) ?{_HAN_DASH} ?(?={_WEEKDAY})", TO),
+    rule(rf"(?<={_HAN_NUMBER})(?P<unit>[{HAN}]{{1,2}}) ?{_HAN_DASH} ?(?=第?{_HAN_NUMBER}{{1,4}}(?P=unit))",
+         rf"\g<unit>{TO}"),
+    rule(rf"(?<={_HAN_NUMBER}){_HAN_DASH}(?={_HAN_NUMBER})", TO),
     rule(r"(?<![A-Za-z0-9_-])(?:([A-Z]) ?~ ?(?=[A-Z])|(A|a)-(?=[Zz]))(?=.(?![A-Za-z0-9_-]))", rf"\1\2{TO}"),
 )  # fmt: skip
