@@ -18,10 +18,11 @@ CHAT_KEY = kind_of(
 )
 
 _COMPLETIONS = ("completions", "chatcompletion")  # how the last part of an endpoint begins; the second is MiniMax's
-# What people copy instead of a base URL: other endpoints beside chat completions, and those of Ollama's own API.
-# Without a version before it, `/models` is the base URL of Azure's API.
+_OLLAMA_CHAT = "/api/chat"  # of Ollama's own API, whose answers the chat client reads too
+# What people copy instead of a base URL: other endpoints beside these. Without a version before it, `/models` is the
+# base URL of Azure's API.
 _OTHER_ENDPOINT = re.compile(r"(?<=/v[0-9])([a-z0-9]{0,10})/(?:models|responses|messages|embeddings)$")
-_OLLAMA_ENDPOINTS = ("/api/chat", "/api/generate", "/api/tags")
+_OLLAMA_ENDPOINTS = ("/api/generate", "/api/tags")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _URLS = ("MIRRORCHAT_CHAT_URL", "OPENAI_BASE_URL")
@@ -33,12 +34,12 @@ CHAT_VARIABLES = (*_URLS, *_KEYS, *_MODELS)
 def completed_url(url: str) -> str:
     """Return the endpoint of chat completions for a URL as providers print it. Its query stays behind the path.
 
-    A path that ends in an endpoint of completions stays. Any other one gets `/chat/completions`, and `/v1` before it
-    where there is no path.
+    A path that ends in an endpoint of completions stays, and so does that of Ollama's own API. Any other one gets
+    `/chat/completions`, and `/v1` before it where there is no path.
     """
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
-    if not path.rpartition("/")[2].startswith(_COMPLETIONS):
+    if path != _OLLAMA_CHAT and not path.rpartition("/")[2].startswith(_COMPLETIONS):
         base = _base_path(path)
         path = f"{base}/completions" if base.endswith("/chat") else f"{base or '/v1'}/chat/completions"
     return urlunsplit(parts._replace(path=path, fragment=""))

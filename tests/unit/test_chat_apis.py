@@ -56,7 +56,7 @@ KEY = "sk-secret-0123456789"
         ("https://chat.example/models?api-version=1", "https://chat.example/models/chat/completions?api-version=1"),
         ("https://chat.example/v1/responses", "https://chat.example/v1/chat/completions"),
         ("https://chat.example/v1/messages", "https://chat.example/v1/chat/completions"),
-        ("http://localhost:11434/api/chat", "http://localhost:11434/v1/chat/completions"),
+        ("http://localhost:11434/api/chat/", "http://localhost:11434/api/chat"),
         ("http://localhost:11434/api/generate", "http://localhost:11434/v1/chat/completions"),
         ("http://localhost:11434/api/tags", "http://localhost:11434/v1/chat/completions"),
         # what stands around a URL
