@@ -2,7 +2,6 @@
 
 import re
 
-from mirrorchat.text.normalization.chinese_money import MONEY_RULES
 from mirrorchat.text.normalization.chinese_numbers import number_words, power_words, quantity
 from mirrorchat.text.normalization.chinese_words import COUNTED, DEGREES, POWERS, UNITS
 from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, SIGN, START, TO, Rule, after, any_of, before, rule
@@ -68,7 +67,6 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{any_of(UNITS)})(?:/(?P<per>[A-Za-z]{{1,12}})(?P<per_power>))?(?![A-Za-z\d]))?",
          _spoken_power),
-    *MONEY_RULES,
     rule(rf"{START}({NUMBER}){TO}(?={NUMBER}(?:元|块|美元|欧元|英镑))",
          lambda match: f"{number_words(_plain_amount(match[1]))}到"),
     rule(rf"(?P<a>)(?:{START}|(?<=到))(?P<plain>{SIGN}{NUMBER})(?=元|块|美元|欧元|英镑)",

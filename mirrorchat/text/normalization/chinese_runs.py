@@ -3,6 +3,7 @@
 from mirrorchat.text.normalization.algebra import algebra_rules
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
 from mirrorchat.text.normalization.chinese_formulas import FORMULA_WORDS
+from mirrorchat.text.normalization.chinese_money import MONEY_RULES
 from mirrorchat.text.normalization.chinese_numbers import (
     DIGITS,
     cardinal,
@@ -81,6 +82,7 @@ RUN_RULES: tuple[Rule, ...] = (
     NUMBER_CHAIN.spoken(_spoken_chain),
     NAMED_CODE.spoken(_spoken_code),
     *RANGE_RULES,
+    *MONEY_RULES,
     *algebra_rules(FORMULA_WORDS),
     VERSION.spoken(_spoken_version),
     FAMILY_CODE.spoken(_spoken_code),

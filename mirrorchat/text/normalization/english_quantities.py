@@ -2,7 +2,6 @@
 
 import re
 
-from mirrorchat.text.normalization.english_money import MONEY_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, number_words, power_words, quantity
 from mirrorchat.text.normalization.english_words import POWERS, POWERS_OF_TIME, UNITS
 from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, START, Rule, after, any_of, before, rule
@@ -53,7 +52,6 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{_UNIT_NAMES}|s)(?:/(?P<per>[A-Za-z]{{1,12}}))?(?![A-Za-z\d]))?",
          _spoken_power),
-    *MONEY_RULES,
     rule(r"(?<=\d) ?sq\.? ?(ft|mi|km|cm|yd|m)(?![\w])", r" \1^2"),
     rule(rf"{START}(\d)(?:'| ?ft\.? )(\d{{1,2}})(?:\"| ?in(?:\.|\b)|(?![\d\"]))", _spoken_feet),
     rule(rf"{START}({NUMBER})[\"″](?= [a-z])", _inches),

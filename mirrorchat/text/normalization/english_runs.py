@@ -6,6 +6,7 @@ from mirrorchat.text.normalization.algebra import algebra_rules
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
 from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IEEE_CODE, NAMED_CODE, Code
 from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS
+from mirrorchat.text.normalization.english_money import MONEY_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, code_words, digits, number_words
 from mirrorchat.text.normalization.patterns import Rule, formula_rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
@@ -83,6 +84,7 @@ RUN_RULES: tuple[Rule, ...] = (
     NUMBER_CHAIN.spoken(_spoken_chain),
     NAMED_CODE.spoken(_spoken_code),
     *RANGE_RULES,
+    *MONEY_RULES,
     *algebra_rules(FORMULA_WORDS),
     VERSION.spoken(_spoken_version),
     FAMILY_CODE.spoken(_spoken_code),

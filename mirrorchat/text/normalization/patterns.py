@@ -7,7 +7,7 @@ Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
 """A pattern and its replacement. Rules run in order, each over the whole text."""
 
 # Every repetition is bounded, so that no text, however hostile, costs more than a constant per character.
-NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,4}|\d{1,15})(?:\.\d{1,15})?(?!\d)"
+NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,9}|\d{1,40})(?:\.\d{1,40})?(?!\d)"
 START = r"(?<![\dA-Za-z])(?<!\d[.,])"
 SIGN = r"(?:(?<![\dA-Za-z)%°_-])-)?"  # "5-3" and "COVID-19" hold no minus
 TO = "～"

@@ -3,19 +3,23 @@
 import re
 from dataclasses import dataclass
 
+from mirrorchat.text.normalization.chinese_words import UNITS as CHINESE_UNITS
+from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
+from mirrorchat.text.normalization.patterns import any_of
 from mirrorchat.text.normalization.runs import RunKind
 
 _SHAPES = (
-    r"\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,6}",  # with the code of a country
+    r"\+\d{1,3}(?:[ -]\(?\d{1,5}\)?){2,6}|\+\d{10,13}",  # with the code of a country
     r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}",  # three, three and four digits
     r"\(0?\d{2,4}\) ?\d{3,4}[ -]?\d{4}",
     r"0\d{2,4}(?:[ -]\d{3,4}){1,2}",  # a trunk zero
     r"0\d{2,3}-\d{7,8}",
     r"(?:\d{1,3}[ -])?\d{2,4}-\d{3,4}[ -]\d{4}",
     r"\d{3}-\d{4}",
-    r"1[3-9]\d[ -]\d{4}[ -]\d{4}",
+    r"1[3-9]\d(?:[ -]?\d{4}){2}|[48]00(?!0{7})\d{7}",  # a mobile telephone or a hotline of China
     r"\d{4}(?: \d{4}){2,4}",
 )
+_UNIT = rf" ?(?:[%‰°$€£¥元万亿]|{any_of([*CHINESE_UNITS, *ENGLISH_UNITS])}(?![A-Za-z]))"
 _LENGTHS = range(7, 21)
 
 
@@ -32,4 +36,7 @@ def _telephone(match: re.Match[str]) -> Telephone | None:
     return Telephone(match[0][0] == "+", groups) if sum(map(len, groups)) in _LENGTHS else None
 
 
-TELEPHONE = RunKind(re.compile(rf"(?<![A-Za-z0-9.,+-])(?<!\) )(?:{'|'.join(_SHAPES)})(?![\d-]|[.,]\d)"), _telephone)
+TELEPHONE = RunKind(
+    re.compile(rf"(?<![A-Za-z0-9.,+$€£¥₹₩₿-])(?<!\) )(?:{'|'.join(_SHAPES)})(?![A-Za-z0-9-]|[.,]\d|{_UNIT})"),
+    _telephone,
+)
