@@ -32,6 +32,7 @@
     ├── SynthesisFailed              500 synthesis_failed
     ├── ChatError                    502 upstream_error
     │   ├── NoChatApi                502 no_chat_api
+    │   │   └── ChatRateLimited      503 chat_rate_limited  (carries Retry-After)
     │   └── ChatInterrupted          502 chat_interrupted
     ├── Unavailable                  503 unavailable_error  (may carry Retry-After)
     │   ├── NotReady                 503 not_ready
@@ -258,7 +259,7 @@ class ChatFault(enum.StrEnum):
 class ChatFailure:
     """Why one chat API of the ordered list gave no answer. `api` is its masked name (position and host, no key).
 
-    `status` is that of HTTP where the `fault` is one, else 0.
+    `status` is that of HTTP where the `fault` is one, else 0. `retry_after_s` is what its Retry-After says, else 0.
     """
 
     index: int
@@ -266,6 +267,7 @@ class ChatFailure:
     reason: str
     fault: ChatFault = field(default=ChatFault.ANSWER, compare=False)
     status: int = field(default=0, compare=False)
+    retry_after_s: float = field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         return f"{self.api}: {self.reason}"
@@ -277,13 +279,20 @@ class ChatError(MirrorChatError):
     status = 502
     type = "upstream_error"
 
-    def __init__(self, message: str, failures: Sequence[ChatFailure]) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, failures: Sequence[ChatFailure], *, retry_after_s: int | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
         self.failures = tuple(failures)
 
 
 class NoChatApi(ChatError):
     """No chat API gave an answer."""
+
+
+class ChatRateLimited(NoChatApi):
+    """The last chat API allows no more requests for now, and says when it will."""
+
+    status = 503
+    type = "unavailable_error"
 
 
 class ChatInterrupted(ChatError):

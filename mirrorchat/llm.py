@@ -2,22 +2,25 @@
 
 client = ChatClient(settings.chatgpt_apis, cooldown_s=30.0)
 messages = build_messages("Answer in {language}.", Language.ENGLISH, "How far is the moon?")
-for text in client.stream(messages, context=Context.after(100.0)):
-    print(text, end="")
+for event in client.stream(messages, context=Context.after(100.0)):
+    if isinstance(event, str):
+        print(event, end="")
 """
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mirrorchat.chat.attempt import Attempt
-from mirrorchat.chat.chunks import ChatChunk, ChunkReader, Reader, TextReader
+from mirrorchat.chat.chunks import ChatChunk, as_events, as_relayed
+from mirrorchat.chat.reasoning import Opening, OpeningMissing, ReasoningFilter
 from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import AnsweredBy, AnswerEnded, ChatEvent, EngineInfo, Language, Message
-from mirrorchat.errors import ChatFailure, ChatInterrupted, NoChatApi
+from mirrorchat.engines import ChatEvent, EngineInfo, Language, Message
+from mirrorchat.errors import ChatFailure, ChatInterrupted, ChatRateLimited, NoChatApi
 from mirrorchat.settings import ChatApi
 
 _REQUEST_STATUSES = (400, 413, 422)  # the request is at fault, not the API
@@ -45,13 +48,14 @@ def build_messages(
 class ChatClient:
     """A ChatModel over an ordered list of chat-completions APIs. Thread-safe.
 
-    Between calls it remembers only the APIs' failures. An API that failed is tried last for the longer of `cooldown_s`
-    and its Retry-After (at most 5 minutes).
+    Between calls it remembers only the APIs' failures, and whether an API omits the opening tag of its reasoning. An
+    API that failed is tried last for the longer of `cooldown_s` and its Retry-After (at most 5 minutes).
     """
 
     def __init__(self, apis: Sequence[ChatApi], *, cooldown_s: float) -> None:
         self._apis = tuple(apis)
         self._cooldowns = _Cooldowns(len(self._apis), cooldown_s)
+        self._openings = [Opening.of_model(api.model) for api in self._apis]
         models = ", ".join(f"{api.model}@{api.host}" for api in self._apis)
         self.info = EngineInfo(name="chat", model=models, device="remote", reason="chatgpt_apis is set")
 
@@ -66,24 +70,16 @@ class ChatClient:
             failed: APIs that an earlier ChatInterrupted of the same turn named; they are not tried again.
 
         Yields:
-            Text, in all at most MAX_ANSWER_CHARS characters without leading whitespace.
+            Thinking while the model reasons; AnsweredBy; text, in all at most MAX_ANSWER_CHARS characters without
+            reasoning and leading whitespace; AnswerEnded.
 
         Raises:
             NoChatApi: no API answered; it lists every failure of the turn.
-            ChatInterrupted: a stream broke after its first piece was yielded; it lists every failure of the turn.
+            ChatInterrupted: a stream broke after its first text was yielded; it lists every failure of the turn.
             DeadlineExceeded, or the reason of the cancellation: `context` ended.
         """
         request = {"messages": [{"role": message.role, "content": message.content} for message in messages]}
-        begun = False
-        answering: list[ChatApi] = []
-        for text in self._first_answer(
-            TextReader, request, range(len(self._apis)), context, failed, answering=answering
-        ):
-            if not begun:
-                yield AnsweredBy(_info(answering[-1]))
-            begun = True
-            yield text
-        yield AnswerEnded("stop")
+        return self._first_answer(as_events, request, range(len(self._apis)), context, failed)
 
     def relay(
         self,
@@ -93,7 +89,7 @@ class ChatClient:
         context: Context,
         failed: Sequence[ChatFailure] = (),
     ) -> Iterator[ChatChunk]:
-        """Yield the answer to a caller's own request, in chunks as OpenAI's API streams them.
+        """Yield the answer to a caller's own request, in chunks as OpenAI's API streams them, without reasoning.
 
         Arguments:
             request: the fields of a chat-completions request; they are passed on, each API with its own model's name.
@@ -104,39 +100,55 @@ class ChatClient:
             The same as `stream`. A rejected request (400, 413, 422) is not counted as a failure of the API.
         """
         chosen = [index for index, api in enumerate(self._apis) if model in (None, api.model)]
-        return self._first_answer(ChunkReader, request, chosen, context, failed, callers=True)
+        return self._first_answer(as_relayed, request, chosen, context, failed, callers=True)
 
     def _first_answer(
         self,
-        reader: Callable[[], Reader[Piece]],
+        shape: Callable[[Iterable[ChatChunk]], Iterator[Piece]],
         request: Mapping[str, Any],
         chosen: Collection[int],
         context: Context,
         failed: Sequence[ChatFailure],
         *,
-        answering: list[ChatApi] | None = None,
         callers: bool = False,  # a caller has written the request, which may be at fault
     ) -> Iterator[Piece]:
         failures = list(failed)
         skipped = set(range(len(self._apis))).difference(chosen) | {failure.index for failure in failed}
         for index in self._cooldowns.order(skip=skipped):
             begun = False
-            if answering is not None:
-                answering.append(self._apis[index])
             try:
-                with Attempt(self._apis[index], request, reader()) as attempt:
-                    for piece in attempt.pieces(context):
-                        begun = True
-                        yield piece
+                for piece in self._attempt(index, request, shape, context):
+                    begun = begun or isinstance(piece, str) or (isinstance(piece, ChatChunk) and bool(piece.delta))
+                    yield piece
             except AnswerFailed as failure:
                 failures.append(self._note(index, failure, blame=not (callers and failure.status in _REQUEST_STATUSES)))
                 if begun:
                     raise ChatInterrupted(f"the answer broke off: {failures[-1]}", failures) from None
+            except OpeningMissing:
+                # The API is not among the failures: its next answer waits for the closing tag.
+                raise ChatInterrupted(f"{self._name(index)} began with reasoning without a tag", failures) from None
             else:
                 self._cooldowns.succeeded(index)
                 return
         context.check()
-        raise NoChatApi(f"no chat API answered: {'; '.join(map(str, failures)) or 'none is set'}", failures)
+        raise _no_answer(failures)
+
+    def _attempt(
+        self,
+        index: int,
+        request: Mapping[str, Any],
+        shape: Callable[[Iterable[ChatChunk]], Iterator[Piece]],
+        context: Context,
+    ) -> Iterator[Piece]:
+        """Yield the answer of one API, and remember whether it sends the opening tag of its reasoning."""
+        reasoning = ReasoningFilter(self._openings[index])
+        try:
+            with Attempt(self._apis[index], request, reasoning, shape) as attempt:
+                yield from attempt.pieces(context)
+            self._openings[index] = reasoning.opening
+        except OpeningMissing:
+            self._openings[index] = Opening.MISSING
+            raise
 
     def close(self) -> None:
         """Do nothing: a connection ends with its call, and a context ends the calls that still run."""
@@ -152,14 +164,21 @@ class ChatClient:
     def _note(self, index: int, failed: AnswerFailed, *, blame: bool) -> ChatFailure:
         if blame:
             self._cooldowns.failed(index, failed.retry_after_s)
-        name = f"API {index + 1} ({self._apis[index].host})"
-        failure = ChatFailure(index, name, failed.reason, failed.fault, failed.status)
+        name = self._name(index)
+        failure = ChatFailure(index, name, failed.reason, failed.fault, failed.status, failed.retry_after_s)
         _log.warning("chat: %s", failure)
         return failure
 
+    def _name(self, index: int) -> str:
+        return f"API {index + 1} ({self._apis[index].host})"
 
-def _info(api: ChatApi) -> EngineInfo:
-    return EngineInfo(name="chat", model=f"{api.model}@{api.host}", device="remote")
+
+def _no_answer(failures: Sequence[ChatFailure]) -> NoChatApi:
+    """Return the error after the last failure. Only a rate limit that says when it ends is worth another request."""
+    message = f"no chat API answered: {'; '.join(map(str, failures)) or 'none is set'}"
+    if failures and failures[-1].status == 429 and failures[-1].retry_after_s:
+        return ChatRateLimited(message, failures, retry_after_s=math.ceil(failures[-1].retry_after_s))
+    return NoChatApi(message, failures)
 
 
 class _Cooldowns:

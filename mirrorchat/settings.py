@@ -143,8 +143,8 @@ class ChatApi:
     extra_body: Mapping[str, Any] = setting(
         {},
         JSON_OBJECT,
-        'Each request also carries these fields, for example `{"reasoning_effort": "none"}`. They override'
-        " `temperature` and `max_tokens`; the fields `model`, `messages` and `stream` are always the server's.",
+        "Each request also carries these fields of its body, for example `chat_template_kwargs`. They override"
+        " `temperature` and `max_tokens`, but never `model`, `messages` and `stream`.",
         secret=True,
     )
 

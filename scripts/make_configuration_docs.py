@@ -34,10 +34,11 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
     "OpenAI": {"url": "https://api.openai.com/v1", "key": "sk-...", "model": "gpt-4o-mini"},
     "DeepSeek": {"url": "https://api.deepseek.com/v1", "key": "sk-...", "model": "deepseek-chat"},
     "Ollama on this machine (ollama serve; ollama pull qwen2.5)": {
-        "url": "http://127.0.0.1:11434/v1", "key": "", "model": "qwen2.5", "timeout_s": 60, "first_token_timeout_s": 60,
+        "url": "http://127.0.0.1:11434/v1", "key": "", "model": "qwen2.5",
     },
-    "vLLM on another machine (vllm serve Qwen/Qwen2.5-7B-Instruct --api-key ...)": {
-        "url": "http://192.0.2.10:8000/v1/chat/completions", "key": "...", "model": "Qwen/Qwen2.5-7B-Instruct",
+    "vLLM on another machine (vllm serve Qwen/Qwen3-8B --api-key ...), without reasoning": {
+        "url": "http://192.0.2.10:8000/v1/chat/completions", "key": "...", "model": "Qwen/Qwen3-8B",
+        "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
     },
 }  # fmt: skip
 EXAMPLE_HEAD = '''\
@@ -92,7 +93,7 @@ def chat_apis_of_example(whole: Definition) -> Iterator[str]:
         yield from comment(f"{name} ({default}): {definition.help}", "  ")
     yield from (f"# Default: {whole.computed}.", "# chatgpt_apis = [")
     for title, entry in EXAMPLES.items():
-        yield from (f"#     # {title}:", f"#     {literal(entry)},")
+        yield from (f"#     # {title}:", *(f"#     {line}" for line in entry_lines(entry)))
     yield "# ]"
 
 
@@ -117,6 +118,15 @@ def literal(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(literal, value)) + "]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def entry_lines(entry: Mapping[str, object]) -> list[str]:
+    """Return an entry of a list as Python code, whose last part has a line of its own if they are too long for one."""
+    line = f"{literal(entry)},"
+    if len(line) <= WIDTH - len("#     "):
+        return [line]
+    *names, last = entry
+    return [f"{literal({name: entry[name] for name in names})[:-1]},", f" {literal({last: entry[last]})[1:]},"]
 
 
 def values(definition: Definition, translate: Translate) -> str:
@@ -144,7 +154,10 @@ def document(path: Path, translate: Translate) -> str:
 
 
 def chat_api_examples(translate: Translate) -> str:
-    entries = (f"    # {translate(title)}\n    {literal(entry)},\n" for title, entry in EXAMPLES.items())
+    entries = (
+        "".join(f"    {line}\n" for line in (f"# {translate(title)}", *entry_lines(entry)))
+        for title, entry in EXAMPLES.items()
+    )
     return f"```python\nchatgpt_apis = [\n{''.join(entries)}]\n```"
 
 

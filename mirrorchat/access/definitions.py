@@ -4,6 +4,7 @@
 because the keys, origins and proxies of this package are such kinds.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 from mirrorchat.errors import ConfigurationError
 
 T = TypeVar("T")
+
+_JSON_LIMIT_CHARS = 100_000
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,16 @@ def _is_url(value: object) -> bool:
 
 
 FLAG: Kind[bool] = kind_of("True or False", lambda value: isinstance(value, bool), bool)
+
+
+def _is_json_object(value: object) -> bool:
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value) and len(text) <= _JSON_LIMIT_CHARS
+
+
 TEXT: Kind[str] = kind_of("a text that is not empty", is_text, str.strip)
 FOLDER: Kind[Path] = kind_of(
     "the path of a folder",
@@ -139,6 +152,11 @@ FOLDER: Kind[Path] = kind_of(
 )
 URL: Kind[str] = kind_of(
     "a text that begins with http:// or https://, then a host and perhaps a port", _is_url, str.strip
+)
+JSON_OBJECT: Kind[Mapping[str, Any]] = kind_of(
+    "a dict of names and JSON values",
+    _is_json_object,
+    lambda value: json.loads(json.dumps(value)),  # a copy, so that nothing changes it later
 )
 HEADERS: Kind[Mapping[str, str]] = kind_of(
     "a dict of header names and texts",

@@ -6,56 +6,85 @@ and then, and nothing interrupts a name look-up; with the queue the caller alway
 connection ends the thread.
 """
 
+import json
 import queue
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
 import requests
 import urllib3
 
-from mirrorchat.chat.chunks import Reader
+from mirrorchat.chat.answer_stream import answer_chunks
+from mirrorchat.chat.chunks import ChatChunk
+from mirrorchat.chat.complaints import complaint, masked, secrets_of
 from mirrorchat.chat.connection import Connection, post
-from mirrorchat.chat.stream import AnswerFailed, events
+from mirrorchat.chat.reasoning import ReasoningFilter
+from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.concurrency.context import Context
+from mirrorchat.engines import EngineInfo
 from mirrorchat.errors import ChatFault, DeadlineExceeded
 from mirrorchat.settings import ChatApi
 
 _MAX_STREAM_BYTES = 64_000_000  # 20,000 one-character events of 3 kB each; comments count too
+_MAX_REFUSAL_BYTES = 16_384
 _MAX_RETRY_AFTER_S = 300.0
 _READ_BYTES = 16_384
-_GRACE_S = 1.0  # to wait for [DONE] after a finish_reason: the answer is whole, but some servers send usage after it
+# To wait for what may follow: the usage after a finish_reason, which makes the answer whole, and the body of a refusal.
+_GRACE_S = 1.0
 _MARGIN_S = 0.05  # past the deadline, so that the caller notices it before the API seems to be at fault
 _JOIN_S = 1.0
-# A reason names these types only: a header can echo the key, as a body can.
-_KNOWN_TYPES = ("text/html", "text/plain", "text/xml", "application/xml", "application/octet-stream")
 
-Piece = TypeVar("Piece")  # of an answer: text, or a chunk as OpenAI's API streams it
+Piece = TypeVar("Piece")  # of an answer: an event of a turn, or a chunk as OpenAI's API streams it
 
 
-class _Finished:
-    """Tells that the API has sent a finish_reason; the stream may go on."""
+class _Woken:
+    """Tells the caller's thread that its limits have changed."""
 
 
 class Attempt(Generic[Piece]):
     """One request to one API. As a context manager it closes the connection and ends the thread at exit.
 
-    with Attempt(api, {"messages": messages}, TextReader()) as attempt:
-        for text in attempt.pieces(context): ...
+    Arguments:
+        api: the API.
+        request: the fields of the request.
+        reasoning: takes the reasoning out of the answer.
+        shape: makes the pieces that the caller gets of the answer's chunks, within limits.
+
+    Example:
+
+        with Attempt(api, {"messages": messages}, ReasoningFilter(), as_events) as attempt:
+            for event in attempt.pieces(context): ...
     """
 
-    def __init__(self, api: ChatApi, request: Mapping[str, Any], reader: Reader[Piece]) -> None:
+    def __init__(
+        self,
+        api: ChatApi,
+        request: Mapping[str, Any],
+        reasoning: ReasoningFilter,
+        shape: Callable[[Iterable[ChatChunk]], Iterator[Piece]],
+    ) -> None:
         self._api = api
         self._request = request
-        self._reader = reader
+        self._reasoning = reasoning
+        self._shape = shape
+        self._info = EngineInfo(name="chat", model=f"{api.model}@{api.host}", device="remote")
         self._connection = Connection()
         # It never blocks the reading thread; MAX_ANSWER_CHARS bounds it. None is the end.
-        self._events: queue.Queue[Piece | _Finished | BaseException | None] = queue.Queue()
-        self._finished_at: float | None = None
+        self._events: queue.Queue[Piece | _Woken | BaseException | None] = queue.Queue()
         self._started_at = time.monotonic()
+        # Written by the reading thread:
+        self._first_token_at: float | None = None
+        self._heard_at = 0.0  # when the last bytes came
+        self._finished_at: float | None = None
+        self._refused: tuple[float, AnswerFailed] | None = None
         self._connect_timeout_s = api.timeout_s
         # A daemon: nothing can end a name look-up that hangs, and it must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name=f"chat-{api.host}", daemon=True)
@@ -71,48 +100,55 @@ class Attempt(Generic[Piece]):
             self._thread.join(_JOIN_S)
 
     def pieces(self, context: Context) -> Iterator[Piece]:
-        """Yield the pieces of the answer, once. Raises AnswerFailed, and the reason if `context` ends."""
+        """Yield the pieces of the answer, once. Raises AnswerFailed, OpeningMissing, and the reason of `context`."""
         context.check()
         self._connect_timeout_s = min(self._api.timeout_s, context.remaining_s() + _MARGIN_S)
         self._thread.start()
-        begun = False
         while True:
             try:
-                event = context.wait(self._events, timeout_s=max(0.0, self._limit(begun)[0] - time.monotonic()))
+                event = context.wait(self._events, timeout_s=max(0.0, self._limit()[0] - time.monotonic()))
             except (TimeoutError, DeadlineExceeded) as error:
-                limit_at, failure = self._limit(begun)
-                if time.monotonic() >= limit_at:
-                    if failure is None:
-                        return
+                limit_at, failure = self._limit()
+                if time.monotonic() >= limit_at and failure is not None:
                     raise failure from None
                 if isinstance(error, DeadlineExceeded):  # last: an API that used up its own time is at fault
                     raise
+                if time.monotonic() >= limit_at:
+                    self._stop_reading()
                 continue
             if event is None:
                 return
             if isinstance(event, BaseException):
                 raise event
-            if not isinstance(event, _Finished):
-                begun = True
+            if not isinstance(event, _Woken):
                 yield event
             context.check()
 
-    def _limit(self, begun: bool) -> tuple[float, AnswerFailed | None]:
+    def _limit(self) -> tuple[float, AnswerFailed | None]:
         """Return until when (monotonic) the queue may stay empty, and the failure then; None if the answer is whole.
 
         It counts only while the queue is empty, so that a slow reader never makes a fast API look slow.
         """
-        api = self._api
-        limits: list[tuple[float, str]] = []
+        if self._refused is not None:
+            return self._refused[0] + _GRACE_S, self._refused[1]
+        api, start = self._api, self._started_at
+        limits = [(start + api.total_timeout_s, f"no whole answer within {api.total_timeout_s:g} s")]
+        if self._finished_at is not None:
+            return min(self._finished_at + _GRACE_S, limits[0][0]), None
         if not self._connection.connected:
-            limits.append((api.timeout_s, "no connection"))
-        if not begun:
-            limits.append((api.first_token_timeout_s, "no answer"))
-        limits.append((api.total_timeout_s, "no whole answer"))
-        limit_s, missing = min(limits, key=lambda limit: limit[0])
-        if begun and self._finished_at is not None and self._finished_at + _GRACE_S <= self._started_at + limit_s:
-            return self._finished_at + _GRACE_S, None
-        return self._started_at + limit_s, AnswerFailed(f"{missing} within {limit_s:g} s", ChatFault.TIMEOUT)
+            limits.append((start + api.timeout_s, f"no connection within {api.timeout_s:g} s"))
+        if self._first_token_at is None:
+            limits.append((start + api.first_token_timeout_s, f"no answer within {api.first_token_timeout_s:g} s"))
+        else:
+            limits.append((self._heard_at + api.timeout_s, f"silent for {api.timeout_s:g} s"))
+        limit_at, reason = min(limits, key=lambda limit: limit[0])
+        return limit_at, AnswerFailed(reason, ChatFault.TIMEOUT)
+
+    def _stop_reading(self) -> None:
+        """End the reading of a whole answer: its thread then queues what is left, and the end."""
+        self._connection.close()
+        self._thread.join(_JOIN_S)
+        self._finished_at = float("inf")
 
     def _run(self) -> None:
         """Ask, and queue the pieces and then None or an error. Runs in the attempt's own thread."""
@@ -123,74 +159,91 @@ class Attempt(Generic[Piece]):
                 requests.Session() as session,
                 post(session, self._connection, self._api, self._request, self._connect_timeout_s) as response,
             ):
-                for piece in self._reader.passed_on(self._pieces(response)):
+                self._check_status(response)
+                for piece in self._shape(self._chunks(response)):
                     self._events.put(piece)
                 self._events.put(None)
+        except AnswerFailed as failure:
+            self._events.put(self._told(failure))
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             self._events.put(_as_failed(error, self._api))
-        except BaseException as error:  # AnswerFailed, or our own defect: the caller's thread raises it
+        except BaseException as error:  # OpeningMissing, or our own defect: the caller's thread raises it
             self._events.put(error)
         finally:
             self._connection.close()
 
-    def _pieces(self, response: requests.Response) -> Iterator[Piece]:
-        """Yield the pieces of an answer in either format. Raises AnswerFailed for another response."""
-        _check_status(response)
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind == "text/event-stream":
-            yield from self._streamed(_chunks(response))
-        elif kind == "application/json":
-            yield from self._reader.whole(_chunks(response))
-        else:
-            raise AnswerFailed(f"not an event stream ({kind if kind in _KNOWN_TYPES else 'unknown type'})")
+    def _told(self, failure: AnswerFailed) -> AnswerFailed:
+        """Return `failure` with the server's own message in its reason."""
+        if message := masked(failure.message, secrets_of(self._api, self._request)):
+            failure.reason = f"{failure.reason}: {message}"
+        return failure
 
-    def _streamed(self, chunks: Iterator[bytes]) -> Iterator[Piece]:
-        """Yield the pieces of a stream up to [DONE]. Raises AnswerFailed when it ends before it is finished."""
-        empty = True
-        try:
-            for name, data in events(chunks):
-                empty = False
-                if data.strip() == "[DONE]":
-                    return
-                piece, finished = self._reader.event(name, data)
-                if piece is not None:
-                    yield piece
-                if finished and self._finished_at is None:
-                    self._finished_at = time.monotonic()
-                    self._events.put(_Finished())
-        except (urllib3.exceptions.HTTPError, OSError):
-            if self._finished_at is None:  # after a finish_reason the answer is whole
-                raise
-        if self._finished_at is None:
-            raise AnswerFailed("an empty stream" if empty else "the stream broke off")
+    def _chunks(self, response: requests.Response) -> Iterator[ChatChunk]:
+        """Yield the chunks of the answer, and note the times that the limits need."""
+        for chunk in answer_chunks(self._body(response), self._reasoning):
+            if chunk.is_token and self._first_token_at is None:
+                self._first_token_at = time.monotonic()
+                self._events.put(_Woken())
+            yield replace(chunk, answered_by=self._info)
+            if chunk.finish_reason and self._finished_at is None:
+                self._finished_at = time.monotonic()
+                self._events.put(_Woken())
 
+    def _body(self, response: requests.Response) -> Iterator[bytes]:
+        """Yield the body as it arrives: read1 returns the available bytes, other reads wait for a full buffer."""
+        size = 0
+        while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
+            self._heard_at = time.monotonic()
+            size += len(chunk)
+            if size > _MAX_STREAM_BYTES:
+                raise AnswerFailed("the stream is too long")
+            yield chunk
 
-def _check_status(response: requests.Response) -> None:
-    """Raise AnswerFailed for any status but 200. The body stays unread: it can be endless, and can echo the key."""
-    status = response.status_code
-    if 300 <= status < 400:
-        reason = f"HTTP {status}, a redirect, which is not followed: a key goes to no other host"
-        raise AnswerFailed(reason, ChatFault.STATUS, status=status)
-    if status != 200:
+    def _check_status(self, response: requests.Response) -> None:
+        """Raise AnswerFailed for any status but 200, with the beginning of the body if that comes soon."""
+        status = response.status_code
+        if status == 200:
+            return
+        reason = f"HTTP {status}"
+        if 300 <= status < 400:
+            reason += ", a redirect, which is not followed: a key goes to no other host"
         retry_after_s = _retry_after_s(response) if status in (429, 503) else 0.0
-        raise AnswerFailed(f"HTTP {status}", ChatFault.STATUS, status=status, retry_after_s=retry_after_s)
+        failure = AnswerFailed(reason, ChatFault.STATUS, status=status, retry_after_s=retry_after_s)
+        if status >= 400:
+            self._refused = time.monotonic(), failure
+            self._events.put(_Woken())
+            failure.message = _refusal(self._body(response))
+        raise failure
+
+
+def _refusal(body: Iterable[bytes]) -> str:
+    """Return the message in the body of a refusal, "" for a web page."""
+    data = b""
+    with suppress(urllib3.exceptions.HTTPError, OSError):
+        for chunk in body:
+            data += chunk
+            if len(data) >= _MAX_REFUSAL_BYTES:
+                break
+    text = data.decode("utf-8-sig", "replace").strip().removeprefix("data:").strip()
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return "" if text.startswith(("<", "{", "[")) else text
+    parsed = parsed[0] if isinstance(parsed, list) and parsed else parsed
+    return (complaint(parsed) or "") if isinstance(parsed, dict) else ""
 
 
 def _retry_after_s(response: requests.Response) -> float:
-    """Return the seconds of Retry-After, at most _MAX_RETRY_AFTER_S; 0.0 when it is missing or a date."""
+    """Return the seconds of Retry-After, at most _MAX_RETRY_AFTER_S; 0.0 when it is missing or cannot be read."""
     text = response.headers.get("Retry-After", "").strip()
-    # Ten digits or more are no sensible number of seconds.
-    return min(float(text), _MAX_RETRY_AFTER_S) if text.isdecimal() and len(text) < 10 else 0.0
-
-
-def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """Yield the body as it arrives: read1 returns the available bytes, other reads wait for a full buffer."""
-    size = 0
-    while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
-        size += len(chunk)
-        if size > _MAX_STREAM_BYTES:
-            raise AnswerFailed("the stream is too long")
-        yield chunk
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text):
+        seconds = float(text)
+    else:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError, OSError):
+            return 0.0
+    return min(max(0.0, seconds), _MAX_RETRY_AFTER_S)
 
 
 def _as_failed(error: BaseException, api: ChatApi) -> AnswerFailed:
@@ -219,7 +272,6 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], ChatFault, str], ...] = (
     ),
     ((urllib3.exceptions.NameResolutionError, socket.gaierror), ChatFault.NAME, "its name cannot be resolved"),
     ((ConnectionRefusedError,), ChatFault.REFUSED, "refused the connection"),
-    ((urllib3.exceptions.ReadTimeoutError,), ChatFault.TIMEOUT, "silent for {timeout_s} s"),
     (
         (urllib3.exceptions.ConnectTimeoutError, TimeoutError), ChatFault.TIMEOUT, "no connection within {timeout_s} s",
     ),

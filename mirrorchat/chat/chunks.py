@@ -1,34 +1,61 @@
-"""Readers of an API's answer: as text, which is spoken, or as chunks of OpenAI's API, which clients get."""
+"""The pieces of an answer: read from what a chat API sends, and passed on as events of a turn or to API clients."""
 
+import codecs
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from mirrorchat.chat.stream import AnswerFailed, event_text, first_choice, spoken, whole_object, whole_text
+from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.concurrency.context import Context
-from mirrorchat.errors import ChatFailure
+from mirrorchat.engines import AnsweredBy, AnswerEnded, ChatEvent, EngineInfo, Thinking
+from mirrorchat.errors import ChatFailure, ChatFault
 
+MAX_ANSWER_CHARS = 20_000  # about twenty minutes of speech
 RELAY_LIMIT_CHARS = 1_000_000  # of an answer that is passed on, as JSON
 RELAY_LIMIT_CHUNKS = 40_000  # below turn.helper_threads.EVENT_LIMIT
-# The fields of a delta or a message that are passed on; the server itself sets `role`.
-PASSED_ON = ("content", "refusal", "tool_calls", "reasoning_content")
-
-Piece = TypeVar("Piece")
+THINKING_EVERY_S = 1.0
+# The fields of a delta or a message that are passed on beside its text; the server itself sets `role`.
+PASSED_ON = ("refusal", "tool_calls")
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "reasoning_text", "thought")
+_REASONING_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought", "summary_text", "reasoning_text")
+# Other APIs' words for OpenAI's reasons.
+_FINISH_REASONS = {
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "model_length": "length",
+    "safety": "content_filter",
+    "sensitive": "content_filter",
+    "end_turn": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+}
 
 
 @dataclass(frozen=True)
 class ChatChunk:
-    """The next piece of an answer: fields of OpenAI's `delta`, its finish_reason and its usage; any may be missing."""
+    """The next piece of an answer: fields of OpenAI's `delta`, its finish_reason and its usage; any may be missing.
+
+    `reasons` tells that the model reasons. `answered_by` is the API.
+    """
 
     delta: Mapping[str, Any]
     finish_reason: str | None = None
     usage: Mapping[str, Any] | None = None
+    reasons: bool = False
+    answered_by: EngineInfo | None = None
 
     @property
     def text(self) -> str:
         content = self.delta.get("content")
         return content if isinstance(content, str) else ""
+
+    @property
+    def is_token(self) -> bool:
+        """Whether the model has written something."""
+        return self.reasons or bool(self.text.strip()) or any(name in self.delta for name in PASSED_ON)
 
 
 @runtime_checkable
@@ -47,67 +74,135 @@ class Relays(Protocol):
         ...
 
 
-class Reader(Protocol[Piece]):
-    """Reads one answer. Every method raises AnswerFailed if the data is no answer."""
+def chunk_of(body: Mapping[str, Any]) -> ChatChunk:
+    """Return the chunk in an object that a chat API sends: an event, or a whole answer.
 
-    def event(self, name: str, data: str) -> tuple[Piece | None, bool]:
-        """Return the piece in one event of a stream, and whether the event finishes the answer."""
-        ...
-
-    def whole(self, chunks: Iterable[bytes]) -> Iterator[Piece]:
-        """Yield the answer of an API that ignores the request for a stream and sends one JSON body."""
-        ...
-
-    def passed_on(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """Yield the `pieces` that are passed on, within limits."""
-        ...
-
-
-class TextReader:
-    """Reads the text of an answer."""
-
-    def event(self, name: str, data: str) -> tuple[str | None, bool]:
-        text, finished = event_text(name, data)
-        return text or None, finished
-
-    def whole(self, chunks: Iterable[bytes]) -> Iterator[str]:
-        yield whole_text(chunks)
-
-    def passed_on(self, pieces: Iterable[str]) -> Iterator[str]:
-        return spoken(pieces)
+    Ollama's own API sends `message` and `done` without `choices`.
+    """
+    choice = _first_choice(body)
+    content = choice.get("delta") or choice.get("message")
+    message = content if isinstance(content, dict) else {"content": choice.get("text", choice.get("response"))}
+    text = _text(message.get("content"))
+    delta = {"content": text} if text else {}
+    delta |= {name: message[name] for name in PASSED_ON if message.get(name)}
+    reasons = any(message.get(name) for name in _REASONING_FIELDS) or _has_reasoning(message.get("content"))
+    return ChatChunk(delta, _finish_reason(choice), _usage(body), reasons)
 
 
-class ChunkReader:
-    """Reads everything that a client of OpenAI's API may need: text, tool calls, finish_reason, usage."""
-
-    def event(self, name: str, data: str) -> tuple[ChatChunk | None, bool]:
-        event_text(name, data)  # raises if it is no event of an answer
-        chunk = _chunk(json.loads(data), "delta")
-        return chunk, bool(chunk and chunk.finish_reason)
-
-    def whole(self, chunks: Iterable[bytes]) -> Iterator[ChatChunk]:
-        chunk = _chunk(whole_object(chunks), "message")
-        if chunk is not None:
-            yield chunk
-
-    def passed_on(self, pieces: Iterable[ChatChunk]) -> Iterator[ChatChunk]:
-        """Yield all pieces. Raises AnswerFailed for an empty answer, and beyond RELAY_LIMIT_CHARS or _CHUNKS."""
-        is_empty, size = True, 0
-        for count, chunk in enumerate(pieces):
-            size += len(json.dumps(chunk.delta))
-            if size > RELAY_LIMIT_CHARS or count > RELAY_LIMIT_CHUNKS:
-                raise AnswerFailed("the answer is too long")
-            is_empty = is_empty and not chunk.delta
-            yield chunk
-        if is_empty:
-            raise AnswerFailed("an empty answer")
+def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the first of the `choices`; {} where there is none, or only another one."""
+    choices = body.get("choices")
+    if choices is None and ("done" in body or isinstance(body.get("message"), dict)):
+        return body
+    first = choices[0] if isinstance(choices, list) and choices else {}
+    return first if isinstance(first, dict) and not first.get("index") else {}
 
 
-def _chunk(body: Mapping[str, Any], part: str) -> ChatChunk | None:
-    """Return the chunk in the `part` of the first choice of `body`; None when it is empty."""
-    choice = first_choice(body)
-    content, reason, usage = choice.get(part), choice.get("finish_reason"), body.get("usage")
-    fields = {name: content[name] for name in PASSED_ON if content.get(name)} if isinstance(content, dict) else {}
-    if not fields and not reason and not usage:
+def _finish_reason(choice: Mapping[str, Any]) -> str | None:
+    """Return the finish_reason as OpenAI's API names it. Raises AnswerFailed if it is a failure."""
+    reason = choice.get("finish_reason") or choice.get("done_reason") or ("stop" if choice.get("done") else None)
+    if not isinstance(reason, str) or reason.lower() in ("null", "none"):
         return None
-    return ChatChunk(fields, reason if isinstance(reason, str) else None, usage if isinstance(usage, dict) else None)
+    if reason.lower() == "error":
+        raise AnswerFailed("an error in the stream")
+    return _FINISH_REASONS.get(reason.lower(), reason.lower()[:40])
+
+
+def _usage(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    usage = body.get("usage")
+    return usage if isinstance(usage, dict) and usage else None
+
+
+def _text(content: object) -> str:
+    """Return the text of a message's content: a text, or a list of parts, of which those of text count."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(map(_text, content[:1000])) if not any(isinstance(part, list) for part in content) else ""
+    if isinstance(content, dict) and content.get("type") not in _REASONING_PARTS and not content.get("thought"):
+        text = content.get("text")
+        return text if isinstance(text, str) else ""
+    return ""
+
+
+def _has_reasoning(content: object) -> bool:
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and part.get("type") in _REASONING_PARTS for part in content
+    )
+
+
+class SpokenText:
+    """The text of an answer as it is spoken: without leading whitespace and half characters, and of bounded length."""
+
+    def __init__(self) -> None:
+        # JSON writes a character such as an emoji as two surrogates, which some servers send in two events.
+        self._pairs = codecs.getincrementaldecoder("utf-16-le")("replace")
+        self._left = MAX_ANSWER_CHARS
+
+    @property
+    def is_empty(self) -> bool:
+        return self._left == MAX_ANSWER_CHARS
+
+    @property
+    def is_full(self) -> bool:
+        return not self._left
+
+    def add(self, text: str) -> str:
+        """Return the part of `text` that is spoken."""
+        piece = self._pairs.decode(text.encode("utf-16-le", "surrogatepass"))
+        piece = (piece.lstrip() if self.is_empty else piece)[: self._left]
+        self._left -= len(piece)
+        return piece
+
+
+def as_events(chunks: Iterable[ChatChunk]) -> Iterator[ChatEvent]:
+    """Yield the events of an answer that is spoken. At MAX_ANSWER_CHARS it counts as finished: nobody listens longer.
+
+    Raises AnswerFailed for an answer without text.
+    """
+    text, finish_reason, has_reasoned, thought_at = SpokenText(), "stop", False, float("-inf")
+    for chunk in chunks:
+        finish_reason = chunk.finish_reason or finish_reason
+        has_reasoned = has_reasoned or chunk.reasons
+        was_empty = text.is_empty
+        if piece := text.add(chunk.text):
+            if was_empty and chunk.answered_by is not None:
+                yield AnsweredBy(chunk.answered_by)
+            yield piece
+        elif chunk.reasons and text.is_empty and time.monotonic() >= thought_at + THINKING_EVERY_S:
+            thought_at = time.monotonic()
+            yield Thinking()
+        if text.is_full:
+            finish_reason = "length"
+            break
+    if text.is_empty:
+        raise _empty_answer(finish_reason, has_reasoned)
+    yield AnswerEnded(finish_reason)
+
+
+def as_relayed(chunks: Iterable[ChatChunk]) -> Iterator[ChatChunk]:
+    """Yield the chunks that a client gets. Raises AnswerFailed for an empty answer, and beyond the limits."""
+    is_empty, has_reasoned, finish_reason, size, count = True, False, "stop", 0, 0
+    thought_at = float("-inf")
+    for chunk in chunks:
+        finish_reason = chunk.finish_reason or finish_reason
+        has_reasoned = has_reasoned or chunk.reasons
+        if not chunk.delta and not chunk.finish_reason and not chunk.usage:
+            if not chunk.reasons or time.monotonic() < thought_at + THINKING_EVERY_S:
+                continue
+            thought_at = time.monotonic()
+        size, count = size + len(json.dumps(chunk.delta)), count + 1
+        if size > RELAY_LIMIT_CHARS or count > RELAY_LIMIT_CHUNKS:
+            raise AnswerFailed("the answer is too long")
+        is_empty = is_empty and not chunk.delta
+        yield chunk
+    if is_empty:
+        raise _empty_answer(finish_reason, has_reasoned)
+
+
+def _empty_answer(finish_reason: str, has_reasoned: bool) -> AnswerFailed:
+    if finish_reason == "content_filter":
+        return AnswerFailed("its content filter removed the answer", ChatFault.EMPTY)
+    if has_reasoned:
+        return AnswerFailed("only reasoning, no answer: raise max_tokens", ChatFault.EMPTY)
+    return AnswerFailed("an empty answer", ChatFault.EMPTY)

@@ -22,6 +22,8 @@ from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.errors import ChatFault
 from mirrorchat.settings import ChatApi
 
+_MARGIN_S = 5.0  # past the last of the limits that the caller's thread watches
+
 
 class Connection:
     """The connection of one attempt. Another thread may close it at any time, even before it is connected."""
@@ -76,7 +78,7 @@ def post(
         json=_payload(api, request),
         headers=_headers(api),
         auth=_authorization(api),
-        timeout=(connect_timeout_s, api.timeout_s),
+        timeout=(connect_timeout_s, api.total_timeout_s + _MARGIN_S),
         stream=True,
         allow_redirects=False,  # no other host may get the key
     )
@@ -122,9 +124,9 @@ class _TlsConnection(_HttpConnection, HTTPSConnection):
 def _payload(api: ChatApi, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request's body: the fields of `request` override those of the settings, except the model."""
     own = {"temperature": api.temperature, "max_tokens": api.max_tokens}
-    if "max_completion_tokens" in request:
-        del own["max_tokens"]  # an older name of the same field
-    settings = {name: value for name, value in own.items() if value is not None}
+    settings = {**{name: value for name, value in own.items() if value is not None}, **api.extra_body}
+    if "max_completion_tokens" in {**api.extra_body, **request}:
+        settings.pop("max_tokens", None)  # an older name of the same field
     return {**settings, **request, "model": api.model, "stream": True}
 
 

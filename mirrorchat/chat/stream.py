@@ -1,28 +1,44 @@
-"""The response of a chat-completions API, read as text: a stream of server-sent events, or one JSON body.
+"""The body of a chat API's response, read as JSON objects in any of three forms: server-sent events, lines, or one.
 
-These functions use no connection; attempt.py reads the bytes. Every size is bounded, since a server can be broken.
+The first bytes tell the form; the Content-Type of many servers is wrong or missing. These functions use no connection;
+attempt.py reads the bytes. Every size is bounded, since a server can be broken.
 """
 
 import codecs
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 from mirrorchat.errors import ChatFault
 
-MAX_ANSWER_CHARS = 20_000  # about twenty minutes of speech
 _MAX_LINE_CHARS = 1_000_000
+_BLANKS = b"\xef\xbb\xbf \t\r\n"  # whitespace and the bytes of a BOM
+_FORM_BYTES = 6
+_FORM = re.compile(rb"(?P<page><)|(?P<json>[{\[])|(?:data|event|id|retry)?:|data[\r\n]")
 
 
 class AnswerFailed(Exception):
-    """This API gave no whole answer. `reason` is for people and holds no key, no path and no text of the server."""
+    """This API gave no whole answer. `reason` is for people and holds no key, no path and no text of the server.
+
+    `message` is the server's own text, which can hold a key: it is masked before it goes anywhere.
+    """
 
     def __init__(
-        self, reason: str, fault: ChatFault = ChatFault.ANSWER, *, status: int = 0, retry_after_s: float = 0.0
+        self,
+        reason: str,
+        fault: ChatFault = ChatFault.ANSWER,
+        *,
+        message: str = "",
+        status: int = 0,
+        retry_after_s: float = 0.0,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.message = message
         self.fault = fault
         self.status = status
         self.retry_after_s = retry_after_s
@@ -50,93 +66,93 @@ def _lines(chunks: Iterable[bytes], limit_chars: int) -> Iterator[str]:
     yield "".join(parts) + decoder.decode(b"", final=True).rstrip("\n")
 
 
-def events(chunks: Iterable[bytes], *, limit_chars: int = _MAX_LINE_CHARS) -> Iterator[tuple[str, str]]:
-    """Yield (event name, data) of a stream of server-sent events (WHATWG HTML, section 9.2).
+@dataclass(frozen=True)
+class Event:
+    """A piece of a response's body: the `name` of a server-sent event, its data, and whether it is plain JSON."""
 
-    Unlike the standard, this keeps an event that the end of the stream cuts off: many servers end at `data: [DONE]`.
+    name: str
+    data: str
+    is_plain: bool = False
+
+
+def events(chunks: Iterable[bytes], *, limit_chars: int = _MAX_LINE_CHARS) -> Iterator[Event]:
+    """Yield the pieces of a response's body. Raises AnswerFailed for a body that no chat API sends."""
+    chunks = iter(chunks)
+    start = _start(chunks)
+    lines = _lines(chain([start], chunks), limit_chars)
+    match _FORM.match(start):
+        case None if not start.strip(_BLANKS):
+            raise AnswerFailed("an empty stream")
+        case None:
+            raise AnswerFailed("neither an event stream nor JSON")
+        case form if form["page"]:
+            raise AnswerFailed("a web page instead of an answer: it may be the sign-in page of a proxy")
+        case form if form["json"]:
+            return _json_pieces(lines, limit_chars)
+    return _server_sent(lines, limit_chars)
+
+
+def server_sent_events(chunks: Iterable[bytes], *, limit_chars: int = _MAX_LINE_CHARS) -> Iterator[Event]:
+    """Yield the events of a body that is known to be a stream of server-sent events."""
+    return _server_sent(_lines(chunks, limit_chars), limit_chars)
+
+
+def _start(chunks: Iterator[bytes]) -> bytes:
+    """Return as much of the body as tells its form."""
+    start = b""
+    for chunk in chunks:
+        start = (start + chunk).lstrip(_BLANKS)
+        if len(start) >= _FORM_BYTES or start[:1] in (b"<", b"{", b"["):
+            break
+    return start
+
+
+def _json_pieces(lines: Iterator[str], limit_chars: int) -> Iterator[Event]:
+    """Yield the objects of a body with one on each line, as Ollama's own API sends them; else the whole body."""
+    first = next(line for line in lines if line.strip())
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        yield Event("", "\n".join([first, *_bounded(lines, limit_chars)]), is_plain=True)
+        return
+    for line in chain([first], lines):
+        if line.strip():
+            yield Event("", line, is_plain=True)
+
+
+def _bounded(lines: Iterable[str], limit_chars: int) -> Iterator[str]:
+    for line in lines:
+        limit_chars -= len(line) + 1
+        if limit_chars < 0:
+            raise AnswerFailed("the JSON body is too long")
+        yield line
+
+
+def _server_sent(lines: Iterable[str], limit_chars: int) -> Iterator[Event]:
+    """Yield the events of a stream of server-sent events (WHATWG HTML, section 9.2).
+
+    Unlike the standard, this keeps an event that the end of the stream cuts off, since many servers end at
+    `data: [DONE]`, and it parts events between which a server forgets the blank line.
     """
-    name, data, size = "", [], 0
-    for line in _lines(chunks, limit_chars):
+    name, data, size = "", list[str](), 0
+    for line in lines:
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
-        if field == "data":
+        if line.startswith("{"):  # the server forgets the field's name
+            yield Event(name, line)
+        elif field == "data":
+            if data and data[-1].endswith("}") and value.startswith(("{", "[DONE]")):
+                yield Event(name, "\n".join(data))
+                data, size = [], 0
             data.append(value)
             size += len(value)
         elif field == "event":
             name = value
         elif not line:
             if data:
-                yield name, "\n".join(data)
+                yield Event(name, "\n".join(data))
             name, data, size = "", [], 0
         if size > limit_chars:
             raise AnswerFailed("an event is too long for an event stream")
     if data:
-        yield name, "\n".join(data)
-
-
-def event_text(name: str, data: str) -> tuple[str, bool]:
-    """Return the text of one event of OpenAI's stream, and whether the event finishes the answer."""
-    body = _object(data)
-    if body.get("error") or name == "error":
-        raise AnswerFailed("an error in the stream")
-    choice = first_choice(body)  # Azure's filter results and OpenAI's usage have none
-    return _content(choice.get("delta")), bool(choice.get("finish_reason"))
-
-
-def whole_text(chunks: Iterable[bytes]) -> str:
-    """Return the answer of an API that ignores the request for a stream and sends one JSON body."""
-    return _content(first_choice(whole_object(chunks)).get("message"))
-
-
-def whole_object(chunks: Iterable[bytes]) -> dict[str, Any]:
-    """Return the JSON body of such an answer. Raises AnswerFailed for an error, or another body."""
-    body = bytearray()
-    for chunk in chunks:
-        body += chunk
-        if len(body) > _MAX_LINE_CHARS:
-            raise AnswerFailed("the JSON body is too long")
-    parsed = _object(body)
-    if parsed.get("error"):
-        raise AnswerFailed("an error instead of an answer")
-    return parsed
-
-
-def _object(text: str | bytearray) -> dict[str, Any]:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        raise AnswerFailed("not valid JSON") from None
-    if not isinstance(parsed, dict):
-        raise AnswerFailed("not a chat completion")
-    return parsed
-
-
-def first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the first of the `choices` in a chat completion; {} where there is none."""
-    choices = body.get("choices")
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-
-
-def _content(message: object) -> str:
-    content = message.get("content") if isinstance(message, dict) else None
-    return content if isinstance(content, str) else ""
-
-
-def spoken(texts: Iterable[str]) -> Iterator[str]:
-    """Yield `texts` without leading whitespace and without half characters, at most MAX_ANSWER_CHARS characters.
-
-    At that length the answer counts as finished: nobody listens for longer. Raises AnswerFailed for an empty answer.
-    """
-    # JSON writes a character such as an emoji as two surrogates, which some servers send in two events.
-    pairs = codecs.getincrementaldecoder("utf-16-le")("replace")
-    left = MAX_ANSWER_CHARS
-    for text in texts:
-        piece = pairs.decode(text.encode("utf-16-le", "surrogatepass"))
-        piece = (piece.lstrip() if left == MAX_ANSWER_CHARS else piece)[:left]
-        if piece:
-            yield piece
-            left -= len(piece)
-        if not left:
-            return
-    if left == MAX_ANSWER_CHARS:
-        raise AnswerFailed("an empty answer", ChatFault.EMPTY)
+        yield Event(name, "\n".join(data))

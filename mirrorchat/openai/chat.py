@@ -12,10 +12,10 @@ from flask import Response, jsonify, request
 
 from mirrorchat.audio.encoders import ENCODERS, encode_wav
 from mirrorchat.audio.samples import Audio
-from mirrorchat.chat.chunks import ChatChunk, Relays
-from mirrorchat.chat.stream import AnswerFailed, spoken
+from mirrorchat.chat.chunks import ChatChunk, Relays, as_events
+from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import ChatModel, Language, Thinking
+from mirrorchat.engines import ChatEvent, ChatModel, EngineInfo, Language, Thinking
 from mirrorchat.errors import ChatFailure, NoChatApi, NoWords
 from mirrorchat.openai import fields
 from mirrorchat.openai.chat_request import (
@@ -76,23 +76,28 @@ class Asking:
     watch: Stopwatch
     finish_reason: str = "stop"
     usage: Mapping[str, Any] | None = None
+    answered_by: EngineInfo | None = None
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def chunks(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatChunk]:
         """Yield the answer in chunks with content."""
+        return (chunk for chunk in self._noted(failed, context) if chunk.delta)
+
+    def _noted(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatChunk]:
+        """Yield all chunks, and note what they tell of the answer."""
         self.finish_reason, self.usage = "stop", None
         with self.watch.time("answer"):
             for chunk in self._all(failed, context):
                 self.finish_reason = chunk.finish_reason or self.finish_reason
                 self.usage = chunk.usage or self.usage
-                if chunk.delta:
-                    yield chunk
+                self.answered_by = chunk.answered_by or self.answered_by
+                yield chunk
 
-    def texts(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[str]:
-        """Yield the answer's text. Raises NoChatApi if it has none."""
+    def texts(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatEvent]:
+        """Yield the answer as text and what is known of it. Raises NoChatApi if it has no text."""
         try:
-            yield from spoken(chunk.text for chunk in self.chunks(failed, context))
+            yield from as_events(self._noted(failed, context))
         except AnswerFailed as error:
             raise NoChatApi(f"no chat API answered with words: {error.reason}", failed) from None
 
@@ -129,7 +134,7 @@ def _chunks(asking: Asking, slot: Slot) -> Generator[ChatChunk | StillWorking | 
 def _message(chunks: Sequence[ChatChunk]) -> dict[str, Any]:
     """Return the message that consists of `chunks`."""
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
-    for name in ("content", "refusal", "reasoning_content"):
+    for name in ("content", "refusal"):
         texts = [chunk.delta[name] for chunk in chunks if isinstance(chunk.delta.get(name), str)]
         if texts:
             message[name] = "".join(texts)

@@ -3,6 +3,8 @@
 import gzip
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from support.chat_checks import (  # noqa: F401 (fixtures)
@@ -45,10 +47,10 @@ from support.chat_server import (
     truncated,
 )
 
-from mirrorchat.chat.stream import MAX_ANSWER_CHARS
+from mirrorchat.chat.chunks import MAX_ANSWER_CHARS
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Message
-from mirrorchat.errors import ChatFailure, ChatInterrupted, ClientGone, DeadlineExceeded, NoChatApi
+from mirrorchat.errors import ChatFailure, ChatInterrupted, ChatRateLimited, ClientGone, DeadlineExceeded, NoChatApi
 from mirrorchat.llm import build_messages
 from mirrorchat.settings import SYSTEM_PROMPT
 
@@ -190,12 +192,12 @@ def test_a_finished_answer_does_not_wait_for_a_server_that_stays() -> None:
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
-        (status(401), "HTTP 401"),
-        (status(429), "HTTP 429"),
-        (status(500), "HTTP 500"),
+        (status(401), "HTTP 401: cannot use Bearer ***"),
+        (status(429), "HTTP 429: cannot use Bearer ***"),
+        (status(500), "HTTP 500: cannot use Bearer ***"),
         (status(204), "HTTP 204"),
-        (html, "not an event stream (text/html)"),
-        (body(b"hello", f"text/{KEY}"), "not an event stream (unknown type)"),
+        (html, "a web page instead of an answer: it may be the sign-in page of a proxy"),
+        (body(b"hello", f"text/{KEY}"), "neither an event stream nor JSON"),
         (chunked_stream(), "an empty stream"),
         (chunked_stream(DONE), "an empty answer"),
         (chunked_stream(delta(" \n"), delta(None, "stop"), DONE), "an empty answer"),
@@ -205,20 +207,23 @@ def test_a_finished_answer_does_not_wait_for_a_server_that_stays() -> None:
         (truncated(" "), "the connection broke off"),
         (raw_stream(delta(" ")), "the stream broke off"),
         (raw_stream(delta("Blue")[:-9]), "not valid JSON"),
-        (chunked_stream(b'data: {"error": {"message": "overloaded"}}\n\n', DONE), "an error in the stream"),
-        (chunked_stream(b'event: error\ndata: {"message": "overloaded"}\n\n', DONE), "an error in the stream"),
-        (body(b'{"error": {"message": "overloaded"}}'), "an error instead of an answer"),
+        (chunked_stream(b'data: {"error": {"message": "overloaded"}}\n\n', DONE), "an error in the stream: overloaded"),
+        (
+            chunked_stream(b'event: error\ndata: {"message": "overloaded"}\n\n', DONE),
+            "an error in the stream: overloaded",
+        ),
+        (body(b'{"error": {"message": "overloaded"}}'), "an error instead of an answer: overloaded"),
         (body(b'{"choices": [{"mess'), "not valid JSON"),
         (body(b"[" * 100_000), "not valid JSON"),
         (body(b"[]"), "not a chat completion"),
         (body(b"{}", headers=["Content-Encoding: gzip"]), "a body that cannot be decoded"),
-        (body(b" " * 1_100_000), "the JSON body is too long"),
+        (body(b"{\n" + b" \n" * 600_000), "the JSON body is too long"),
         (chunked_stream(b"data: {nonsense}\n\n", DONE), "not valid JSON"),
         (huge_line, "a line is too long for an event stream"),
         (chunked_stream(*[b"data: " + b"x" * 60_000 + b"\n"] * 20), "an event is too long for an event stream"),
         (lambda exchange: None, "the connection broke off"),
         (lambda exchange: exchange.send(b"what is this?\r\n\r\n"), "the connection broke off"),
-        (lambda exchange: exchange.send(b"HTTP/1.1 200 OK\r\nContent-Le"), "not an event stream (unknown type)"),
+        (lambda exchange: exchange.send(b"HTTP/1.1 200 OK\r\nContent-Le"), "an empty stream"),
     ],
 )
 def test_the_next_api_answers(behaviour: Behaviour, reason: str) -> None:
@@ -228,8 +233,7 @@ def test_the_next_api_answers(behaviour: Behaviour, reason: str) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "limit", "reason"),
     [
-        (hang_before_headers, "timeout_s", "silent for 0.3 s"),
-        (hang_after_headers, "timeout_s", "silent for 0.3 s"),
+        (hang_after(" "), "total_timeout_s", "no whole answer within 0.3 s"),
         (hang_before_headers, "first_token_timeout_s", "no answer within 0.3 s"),
         (hang_after_headers, "first_token_timeout_s", "no answer within 0.3 s"),
         (hang_after(" "), "first_token_timeout_s", "no answer within 0.3 s"),
@@ -374,14 +378,38 @@ def test_retry_after_lengthens_the_cooldown() -> None:
 
 
 def test_a_retry_after_that_is_no_number_of_seconds_is_ignored() -> None:
-    behaviour = in_turn(
-        status(429, "Retry-After: Wed, 21 Oct 2099 07:28:00 GMT"), status(429, "Retry-After: ²"), answer("A")
-    )
+    behaviour = in_turn(status(429, "Retry-After: soon"), status(429, "Retry-After: ²"), answer("A"))
     with ChatServer(behaviour) as first, ChatServer(answer("B")) as second:
         client = client_of(api_at(first), api_at(second), cooldown_s=0.0)
         assert [ask(client), ask(client), ask(client)] == ["B", "B", "A"]
-    with ChatServer(status(429, "Retry-After: ²")) as server:
-        assert only_failure(client_of(api_at(server))) == "HTTP 429"
+
+
+@pytest.mark.parametrize(
+    ("header", "least_s", "most_s"),
+    [
+        ("20", 20, 20),
+        ("1.5", 2, 2),
+        ("100000", 300, 300),
+        (format_datetime(datetime.now(UTC) + timedelta(seconds=200), usegmt=True), 100, 200),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 300, 300),
+    ],
+)
+def test_a_rate_limit_of_the_last_api_says_when_to_ask_again(header: str, least_s: int, most_s: int) -> None:
+    with ChatServer(status(500)) as first, ChatServer(status(429, f"Retry-After: {header}")) as second:
+        with pytest.raises(ChatRateLimited) as caught:
+            ask(client_of(api_at(first), api_at(second)))
+        assert caught.value.status == 503
+        assert least_s <= (caught.value.retry_after_s or 0) <= most_s
+        with pytest.raises(NoChatApi) as other:  # the last one fails for another reason
+            ask(client_of(api_at(second), api_at(first)))
+        assert (other.value.status, other.value.retry_after_s) == (502, None)
+
+
+@pytest.mark.parametrize("header", ["Retry-After: ²", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT", "X-Other: 1"])
+def test_a_rate_limit_that_does_not_say_when_is_a_failure_like_others(header: str) -> None:
+    with ChatServer(status(429, header)) as server, pytest.raises(NoChatApi) as caught:
+        ask(client_of(api_at(server)))
+    assert (caught.value.status, caught.value.retry_after_s) == (502, None)
 
 
 # --- the turn's deadline and cancel
@@ -441,21 +469,21 @@ def test_cancel_is_noticed_while_connecting() -> None:
 
 
 def test_cancel_is_noticed_between_pieces() -> None:
-    with ChatServer(answer("", pieces=["a", "b", "c"])) as server:
+    with ChatServer(answer("", pieces=["x", "y", "z"])) as server:
         context = Context.after(60.0)
         stream = stream_of(client_of(api_at(server)), context=context)
-        assert next(stream) == "a"
+        assert next(stream) == "x"
         context.cancel(ClientGone("the caller hung up"))
         with pytest.raises(ClientGone):
             next(stream)
 
 
 def test_a_slow_reader_makes_no_api_look_slow() -> None:
-    with ChatServer(answer("", pieces=["a", "b", "c"])) as server:
+    with ChatServer(answer("", pieces=["x", "y", "z"])) as server:
         stream = stream_of(client_of(api_at(server, first_token_timeout_s=3.0, total_timeout_s=3.0)))
-        assert next(stream) == "a"
+        assert next(stream) == "x"
         time.sleep(3.5)
-        assert list(stream) == ["b", "c"]
+        assert list(stream) == ["y", "z"]
 
 
 def test_a_stream_that_is_never_begun_sends_nothing() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
-from mirrorchat.chat.stream import MAX_ANSWER_CHARS, AnswerFailed, events
+from mirrorchat.chat.chunks import MAX_ANSWER_CHARS
+from mirrorchat.chat.stream import AnswerFailed, Event, server_sent_events
 from mirrorchat.cli.client.server_client import EVENTS_TIMEOUT_S, ServerClient, error_in, read, text_of
 from mirrorchat.cli.client.terminal import printable
 from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
@@ -37,16 +38,16 @@ def ask_server(client: ServerClient, request: TurnRequest) -> Generator[TurnEven
     data = {name: str(value) for name, value in fields.items() if value is not None}
     files = {"audio": ("question", request.recording)}
     with client.open("POST", "/process_audio", silence_s=EVENTS_TIMEOUT_S, data=data, files=files) as response:
-        yield from _bounded(_decoded(events(read(response), limit_chars=EVENT_LIMIT_CHARS)))
+        yield from _bounded(_decoded(server_sent_events(read(response), limit_chars=EVENT_LIMIT_CHARS)))
 
 
-def _decoded(raw: Iterator[tuple[str, str]]) -> Iterator[TurnEvent]:
+def _decoded(raw: Iterator[Event]) -> Iterator[TurnEvent]:
     try:
-        for name, data in raw:
-            if name == "error":
-                raise error_in(json.loads(data)["error"])
-            if name in _READERS:
-                event = _READERS[name](json.loads(data))
+        for sent in raw:
+            if sent.name == "error":
+                raise error_in(json.loads(sent.data)["error"])
+            if sent.name in _READERS:
+                event = _READERS[sent.name](json.loads(sent.data))
                 yield event
                 if isinstance(event, TurnCompleted):
                     return

@@ -1,0 +1,114 @@
+"""The body of a chat API's response, read as the chunks of one answer without its reasoning."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import urllib3
+
+from mirrorchat.chat.chunks import ChatChunk, chunk_of
+from mirrorchat.chat.complaints import complaint
+from mirrorchat.chat.reasoning import ReasoningFilter
+from mirrorchat.chat.stream import AnswerFailed, Event, events
+
+_READ_ERRORS = (urllib3.exceptions.HTTPError, OSError)
+
+
+def answer_chunks(body: Iterable[bytes], reasoning: ReasoningFilter) -> Iterator[ChatChunk]:
+    """Yield the chunks of an answer, up to its finish_reason and the usage after it.
+
+    Arguments:
+        body: the bytes as they arrive.
+        reasoning: the filter for this answer; it is asked nothing else meanwhile.
+
+    Raises:
+        AnswerFailed: the body is no whole answer.
+        OpeningMissing: text that has been yielded was reasoning.
+    """
+    pieces = events(body)
+    count, is_whole = 0, False
+    for event in pieces:
+        if event.data.strip() == "[DONE]":
+            break
+        if (body_object := _object(event)) is None:
+            continue
+        count, is_whole = count + 1, not count and _is_whole(event, body_object)
+        chunk = _checked_chunk(event, body_object)
+        yield _without_reasoning(chunk, reasoning)
+        if chunk.finish_reason:
+            yield from _usage_after(pieces)
+            return
+    else:
+        if not is_whole:
+            raise AnswerFailed("the stream broke off" if count else "an empty stream")
+    yield _last_chunk(reasoning)
+
+
+def _object(event: Event) -> dict[str, Any] | None:
+    """Return the object of an event; None for what keeps the connection alive, such as blank data and pings."""
+    data = event.data.strip()
+    if event.name != "error" and (event.name == "ping" or not data.startswith(("{", "["))):
+        return None
+    if not data.startswith(("{", "[")):
+        raise AnswerFailed("an error in the stream", message=data)
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError):
+        raise AnswerFailed("not valid JSON") from None
+    if not isinstance(parsed, dict):
+        raise AnswerFailed("not a chat completion")
+    return parsed
+
+
+def _is_whole(event: Event, body: Mapping[str, Any]) -> bool:
+    """Tell whether an object that is the only one of its body is a whole answer, although no finish_reason says so."""
+    return event.is_plain and body.get("done") is not False and '"delta"' not in event.data
+
+
+def _checked_chunk(event: Event, body: Mapping[str, Any]) -> ChatChunk:
+    """Return the chunk of an event. Raises AnswerFailed if the event is an error."""
+    message = complaint(body, whole=event.is_plain or event.name == "error")
+    if message is None and event.name == "error":
+        message = ""
+    if message is not None:
+        reason = "an error instead of an answer" if event.is_plain else "an error in the stream"
+        raise AnswerFailed(reason, message=message)
+    return chunk_of(body)
+
+
+def _without_reasoning(chunk: ChatChunk, reasoning: ReasoningFilter) -> ChatChunk:
+    if chunk.reasons:
+        reasoning.reasoned_apart()
+    end = chunk.finish_reason
+    text = reasoning.finish(end, chunk.text) if end else reasoning.feed(chunk.text)
+    reasons = chunk.reasons or (chunk.is_token and reasoning.is_reasoning)
+    reasons = reasons or bool(end and reasoning.has_reasoned)
+    return replace(chunk, delta=_with_text(chunk.delta, text), reasons=reasons)
+
+
+def _with_text(delta: Mapping[str, Any], text: str) -> dict[str, Any]:
+    others = {name: value for name, value in delta.items() if name != "content"}
+    return {"content": text, **others} if text else others
+
+
+def _last_chunk(reasoning: ReasoningFilter) -> ChatChunk:
+    """Return the rest of an answer without a finish_reason."""
+    text = reasoning.finish("stop")
+    return ChatChunk(_with_text({}, text), "stop", reasons=reasoning.has_reasoned)
+
+
+def _usage_after(pieces: Iterator[Event]) -> Iterator[ChatChunk]:
+    """Yield the usage that follows a whole answer. All else there, broken connections too, is passed over."""
+    with suppress(AnswerFailed, *_READ_ERRORS):
+        for event in pieces:
+            if event.data.strip() == "[DONE]":
+                return
+            if '"usage"' not in event.data:
+                continue
+            with suppress(ValueError, RecursionError):
+                parsed = json.loads(event.data)
+                usage = parsed.get("usage") if isinstance(parsed, dict) else None
+                if usage and isinstance(usage, dict):
+                    yield ChatChunk({}, usage=usage)
