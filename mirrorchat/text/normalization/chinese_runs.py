@@ -16,7 +16,7 @@ from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, 
 from mirrorchat.text.normalization.patterns import Rule, formula_rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
-from mirrorchat.text.normalization.versions import VERSION, Version
+from mirrorchat.text.normalization.versions import IP_ADDRESS, VERSION, IpAddress, Version
 from mirrorchat.text.normalization.written_numbers import NUMBER_CHAIN, WRITTEN_NUMBER_RULES, NumberChain
 
 _NUMBER_ENDS = f"{DIGITS}十百千万亿"
@@ -38,10 +38,14 @@ def _spoken_primes(primes: Primes) -> str:
     return f"{number_words(primes.first, first)}{first}{number_words(primes.second, second)}{second}"
 
 
+def _spoken_ip_address(address: IpAddress) -> str:
+    words = "点".join(digits(number) for number in address.numbers)
+    words += f"，端口{code_words(address.port)}" if address.port else ""
+    return words + (f"斜杠{code_words(address.prefix_bits)}" if address.prefix_bits else "")
+
+
 def _spoken_version(version: Version) -> str:
     name = version.word if version.word else " V " if version.letter else ""
-    if version.is_address:
-        return "点".join(digits(number) for number in version.numbers)
     numbers = version.numbers
     is_decimal = len(numbers) == 2 and not name
     words = number_words(".".join(numbers)) if is_decimal else "点".join(number_words(number) for number in numbers)
@@ -84,6 +88,7 @@ RUN_RULES: tuple[Rule, ...] = (
     *RANGE_RULES,
     *MONEY_RULES,
     *algebra_rules(FORMULA_WORDS),
+    IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),
     FAMILY_CODE.spoken(_spoken_code),
     IEEE_CODE.spoken(_spoken_code),

@@ -21,12 +21,17 @@ _JOINT = r"(?:-|(?<=\d)\.(?=\d)|(?<=H)\.(?=26\d))"
 _FAMILIES = (
     "RTX", "GTX", "GT", "RX", "MX", "Radeon", "GeForce", "Ryzen", "Core", "Xeon", "EPYC", "Threadripper", "Snapdragon",
     "Dimensity", "Exynos", "Kirin", "Arc", "Quadro", "Nokia", "ThinkPad", "HTTP", "RFC", "ISO", "i3", "i5", "i7", "i9",
+    "R5", "R7", "R9", "Ultra",
 )  # fmt: skip
 _HAN_FAMILIES = ("骁龙", "天玑", "麒麟", "锐龙", "酷睿", "诺基亚", "霄龙", "至强")
 _TIER = r"(?:Ultra ?)?i?[3579][ -]"
 _COUNTS = r"(?! ?(?:元|块|美元|万|亿|个|台|张|套|款|人|%|W(?![A-Za-z])|dollars|euros|units|people|million|billion))"
-_HYPHENED = ("歼", "轰", "运", "直", "强", "东风", "神舟", "嫦娥", "天宫", "长征", "巨浪")
+_HYPHENED = (
+    "歼", "轰", "运", "直", "强", "东风", "神舟", "嫦娥", "天宫", "长征", "巨浪", "苏", "米格", "图", "安", "红旗",
+    "鹰击", "α", "β", "ω", "Ω",
+)  # fmt: skip
 _AIRCRAFT = ("波音", "空客", "Boeing ", "Airbus ")
+_STANDARDS = ("GB/T ", "GB/T", "GB ", "ISO ", "IEC ", "DIN ", "EN ")
 
 # Before a number with a hyphen, these keep their own rules: time zones (UTC-5), decades and years (mid-80s, pre-1900).
 _NO_NAME = re.compile(r"(?:UTC|GMT)-\d.{0,60}|[A-Za-z]{2,12}-(?:(?:1[5-9]|20)\d\ds?|[2-9]0s)(?:-.{1,60})?")
@@ -63,12 +68,12 @@ def _behind(words: tuple[str, ...]) -> str:
 
 CODE = RunKind(
     re.compile(
-        rf"{_NOT_INSIDE}(?=[A-Za-z.-]{{1,60}}\d)[A-Za-z][A-Za-z0-9]{{0,30}}(?:{_JOINT}[A-Za-z0-9]{{1,30}}){{0,8}}"
-        + _NOT_BEHIND
+        rf"{_NOT_INSIDE}(?:(?=[A-Za-z.-]{{1,60}}\d)[A-Za-z]|\d{{1,4}}[A-Z]{{1,4}}(?=\d))[A-Za-z0-9]{{0,30}}"
+        rf"(?:{_JOINT}[A-Za-z0-9]{{1,30}}){{0,8}}{_NOT_BEHIND}"
     ),
     _code,
 )
-"""Letters and then numbers, perhaps with hyphens: H100, GPT-4o, Llama-3.1-8B."""
+"""Letters and then numbers, perhaps with hyphens: H100, GPT-4o, Llama-3.1-8B, 74HC595."""
 FAMILY_CODE = RunKind(
     re.compile(
         rf"(?:(?<![A-Za-z])(?P<family>{any_of(_FAMILIES)}) |{_behind(_HAN_FAMILIES)})"
@@ -79,12 +84,14 @@ FAMILY_CODE = RunKind(
 """A number of a known family: RTX 4090, Ryzen 9 7950X, ISO 9001."""
 NAMED_CODE = RunKind(
     re.compile(
-        rf"(?:{_behind(_HYPHENED)}(?P<hyphened>-\d{{1,4}}[A-Z]{{0,3}})|{_behind(_AIRCRAFT)}(?P<aircraft>\d{{3}}(?:-\d{{1,4}})?"
-        r"[A-Z]{0,3})|[A-Z][A-Za-z]{1,18} \d{1,2}\.\d{1,2}-\d{1,4}B(?:-[A-Za-z]{1,12})?)(?![A-Za-z0-9]|[.,]\d)"
+        rf"(?:{_behind(_HYPHENED)}-\d{{1,4}}[A-Z]{{0,3}}|{_behind(_AIRCRAFT)}\d{{3}}(?:-\d{{1,4}})?[A-Z]{{0,3}}"
+        rf"|{_behind(_STANDARDS)}\d{{3,5}}(?:\.\d{{1,2}})?-(?:19|20)\d\d"
+        r"|(?<![A-Za-z0-9])[A-Z][A-Za-z]{1,18} \d{1,2}(?:\.\d{1,2})?[ -]\d{1,4}B(?:-[A-Za-z]{1,12})?"
+        r"|(?<![A-Za-z0-9.,-])(?:(?:0|5|10|15|20|25)W-?[1-6]0|7[0-8]7-(?:[1-9]00|8|9|10)))(?![A-Za-z0-9]|[.,]\d)"
     ),
     lambda match: _split(match[0]),
 )
-"""A number behind a name: 歼-20, Boeing 737-800, Qwen 2.5-7B."""
+"""A number behind its name: 歼-20, Boeing 737-800, GB/T 7714-2015, Llama 3.1 405B; and 737-800 and 5W-30 alone."""
 HEXADECIMAL = RunKind(
     re.compile(
         r"(?<![A-Za-z0-9_])(?:0[xX][0-9A-Fa-f]{1,16}"

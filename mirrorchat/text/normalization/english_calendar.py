@@ -107,7 +107,7 @@ def _spoken_short_date(match: re.Match[str]) -> str:
 
 CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"\b{_DAY} ?[-–—~] ?{_DAY}", _spoken_days),
-    rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?! \d)", _spoken_months),
+    rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?! \d{{1,2}}(?!\d))", _spoken_months),
     rule(rf"(?<=\d) ?[-–] ?(?={MONTH} \d)", " to "),
     rule(r"(?<![\w.,])(UTC|GMT)([+-])(?=\d)", lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} "),
     rule(rf"(?<![\w./-]){YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",

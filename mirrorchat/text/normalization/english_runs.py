@@ -1,7 +1,5 @@
 """English text normalization: runs of several signs that mean one thing, spoken whole."""
 
-import re
-
 from mirrorchat.text.normalization.algebra import algebra_rules
 from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
 from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IEEE_CODE, NAMED_CODE, Code
@@ -11,13 +9,10 @@ from mirrorchat.text.normalization.english_numbers import cardinal, code_words, 
 from mirrorchat.text.normalization.patterns import Rule, formula_rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
-from mirrorchat.text.normalization.versions import VERSION, Version
+from mirrorchat.text.normalization.versions import IP_ADDRESS, VERSION, IpAddress, Version
 from mirrorchat.text.normalization.written_numbers import NUMBER_CHAIN, WRITTEN_NUMBER_RULES, NumberChain
 
 _SIDES = {"N": " north", "S": " south", "E": " east", "W": " west", "": ""}
-
-
-_PLURAL = re.compile(r"(?P<word>[a-z]{3,9}) s$")
 
 
 def _counted(number: str, unit: str) -> str:
@@ -40,15 +35,20 @@ def _spoken_primes(primes: Primes) -> str:
     return f"{_counted(primes.first, 'minute')} {_counted(primes.second, 'second')}"
 
 
-def _plural_end(match: re.Match[str]) -> str:
-    """Return the number at the end of a name in the plural: `F sixteens`, `B fifty-twos`."""
-    word = match["word"]
-    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}es" if word.endswith("x") else f"{word}s"
+def _plural(number: str) -> str:
+    """Return a number in words in the plural: sixteens, sixties, sixes."""
+    if number.endswith("y"):
+        return f"{number[:-1]}ies"
+    return f"{number}es" if number.endswith("x") else f"{number}s"
+
+
+def _spoken_ip_address(address: IpAddress) -> str:
+    words = " dot ".join(digits(number) for number in address.numbers)
+    words += f", port {code_words(address.port)}" if address.port else ""
+    return words + (f" slash {code_words(address.prefix_bits)}" if address.prefix_bits else "")
 
 
 def _spoken_version(version: Version) -> str:
-    if version.is_address:
-        return " dot ".join(digits(number) for number in version.numbers)
     name = version.word or ("version " if version.letter else "")
     stage = f" {version.stage}" if version.stage else ""
     count = f" {number_words(version.count)}" if version.count else ""
@@ -56,8 +56,11 @@ def _spoken_version(version: Version) -> str:
 
 
 def _spoken_code(code: Code) -> str:
-    words = " ".join(_spoken_piece(piece) for part in code.parts for piece in part)
-    return _PLURAL.sub(_plural_end, words)
+    pieces = [_spoken_piece(piece) for part in code.parts for piece in part]
+    last = code.parts[-1]
+    if last[-1] == "s" and (len(last) == 2 or len("".join(last)) > 3):  # F-16s and PS5s, but K8s
+        pieces[-2:] = [_plural(pieces[-2])]
+    return " ".join(pieces)
 
 
 def _spoken_piece(piece: str) -> str:
@@ -86,6 +89,7 @@ RUN_RULES: tuple[Rule, ...] = (
     *RANGE_RULES,
     *MONEY_RULES,
     *algebra_rules(FORMULA_WORDS),
+    IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),
     FAMILY_CODE.spoken(_spoken_code),
     IEEE_CODE.spoken(_spoken_code),

@@ -22,11 +22,14 @@ class Version:
     stage: str
     count: str
 
-    @property
-    def is_address(self) -> bool:
-        """Whether the numbers are those of an IPv4 address."""
-        is_bare = not (self.word or self.letter or self.stage)
-        return is_bare and len(self.numbers) == 4 and all(int(number) <= 255 for number in self.numbers)
+
+@dataclass(frozen=True)
+class IpAddress:
+    """An IPv4 address, its port and the length of its prefix: 10.0.0.1:8080, 192.168.0.0/24."""
+
+    numbers: tuple[str, ...]
+    port: str
+    prefix_bits: str
 
 
 def _version(match: re.Match[str]) -> Version | None:
@@ -44,6 +47,14 @@ def _is_date(numbers: tuple[str, ...]) -> bool:
     return len(numbers) == 3 and any(re.fullmatch(r"[12]\d{3}", number) for number in (numbers[0], numbers[2]))
 
 
+_BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d{1,2})"
+IP_ADDRESS = RunKind(
+    re.compile(
+        rf"(?<![A-Za-z0-9.])(?P<numbers>{_BYTE}(?:\.{_BYTE}){{3}})(?::(?P<port>\d{{1,5}})|/(?P<bits>\d{{1,2}}))?"
+        r"(?![A-Za-z0-9]|[.]\d)"
+    ),
+    lambda match: IpAddress(tuple(match["numbers"].split(".")), match["port"] or "", match["bits"] or ""),
+)
 VERSION = RunKind(
     re.compile(
         r"(?<![A-Za-z0-9.,_@/-])(?P<word>[Vv]ersion |[Vv]er\.? ?(?=\d))?(?P<letter>[vV]\.? ?(?=\d))?"
