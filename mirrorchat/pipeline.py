@@ -24,7 +24,7 @@ import numpy as np
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import ChatEvent, Engines, Language, Transcript, Voice
-from mirrorchat.errors import ChatFailure, NoWords, as_mirrorchat_error
+from mirrorchat.errors import ChatFailure, ModelNotInstalled, NoWords, as_mirrorchat_error
 from mirrorchat.llm import build_messages
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import HELPERS, NoWordsSentence, Speech, SpokenAnswer, Texts, with_fallback
@@ -198,10 +198,14 @@ class _Turn:
         if question.text is not None:
             return Transcript(question.text, question.language)
         recognizer = self.pipeline.engines.recognizers[question.language]
-        with self.watch.time("recognize"):
-            return recognizer.recognize(
-                question.audio, question.language, hotwords=question.hotwords, context=self.context
-            )
+        try:
+            with self.watch.time("recognize"):
+                return recognizer.recognize(
+                    question.audio, question.language, hotwords=question.hotwords, context=self.context
+                )
+        except ModelNotInstalled as error:  # only a question may come with its words: a transcription has no such field
+            advice = f"{error.message}, or send the words of the question as text"
+            raise ModelNotInstalled(advice, param=error.param) from error
 
     def _compute_voice(self) -> Voice:
         synthesizer = self.pipeline.engines.synthesizers[self.question.reply_language]

@@ -313,8 +313,7 @@ def _how_to_install(language: Language, folder: Path) -> str:
     }[language]
     return (
         f"{language.value.capitalize()} speech cannot be recognized without {missing}: run .venv/bin/mirrorchat models "
-        f"install wenet-{language.code} and start again (it puts WeNet's {model} into {folder}), "
-        f"or send the words of the question in the form field 'text'"
+        f"install wenet-{language.code} and start again (it puts WeNet's {model} into {folder})"
     )
 
 

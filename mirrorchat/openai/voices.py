@@ -17,16 +17,18 @@ from mirrorchat.openai.stock_voices import OPENAI_VOICES, is_stock_voice
 from mirrorchat.openai.turn import admitted, in_helper, uploaded
 from mirrorchat.server.form import decode_upload
 from mirrorchat.server.runtime import request_record, runtime
-from mirrorchat.turn.enrolled_voices import EnrolledVoice, Part, checked_name
+from mirrorchat.turn.enrolled_voices import NAME_LIMIT_CHARS, EnrolledVoice, Part, checked_name
 from mirrorchat.turn.stopwatch import Stopwatch
 
 DEFAULT = "default"  # a neutral voice, which every server has
+BUILT_IN = {"id": DEFAULT, "object": "audio.voice", "name": DEFAULT, "created_at": 0, "type": "default"}
 SAMPLE_FIELDS = ("audio_sample", "file", "sample")
 
 
 def create() -> Response:
     """Compute the voice in a recording, and keep it under the field `name` for the caller's key."""
     data = uploaded(*SAMPLE_FIELDS)
+    field = next(name for name in SAMPLE_FIELDS if name in request.files)
     if request.form.get("type", "audio_sample") != "audio_sample":
         raise UnsupportedField("type may only be audio_sample: voices come from recordings", param="type")
     name = checked_name(fields.required(request.form, "name"), (DEFAULT, *OPENAI_VOICES))
@@ -34,29 +36,36 @@ def create() -> Response:
     store = runtime().voices
     store.check_room(g.owner, name)  # before the voice is computed
     with admitted() as slot:
-        audio = decode_upload(data, "audio_sample")
-        parts = in_helper(slot, partial(_parts, runtime().pipeline.engines, audio, request_record().watch))
+        audio = decode_upload(data, field)
+        parts = in_helper(slot, partial(_parts, runtime().pipeline.engines, audio, field, request_record().watch))
     voice = store.enrol(g.owner, name, parts, encode_wav(audio) if keep_sample else b"")
     return jsonify(_as_sent(voice))
 
 
 def list_voices() -> Response:
     """Return the voices of the caller's key, and the default one."""
-    default = {"id": DEFAULT, "object": "audio.voice", "name": DEFAULT, "created_at": 0, "type": "default"}
-    voices = [default, *(_as_sent(voice) for voice in runtime().voices.of(g.owner))]
+    voices = [BUILT_IN, *(_as_sent(voice) for voice in runtime().voices.of(g.owner))]
     # OpenAI's lists have `data`; clients of other speech servers read `voices`.
     short = [{"id": voice["id"], "name": voice["name"]} for voice in voices]
     return jsonify(object="list", data=voices, has_more=False, voices=short)
 
 
 def get(voice: str) -> Response:
-    """Return one voice of the caller's key, by its id or name."""
+    """Return one voice of the caller's key, by its id or name, or the default one."""
+    if voice.strip().casefold() == DEFAULT:
+        return jsonify(BUILT_IN)
     return jsonify(_as_sent(runtime().voices.find(g.owner, voice)))
 
 
 def delete(voice: str) -> Response:
-    """Delete a voice of the caller's key, with its sample."""
-    deleted = runtime().voices.delete(g.owner, voice)
+    """Delete a voice of the caller's key, with its sample. Raises InvalidField for a voice that nobody enrolled."""
+    try:
+        deleted = runtime().voices.delete(g.owner, voice)
+    except NotFound:
+        if voice.strip().casefold() == DEFAULT or (runtime().settings.api_aliases and is_stock_voice(voice)):
+            message = f"{voice[:NAME_LIMIT_CHARS]} is the neutral voice of the server, which cannot be deleted"
+            raise InvalidField(message, param="voice") from None
+        raise
     return jsonify(id=deleted.id, object="audio.voice", deleted=True)
 
 
@@ -95,14 +104,14 @@ def _neutral(synthesizer: Synthesizer) -> Voice:
     return replace(synthesizer.voice([]), reason="the default voice")
 
 
-def _parts(engines: Engines, audio: Audio, watch: Stopwatch) -> list[Part]:
-    """Return the voice in `audio` for each synthesizer. Raises NoVoice if one of them finds no voice."""
+def _parts(engines: Engines, audio: Audio, field: str, watch: Stopwatch) -> list[Part]:
+    """Return the voice in `audio`, which came in `field`, for each synthesizer. Raises NoVoice if one finds none."""
     parts: list[Part] = []
     for synthesizer in {id(each): each for each in engines.synthesizers.values()}.values():
         with watch.time("voice"):
             voice = synthesizer.voice([audio])
         if voice.kind is VoiceKind.NEUTRAL:
-            raise NoVoice(f"no voice can be computed from the recording: {voice.reason}", param="audio_sample")
+            raise NoVoice(f"no voice can be computed from the recording: {voice.reason}", param=field)
         parts.append(Part(synthesizer.info.name, synthesizer.voice_model, voice.to_bytes()))
     return parts
 

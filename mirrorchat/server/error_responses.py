@@ -46,6 +46,6 @@ def _from_http(error: HTTPException) -> MirrorChatError:
         case 405:
             return MethodNotAllowed(f"{request.path[:200]} does not accept {request.method}")
         case 413:
-            return UploadTooLarge(f"the upload is larger than {runtime().settings.upload_limit_mb} MiB", param="audio")
+            return UploadTooLarge(f"the upload is larger than {runtime().settings.upload_limit_mb} MiB")
         case _:
             return InvalidRequest("the request could not be read: send multipart/form-data")

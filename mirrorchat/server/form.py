@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 
 from flask import request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from mirrorchat.audio.decoding import decode, require_speakable
 from mirrorchat.audio.samples import Audio
-from mirrorchat.errors import InvalidField, InvalidRequest, MissingField
+from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, UploadTooLarge
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.socket_watch import upload_deadline
 
@@ -21,16 +22,21 @@ LIST_FORM_PARTS = 512  # of a form with lists, such as OpenAI's `keywords`, whic
 def uploaded_file(*names: str, max_parts: int = FORM_PARTS) -> bytes:
     """Return the file in the first of the form's fields `names` that is present.
 
-    Raises MissingField, InvalidField for a field that is no file, and UploadTimeout.
+    Raises MissingField, InvalidField for a field that is no file, UploadTooLarge and UploadTimeout.
     """
     request.max_form_parts = max_parts
-    with upload_deadline(request.environ):
-        for name in names:
-            if name in request.files:
-                data: bytes = request.files[name].read()
-                return data
-            if name in request.form:
-                raise InvalidField(f"{name} must be sent as a file (curl: -F {name}=@question.wav)", param=name)
+    try:
+        with upload_deadline(request.environ):
+            files, form = request.files, request.form
+    except RequestEntityTooLarge:
+        limit = f"{runtime().settings.upload_limit_mb} MiB"
+        raise UploadTooLarge(f"the upload is larger than {limit}", param=names[0]) from None
+    for name in names:
+        if name in files:
+            data: bytes = files[name].read()
+            return data
+        if name in form:
+            raise InvalidField(f"{name} must be sent as a file (curl: -F {name}=@question.wav)", param=name)
     instruction = "send a recording as a file (multipart/form-data)"
     raise MissingField(f"the field {names[0]} is missing: {instruction}", param=names[0])
 
