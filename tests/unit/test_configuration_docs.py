@@ -90,7 +90,7 @@ def test_the_example_holds_every_setting_with_its_default() -> None:
 
 def test_the_worked_examples_are_valid(tmp_path: Path) -> None:
     lines = (ROOT / "config.example.py").read_text(encoding="utf-8").splitlines()
-    entries = [line.lstrip("# ") for line in lines if line.lstrip("# ").startswith('{"url"')]
+    entries = [line.lstrip("# ") for line in lines if line.lstrip("# ").startswith(('{"url"', '"extra_body"'))]
     (tmp_path / "config.py").write_text(f"chatgpt_apis = [{''.join(entries)}]", encoding="utf-8")
     settings = load_settings(environ={}, folder=tmp_path)
     assert [api.host for api in settings.chatgpt_apis] == [
