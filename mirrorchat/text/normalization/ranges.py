@@ -104,7 +104,7 @@ def _prefixes_agree(match: re.Match[str], lower: _End, upper: _End, dash: str) -
         return not upper.prefix[:1].isascii() or not upper.prefix[:1].isalpha() or "$" in upper.prefix
     if lower.prefix == upper.prefix:
         return dash != "-" or lower.value < upper.value
-    is_short = len(lower.prefix) == 1 and not upper.unit[:1].isalpha() and lower.value < upper.value < 100
+    is_short = len(lower.prefix) == 1 and not re.match("[A-Za-z]", upper.unit) and lower.value < upper.value < 100
     return not upper.prefix and (dash != "-" or is_short)
 
 
@@ -129,7 +129,7 @@ def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
         return len(upper.number) < 3
     if _VARIABLE.fullmatch(upper.unit) and lower.value > upper.value:
         return True
-    if not (lower.is_plain and upper.is_plain):
+    if not lower.is_plain or upper.prefix or upper.sign or upper.unit.startswith(("年", "个")):
         return False
     numbers = f"{lower.number}-{upper.number}"
     has_long_zero = any(_LEADING_ZERO.match(number) and len(number) > 2 for number in (lower.number, upper.number))
