@@ -37,6 +37,7 @@ from mirrorchat.engines import (
 from mirrorchat.errors import NotReady, SynthesisFailed
 from mirrorchat.hardware.devices import usable_device
 from mirrorchat.text.normalization.normalize import normalize_text
+from mirrorchat.text.normalization.scripts import XTTS_SCRIPTS
 from mirrorchat.xtts.checkpoint import read_speakers
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode
@@ -295,7 +296,7 @@ class XttsSynthesizer:
             return len(network.tokenizer.encode(_as_read(piece), lang=read_as(piece, language).code))
 
         splitter = TextSplitter(language, count_tokens, token_limit=int(self._config.model_args.gpt_max_text_tokens))
-        return splitter.split(normalize_text(text, language))
+        return splitter.split(normalize_text(text, language, XTTS_SCRIPTS))
 
     def _request(
         self, piece: str, voice: XttsVoice, language: Language, seed: int, priority: Priority, context: Context

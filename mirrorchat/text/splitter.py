@@ -8,6 +8,8 @@ import re
 
 from mirrorchat.engines import Language
 from mirrorchat.text.formulas import Formulas
+from mirrorchat.text.normalization.characters import with_plain_characters
+from mirrorchat.text.normalization.scripts import has_readable
 from mirrorchat.text.sentences.boundaries import SentenceBoundaries
 from mirrorchat.text.sentences.code_fences import CodeFences
 from mirrorchat.text.sentences.entities import Entities
@@ -58,7 +60,12 @@ class SentenceSplitter:
 
     def _speakable(self, raw: list[str]) -> list[str]:
         clean = [strip_markup(sentence) for sentence in raw]
-        return [piece for sentence in clean for piece in self._within_limit(sentence) if _is_speakable(piece)]
+        return [
+            piece
+            for sentence in clean
+            for piece in self._within_limit(sentence)
+            if has_readable(with_plain_characters(piece))
+        ]
 
     def _within_limit(self, sentence: str) -> list[str]:
         """Split `sentence` again if the commas that replaced its line ends made it too long."""
@@ -101,7 +108,3 @@ def _merge_short(pieces: list[str], limit_chars: int) -> list[str]:
 def _join(left: str, right: str) -> str:
     tight = _JOINS_TIGHTLY.match(left[-1]) and _JOINS_TIGHTLY.match(right[0])
     return left + ("" if tight else " ") + right
-
-
-def _is_speakable(text: str) -> bool:
-    return any(character.isalnum() for character in text)

@@ -100,7 +100,7 @@ ENGLISH_ALGEBRA = [
     ("H₂O and C₆H₁₂O₆", "H two O and C six H twelve O six"),
     ("x = 5 km, t = 3 s", "x equals five kilometers, t equals three seconds"),
     ("v=10m/s", "v equals ten meters per second"),
-    ("The Greek letters α and β.", "The Greek letters α and β."),
+    ("The Greek letters α and β.", "The Greek letters alpha and beta."),
     ("sin(x) and sin²x + cos²x = 1", "sine of x and sine squared x plus cosine squared x equals one"),
     ("P(A|B) = 0.5", "P of A given B equals zero point five"),
     ("A + B is a grade A+ thing", "A plus B is a grade A plus thing"),
@@ -124,11 +124,11 @@ ENGLISH_ALGEBRA = [
     ("T+1 settlement, B+ tree", "T plus one settlement, B plus tree"),
     ("if x > 5 and y < 3", "if x greater than five and y less than three"),
     ("item(s) and H2O(l)", "item(s) and H two O(l)"),
-    ("k = 1.5e3", "k equals one point five e three"),
+    ("k = 1.5e3", "k equals one point five times ten cubed"),
     ("x_1 and x_{12} and my_var", "x sub one and x sub twelve and my var"),
     ("m = (y2 - y1)/(x2 - x1)", "m equals (y two minus y one) over (x two minus x one)"),
     ("Δx = x₂ − x₁", "Delta x equals x sub two minus x sub one"),
-    ("α-helix, β-carotene", "α-helix, β-carotene"),
+    ("α-helix, β-carotene", "alpha-helix, beta-carotene"),
 ]
 CHINESE_ALGEBRA = [
     ("一次函数y=2x+1的图像。", "一次函数 y 等于二 x 加一的图像。"),

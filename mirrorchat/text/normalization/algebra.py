@@ -5,11 +5,11 @@ around it speaks of mathematics.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from mirrorchat.text.normalization.formula_parser import FormulaWords, say_formula
 from mirrorchat.text.normalization.latex import FUNCTIONS, SIGN_COMMANDS, TEXT_COMMANDS
-from mirrorchat.text.normalization.patterns import Rule, any_of, before
+from mirrorchat.text.normalization.patterns import Rule, after, any_of, before, rule
 
 _RELATIONS = "=<>≤≥≠≈≡≅∝∈∉⊂⊆→⇒⇔"
 _OPERATORS = _RELATIONS + "+×·÷±∓∪∩*/"
@@ -87,6 +87,17 @@ def algebra_rules(words: FormulaWords) -> tuple[Rule, ...]:
     return ((_ION, ion), (_RUN, spoken))
 
 
+def greek_rule(letters: Mapping[str, str]) -> Rule:
+    """Return the rule that names Greek letters in text; it follows the rules of units, which have some (μm, Ω)."""
+
+    def named(match: re.Match[str]) -> str:
+        name = letters[match[0]]
+        apart = name.isascii()
+        return " " * (apart and before(match, 1).isalnum()) + name + " " * (apart and after(match, 1).isalnum())
+
+    return rule(any_of(letters), named)
+
+
 def _without_prose(run: str) -> tuple[str, str]:
     """Split `run` where a word, a loose parenthesis or a loose sign shows that the algebra is over."""
     end = len(run)
@@ -139,7 +150,9 @@ def _is_algebra(run: str, match: re.Match[str], units: Collection[str]) -> bool:
 
 
 def _is_unit(run: str, match: re.Match[str], units: Collection[str]) -> bool:
-    """Return whether the only letters of `run` are a unit behind a number, as in 5 m², 3km/h and 10^8m/s."""
+    """Return whether the only letters of `run` are a unit: behind a number, as in 5 m² and 10^8m/s, or m² alone."""
+    if re.fullmatch(r"[kcm]?m\^[23]", run):
+        return True
     unit = _UNIT_TAIL.search(run)
     if unit is None or unit[1] not in units or _HAS_VARIABLE.search(run[: unit.start()]):
         return False

@@ -26,6 +26,7 @@ _MARKS = (
 )
 _PILE_OF_MARKS = re.compile(f"[{_MARKS}]{{3,1000}}")  # no language has three on a letter
 _LOOSE_MARKS = re.compile(f"[{_MARKS}]{{1,1000}}")
+_UNIT_POWER = re.compile(r"(?<=m)([23])$")  # ㎡
 _LETTER_NAME = re.compile(
     r"(?:NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER|LATIN LETTER SMALL CAPITAL(?P<small>)) ([A-Z])"
 )
@@ -96,7 +97,7 @@ def _plain_letter(character: str, folded: str) -> str:
     """Return a letter or a symbol made of letters in its usual shape: `𝗕`, `Ⓑ`, `🅱`, `ʙ`, `ﬁ`, `㎏`."""
     named = _LETTER_NAME.fullmatch(unicodedata.name(character, ""))
     if named is None:
-        return folded
+        return _UNIT_POWER.sub(r"^\1", folded)
     return named[2] if named["small"] is None else named[2].lower()
 
 

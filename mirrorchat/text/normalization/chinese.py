@@ -3,7 +3,9 @@
 import re
 
 from mirrorchat.text.normalization.acronyms import FILE_ENDINGS, spell_acronyms
+from mirrorchat.text.normalization.algebra import greek_rule
 from mirrorchat.text.normalization.chinese_calendar import CALENDAR_RULES, EARLY_CALENDAR_RULES, NOT_LATIN_BEFORE
+from mirrorchat.text.normalization.chinese_formulas import GREEK
 from mirrorchat.text.normalization.chinese_known_numbers import KNOWN_NUMBER_RULES
 from mirrorchat.text.normalization.chinese_numbers import DIGITS, cardinal, digits, number_words, power_words
 from mirrorchat.text.normalization.chinese_quantities import MAGNITUDE_RULES, QUANTITY_RULES
@@ -149,6 +151,7 @@ _RULES: tuple[Rule, ...] = (
     rule(rf"(?<=[{HAN}])\.(?=[{DIGITS}])", "点"),
     rule(TO, "到"),
     # Signs.
+    greek_rule(GREEK),
     rule(r" ?([" + re.escape("".join(SIGNS)) + "]) ?", lambda match: SIGNS[match[1]]),
     rule(rf"(?<=[元角块次个人万千亿度吨斤克米升瓦])/(?=[{HAN}])", "每"),
     rule(rf"(?<=[{HAN}])/(?=[{HAN}])", "、"),

@@ -58,10 +58,10 @@ _ELECTRIC = re.compile(
 )
 _COUNTS_IN_WAN = re.compile(
     "薪|工资|收入|阅读|播放|浏览|点击|观看|粉|赞|关注|花|赚|卖|买|存款|预算|价|首付|房|贷|彩礼|市值|投资|销|用户|人|奖金|罚款|欠|借"
-    "|成本|利润|营收|流水|提成|押金|学费|转账|余额|年入|月入|日活|月活|步|字|左右|以上|以下"
+    "|成本|利润|营收|流水|提成|押金|学费|转账|余额|年入|月入|日活|月活|步|字|车|左右|以上|以下|以内"
 )
 
-MAGNITUDE_RULES: tuple[Rule, ...] = (rule(r"(?<=\d)[wW](?![A-Za-z0-9])", _ten_thousand),)
+MAGNITUDE_RULES: tuple[Rule, ...] = (rule(r"(?<=[\d多几余])[wW](?![A-Za-z0-9])", _ten_thousand),)
 
 QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
@@ -77,4 +77,5 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(r"(?<=\d) ?m/s\^?2(?!\d)", "米每二次方秒"),
     rule(rf"{QUANTITY} ?(?P<unit>{any_of(UNITS)})(?:\^?(?P<power>[23])(?!\d))?"
          rf"(?:/(?P<per>[A-Za-z]{{1,12}}|[{HAN}])(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),
+    rule(r"(?<![A-Za-z\d])([kcm]?m)\^?([23])(?![A-Za-z\d])", lambda match: POWERS[match[2]] + UNITS[match[1]]),
 )  # fmt: skip

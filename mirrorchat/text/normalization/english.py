@@ -3,6 +3,7 @@
 import re
 
 from mirrorchat.text.normalization.acronyms import spell_acronyms
+from mirrorchat.text.normalization.algebra import greek_rule
 from mirrorchat.text.normalization.english_calendar import (
     CALENDAR_RULES,
     DECADE_RULES,
@@ -10,6 +11,7 @@ from mirrorchat.text.normalization.english_calendar import (
     YEAR_RULES,
 )
 from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES
+from mirrorchat.text.normalization.english_formulas import GREEK
 from mirrorchat.text.normalization.english_known_numbers import KNOWN_NUMBER_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, digits, number_words, ordinal, power_words
 from mirrorchat.text.normalization.english_quantities import QUANTITY_RULES
@@ -156,6 +158,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"\d{1,100000}", _spoken_rest),
     rule(r"(?<=\w)\.(?=(?:zero|one|two|three|four|five|six|seven|eight|nine)\b)", " point "),
     # Signs.
+    greek_rule(GREEK),
     rule("[" + re.escape("".join(SIGNS)) + "]", lambda match: SIGNS[match[0]]),
     rule(r"[#*^_`~/\\<>{}\[\]•·]", " "),
     rule(r" {2,}", " "),

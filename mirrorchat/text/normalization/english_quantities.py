@@ -59,4 +59,5 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"{QUANTITY} ?(?P<unit>{_UNIT_NAMES}|(?:(?<= )|(?<=\.\d)){SECONDS_WRITTEN_APART})"
          r"(?:\^?(?P<power>[23])(?!\d))?"
          r"(?:/(?P<per>[A-Za-z]{1,12})(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),
+    rule(r"(?<![A-Za-z\d])([kcm]?m)\^?([23])(?![A-Za-z\d])", lambda match: f"{POWERS[match[2]]} {UNITS[match[1]][1]}"),
 )  # fmt: skip

@@ -61,7 +61,7 @@ SIGNS = {
     "&": " and ", "@": " at ", "=": " equals ", "+": " plus ", "×": " times ", "÷": " divided by ", "<": " less than ",
     ">": " greater than ", "≤": " less than or equal to ", "≥": " greater than or equal to ", "≈": " is about ",
     "≠": " does not equal ", "±": " plus or minus ", "→": " to ", "%": " percent ", "‰": " per thousand ",
-    "°": " degrees ", "√": " the square root of ", "π": " pi ", "∞": " infinity ", "$": " dollars ", "£": " pounds ",
+    "°": " degrees ", "√": " the square root of ", "∞": " infinity ", "$": " dollars ", "£": " pounds ",
     "€": " euros ", "¥": " yuan ", "₹": " rupees ", "₩": " won ", "₽": " rubles ", "฿": " baht ", "₫": " dong ",
     "₺": " lira ", "₴": " hryvnias ", "₪": " shekels ", "₱": " pesos ", "₦": " naira ", "₿": " bitcoin ",
     "¢": " cents ", "|": ", ",

@@ -5,7 +5,7 @@ written form (`50%`, `5 kg`), which the rules of text normalization speak afterw
 """
 
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from mirrorchat.text.normalization.latex import ACCENTS, FUNCTIONS, IGNORED, SIGN_COMMANDS, TEXT_COMMANDS
@@ -45,7 +45,7 @@ class FormulaWords:
     signs: Mapping[str, str]
     letters: Mapping[str, str]
     functions: Mapping[str, str]
-    units: Container[str]
+    units: Collection[str]
     number: Callable[[str], str]
     power: Callable[[str], str]  # what follows a base, given the exponent's words or digits
     fraction: Callable[[int, int], str]

@@ -25,7 +25,8 @@ _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?![\w{])"), ""),  # not in snake_case, x_{12}
 )  # fmt: skip
 _EMOJI = re.compile(
-    "[\U0001f000-\U0001faff\u2600-\u2775\u2794-\u27bf\u2b00-\u2bff\u231a\u231b\u23cf\u23e9-\u23fa\ufe0e\ufe0f\u200d"
+    # Letters in squares stand among the emoji: 🅰 is spoken.
+    "[\U0001f000-\U0001f12f\U0001f18a-\U0001faff\u2600-\u2775\u2794-\u27bf\u2b00-\u2bff\u231a\u231b\u23cf\u23e9-\u23fa\ufe0e\ufe0f\u200d"
     "\u20e3\U000e0020-\U000e007f]+"
 )
 _SPACES = re.compile(r"[^\S\n]{2,}")
