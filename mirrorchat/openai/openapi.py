@@ -42,7 +42,7 @@ def openai_paths() -> Schema:
 
 
 def _list(item: Schema, **more: Schema) -> Schema:
-    return {JSON: record(object={"const": "list"}, data=list_of(item), **more)}
+    return {JSON: record(None, object={"const": "list"}, data=list_of(item), **more)}
 
 
 def _followed(description: str, content: Mapping[str, Schema]) -> Schema:

@@ -181,7 +181,12 @@ def test_fields_without_effect_are_named(name: str, fields: dict[str, Any], requ
 
 
 def test_fields_that_ask_for_nothing_are_not_named(scene: Scene) -> None:
-    nothing = {"instructions": "", "lang_code": None, "return_download_link": False, "normalization_options": {}}
+    nothing: dict[str, Any] = {
+        "instructions": "",
+        "lang_code": None,
+        "return_download_link": False,
+        "normalization_options": {},
+    }
     followed = {"stream_format": "audio", "response_format": "wav", "speed": 1.0, "language": "en", "stream": True}
     assert ignored(speak(scene, **nothing, **followed)) == [""]
 

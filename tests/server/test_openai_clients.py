@@ -291,7 +291,8 @@ def test_wyoming_openai_bridges_to_home_assistant(scene: Scene) -> None:
 
 def wave_rate(data: bytes) -> int:
     with wave.open(io.BytesIO(data)) as file:
-        return file.getframerate()
+        rate: int = file.getframerate()
+        return rate
 
 
 # LibreChat
