@@ -105,6 +105,12 @@ def test_a_dry_run_gives_json_and_tells_of_a_text_without_a_word(env: dict[str, 
     assert (done.returncode, done.stdout) == (1, b"") and b"no words to speak" in done.stderr
 
 
+def test_the_reasoning_of_a_model_is_not_spoken(env: dict[str, str]) -> None:
+    answer = "<think>They greet me, so I greet back.</think>\nHello there, my friend."
+    done = run("say", "-", "--dry-run", env=env, stdin=answer.encode())
+    assert (done.returncode, done.stdout) == (0, b"Hello there, my friend.\n")
+
+
 @pytest.mark.parametrize("before", [[], ["--"]])
 def test_a_text_may_begin_with_a_minus(env: dict[str, str], before: list[str]) -> None:
     done = run("say", "--dry-run", "--language", "en", *before, "-3°C the whole night", env=env)

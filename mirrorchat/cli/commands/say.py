@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mirrorchat.chat.reasoning import without_reasoning
 from mirrorchat.cli.client.sound_programs import require_player
 from mirrorchat.cli.commands.options import (
     LANGUAGE,
@@ -149,7 +150,7 @@ def _report(voice: "Voice", first_s: float, audio_s: float, *, as_json: bool) ->
 
 
 def _words(text: str) -> str:
-    """Return the text to speak. Raises CommandError when it is too long or not UTF-8."""
+    """Return the text to speak, without a model's reasoning. Raises CommandError when it is too long or not UTF-8."""
     if text == STDIN:
         if sys.stdin is None:  # the parent process closed it
             raise CommandError("there is no standard input")
@@ -159,7 +160,7 @@ def _words(text: str) -> str:
             raise CommandError("standard input is not UTF-8, or too long") from None
     if len(text) > TEXT_LIMIT_CHARS:
         raise CommandError(f"the text is longer than {TEXT_LIMIT_CHARS} characters")
-    return text
+    return without_reasoning(text)
 
 
 @contextmanager
