@@ -67,8 +67,8 @@ def create() -> Response:
 
 def _voice(body: Mapping[str, Any]) -> Any:
     """Return the field `voice`. Some clients leave it out or empty, since other servers have a default."""
-    if runtime().settings.api_aliases:
-        return body.get("voice") or DEFAULT
+    if runtime().settings.api_aliases and body.get("voice") in (None, ""):
+        return DEFAULT
     return fields.required(body, "voice")
 
 

@@ -90,13 +90,14 @@ def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
     if name.casefold() == DEFAULT:
         return partial(_neutral, synthesizer)
     try:
-        voice = store.load(store.find(g.owner, name), synthesizer)
+        enrolled = store.find(g.owner, name)
     except NotFound as error:
         if runtime().settings.api_aliases and is_stock_voice(name):
             ignore("voice")
             return partial(_neutral, synthesizer)
         choices = ", ".join([DEFAULT, *(each.name for each in store.of(g.owner))])
         raise NotFound(f"{error.message}; there are {choices}", param=param) from None
+    voice = store.load(enrolled, synthesizer)
     return lambda: voice
 
 

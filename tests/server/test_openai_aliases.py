@@ -96,6 +96,12 @@ def test_a_stock_voice_means_the_neutral_one(scene: Scene, voice: Any) -> None:
     assert is_loud(heard(spoken.content))
 
 
+@pytest.mark.parametrize("wrong", [0, False, [], {}, ["af_heart"], {"id": ""}])
+def test_a_voice_that_is_no_name_is_refused(scene: Scene, wrong: Any) -> None:
+    refused = speak(scene, voice=wrong)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "voice")
+
+
 @pytest.mark.parametrize("missing", [{"voice": None}, {"voice": ""}])
 def test_without_a_voice_the_neutral_one_speaks(scene: Scene, missing: dict[str, Any]) -> None:
     spoken = speak(scene, **missing)
@@ -117,6 +123,10 @@ def test_what_looks_like_an_own_voice_is_never_replaced(scene: Scene) -> None:
         other = {"Authorization": f"Bearer {KEY_B}"}
         refused = scene.send("POST", "/audio/speech", json=HELLO | {"voice": voice.id}, headers=other)
         assert (refused.status_code, refused.json()["error"]["param"]) == (404, "voice")
+        path = scene.voices_dir / f"{voice.id}.voice"
+        path.write_bytes(path.read_bytes()[:-40])
+        damaged = speak(scene, voice="af_mine")
+        assert damaged.status_code == 404 and "damaged" in damaged.json()["error"]["message"]
     finally:
         client.audio.voices.delete(voice.id)
     for name in (voice.id, "voice_1", "voice_mine", "Anna", {"id": voice.id}):
