@@ -1,4 +1,4 @@
-"""Runs: pieces of text that mean one thing, recognised and parsed whole before any rule looks at a single sign.
+"""Runs: pieces of text that mean one thing, recognized and parsed whole before any rule looks at a single sign.
 
 A kind of run is added in three steps. A module of this package defines a frozen dataclass and a `RunKind` that parses
 it, without a word of either language. `chinese_runs.py` and `english_runs.py`, or a module beside them, speak it. Their
