@@ -38,24 +38,21 @@ _FINISH_REASONS = {
 class ChatChunk:
     """The next piece of an answer: fields of OpenAI's `delta`, its finish_reason and its usage; any may be missing.
 
-    `reasons` tells that the model reasons. `answered_by` is the API.
+    `reasons` tells that the model reasons, and `is_token` that it has written something, be it held back or left out.
+    `answered_by` is the API.
     """
 
     delta: Mapping[str, Any]
     finish_reason: str | None = None
     usage: Mapping[str, Any] | None = None
     reasons: bool = False
+    is_token: bool = False
     answered_by: EngineInfo | None = None
 
     @property
     def text(self) -> str:
         content = self.delta.get("content")
         return content if isinstance(content, str) else ""
-
-    @property
-    def is_token(self) -> bool:
-        """Whether the model has written something."""
-        return self.reasons or bool(self.text.strip()) or any(name in self.delta for name in PASSED_ON)
 
 
 @runtime_checkable
@@ -86,7 +83,8 @@ def chunk_of(body: Mapping[str, Any]) -> ChatChunk:
     delta = {"content": text} if text else {}
     delta |= {name: message[name] for name in PASSED_ON if message.get(name)}
     reasons = any(message.get(name) for name in _REASONING_FIELDS) or _has_reasoning(message.get("content"))
-    return ChatChunk(delta, _finish_reason(choice), _usage(body), reasons)
+    is_token = reasons or bool(text.strip()) or any(name in delta for name in PASSED_ON)
+    return ChatChunk(delta, _finish_reason(choice), _usage(body), reasons, is_token)
 
 
 def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -62,8 +62,8 @@ def test_a_proxy_gets_the_whole_url_and_is_not_used_for_loopback(monkeypatch: py
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         assert ask(client_of(api_at(near))) == "Near."
         assert proxy.requests == []
-        assert ask(client_of(api_at(proxy, url="http://chat.example/a/b?key=c"))) == "All is well."
-        assert proxy.requests[0].path == "http://chat.example/a/b?key=c"
+        assert ask(client_of(api_at(proxy, url="http://chat.example/a/completions?key=c"))) == "All is well."
+        assert proxy.requests[0].path == "http://chat.example/a/completions?key=c"
 
 
 def test_a_proxy_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +99,9 @@ def test_a_password_in_the_url_is_sent_when_there_is_no_key() -> None:
         body(KEY.encode(), f"text/{KEY}"),
         chunked_stream(f'data: {{"error": "{KEY}"}}\n\n'.encode()),
         chunked_stream(f"data: {KEY}\n\n".encode()),
+        chunked_stream(f"event: error\ndata: bad {KEY}\n\n".encode()),
+        body(f'{{"code": 401, "msg": "bad\\n{KEY}"}}'.encode()),
+        body(f"no {KEY}".encode(), "text/plain", "403 Forbidden"),
         chunked_stream(delta("Blue"), f"data: {KEY}\n\n".encode()),
         answer("Blue."),
         lambda exchange: exchange.send(f"{KEY}\r\n\r\n".encode()),
@@ -109,7 +112,7 @@ def test_the_key_shows_nowhere(behaviour: Behaviour, caplog: pytest.LogCaptureFi
     with ChatServer(behaviour) as server, RefusingPort() as refusing:
         secrets = {"headers": {"X-Key": KEY}}
         apis = [
-            api_at(place, url=place.url.replace("//", f"//someone:{KEY}@") + f"/{KEY}?key={KEY}", **secrets)
+            api_at(place, url=place.url.replace("//", f"//someone:{KEY}@") + f"/{KEY}/completions?key={KEY}", **secrets)
             for place in (refusing, server)
         ]
         client = client_of(*apis)
@@ -118,7 +121,7 @@ def test_the_key_shows_nowhere(behaviour: Behaviour, caplog: pytest.LogCaptureFi
             seen.append(ask(client))
         except (NoChatApi, ChatInterrupted) as error:
             seen += [repr(error), str(error), json.dumps(error.body()), repr(error.failures), repr(error.__context__)]
-        assert server.requests[0].path.endswith(f"/{KEY}?key={KEY}")  # it did reach the API
+        assert server.requests[0].path.endswith(f"/{KEY}/completions?key={KEY}")  # it did reach the API
         assert server.requests[0].headers["x-key"] == KEY
     assert "urllib3.connectionpool" in {record.name for record in caplog.records}
     assert "refused the connection" in caplog.text
