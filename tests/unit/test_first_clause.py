@@ -94,6 +94,7 @@ def test_the_first_piece_of_a_chinese_answer_is_a_clause(pieces: list[str]) -> N
         'He only said "I am very tired, so let us go home now" today.',
         "He only said 'I am very tired, so let us go home now' today.",
         "In the years 1990 – 2000 we lived in that town.",
+        "The journey there takes 10 hours—12 hours by train.",
         "The ratio of these two is 16:9 or maybe 4:3 today.",
         "没问题，好的。",
         "太棒了，我们走吧。",
@@ -101,6 +102,7 @@ def test_the_first_piece_of_a_chinese_answer_is_a_clause(pieces: list[str]) -> N
         "他刚才说“我今天太累了，我们明天再去吧”就走了。",
         "《红楼梦，西游记，水浒传和三国演义》都很好看。",
         "这个数字大约是1，000，000左右的样子。",
+        "这家幼儿园只收3岁—6岁的孩子们。",
     ],
 )
 def test_a_sentence_without_a_safe_clause_stays_whole(sentence: str) -> None:
