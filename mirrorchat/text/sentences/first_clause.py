@@ -8,7 +8,7 @@ from mirrorchat.text.sentences.speech_length import is_list_item, is_short, is_w
 CLOSERS = ')]}）】」』》”’"`*_~'  # closing marks stay with the clause or sentence before them
 _MARK = re.compile(rf"(?:[,;:，、：；—…]|(?<!\.)\.{{3,9}}| –)[{re.escape(CLOSERS)}]{{0,4}}$")
 _WEAK = frozenset(",，、")  # these also separate the items of a list
-_NUMBER_BEFORE = re.compile(r"(?:\d ?[,:，：]|\d[^\d\s,，。]{0,8} ?[—–]{1,2})$")  # the dash of a range: 3岁—6岁
+_NUMBER_BEFORE = re.compile(r"(?:\d ?[,:，：]|\d ?[^\d\s,，。]{0,8} ?[—–]{1,2})$")  # the dash of a range: 3岁—6岁
 _PLACE_BEFORE = re.compile(r"\b(?:in|at|from|of|to|near|for) (?:[A-Z][\w.]{1,20} ?){1,3},$")  # Paris, France
 _BELONGS_TO_CLAUSE = re.compile(r"\s*(?:etc|Jr|Sr|Inc|Ltd|Co|LLC|Esq|Ph\.?D|M\.?D)\b")
 _UNFINISHED_MARKUP = re.compile(r"(?:<[^<>]{0,200}|\]\([^()]{0,1000})$")  # a tag, a link's address
