@@ -17,7 +17,7 @@ RELAY_LIMIT_CHARS = 1_000_000  # of an answer that is passed on, as JSON
 RELAY_LIMIT_CHUNKS = 40_000  # below turn.helper_threads.EVENT_LIMIT
 THINKING_EVERY_S = 1.0
 # The fields of a delta or a message that are passed on beside its text; the server itself sets `role`.
-PASSED_ON = ("refusal", "tool_calls")
+PASSED_ON = ("refusal", "tool_calls", "function_call")
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "reasoning_text", "thought")
 _REASONING_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought", "summary_text", "reasoning_text")
 # Other APIs' words for OpenAI's reasons.

@@ -39,7 +39,7 @@ from mirrorchat.openai.turn import (
     streamed_turn,
 )
 from mirrorchat.openai.voices import named
-from mirrorchat.server.answers import name_unspoken
+from mirrorchat.server.answers import describe_engines, name_unspoken
 from mirrorchat.server.form import decode_upload
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.streams import KEEP_ALIVE, StreamedTurn
@@ -60,11 +60,17 @@ def create() -> Response:
     with admitted() as slot:
         requested = _heard(requested, slot)
         asking = Asking(runtime().pipeline.engines.chat, requested, request_record().watch)
-        if requested.speech is not None:
-            return _spoken(requested, requested.speech, asking, slot)
-        if requested.stream:
-            return _streamed(requested, asking, slot)
-        return jsonify(_completion(requested, _message(collect(_chunks(asking, slot))), asking))
+        response = _response(requested, asking, slot)
+        describe_engines(response, {"chat": asking.answered_by or asking.chat.info})
+        return response
+
+
+def _response(requested: RequestedChat, asking: "Asking", slot: Slot) -> Response:
+    if requested.speech is not None:
+        return _spoken(requested, requested.speech, asking, slot)
+    if requested.stream:
+        return _streamed(requested, asking, slot)
+    return jsonify(_completion(requested, _message(collect(_chunks(asking, slot))), asking))
 
 
 @dataclass
@@ -144,6 +150,8 @@ def _message(chunks: Sequence[ChatChunk]) -> dict[str, Any]:
         for position, call in enumerate(parts if isinstance(parts, list) else ()):
             if isinstance(call, dict):
                 _add_call(calls, call, position)
+        if isinstance(chunk.delta.get("function_call"), dict):  # the older form of one tool call
+            _add_function(message.setdefault("function_call", {}), chunk.delta["function_call"])
     if calls:
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
     return message
@@ -156,10 +164,14 @@ def _add_call(calls: dict[int, dict[str, Any]], call: Mapping[str, Any], positio
     for name in ("id", "type"):
         if isinstance(call.get(name), str) and call[name]:
             kept[name] = call[name]
-    function = call.get("function")
+    if isinstance(call.get("function"), dict):
+        _add_function(kept["function"], call["function"])
+
+
+def _add_function(kept: dict[str, str], part: Mapping[str, Any]) -> None:
     for name in ("name", "arguments"):
-        if isinstance(function, dict) and isinstance(function.get(name), str):
-            kept["function"][name] = kept["function"].get(name, "") + function[name]
+        if isinstance(part.get(name), str):
+            kept[name] = kept.get(name, "") + part[name]
 
 
 def _completion(requested: RequestedChat, message: Mapping[str, Any], asking: Asking) -> dict[str, Any]:

@@ -19,8 +19,8 @@ SPOKEN_FORMATS = ("wav", "mp3", "flac", "opus", "aac", "pcm16")
 # The fields that are passed on to the API unchanged; it may reject them.
 PASSED_ON = (
     "temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "presence_penalty", "frequency_penalty",
-    "logit_bias", "seed", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort",
-    "verbosity", "service_tier", "user", "safety_identifier", "prompt_cache_key",
+    "logit_bias", "seed", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call",
+    "response_format", "reasoning_effort", "verbosity", "service_tier", "user", "safety_identifier", "prompt_cache_key",
 )  # fmt: skip
 RANGES = {
     "temperature": (0.0, 2.0), "top_p": (0.0, 1.0), "presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0),
@@ -33,8 +33,6 @@ WHOLE_RANGES = {
 REFUSED = {
     "logprobs": "log probabilities are not passed on",
     "top_logprobs": "log probabilities are not passed on",
-    "functions": "use tools",
-    "function_call": "use tool_choice",
     "web_search_options": "the server searches nothing",
     "store": "the server keeps nothing",
 }
@@ -109,7 +107,8 @@ def _speech(body: Mapping[str, Any], stream: bool) -> RequestedSpeech | None:
     format = fields.choice(audio, "format", SPOKEN_FORMATS, "pcm16" if stream else "wav")
     if stream and format != "pcm16":
         raise UnsupportedField("audio.format must be pcm16 with stream", param="audio")
-    fields.refuse(body, {"tools": "a spoken answer calls no tools", "response_format": "a spoken answer is text"})
+    fields.refuse(body, dict.fromkeys(("tools", "functions"), "a spoken answer calls no tools"))
+    fields.refuse(body, {"response_format": "a spoken answer is text"})
     if audio.get("voice") is None:
         raise MissingField("the field audio.voice is missing", param="audio")
     return RequestedSpeech(audio["voice"], format)

@@ -256,7 +256,7 @@ def sound_part(**fields: Any) -> list[Any]:
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "messages"),
         ({"messages": sound_part(data="!!", format="wav")}, "messages"), ({"messages": sound_part()}, "messages"),
         ({"n": 2}, "n"), ({"logprobs": True}, "logprobs"), ({"store": True}, "store"),
-        ({"functions": [{"name": "f"}]}, "functions"), ({"temperature": 3}, "temperature"),
+        (AUDIO | {"functions": [{"name": "f"}]}, "functions"), ({"temperature": 3}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"), ({"stream": "maybe"}, "stream"), ({"stream_options": 1}, "stream_options"),
         ({"modalities": ["smell"]}, "modalities"), ({"modalities": ["audio"]}, "audio"),
         (AUDIO | {"audio": {"format": "wav"}}, "audio"), (AUDIO | {"audio": {"voice": "x", "format": "au"}}, "format"),

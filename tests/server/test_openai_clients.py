@@ -226,8 +226,30 @@ def test_extended_openai_conversation(scene: Scene) -> None:
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool"]
 
 
+def test_extended_openai_conversation_without_tools(scene: Scene) -> None:
+    """With "Use Tools" off, which older versions have as their default, it sends and reads the older form."""
+    parts = [{"name": "switch", "arguments": ""}, {"arguments": '{"on":'}, {"arguments": " true}"}]
+    events = [delta_event({"function_call": part}) for part in parts]
+    scene.chats[0].behaviour = chunked_stream(*events, delta(None, "function_call"))
+    functions: Any = [{"name": "switch", "parameters": {"type": "object"}}]
+    messages: Any = [{"role": "user", "content": "Light on"}]
+    completion = scene.client().chat.completions.create(
+        model="gpt-4o-mini", messages=messages, max_tokens=150, top_p=1, temperature=0.5, user="01J",
+        functions=functions, function_call="auto",
+    )  # fmt: skip
+    (choice,) = completion.choices
+    assert choice.finish_reason == "function_call" and choice.message.content is None
+    assert choice.message.function_call is not None and choice.message.function_call.name == "switch"
+    assert json.loads(choice.message.function_call.arguments) == {"on": True}
+    assert {"functions": functions, "function_call": "auto"}.items() <= scene.chats[0].requests[0].body.items()
+
+
 def tool_call() -> bytes:
-    choice = {"index": 0, "delta": {"role": "assistant", "tool_calls": [CALL]}, "finish_reason": None}
+    return delta_event({"role": "assistant", "tool_calls": [CALL]})
+
+
+def delta_event(fields: dict[str, Any]) -> bytes:
+    choice = {"index": 0, "delta": fields, "finish_reason": None}
     return b"data: " + json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
 
 
