@@ -90,8 +90,8 @@ def test_the_example_holds_every_setting_with_its_default() -> None:
 
 def test_the_worked_examples_are_valid(tmp_path: Path) -> None:
     lines = (ROOT / "config.example.py").read_text(encoding="utf-8").splitlines()
-    entries = [line.lstrip("# ") for line in lines if line.lstrip("# ").startswith(('{"url"', '"extra_body"'))]
-    (tmp_path / "config.py").write_text(f"chatgpt_apis = [{''.join(entries)}]", encoding="utf-8")
+    example = lines[lines.index("# chatgpt_apis = [") : lines.index("# ]") + 1]
+    (tmp_path / "config.py").write_text("\n".join(line.removeprefix("# ") for line in example), encoding="utf-8")
     settings = load_settings(environ={}, folder=tmp_path)
     assert [api.host for api in settings.chatgpt_apis] == [
         "api.openai.com", "api.deepseek.com", "127.0.0.1:11434", "192.0.2.10:8000"]  # fmt: skip
