@@ -208,6 +208,10 @@ def test_the_api_that_answered_is_named(talk: Talk) -> None:
     streamed = ask_streamed(talk.server.url)
     assert f"chat=chat/{second} " in streamed.headers["X-MirrorChat-Engines"]
     talk.answers(status(500), answer(f"{FIRST} {LAST}"))
+    for fields in ({}, {"stream": True}, AUDIO, PCM16 | {"stream": True}):
+        body = {"model": "mirrorchat", "messages": ASK, **fields}
+        response = requests.post(f"{talk.server.url}/v1/chat/completions", json=body, timeout=60)
+        assert f"chat=chat/{second} " in response.headers["X-MirrorChat-Engines"]
     assert talk.events()[-1].data["engines"]["chat"]["model"] == second
 
 
