@@ -68,6 +68,12 @@ def _spoken_rest(match: re.Match[str]) -> str:
     return number_words(written, following)
 
 
+def _spoken_or(match: re.Match[str]) -> str:
+    """Return `2、3` before what it counts as one of two numbers: 两三个."""
+    is_estimate = int(match[2]) == int(match[1]) + 1
+    return "".join(number_words(number, "个") for number in match.groups()) if is_estimate else match[0]
+
+
 def _spoken_range(match: re.Match[str]) -> str:
     following = "" if before(match, 1) == "第" else after(match, 3)
     first = number_words(match[1], following if len(match[2]) == 1 else "")
@@ -107,6 +113,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![A-Za-z.])(e\.g|i\.e|etc)\.,?(?![A-Za-z]) ?", lambda match: _ABBREVIATIONS[match[1]]),
     rule(r"(?<=[A-Za-z] )(\d{1,3})/(\d{1,3})(?![A-Za-z0-9/])", r"\1、\2"),
     rule(r"(?<![A-Za-z])vs\.?(?![A-Za-z])", "versus"),
+    rule(r"(?<![A-Za-z])p\. ?(?=\d)", "P"),
     rule(rf"(?:(?<=第)(?!X[^IVX])|{_RULERS}){ROMAN}(?![A-Za-z])", _spoken_roman),
     rule(rf"(?:(?<=[{HAN}])(?:II|III|VII|VIII)|(?<![A-Za-z0-9])(?:I{{1,3}}|IV)(?=[型期级类]))(?![A-Za-z])",
          _spoken_roman),
@@ -145,6 +152,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[A-Za-z])-(?=\d)", " "),
     rule(r"(?<=[A-Za-z])(?=\d)", " "),
     rule(r"(?<=\d)-(?=[A-Za-z])", " "),
+    rule(rf"(?<![周期拜第初]){START}2(?=[到至]\d{{1,2}}(?:{COUNTED.pattern}))", "两"),
+    rule(rf"{START}([1-8])、([2-9])(?=(?:{COUNTED.pattern}|[十百千万]))", _spoken_or),
     rule(rf"{START}({SIGN}{NUMBER}){TO}(-?{NUMBER})", _spoken_range),
     rule(rf"{START}{SIGN}{NUMBER}", _spoken_rest),
     rule(r"\d{1,100000}", _spoken_rest),
@@ -153,7 +162,7 @@ _RULES: tuple[Rule, ...] = (
     # Signs.
     greek_rule(GREEK),
     rule(r" ?([" + re.escape("".join(SIGNS)) + "]) ?", lambda match: SIGNS[match[1]]),
-    rule(rf"(?<=[元角块次个人万千亿度吨斤克米升瓦])/(?=[{HAN}])", "每"),
+    rule(rf"(?<=[元角块次个人万千亿度吨斤克米里升瓦])/(?=[{HAN}])", "每"),
     rule(rf"(?<=[{HAN}])/(?=[{HAN}])", "、"),
     rule(rf"(?<=[{DIGITS}十百千万])-(?=[{DIGITS}十两])", "，"),
     rule(r"[#*^_`~/\\<>{}\[\]•]", " "),

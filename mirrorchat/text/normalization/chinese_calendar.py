@@ -5,7 +5,7 @@ import re
 from mirrorchat.text.normalization.chinese_numbers import cardinal, digits, number_words
 from mirrorchat.text.normalization.chinese_words import COUNTED
 from mirrorchat.text.normalization.months import MONTH, MONTHS, YEAR, full_month
-from mirrorchat.text.normalization.patterns import CLOCK, START, TO, Rule, after, month_and_day, rule
+from mirrorchat.text.normalization.patterns import CLOCK, START, TO, Rule, after, behind, month_and_day, rule
 
 NOT_LATIN_BEFORE = r"(?<![A-Za-z0-9_.,:/-])"
 _OF_A_YEAR = "世界杯|奥运|亚运|欧洲杯|财年|赛季|年度|级(?!台阶)|届|款|版|高考|春晚|春夏|秋冬"
@@ -57,11 +57,14 @@ def _spoken_year(match: re.Match[str]) -> str:
     return digits(written)
 
 
+def _spoken_span(match: re.Match[str]) -> str:
+    """Return `618年～907` as years, digit by digit."""
+    return digits(match[1]) + match[2].replace(TO, "到") + digits(match[3])
+
+
 def _spoken_years(match: re.Match[str]) -> str:
-    """Return `1999-2005` as years, unless it counts the word that follows: 1950-2000元."""
-    if COUNTED.match(after(match, 3)):
-        return match[0]
-    return f"{digits(match[1])}{'到' if match[2] == TO else match[2]}{digits(match[3])}"
+    """Return `1999～2005` as years, unless it counts the word that follows: 1950-2000元."""
+    return match[0] if COUNTED.match(after(match, 3)) else _spoken_span(match)
 
 
 def _spoken_written_out(match: re.Match[str]) -> str:
@@ -84,6 +87,7 @@ def _spoken_score(match: re.Match[str]) -> str:
 _WON = "获胜|战胜|击败|大胜|险胜|完胜|惨败|不敌|负于|落后|领先|战平|打平|横扫|逆转|取胜|取得|战|胜|负|赢|输|完败|淘汰"
 _SCORE_CUES = "比分|比分是|比分为|比分：|比分:|比分定格在|比分改写为|以"
 _DATE_CUES = "在|于|到|至|从|自|截至|截止|日期是"
+_YEAR_CUES = "截至|截止|始于|建于|立于|生于|发布于"
 _DAY_ENDS = "之前|之后|以前|以后|上午|下午|晚上|早上|中午|凌晨|当天|当晚|前后|（周|周|星期"
 _QUARTER = r"(?P<quarter>[QH][1-4])"
 
@@ -96,12 +100,15 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![A-Za-z0-9.,]){YEAR} ?{_QUARTER}(?![A-Za-z0-9])", r"\g<year>年\g<quarter>"),
     rule(r"(?<![A-Za-z0-9])FY ?((?:19|20)\d\d|\d\d)(?![0-9])", lambda match: f"{digits(match[1])}财年"),
     rule(rf"(?<![0-9.,:-])(\d{{1,3}})[-:~–](\d{{1,3}})(?=(?:的比分)?(?:{_WON}))", _spoken_score),
-    rule(rf"(?:(?<={')|(?<='.join(_SCORE_CUES.split('|'))}))(\d{{1,3}})[-:~–](\d{{1,3}})(?=[，。！；、的]|$)",
+    rule(rf"{behind(_SCORE_CUES)}(\d{{1,3}})[-:~–](\d{{1,3}})(?=[，。！；、的]|$)",
          _spoken_score),
-    rule(rf"(?<![A-Za-z0-9./])(?:(?:(?<={')|(?<='.join(_DATE_CUES.split('|'))}))(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})"
+    rule(rf"(?<![A-Za-z0-9./])(?:{behind(_DATE_CUES)}(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})"
          rf"(?![0-9/.])(?P<after>(?={_DAY_ENDS}))?)", _spoken_month_and_day),
     rule(rf"(?<![A-Za-z0-9./])(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})(?P<after>(?={_DAY_ENDS}))", _spoken_month_and_day),
-    rule(r"(?<=\d年) ?[-~–—] ?(?=(?:公元)?前?\d)", "到"),
+    rule(r"(?<![0-9./])(\d{2}|\d{4})/(\d\d)(?=赛季|学年|财年)", rf"\1{TO}\2"),
+    rule(r"(?<![0-9./])([5-9]0)[/、]([5-9]0|00)(?=后(?![天年个来]))",
+         lambda match: f"{digits(match[1])}、{digits(match[2])}"),
+    rule(r"(?<=\d年) ?[-~–—] ?(?=(?:公元)?前?\d)", TO),
 )  # fmt: skip
 
 CALENDAR_RULES: tuple[Rule, ...] = (
@@ -113,10 +120,16 @@ CALENDAR_RULES: tuple[Rule, ...] = (
          lambda match: f"{digits(match['year'])}年{cardinal(int(match['m']))}月"),
     rule(rf"{START}(\d{{4}})(?:{TO}(\d{{4}}))?(?=年代)",
          lambda match: digits(match[1]) + (f"到{digits(match[2])}" if match[2] else "")),
+    rule(rf"{START}(\d{{4}})(?={TO}\d0年代)", lambda match: digits(match[1])),
+    rule(rf"{START}(\d{{3}})(年?[{TO}到至])(\d{{3,4}})(?=年)", _spoken_span),
+    rule(rf"(?<=[（(])(\d{{3,4}})({TO})(\d{{3,4}})(?=[）)])", _spoken_span),
+    rule(r"(?<=[（(])((?:19|20)\d\d) ?[-–—] ?(?=[）)])", lambda match: f"{digits(match[1])}至今"),
+    rule(r"(?:(?<=[于在自从至])|(?<![0-9])(?<=前))(?!\d00)(\d{3})(?=年(?![内间里中来多前后的历时级]))",
+         lambda match: digits(match[1])),
     rule(rf"{START}((?:19|20)\d\d)([到至])((?:19|20)\d\d)(?![\d.%A-Za-z年-])", _spoken_years),
-    rule(rf"(?:(?<=截至)|(?<=截止)|(?<=始于)|(?<=建于)|(?<=成立于)|(?<=出生于)|(?<=发布于))((?:19|20)\d\d)"
+    rule(rf"{behind(_YEAR_CUES)}((?:19|20)\d\d)"
          rf"(?![\d.,%年]|{COUNTED.pattern})", lambda match: digits(match[1])),
-    rule(rf"{START}((?:19|20)\d\d){TO}(\d\d)(?=赛季|学年|财年|年度)",
+    rule(rf"{START}(\d{{2}}|\d{{4}}){TO}(\d\d)(?=赛季|学年|财年|年度)",
          lambda match: f"{digits(match[1])}到{digits(match[2])}"),
     rule(rf"{START}([0129]\d)(?=年(?:\d{{1,2}}月|[底初末]))", lambda match: digits(match[1])),
     rule(rf"{START}(\d{{4}})(?:年?{TO}|年?(?=[至到]))([至到]?)(\d{{4}})(?=年)",

@@ -4,7 +4,7 @@ import re
 
 from mirrorchat.text.normalization.chinese_numbers import PHONE_DIGITS, digits, phone_words
 from mirrorchat.text.normalization.chinese_words import COUNTED
-from mirrorchat.text.normalization.patterns import Rule, before, rule
+from mirrorchat.text.normalization.patterns import Rule, before, behind, rule
 
 _NOT_BEHIND = rf"\d|[.,:]\d|[-~–—]\d|[%‰°$€£¥A-Za-z^+*=×÷多余几来折]|(?:{COUNTED.pattern})"
 _ENDS = rf"(?!{_NOT_BEHIND}|/)"
@@ -18,17 +18,20 @@ _SERVICE = (
 )
 _KNOWN = r"(?:12306|12308|12123|12315|12320|12333|12348|12355|12366|12369|12377|12388|12389|12395|10086|10010|10011"
 _KNOWN += r"|10085|11185|11183|95(?!\d00)[0-9]{3}|96110|96315|96777)"
-_ANY = r"\d{3,12}(?:[- ]\d{3,4}){0,3}"
+_ANY = r"\d{3,12}(?:[- ]\d{3,8}){0,3}"
 _AND = r"(?:[、/，,]|或者?|和|及|以及|与|还是)"
-_SERVICE_CUES = "打|拨|叫|联系|找|呼|发送到|发送至|发到|发至|关注|登录"
+_SERVICE_CUES = "打|拨|叫|联系|找|呼|发送到|发送至|发到|发至|关注|登录|火警|匪警|急救|报警|事故|专线|求助"
 _DIALLING_CUES = "电话|手机|热线|拨打|拨通|致电|呼叫|拨|客服|分机|转"
-_CUED = "报警|火警|急救|热线|电话|客服|接警|投诉|官网|服务台|平台|App|APP"
+_CUED = "报警|火警|急救|消防|专线|短信|热线|电话|客服|接警|投诉|官网|服务台|平台|App|APP"
 
-_EDUCATION = re.compile("大学|高校|院校|毕业|学校|名校|高考|本科|硕士|双一流|考研|录取|学历|工程|985|211")
+_EDUCATION = re.compile(
+    "考上|考取|C9|双非|博士|学生|大学|高校|院校|毕业|学校|名校|高考|本科|硕士|双一流|考研|录取|学历|工程|985|211"
+)
 _HISTORY = "事变|事件|晚会|地震|大地震|汶川|运动|恐袭|恐怖|惨案|纪念|国耻|消费者|打假|曝光|黄金周|假期|长假|小长假|国庆"
 _SHOPPING = "大促|购物节|促销|活动|期间|狂欢|年中|优惠|预售|当天|前后"
+_SHOPS = "京东|天猫|淘宝|今年|去年|每年|明年|双11|双12"
 _LOVE = "快乐|表白|告白|礼物|情人节|红包|礼盒|这天|当天|我爱你"
-_STATUS = "错误|页面|状态|报错|响应"
+_STATUS = "错误|页面|状态|报错|响应|重定向| ?Not Found"
 
 
 def _many(number: str) -> str:
@@ -71,17 +74,22 @@ def _spoken_shares(match: re.Match[str]) -> str:
 KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![0-9./])(?P<month>1[0-2]|[1-9])[.·•](?P<day>[1-3]?\d)(?={_HISTORY})", _spoken_day),
     rule(rf"{_STARTS}(?!\d00)\d{{3}}(?={_HISTORY})", _spoken_digits),
-    rule(rf"{_STARTS}618(?={_SHOPPING})|(?<=京东|天猫|淘宝)618{_ENDS}", _spoken_digits),
+    rule(rf"{_STARTS}618(?={_SHOPPING})|{behind(_SHOPS)}618{_ENDS}"
+         rf"|{_STARTS}618(?=[和、/与]双)|(?<=双1[12][和、/与])618{_ENDS}", _spoken_digits),
     rule(rf"{_STARTS}(?:520|1314|5201314)(?={_LOVE})|{_STARTS}1314{_ENDS}", _spoken_digits),
     rule(rf"{_STARTS}(?:996|955|965)(?:{_ENDS}|(?=工作制))", _spoken_digits),
-    rule(rf"{_STARTS}[1-5]\d\d(?={_STATUS})|(?:(?<=HTTP )|(?<=HTTP)|(?<=状态码)|(?<=错误码))[1-5]\d\d{_ENDS}",
+    rule(rf"{_STARTS}[1-5]\d\d(?={_STATUS})|{behind('HTTP |HTTP|状态码|错误码')}[1-5]\d\d{_ENDS}",
          _spoken_digits),
-    rule(rf"{_STARTS}\d{{3}}(?=医院|部队|中学|研究所|国道|省道|安全卫士)|{_STARTS}58(?=同城)", _spoken_digits),
-    rule(rf"{_STARTS}(?P<numbers>985/211|211/985){_ENDS}", _spoken_list),
+    rule(rf"{_STARTS}(?:\d{{3}}(?=医院|部队|中学|研究所|国道|省道|工作制)|58(?=同城)|\d{{3,4}}(?=邮箱|小游戏|杀毒|安全卫士))",
+         _spoken_digits),
+    rule(rf"{_STARTS}(?:666|5201314){_ENDS}", _spoken_digits),
+    rule(r"(?<![0-9.])11[.·]11(?=大促|购物|狂欢|活动)", "双十一"),
+    rule(rf"{_STARTS}(?P<numbers>1000[01])(?=号)", _spoken_list),
+    rule(rf"{_STARTS}(?P<numbers>985/211|211/985)(?![0-9%.])", _spoken_list),
     rule(rf"{_STARTS}(?:985|211){_ENDS}", _spoken_university),
     rule(r"(?<![0-9A-Za-z.])7 ?[×xX*] ?24(?=小时| ?h|[^0-9A-Za-z]|$)", "七乘二十四"),
     rule(r"(?<![0-9A-Za-z./])([1-9]0)/([1-9]0)(?![0-9A-Za-z./])", _spoken_shares),
-    rule(rf"(?:(?<={')|(?<='.join(_SERVICE_CUES.split('|'))}))(?P<numbers>{_many(_SERVICE)})", _spoken_list),
+    rule(rf"{behind(_SERVICE_CUES)}(?P<numbers>{_many(_SERVICE)})", _spoken_list),
     rule(rf"(?P<cue>{_DIALLING_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<numbers>{_many(_ANY)})",
          lambda match: match["cue"] + match["between"] + _spoken_list(match)),
     rule(rf"{_STARTS}(?P<numbers>{_many(_SERVICE)})(?={_CUED})", _spoken_list),

@@ -18,10 +18,12 @@ _SIGNS = {"-": "负", "+": "加"}
 
 def _spoken_money(money: Money) -> str:
     name = CURRENCIES[money.currency]
-    amounts = [_amount(number, money.magnitude, name) for number in (money.number, money.upper) if number]
-    magnitude = "" if money.magnitude in LATIN_MAGNITUDES else money.magnitude
+    words = _amount(money.number, "" if money.upper else money.magnitude, name)
+    if money.upper:
+        words = _amount(money.number, money.lower_magnitude, money.magnitude or name) + "到"
+        words += _amount(money.upper, money.magnitude, name)
     signs = "".join(_SIGNS[sign] for sign in money.signs)
-    return signs + "到".join(amounts) + magnitude + name + "".join(f"每{_rate(per)}" for per in money.per)
+    return signs + words + name + "".join(f"每{_rate(per)}" for per in money.per)
 
 
 def _amount(number: str, magnitude: str, name: str) -> str:
@@ -29,7 +31,7 @@ def _amount(number: str, magnitude: str, name: str) -> str:
     number = re.sub(r"\.?0{1,15}$", "", number) if "." in number else number
     if magnitude in LATIN_MAGNITUDES:
         return number_words(multiplied(number, LATIN_MAGNITUDES[magnitude]), name)
-    return number_words(number, magnitude or name)
+    return number_words(number, magnitude or name) + magnitude
 
 
 def _rate(per: str) -> str:

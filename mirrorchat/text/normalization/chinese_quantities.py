@@ -70,7 +70,7 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"{START}({NUMBER}){TO}(?={NUMBER}(?:元|块|美元|欧元|英镑))",
          lambda match: f"{number_words(_plain_amount(match[1]))}到"),
     rule(rf"(?P<a>)(?:{START}|(?<=到))(?P<plain>{SIGN}{NUMBER})(?=元|块|美元|欧元|英镑)",
-         lambda match: number_words(_plain_amount(match["plain"]), match.string[match.end() : match.end() + 1])),
+         lambda match: number_words(_plain_amount(match["plain"]), after(match, 3))),
     rule(rf"{QUANTITY} ?°(?P<scale>[CF])(?![A-Za-z])", _spoken_degrees),
     rule(rf"{QUANTITY} ?(?:°|度)(?P<scale>)(?!电)", _spoken_degrees),
     rule(rf"{QUANTITY} ?(?P<sign>[%‰])", _spoken_percent),

@@ -7,6 +7,7 @@ from mirrorchat.text.normalization.english_words import CURRENCIES, MAGNITUDES, 
 from mirrorchat.text.normalization.money import HAN_MAGNITUDES, MONEY_BEFORE_SIGN, MONEY_BEHIND_SIGN, Money, multiplied
 from mirrorchat.text.normalization.patterns import Rule
 
+_RATES = {"mo": "month", "yr": "year", "wk": "week"}
 _SIGNS = {"-": "minus ", "+": "plus "}
 
 
@@ -15,11 +16,16 @@ def _spoken_money(money: Money) -> str:
     if minor and not money.upper and not money.magnitude and re.fullmatch(r"[\d,]{1,20}\.\d\d", money.number):
         words = _with_minor_units(money.number, (one, many, *minor))
     else:
-        amounts = (_amount(number, money.magnitude) for number in (money.number, money.upper) if number)
+        amount = _amount(money.upper or money.number, money.magnitude)
+        lower = f"{_amount(money.number, money.lower_magnitude)} to " if money.upper else ""
         is_one = money.number == "1" and not money.upper and not money.magnitude
-        words = f"{' to '.join(amounts)} {one if is_one or money.modifies_noun else many}"
+        words = f"{lower}{amount} {one if is_one or money.modifies_noun else many}"
     signs = "".join(_SIGNS[sign] for sign in money.signs)
-    return signs + words + "".join(f" per {UNITS[per][0] if per in UNITS else per}" for per in money.per)
+    return signs + words + "".join(f" per {_rate(per)}" for per in money.per)
+
+
+def _rate(per: str) -> str:
+    return UNITS[per][0] if per in UNITS else _RATES.get(per, per)
 
 
 def _amount(number: str, magnitude: str) -> str:

@@ -33,8 +33,10 @@ HAN_MAGNITUDES = {
 
 _SIGN = r"(?P<sign>(?<![A-Za-z0-9)\]%°+-])[-+])?"
 _PREFIX = rf"(?:{any_of([*_SYMBOLS, *_CODES])})"
-_MAGNITUDE = rf"(?: ?(?P<magnitude>{any_of(LATIN_MAGNITUDES)}(?![A-Za-z])|{any_of(HAN_MAGNITUDES)}))?"
-_UPPER = rf"{TO}(?P<b>{NUMBER})(?! ?(?:[$€£¥₹₩₽฿₫₿%°:.-]|{any_of(_CODES)}))"
+_ANY_MAGNITUDE = rf"(?:{any_of(LATIN_MAGNITUDES)}(?![A-Za-z])|{any_of(HAN_MAGNITUDES)})"
+_MAGNITUDE = rf"(?: ?(?P<magnitude>{_ANY_MAGNITUDE}))?"
+_NOT_AN_UPPER = rf"(?! ?(?:[$€£¥₹₩₽฿₫₿%°:.-]|{any_of(_CODES)}))"
+_UPPER = rf"(?: ?(?P<lower_magnitude>{_ANY_MAGNITUDE}))?{TO}(?P<b>{NUMBER}){_NOT_AN_UPPER}"
 _AMOUNT = rf"(?P<a>{NUMBER}|\.\d{{1,15}}(?!\d))(?:{_UPPER})?"
 _PER = rf"(?P<per>(?:/(?:[A-Za-z]{{1,12}}|[{HAN}]{{1,4}})){{0,2}})"
 
@@ -46,6 +48,7 @@ class Money:
     signs: str
     number: str
     upper: str
+    lower_magnitude: str
     magnitude: str
     currency: str
     per: tuple[str, ...]
@@ -65,6 +68,7 @@ def _money(match: re.Match[str]) -> Money | None:
         (groups["sign"] or "") + (groups.get("inner") or ""),
         match["a"] if match["a"][0] != "." else f"0{match['a']}",
         match["b"] or "",
+        match["lower_magnitude"] or "",
         match["magnitude"] or "",
         currency,
         tuple(filter(None, match["per"].split("/"))),

@@ -7,11 +7,11 @@ Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
 """A pattern and its replacement. Rules run in order, each over the whole text."""
 
 # Every repetition is bounded, so that no text, however hostile, costs more than a constant per character.
-NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,9}|\d{1,40})(?:\.\d{1,40})?(?!\d)"
+NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,9}|\d{1,2}(?:,\d\d){1,5},\d{3}|\d{1,40})(?:\.\d{1,40})?(?!\d)"
 START = r"(?<![\dA-Za-z])(?<!\d[.,])"
 SIGN = r"(?:(?<![\dA-Za-z)%°_-])-)?"  # "5-3" and "COVID-19" hold no minus
 TO = "～"
-"""Joins the ends of a range once `ranges.py` has recognised it. No other sign is written so: input has only `~`."""
+"""Joins the ends of a range once `ranges.py` has recognized it. No other sign is written so: input has only `~`."""
 QUANTITY = rf"{START}(?P<a>{SIGN}{NUMBER})(?:{TO}(?P<b>-?{NUMBER}))?"
 CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?![\d:])"
 ROMAN = r"(?=[IVXL])(?:XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
@@ -54,6 +54,11 @@ def formula_rule(cardinal: Callable[[int], str]) -> Rule:
 def any_of(words: Iterable[str]) -> str:
     """Return a pattern that matches one of `words`, the longest that fits."""
     return "(?:" + "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)) + ")"
+
+
+def behind(words: str) -> str:
+    """Return a pattern that matches the place behind one of `words`, which `|` parts. It consumes nothing."""
+    return "(?:" + "|".join(f"(?<={re.escape(word)})" for word in words.split("|")) + ")"
 
 
 def before(match: re.Match[str], length: int) -> str:

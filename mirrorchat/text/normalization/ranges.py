@@ -10,18 +10,19 @@ from dataclasses import dataclass
 
 from mirrorchat.text.normalization.chinese_words import UNITS as CHINESE_UNITS
 from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
-from mirrorchat.text.normalization.patterns import NUMBER, TO, Rule, after, rule
+from mirrorchat.text.normalization.patterns import NUMBER, TO, Rule, after, before, rule
 from mirrorchat.text.normalization.runs import RunKind
 from mirrorchat.text.sentences.speech_length import HAN
 
 _UNITS = frozenset(CHINESE_UNITS) | frozenset(ENGLISH_UNITS) | frozenset(
-    ("k", "K", "w", "W", "M", "B", "T", "bn", "mn", "tn", "am", "pm", "AM", "PM", "st", "nd", "rd", "th", "hundred",
+    ("k", "K", "w", "W", "M", "B", "T", "bn", "mn", "tn", "p", "P", "am", "pm", "AM", "PM", "st", "nd", "rd", "th", "hundred",
      "thousand", "million", "billion", "trillion", "percent")
 )  # fmt: skip
 
+_CURRENCY_SIGNS = "$£€¥₹₩₽฿₫₺₴₪₱₦₿"
 _LATIN_UNIT = rf"[A-Za-zμΩ]{{1,12}}(?:/(?:[A-Za-z]{{1,8}}|[{HAN}]{{1,2}}))?(?:\^?[23](?!\d))?"
-_UNIT = rf"(?: ?(?:[%‰¢元'′\"″]|°[A-Z]?)| ?{_LATIN_UNIT}|[{HAN}]{{1,5}}(?:/[{HAN}]{{1,2}})?)?"
-_CURRENCY = r"[A-Z]{0,2}[$£€¥₹₩] ?"
+_UNIT = rf"(?: ?(?:[%‰¢元{_CURRENCY_SIGNS}'′\"″]|°[A-Z]?)| ?{_LATIN_UNIT}|[{HAN}]{{1,5}}(?:/[{HAN}]{{1,2}})?)?"
+_CURRENCY = rf"[A-Z]{{0,2}}[{_CURRENCY_SIGNS}] ?"
 
 
 def _end(name: str, prefix: str) -> str:
@@ -35,15 +36,15 @@ _DAY_PART = "[早晚]上?|上午|中午|下午|傍晚|凌晨|夜里|次日|当�
 _NOT_INSIDE = r"(?<![A-Za-z0-9_@#/:.])(?<![A-Za-z0-9,]-)(?<!\d,)(?<![=+*/×÷^<>])(?<![=+*/×÷^<>] )"
 _RANGE = (
     _NOT_INSIDE
-    + _end("a", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}[.-]?")
+    + _end("a", rf"第|零下|{_CURRENCY}|[A-Za-z]{{1,8}}[.-]?")
     + r"(?P<dash> ?[~–—]{1,2} ?|--?| --? )"
-    + _end("b", rf"第|{_CURRENCY}|[A-Za-z]{{1,8}}[. -]?|{_DAY_PART}")
+    + _end("b", rf"第|零下|{_CURRENCY}|[A-Za-z]{{1,8}}[. -]?|{_DAY_PART}")
 )
 _YEAR_AND_MONTH = re.compile(r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])")
 _YEAR_POINT_MONTH = re.compile(r"(?<!\d)((?:19|20)\d\d)\.(0?[1-9]|1[0-2])(?![\d.])")
 _VARIABLE = re.compile("[a-z]")
 _LEADING_ZERO = re.compile(r"0\d")
-_NOT_BEHIND = re.compile(r"-\d| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
+_NOT_BEHIND = re.compile(r"-\d|-[A-Z]{2}| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _range(match: re.Match[str]) -> Range | None:
     )
     if not is_range:
         return None
-    sign = "-" if dash == "--" and lower.sign else ""
+    sign = "-" if dash == "--" and (lower.sign or before(match, 1) == "-") else ""
     ends = match.string[match.start() : match.start("dash")], sign + match.string[match.end("dash") : match.end()]
     if all(_YEAR_POINT_MONTH.search(end) for end in ends):
         ends = _with_months(ends[0]), _with_months(ends[1])
@@ -100,7 +101,8 @@ def _prefixes_agree(match: re.Match[str], lower: _End, upper: _End, dash: str) -
     if upper.prefix.endswith(" ") and not lower.prefix:
         start = match.start() - len(upper.prefix)
         return match.string[max(0, start) : match.start()] == upper.prefix
-    if not lower.prefix or not lower.prefix[0].isascii() or not lower.prefix[0].isalpha():
+    is_money = lower.prefix.rstrip(" ")[-1:] in tuple(_CURRENCY_SIGNS)
+    if is_money or not lower.prefix or not lower.prefix[0].isascii() or not lower.prefix[0].isalpha():
         return not upper.prefix[:1].isascii() or not upper.prefix[:1].isalpha() or "$" in upper.prefix
     if lower.prefix == upper.prefix:
         return dash != "-" or lower.value < upper.value
@@ -113,6 +115,8 @@ def _units_agree(lower: _End, upper: _End, dash: str) -> bool:
     first, last = lower.unit.strip(" "), upper.unit.strip(" ")
     if not first or first == last:
         return True
+    if first[0] in "和与或及跟":
+        return False
     is_degree = last.startswith(("°", "度")) and not first.startswith(("°", "度"))
     if is_degree and dash == "-":
         return False
@@ -141,12 +145,19 @@ RANGE = RunKind(re.compile(_RANGE), _range)
 _WEEKDAY = "(?:周|星期|礼拜)[一二三四五六日天末]"
 _HAN_NUMBER = "[一二两三四五六七八九十百千]"
 _HAN_DASH = "[-~–—]{1,2}"
+_LETTERS_END = "(?![A-Za-z0-9_-])"
+_IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}(?![\d.])"
 RANGE_RULES: tuple[Rule, ...] = (
+    rule(rf"(?<![\d.])({_IP_ADDRESS}) ?[-~–—] ?(?={_IP_ADDRESS})", rf"\1{TO}"),
+    rule(r"(?<![A-Za-z0-9.)])(10\^-?\d{1,4}) ?[-~–—] ?(?=(?:\d(?:\.\d{1,9})?×)?10\^)", rf"\1{TO}"),
+    rule(r"(?<![\d./-])(\d{1,3})-(?=(?:1/[2348]|3/[48]|2/3|[57]/8)(?![\d/]))", r"\1 "),  # 1-1/2 cups
     RANGE.spoken(lambda run: f"{run.lower}{TO}{run.upper}"),
     # Ends without figures.
     rule(rf"(?<=[周期拜][一二三四五六日天]) ?{_HAN_DASH} ?(?={_WEEKDAY})", TO),
     rule(rf"(?<={_HAN_NUMBER})(?P<unit>[{HAN}]{{1,2}}) ?{_HAN_DASH} ?(?=第?{_HAN_NUMBER}{{1,4}}(?P=unit))",
          rf"\g<unit>{TO}"),
     rule(rf"(?<={_HAN_NUMBER}){_HAN_DASH}(?={_HAN_NUMBER})", TO),
-    rule(r"(?<![A-Za-z0-9_-])(?:([A-Z]) ?~ ?(?=[A-Z])|(A|a)-(?=[Zz]))(?=.(?![A-Za-z0-9_-]))", rf"\1\2{TO}"),
+    rule(rf"(?<![A-Za-z0-9_-])(X{{0,4}}[SL]|M) ?[-~–] ?(?=(?:X{{1,4}}[SL]|[2-5]XL){_LETTERS_END})", rf"\1{TO}"),
+    rule(rf"(?<![A-Za-z0-9_-])(?:([A-Z]) ?[~–] ?(?=[A-Z])|(A|a)-(?=[Zz])|([A-Z])-(?=[A-Z][组座区级班栋楼段]))(?=.{_LETTERS_END})",
+         rf"\1\2\3{TO}"),
 )  # fmt: skip
