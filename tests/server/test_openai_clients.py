@@ -71,7 +71,8 @@ def test_open_webui_lists_voices_and_models(embedded_server: RunningServer) -> N
 
 
 def test_open_webui_lists_the_voices_of_a_key(scene: Scene) -> None:
-    assert requests.get(f"{scene.base_url}/audio/voices", timeout=10).status_code == 401  # it then lists OpenAI's
+    for path in ("/audio/voices", "/audio/models"):
+        assert requests.get(f"{scene.base_url}{path}", timeout=10).status_code == 401  # it then lists OpenAI's
     voice_id = enrolled(scene)
     try:
         listed = scene.send("GET", "/audio/voices").json()
