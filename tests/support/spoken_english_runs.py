@@ -41,6 +41,9 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("Jan-Mar was dry.", "January to March was dry."),
         ("the 1990s–2000s", "the nineteen nineties to two thousands"),
         ("1st-3rd place", "first to third place"),
+        ("10^3-10^5 cells", "ten cubed to ten to the power of five cells"),
+        ("192.168.1.1-192.168.1.9", "one nine two dot one six eight dot one dot one to one nine two dot one six eight "
+         "dot one dot nine"),
         ("an A-Z guide", "an A to Z guide"),
         ("ratios of 1:1-1:3", "ratios of one to one to one to three"),
     ),
@@ -53,6 +56,8 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("3+5-2 is 6.", "three plus five minus two is six."),
         ("It came out in 2024-05.", "It came out in May twenty twenty-four."),
         ("On 2025-09-01 it opened.", "On September first, twenty twenty-five it opened."),
+        ("1-1/2 cups", "one and a half cups"),
+        ("a 1-in-10 chance", "a one-in-ten chance"),
         ("a 15-inch screen", "a fifteen-inch screen"),
     ),
     "scientific notation": (
@@ -121,6 +126,8 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("He is 6′2″ tall.", "He is six foot two tall."),
         ("She is 5'10\".", "She is five foot ten."),
         ("a pace of 5′30″", "a pace of five minutes thirty seconds"),
+        ("a 27″ screen", "a twenty-seven inch screen"),
+        ("an 8′ ceiling", "an eight foot ceiling"),
         ("an angle of 30°15′", "an angle of thirty degrees fifteen minutes"),
         ("1°1′1″", "one degree one minute one second"),
         ("from 30°N-40°N", "from thirty degrees north to forty degrees north"),

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from mirrorchat.text.normalization.patterns import after, before
 from mirrorchat.text.normalization.runs import RunKind
 
 _PART = r"\d{1,3}(?:\.\d{1,9})?"
@@ -34,11 +35,26 @@ class Primes:
         return int(self.first) <= _MOST_FEET and float(self.second) < 12
 
 
+@dataclass(frozen=True)
+class Prime:
+    """A number with one prime mark, single (′) or double (″)."""
+
+    number: str
+    is_double: bool
+    modifies_noun: bool
+    """Whether an English noun follows that the number modifies: `a 27″ screen`."""
+
+
 def _angle(match: re.Match[str]) -> Angle | None:
     minutes, side = match["minutes"] or "", match["before"] or match["after"] or ""
     if not minutes and not side:
         return None
     return Angle(match["degrees"], minutes, match["seconds"] or "", "" if match["named"] is not None else side)
+
+
+def _prime(match: re.Match[str]) -> Prime:
+    modifies_noun = bool(re.search(r"\b[Aa]n? $", before(match, 4)) and re.match(r" [a-z]", after(match, 2)))
+    return Prime(match["number"], match["double"] is not None, modifies_noun)
 
 
 ANGLE = RunKind(
@@ -55,4 +71,10 @@ PRIMES = RunKind(
         rf" ?(?P<second>\d{{1,2}}(?:\.\d{{1,2}})?) ?{_SECOND_SIGN}"
     ),
     lambda match: Primes(match["first"], match["second"]),
+)
+PRIME = RunKind(
+    re.compile(
+        rf"(?<![A-Za-z0-9.,])(?P<number>{_PART}) ?(?:(?P<double>″|′′|\"(?=[屏显电液笔轮平曲]))|′)(?![A-Za-z0-9(])"
+    ),
+    _prime,
 )

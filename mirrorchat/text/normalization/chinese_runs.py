@@ -1,7 +1,7 @@
 """Mandarin text normalization: runs of several signs that mean one thing, spoken whole."""
 
 from mirrorchat.text.normalization.algebra import algebra_rules
-from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
+from mirrorchat.text.normalization.angles import ANGLE, PRIME, PRIMES, Angle, Prime, Primes
 from mirrorchat.text.normalization.chinese_formulas import FORMULA_WORDS
 from mirrorchat.text.normalization.chinese_money import MONEY_RULES
 from mirrorchat.text.normalization.chinese_numbers import (
@@ -36,6 +36,11 @@ def _spoken_angle(angle: Angle) -> str:
 def _spoken_primes(primes: Primes) -> str:
     first, second = ("英尺", "英寸") if primes.is_length else ("分", "秒")
     return f"{number_words(primes.first, first)}{first}{number_words(primes.second, second)}{second}"
+
+
+def _spoken_prime(prime: Prime) -> str:
+    unit = "英寸" if prime.is_double else "分"
+    return number_words(prime.number, unit) + unit
 
 
 def _spoken_ip_address(address: IpAddress) -> str:
@@ -94,6 +99,7 @@ RUN_RULES: tuple[Rule, ...] = (
     IEEE_CODE.spoken(_spoken_code),
     ANGLE.spoken(_spoken_angle),
     PRIMES.spoken(_spoken_primes),
+    PRIME.spoken(_spoken_prime),
     formula_rule(cardinal),
     CODE.spoken(_spoken_code),
 )  # fmt: skip

@@ -125,7 +125,7 @@ _RULES: tuple[Rule, ...] = (
     # Ordinals, scores, fractions, dimensions.
     rule(rf"{START}(\d{{1,3}}(?:,\d{{3}}){{1,4}}|\d{{1,15}})(?:st|nd|rd|th)\b",
          lambda match: ordinal(int(match[1].replace(",", "")))),
-    rule(r"(?<![\w.,-])(\d{1,3})-(to|for|by|on)-(\d{1,3})(?![\w-]|[.,]\d)",
+    rule(r"(?<![\w.,-])(\d{1,3})-(to|for|by|on|in)-(\d{1,3})(?![\w-]|[.,]\d)",
          lambda match: f"{cardinal(int(match[1]))}-{match[2]}-{cardinal(int(match[3]))}"),
     rule(rf"{START}(\d{{1,3}}\.\d{{1,2}})/(\d{{1,3}})(?![\w/]|\.\d)",
          lambda match: f"{number_words(match[1])} out of {number_words(match[2])}"),

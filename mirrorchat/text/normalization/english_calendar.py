@@ -106,7 +106,7 @@ def _spoken_short_date(match: re.Match[str]) -> str:
 
 
 CALENDAR_RULES: tuple[Rule, ...] = (
-    rule(rf"\b{_DAY} ?[-–—~] ?{_DAY}", _spoken_days),
+    rule(rf"(?<!-)\b{_DAY} ?[-–—~] ?{_DAY}(?!-)", _spoken_days),
     rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?! \d{{1,2}}(?!\d))", _spoken_months),
     rule(rf"(?<=\d) ?[-–] ?(?={MONTH} \d)", " to "),
     rule(r"(?<![\w.,])(UTC|GMT)([+-])(?=\d)", lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} "),

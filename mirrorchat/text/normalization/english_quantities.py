@@ -4,7 +4,7 @@ import re
 
 from mirrorchat.text.normalization.english_numbers import cardinal, number_words, power_words, quantity
 from mirrorchat.text.normalization.english_words import POWERS, POWERS_OF_TIME, UNITS
-from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, START, Rule, after, any_of, before, rule
+from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, START, TO, Rule, after, any_of, before, rule
 
 SECONDS_WRITTEN_APART = r"(?<!\d0)s"  # "90 s" and "1.5s" are seconds, "the 90s" are not
 _UNIT_NAMES = any_of(unit for unit in UNITS if unit != "s")
@@ -25,7 +25,7 @@ def _describes(match: re.Match[str]) -> bool:
 
 def _inches(match: re.Match[str]) -> str:
     """Return `27"` in inches, unless the sign closes a quotation."""
-    if before(match, 500).count('"') % 2:
+    if len(re.findall(r'(?<!\d)"', before(match, 500))) % 2:
         return match[0]
     return f"{number_words(match[1])} {'inch' if match[1] == '1' or _describes(match) else 'inches'}"
 
@@ -54,7 +54,7 @@ QUANTITY_RULES: tuple[Rule, ...] = (
          _spoken_power),
     rule(r"(?<=\d) ?sq\.? ?(ft|mi|km|cm|yd|m)(?![\w])", r" \1^2"),
     rule(rf"{START}(\d)(?:'| ?ft\.? )(\d{{1,2}})(?:\"| ?in(?:\.|\b)|(?![\d\"]))", _spoken_feet),
-    rule(rf"{START}({NUMBER})[\"″](?= [a-z])", _inches),
+    rule(rf"{START}({NUMBER})\"(?= [a-z]|{TO})", _inches),
     rule(rf"{START}(7|10|14|21)([268]0|40)p\b", lambda match: f"{cardinal(int(match[1]))} {cardinal(int(match[2]))} p"),
     rule(rf"{QUANTITY} ?(?P<unit>{_UNIT_NAMES}|(?:(?<= )|(?<=\.\d)){SECONDS_WRITTEN_APART})"
          r"(?:\^?(?P<power>[23])(?!\d))?"

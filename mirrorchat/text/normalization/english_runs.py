@@ -1,7 +1,7 @@
 """English text normalization: runs of several signs that mean one thing, spoken whole."""
 
 from mirrorchat.text.normalization.algebra import algebra_rules
-from mirrorchat.text.normalization.angles import ANGLE, PRIMES, Angle, Primes
+from mirrorchat.text.normalization.angles import ANGLE, PRIME, PRIMES, Angle, Prime, Primes
 from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IEEE_CODE, NAMED_CODE, Code
 from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS
 from mirrorchat.text.normalization.english_money import MONEY_RULES
@@ -40,6 +40,11 @@ def _plural(number: str) -> str:
     if number.endswith("y"):
         return f"{number[:-1]}ies"
     return f"{number}es" if number.endswith("x") else f"{number}s"
+
+
+def _spoken_prime(prime: Prime) -> str:
+    one, many = ("inch", "inches") if prime.is_double else ("foot", "feet")
+    return f"{number_words(prime.number)} {one if prime.number == '1' or prime.modifies_noun else many}"
 
 
 def _spoken_ip_address(address: IpAddress) -> str:
@@ -95,6 +100,7 @@ RUN_RULES: tuple[Rule, ...] = (
     IEEE_CODE.spoken(_spoken_code),
     ANGLE.spoken(_spoken_angle),
     PRIMES.spoken(_spoken_primes),
+    PRIME.spoken(_spoken_prime),
     formula_rule(cardinal),
     CODE.spoken(_spoken_code),
 )  # fmt: skip

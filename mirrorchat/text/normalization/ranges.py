@@ -15,8 +15,8 @@ from mirrorchat.text.normalization.runs import RunKind
 from mirrorchat.text.sentences.speech_length import HAN
 
 _UNITS = frozenset(CHINESE_UNITS) | frozenset(ENGLISH_UNITS) | frozenset(
-    ("k", "K", "w", "W", "M", "B", "T", "bn", "mn", "tn", "p", "P", "am", "pm", "AM", "PM", "st", "nd", "rd", "th", "hundred",
-     "thousand", "million", "billion", "trillion", "percent")
+    ("k", "K", "w", "W", "M", "B", "T", "bn", "mn", "tn", "p", "P", "am", "pm", "AM", "PM", "st", "nd", "rd", "th",
+     "hundred", "thousand", "million", "billion", "trillion", "percent")
 )  # fmt: skip
 
 _CURRENCY_SIGNS = "$£€¥₹₩₽฿₫₺₴₪₱₦₿"
@@ -158,6 +158,6 @@ RANGE_RULES: tuple[Rule, ...] = (
          rf"\g<unit>{TO}"),
     rule(rf"(?<={_HAN_NUMBER}){_HAN_DASH}(?={_HAN_NUMBER})", TO),
     rule(rf"(?<![A-Za-z0-9_-])(X{{0,4}}[SL]|M) ?[-~–] ?(?=(?:X{{1,4}}[SL]|[2-5]XL){_LETTERS_END})", rf"\1{TO}"),
-    rule(rf"(?<![A-Za-z0-9_-])(?:([A-Z]) ?[~–] ?(?=[A-Z])|(A|a)-(?=[Zz])|([A-Z])-(?=[A-Z][组座区级班栋楼段]))(?=.{_LETTERS_END})",
-         rf"\1\2\3{TO}"),
+    rule(rf"(?<![A-Za-z0-9_-])(?:([A-Z]) ?[~–] ?(?=[A-Z])|(A|a)-(?=[Zz])|([A-Z])-(?=[A-Z][组座区级班栋楼段]))"
+         rf"(?=.{_LETTERS_END})", rf"\1\2\3{TO}"),
 )  # fmt: skip
