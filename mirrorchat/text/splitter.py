@@ -15,6 +15,7 @@ from mirrorchat.text.sentences.code_fences import CodeFences
 from mirrorchat.text.sentences.entities import Entities
 from mirrorchat.text.sentences.markup import strip_markup
 from mirrorchat.text.sentences.speech_length import is_short
+from mirrorchat.text.sentences.tables import Tables
 
 # Defaults. XTTS takes 250 and 82 characters at once, and normalization makes numbers longer.
 SENTENCE_LIMIT_CHARS = {Language.ENGLISH: 200, Language.CHINESE: 70}
@@ -43,7 +44,7 @@ class SentenceSplitter:
             self._limit_chars, is_short=lambda text: is_short(strip_markup(text)), clause_first=clause_first
         )
         # What text passes on its way to the boundaries; each may hold back a few characters.
-        self._stages = (Entities(), CodeFences(), Formulas(language))
+        self._stages = (Entities(), CodeFences(), Formulas(language), Tables())
 
     def feed(self, delta: str) -> list[str]:
         """Return the sentences that `delta` completes, in order."""

@@ -51,7 +51,10 @@ class FirstClause:
         head, following = text[:mark].rstrip(CLOSERS), text[-1]
         if not _ends_part(head, following, apart=len(text) - 1 > mark):
             return
-        is_item = head[-1] in _WEAK and is_list_item(text[self._part : mark])
+        start = max(self._part, text.rfind("\n", 0, mark) + 1)
+        part = text[start:mark]
+        is_label = head[-1] in ":：" and start > 0 and not is_whole_clause(part)  # "Name: Ann, Age: 30"
+        is_item = is_label or (head[-1] in _WEAK and is_list_item(part))
         self._part = mark
         if is_item and text[: self._end].rstrip(CLOSERS)[-1:] in _WEAK:
             self._end = 0

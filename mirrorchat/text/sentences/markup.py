@@ -2,31 +2,70 @@
 
 import re
 
-from mirrorchat.text.sentences.speech_length import count_han, starts_with_han
+from mirrorchat.text.sentences.speech_length import HAN, count_han, starts_with_han
 
 # Every repetition is bounded: no text costs more than a constant per character.
 _FENCED = re.compile(r"^[ \t]{0,8}(```|~~~)[^\n`]{0,400}\n.*?(?:^[ \t]{0,8}\1[^\n]*$|\Z)", re.DOTALL | re.MULTILINE)
 _NOTHING_TO_SAY = re.compile(r"^[\s|:+*_=~-]*$")  # rules, and the line under a table's header
-_LINE_MARKS = re.compile(r"^\s*(?:(?:>\s?|#{1,6}\s+|[-*+•‣▪]\s+){1,6}(?:\[[ xX]\]\s+)?)")
-_ORDERED = re.compile(r"^\s*(?:\*\*)?(\d{1,3})[.)]\s+(?=(.))")
+_LINE_MARKS = re.compile(
+    r"^\s*(?:(?:>\s?|#{1,6}\s+|[-*+•‣▪◦●○■]\s+){1,6}(?:\[[ xX]\]\s+)?)(?:\[!(?P<alert>[A-Za-z]{2,20})\])?"
+)
+_ORDERED = re.compile(r"^\s*(?:\*\*)?(\d{1,3})[.)]\s+(?:\[[ xX]\]\s+)?(?=[*_~`=]{0,3}(.))")
 _HEADING_END = re.compile(r"\s+#{1,6}\s*$")
+_REFERENCE = re.compile(r"^\s{0,3}\[[^\[\]]{1,100}\]:\s+\S{1,1000}(?:\s+[\"'(].{0,200})?$")  # [1]: https://...
+
+_TAGS = (
+    "a|abbr|article|aside|b|big|blockquote|body|button|caption|center|cite|code|dd|del|details|div|dl|dt|em|figcaption"
+    "|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|ol"
+    "|p|pre|q|s|samp|script|section|small|source|span|strike|strong|style|sub|summary|sup|svg|table|tbody|td|tfoot|th"
+    "|thead|time|title|tr|tt|u|ul|var|video"
+)
+_BLOCKS = "blockquote|dd|details|div|dl|dt|h[1-6]|hr|li|ol|p|section|summary|table|tbody|thead|tr|ul"
+_HAN_OR_MARK = rf"[{HAN}.!?,;:。！？，；：、”’\"')）」』》\]]"
+_CITATION = r"(?:\[\d{1,3}(?:[,，–-] ?\d{1,3}){0,8}\]){1,9}"
+_LINK = re.compile(
+    r"!?\[([^\[\]\n]{1,300})\]\([^()\s]{0,1000}(?:\([^()\s]{0,200}\)[^()\s]{0,200}){0,3}(?:\s+[\"'][^\"'\n]{0,200}[\"'])?\)"
+)
 
 _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"!?\[([^\[\]\n]{1,300})\]\((?:[^()\s]{0,1000})(?:\s+\"[^\"\n]{0,200}\")?\)"), r"\1"),
+    (re.compile(r"<!--.{0,1000}?-->"), ""),
+    (re.compile(r"(?<![A-Za-z])(?::contentReference)?\[oaicite:\d{1,4}\](?:\{index=\d{1,4}\})?"), ""),
+    (re.compile(r"【\d{1,3}(?:[:：]\d{1,3})?†[^【】]{0,100}】|\ue200[^\ue200-\ue2ff]{0,200}[\ue201-\ue2ff]"), ""),
+    (_LINK, r"\1"),
+    (_LINK, r"\1"),  # a picture inside a link
     (re.compile(r"!\[\]\([^()\s]{0,1000}\)"), ""),
     (re.compile(r"\[\^[\w-]{1,40}\]:?"), ""),
-    (re.compile(r"<(https?://[^<>\s]{1,1000})>"), r"\1"),
+    (re.compile(r"\[([^\[\]\n]{0,299}[^\W\d][^\[\]\n]{0,299})\]\[[^\[\]\n]{0,100}\]"), r"\1"),
+    (re.compile(rf"(?:(?<=[A-Za-z]{{2}})|(?<={_HAN_OR_MARK})){_CITATION}(?! ?[=(\[]|\w)"), ""),
+    (re.compile(rf"(?<=\w) {_CITATION}(?=[.,;:!?。，；：！？]|$)"), ""),
+    (re.compile(r"<((?:https?://|mailto:)?[^<>\s@]{1,500}[@/.][^<>\s]{1,500})>"), r"\1"),
+    (re.compile(r"(?<=\d)<sup>(st|nd|rd|th)</sup>"), r"\1"),
+    (re.compile(rf"(?:(?<=[A-Za-z]{{3}})|(?<={_HAN_OR_MARK}))<sup>\[?\d{{1,3}}\]?</sup>"), ""),  # a footnote
+    (re.compile(r"(?<=[\w)])<sup>([^<>]{1,40})</sup>"), r"^{\1}"),
+    (re.compile(r"(?<=[A-Za-z])<sub>(\d{1,4})</sub>"), r"\1"),
+    (re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20})>(?=\s?(?:tag|element|标签|元素))"), r"＜\1＞"),
     (re.compile(r"<br ?/?>"), " "),
-    (re.compile(r"</?(?:a|b|i|u|s|p|em|strong|span|div|sub|sup|code|pre|ul|ol|li|h[1-6]|hr|img)\b[^<>]{0,200}>"), ""),
-    (re.compile(r"\\(?=[*_`#~\[\]()>|-])"), ""),
+    (re.compile(r"</t[dh]>(?=\s{0,9}<t[dh]\b)", re.IGNORECASE), ", "),
+    (re.compile(rf"</?(?:{_BLOCKS})(?:\s[^<>]{{0,300}})?/?>", re.IGNORECASE), " "),
+    (re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]{{0,300}})?/?>", re.IGNORECASE), ""),
+    # Tags that were escaped, or stand in code, are spoken; those that format words are not.
+    (re.compile(r"＜(b|i|em|strong|u|code|p|span)＞([^＜＞]{0,300})＜/\1＞"), r"\2"),
+    (re.compile(r"＜/?([A-Za-z][\w-]{0,20})[^＜＞]{0,100}＞"), r" \1 "),
+    (re.compile(r"\\(?=[*_`#~\[\]()>|.!+-])|\\$"), ""),
     (re.compile(r"(?<=\d)\*\*(?=\d)"), "^"),
-    (re.compile(r"\*{2,3}|~~|`"), ""),
+    (re.compile(r"\*{2,3}|~~|==(?=\S)|(?<=\S)==|`"), ""),
+    (re.compile(r"(?<=[\w)])\^([\w+-]{1,20})\^"), r"^{\1}"),
+    (re.compile(r"(?<=[A-Za-z])~(\d{1,3})~"), r"\1"),
     (re.compile(r"(?<![A-Za-z0-9)])\*(?! )|(?<!\s)\*(?![A-Za-z0-9(])"), ""),  # not in 2*3 and x * y
-    (re.compile(r"(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?![\w{])"), ""),  # not in snake_case, x_{12}
+    (re.compile(r"(?<![A-Za-z0-9_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![A-Za-z0-9_{])"), ""),  # not in snake_case, x_{12}
+    (re.compile(r"\|\|"), "|"),
+    (re.compile(r"(?<![\w:]):[a-z][a-z_]{2,30}:(?![\w:])"), ""),  # :smile:
 )  # fmt: skip
+_CODE = re.compile(r"(?<!`)`{1,2}([^`\n]{1,300})`{1,2}(?!`)")
+_IN_CODE = str.maketrans("<>[]", "＜＞［］")  # what code holds looks like no tag, link or citation
 _EMOJI = re.compile(
     # Letters in squares stand among the emoji: 🅰 is spoken.
-    "[\U0001f000-\U0001f12f\U0001f18a-\U0001faff\u2600-\u2775\u2794-\u27bf\u2b00-\u2bff\u231a\u231b\u23cf\u23e9-\u23fa\ufe0e\ufe0f\u200d"
+    "[\u2500-\u259f\U0001f000-\U0001f12f\U0001f18a-\U0001faff\u2600-\u2775\u2794-\u27bf\u2b00-\u2bff\u231a\u231b\u23cf\u23e9-\u23fa\ufe0e\ufe0f\u200d"
     "\u20e3\U000e0020-\U000e007f]+"
 )
 _SPACES = re.compile(r"[^\S\n]{2,}")
@@ -49,9 +88,10 @@ def strip_markup(text: str) -> str:
 
 
 def _strip_line(line: str) -> str:
-    if _NOTHING_TO_SAY.match(line):
+    if _NOTHING_TO_SAY.match(line) or _REFERENCE.match(line):
         return ""
-    line = _LINE_MARKS.sub("", line, count=1)
+    line = _CODE.sub(lambda match: match[1].translate(_IN_CODE), line)
+    line = _LINE_MARKS.sub(lambda match: (match["alert"] or "").capitalize(), line, count=1)
     line = _HEADING_END.sub("", _table_row(line))
     line = _ORDERED.sub(_spoken_marker, line, count=1)
     for pattern, replacement in _INLINE:
