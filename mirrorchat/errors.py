@@ -252,6 +252,7 @@ class ChatFault(enum.StrEnum):
     CONNECTION = "connection"
     REQUEST = "request"  # cannot be sent as the settings have it
     EMPTY = "empty"  # an answer without text
+    ERROR = "error"  # an error instead of an answer, with HTTP status 200
     ANSWER = "answer"  # not what a chat API sends
 
 

@@ -126,7 +126,8 @@ class ChatClient:
                     raise ChatInterrupted(f"the answer broke off: {failures[-1]}", failures) from None
             except OpeningMissing:
                 # The API is not among the failures: its next answer waits for the closing tag.
-                raise ChatInterrupted(f"{self._name(index)} began with reasoning without a tag", failures) from None
+                message = f"{self._name(index)} sent reasoning without its opening tag, which is known now: ask again"
+                raise ChatInterrupted(message, failures) from None
             else:
                 self._cooldowns.succeeded(index)
                 return

@@ -12,6 +12,7 @@ from mirrorchat.chat.chunks import ChatChunk, chunk_of
 from mirrorchat.chat.complaints import complaint
 from mirrorchat.chat.reasoning import ReasoningFilter
 from mirrorchat.chat.stream import AnswerFailed, Event, events
+from mirrorchat.errors import ChatFault
 
 _READ_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 
@@ -52,7 +53,7 @@ def _object(event: Event) -> dict[str, Any] | None:
     if event.name != "error" and (event.name == "ping" or not data.startswith(("{", "["))):
         return None
     if not data.startswith(("{", "[")):
-        raise AnswerFailed("an error in the stream", message=data)
+        raise AnswerFailed("an error in the stream", ChatFault.ERROR, message=data)
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError):
@@ -74,7 +75,7 @@ def _checked_chunk(event: Event, body: Mapping[str, Any]) -> ChatChunk:
         message = ""
     if message is not None:
         reason = "an error instead of an answer" if event.is_plain else "an error in the stream"
-        raise AnswerFailed(reason, message=message)
+        raise AnswerFailed(reason, ChatFault.ERROR, message=message)
     return chunk_of(body)
 
 

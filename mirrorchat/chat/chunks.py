@@ -102,7 +102,7 @@ def _finish_reason(choice: Mapping[str, Any]) -> str | None:
     if not isinstance(reason, str) or reason.lower() in ("null", "none"):
         return None
     if reason.lower() == "error":
-        raise AnswerFailed("an error in the stream")
+        raise AnswerFailed("an error in the stream", ChatFault.ERROR)
     return _FINISH_REASONS.get(reason.lower(), reason.lower()[:40])
 
 

@@ -14,14 +14,20 @@ import re
 from mirrorchat.chat.marks import MARK, MARK_LIMIT_CHARS, UNFINISHED, MarkKind, is_quoted, kind_of_mark
 
 # Ways in which reasoning without any mark begins. The whole answer waits where one of them begins it.
-_THOUGHTS = tuple(
-    f"{start}{subject}"
-    for start in ("", "okay, ", "ok, ", "okay, so ", "ok, so ", "alright, ", "alright, so ", "hmm, ", "first, ", "so, ")
-    for subject in ("the user ", "the user's ", "we need to ", "i need to figure ", "let me think", "let's think")
-) + tuple(
-    f"{start}{subject}"
-    for start in ("", "嗯，", "好的，", "好，", "首先，", "嗯，好的，", "现在")
-    for subject in ("用户", "我需要回答", "我需要先", "让我想", "我们需要")
+_THOUGHTS = (
+    *("hmm", "hm,", "okay, so ", "ok, so ", "alright, so ", "wait, ", "嗯，", "嗯,"),
+    *(
+        f"{start}{subject}"
+        for start in ("okay, ", "ok, ", "alright, ", "first, ", "so, ", "well, ")
+        for subject in ("the user", "we need ", "i need ", "i should ", "i have to ", "let me ", "let's ")
+    ),
+    *("the user", "we need to ", "i need to ", "i should ", "i have to ", "let me think", "let's think"),
+    *(
+        f"{start}{subject}"
+        for start in ("", "好的，", "好，", "首先，", "现在")
+        for subject in ("用户", "我需要", "我应该", "我们需要")
+    ),
+    *("让我想", "我得"),
 )
 # Reasoning that begins with words, and ends with others (MarkKind.PROSE_CLOSING). The first is harmony without its
 # marks: "analysisThe user asks...assistantfinalBlue."

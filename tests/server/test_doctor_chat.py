@@ -6,15 +6,22 @@ from dataclasses import asdict
 import pytest
 from support.chat_checks import KEY, api_at, no_leaks, plain_environment  # noqa: F401 (fixtures)
 from support.chat_server import (
+    DONE,
     Behaviour,
     ChatServer,
     Exchange,
     RefusingPort,
     SilentPort,
     answer,
+    body,
+    chunked_stream,
+    delta,
+    hang_after,
     hang_after_headers,
     html,
     not_streamed,
+    raw_stream,
+    reasoning,
     status,
 )
 from support.ollama import OllamaServer
@@ -43,7 +50,17 @@ def test_one_token_is_asked_for_and_the_reply_not_shown() -> None:
     assert found.values["status"] == 200 and isinstance(found.values["ms"], int)
 
 
-@pytest.mark.parametrize("behaviour", [answer(""), not_streamed("Yes")], ids=["no text in one token", "not streamed"])
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        answer(""),
+        not_streamed("Yes"),
+        chunked_stream(delta("<think>"), delta(None, "length"), DONE),
+        hang_after("<think>", "Hm, "),
+        raw_stream(reasoning("Hm, "), pause_s=30.0),
+    ],
+    ids=["no text in one token", "not streamed", "reasoning in one token", "reasoning", "reasoning in its field"],
+)
 def test_an_answer_of_any_form_will_do(behaviour: Behaviour) -> None:
     with ChatServer(behaviour) as server:
         assert [finding.state for finding in tried(api_at(server))] == [State.OK]
@@ -89,6 +106,12 @@ def test_other_failures_have_theirs() -> None:
     ]
     for finding, remedy in zip(found, [*remedies, "cannot be sent"], strict=True):
         assert remedy in finding.remedy and finding.values["status"] is None
+
+
+def test_the_words_of_an_api_are_told() -> None:
+    with ChatServer(body(b'{"code": 401, "msg": "The token has expired."}')) as server:
+        (found,) = tried(api_at(server))
+    assert "The token has expired." in found.found and "key" in found.remedy
 
 
 def test_all_are_tried_at_once_and_none_is_waited_for_beyond_the_limit() -> None:

@@ -13,7 +13,7 @@ from typing import cast
 from mirrorchat.chat.ollama import ollama_advice
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Language
+from mirrorchat.engines import ChatEvent, Language
 from mirrorchat.errors import ChatFailure, ChatFault, DeadlineExceeded, NoChatApi
 from mirrorchat.llm import ChatClient, build_messages
 from mirrorchat.settings import SYSTEM_PROMPT, ChatApi, Settings
@@ -23,7 +23,7 @@ _SOURCE = "source"
 _HOW_TO_SET = "set OPENAI_API_KEY or MIRRORCHAT_CHAT_URL, or chatgpt_apis in config.py; config.example.py has examples"
 
 _STATUS_REMEDIES = {
-    400: "check the model's name, temperature and headers: the API rejects the request",
+    400: "check the model's name, temperature, headers and extra_body: the API rejects the request",
     401: "set this API's key where the list comes from: it is missing, wrong or has expired",
     402: "the account has no credit left: pay, or take another API",
     403: "the key does not allow this model or this place: check the account, or take another key",
@@ -35,7 +35,7 @@ _STATUS_REMEDIES = {
 _REMEDIES = {
     ChatFault.NAME: "check the host in the url, and the DNS of this computer: `getent hosts {host}`",
     ChatFault.REFUSED: "start the API's server (`ollama serve`, ...), or check host and port in the url",
-    ChatFault.TIMEOUT: "check the network to {host}; if it loads its model first, raise timeout_s and"
+    ChatFault.TIMEOUT: "check the network to {host}; if it loads its model first, or reasons in silence, raise"
     " first_token_timeout_s",
     ChatFault.TLS: "check https in the url, the clock of this computer, and REQUESTS_CA_BUNDLE for own certificates",
     ChatFault.PROXY: "check http_proxy, https_proxy and no_proxy: the proxy cannot be used (SOCKS is not supported)",
@@ -43,6 +43,7 @@ _REMEDIES = {
     ChatFault.REQUEST: "check url, headers and proxy: the request cannot be sent",
     ChatFault.ANSWER: "check the url: the answer is not that of a chat API; it may be a sign-in page",
     ChatFault.EMPTY: "check the model's name",
+    ChatFault.ERROR: "do what the API's message says: check the key, the model's name and the account",
 }
 
 
@@ -88,14 +89,14 @@ def _try(api: ChatApi, limit_s: float) -> Tried:
 
 
 def _ask(api: ChatApi, limit_s: float) -> Tried:
-    """Send a question, and hang up after the first piece of text. An empty answer counts: it may be one token."""
+    """Send a question, and hang up when the model writes. An empty answer counts: it may be one token."""
     messages = build_messages(SYSTEM_PROMPT, Language.ENGLISH, _QUESTION)
     started = time.monotonic()
     failure = None
     try:
         client = ChatClient([api], cooldown_s=0.0)
         pieces = client.stream(messages, context=Context.after(limit_s))
-        with closing(cast(Generator[str], pieces)):
+        with closing(cast(Generator[ChatEvent], pieces)):
             next(pieces)
     except NoChatApi as error:
         failure = error.failures[0] if error.failures[0].fault is not ChatFault.EMPTY else None

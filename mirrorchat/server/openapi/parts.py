@@ -23,7 +23,8 @@ STATUSES: Mapping[int, str] = {
     429: "the key has sent too many requests, or has too many turns",
     500: "a defect of the server",
     502: "no chat API answered",
-    503: "the server is loading, stopping, or full (Retry-After); or a model is not installed",
+    503: "the server is loading, stopping, or full (Retry-After); the last chat API is at its rate limit (Retry-After);"
+    " or a model is not installed",
     504: "the deadline was exceeded",
 }
 USUAL_ERRORS = (401, 405, 429, 500, 503)  # of every operation
