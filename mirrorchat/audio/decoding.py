@@ -19,6 +19,8 @@ import soundfile
 import soxr
 from av.audio.plane import AudioPlane
 
+from mirrorchat.audio.hum import without_hum
+from mirrorchat.audio.mix_down import MeanOfChannels, Mix, with_most_speech
 from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio, Samples
 from mirrorchat.audio.uploads.containers import is_wav, open_track, plain_wav
 from mirrorchat.audio.uploads.tracks import Track, unsupported
@@ -58,7 +60,10 @@ def require_speakable(audio: Audio) -> None:
 
 
 def decode(data: bytes | memoryview, *, limit_s: float) -> Audio:
-    """Return the first audio track of an upload, its channels averaged, resampled to at most 48 kHz.
+    """Return the first audio track of an upload, mixed down to one channel, resampled to at most 48 kHz.
+
+    The mix is the mean of the channels, unless it loses speech that a channel holds; the file is then decoded once more
+    for each candidate. A significant offset and significant hum of the mains are removed.
 
     The bytes decide what format it is. A file that breaks off gives the audio up to there. `limit_s` (seconds) and
     the size of `data` bound work and memory, whatever the file's headers claim.
@@ -72,11 +77,22 @@ def decode(data: bytes | memoryview, *, limit_s: float) -> Audio:
     whole = bytes(data)
     if not whole:
         raise AudioTooShort("The upload is empty.")
-    if is_wav(whole):
-        return _join(_up_to(_wav_blocks(whole), limit_s), limit_s)
-    track = open_track(whole)
-    blocks = _up_to(_packet_blocks(track, int(limit_s * _MAX_PACKETS_PER_S)), limit_s, min(track.skip_s, 1.0))
-    return _join(_trimmed(blocks, track.skip_s, track.keep_s), limit_s)
+    mean_of_channels = MeanOfChannels()
+    mean = _mixed(whole, limit_s, mean_of_channels)
+    doubtful = mean_of_channels.doubtful()
+    return with_most_speech(mean, [_mixed(whole, limit_s, channel) for channel in doubtful]) if doubtful else mean
+
+
+def _mixed(data: bytes, limit_s: float, mix: Mix) -> Audio:
+    """Return the recording in `data`, whose channels `mix` makes into one signal. Raises as `decode` does."""
+    if is_wav(data):
+        audio = _join(_up_to(_wav_blocks(data, mix), limit_s), limit_s)
+    else:
+        track = open_track(data)
+        packets = _packet_blocks(track, int(limit_s * _MAX_PACKETS_PER_S), mix)
+        blocks = _up_to(packets, limit_s, min(track.skip_s, 1.0))
+        audio = _join(_trimmed(blocks, track.skip_s, track.keep_s), limit_s)
+    return without_hum(audio)
 
 
 def decode_speech(data: bytes, *, limit_s: float) -> Audio:
@@ -92,14 +108,6 @@ class _Block:
 
     samples: Samples
     sample_rate: int
-
-
-def _mono(channels: npt.NDArray[np.float32], sample_rate: int) -> _Block:
-    """Return the mean of `channels`, shape (channels, n). It is not finite where one channel is not."""
-    if len(channels) == 1:
-        return _Block(channels[0], sample_rate)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _Block(channels.mean(axis=0, dtype=np.float32), sample_rate)
 
 
 def _check_format(channels: int, sample_rate: int) -> None:
@@ -129,7 +137,7 @@ def _as_unsupported(
         raise unsupported(message) from error
 
 
-def _wav_blocks(data: bytes) -> Iterator[_Block]:
+def _wav_blocks(data: bytes, mix: Mix) -> Iterator[_Block]:
     """Yield the audio of a wav file."""
     with (
         _as_unsupported(_SNDFILE_ERRORS, "The wav file cannot be decoded."),
@@ -137,10 +145,10 @@ def _wav_blocks(data: bytes) -> Iterator[_Block]:
     ):
         _check_format(file.channels, file.samplerate)
         while len(block := file.read(_WAV_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            yield _mono(block.T, file.samplerate)
+            yield _Block(mix(block.T), file.samplerate)
 
 
-def _packet_blocks(track: Track, most_packets: int) -> Iterator[_Block]:
+def _packet_blocks(track: Track, most_packets: int, mix: Mix) -> Iterator[_Block]:
     """Yield the audio in a track's packets. Damaged packets are skipped: to a listener they are gaps.
 
     Raises UnsupportedAudio for more than `most_packets`, too many empty ones, or a change of the sample rate.
@@ -148,7 +156,7 @@ def _packet_blocks(track: Track, most_packets: int) -> Iterator[_Block]:
     decoder = _decoder(track)
     found, empty_packets, sample_rate = False, 0, 0
     for count, packet in enumerate(itertools.chain(_av_packets(decoder, track), [None])):
-        blocks = _frame_blocks(decoder, packet)
+        blocks = _frame_blocks(decoder, packet, mix)
         empty_packets += not blocks and packet is not None
         if empty_packets > _MAX_EMPTY_PACKETS or count > most_packets:
             raise unsupported("The upload holds too many packets without audio.")
@@ -201,17 +209,17 @@ def _parsed(decoder: av.AudioCodecContext, data: bytes | None) -> list[_Packet]:
         return decoder.parse(data)
 
 
-def _frame_blocks(decoder: av.AudioCodecContext, packet: "_Packet | None") -> list[_Block]:
+def _frame_blocks(decoder: av.AudioCodecContext, packet: "_Packet | None", mix: Mix) -> list[_Block]:
     """Return the audio in `packet`, nothing if it is damaged. None flushes the decoder."""
     with _as_unsupported():
         try:
             frames = decoder.decode(packet)
         except av.FFmpegError:
             return []
-        return [_frame_block(frame) for frame in frames]
+        return [_frame_block(frame, mix) for frame in frames]
 
 
-def _frame_block(frame: av.AudioFrame) -> _Block:
+def _frame_block(frame: av.AudioFrame, mix: Mix) -> _Block:
     channels = frame.layout.nb_channels
     _check_format(channels, frame.sample_rate)
     dtype = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
@@ -220,10 +228,9 @@ def _frame_block(frame: av.AudioFrame) -> _Block:
     numbers = frame.samples if planar else frame.samples * channels
     planes = [np.frombuffer(bytes(AudioPlane(frame, i)), dtype, numbers) for i in range(channels if planar else 1)]
     array: npt.NDArray[Any] = np.stack(planes) if planar else planes[0].reshape(-1, channels).T
-    if dtype == np.float32:
-        return _mono(array, frame.sample_rate)
-    scale = np.float32(2.0 ** (1 - 8 * array.itemsize))
-    return _Block(array.mean(axis=0, dtype=np.float32) * scale, frame.sample_rate)
+    mono = mix(array.astype(np.float32, copy=False))
+    scale = 1.0 if dtype == np.float32 else 2.0 ** (1 - 8 * array.itemsize)
+    return _Block(mono * np.float32(scale), frame.sample_rate)
 
 
 # Blocks to Audio

