@@ -24,13 +24,16 @@ _NAMES = frozenset((
     "alba", "javert", "fantine", "cosette", "eponine", "azelma", "chelsie", "uncle_fu", "ono_anna", "sohee",
     "中文女", "中文男", "英文女", "英文男", "日语男", "粤语女", "韩语女",
 ))  # fmt: skip
-_KOKORO = r"[abefhijpz][fm]_[a-z0-9]{1,24}(?:\(\d{1,2}(?:\.\d{1,3})?\))?"
+_WEIGHT = r"\d{1,2}(?:\.\d{1,3})?"
+_KOKORO = rf"[abefhijpz][fm]_[a-z0-9]{{1,24}}(?:\({_WEIGHT}\)|\*{_WEIGHT})?"
 _ANY_CASE = "|".join((
     rf"{_KOKORO}(?:[+-]{_KOKORO}){{0,15}}",  # af_heart, bf_emma(2)+am_adam(1)
     r"(?:voice-)?(?:de|en|es|fr|it|ja|ko|pt|ru|zh)-[a-z]{2}-[\w-]{1,60}",  # voice-en-us-amy-low
     r"(?:[a-z]{2}[-_])?(?:fe)?male(?:[-_][\w-]{1,60})?",  # zh_female_wanwan, male-qn-qingse
     r"(?:[a-z]{2}[-_])?(?:speaker|spk)[-_]?\d{1,4}|p\d{3}|\d{1,6}",  # en_speaker_6, p225, 3
-    r"aura-(?:2-)?[a-z]{2,20}-[a-z]{2}|[a-z]{2,20}-playai|long[a-z]{3,20}_v\d",
+    r"(?:en|zh|es|fr|jp|kr)(?:-(?:us|br|au|india|default|newest))?",  # EN-Default
+    r"aura-(?:2-)?[a-z]{2,20}-[a-z]{2}|[a-z]{2,20}-playai|long[a-z]{3,20}_v\d|expr-voice-\d-[fm]",
+    r"[a-z]{2}-[a-z]{2,20}_(?:wo)?man(?:_[a-z]{1,10})?|(?:english|chinese)(?: \([a-z]{1,20}\))?_[a-z_]{1,40}",
     r"(?=[a-z]{0,19}\d)[a-z0-9]{20}|[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # random ids
     r"[^/]{1,80}\.(?:wav|mp3|flac|ogg|onnx|pt|pth|safetensors|json)",  # Emily.wav
     r"[^/]{0,80}/.{0,150}",  # FunAudioLLM/CosyVoice2-0.5B:alex; the name of a voice here has no /

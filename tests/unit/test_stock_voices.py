@@ -11,7 +11,9 @@ from mirrorchat.openai.stock_voices import NAME_LIMIT_CHARS, OPENAI_VOICES, is_s
     "name",
     [
         *OPENAI_VOICES, "Nova", "af", "af_heart", "bm_george", "zf_xiaobei", "jf_alpha", "bf_emma(2)+am_adam(1.5)",
-        "af_bella+af_sky", "en_US-lessac-medium", "zh_CN-huayan-x_low", "en_GB-southern_english_female-low",
+        "af_bella+af_sky", "af_bella*0.4+af_heart*0.6", "EN-Default", "ZH", "expr-voice-5-m", "en-Alice_woman",
+        "English_expressive_narrator", "Chinese (Mandarin)_Reliable_Executive",
+        "en_US-lessac-medium", "zh_CN-huayan-x_low", "en_GB-southern_english_female-low",
         "voice-en-us-amy-low", "en-us-amy-low.onnx", "en-US-AriaNeural", "zh-CN-XiaoxiaoNeural",
         "zh-CN-liaoning-XiaobeiNeural", "sr-Latn-RS-NicholasNeural", "cmn-CN-Chirp3-HD-Aoede", "Emily.wav",
         "female_01.wav", "21m00Tcm4TlvDq8ikWAM", "694f9389-aac1-45b6-b726-9d9369183238",
