@@ -37,7 +37,7 @@ STAGES = ("decode", "recognize", "voice", "answer", "speak")  # names of Stopwat
 
 _PACKAGES = "`rm -f .venv/installed; scripts/environment` installs the packages again"
 _MODEL = "`.venv/bin/mirrorchat models verify`, and `... install NAME --replace` for what it names; or free memory"
-_CHAT = "see the section on chat, and correct what its line `source` names"
+_CHAT = "see the section on chat, and correct chatgpt_apis or the variable that its line `source` names"
 _TOO_SLOW = "raise turn_deadline_s, or choose faster weights (xtts_weights, wenet_weights), a GPU or more threads"
 
 
