@@ -27,6 +27,7 @@ _OFFSET_WINDOW_S = 0.1  # an offset that drifts is followed, which no voice is: 
 _HUM_WINDOW_S = 1.0  # hum is steady; a voice only crosses its frequencies
 _SEARCH_RATE_HZ = 1_000
 _WITHIN_HZ, _BESIDE_HZ, _AROUND_HZ = 2.0, 5.0, 20.0  # of hum, of another tone, and of the rest
+_SILENT = 1e-5  # -50 dB below the loudest piece
 _SHORTEST_S = 0.7  # in less, hum cannot be told from a voice
 
 
@@ -81,11 +82,16 @@ def _without_harmonics(audio: Audio, mains_hz: float) -> Audio:
 
 
 def _spectra(audio: Audio) -> Array:
-    """Return the power spectra of pieces of a second, half of each in the next: shape (pieces, frequencies in Hz)."""
+    """Return the power spectra of pieces of a second, half of each in the next: shape (pieces, frequencies in Hz).
+
+    Pieces of digital silence, where a device had not begun, are left out.
+    """
     length, rate = len(audio.samples), audio.sample_rate
     starts = range(0, max(1, length - rate + 1), rate // 2)
     pieces = [audio.samples[start : start + rate] for start in starts]
-    return np.stack([np.abs(np.fft.rfft(piece * np.hanning(len(piece)), rate)) ** 2 for piece in pieces])
+    spectra = np.stack([np.abs(np.fft.rfft(piece * np.hanning(len(piece)), rate)) ** 2 for piece in pieces])
+    power = spectra.sum(axis=1)
+    return spectra[power >= _SILENT * power.max()]
 
 
 def _stands_out_db(spectra: Array, hz: float) -> float:

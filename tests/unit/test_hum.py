@@ -78,6 +78,15 @@ def test_hum_and_offset_together() -> None:
     assert rest_db(without_hum(added(speech, hum(speech, 60, 0.05, 3) + 0.2)), speech) < -10
 
 
+def test_hum_after_digital_silence_is_removed() -> None:
+    speech = read(QUESTION, 0.5)
+    humming = added(speech, hum(speech, 50, 0.1, 3))
+    silence = np.zeros(2 * speech.sample_rate, np.float32)
+    whole = without_hum(Audio(np.concatenate([silence, humming.samples]), speech.sample_rate))
+    heard = Audio(whole.samples[len(silence) :], speech.sample_rate)
+    assert rest_db(heard, speech) < rest_db(humming, speech) - 6
+
+
 @pytest.mark.parametrize("hz", [55.0, 110.0, 200.0, 440.0, 600.0])
 def test_other_tones_stay(hz: float) -> None:
     audio = Audio(np.zeros(32_000, np.float32), 16_000)
