@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from mirrorchat.text.normalization.patterns import after, before
+from mirrorchat.text.normalization.patterns import NUMBER, after, before
 from mirrorchat.text.normalization.runs import RunKind
 
 _PART = r"\d{1,3}(?:\.\d{1,9})?"
@@ -74,7 +74,7 @@ PRIMES = RunKind(
 )
 PRIME = RunKind(
     re.compile(
-        rf"(?<![A-Za-z0-9.,])(?P<number>{_PART}) ?(?:(?P<double>″|′′|\"(?=[屏显电液笔轮平曲]))|′)(?![A-Za-z0-9(])"
+        rf"(?<![A-Za-z0-9.,])(?P<number>{NUMBER}) ?(?:(?P<double>″|′′|\"(?=[屏显电液笔轮平曲]))|′)(?![A-Za-z0-9(])"
     ),
     _prime,
 )

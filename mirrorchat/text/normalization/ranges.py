@@ -27,9 +27,12 @@ _CURRENCY = rf"[A-Z]{{0,2}}[{_CURRENCY_SIGNS}] ?"
 
 def _end(name: str, prefix: str) -> str:
     """Return the pattern of one end of a range, whose groups end in `_name`."""
-    date = rf"\d{{4}}(?P<joint_{name}>[-/.])\d{{1,2}}(?:(?P=joint_{name})\d{{1,2}})?(?![\d.])"
-    number = rf"(?P<number_{name}>{date}|\d{{1,3}}:\d{{1,3}}(?::\d\d)?|\d{{1,2}}/\d{{1,2}}(?![/\d])|{NUMBER})"
-    return rf"(?P<prefix_{name}>{prefix})?(?P<sign_{name}>[-+])?{number}(?P<unit_{name}>{_UNIT})"
+    joint = f"(?P=joint_{name})"
+    date = rf"\d{{4}}(?P<joint_{name}>[-/.])\d{{1,2}}(?:{joint}\d{{1,2}}(?![\d.])|(?![\d.]|{joint}\d))"
+    numbers = (
+        rf"{date}|\d{{1,3}}:\d{{1,3}}(?::\d\d)?|\d{{1,2}}/\d{{1,2}}(?![/\d])|(?:{NUMBER}×)?10\^-?\d{{1,4}}|{NUMBER}"
+    )
+    return rf"(?P<prefix_{name}>{prefix})?(?P<sign_{name}>[-+])?(?P<number_{name}>{numbers})(?P<unit_{name}>{_UNIT})"
 
 
 _DAY_PART = "[早晚]上?|上午|中午|下午|傍晚|凌晨|夜里|次日|当日|第二天|(?:周|星期)[一二三四五六日天]"
@@ -42,6 +45,7 @@ _RANGE = (
 )
 _YEAR_AND_MONTH = re.compile(r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])")
 _YEAR_POINT_MONTH = re.compile(r"(?<!\d)((?:19|20)\d\d)\.(0?[1-9]|1[0-2])(?![\d.])")
+_RESULT = re.compile(" ?(?:equals|is|gives|makes|等|得|是)")
 _VARIABLE = re.compile("[a-z]")
 _LEADING_ZERO = re.compile(r"0\d")
 _NOT_BEHIND = re.compile(r"-\d|-[A-Z]{2}| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
@@ -115,7 +119,7 @@ def _units_agree(lower: _End, upper: _End, dash: str) -> bool:
     first, last = lower.unit.strip(" "), upper.unit.strip(" ")
     if not first or first == last:
         return True
-    if first[0] in "和与或及跟":
+    if first[0] in "和与或及跟到至":
         return False
     is_degree = last.startswith(("°", "度")) and not first.startswith(("°", "度"))
     if is_degree and dash == "-":
@@ -125,7 +129,7 @@ def _units_agree(lower: _End, upper: _End, dash: str) -> bool:
 
 def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
     """Return whether a hyphen subtracts, or joins a year and a month or the parts of a code."""
-    is_measured = upper.unit != "" and lower.value < upper.value
+    is_measured = upper.unit != "" and lower.value < upper.value and not _RESULT.match(upper.unit)
     is_apart = match["dash"].startswith(" ")
     if is_apart and not (lower.prefix or lower.unit or upper.prefix or ":" in lower.number or is_measured):
         return True
@@ -149,7 +153,6 @@ _LETTERS_END = "(?![A-Za-z0-9_-])"
 _IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}(?![\d.])"
 RANGE_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\d.])({_IP_ADDRESS}) ?[-~–—] ?(?={_IP_ADDRESS})", rf"\1{TO}"),
-    rule(r"(?<![A-Za-z0-9.)])(10\^-?\d{1,4}) ?[-~–—] ?(?=(?:\d(?:\.\d{1,9})?×)?10\^)", rf"\1{TO}"),
     rule(r"(?<![\d./-])(\d{1,3})-(?=(?:1/[2348]|3/[48]|2/3|[57]/8)(?![\d/]))", r"\1 "),  # 1-1/2 cups
     RANGE.spoken(lambda run: f"{run.lower}{TO}{run.upper}"),
     # Ends without figures.

@@ -64,7 +64,8 @@ def _sum(match: re.Match[str]) -> Sum | None:
 
 def _chain(match: re.Match[str]) -> NumberChain | None:
     numbers = match[0].split("-")
-    is_date = len(numbers) == 3 and any(re.fullmatch(r"[12]\d{3}", number) for number in (numbers[0], numbers[-1]))
+    years = [len(number) == 4 and number[0] in "12" for number in numbers]
+    is_date = len(numbers) == 3 and (years[0] or years[-1])
     return None if is_date else NumberChain(tuple(numbers))
 
 
@@ -85,7 +86,7 @@ def _comma_decimal(match: re.Match[str]) -> CommaDecimal | None:
 SCIENTIFIC = RunKind(re.compile(rf"{_MANTISSA}(?:{_EXPONENT}|{_POWER_OF_TEN})"), _scientific)
 COMMA_DECIMAL = RunKind(
     re.compile(
-        r"(?P<money>(?<=[$€£])|(?<=[$€£] ))?(?<![A-Za-z0-9.,_])(?P<whole>\d{1,3}(?:\.\d{3}){1,4}|\d{1,15})"
+        r"(?P<money>(?<=[$€£¥])|(?<=[$€£¥] ))?(?<![A-Za-z0-9.,_])(?P<whole>\d{1,3}(?:\.\d{3}){1,4}|\d{1,15})"
         rf",(?P<decimals>\d{{1,15}})(?![0-9]|[.,]\d)(?P<unit>(?={_UNIT}))?"
     ),
     _comma_decimal,
@@ -93,12 +94,16 @@ COMMA_DECIMAL = RunKind(
 SUM = RunKind(
     re.compile(
         rf"(?<![A-Za-z0-9_.,:/)~–—-])(?P<sum>{NUMBER}(?: ?[-+×÷*] ?{NUMBER}){{1,20}})"
-        r"(?P<equals>(?= ?=))?(?![A-Za-z0-9_])"
+        r"(?P<equals>(?= ?(?:=|equals|等于)))?(?![A-Za-z0-9_])"
     ),
     _sum,
 )
 NUMBER_CHAIN = RunKind(
-    re.compile(r"(?<![A-Za-z0-9_.,:/+-])\d{1,15}(?:-\d{1,15}){2,9}(?![A-Za-z0-9_-]|[.,]\d| ?=)"), _chain
+    re.compile(
+        r"(?<![A-Za-z0-9_.,:/+-])(?!\d{4}(?:-\d\d?){1,2}-\d{4}-)\d{1,15}(?:-\d{1,15}){2,9}"
+        r"(?![A-Za-z0-9_-]|[.,]\d| ?=)"
+    ),
+    _chain,
 )
 WRITTEN_NUMBER_RULES: tuple[Rule, ...] = (
     SUM.spoken(lambda run: re.sub(" ?- ?", " - ", run.written)),
