@@ -34,6 +34,7 @@
     │   ├── NoChatApi                502 no_chat_api
     │   │   └── ChatRateLimited      503 chat_rate_limited  (carries Retry-After)
     │   └── ChatInterrupted          502 chat_interrupted
+    │       └── ReasoningSent        502 reasoning_sent
     ├── Unavailable                  503 unavailable_error  (may carry Retry-After)
     │   ├── NotReady                 503 not_ready
     │   ├── ServerBusy               503 server_busy
@@ -298,6 +299,10 @@ class ChatRateLimited(NoChatApi):
 
 class ChatInterrupted(ChatError):
     """A stream broke after some of it had been passed on."""
+
+
+class ReasoningSent(ChatInterrupted):
+    """What had been passed on of a stream was no answer, but reasoning without its opening tag."""
 
 
 class Unavailable(MirrorChatError):

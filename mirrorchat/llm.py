@@ -20,7 +20,7 @@ from mirrorchat.chat.reasoning import Opening, OpeningMissing, ReasoningFilter
 from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import ChatEvent, EngineInfo, Language, Message
-from mirrorchat.errors import ChatFailure, ChatInterrupted, ChatRateLimited, NoChatApi
+from mirrorchat.errors import ChatFailure, ChatInterrupted, ChatRateLimited, NoChatApi, ReasoningSent
 from mirrorchat.settings import ChatApi
 
 _REQUEST_STATUSES = (400, 413, 422)  # the request is at fault, not the API
@@ -127,7 +127,7 @@ class ChatClient:
             except OpeningMissing:
                 # The API is not among the failures: its next answer waits for the closing tag.
                 message = f"{self._name(index)} sent reasoning without its opening tag, which is known now: ask again"
-                raise ChatInterrupted(message, failures) from None
+                raise ReasoningSent(message, failures) from None
             else:
                 self._cooldowns.succeeded(index)
                 return

@@ -74,6 +74,11 @@ export class Turn {
     this.#show();
   }
 
+  /** Remove the text of the answer. */
+  clear() {
+    this.answered.textContent = "";
+  }
+
   /** End early. Text that has arrived stays; a turn without text leaves the page. */
   stop() {
     this.item.removeAttribute("aria-busy");

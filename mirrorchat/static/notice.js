@@ -4,7 +4,7 @@ import { say, words } from "./language.js";
 
 const ALIKE = {
   no_chat_api: "chat_error", chat_rate_limited: "chat_error", chat_interrupted: "chat_error",
-  non_finite_audio: "silent_audio",
+  reasoning_sent: "chat_error", non_finite_audio: "silent_audio",
 };
 const WITH_SERVERS_WORDS = new Set(["model_not_installed", "chat_error", "other"]);
 const WORTH_ASKING_AGAIN = new Set([

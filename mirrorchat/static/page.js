@@ -117,6 +117,7 @@ async function askWith(wav, language) {
     player.finish();
   } catch (error) {
     if (run !== mine) return;
+    if (error.code === "reasoning_sent") shown.clear();
     shown.stop();
     if (!(error instanceof Refusal)) console.error(error);
     endWith(error, () => askWith(wav, language));
@@ -125,7 +126,7 @@ async function askWith(wav, language) {
 
 /** Show the error that ends the present turn. What has come to be heard, such as the reason, is heard to its end. */
 function endWith(error, again) {
-  if (player.isPlaying) {
+  if (player.isPlaying && error.code !== "reasoning_sent") {
     showRefusal(refusalFor(error), again);
     player.finish();
   } else {

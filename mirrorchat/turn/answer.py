@@ -17,6 +17,7 @@ from mirrorchat.errors import (
     ChatInterrupted,
     MirrorChatError,
     NoChatApi,
+    ReasoningSent,
     SynthesisFailed,
     as_mirrorchat_error,
 )
@@ -135,7 +136,7 @@ class SpokenAnswer:
         """Yield the events of the answer until all of it has been yielded.
 
         A caller who is listening already hears the whole sentences of an answer that broke off, and hears that no API
-        has answered, before the error is raised.
+        has answered, before the error is raised. Reasoning that was taken for an answer ends at once.
 
         Raises ChatInterrupted, NoChatApi, and the reason if the context ends.
         """
@@ -163,7 +164,7 @@ class SpokenAnswer:
                 else:
                     self._events.put(event)
         except ChatError as error:
-            if not self._slot.context.heard:
+            if not self._slot.context.heard or isinstance(error, ReasoningSent):
                 raise
             self._chat_error = error
             whole = [sentence for sentence in sentences.flush() if is_whole(sentence.text)]

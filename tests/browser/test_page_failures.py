@@ -14,6 +14,7 @@ from support.checks import wait_for
 from support.page_scene import KEY, Scene, Scenes, check_accessible, check_quiet
 from support.running_server import UNLUCKY
 from support.speech import say_wav
+from support.stream_client import Gate
 
 
 @pytest.fixture
@@ -75,6 +76,23 @@ def test_no_answer_from_the_chat_is_seen_and_heard_and_asking_again(page_scene: 
     wait_for(lambda: "here I go" in browser.text(".answered .words"))
     browser.is_ready()
     assert browser.notice == "" and UNLUCKY in browser.text(".turn .wrong")
+
+
+def test_reasoning_that_was_taken_for_an_answer_leaves_the_page(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    gate = Gate("The sky is what they ask about. That is easy. ", "</think>Blue.")
+    page_scene.chat.behaviour = gate.behave
+    browser.ask()
+    with gate.open_at_the_end():
+        wait_for(lambda: "sky" in browser.text(".answered .words"))
+    wait_for(lambda: browser.notice == "reasoning_sent")
+    assert browser.text(".answered .words") == "" and browser.text("#notice-title") == "No answer came"
+    browser.is_ready()
+    page_scene.chat.behaviour = answer("Blue.")  # after which the other tests' answers are no reasoning
+    browser.tap("again")
+    wait_for(lambda: browser.text(".answered .words") == "Blue.")
+    browser.is_ready()
+    assert "sky" not in browser.text("#conversation")
 
 
 def test_the_reason_can_be_interrupted(page_scene: Scene) -> None:

@@ -10,7 +10,15 @@ from support.turns import Turns
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer
 from mirrorchat.engines import Language
-from mirrorchat.errors import ChatFailure, ChatInterrupted, MirrorChatError, NoChatApi, ServerBusy, SynthesisFailed
+from mirrorchat.errors import (
+    ChatFailure,
+    ChatInterrupted,
+    MirrorChatError,
+    NoChatApi,
+    ReasoningSent,
+    ServerBusy,
+    SynthesisFailed,
+)
 from mirrorchat.pipeline import Question
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.sentences.markup import strip_markup
@@ -208,6 +216,19 @@ def test_the_whole_sentences_of_an_answer_that_breaks_off_are_spoken(
         events = list(Turns(engines, chat).run())
     assert "".join(spoken(events)).replace(" ", "") == "".join(whole).replace(" ", "")
     assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ChatInterrupted)
+
+
+def test_reasoning_that_was_taken_for_an_answer_is_not_spoken_on(
+    engines: tuple[EmbeddedRecognizer, EmbeddedSynthesizer],
+) -> None:
+    pieces = ["Their question is about the sky. ", "It is an easy one. ", "Just one word will do.", "</think>", "Blue."]
+    with ChatServer(answer("", pieces=pieces)) as chat:
+        turns = Turns(engines, chat)
+        events = list(turns.run())
+        assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ReasoningSent)
+        assert len(spoken(events)) < 3  # what had been spoken until the tag came
+        events = list(turns.run())  # from now on it is known
+    assert spoken(events) == ["Blue."] and isinstance(events[-1], Done)
 
 
 # What is known of an answer
