@@ -2,7 +2,8 @@
 
 import re
 
-from mirrorchat.text.normalization.acronyms import FILE_ENDINGS, spell_acronyms
+from mirrorchat.text.normalization.acronyms import spell_acronyms
+from mirrorchat.text.normalization.addresses import AddressWords, address_rules
 from mirrorchat.text.normalization.algebra import greek_rule
 from mirrorchat.text.normalization.chinese_calendar import CALENDAR_RULES, EARLY_CALENDAR_RULES, NOT_LATIN_BEFORE
 from mirrorchat.text.normalization.chinese_formulas import GREEK
@@ -20,7 +21,6 @@ from mirrorchat.text.normalization.patterns import (
     TO,
     Rule,
     after,
-    any_of,
     apply_rules,
     before,
     is_code,
@@ -48,13 +48,6 @@ def _spoken_fraction(match: re.Match[str]) -> str:
     parts = {100: "百", 1000: "千", 10_000: "万"}.get(below, cardinal(below))
     words = f"{parts}分之{cardinal(above)}"
     return sign + (f"{number_words(whole)}又{words}" if whole else words)
-
-
-def _spoken_address(match: re.Match[str]) -> str:
-    """Return an e-mail or web address as a speaker dictates it."""
-    address = re.sub(r"^https?://", "", match[0]).rstrip("/").replace("www.", "W W W.")
-    spoken = "".join(ADDRESS_SIGNS.get(character, character) for character in address)
-    return re.sub(r"\d{1,4000}", lambda run: digits(run[0]), spoken)
 
 
 def _spoken_rest(match: re.Match[str]) -> str:
@@ -95,20 +88,16 @@ def _ratio(match: re.Match[str]) -> str:
     return "比".join(number_words(part) for part in match[0].split(":"))
 
 
-_WEB = r"(?:https?://[\w.~:/?#@!$&*+=%-]{0,500}[A-Za-z0-9_/]"
-_WEB += r"|(?<![A-Za-z0-9_@.+-])[A-Za-z0-9_.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}"
-_WEB += r"|(?<![A-Za-z0-9_@./-])(?:[A-Za-z][A-Za-z0-9-]{0,62}\.){1,5}"
-_WEB += r"(?:com|org|net|edu|gov|io|cn|uk|de|ai|dev|app)(?![A-Za-z0-9_-])(?:/[A-Za-z0-9_./-]{0,200}[A-Za-z0-9_])?)"
 _RULERS = "(?<=路易)|(?<=查理)|(?<=亨利)|(?<=乔治)|(?<=威廉)|(?<=保罗)|(?<=约翰)|(?<=伊丽莎白)|(?<=爱德华)|(?<=拿破仑)"
 _ABBREVIATIONS = {"e.g": "例如", "i.e": "即", "etc": "等等"}
 _CODE_CUES = "号码|密码|验证码|编号|学号|卡号|邮编|邮政编码|房间|房号|尾号|代码|航班|车次|车牌|工号"
 
+ADDRESS_RULES = address_rules(AddressWords(ADDRESS_SIGNS, digits, number_words, port="端口{0}", file=" 点 "))
 _RULES: tuple[Rule, ...] = (
-    rule(_WEB, _spoken_address),
+    *ADDRESS_RULES,
+    rule(rf"(?<![A-Za-z0-9_&])#([{HAN}A-Za-z][{HAN}A-Za-z0-9_]{{0,30}})#?", r"话题\1"),
     rule(r"(?<![A-Za-z0-9_.)])\.(?=\d)", "0."),
     rule(rf"(?<=[{HAN}]) {{1,3}}(?=[-+]?[$£€¥]?\d)|(?<=\d) {{1,3}}(?=[{HAN}])", ""),
-    rule(rf"(?<![A-Za-z0-9_.@/])(?P<name>[A-Za-z][A-Za-z0-9_-]{{0,60}})\.(?P<ending>{any_of(FILE_ENDINGS)})(?![A-Za-z0-9_])",
-         lambda match: f"{match['name'].replace('_', ' ')} 点 {FILE_ENDINGS[match['ending']]}"),
     rule(r"(?<![A-Za-z])(Mr|Mrs|Ms|Dr|Prof)\. ?(?=[A-Z])", lambda match: f"{ABBREVIATIONS[match[1]]} "),
     rule(r"(?<![A-Za-z.])(e\.g|i\.e|etc)\.,?(?![A-Za-z]) ?", lambda match: _ABBREVIATIONS[match[1]]),
     rule(r"(?<=[A-Za-z] )(\d{1,3})/(\d{1,3})(?![A-Za-z0-9/])", r"\1、\2"),
@@ -153,7 +142,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[A-Za-z])(?=\d)", " "),
     rule(r"(?<=\d)-(?=[A-Za-z])", " "),
     rule(rf"(?<![周期拜第初]){START}2(?=[到至]\d{{1,2}}(?:{COUNTED.pattern}))", "两"),
-    rule(rf"{START}([1-8])、([2-9])(?=(?:{COUNTED.pattern}|[十百千万]))", _spoken_or),
+    rule(r"(?<=第)\d{1,4}(?:、\d{1,4}){1,9}", lambda match: re.sub(r"\d+", lambda n: cardinal(int(n[0])), match[0])),
+    rule(rf"(?<![周期拜第初年月]){START}([1-8])、([2-9])(?=(?:{COUNTED.pattern}|[十百千万]))", _spoken_or),
     rule(rf"{START}({SIGN}{NUMBER}){TO}(-?{NUMBER})", _spoken_range),
     rule(rf"{START}{SIGN}{NUMBER}", _spoken_rest),
     rule(r"\d{1,100000}", _spoken_rest),

@@ -80,11 +80,29 @@ def _spoken_month_and_day(match: re.Match[str]) -> str:
     return f"{cardinal(date[0])}月{cardinal(date[1])}日" if date and is_date else match[0]
 
 
+def _spoken_days(match: re.Match[str]) -> str:
+    """Return `5/1-5/5` as two dates if the first one is no fraction."""
+    month, day, last_month, last_day = (int(match[name]) for name in ("m", "d", "m2", "d2"))
+    if month < day <= 12 or not (1 <= month <= 12 and 1 <= last_month <= 12 and 1 <= last_day <= 31 and 1 <= day <= 31):
+        return match[0]
+    first, last = f"{cardinal(month)}月{cardinal(day)}日", f"{cardinal(last_month)}月{cardinal(last_day)}日"
+    return f"{first}到{last}"
+
+
+def _spoken_offset(match: re.Match[str]) -> str:
+    """Return the offset of a time zone: UTC+5:30 is UTC 加五小时三十分."""
+    hours = f"{match[1]} {'加' if match[2] == '+' else '减'}{cardinal(int(match[3]))}"
+    return f"{hours}小时{cardinal(int(match[4]))}分" if match[4] and match[4] != "00" else hours
+
+
 def _spoken_score(match: re.Match[str]) -> str:
     return f"{cardinal(int(match[1]))}比{cardinal(int(match[2]))}"
 
 
-_WON = "获胜|战胜|击败|大胜|险胜|完胜|惨败|不敌|负于|落后|领先|战平|打平|横扫|逆转|取胜|取得|战|胜|负|赢|输|完败|淘汰"
+_WON = (
+    "获胜|战胜|击败|大胜|险胜|完胜|惨败|完败|不敌|落后|领先|战平|打平|横扫|逆转|取胜|淘汰|平(?![方米均])|战(?![略士争])|胜(?![任过])"
+    "|负(?![责债])|赢|输(?![入出送])"
+)
 _SCORE_CUES = "比分|比分是|比分为|比分：|比分:|比分定格在|比分改写为|以"
 _DATE_CUES = "在|于|到|至|从|自|截至|截止|日期是"
 _YEAR_CUES = "截至|截止|始于|建于|立于|生于|发布于"
@@ -93,6 +111,15 @@ _QUARTER = r"(?P<quarter>[QH][1-4])"
 
 # These stand in front of ranges and codes, which would take their hyphens and letters.
 EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
+    rule(r"(?<![A-Za-z])(UTC|GMT) ?([+-])0?(\d{1,2})(?::?(00|30|45))?(?![0-9:])", _spoken_offset),
+    rule(r"(?<![A-Za-z0-9.,:-])(\d{1,2})([-~–—])(\d{1,2}) ?([AaPp][Mm])(?![A-Za-z])", r"\1\4\2\3\4"),
+    rule(r"(?<![A-Za-z0-9.,])((?:1[5-9]|20)\d0)s(?![A-Za-z])", lambda match: f"{digits(match[1])}年代"),
+    rule(r"(?:[tT]he |['’])([1-9]0)s(?![A-Za-z])", lambda match: f"{cardinal(int(match[1]))}年代"),
+    rule(r"(?<![A-Za-z0-9./])((?:19|20)\d\d)/(0[1-9]|1[0-2])(?![0-9/.])", r"\1-\2"),
+    rule(r"第(\d{1,4})/(\d{1,4})页", r"第\1页，共\2页"),
+    rule(r"(?<![A-Za-z0-9.,:/-])(\d{1,2})[-–](?=\1(?![0-9A-Za-z.:/%°-]| ?=))(\d{1,2})", _spoken_score),
+    rule(r"(?<![A-Za-z0-9./])(?P<m>\d{1,2})/(?P<d>\d{1,2}) ?[-~–—] ?(?P<m2>\d{1,2})/(?P<d2>\d{1,2})(?![0-9/.])",
+         _spoken_days),
     rule(rf"(?<![A-Za-z0-9.,])(?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)? {MONTH},? {YEAR}(?![0-9])",
          _spoken_written_out),
     rule(rf"(?<![A-Za-z]){MONTH} (?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?,? {YEAR}(?![0-9])", _spoken_written_out),

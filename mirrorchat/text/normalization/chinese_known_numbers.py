@@ -82,6 +82,7 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
          _spoken_digits),
     rule(rf"{_STARTS}(?:\d{{3}}(?=医院|部队|中学|研究所|国道|省道|工作制)|58(?=同城)|\d{{3,4}}(?=邮箱|小游戏|杀毒|安全卫士))",
          _spoken_digits),
+    rule(r"(?<![A-Za-z0-9])(\d{17})[Xx](?![A-Za-z0-9])", lambda match: f"{digits(match[1])} X"),
     rule(rf"{_STARTS}(?:666|5201314){_ENDS}", _spoken_digits),
     rule(r"(?<![0-9.])11[.·]11(?=大促|购物|狂欢|活动)", "双十一"),
     rule(rf"{_STARTS}(?P<numbers>1000[01])(?=号)", _spoken_list),

@@ -109,7 +109,6 @@ CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?<!-)\b{_DAY} ?[-–—~] ?{_DAY}(?!-)", _spoken_days),
     rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?! \d{{1,2}}(?!\d))", _spoken_months),
     rule(rf"(?<=\d) ?[-–] ?(?={MONTH} \d)", " to "),
-    rule(r"(?<![\w.,])(UTC|GMT)([+-])(?=\d)", lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} "),
     rule(rf"(?<![\w./-]){YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",
          _spoken_date),
     rule(rf"(?<![\w./-])(?P<m>\d{{1,2}})[/.](?P<d>\d{{1,2}})[/.](?P<loose>){YEAR}(?!\d|[-/.]\d)", _spoken_date),
@@ -130,6 +129,9 @@ CALENDAR_RULES: tuple[Rule, ...] = (
 
 # These stand in front of ranges and codes, which would take their points and letters.
 EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
+    rule(r"(?<![\w.,])(UTC|GMT) ?([+-])0?(\d{1,2})(?::?00(?!\d))?(?=:?[1-9]\d(?!\d)|(?![\d:]))",
+         lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} {match[3]}"),
+    rule(r"(?<![\w./])((?:19|20)\d\d)/(0[1-9]|1[0-2])(?![\w/.])", r"\1-\2"),
     rule(r"(?<![\w:.,])(\d{1,2})\.([0-5]\d)(?= ?[ap]\.?m\b)", r"\1:\2"),
     rule(r"\bFY ?((?:19|20)\d\d)(?!\d)", lambda match: f"F Y {year(int(match[1]))}"),
     rule(r"\bFY ?(\d\d)(?!\d)", lambda match: f"F Y {cardinal(int(match[1]))}"),

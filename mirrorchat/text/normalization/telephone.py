@@ -9,11 +9,11 @@ from mirrorchat.text.normalization.patterns import any_of
 from mirrorchat.text.normalization.runs import RunKind
 
 _SHAPES = (
-    r"\+\d{1,3}(?:[ -]\(?\d{1,5}\)?){2,6}|\+\d{10,13}",  # with the code of a country
+    r"\+\d{1,3}(?:[ -]\(?\d{1,8}\)?){2,6}|\+\d{10,13}",  # with the code of a country
     r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}",  # three, three and four digits
     r"\(0?\d{2,4}\) ?\d{3,4}[ -]?\d{4}",
     r"0\d{2,4}(?:[ -]\d{3,4}){1,2}",  # a trunk zero
-    r"0\d{2,3}-\d{5,8}",
+    r"(?:0|86-)\d{2,3}-\d{5,8}(?:-\d{1,5})?|[48]00-\d{4}-\d{3}|[48]00\d-\d{3}-\d{3}",
     r"(?:\d{1,3}[ -])?\d{2,4}-\d{3,4}[ -]\d{4}",
     r"\d{3}-\d{4}",
     r"1[3-9]\d(?:[ -]?\d{4}){2}|[48]00(?!0{7})\d{7}",  # a mobile telephone or a hotline of China
