@@ -29,7 +29,7 @@ def answer_chunks(body: Iterable[bytes], reasoning: ReasoningFilter) -> Iterator
         OpeningMissing: text that has been yielded was reasoning.
     """
     pieces = events(body)
-    count, is_whole = 0, False
+    count, is_whole, status = 0, False, ""  # the last status that an event had instead of text
     for event in pieces:
         if event.data.strip() == "[DONE]":
             break
@@ -37,13 +37,14 @@ def answer_chunks(body: Iterable[bytes], reasoning: ReasoningFilter) -> Iterator
             continue
         count, is_whole = count + 1, not count and _is_whole(event, body_object)
         chunk = _checked_chunk(event, body_object)
+        status = "" if chunk.is_token else complaint(body_object) or status
         yield _without_reasoning(chunk, reasoning)
         if chunk.finish_reason:
             yield from _usage_after(pieces)
             return
     else:
         if not is_whole:
-            raise AnswerFailed("the stream broke off" if count else "an empty stream")
+            raise AnswerFailed("the stream broke off" if count else "an empty stream", message=status)
     yield _last_chunk(reasoning)
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ RELAY_LIMIT_CHUNKS = 40_000  # below turn.helper_threads.EVENT_LIMIT
 THINKING_EVERY_S = 1.0
 # The fields of a delta or a message that are passed on beside its text; the server itself sets `role`.
 PASSED_ON = ("refusal", "tool_calls", "function_call")
-_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "reasoning_text", "thought")
-_REASONING_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought", "summary_text", "reasoning_text")
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "reasoning_text")
+_TEXT_PARTS = (None, "", "text", "output_text", "input_text")
 # Other APIs' words for OpenAI's reasons.
 _FINISH_REASONS = {
     "max_tokens": "length",
@@ -78,11 +79,13 @@ def chunk_of(body: Mapping[str, Any]) -> ChatChunk:
     """
     choice = _first_choice(body)
     content = choice.get("delta") or choice.get("message")
-    message = content if isinstance(content, dict) else {"content": choice.get("text", choice.get("response"))}
-    text = _text(message.get("content"))
+    message = content if isinstance(content, dict) else {"content": choice.get("text")}
+    is_thought = _is_thought(message)
+    text = "" if is_thought else _text(message.get("content"))
     delta = {"content": text} if text else {}
     delta |= {name: message[name] for name in PASSED_ON if message.get(name)}
-    reasons = any(message.get(name) for name in _REASONING_FIELDS) or _has_reasoning(message.get("content"))
+    apart = any(isinstance(message.get(name), str | list) and message[name] for name in _REASONING_FIELDS)
+    reasons = is_thought or apart or _has_reasoning(message.get("content"))
     is_token = reasons or bool(text.strip()) or any(name in delta for name in PASSED_ON)
     return ChatChunk(delta, _finish_reason(choice), _usage(body), reasons, is_token)
 
@@ -117,7 +120,7 @@ def _text(content: object) -> str:
         return content
     if isinstance(content, list):
         return "".join(map(_text, content[:1000])) if not any(isinstance(part, list) for part in content) else ""
-    if isinstance(content, dict) and content.get("type") not in _REASONING_PARTS and not content.get("thought"):
+    if isinstance(content, dict) and content.get("type") in _TEXT_PARTS and not content.get("thought"):
         text = content.get("text")
         return text if isinstance(text, str) else ""
     return ""
@@ -125,8 +128,15 @@ def _text(content: object) -> str:
 
 def _has_reasoning(content: object) -> bool:
     return isinstance(content, list) and any(
-        isinstance(part, dict) and part.get("type") in _REASONING_PARTS for part in content
+        isinstance(part, dict) and re.search("think|thought|reason", str(part.get("type"))) for part in content
     )
+
+
+def _is_thought(message: Mapping[str, Any]) -> bool:
+    """Tell whether Gemini's API says that the content is reasoning."""
+    extra = message.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    return message.get("thought") is True or (isinstance(google, dict) and google.get("thought") is True)
 
 
 class SpokenText:

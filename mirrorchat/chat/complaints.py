@@ -12,10 +12,14 @@ _READ_CHARS = 4_000  # of a message, before masking
 _DEPTH = 4  # of errors within errors
 _MASK = "***"
 _MESSAGES = (
-    "message", "msg", "detail", "error", "error_msg", "errmsg", "err_msg", "error_message", "errorMessage",
+    "message", "msg", "detail", "error", "error_msg", "errmsg", "err_msg", "error_message", "errormessage",
     "status_msg", "error_description", "reason", "description", "title",
 )  # fmt: skip
-_CODES = ("code", "error_code", "errcode", "errorCode", "status_code", "statusCode", "status", "type")
+_CODES = (
+    "code", "error_code", "errorcode", "err_code", "errcode", "errno", "status_code", "statuscode", "status", "ret",
+    "retcode",
+)  # fmt: skip
+_INNER = ("errors", "fault", "base_resp", "header", "responsemetadata", "response")
 _CODE_OF_ERROR = re.compile(
     r"-?\d{1,9}|[\w.]{0,60}(?:error|invalid|denied|fail|limit|arrears|exceed|unauthorized|forbidden)[\w.]{0,60}"
 )
@@ -36,13 +40,15 @@ def complaint(body: Mapping[str, Any], *, whole: bool = True) -> str | None:
 
     A single event of a stream (not `whole`) needs a second sign of an error beside its message, as it may be a status.
     """
+    body = _lowered(body)
     if body.get("error"):
         return _words(body["error"])
     if body.get("choices"):
         return None
-    for name in ("errors", "fault", "Error", "base_resp", "header", "ResponseMetadata"):
+    for name in _INNER:
         inner = body.get(name)
-        if inner and (not isinstance(inner, Mapping) or _is_bad(inner)):
+        is_bad = _is_bad(_lowered(inner)) if isinstance(inner, Mapping) else name == "errors"
+        if inner and is_bad:
             return _words(inner)
     has_words = any(isinstance(body.get(name), str) and body[name] for name in _MESSAGES)
     if _is_bad(body) or "detail" in body or (whole and has_words):
@@ -50,14 +56,18 @@ def complaint(body: Mapping[str, Any], *, whole: bool = True) -> str | None:
     return None
 
 
+def _lowered(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in body.items()}
+
+
 def _is_bad(body: Mapping[str, Any]) -> bool:
     """Tell whether a body says that it is a failure: by a code, or in so many words."""
-    if body.get("success") is False or body.get("ok") is False or body.get("Error"):
+    if body.get("success") is False or body.get("ok") is False or body.get("error"):
         return True
     if "error" in (body.get("object"), body.get("type"), body.get("status"), body.get("event")):
         return True
     has_words = any(body.get(name) for name in _MESSAGES)
-    codes = [str(body[name]).lower() for name in _CODES[:-1] if isinstance(body.get(name), str | int)]
+    codes = [str(body[name]).lower() for name in _CODES if isinstance(body.get(name), str | int)]
     return has_words and any(code not in _GOOD_CODES and _is_code_of_error(code) for code in codes)
 
 
@@ -75,10 +85,11 @@ def _words(error: object, depth: int = _DEPTH) -> str:
         return _words(error, depth - 1) if depth else ""
     if not isinstance(error, Mapping) or not depth:
         return ""
-    for name in (*_MESSAGES, "Error"):
+    error = _lowered(error)
+    for name in _MESSAGES:
         if text := _words(error.get(name), depth - 1):
             return text
-    for name in _CODES:
+    for name in (*_CODES, "type"):
         if isinstance(error.get(name), str | int) and not isinstance(error.get(name), bool):
             return f"{name} {error[name]}"
     return ""

@@ -29,12 +29,14 @@ class MarkKind(enum.Enum):
     OTHER_ROLE = enum.auto()  # begins what a model without a stop writes for the user, or for a tool
     ANSWER_ROLE = enum.auto()
     PROSE_CLOSING = enum.auto()
+    WRAPPER_OPENING = enum.auto()  # of the whole answer
+    WRAPPER_CLOSING = enum.auto()
     TOKEN = enum.auto()  # it means nothing to people
 
 
 _NAMES = (
-    "thinking|think|thoughts?|reasoning|reason|reflection|scratchpad|antthinking|inner_monologue|thought_process"
-    "|internal_thought|deep_think"
+    "thinking|think|thoughts?|reasoning|reason|reflection|scratchpad|analysis|antthinking|(?:inner|internal)_monologue"
+    "|(?:inner|internal)_thoughts?|thought_process|chain_of_thought|deep_think|思考(?:过程)?|推理(?:过程)?|思维链"
 )
 _START = r"<\|(?:im_start|start_header_id|start)\|>|<start_of_turn>"
 _ANSWER_ROLES = ("assistant", "model", "bot", "ai")
@@ -57,6 +59,7 @@ MARK = re.compile(
     | <unused(?P<unused>94|95)>
     | (?P<instruction>\[/?INST\])
     | (?P<prose_end>assistant(?:commentary)?final|here\ is\ my\ response:|\[begin\ final\ response\])
+    | <(?P<wrapper>/?)(?:answer|final_answer|final|response|output|回答)>
     | (?P<plain></?s>|<</?sys>>|<end_of_turn>|</?(?:eos|bos|pad|unk)>|\[end\ final\ response\])
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -95,6 +98,8 @@ def kind_of_mark(mark: re.Match[str]) -> MarkKind:
     for name in ("kimi", "bracket"):
         if groups[name] is not None:
             return _opening(groups[name])
+    if groups["wrapper"] is not None:
+        return MarkKind.WRAPPER_CLOSING if groups["wrapper"] else MarkKind.WRAPPER_OPENING
     if groups["unused"]:
         return _opening("" if groups["unused"] == "94" else "/")
     if groups["channel"] is not None:

@@ -75,6 +75,7 @@ class ReasoningFilter:
         self._out: list[str] = []
         self._passed_on = False  # whether text other than whitespace has been
         self._code = ""  # the backticks that began it
+        self._wrapped = False  # whether the answer stands between tags of its own
         self._block: MarkKind | None = None  # of reasoning that has begun: the kind of the mark that began it
         self._depth = 0
         self._closed = False  # whether any reasoning has ended
@@ -197,7 +198,13 @@ class ReasoningFilter:
                 self._close_without_opening()
             case MarkKind.OTHER_ROLE if self._has_text():
                 self._block = kind
-            case MarkKind.DETAILS_CLOSING | MarkKind.PROSE_CLOSING:
+            case MarkKind.WRAPPER_OPENING if not self._has_text():
+                self._wrapped = True
+            case MarkKind.WRAPPER_CLOSING if self._wrapped:
+                pass
+            case (
+                MarkKind.WRAPPER_OPENING | MarkKind.WRAPPER_CLOSING | MarkKind.DETAILS_CLOSING | MarkKind.PROSE_CLOSING
+            ):
                 self._pass(mark[0])
 
     def _apply_in_reasoning(self, mark: re.Match[str], kind: MarkKind) -> None:

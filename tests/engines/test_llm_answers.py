@@ -107,6 +107,9 @@ def test_the_first_bytes_tell_the_form(behaviour: Behaviour) -> None:
         + parts({"type": "text", "text": TIDES}, {"type": "reasoning", "text": "Hm."})
         + DONE,
         event(delta={"content": {"type": "text", "text": TIDES}}) + DONE,
+        event(delta={"content": "<thought>Hm.", "extra_content": {"google": {"thought": True}}})
+        + event(delta={"content": f"</thought>{TIDES}"})
+        + DONE,
         event(choices=[], error=None) + event(choices=None) + STREAM,
     ],
 )
@@ -242,6 +245,8 @@ def test_an_api_that_omits_the_opening_tag_is_asked_once_more_and_remembered() -
         ({"base_resp": {"status_code": 1004, "status_msg": "login fail"}, "choices": None}, "login fail"),
         ({"error_code": 17, "error_msg": "Daily limit"}, "Daily limit"),
         ({"errors": [{"message": "No route"}]}, "No route"),
+        ({"Response": {"Error": {"Code": "AuthFailure", "Message": "Bad signature"}}}, "Bad signature"),
+        ({"errno": 6, "errmsg": "No permission"}, "No permission"),
         ({"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}}, "Busy"),
     ],
 )
@@ -251,6 +256,11 @@ def test_an_error_with_status_200_is_told(error: dict[str, object], message: str
         assert only_failure(client_of(api_at(server))) == f"an error instead of an answer: {message}"
         server.behaviour = raw_stream(b"data: " + data + b"\n\n")
         assert only_failure(client_of(api_at(server))) == f"an error in the stream: {message}"
+
+
+def test_the_last_status_is_told_if_no_answer_follows() -> None:
+    with ChatServer(raw_stream(b'data: {"message": "No route matched."}\n\n')) as server:
+        assert only_failure(client_of(api_at(server))) == "the stream broke off: No route matched."
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ ANSWERS = [
     ("<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Tides.<|END_RESPONSE|>", "Tides."),
     ("<|channel>thought\nHm.<channel|>Tides.", "Tides."),
     ("<unused94>thought\nHm.<unused95>Tides.", "Tides."),
+    ("<think>Hm.</think>\n<answer>\nTides.\n</answer>", "\n\nTides.\n"),
+    ("<思考>嗯。</思考>潮汐。", "潮汐。"),
     ("Tides.<|im_end|>", "Tides."),
     ("<|im_start|>assistant\nTides.<|im_end|>", "\nTides."),
     ("<|start_header_id|>assistant<|end_header_id|>\n\nTides.<|eot_id|>", "\n\nTides."),
@@ -70,6 +72,7 @@ PLAIN = [
     "The </think> tag ends it.",
     "```xml\n<think>Hm.</think>\n<|im_end|>\n```\nSo it goes.",
     "~ [1] [see there] `code` ``x ` y`` [INS",
+    "The <output> and </response> elements stay.",
     "I think, therefore I am. Thinking [think",
     "价格 <100 元，温度 >5 度",
 ]
