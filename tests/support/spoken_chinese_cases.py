@@ -454,7 +454,7 @@ CHINESE_CASES = (
     ("Q&A环节", "Q 和 A 环节"),
     ("得了A+", "得了 A 加"),
     ("很OK的", "很 O K 的"),
-    ("请看www.baidu.com", "请看 W W W 点 baidu 点 com"),
+    ("请看www.baidu.com", "请看 baidu 点 com"),
     ("user_1@163.com", "user 下划线一艾特一六三点 com"),
     ("HTML和CSS", "H T M L 和 C S S"),
     # 规则不该管的地方

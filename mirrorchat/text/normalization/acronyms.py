@@ -24,6 +24,11 @@ FILE_ENDINGS = {
     "pptx": "P P T X", "png": "P N G", "jpg": "J P G", "jpeg": "J peg", "gif": "gif", "svg": "S V G",
     "mp3": "M P 3", "mp4": "M P 4", "zip": "zip", "exe": "E X E", "md": "M D", "csv": "C S V", "sh": "S H",
     "cpp": "C P P", "xml": "X M L", "yaml": "yaml", "yml": "Y M L", "sql": "S Q L", "log": "log",
+    "toml": "toml", "ini": "ini", "cfg": "C F G", "conf": "conf", "env": "env", "bat": "bat", "rs": "R S", "go": "go",
+    "java": "java", "rb": "R B", "php": "P H P", "jsx": "J S X", "tsx": "T S X", "vue": "vue", "ipynb": "I P Y N B",
+    "mov": "mov", "mkv": "M K V", "wav": "wav", "flac": "flac", "webp": "web P", "psd": "P S D", "epub": "E pub",
+    "tar": "tar", "gz": "G Z", "rar": "rar", "iso": "I S O", "apk": "A P K", "dmg": "D M G", "jar": "jar",
+    "dll": "D L L", "db": "D B", "bak": "bak", "tmp": "temp", "htm": "H T M", "rtf": "R T F", "tsv": "T S V",
 }  # fmt: skip
 
 
