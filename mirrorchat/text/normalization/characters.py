@@ -15,6 +15,8 @@ _CHARACTERS = {
 }  # fmt: skip
 _WIDE_MARK_IN_NUMBER = re.compile(r"(?<=\d)[：．](?=\d)")
 _NARROW = {"：": ":", "．": "."}
+_COMPARISONS = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
+_COMPARISON = re.compile(r"(?<![<>=!-])(?:[<>=]=(?![<>=])|(?<= )!=(?= )|!=(?=[A-Za-z]))")  # n!=120 is a factorial
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱᵃᵇᶜᵈᵉᶠᵍʰʲᵏˡᵐᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂᵝᵞᵟᶿᵠᵡᶦ"
 _SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵧᵨᵩᵪ"
@@ -40,6 +42,7 @@ def with_plain_characters(text: str) -> str:
     directional characters, and marks that fit no letter, are left out. Of the characters that are digits in Unicode
     only `0` to `9` are left.
     """
+    text = _COMPARISON.sub(lambda match: _COMPARISONS[match[0]], text)
     if text.isascii():
         return text
     text = unicodedata.normalize("NFC", _PILE_OF_MARKS.sub("", text))

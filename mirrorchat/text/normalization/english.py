@@ -96,6 +96,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])Ch\. ?(?=\d)", "Chapter "),
     rule(r"(?<![\w.])Sec\. ?(?=\d)", "Section "),
     rule(r"(?<![\w.])(?:No|Nr|no)\. ?(?=\d)", "number "),
+    rule(r"(?<![\w.])Nos\. ?(?=\d)", "numbers "),
     rule(r"(?<![\w.])pp\. ?(?=\d)", "pages "),
     rule(r"(?<![\w.])p\. ?(?=\d)", "page "),
     rule(r"(?<![\w.])Ph\.D\b\.?", "P H D"),

@@ -41,8 +41,10 @@ def _spoken_date(match: re.Match[str]) -> str:
     if date is None:
         return match[0]
     month, day = date
+    number = int(match["year"])
+    number += 0 if number > 99 else 2000 if number < 70 else 1900
     after_it = ", " if match.groupdict().get("time") else ""
-    return f"{MONTHS[month - 1]} {ordinal(day)}, {year(int(match['year']))}{after_it}"
+    return f"{MONTHS[month - 1]} {ordinal(day)}, {year(number)}{after_it}"
 
 
 def _spoken_month_day(match: re.Match[str]) -> str:
@@ -74,6 +76,11 @@ def _spoken_year(match: re.Match[str]) -> str:
     if 1900 <= number <= 2099:
         return year(number) if is_cued or not is_counting else match[0]
     return year(number) if is_cued and not is_counting else match[0]
+
+
+def _spoken_duration(match: re.Match[str]) -> str:
+    parts = zip(match.groups(), ("h", "min", "sec"), strict=True)
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 def _spoken_days(match: re.Match[str]) -> str:
@@ -133,8 +140,11 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
          lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} {match[3]}"),
     rule(r"(?<![\w./])((?:19|20)\d\d)/(0[1-9]|1[0-2])(?![\w/.])", r"\1-\2"),
     rule(r"(?<![\w:.,])(\d{1,2})\.([0-5]\d)(?= ?[ap]\.?m\b)", r"\1:\2"),
-    rule(r"\bFY ?((?:19|20)\d\d)(?!\d)", lambda match: f"F Y {year(int(match[1]))}"),
-    rule(r"\bFY ?(\d\d)(?!\d)", lambda match: f"F Y {cardinal(int(match[1]))}"),
+    rule(r"\bFY ?(?=(?:19|20)?\d\d(?!\d))", "F Y "),
+    rule(r"\b([QH][1-4])['’](?=\d\d(?!\d))", r"\1 "),
+    rule(r"(?<![\w./-])(?P<m>\d{1,2})/(?P<d>\d{1,2})/(?P<loose>)(?P<year>\d\d)(?![\w/]|[.,]\d)", _spoken_date),
+    rule(r"(?<![\w.,])(\d{1,3})h ?(\d{1,2})m(?:in)?(?: ?(\d{1,2})s(?:ec)?)?(?!\w)", _spoken_duration),
+    rule(r"(?<![\w.,-])(1\d{3})(?= (?:AD|BC|CE|BCE)\b)", lambda match: year(int(match[1]))),
 )  # fmt: skip
 
 DECADE_RULES: tuple[Rule, ...] = (

@@ -3,23 +3,26 @@
 import re
 
 from mirrorchat.text.normalization.english_numbers import cardinal, digits, in_pairs
-from mirrorchat.text.normalization.english_words import COUNTED
-from mirrorchat.text.normalization.patterns import Rule, rule
+from mirrorchat.text.normalization.english_words import COUNTED, UNITS
+from mirrorchat.text.normalization.patterns import Rule, any_of, rule
 
 _ENDS = rf"(?![\w%°$€£¥-]|[.,:]\d|/(?!\d{{3}})|{COUNTED.pattern})"
 _STARTS = r"(?<![\w$€£¥/-])(?<!\d[.,])"
-_ANY = r"(?:1-)?\d{3,12}(?:-\d{3,4}){0,3}"
-_SEVERAL = rf"(?P<numbers>{_ANY}{_ENDS}(?:(?:, (?:or |and )?| or | and |/){_ANY}{_ENDS}){{0,5}})"
+_ANY = r"(?:1-)?\d{3,12}(?:[- ]\d{3,4}){0,3}"
+_AND = r"(?: \([^()\n]{1,20}\))?(?:, (?:or |and )?| or | and |/)"
+_SEVERAL = rf"(?P<numbers>{_ANY}{_ENDS}(?:{_AND}{_ANY}{_ENDS}){{0,5}})"
 _DIALLING = (
     r"\b(?:[Cc]all|[Dd]ial|[Tt]ext|[Pp]hone|[Rr]ing|[Cc]ontact)(?:s|ed|ing)?(?: or (?:call|text|dial))?"
     r"(?: us)?(?: on| at)?"
 )
+_RATED = r"\b(?:[Rr]ated?|[Rr]ating(?: of)?|[Ss]cored?|[Ss]core of|[Gg][ia]ve it|[Gg]ot)(?: an?)?"
+_PARTS = r"\b(?:[Pp]age|[Ss]lide|[Ss]tep|[Qq]uestion|[Pp]art|[Rr]ound|[Ll]evel|[Ll]esson)"
 _SERVICES = "call|caller|operator|dispatcher|emergency|center|service|line|hotline|helpline|lifeline"
 
 
 def _spoken_list(match: re.Match[str]) -> str:
-    words = re.sub(r"\d{1,12}", lambda number: digits(number[0]), match["numbers"])
-    return re.sub(r"[-/]", ", ", words)
+    words = re.sub(r"(?<=\d)[-/ ](?=\d)", ", ", match["numbers"])
+    return re.sub(r"\d{1,12}", lambda number: digits(number[0]), words)
 
 
 def _spoken_shares(match: re.Match[str]) -> str:
@@ -30,17 +33,26 @@ def _spoken_shares(match: re.Match[str]) -> str:
 
 
 KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
-    rule(r"(?<![\w/])24/7(?![\w/])", "twenty-four seven"),
+    rule(r"(?<![\w/])24(?:/| ?[x×] ?)7(?:/(365))?(?![\w/])",
+         lambda match: "twenty-four seven" + (" three sixty-five" if match[1] else "")),
     rule(r"(?<![\w/])9/11(?![\w/])", "nine eleven"),
-    rule(r"(?<![\w/])(\d)/\1(?= (?:bombing|attack)s?\b)", lambda match: f"{cardinal(int(match[1]))} " * 2),
+    rule(r"(?<![\w/])(\d)/\1(?= (?:bombing|attack)s?\b)", lambda match: " ".join([cardinal(int(match[1]))] * 2)),
+    rule(rf"(?P<cue>{_RATED}) (?P<above>\d{{1,3}})/(?P<below>\d{{1,3}})(?![\w/]|[.,]\d)",
+         lambda match: f"{match['cue']} {match['above']} out of {match['below']}"),
+    rule(rf"(?P<cue>{_PARTS}) (?P<above>\d{{1,3}})/(?P<below>\d{{1,3}})(?![\w/]|[.,]\d)",
+         lambda match: f"{match['cue']} {match['above']} of {match['below']}"),
+    rule(r"(?<![\w/.,])(\d{1,3}|10)/(5|10|100)(?= stars?\b| points?\b)|(?<![\w/.,])(10)/(10)(?![\w/]|[.,]\d)"
+         r"|(?<=\b[Aa] )([1-9])/(10)(?![\w/]|[.,]\d)",
+         lambda match: " out of ".join(filter(None, match.groups()))),
     rule(r"(?<![\w/])([1-9]0)/([1-9]0)(?![\w/]|[.,]\d)", _spoken_shares),
-    rule(rf"(?P<cue>{_DIALLING} |\b[Tt]ext [A-Z]{{2,12}} to ){_SEVERAL}",
+    rule(rf"(?P<cue>{_DIALLING} |\b[Tt]ext \"?[A-Z]{{2,12}}\"? to ){_SEVERAL}",
          lambda match: match["cue"] + _spoken_list(match)),
     rule(rf"{_STARTS}(?P<numbers>\d{{3,6}})(?= (?:{_SERVICES})s?\b)", _spoken_list),
-    rule(rf"{_STARTS}(?P<numbers>985/211|211/985)(?![\w/])", _spoken_list),
-    rule(rf"{_STARTS}(?P<numbers>996|985|211)(?= (?:schedule|culture|work|system|universit|project))", _spoken_list),
     rule(r"(?:(?<=[Ee]rror )|(?<=HTTP )|(?<=[Ss]tatus )|(?<=[Cc]ode )|(?<=Porsche ))([1-9]\d\d)(?![\w%]|[.,]\d)",
          lambda match: in_pairs(match[1])),
+    rule(rf"{_STARTS}(?P<numbers>911){_ENDS}(?! ?(?:{any_of(UNITS)})\b)", _spoken_list),
+    rule(rf"{_STARTS}(?P<numbers>985(?:/| and )211|211(?:/| and )985)(?![\w/])", _spoken_list),
+    rule(rf"{_STARTS}(?P<numbers>996|985|211)(?= (?:schedule|culture|work|system|universit|project))", _spoken_list),
     rule(rf"{_STARTS}([1-5]\d\d)(?= (?:[Ee]rror|[Rr]esponse|[Ss]tatus|[Nn]ot [Ff]ound)s?\b)",
          lambda match: in_pairs(match[1])),
     rule(rf"{_STARTS}(40[0-9])\(([kb])\)", lambda match: f"{in_pairs(match[1])} {match[2]}"),
