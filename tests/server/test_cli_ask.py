@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.chat_server import ChatServer, answer
+from support.chat_server import ChatServer, answer, status
 from support.command_line import Terminal, command, environment, player, recorder, run
 from support.places import ROOT
 from support.running_server import RunningServer
@@ -129,6 +129,19 @@ def test_a_player_hears_the_first_sentence_while_the_second_is_not_written_yet(
         process.communicate()
     assert process.returncode == 0 and out.decode() == f"{FIRST} And the second one comes later.\n"
     assert (programs / "played").stat().st_size > heard
+
+
+def test_that_no_api_answers_is_heard_to_its_end(
+    env: dict[str, str], programs: Path, chat: ChatServer, tmp_path: Path
+) -> None:
+    player(programs)
+    before, chat.behaviour = chat.behaviour, status(500)
+    try:
+        done = run("ask", QUESTION, "--text", "Hi", "--play", "--out", str(tmp_path / "answer.wav"), env=env)
+    finally:
+        chat.behaviour = before
+    assert (done.returncode, done.stdout) == (1, b"") and b"no chat API answered" in done.stderr
+    assert 1.0 < len(played(programs)) / 24_000 < 6.0 and not (tmp_path / "answer.wav").exists()
 
 
 def test_ctrl_c_ends_the_turn_and_the_player(env: dict[str, str], programs: Path, chat: ChatServer) -> None:
