@@ -108,10 +108,12 @@ _RULES: tuple[Rule, ...] = (
          _spoken_roman),
     rule(r"(?<![A-Za-z])(?P<letter>[CF])#(?![A-Za-z0-9_])", r"\g<letter> sharp"),
     rule(r"(?<![A-Za-z.])N[oO]\. ?(?=\d)", "第"),
+    rule(r"(?<=[a-z])\.(?=\d)", " "),  # Lv.5
     *MAGNITUDE_RULES,
     *KNOWN_NUMBER_RULES,
     *EARLY_CALENDAR_RULES,
     *RUN_RULES,
+    rule(r"(?<=[A-Z])\.(?=\d)", "点"),  # M.2
     *CALENDAR_RULES,
     rule(rf"{NOT_LATIN_BEFORE}\d{{1,9}}(?:\.\d{{1,3}})?(?::\d{{1,9}}(?:\.\d{{1,3}})?){{1,4}}(?![\d:])", _ratio),
     # Codes.

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from mirrorchat.text.normalization.chinese_words import UNITS as CHINESE_UNITS
 from mirrorchat.text.normalization.english_words import CURRENCIES
 from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
-from mirrorchat.text.normalization.patterns import any_of, before
+from mirrorchat.text.normalization.patterns import any_of, before, behind
 from mirrorchat.text.normalization.runs import RunKind
 
-_PIECE = re.compile(r"[A-Za-z]{1,40}|\d{1,40}(?:\.\d{1,40}){0,9}")
+_PIECE = re.compile(r"[A-Z]{2,12}(?=v\d)|[A-Za-z]{1,40}|\d{1,40}(?:\.\d{1,40}){0,9}")
 _NOT_INSIDE = r"(?<![A-Za-z0-9_.@&$€£¥])(?<![A-Za-z0-9]-)"
 _NOT_BEHIND = r"(?![A-Za-z0-9_@&]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
 _JOINT = r"(?:-|(?<=\d)\.(?=\d)|(?<=H)\.(?=26\d))"
@@ -23,18 +23,15 @@ _FAMILIES = (
     "Dimensity", "Exynos", "Kirin", "Arc", "Quadro", "Nokia", "ThinkPad", "HTTP", "RFC", "ISO", "i3", "i5", "i7", "i9",
     "R5", "R7", "R9", "Ultra",
 )  # fmt: skip
-_HAN_FAMILIES = ("骁龙", "天玑", "麒麟", "锐龙", "酷睿", "诺基亚", "霄龙", "至强")
+_HAN_FAMILIES = "骁龙|天玑|麒麟|锐龙|酷睿|诺基亚|霄龙|至强"
 _TIER = r"(?:Ultra ?)?i?[3579][ -]"
 _COUNTS = r"(?! ?(?:元|块|美元|万|亿|个|台|张|套|款|人|%|W(?![A-Za-z])|dollars|euros|units|people|million|billion))"
-_HYPHENED = (
-    "歼", "轰", "运", "直", "强", "东风", "神舟", "嫦娥", "天宫", "长征", "巨浪", "苏", "米格", "图", "安", "红旗",
-    "鹰击", "α", "β", "ω", "Ω",
-)  # fmt: skip
-_AIRCRAFT = ("波音", "空客", "Boeing ", "Airbus ")
-_STANDARDS = ("GB/T ", "GB/T", "GB ", "ISO ", "IEC ", "DIN ", "EN ")
+_HYPHENED = "歼|轰|运|直|强|东风|神舟|嫦娥|天宫|长征|巨浪|苏|米格|图|安|红旗|鹰击|α|β|ω|Ω"
+_AIRCRAFT = "波音|空客|Boeing |Airbus "
+_STANDARDS = "GB/T |GB/T|GB |ISO |IEC |DIN |EN "
 
 # Before a number with a hyphen, these keep their own rules: time zones (UTC-5), decades and years (mid-80s, pre-1900).
-_NO_NAME = re.compile(r"(?:UTC|GMT)-\d.{0,60}|[A-Za-z]{2,12}-(?:(?:1[5-9]|20)\d\ds?|[2-9]0s)(?:-.{1,60})?")
+_NO_NAME = re.compile(r"(?:UTC|GMT)-\d.{0,60}|[A-Z]?[a-z]{1,12}-(?:(?:1[5-9]|20)\d\ds?|[2-9]0s)(?:-.{1,60})?")
 _CURRENCIES = frozenset({*CURRENCIES, "RMB"})
 _UNITS = frozenset({*CHINESE_UNITS, *ENGLISH_UNITS})
 
@@ -62,10 +59,6 @@ def _split(written: str) -> Code:
     return Code(tuple(tuple(_PIECE.findall(part)) for part in re.split("[- ]", written) if part))
 
 
-def _behind(words: tuple[str, ...]) -> str:
-    return "(?:" + "|".join(f"(?<={word})" for word in words) + ")"
-
-
 CODE = RunKind(
     re.compile(
         rf"{_NOT_INSIDE}(?:(?=[A-Za-z.-]{{1,60}}\d)[A-Za-z]|\d{{1,4}}[A-Z]{{1,4}}(?=\d))[A-Za-z0-9]{{0,30}}"
@@ -76,7 +69,7 @@ CODE = RunKind(
 """Letters and then numbers, perhaps with hyphens: H100, GPT-4o, Llama-3.1-8B, 74HC595."""
 FAMILY_CODE = RunKind(
     re.compile(
-        rf"(?:(?<![A-Za-z])(?P<family>{any_of(_FAMILIES)}) |{_behind(_HAN_FAMILIES)})"
+        rf"(?:(?<![A-Za-z])(?P<family>{any_of(_FAMILIES)}) |{behind(_HAN_FAMILIES)})"
         rf"(?:{_TIER})?\d{{3,5}}(?:[A-Z][A-Za-z0-9]{{0,3}})?(?![A-Za-z0-9]|[.,-]\d){_COUNTS}"
     ),
     lambda match: _split(match[0]),
@@ -84,8 +77,8 @@ FAMILY_CODE = RunKind(
 """A number of a known family: RTX 4090, Ryzen 9 7950X, ISO 9001."""
 NAMED_CODE = RunKind(
     re.compile(
-        rf"(?:{_behind(_HYPHENED)}-\d{{1,4}}[A-Z]{{0,3}}|{_behind(_AIRCRAFT)}\d{{3}}(?:-\d{{1,4}})?[A-Z]{{0,3}}"
-        rf"|{_behind(_STANDARDS)}\d{{3,5}}(?:\.\d{{1,2}})?-(?:19|20)\d\d"
+        rf"(?:{behind(_HYPHENED)}-\d{{1,4}}[A-Z]{{0,3}}|{behind(_AIRCRAFT)}\d{{3}}(?:-\d{{1,4}})?[A-Z]{{0,3}}"
+        rf"|{behind(_STANDARDS)}\d{{3,5}}(?:\.\d{{1,2}})?-(?:19|20)\d\d"
         r"|(?<![A-Za-z0-9])[A-Z][A-Za-z]{1,18} \d{1,2}(?:\.\d{1,2})?[ -]\d{1,4}B(?:-[A-Za-z]{1,12})?"
         r"|(?<![A-Za-z0-9.,-])(?:(?:0|5|10|15|20|25)W-?[1-6]0|7[0-8]7-(?:[1-9]00|8|9|10)))(?![A-Za-z0-9]|[.,]\d)"
     ),

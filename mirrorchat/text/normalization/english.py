@@ -99,6 +99,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])Nos\. ?(?=\d)", "numbers "),
     rule(r"(?<![\w.])pp\. ?(?=\d)", "pages "),
     rule(r"(?<![\w.])p\. ?(?=\d)", "page "),
+    rule(r"(?<=[a-z])\.(?=\d)", " "),  # Lv.5
     rule(r"(?<![\w.])Ph\.D\b\.?", "P H D"),
     rule(rf"(?<![\w.])(?P<word>{any_of(ABBREVIATIONS)})\.(?!\w)", _spoken_abbreviation),
     rule(r"(?<![\w.])(?!(?<=\d )[AP]\.M\.)(?:[A-Z]\.){2,8}(?!\w)", _spoken_initials),

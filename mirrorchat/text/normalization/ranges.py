@@ -46,7 +46,7 @@ _RANGE = (
 _YEAR_AND_MONTH = re.compile(r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])")
 _YEAR_POINT_MONTH = re.compile(r"(?<!\d)((?:19|20)\d\d)\.(0?[1-9]|1[0-2])(?![\d.])")
 _RESULT = re.compile(" ?(?:equals|is|gives|makes|等|得|是)")
-_VARIABLE = re.compile("[a-z]")
+_VARIABLE = re.compile("[nxyz]")
 _LEADING_ZERO = re.compile(r"0\d")
 _NOT_BEHIND = re.compile(r"-\d|-[A-Z]{2}| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
 
@@ -139,6 +139,8 @@ def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
         return True
     if not lower.is_plain or upper.prefix or upper.sign or upper.unit.startswith(("年", "个")):
         return False
+    if lower.value >= upper.value and lower.value + upper.value == 100:  # shares: 50-50, an 80-20 split
+        return True
     numbers = f"{lower.number}-{upper.number}"
     has_long_zero = any(_LEADING_ZERO.match(number) and len(number) > 2 for number in (lower.number, upper.number))
     return has_long_zero or _YEAR_AND_MONTH.fullmatch(numbers) is not None
