@@ -9,6 +9,7 @@ from flask import Response, request
 
 from mirrorchat.audio.encoders import ENCODERS, Encoder
 from mirrorchat.audio.time_stretch import FASTEST, SLOWEST, StretchedEncoder
+from mirrorchat.chat.reasoning import without_reasoning
 from mirrorchat.engines import Language
 from mirrorchat.errors import InvalidField
 from mirrorchat.openai import fields
@@ -74,7 +75,7 @@ def _voice(body: Mapping[str, Any]) -> Any:
 
 def _requested(body: Mapping[str, Any]) -> RequestedSpeech:
     ignore_others(body, KNOWN)
-    text = fields.text(body, "input", limit_chars=INPUT_LIMIT_CHARS)
+    text = without_reasoning(fields.text(body, "input", limit_chars=INPUT_LIMIT_CHARS))
     language = fields.language(body) or fields.language_of(text)
     if language not in chosen(body, SPEAKS).languages:
         raise InvalidField(f"model: {body['model']} does not speak {language.value}", param="model")

@@ -71,6 +71,11 @@ def test_the_words_are_those_of_the_text(openai_scene: Scene) -> None:
     assert {"answer", "second", "first"} & set(words), words
 
 
+def test_reasoning_in_the_text_is_not_spoken(openai_scene: Scene, client: OpenAI) -> None:
+    said = say(client, response_format="pcm", input=f"<think>A zebra. Then another.</think>{TEXT}<|im_end|>")
+    assert np.array_equal(heard_pcm(said).samples, spoken(openai_scene.base_url).samples)
+
+
 @pytest.mark.parametrize("speed", [0.5, 1.5, 2.0])
 def test_speed_changes_the_time_and_not_the_pitch(openai_scene: Scene, client: OpenAI, speed: float) -> None:
     fast, plain, tint = (
