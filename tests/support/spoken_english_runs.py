@@ -58,6 +58,7 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("On 2025-09-01 it opened.", "On September first, twenty twenty-five it opened."),
         ("1-1/2 cups", "one and a half cups"),
         ("a 1-in-10 chance", "a one-in-ten chance"),
+        ("an 80-20 split", "an eighty-twenty split"),
         ("a 15-inch screen", "a fifteen-inch screen"),
     ),
     "scientific notation": (
@@ -66,6 +67,10 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("It ran 1e6 times.", "It ran one times ten to the power of six times."),
         ("6.02×10^23 of them", "six point zero two times ten to the power of twenty-three of them"),
         ("about 6.02x10^23 atoms", "about six point zero two times ten to the power of twenty-three atoms"),
+        ("at 3.0x10^8 m/s", "at three point zero times ten to the power of eight meters per second"),
+        ("13.6 eV or 2.18e-18 J", "thirteen point six electronvolts or two point one eight times ten to the power of "
+         "minus eighteen joules"),
+        ("from 1e-5~1e-3", "from one times ten to the power of minus five to one times ten to the power of minus three"),
         ("a rate of 2e-5", "a rate of two times ten to the power of minus five"),
         ("an error of 1.5E-3 m", "an error of one point five times ten to the power of minus three meters"),
         ("It is 1.5e+10.", "It is one point five times ten to the power of ten."),
@@ -101,6 +106,7 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("a K8s cluster", "a K eight s cluster"),
         ("MP3s and PS5s", "M P threes and P S fives"),
         ("It runs at 10.0.0.1:8080.", "It runs at one zero dot zero dot zero dot one, port eighty eighty."),
+        ("YOLOv8 and IPv6", "YOLO v eight and I P v six"),
         ("B2B sales", "B two B sales"),
         ("U-235 and C-14", "U two thirty-five and C fourteen"),
         ("pre-1900 in UTC-5", "pre nineteen hundred in U T C minus five"),

@@ -87,7 +87,7 @@ NAMED_CODE = RunKind(
 """A number behind its name: 歼-20, Boeing 737-800, GB/T 7714-2015, Llama 3.1 405B; and 737-800 and 5W-30 alone."""
 HEXADECIMAL = RunKind(
     re.compile(
-        r"(?<![A-Za-z0-9_])(?:0[xX][0-9A-Fa-f]{1,16}"
+        r"(?<![A-Za-z0-9_.])(?:0[xX][0-9A-Fa-f]{1,16}"
         r"|(?<=#)(?=[0-9]{0,7}[A-Fa-f])(?=[A-Fa-f]{0,7}[0-9])(?:[0-9A-Fa-f]{8}|[0-9A-Fa-f]{6}))(?![A-Za-z0-9_])"
     ),
     lambda match: Code((tuple(match[0]),)),

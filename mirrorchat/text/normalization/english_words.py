@@ -36,6 +36,9 @@ UNITS = {
     "fps": ("frame per second", "frames per second"), "kb": ("kilobyte", "kilobytes"),
     "cal": ("calorie", "calories"), "kcal": ("kilocalorie", "kilocalories"), "kPa": ("kilopascal", "kilopascals"),
     "%": ("percent", "percent"), "‰": ("per thousand", "per thousand"), "¢": ("cent", "cents"),
+    "J": ("joule", "joules"), "kJ": ("kilojoule", "kilojoules"), "Pa": ("pascal", "pascals"),
+    "MPa": ("megapascal", "megapascals"), "mol": ("mole", "moles"), "eV": ("electronvolt", "electronvolts"),
+    "MeV": ("megaelectronvolt", "megaelectronvolts"),
     "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
     "°": ("degree", "degrees"),
 }  # fmt: skip
