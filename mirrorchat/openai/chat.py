@@ -229,7 +229,7 @@ def _chunk(
 
 def _spoken(requested: RequestedChat, speech: RequestedSpeech, asking: Asking, slot: Slot) -> Response:
     language = requested.language or fields.language_of(last_question(requested.body["messages"]))
-    turn = spoken_turn(asking.texts, named(speech.voice, "audio", language), language, slot, no_words=no_words)
+    turn = spoken_turn(asking.texts, named(speech.voice, "audio.voice", language), language, slot, no_words=no_words)
     if requested.stream:
         return _spoken_events(turn, requested, asking)
     with turn.freed_on_error():

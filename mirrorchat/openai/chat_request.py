@@ -104,13 +104,14 @@ def _speech(body: Mapping[str, Any], stream: bool) -> RequestedSpeech | None:
     audio = body.get("audio")
     if not isinstance(audio, dict):
         raise MissingField("the field audio is missing: modalities with audio need its voice and format", param="audio")
-    format = fields.choice(audio, "format", SPOKEN_FORMATS, "pcm16" if stream else "wav")
+    named = {"audio.format": audio.get("format")}  # as errors name it
+    format = fields.choice(named, "audio.format", SPOKEN_FORMATS, "pcm16" if stream else "wav")
     if stream and format != "pcm16":
-        raise UnsupportedField("audio.format must be pcm16 with stream", param="audio")
+        raise UnsupportedField("audio.format must be pcm16 with stream", param="audio.format")
     fields.refuse(body, dict.fromkeys(("tools", "functions"), "a spoken answer calls no tools"))
     fields.refuse(body, {"response_format": "a spoken answer is text"})
     if audio.get("voice") is None:
-        raise MissingField("the field audio.voice is missing", param="audio")
+        raise MissingField("the field audio.voice is missing", param="audio.voice")
     return RequestedSpeech(audio["voice"], format)
 
 

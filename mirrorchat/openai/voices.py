@@ -10,7 +10,7 @@ from flask import Response, g, jsonify, request
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Engines, Language, Synthesizer, Voice, VoiceKind
-from mirrorchat.errors import InvalidField, NotFound, NoVoice, UnsupportedField
+from mirrorchat.errors import InvalidField, NotFound, NoVoice, OtherModelsVoice, UnsupportedField
 from mirrorchat.openai import fields
 from mirrorchat.openai.ignored import ignore
 from mirrorchat.openai.stock_voices import OPENAI_VOICES, is_stock_voice
@@ -97,7 +97,11 @@ def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
             return partial(_neutral, synthesizer)
         choices = ", ".join([DEFAULT, *(each.name for each in store.of(g.owner))])
         raise NotFound(f"{error.message}; there are {choices}", param=param) from None
-    voice = store.load(enrolled, synthesizer)
+    try:
+        voice = store.load(enrolled, synthesizer)
+    except (NotFound, OtherModelsVoice) as error:
+        error.param = param  # the store knows no fields
+        raise
     return lambda: voice
 
 

@@ -259,8 +259,9 @@ def sound_part(**fields: Any) -> list[Any]:
         (AUDIO | {"functions": [{"name": "f"}]}, "functions"), ({"temperature": 3}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"), ({"stream": "maybe"}, "stream"), ({"stream_options": 1}, "stream_options"),
         ({"modalities": ["smell"]}, "modalities"), ({"modalities": ["audio"]}, "audio"),
-        (AUDIO | {"audio": {"format": "wav"}}, "audio"), (AUDIO | {"audio": {"voice": "x", "format": "au"}}, "format"),
-        (AUDIO | {"stream": True, "audio": {"voice": "default", "format": "mp3"}}, "audio"),
+        (AUDIO | {"audio": {"format": "wav"}}, "audio.voice"),
+        (AUDIO | {"audio": {"voice": "x", "format": "au"}}, "audio.format"),
+        (AUDIO | {"stream": True, "audio": {"voice": "default", "format": "mp3"}}, "audio.format"),
         (AUDIO | {"tools": [{"type": "function"}]}, "tools"),
     ],
 )  # fmt: skip
@@ -274,7 +275,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(scene: Scene, fields: dict[s
 def test_a_voice_or_words_that_are_not_there_cost_no_question(scene: Scene, client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         ask(client, modalities=["text", "audio"], audio={"voice": "nobody", "format": "wav"})
-    assert missing.value.param == "audio"
+    assert missing.value.param == "audio.voice"
     noise = base64.b64encode(QUESTION_FILE.read_bytes()[:44] + b"\x00\x10" * 16_000).decode()
     with pytest.raises(openai.UnprocessableEntityError):
         ask(client, messages=sound_part(data=noise, format="wav"))
