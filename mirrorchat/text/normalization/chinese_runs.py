@@ -50,12 +50,12 @@ def _spoken_ip_address(address: IpAddress) -> str:
 
 
 def _spoken_version(version: Version) -> str:
-    name = version.word if version.word else " V " if version.letter else ""
+    name = f"{version.word} " if version.word else " V " if version.letter else ""
     numbers = version.numbers
     is_decimal = len(numbers) == 2 and not name
-    words = number_words(".".join(numbers)) if is_decimal else "点".join(number_words(number) for number in numbers)
+    words = _spoken_piece(".".join(numbers)) if is_decimal else "点".join(_spoken_piece(number) for number in numbers)
     stage = f" {version.stage} " if version.stage else ""
-    return name + words + stage + (number_words(version.count) if version.count else "")
+    return name + words + stage + (_spoken_piece(version.count) if version.count else "")
 
 
 def _spoken_code(code: Code) -> str:
@@ -92,9 +92,9 @@ RUN_RULES: tuple[Rule, ...] = (
     NAMED_CODE.spoken(_spoken_code),
     *RANGE_RULES,
     *MONEY_RULES,
-    *algebra_rules(FORMULA_WORDS),
     IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),
+    *algebra_rules(FORMULA_WORDS),
     FAMILY_CODE.spoken(_spoken_code),
     IEEE_CODE.spoken(_spoken_code),
     ANGLE.spoken(_spoken_angle),

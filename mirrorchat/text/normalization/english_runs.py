@@ -54,10 +54,11 @@ def _spoken_ip_address(address: IpAddress) -> str:
 
 
 def _spoken_version(version: Version) -> str:
-    name = version.word or ("version " if version.letter else "")
-    stage = f" {version.stage}" if version.stage else ""
-    count = f" {number_words(version.count)}" if version.count else ""
-    return name + " point ".join(number_words(number) for number in version.numbers) + stage + count
+    is_named = version.word.lower() == "version"
+    name = version.word if is_named else "version" if version.word or version.letter else ""
+    numbers = " point ".join(_spoken_piece(number) for number in version.numbers)
+    count = _spoken_piece(version.count) if version.count else ""
+    return " ".join(filter(None, (name, numbers, version.stage, count)))
 
 
 def _spoken_code(code: Code) -> str:
@@ -93,9 +94,9 @@ RUN_RULES: tuple[Rule, ...] = (
     NAMED_CODE.spoken(_spoken_code),
     *RANGE_RULES,
     *MONEY_RULES,
-    *algebra_rules(FORMULA_WORDS),
     IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),
+    *algebra_rules(FORMULA_WORDS),
     FAMILY_CODE.spoken(_spoken_code),
     IEEE_CODE.spoken(_spoken_code),
     ANGLE.spoken(_spoken_angle),

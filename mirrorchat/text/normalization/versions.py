@@ -14,7 +14,7 @@ _NUMBERED = (
 
 @dataclass(frozen=True)
 class Version:
-    """The numbers of a version. `word` and `letter` are what stands before them: `Version `, `v`."""
+    """The numbers of a version, the last may be `x`. `word` and `letter` are what stands before: `Version`, `v`."""
 
     word: str
     letter: str
@@ -39,7 +39,7 @@ def _version(match: re.Match[str]) -> Version | None:
     is_number = word and not (len(numbers) == 1 and len(numbers[0]) == 4)
     if not (is_cued or is_number) or (letter == "V" and len(numbers) == 1) or (not letter and _is_date(numbers)):
         return None
-    return Version(word, letter, numbers, stage, match["count"] or "")
+    return Version(word.strip(" "), letter, numbers, stage, match["count"] or "")
 
 
 def _is_date(numbers: tuple[str, ...]) -> bool:
@@ -57,8 +57,8 @@ IP_ADDRESS = RunKind(
 )
 VERSION = RunKind(
     re.compile(
-        r"(?<![A-Za-z0-9.,_@/-])(?P<word>[Vv]ersion |[Vv]er\.? ?(?=\d))?(?P<letter>[vV]\.? ?(?=\d))?"
-        rf"(?P<cue>{_NUMBERED})?(?P<numbers>\d{{1,5}}(?:\.\d{{1,5}}){{0,9}}){_STAGE}(?![A-Za-z0-9_]|[.,-]\d|-[A-Za-z])"
+        r"(?:(?<![A-Za-z0-9.,_@/-])|(?<=\d/))(?P<word>[Vv]ersion |[Vv]er\.? ?(?=\d))?(?P<letter>[vV]\.? ?(?=\d))?"
+        rf"(?P<cue>{_NUMBERED})?(?P<numbers>\d{{1,5}}(?:\.\d{{1,5}}){{0,9}}(?:\.x)?){_STAGE}(?![A-Za-z0-9]|[.,-]\d|-[A-Za-z])"
     ),
     _version,
 )

@@ -16,7 +16,12 @@ _MANTISSA = r"(?<![A-Za-z0-9.,_#])(?P<mantissa>\d{1,15}(?:\.\d{1,15})?)"
 _EXPONENT = r"[eE](?:(?P<signed>[-+]\d{1,3})(?![0-9_])|(?P<bare>\d{1,3})(?![A-Za-z0-9_]))(?!\.\d)"
 _POWER_OF_TEN = r" ?[xX×*·] ?10 ?(?:\^|\*\*) ?(?P<power>[-+]?\d{1,3}(?!\d))"
 
-_UNIT = rf"(?: ?(?:[%‰]|°[CF]?|{any_of({*CHINESE_UNITS, *ENGLISH_UNITS})}|[€$£])(?![A-Za-z0-9]))"
+_UNIT_NAMES = any_of(
+    {*CHINESE_UNITS, *ENGLISH_UNITS, "million", "billion", "thousand", "percent", "hours", "minutes", "seconds", "days",
+     "weeks", "months", "years", "meters", "metres", "kilometers", "liters"}
+)  # fmt: skip
+_UPPER_END = r"(?: ?[-~–—] ?-?\d{1,15},\d{1,2})?"
+_UNIT = rf"(?:{_UPPER_END} ?(?:[%‰€$£]|°[CF]?|{_UNIT_NAMES})(?![A-Za-z0-9]))"
 
 
 @dataclass(frozen=True)
