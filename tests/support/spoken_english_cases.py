@@ -460,7 +460,7 @@ ENGLISH_CASES = (
     ("911 km away", "nine hundred and eleven kilometers away"),
     ('He said "I am 27" and left', 'He said "I am twenty-seven" and left'),
     ("Sun-kissed, Mon ami", "Sun-kissed, Mon ami"),
-    ("CS101", "C S one zero one"),
+    ("CS101", "C S one oh one"),
     ("a 2 MB file", "a two megabyte file"),
     ("the 5 km", "the five kilometers"),
     ("It is 3.", "It is three."),

@@ -70,7 +70,7 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("at 3.0x10^8 m/s", "at three point zero times ten to the power of eight meters per second"),
         ("13.6 eV or 2.18e-18 J", "thirteen point six electronvolts or two point one eight times ten to the power of "
          "minus eighteen joules"),
-        ("from 1e-5~1e-3", "from one times ten to the power of minus five to one times ten to the power of minus three"),
+        ("1e-5~1e-3", "one times ten to the power of minus five to one times ten to the power of minus three"),
         ("a rate of 2e-5", "a rate of two times ten to the power of minus five"),
         ("an error of 1.5E-3 m", "an error of one point five times ten to the power of minus three meters"),
         ("It is 1.5e+10.", "It is one point five times ten to the power of ten."),
@@ -98,7 +98,7 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
     "codes": (
         ("Save it as UTF-8.", "Save it as UTF eight."),
         ("an RS-485 port", "an R S four eighty-five port"),
-        ("It has 802.11ac and Wi-Fi 6E.", "It has eight zero two point eleven a c and Wi-Fi six E."),
+        ("It has 802.11ac and Wi-Fi 6E.", "It has eight oh two point eleven a c and Wi-Fi six E."),
         ("ISO 9001 and RFC 2616", "I S O ninety oh one and R F C twenty-six sixteen"),
         ("COVID-19 and H1N1", "COVID nineteen and H one N one"),
         ("5W-30 oil", "five W thirty oil"),

@@ -3,7 +3,7 @@
 import re
 
 from mirrorchat.text.normalization.addresses import AddressWords, address_rules
-from mirrorchat.text.normalization.english_numbers import digits, in_pairs, number_words
+from mirrorchat.text.normalization.english_numbers import code_words, digits, number_words
 from mirrorchat.text.normalization.english_words import COUNTED
 from mirrorchat.text.normalization.patterns import Rule, rule
 
@@ -21,7 +21,7 @@ def _spoken_code(match: re.Match[str]) -> str:
 
 
 def _spoken_room(match: re.Match[str]) -> str:
-    return match[0] if COUNTED.match(match.string, match.end()) else match["cue"] + in_pairs(match["number"])
+    return match[0] if COUNTED.match(match.string, match.end()) else match["cue"] + code_words(match["number"])
 
 
 _CODE_CUES = (

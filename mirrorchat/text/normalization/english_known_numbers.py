@@ -2,7 +2,7 @@
 
 import re
 
-from mirrorchat.text.normalization.english_numbers import cardinal, digits, in_pairs
+from mirrorchat.text.normalization.english_numbers import cardinal, code_words, digits
 from mirrorchat.text.normalization.english_words import COUNTED, UNITS
 from mirrorchat.text.normalization.patterns import Rule, any_of, rule
 
@@ -49,12 +49,12 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
          lambda match: match["cue"] + _spoken_list(match)),
     rule(rf"{_STARTS}(?P<numbers>\d{{3,6}})(?= (?:{_SERVICES})s?\b)", _spoken_list),
     rule(r"(?:(?<=[Ee]rror )|(?<=HTTP )|(?<=[Ss]tatus )|(?<=[Cc]ode )|(?<=Porsche ))([1-9]\d\d)(?![\w%]|[.,]\d)",
-         lambda match: in_pairs(match[1])),
+         lambda match: code_words(match[1])),
     rule(rf"{_STARTS}(?P<numbers>911){_ENDS}(?! ?(?:{any_of(UNITS)})\b)", _spoken_list),
     rule(rf"{_STARTS}(?P<numbers>985(?:/| and )211|211(?:/| and )985)(?![\w/])", _spoken_list),
     rule(rf"{_STARTS}(?P<numbers>996|985|211)(?= (?:schedule|culture|work|system|universit|project))", _spoken_list),
     rule(rf"{_STARTS}([1-5]\d\d)(?= (?:[Ee]rror|[Rr]esponse|[Ss]tatus|[Nn]ot [Ff]ound)s?\b)",
-         lambda match: in_pairs(match[1])),
-    rule(rf"{_STARTS}(40[0-9])\(([kb])\)", lambda match: f"{in_pairs(match[1])} {match[2]}"),
+         lambda match: code_words(match[1])),
+    rule(rf"{_STARTS}(40[0-9])\(([kb])\)", lambda match: f"{code_words(match[1])} {match[2]}"),
     rule(rf"(?<=[a-z] )101(?![\w%/-]|[.,]\d|{COUNTED.pattern}| [a-z])", "one oh one"),
 )  # fmt: skip

@@ -37,16 +37,11 @@ def number_words(written: str) -> str:
     return sign + words + (f" point {digits(decimals)}" if decimals else "")
 
 
-def in_pairs(written: str) -> str:
-    """Return a number of three or four digits as for a room or a flight: `three oh five`, `seven forty-seven`."""
-    high, low = int(written[:-2]), int(written[-2:])
-    if not low or not high or written.startswith("0"):
-        return number_words(written)
-    return f"{cardinal(high)} {'oh ' if low < 10 else ''}{cardinal(low)}"
-
-
 def code_words(written: str) -> str:
-    """Return the digits of a name as people say them: `twelve four hundred`, `forty ninety`, `zero three two four`."""
+    """Return the digits of a name, a room or a flight as people say them.
+
+    Up to five digits are said in pairs: `forty ninety`, `three oh five`, `twelve four hundred`.
+    """
     if written.startswith("0") or len(written) > 5:
         return digits(written)
     if len(written) < 3 or written.endswith("000"):
@@ -56,9 +51,7 @@ def code_words(written: str) -> str:
     high, low = cardinal(int(written[:-2])), int(written[-2:])
     if not low:
         return f"{high} hundred"
-    if low < 10:
-        return digits(written) if len(written) == 3 else f"{high} oh {cardinal(low)}"
-    return f"{high} {cardinal(low)}"
+    return f"{high} {'oh ' if low < 10 else ''}{cardinal(low)}"
 
 
 def power_words(exponent: str) -> str:
