@@ -94,7 +94,7 @@ ENGLISH_ALGEBRA = [
     ),
     ("log₂8 = 3", "log base two of eight equals three"),
     ("a/b and 1/x", "a over b and one over x"),
-    ("and/or, A/B testing, w/o, I/O, km/h, n/a", "and or, A B testing, without, I O, km h, n a"),
+    ("and/or, A/B testing, w/o, I/O, km/h, n/a", "and or, A B testing, without, I O, kilometers per hour, n a"),
     ("2ⁿ⁺¹ and xⁿ and e^x", "two to the power of n plus one and x to the power of n and e to the power of x"),
     ("Ca²⁺ and Na⁺ and Cl⁻", "C A two plus and N A plus and C L minus"),
     ("H₂O and C₆H₁₂O₆", "H two O and C six H twelve O six"),
@@ -177,14 +177,160 @@ CHINESE_ALGEBRA = [
     ("2x+3y=12", "二 x 加三 y 等于十二"),
 ]
 
+ENGLISH_ANSWERS = [
+    (
+        "The formula for the area of a circle is $A = \\pi r^2$, where $r$ is the radius.",
+        "The formula for the area of a circle is A equals pi r squared, where r is the radius.",
+    ),
+    (
+        "**Step 1:** Solve for $x$:\n\n$$2x + 3 = 7$$\n\nSubtract 3: $2x = 4$. So $x = 2$.",
+        "Step one: Solve for x: two x plus three equals seven Subtract three: two x equals four. So x equals two.",
+    ),
+    (
+        (
+            "Here's the quadratic formula:\n\n\\[\nx = \\frac{-b \\pm \\sqrt{b^2 - 4ac}}{2a}\n\\]\n\nUse it when "
+            "$a \\neq 0$."
+        ),
+        (
+            "Here's the quadratic formula: x equals minus b plus or minus the square root of b squared minus "
+            "four a c over two a Use it when a does not equal zero."
+        ),
+    ),
+    (
+        "The time complexity is $O(n \\log n)$ on average and O(n²) in the worst case.",
+        "The time complexity is O of n log n on average and O of n squared in the worst case.",
+    ),
+    (
+        "Water (H₂O) freezes at 0 °C (32 °F) & boils at 100 °C.",
+        (
+            "Water (H two O) freezes at zero degrees Celsius (thirty-two degrees Fahrenheit) and boils at one "
+            "hundred degrees Celsius."
+        ),
+    ),
+    ("The ratio a:b is 3:2, and a/b = 1.5.", "The ratio a:b is three to two, and a over b equals one point five."),
+    ("e = mc^2? No, E = mc^2!", "e equals m c squared? No, E equals m c squared!"),
+    (
+        "Let's compute 3^4 = 81 and 2^{10} = 1024.",
+        (
+            "Let's compute three to the power of four equals eighty-one and two to the power of ten equals one "
+            "thousand and twenty-four."
+        ),
+    ),
+    (
+        "If f(x) = x^3, then f'(x) = 3x^2 and ∫f(x)dx = x^4/4 + C.",
+        (
+            "If f of x equals x cubed, then f prime of x equals three x squared and the integral of f of x d x "
+            "equals x to the power of four over four plus C."
+        ),
+    ),
+    (
+        "sin(30°) = 1/2, cos 60° = 0.5",
+        "sine of thirty degrees equals one half, cosine sixty degrees equals zero point five",
+    ),
+    ("x ≈ 3.14 ± 0.01", "x is about three point one four plus or minus zero point zero one"),
+    ("∀x ∈ ℝ: x² ≥ 0", "for all x in R: x squared greater than or equal to zero"),
+    ("A ∪ B and A ∩ B, A ⊆ B", "A union B and A intersection B, A is a subset of B"),
+    (
+        "Let's say x = 5, y = 10; then x + y = 15.",
+        "Let's say x equals five, y equals ten; then x plus y equals fifteen.",
+    ),
+    (
+        "p-value < 0.05, n = 30, R² = 0.95",
+        "p-value less than zero point zero five, n equals thirty, R squared equals zero point nine five",
+    ),
+    ("He said the i-th element a_i is 5.", "He said the i-th element a sub i is five."),
+    ("C = 2πr, V = 4/3πr³", "C equals two pi r, V equals four over three pi r cubed"),
+    (
+        "1 + 1 = 2; 2 × 3 = 6; 10 ÷ 2 = 5; 7 − 4 = 3",
+        (
+            "one plus one equals two; two times three equals six; ten divided by two equals five; seven minus "
+            "four equals three"
+        ),
+    ),
+    ("Na⁺ and Cl⁻ ions; CO₃²⁻; Fe³⁺", "N A plus and C L minus ions; C O three two minus; F E three plus"),
+    ("a² + b² = c²", "a squared plus b squared equals c squared"),
+    ("log(x) and ln(2), log₁₀100 = 2", "log of x and L N of two, log base ten of one hundred equals two"),
+    ("y = mx + b where m is the slope", "y equals m x plus b where m is the slope"),
+    ("dy/dx = 2x", "d y over d x equals two x"),
+    ("Σx = 10, ΔT = 5 K, Ω = 10", "Sigma x equals ten, Delta T equals five K, Omega equals ten"),
+    ("(x + 1)(x − 1) = x² − 1", "(x plus one) (x minus one) equals x squared minus one"),
+    ("3x > 6 → x > 2", "three x greater than six to x greater than two"),
+    ("½mv² is the kinetic energy", "one half m v squared is the kinetic energy"),
+    ("It's 2x² + 3x - 5 = 0.", "It's two x squared plus three x minus five equals zero."),
+    ("|x − 3| < 5", "the absolute value of x minus three less than five"),
+    (
+        "√(a² + b²) and ∛8 and ∜16",
+        (
+            "the square root of (a squared plus b squared) and the cube root of eight and the root of order four "
+            "of sixteen"
+        ),
+    ),
+    ("5 × 10⁻³ mol/L", "five times ten to the power of minus three moles per liter"),
+    ("10^6 people, 2^n ways", "ten to the power of six people, two to the power of n ways"),
+    ("Press Ctrl+C or Alt+F4.", "Press Ctrl plus C or Alt plus F four."),
+    ("5! = 120 is true.", "five factorial equals one hundred and twenty is true."),
+    ("Speed in km/h, density in kg/m³.", "Speed in kilometers per hour, density in kilograms per cubic meter."),
+]
+CHINESE_ANSWERS = [
+    ("圆的面积公式是$S=\\pi r^2$，其中$r$是半径。", "圆的面积公式是 S 等于派 r 的平方，其中 r 是半径。"),
+    (
+        "**第一步**：解方程\n\n$$2x+3=7$$\n\n移项得$2x=4$，所以$x=2$。",
+        "第一步：解方程二 x 加三等于七移项得二 x 等于四，所以 x 等于二。",
+    ),
+    (
+        "求根公式：\n\n\\[\nx=\\frac{-b\\pm\\sqrt{b^2-4ac}}{2a}\n\\]",
+        "求根公式：x 等于二 a 分之负 b 加减根号 b 的平方减四 a c",
+    ),
+    ("时间复杂度是$O(n\\log n)$，最坏O(n²)。", "时间复杂度是 O n log n，最坏 O n 的平方。"),
+    ("水（H₂O）在0°C结冰。", "水（H 二 O）在零摄氏度结冰。"),
+    ("勾股定理：a²+b²=c²。", "勾股定理：a 的平方加 b 的平方等于 c 的平方。"),
+    ("f(x)=x³的导数是f'(x)=3x²。", "f x 等于 x 的立方的导数是 f 一撇 x 等于三 x 的平方。"),
+    ("若x>0且y<0，则xy<0。", "若 x 大于零且 y 小于零，则 x y 小于零。"),
+    ("sin30°=1/2，cos60°=0.5，tan45°=1", "sin 三十度等于二分之一，cos 六十度等于零点五，tan 四十五度等于一"),
+    ("x≈3.14±0.01", "x 约等于三点一四加减零点零一"),
+    ("∀x∈R，x²≥0", "对任意 x 属于 R，x 的平方大于等于零"),
+    ("A∪B，A∩B，A⊆B", "A 并 B，A 交 B，A 包含于 B"),
+    ("设x=5，y=10，则x+y=15。", "设 x 等于五，y 等于十，则 x 加 y 等于十五。"),
+    ("(x+1)(x-1)=x²-1", "(x 加一)(x 减一)等于 x 的平方减一"),
+    ("|x-3|<5", "x 减三的绝对值小于五"),
+    ("圆周长C=2πr，体积V=4/3πr³", "圆周长 C 等于二派 r，体积 V 等于三分之四派 r 的立方"),
+    ("动能½mv²", "动能二分之一 m v 的平方"),
+    ("2^n种，10^6个", "二的 n 次方种，十的六次方个"),
+    ("√(a²+b²)和∛8", "根号(a 的平方加 b 的平方)和三次根号八"),
+    ("5×10⁻³mol/L", "五乘十的负三次方摩尔每升"),
+    (
+        "△ABC≌△DEF，AB∥CD，AB⊥EF，∠A=90°",
+        "三角形 A B C 全等于三角形 D E F，A B 平行于 C D，A B 垂直于 E F，角 A 等于九十度",
+    ),
+    ("数列aₙ=2n+1，前n项和Sₙ=n²", "数列 a n 等于二 n 加一，前 n 项和 S n 等于 n 的平方"),
+    ("向量a·b=|a||b|cosθ", "向量 a 乘 b 等于 a 的绝对值 b 的绝对值 cos 西塔"),
+    ("log₁₀100=2，ln2≈0.693", "log 十，一百等于二，ln 二约等于零点六九三"),
+    ("P(A∩B)=P(A)P(B)", "P (A 交 B)等于 P A P B"),
+    ("∫x²dx=x³/3+C", "积分 x 的平方 d x 等于三分之 x 的立方加 C"),
+    ("y'=2x，y''=2", "y 一撇等于二 x，y 两撇等于二"),
+    ("解得x₁=1，x₂=-2", "解得 x 一等于一，x 二等于负二"),
+    ("抛物线y=-x²+2x-1", "抛物线 y 等于负 x 的平方加二 x 减一"),
+    ("当x=-1时，y=-3", "当 x 等于负一时，y 等于负三"),
+    ("5!=120", "五的阶乘等于一百二十"),
+    ("i²=-1", "i 的平方等于负一"),
+    ("1/x，x/y，(a+b)/2", "x 分之一，y 分之 x，二分之(a 加 b)"),
+    ("价格上涨了2x，速度快10x", "价格上涨了两倍，速度快十倍"),
+    ("CO₂排放，Ca²⁺，NaCl，H₂SO₄", "C O 二排放，C A 二加，NaCl，H 二 S O 四"),
+    ("p<0.05，R²=0.95", "p 小于零点零五，R 的平方等于零点九五"),
+    ("他的T恤是XL码，X光，x轴，y轴", "他的 T 恤是 X L 码，X 光，x 轴，y 轴"),
+    ("按Ctrl+C或Alt+F4", "按 Ctrl 加 C 或 Alt 加 F 四"),
+    ("3a+2b-c", "三 a 加二 b 减 c"),
+    ("m²和km²，kg/m³", "平方米和平方公里，公斤每立方米"),
+]
 
-@pytest.mark.parametrize(("written", "words"), ENGLISH_LATEX + ENGLISH_ALGEBRA)
+
+@pytest.mark.parametrize(("written", "words"), ENGLISH_LATEX + ENGLISH_ALGEBRA + ENGLISH_ANSWERS)
 def test_english(written: str, words: str) -> None:
     assert spoken(written, ENGLISH) == words
     assert normalize_text(words, ENGLISH) == words
 
 
-@pytest.mark.parametrize(("written", "words"), CHINESE_LATEX + CHINESE_ALGEBRA)
+@pytest.mark.parametrize(("written", "words"), CHINESE_LATEX + CHINESE_ALGEBRA + CHINESE_ANSWERS)
 def test_chinese(written: str, words: str) -> None:
     assert spoken(written, CHINESE) == words
     assert normalize_text(words, CHINESE) == words

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from mirrorchat.text.normalization.formula_parser import FormulaWords, say_formula
 from mirrorchat.text.normalization.latex import FUNCTIONS, SIGN_COMMANDS, TEXT_COMMANDS
-from mirrorchat.text.normalization.patterns import Rule, after, any_of, before, rule
+from mirrorchat.text.normalization.patterns import BARE_UNIT, Rule, after, any_of, before, rule
 
 _RELATIONS = "=<>≤≥≠≈≡≅∝∈∉⊂⊆→⇒⇔"
 _OPERATORS = _RELATIONS + "+×·÷±∓∪∩*/"
@@ -20,7 +20,7 @@ _TOKEN = (
     rf"(?: ?[{re.escape(_OPERATORS)}] ?(?![\s=>])| - |-(?![\s>-])"
     r"|\d{1,15}(?:[.,]\d{1,15}){0,3}°?"
     rf"|(?:sqrt|{'|'.join(FUNCTIONS)})(?![A-Za-z]{{2}})(?: (?=[a-zθ\d](?![a-z])))?"
-    r"|[A-Za-z]{1,4}(?![A-Za-z])|[α-ωΑ-Ω]|[()^_{}\[\]√∑∏∫∞∂∇∀∃∅]|\|(?! )|(?<=[A-Za-z\d)])\|"
+    r"|[A-Za-z]{1,4}(?![A-Za-z])|[α-ωΑ-Ω]|[()^_{}\[\]√∛∜∑∏∫∞∂∇∀∃∅]|\|(?! )|(?<=[A-Za-z\d)])\|"
     r"|(?<=[nmk]) (?=log )|['′](?=['′ ]?[(=])|!(?= ?[=+×/)])|, ?(?=[A-Za-z\d]\))"
     rf"|{_COMMAND}(?![A-Za-z]) ?|\\[,;!% ])"
 )
@@ -34,24 +34,27 @@ _NO_FRACTIONS = frozenset(
 )
 _LETTERS = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{2,4}(?![A-Za-z])")
 _HAS_VARIABLE = re.compile(r"(?<![A-Za-z])[A-Za-z]|[α-ωΑ-Ω]")
+# An operator between two operands, or an exponent or index of a letter.
 _STRONG = re.compile(
-    rf"[A-Za-zα-ω\d)}}|'′!] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
+    rf"[A-Za-zα-ω\d)}}|'′!°] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
 )
 _FUNCTION_OF = re.compile(
-    r"(?<![A-Za-z\d])(?:O\([^()]{0,12}[nmk][^()]{0,12}\)|[fghFGPφψ]['′]{0,2}\((?:-?\d{0,3}[a-zA-Zθ]|\d{1,3}|[A-Z]\|[A-Z])\)|[ya]\([tn]\)|(?:sin|cos|tan|log|ln|exp)\()"
+    r"(?<![A-Za-z\d])(?:O\([^()]{0,12}[nmk][^()]{0,12}\)|[ya]\([tn]\)|(?:sin|cos|tan|log|ln|exp)(?:\(| ?\d)"
+    r"|[fghFGPφψ]['′]{0,2}\((?:-?\d{0,3}[a-zA-Zθ]|\d{1,3}|[A-Z]\|[A-Z])\))"
 )
-_FRACTION = re.compile(
-    r"(?<![A-Za-z\d])(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))/(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))$"
-)
+_TERM = r"(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))"
+_FRACTION = re.compile(rf"(?<![A-Za-z\d]){_TERM}/{_TERM}$")
 _LESS_ONE = re.compile(r"^(?:\d{1,4}[a-z](?:\^\d)?|[xynkt](?:\^\d)?)-\d{0,4}[a-z]?$")
-_ROOT_OR_ABSOLUTE = re.compile(
-    r"√[({A-Za-zα-ω]|^\|[^|]{1,20}\||[∑∏∫∂∇∀∃][A-Za-z_({]|^sqrt\(|\{[^{}]{0,30}[A-Za-z]\}|\^\{|_\{"
+# Roots, powers in letters, factorials, |x|, sums and integrals, and braces, which only notation has.
+_SURE = re.compile(
+    r"[√∛∜][({A-Za-zα-ω\d]|^sqrt\(|\d\^[A-Za-z(]|\d! ?[=×+/]|^\|[^|]{1,20}\||[∑∏∫∂∇∀∃][A-Za-z_({]"
+    r"|\{[^{}]{0,30}[A-Za-z]\}|\^\{|_\{"
 )
 _MULTIPLE = re.compile(r"\d{1,6}(?:\.\d{1,4})?[a-z]{1,3}")
 _MATHS_NEARBY = re.compile(
-    r"[a-zA-Z)]\^|\b[xyz] ?[=<>+]|[=+] ?\d{0,3}[xyz]\b|\bf\(x\)|(?<![A-Za-z\d])[xyz](?![A-Za-z])"
-    r"|\bterms?\b|\b(?:[Dd]erivative|[Ii]ntegral|[Ee]quation|[Ff]unction|[Pp]olynomial|[Cc]oefficient|[Ss]implif|[Ff]actor|[Ee]xpand|[Ss]olve|[Ss]lope|algebra)"
-    r"|方程|函数|导数|积分|系数|化简|求解|多项式|代数|单项式|同类项|斜率"
+    r"[a-zA-Z)]\^|\b[xyz] ?[=<>+]|[=+] ?\d{0,3}[xyz]\b|\bf\(x\)|(?<![A-Za-z\d])[xyz](?![A-Za-z])|\bterms?\b"
+    r"|\b(?:[Dd]erivative|[Ii]ntegral|[Ee]quation|[Ff]unction|[Pp]olynomial|[Cc]oefficient|[Ss]implif|[Ff]actor|[Ee]xpand"
+    r"|[Ss]olve|[Ss]lope|algebra)|方程|函数|导数|积分|系数|化简|求解|多项式|代数|单项式|同类项|斜率"
 )
 _NEARBY_CHARS = 200
 _PLAIN_TAIL = re.compile(
@@ -109,12 +112,16 @@ def _without_prose(run: str) -> tuple[str, str]:
         ):
             end = letters.start()
             break
-    depth = 0
+    opened: list[int] = []
     for at, character in enumerate(run[:end]):
-        depth += (character in "([{") - (character in ")]}")
-        if depth < 0:
-            end = at
-            break
+        if character in "([{":
+            opened.append(at)
+        elif character in ")]}":
+            if not opened:
+                end = at
+                break
+            opened.pop()
+    end = min([end, *opened])
     head = run[:end].rstrip(f" -{_OPERATORS}([{{^_√|,\\" if run[:end].count("|") % 2 else f" -{_OPERATORS}([{{^_√,\\")
     return head, run[len(head) :]
 
@@ -127,7 +134,7 @@ def _are_variables(letters: str) -> bool:
     """Return whether `letters` can be factors side by side (mc, nRT, ABC) and not a word."""
     if len(letters) == 2:
         return letters.lower() not in _WORDS_OF_TWO
-    return letters.isupper() or (len(letters) == 3 and not re.search("[aeiou]", letters))
+    return letters.isupper() or (len(letters) == 3 and not re.search("[aeiou]", letters.lower()))
 
 
 def _is_algebra(run: str, match: re.Match[str], units: Collection[str]) -> bool:
@@ -137,7 +144,7 @@ def _is_algebra(run: str, match: re.Match[str], units: Collection[str]) -> bool:
         return True
     if _is_unit(run, match, units):
         return False
-    if _ROOT_OR_ABSOLUTE.search(run):
+    if _SURE.search(run):
         return True
     if not _HAS_VARIABLE.search(run):
         return False
@@ -151,7 +158,7 @@ def _is_algebra(run: str, match: re.Match[str], units: Collection[str]) -> bool:
 
 def _is_unit(run: str, match: re.Match[str], units: Collection[str]) -> bool:
     """Return whether the only letters of `run` are a unit: behind a number, as in 5 m² and 10^8m/s, or m² alone."""
-    if re.fullmatch(r"[kcm]?m\^[23]", run):
+    if re.fullmatch(BARE_UNIT, run):
         return True
     unit = _UNIT_TAIL.search(run)
     if unit is None or unit[1] not in units or _HAS_VARIABLE.search(run[: unit.start()]):

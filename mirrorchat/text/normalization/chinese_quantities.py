@@ -4,7 +4,19 @@ import re
 
 from mirrorchat.text.normalization.chinese_numbers import number_words, power_words, quantity
 from mirrorchat.text.normalization.chinese_words import COUNTED, DEGREES, POWERS, UNITS
-from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, SIGN, START, TO, Rule, after, any_of, before, rule
+from mirrorchat.text.normalization.patterns import (
+    BARE_UNIT,
+    NUMBER,
+    QUANTITY,
+    SIGN,
+    START,
+    TO,
+    Rule,
+    after,
+    any_of,
+    before,
+    rule,
+)
 from mirrorchat.text.sentences.speech_length import HAN
 
 
@@ -63,6 +75,13 @@ _COUNTS_IN_WAN = re.compile(
 
 MAGNITUDE_RULES: tuple[Rule, ...] = (rule(r"(?<=[\d多几余])[wW](?![A-Za-z0-9])", _ten_thousand),)
 
+def _spoken_bare_unit(match: re.Match[str]) -> str:
+    """Return a unit without a number: `m^2`, `kg/m^3`."""
+    per = (match["per"] or "")[1:]
+    name = POWERS.get(match["power"] or "", "") + UNITS.get(match["unit"], match["unit"])
+    return name + (f"每{POWERS.get(match['per_power'] or '', '')}{UNITS.get(per, per)}" if per else "")
+
+
 QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{any_of(UNITS)})(?:/(?P<per>[A-Za-z]{{1,12}})(?P<per_power>))?(?![A-Za-z\d]))?",
@@ -77,5 +96,5 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(r"(?<=\d) ?m/s\^?2(?!\d)", "米每二次方秒"),
     rule(rf"{QUANTITY} ?(?P<unit>{any_of(UNITS)})(?:\^?(?P<power>[23])(?!\d))?"
          rf"(?:/(?P<per>[A-Za-z]{{1,12}}|[{HAN}])(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),
-    rule(r"(?<![A-Za-z\d])([kcm]?m)\^?([23])(?![A-Za-z\d])", lambda match: POWERS[match[2]] + UNITS[match[1]]),
+    rule(BARE_UNIT, _spoken_bare_unit),
 )  # fmt: skip

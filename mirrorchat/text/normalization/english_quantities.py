@@ -4,7 +4,18 @@ import re
 
 from mirrorchat.text.normalization.english_numbers import cardinal, number_words, power_words, quantity
 from mirrorchat.text.normalization.english_words import POWERS, POWERS_OF_TIME, UNITS
-from mirrorchat.text.normalization.patterns import NUMBER, QUANTITY, START, TO, Rule, after, any_of, before, rule
+from mirrorchat.text.normalization.patterns import (
+    BARE_UNIT,
+    NUMBER,
+    QUANTITY,
+    START,
+    TO,
+    Rule,
+    after,
+    any_of,
+    before,
+    rule,
+)
 
 SECONDS_WRITTEN_APART = r"(?<!\d0)s"  # "90 s" and "1.5s" are seconds, "the 90s" are not
 _UNIT_NAMES = any_of(unit for unit in UNITS if unit != "s")
@@ -48,6 +59,13 @@ def _spoken_feet(match: re.Match[str]) -> str:
     return f"{cardinal(int(match[1]))} foot {cardinal(int(match[2]))}"
 
 
+def _spoken_bare_unit(match: re.Match[str]) -> str:
+    """Return a unit without a number: `m^2`, `kg/m^3`."""
+    power = f"{POWERS[match['power']]} " if match["power"] else ""
+    unit = UNITS[match["unit"]][1] if match["unit"] in UNITS else match["unit"]
+    return f"{power}{unit}{_per((match['per'] or '')[1:], match['per_power'])}"
+
+
 QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{_UNIT_NAMES}|s)(?:/(?P<per>[A-Za-z]{{1,12}}))?(?![A-Za-z\d]))?",
@@ -59,5 +77,5 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"{QUANTITY} ?(?P<unit>{_UNIT_NAMES}|(?:(?<= )|(?<=\.\d)){SECONDS_WRITTEN_APART})"
          r"(?:\^?(?P<power>[23])(?!\d))?"
          r"(?:/(?P<per>[A-Za-z]{1,12})(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),
-    rule(r"(?<![A-Za-z\d])([kcm]?m)\^?([23])(?![A-Za-z\d])", lambda match: f"{POWERS[match[2]]} {UNITS[match[1]][1]}"),
+    rule(BARE_UNIT, _spoken_bare_unit),
 )  # fmt: skip

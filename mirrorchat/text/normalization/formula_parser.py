@@ -4,6 +4,7 @@ The grammar stands here; `english_formulas.py` and `chinese_formulas.py` have th
 written form (`50%`, `5 kg`), which the rules of text normalization speak afterwards.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _ENDS = frozenset({")", "]", "}", "\\}", "&", "\\\\", "\\end"})
 _OPENERS = frozenset({"(", "[", "\\{"})
 _BIG = {"∑": "sum", "∏": "product", "∫": "integral", "∬": "integral", "∮": "integral", "lim": "limit"}
 _LIST_SIGNS = frozenset(",;:，、|")
+_ROOTS = {"√": "", "∛": "3", "∜": "4"}
 _PRIMES = {"'": 1, "’": 1, "′": 1, "″": 2}
 _FUNCTION_LETTERS = frozenset("fghFGHPTOVWΓφψΦΨ")  # before a parenthesis; any other letter multiplies it
 _LETTER = re.compile(r"[A-Za-zα-ωΑ-Ωħ]")
@@ -143,7 +145,12 @@ class _Parser:
         above = self._product()
         while self._peek() == "/" and self._peek(1) and above.words:
             self._next()
-            above = self._fraction(above, self._product())
+            if above.number.isdigit() and self._peek().isdigit():  # ½mv²: the numbers are a fraction by themselves
+                fraction = self._fraction(above, self._factor())
+                rest = [self._product()] if self._begins_factor(self._peek()) else []
+                above = Said(self._words.join([fraction.words, *(said.words for said in rest)]))
+            else:
+                above = self._fraction(above, self._product())
         return above
 
     def _product(self) -> Said:
@@ -155,8 +162,14 @@ class _Parser:
         return Said(self._words.join([factor.words for factor in factors if factor.words]))
 
     def _begins_factor(self, token: str) -> bool:
-        is_mark = not token or token in _ENDS or token in ("|", "/") or self._is_sign(token)
-        return not is_mark
+        if token == "|" and not self._bar_ends:
+            return self._bars_ahead() > 1
+        return bool(token) and token not in _ENDS and token not in ("|", "/") and not self._is_sign(token)
+
+    def _bars_ahead(self) -> int:
+        """Return how many bars stand before the end of the group: a single one means `given`, as in P(A|B)."""
+        ahead = itertools.takewhile(lambda token: token not in _ENDS, self._tokens[self._at :])
+        return sum(token == "|" for token in ahead)
 
     def _fraction(self, above: Said, below: Said) -> Said:
         if above.number.isdigit() and below.number.isdigit():
@@ -183,8 +196,8 @@ class _Parser:
             return self._closed(self._expression())
         if token == "|":
             return self._absolute()
-        if token == "√" or name == "sqrt":
-            return self._root()
+        if token in _ROOTS or name == "sqrt":
+            return self._root(_ROOTS.get(token, ""))
         if name in ("frac", "dfrac", "tfrac", "cfrac"):
             return self._fraction(self._argument(), self._argument())
         if name in ("binom", "dbinom", "tbinom"):
@@ -220,8 +233,8 @@ class _Parser:
         self._bar_ends = outer
         return Said(self._words.phrase("absolute", inside.words))
 
-    def _root(self) -> Said:
-        degree = ""
+    def _root(self, degree: str) -> Said:
+        degree = self._words.number(degree) if degree else ""
         if self._peek() == "[":
             self._next()
             degree = self._closed(self._expression()).words

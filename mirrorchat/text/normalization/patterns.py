@@ -25,6 +25,12 @@ _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50}
 _ELEMENT = r"(?:[HCNOSPKFI]|Na|Cl|Ca|Mg|Fe|Al|Si|Zn|Cu|Ag)"
 _FORMULA = rf"(?<![A-Za-z0-9])(?=[A-Za-z]{{1,12}}\d)(?:{_ELEMENT}\d{{0,2}}){{2,6}}(?![A-Za-z0-9])"
 
+BARE_UNIT = (
+    r"(?<![A-Za-z0-9])(?P<unit>[kcm]?m|[km]?g|μg|mol|[kMGT]B|[mk]?L)(?![A-Za-z0-9])"
+    r"(?:\^(?P<power>[23])(?!\d)|(?P<per>/(?:[ck]?m|s|h|min|[dm]?L|kg)(?![A-Za-z0-9]))(?:\^(?P<per_power>[23])(?!\d))?)"
+)
+"""Matches a unit without a number that its power or its divisor gives away: m^2, km/h, kg/m^3."""
+
 
 def apply_rules(text: str, rules: Iterable[Rule]) -> str:
     """Return `text` after each of `rules` in turn."""

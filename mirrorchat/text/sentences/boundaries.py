@@ -153,8 +153,8 @@ class SentenceBoundaries:
             after_han = starts_with_han(sentence[-len(marks) - 1 : -len(marks)] if marks else "")
             begins = starts_with_han(following) or following in "“「『（《【"
             return begins and (marks[-1:] in ("!", "?") or after_han)
-        if following.islower():
-            return False
+        if following.islower() or following in "=+×÷≈<>≤≥":
+            return False  # "5! = 120"
         return marks != "." or not _is_abbreviated(sentence, following)
 
     def _track(self, before: str, character: str) -> None:

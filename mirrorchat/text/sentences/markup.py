@@ -58,7 +58,7 @@ _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=[A-Za-z])~(\d{1,3})~"), r"\1"),
     (re.compile(r"(?<![A-Za-z0-9)])\*(?! )|(?<!\s)\*(?![A-Za-z0-9(])"), ""),  # not in 2*3 and x * y
     (re.compile(r"(?<![A-Za-z0-9_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![A-Za-z0-9_{])"), ""),  # not in snake_case, x_{12}
-    (re.compile(r"\|\|"), "|"),
+    (re.compile(r"(?<=\s)\|\|(?=\s)"), "|"),
     (re.compile(r"(?<![\w:]):[a-z][a-z_]{2,30}:(?![\w:])"), ""),  # :smile:
 )  # fmt: skip
 _CODE = re.compile(r"(?<!`)`{1,2}([^`\n]{1,300})`{1,2}(?!`)")
@@ -118,6 +118,6 @@ def _join_lines(left: str, right: str) -> str:
     if not left:
         return right
     is_han = starts_with_han(left[-1]) or starts_with_han(right)
-    if _ENDS_WITH_MARK.search(left):
+    if _ENDS_WITH_MARK.match(left[-1]):
         return left + right if left[-1] in "。！？；：，、…" else f"{left} {right}"
     return f"{left}，{right}" if is_han else f"{left}, {right}"
