@@ -261,7 +261,7 @@ class ChatFault(enum.StrEnum):
 class ChatFailure:
     """Why one chat API of the ordered list gave no answer. `api` is its masked name (position and host, no key).
 
-    `status` is that of HTTP where the `fault` is one, else 0. `retry_after_s` is what its Retry-After says, else 0.
+    `status` is that of HTTP where the `fault` is one, else 0. `retry_after_s` is what its Retry-After says.
     """
 
     index: int
@@ -269,7 +269,7 @@ class ChatFailure:
     reason: str
     fault: ChatFault = field(default=ChatFault.ANSWER, compare=False)
     status: int = field(default=0, compare=False)
-    retry_after_s: float = field(default=0.0, compare=False)
+    retry_after_s: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.api}: {self.reason}"

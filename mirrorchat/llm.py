@@ -164,7 +164,7 @@ class ChatClient:
 
     def _note(self, index: int, failed: AnswerFailed, *, blame: bool) -> ChatFailure:
         if blame:
-            self._cooldowns.failed(index, failed.retry_after_s)
+            self._cooldowns.failed(index, failed.retry_after_s or 0.0)
         name = self._name(index)
         failure = ChatFailure(index, name, failed.reason, failed.fault, failed.status, failed.retry_after_s)
         _log.warning("chat: %s", failure)
@@ -177,8 +177,9 @@ class ChatClient:
 def _no_answer(failures: Sequence[ChatFailure]) -> NoChatApi:
     """Return the error after the last failure. Only a rate limit that says when it ends is worth another request."""
     message = f"no chat API answered: {'; '.join(map(str, failures)) or 'none is set'}"
-    if failures and failures[-1].status == 429 and failures[-1].retry_after_s:
-        return ChatRateLimited(message, failures, retry_after_s=math.ceil(failures[-1].retry_after_s))
+    last = failures[-1] if failures else None
+    if last and last.status == 429 and last.retry_after_s is not None:
+        return ChatRateLimited(message, failures, retry_after_s=max(1, math.ceil(last.retry_after_s)))
     return NoChatApi(message, failures)
 
 

@@ -207,7 +207,7 @@ class Attempt(Generic[Piece]):
         reason = f"HTTP {status}"
         if 300 <= status < 400:
             reason += ", a redirect, which is not followed: a key goes to no other host"
-        retry_after_s = _retry_after_s(response) if status in (429, 503) else 0.0
+        retry_after_s = _retry_after_s(response) if status in (429, 503) else None
         failure = AnswerFailed(reason, ChatFault.STATUS, status=status, retry_after_s=retry_after_s)
         if status >= 400:
             self._refused = time.monotonic(), failure
@@ -233,8 +233,8 @@ def _refusal(body: Iterable[bytes]) -> str:
     return (complaint(parsed) or "") if isinstance(parsed, dict) else ""
 
 
-def _retry_after_s(response: requests.Response) -> float:
-    """Return the seconds of Retry-After, at most _MAX_RETRY_AFTER_S; 0.0 when it is missing or cannot be read."""
+def _retry_after_s(response: requests.Response) -> float | None:
+    """Return the seconds of Retry-After, at most _MAX_RETRY_AFTER_S; None when it is missing or cannot be read."""
     text = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", text):
         seconds = float(text)
@@ -242,7 +242,7 @@ def _retry_after_s(response: requests.Response) -> float:
         try:
             seconds = parsedate_to_datetime(text).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError, OSError):
-            return 0.0
+            return None
     return min(max(0.0, seconds), _MAX_RETRY_AFTER_S)
 
 

@@ -82,7 +82,7 @@ def chunk_of(body: Mapping[str, Any]) -> ChatChunk:
     message = content if isinstance(content, dict) else {"content": choice.get("text")}
     is_thought = _is_thought(message)
     text = "" if is_thought else _text(message.get("content"))
-    delta = {"content": text} if text else {}
+    delta: dict[str, Any] = {"content": text} if text else {}
     delta |= {name: message[name] for name in PASSED_ON if message.get(name)}
     apart = any(isinstance(message.get(name), str | list) and message[name] for name in _REASONING_FIELDS)
     reasons = is_thought or apart or _has_reasoning(message.get("content"))
@@ -96,7 +96,7 @@ def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
     if choices is None and ("done" in body or isinstance(body.get("message"), dict)):
         return body
     first = choices[0] if isinstance(choices, list) and choices else {}
-    return first if isinstance(first, dict) and not first.get("index") else {}
+    return first if isinstance(first, dict) and first.get("index") in (None, 0, "0") else {}
 
 
 def _finish_reason(choice: Mapping[str, Any]) -> str | None:
@@ -122,6 +122,7 @@ def _text(content: object) -> str:
         return "".join(map(_text, content[:1000])) if not any(isinstance(part, list) for part in content) else ""
     if isinstance(content, dict) and content.get("type") in _TEXT_PARTS and not content.get("thought"):
         text = content.get("text")
+        text = text.get("value") if isinstance(text, dict) else text
         return text if isinstance(text, str) else ""
     return ""
 

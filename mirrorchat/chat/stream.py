@@ -34,7 +34,7 @@ class AnswerFailed(Exception):
         *,
         message: str = "",
         status: int = 0,
-        retry_after_s: float = 0.0,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason

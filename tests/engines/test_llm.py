@@ -389,6 +389,8 @@ def test_a_retry_after_that_is_no_number_of_seconds_is_ignored() -> None:
     [
         ("20", 20, 20),
         ("1.5", 2, 2),
+        ("0", 1, 1),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 1, 1),
         ("100000", 300, 300),
         (format_datetime(datetime.now(UTC) + timedelta(seconds=200), usegmt=True), 100, 200),
         ("Wed, 21 Oct 2099 07:28:00 GMT", 300, 300),
@@ -405,7 +407,7 @@ def test_a_rate_limit_of_the_last_api_says_when_to_ask_again(header: str, least_
         assert (other.value.status, other.value.retry_after_s) == (502, None)
 
 
-@pytest.mark.parametrize("header", ["Retry-After: ²", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT", "X-Other: 1"])
+@pytest.mark.parametrize("header", ["Retry-After: ²", "Retry-After: -1", "Retry-After: Wed, 99 Oct", "X-Other: 1"])
 def test_a_rate_limit_that_does_not_say_when_is_a_failure_like_others(header: str) -> None:
     with ChatServer(status(429, header)) as server, pytest.raises(NoChatApi) as caught:
         ask(client_of(api_at(server)))

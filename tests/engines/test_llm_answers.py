@@ -107,6 +107,7 @@ def test_the_first_bytes_tell_the_form(behaviour: Behaviour) -> None:
         + parts({"type": "text", "text": TIDES}, {"type": "reasoning", "text": "Hm."})
         + DONE,
         event(delta={"content": {"type": "text", "text": TIDES}}) + DONE,
+        parts({"type": "text", "text": {"value": TIDES, "annotations": []}}) + DONE,
         event(delta={"content": "<thought>Hm.", "extra_content": {"google": {"thought": True}}})
         + event(delta={"content": f"</thought>{TIDES}"})
         + DONE,
