@@ -84,7 +84,7 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("an RX-7900XT", "an R X seventy-nine hundred X T"),
         ("an RTX 4090 Ti", "an R T X forty ninety Ti"),
         ("a Ryzen 9 7950X", "a Ryzen nine seventy-nine fifty X"),
-        ("Llama 3.1 405B", "Llama three point one four zero five B"),
+        ("Llama 3.1 405B", "Llama three point one four oh five B"),
         ("GPT-4o is fast.", "G P T four o is fast."),
         ("an Airbus A320neo", "an Airbus A three twenty neo"),
         ("two F-16s", "two F sixteens"),
