@@ -54,10 +54,15 @@ def _plain_amount(written: str) -> str:
     return re.sub(r"\.?0{1,2}$", "", written) if "." in written else written
 
 
+_NAME_WITH_NUMBER = re.compile(r"(?:[A-Za-z]-?\d{1,6}|\d\.\d{1,4}\.\d{1,4})$")  # fp16w, 1.1.1w
+
+
 def _ten_thousand(match: re.Match[str]) -> str:
     """Return the letter W after a number as 万, or as the unit of power where the text is about electricity."""
     following = _CLAUSE_END.split(after(match, 8))[0]
     near = _CLAUSE_END.split(before(match, 12))[-1] + following
+    if _NAME_WITH_NUMBER.search(before(match, 20)):
+        return match[0]
     if _ELECTRIC.search(near):
         return "W"
     counts = following.startswith("+") or COUNTED.match(following.lstrip("+多余")) or _COUNTS_IN_WAN.search(near)

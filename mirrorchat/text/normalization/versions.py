@@ -37,7 +37,8 @@ def _version(match: re.Match[str]) -> Version | None:
     numbers = tuple(match["numbers"].split("."))
     is_cued = bool(letter or stage or len(numbers) > 2 or (len(numbers) == 2 and match["cue"] is not None))
     is_number = word and not (len(numbers) == 1 and len(numbers[0]) == 4)
-    if not (is_cued or is_number) or (letter == "V" and len(numbers) == 1) or (not letter and _is_date(numbers)):
+    is_loose = len(numbers) == 1 and letter not in ("", "v")  # V8, v. 16
+    if not (is_cued or is_number) or is_loose or (not letter and _is_date(numbers)):
         return None
     return Version(word.strip(" "), letter, numbers, stage, match["count"] or "")
 
