@@ -1,1 +1,1 @@
-"""The events of a chat API's stream."""
+"""One request to a chat API, and what it answers."""
