@@ -22,6 +22,17 @@ _PROSE = re.compile(rf"[{HAN}]|[.!?。！？] |(?<![A-Za-z])(?!(?:{'|'.join(FUNC
 _IS_WRITTEN_ON = re.compile(r"(?:[-+*/=,:–—(~]|\b(?:and|or|to))$")  # "$5-$10": the second sign opens another amount
 _MATHS_SIGN = re.compile(r"[\\^_=+<>|]")
 _WORD = re.compile(r"[A-Za-z]{3}")
+# Numbers alone stay in written form: the rules of numbers know the unit behind them ($10^{24}$ kg).
+_NUMBERS = re.compile(r"[\d.,\s×^%°+=÷±≈-]{0,200}\d[\d.,\s×^%°+=÷±≈-]{0,200}")
+_PLAIN = (
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "×"),
+    (re.compile(r"\\approx(?![A-Za-z])"), "≈"),
+    (re.compile(r"\\pm(?![A-Za-z])"), "±"),
+    (re.compile(r"\\div(?![A-Za-z])"), "÷"),
+    (re.compile(r"\^\{?\\circ\}?"), "°"),
+    (re.compile(r"\\(?=%)|\\[,;! ]"), ""),
+    (re.compile(r"\^\{(-?\d{1,15})\}"), r"^\1"),
+)
 _LAYOUT = re.compile(r"[\\{}$^_&]")
 
 
@@ -116,11 +127,18 @@ class Formulas:
         content = formula if _BEGIN.match(formula) else re.sub(r"^(?:\$\$?|\\{1,2}[(\[])", "", content)
         if _WORD.search(content) and not _MATHS_SIGN.search(content):
             return self._pass(f"({content})" if "(" in formula[:3] else content)
-        words = say_formula(_with_single_backslashes(content), self._words)
-        words = _LAYOUT.sub(" ", content) if words is None else words.rstrip(",， ")
-        passed = self._pass(words)
+        passed = self._pass(self._words_of(_with_single_backslashes(content)))
         self._after_formula = True
         return passed
+
+    def _words_of(self, content: str) -> str:
+        content = plain = content.replace("{,}", ",")
+        for pattern, replacement in _PLAIN:
+            plain = pattern.sub(replacement, plain)
+        if _NUMBERS.fullmatch(plain):
+            return plain.strip()
+        words = say_formula(content, self._words)
+        return _LAYOUT.sub(" ", content) if words is None else words.rstrip(",， ")
 
     def _pass(self, text: str) -> str:
         """Return `text`, apart from a formula beside it."""

@@ -61,6 +61,11 @@ _PLAIN_TAIL = re.compile(
     r"(?<=[=<>≤≥≠≈])( ?)(-?\d{1,15}(?:[.,]\d{1,15}){0,3}°?(?: ?[A-Za-z]{1,4}(?:/[a-z]{1,3})?(?:\^[23])?)?)$"
 )
 _UNIT_TAIL = re.compile(r"(?<![A-Za-zμΩ])([A-Za-zμΩ]{1,4})(?:/[A-Za-zμΩ]{1,4})?(?:\^-?[1-4])?$")
+# What programmers write; n!=120 has a factorial.
+_COMPARISON = rule(
+    r"(?<![<>=!-])(?:[<>=]|(?<![nkm\d)])!)=(?![=>])",
+    lambda match: {"<": "≤", ">": "≥", "!": "≠", "=": "="}[match[0][0]],
+)
 _ION = re.compile(
     r"(?<![A-Za-z])(?=[A-Z][A-Za-z\d]{0,9}\^)((?:[A-Z][a-z]?\d{0,2}){1,5})\^\{?(\d?)([+-])\}?(?![\dA-Za-z])"
 )
@@ -87,7 +92,7 @@ def algebra_rules(words: FormulaWords) -> tuple[Rule, ...]:
         name = match[1] if re.search(r"\d", match[1]) else " ".join(match[1].upper())
         return words.join([part for part in (name, charge, sign) if part])
 
-    return ((_ION, ion), (_RUN, spoken))
+    return (_COMPARISON, (_ION, ion), (_RUN, spoken))
 
 
 def greek_rule(letters: Mapping[str, str]) -> Rule:
@@ -160,7 +165,7 @@ def _is_unit(run: str, match: re.Match[str], units: Collection[str]) -> bool:
     """Return whether the only letters of `run` are a unit: behind a number, as in 5 m² and 10^8m/s, or m² alone."""
     if re.fullmatch(BARE_UNIT, run):
         return True
-    unit = _UNIT_TAIL.search(run)
+    unit = _UNIT_TAIL.search(run.rstrip(")"))
     if unit is None or unit[1] not in units or _HAS_VARIABLE.search(run[: unit.start()]):
         return False
     digit_before = run[: unit.start()].rstrip()[-1:] or before(match, 2).strip()[-1:]

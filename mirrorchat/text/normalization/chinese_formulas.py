@@ -5,6 +5,7 @@ import re
 from mirrorchat.text.normalization.chinese_numbers import cardinal, number_words, power_words
 from mirrorchat.text.normalization.chinese_words import SIGNS, UNITS
 from mirrorchat.text.normalization.formula_parser import FormulaWords
+from mirrorchat.text.sentences.speech_length import HAN
 
 GREEK = {
     "α": "阿尔法", "β": "贝塔", "γ": "伽马", "δ": "德尔塔", "ε": "艾普西龙", "ϵ": "艾普西龙", "ζ": "泽塔", "η": "伊塔",
@@ -16,7 +17,7 @@ GREEK = {
 _PHRASES = {
     "negative": "负", "minus": "减", ",": "，", "given": "给定", "such that": "满足",
     "set": "集合{0}", "fraction": "{1}分之{0}", "choose": "{0}选{1}", "index": "{0} {1}",
-    "atoms": "{0} {1}", "plus or minus": "加减",
+    "mixed": "{0}又{1}", "atoms": "{0} {1}", "plus or minus": "加减",
     "root": "根号{0}", "cube root": "三次根号{0}", "nth root": "{1}次根号{0}",
     "absolute": "{0}的绝对值", "applied": "{0} {1}", "prime": "{0}一撇",
     "double prime": "{0}两撇", "factorial": "{0}的阶乘", "star": "{0}星",
@@ -28,6 +29,7 @@ _PHRASES = {
     "limit": "极限", "limit over": "当{0}时的极限", "limit from to": "从{0}到{1}的极限",
     "matrix": "矩阵，", "row": "第{0}行{1}，",
 }  # fmt: skip
+_SPACE_IN_HAN = re.compile(rf"(?<=[{HAN}]) (?=[{HAN}])")
 _LATIN_END = re.compile(r"[A-Za-z0-9]$")
 _LATIN_START = re.compile(r"[A-Za-z0-9]")
 
@@ -42,7 +44,7 @@ def _join(words: list[str]) -> str:
     for word in words:
         row += " " if _LATIN_END.search(row[-1:]) and _LATIN_START.match(word) else ""
         row += word
-    return row
+    return _SPACE_IN_HAN.sub("", row)
 
 
 FORMULA_WORDS = FormulaWords(

@@ -16,7 +16,7 @@ GREEK = {
 _PHRASES = {
     "negative": "minus", "minus": "minus", ",": ",", "given": "given", "such that": "such that",
     "set": "the set of {0}", "fraction": "{0} over {1}", "choose": "{0} choose {1}", "index": "{0} sub {1}",
-    "atoms": "{0} {1}", "plus or minus": "plus or minus",
+    "mixed": "{0} and {1}", "atoms": "{0} {1}", "plus or minus": "plus or minus",
     "root": "the square root of {0}", "cube root": "the cube root of {0}", "nth root": "the root of order {1} of {0}",
     "absolute": "the absolute value of {0}", "applied": "{0} of {1}", "prime": "{0} prime",
     "double prime": "{0} double prime", "factorial": "{0} factorial", "star": "{0} star",

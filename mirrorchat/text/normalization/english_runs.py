@@ -6,7 +6,7 @@ from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, 
 from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS
 from mirrorchat.text.normalization.english_money import MONEY_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, code_words, digits, number_words
-from mirrorchat.text.normalization.patterns import Rule, formula_rule
+from mirrorchat.text.normalization.patterns import Rule, formula_rule, rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
 from mirrorchat.text.normalization.versions import IP_ADDRESS, VERSION, IpAddress, Version
@@ -97,6 +97,7 @@ RUN_RULES: tuple[Rule, ...] = (
     IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),
     *algebra_rules(FORMULA_WORDS),
+    rule(r"(?<![A-Za-z'’.])([a-z]) th(?![A-Za-z])", r"\1th"),  # $n$th
     FAMILY_CODE.spoken(_spoken_code),
     IEEE_CODE.spoken(_spoken_code),
     ANGLE.spoken(_spoken_angle),

@@ -37,6 +37,7 @@ class Said:
     words: str
     number: str = ""
     is_compound: bool = False
+    is_fraction: bool = False  # of two numbers
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class _Parser:
         if token == "±" and not is_unary:
             return self._words.phrases["plus or minus"]
         if token == "→":
-            is_limit = self._peek()[:1].isdigit() or self._peek() == "∞"
+            is_number = self._peek()[:1].isdigit() and not self._peek(1)[:1].isalpha()  # not in 2H₂ + O₂ → 2H₂O
+            is_limit = is_number or self._peek() == "∞"
             return self._words.signs["approaches" if is_limit else self._arrow].strip()
         if token == "|":
             return self._words.phrases["such that" if self._is_set else "given"]
@@ -156,7 +158,10 @@ class _Parser:
     def _product(self) -> Said:
         factors = [self._factor()]
         while self._begins_factor(self._peek()):
-            factors.append(self._factor())
+            factor = self._factor()
+            if factor.is_fraction and factors[-1].number.isdigit():
+                factor = Said(self._words.phrase("mixed", factors.pop().words, factor.words))
+            factors.append(factor)
         if len(factors) == 1:
             return factors[0]
         return Said(self._words.join([factor.words for factor in factors if factor.words]))
@@ -173,7 +178,7 @@ class _Parser:
 
     def _fraction(self, above: Said, below: Said) -> Said:
         if above.number.isdigit() and below.number.isdigit():
-            return Said(self._words.fraction(int(above.number), int(below.number)))
+            return Said(self._words.fraction(int(above.number), int(below.number)), is_fraction=True)
         return Said(self._words.phrase("fraction", above.words, below.words))
 
     def _factor(self) -> Said:
@@ -330,8 +335,8 @@ class _Parser:
                 return Said(self._words.phrase("transposed", base.words))
             case "+" | "-":
                 return Said(self._words.join([base.words, self._words.signs.get(exponent.words, "").strip()]))
-        if exponent.words.replace(" ", "") in _ORDINAL_ENDINGS and base.number:
-            return Said(base.number + exponent.words.replace(" ", ""))
+        if exponent.words.replace(" ", "") in _ORDINAL_ENDINGS:
+            return Said((base.number or base.words) + exponent.words.replace(" ", ""))
         number = f"{base.number}^{exponent.number}" if base.number and exponent.number else ""
         return Said(base.words + self._words.power(exponent.number or exponent.words), number)
 

@@ -26,7 +26,7 @@ SIGN_COMMANDS = {
     "rfloor": ")", "lceil": "(", "rceil": ")", "top": "⊤", "colon": ":", "pmod": "mod", "bmod": "mod",
 }  # fmt: skip
 """Commands and the sign that each stands for; the parser knows the sign."""
-TEXT_COMMANDS = frozenset({"text", "textbf", "textit", "textrm", "mbox", "operatorname", "mathrm", "rm"})
+TEXT_COMMANDS = frozenset({"text", "textbf", "textit", "textrm", "mbox", "operatorname", "mathrm", "rm", "ce"})
 """Commands whose argument is words, or a unit."""
 ACCENTS = frozenset({"vec", "overrightarrow", "bar", "overline", "hat", "widehat", "tilde", "dot", "ddot"})
 IGNORED = frozenset({
