@@ -54,7 +54,7 @@ def _plain_amount(written: str) -> str:
     return re.sub(r"\.?0{1,2}$", "", written) if "." in written else written
 
 
-_NAME_WITH_NUMBER = re.compile(r"(?:[A-Za-z]-?\d{1,6}|\d\.\d{1,4}\.\d{1,4})$")  # fp16w, 1.1.1w
+_NAME_WITH_NUMBER = re.compile(r"(?:(?<!\d)[A-Za-z]-?\d{1,6}|\d\.\d{1,4}\.\d{1,4})$")  # fp16w, 1.1.1w
 
 
 def _ten_thousand(match: re.Match[str]) -> str:
@@ -71,7 +71,8 @@ def _ten_thousand(match: re.Match[str]) -> str:
 
 _CLAUSE_END = re.compile("[，。！？；,!?;]")
 _ELECTRIC = re.compile(
-    "充|功率|功耗|瓦|灯|电(?!脑|视|影|商|话|梯|动车|瓶车)|适配|输出|输入|音响|喇叭|音箱|太阳能|显卡|处理器|空调|加热|吹风机|吸尘器|烤箱|微波炉|亮度|TDP|USB|PD"
+    "充|功率|功耗|瓦|灯|电(?!脑|视|影|商|话|梯|动车|瓶车)|适配|输出|输入|音响|喇叭|音箱|太阳能|显卡|处理器|空调|加热|吹风机|吸尘器|烤箱"
+    "|微波炉|亮度|TDP|USB|PD"
 )
 _COUNTS_IN_WAN = re.compile(
     "薪|工资|收入|阅读|播放|浏览|点击|观看|粉|赞|关注|花|赚|卖|买|存款|预算|价|首付|房|贷|彩礼|市值|投资|销|用户|人|奖金|罚款|欠|借"
@@ -79,6 +80,7 @@ _COUNTS_IN_WAN = re.compile(
 )
 
 MAGNITUDE_RULES: tuple[Rule, ...] = (rule(r"(?<=[\d多几余])[wW](?![A-Za-z0-9])", _ten_thousand),)
+
 
 def _spoken_bare_unit(match: re.Match[str]) -> str:
     """Return a unit without a number: `m^2`, `kg/m^3`."""
