@@ -1,6 +1,7 @@
 """Uploads to `Audio`: decoding within bounds of time and memory, and the check that words can be in the result.
 
-libsndfile reads wav. In every other container `uploads/` finds the track, and libavcodec decodes its packets.
+libsndfile reads wav, and uncompressed aiff, au and caf as wav. In every other container `uploads/` finds the track, and
+libavcodec decodes its packets.
 """
 
 import io
@@ -23,6 +24,7 @@ from mirrorchat.audio.hum import without_hum
 from mirrorchat.audio.mix_down import MeanOfChannels, Mix, with_most_speech
 from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio, Samples
 from mirrorchat.audio.uploads.containers import is_wav, open_track, plain_wav
+from mirrorchat.audio.uploads.pcm_files import pcm_as_wav
 from mirrorchat.audio.uploads.tracks import Track, unsupported
 from mirrorchat.errors import AudioTooLong, AudioTooShort, NonFiniteAudio, SilentAudio
 
@@ -85,8 +87,9 @@ def decode(data: bytes | memoryview, *, limit_s: float) -> Audio:
 
 def _mixed(data: bytes, limit_s: float, mix: Mix) -> Audio:
     """Return the recording in `data`, whose channels `mix` makes into one signal. Raises as `decode` does."""
-    if is_wav(data):
-        audio = _join(_up_to(_wav_blocks(data, mix), limit_s), limit_s)
+    wav = plain_wav(data) if is_wav(data) else pcm_as_wav(data)
+    if wav is not None:
+        audio = _join(_up_to(_wav_blocks(wav, mix), limit_s), limit_s)
     else:
         track = open_track(data)
         packets = _packet_blocks(track, int(limit_s * _MAX_PACKETS_PER_S), mix)
@@ -138,10 +141,10 @@ def _as_unsupported(
 
 
 def _wav_blocks(data: bytes, mix: Mix) -> Iterator[_Block]:
-    """Yield the audio of a wav file."""
+    """Yield the audio of a plain wav file."""
     with (
         _as_unsupported(_SNDFILE_ERRORS, "The wav file cannot be decoded."),
-        soundfile.SoundFile(io.BytesIO(plain_wav(data))) as file,
+        soundfile.SoundFile(io.BytesIO(data)) as file,
     ):
         _check_format(file.channels, file.samplerate)
         while len(block := file.read(_WAV_BLOCK_FRAMES, dtype="float32", always_2d=True)):

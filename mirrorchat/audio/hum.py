@@ -91,7 +91,8 @@ def _spectra(audio: Audio) -> Array:
     pieces = [audio.samples[start : start + rate] for start in starts]
     spectra = np.stack([np.abs(np.fft.rfft(piece * np.hanning(len(piece)), rate)) ** 2 for piece in pieces])
     power = spectra.sum(axis=1)
-    return spectra[power >= _SILENT * power.max()]
+    loud: Array = spectra[power >= _SILENT * power.max()]
+    return loud
 
 
 def _stands_out_db(spectra: Array, hz: float) -> float:

@@ -95,7 +95,7 @@ def remux(data: bytes, container: str) -> bytes:
 
 
 def wav(samples: Samples, sample_rate: int, subtype: str = "PCM_16", container: str = "WAV") -> bytes:
-    """Return a wav file; `container` may be WAVEX or RF64."""
+    """Return a wav file; `container` may be another one of libsndfile's, such as WAVEX or AIFF."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format=container, subtype=subtype)
     return buffer.getvalue()

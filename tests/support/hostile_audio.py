@@ -393,6 +393,17 @@ REFUSED: dict[str, tuple[Build, type[MirrorChatError]]] = {
     "wav, 8 bit, 20 min": (lambda: raw_wav(bytes(9_600_000), sample_rate=8000, bits=8), AudioTooLong),
     "wav, small chunks": (wav_of_small_chunks, UnsupportedAudio),
     "wav, header only": (lambda: raw_wav(b""), AudioTooShort),
+    "aiff, empty chunks": (always(b"FORM\0\0\0\0AIFF" + b"NONE\0\0\0\0" * 100_000), UnsupportedAudio),
+    "aiff, an exabyte a second": (
+        always(b"FORM\0\0\0\0AIFFCOMM\0\0\0\x12\x7f\xff" + b"\xff" * 30 + bytes(500_000)),
+        UnsupportedAudio,
+    ),
+    "caf, a chunk of exabytes": (always(b"caff\0\1\0\0desc" + b"\x7f" * 8 + bytes(500_000)), UnsupportedAudio),
+    "au, 4 GB of header": (always(b".snd" + struct.pack(">IIIII", 0xFFFFFFFF, 0, 3, 8000, 1)), AudioTooShort),
+    "au, 65,535 channels": (
+        always(b".snd" + struct.pack(">IIIII", 24, 0, 3, 8000, 65_535) + bytes(1_000_000)),
+        UnsupportedAudio,
+    ),
     "mp3, an hour": (hours_of("mp3"), AudioTooLong),
     "mp3, noise": (noise_behind(b"\xff\xfb\x90\x00"), UnsupportedAudio),
     "mp3, only tags": (mp3_behind_many_tags, UnsupportedAudio),

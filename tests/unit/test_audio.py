@@ -72,6 +72,39 @@ def test_other_wav_headers(container: str, subtype: str) -> None:
     assert np.abs(audio.samples - samples).max() < 1e-4
 
 
+PCM = ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+PCM_FILES = [
+    *((container, each, "FILE") for container in ("AIFF", "AU", "CAF") for each in PCM),
+    *(("AIFF", each, "LITTLE") for each in ("PCM_16", "PCM_24", "PCM_32")),
+    *(("CAF", each, "LITTLE") for each in ("PCM_16", "PCM_24", "FLOAT")),
+    *(("WAV", each, "BIG") for each in ("PCM_U8", "PCM_16", "PCM_24", "FLOAT", "ULAW")),
+]
+
+
+@pytest.mark.parametrize(("container", "subtype", "endian"), PCM_FILES)
+def test_files_of_uncompressed_samples(container: str, subtype: str, endian: str) -> None:
+    samples, buffer = np.stack([burst(44100), 0.5 * burst(44100)], axis=1), io.BytesIO()
+    soundfile.write(buffer, samples, 44100, format=container, subtype=subtype, endian=endian)
+    audio = decode(buffer.getvalue(), limit_s=LIMIT_S)
+    assert audio.sample_rate == 44100 and len(audio.samples) == len(samples)
+    coarse = subtype in ("ULAW", "ALAW", "PCM_S8", "PCM_U8")
+    assert np.abs(audio.samples - samples.mean(axis=1)).max() < (0.03 if coarse else 1e-4)
+
+
+@pytest.mark.parametrize(("container", "subtype"), [("CAF", "ALAC_16"), ("AU", "G721_32"), ("AIFF", "IMA_ADPCM")])
+def test_compressed_samples_in_them_are_refused(container: str, subtype: str) -> None:
+    with pytest.raises(UnsupportedAudio, match="are compressed"):
+        decode(wav(burst(8000), 8000, subtype, container), limit_s=LIMIT_S)
+
+
+@pytest.mark.parametrize("part", [0.5, 0.9])
+@pytest.mark.parametrize("container", ["AIFF", "AU", "CAF"])
+def test_uncompressed_samples_that_break_off(container: str, part: float) -> None:
+    data = wav(burst(16000), 16000, "PCM_16", container)
+    audio = decode(data[: int(part * len(data))], limit_s=LIMIT_S)
+    assert audio.duration_s == pytest.approx(part * len(burst(16000)) / 16000, abs=0.2)
+
+
 def test_memoryview_is_read_like_bytes() -> None:
     data = wav(burst(16000), 16000)
     audio = decode(memoryview(data), limit_s=LIMIT_S)
@@ -240,9 +273,11 @@ def mutants(data: bytes, count: int, seed: int) -> list[bytes]:
     return damaged
 
 
-@pytest.mark.parametrize("name", ["wav", "wav adpcm", *KINDS])
+@pytest.mark.parametrize("name", ["wav", "wav adpcm", "pcm AIFF", "pcm AU", "pcm CAF", *KINDS])
 def test_damage_raises_nothing_but_our_errors(name: str) -> None:
-    if name.startswith("wav"):
+    if name.startswith("pcm"):
+        data = wav(burst(8000), 8000, "PCM_24", name.removeprefix("pcm "))
+    elif name.startswith("wav"):
         data = wav(burst(8000), 8000, "MS_ADPCM" if "adpcm" in name else "FLOAT")
     else:
         data = encode(burst(KINDS[name].sample_rate), KINDS[name])

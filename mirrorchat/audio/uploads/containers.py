@@ -98,14 +98,14 @@ def plain_wav(data: bytes) -> bytes:
         elif name == b"data" and len(wav_format) >= 16:
             # A streamed file is written before its length is known: 0 or 0xFFFFFFFF means "to the end".
             samples = data[position : position + size] if 0 < size < 0xFFFFFFFF else data[position:]
-            return _wav_of(wav_format, samples)
+            return wav_of(wav_format, samples)
         elif position > len(data):
             break
         position += size + size % 2
     raise unsupported("The wav file holds no audio.")
 
 
-def _wav_of(wav_format: bytes, samples: bytes) -> bytes:
+def wav_of(wav_format: bytes, samples: bytes) -> bytes:
     block = max(1, int.from_bytes(wav_format[12:14], "little"))
     samples = samples[: len(samples) // block * block]
     chunks = struct.pack("<4sI", b"fmt ", len(wav_format)) + wav_format + b"\0" * (len(wav_format) % 2)

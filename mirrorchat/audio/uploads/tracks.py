@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from mirrorchat.errors import UnsupportedAudio
 
-READS = "wav, flac, mp3, ogg (opus, vorbis), webm (opus, vorbis), m4a or mp4 (aac, alac, opus), aac and amr"
+READS = (
+    "wav, flac, mp3, ogg (opus, vorbis), webm (opus, vorbis), m4a or mp4 (aac, alac, opus), aac, amr, and "
+    "uncompressed aiff, au and caf"
+)
 
 
 def unsupported(why: str) -> UnsupportedAudio:

@@ -106,7 +106,7 @@ def _question_schema(settings: Settings) -> Schema:
     formats = "wav or json; with stream all but json. It overrides the header Accept"
     return record(
         ["audio", "language"],
-        audio={**BINARY, "description": f"the recording: wav, flac, mp3, ogg, webm, mp4, m4a, aac, amr; {limits}"},
+        audio={**BINARY, "description": f"the recording: wav, flac, mp3, ogg, webm, mp4, m4a, aac, amr, aiff, au, caf; {limits}"},
         language=LANGUAGE,
         reply_language={**TEXT, "description": "the language of the answer; by default that of the question"},
         text={**TEXT, "maxLength": TEXT_LIMIT_CHARS, "description": "the words of the question: skips recognition"},
