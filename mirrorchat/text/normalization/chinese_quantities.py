@@ -65,21 +65,24 @@ def _ten_thousand(match: re.Match[str]) -> str:
         return match[0]
     if _ELECTRIC.search(near):
         return "W"
-    counts = following.startswith("+") or COUNTED.match(following.lstrip("+多余")) or _COUNTS_IN_WAN.search(near)
-    return "万" if counts or match[0] == "w" else "W"
+    is_sure = "w" in match[0] or not before(match, 1).isdigit() or following.startswith("+")
+    counts = COUNTED.match(following.lstrip("+多余")) or _COUNTS_IN_WAN.search(near)
+    return "万" if is_sure or counts else "W"
 
 
 _CLAUSE_END = re.compile("[，。！？；,!?;]")
 _ELECTRIC = re.compile(
-    "充|功率|功耗|瓦|灯|电(?!脑|视|影|商|话|梯|动车|瓶车)|适配|输出|输入|音响|喇叭|音箱|太阳能|显卡|处理器|空调|加热|吹风机|吸尘器|烤箱"
+    "充|功率|功耗|瓦|灯|电(?!费|脑|视|影|商|话|梯|动车|瓶车)|适配|输出|输入|音响|喇叭|音箱|太阳能|显卡|处理器|空调|加热|吹风机|吸尘器|烤箱"
     "|微波炉|亮度|TDP|USB|PD"
 )
 _COUNTS_IN_WAN = re.compile(
-    "薪|工资|收入|阅读|播放|浏览|点击|观看|粉|赞|关注|花|赚|卖|买|存款|预算|价|首付|房|贷|彩礼|市值|投资|销|用户|人|奖金|罚款|欠|借"
-    "|成本|利润|营收|流水|提成|押金|学费|转账|余额|年入|月入|日活|月活|步|字|车|左右|以上|以下|以内"
+    "薪|工资|收入|阅读|播放|浏览|点击|观看|粉|赞|关注|花|赚|卖|买|存款|预算|价|首付|房|贷|彩礼|市值|投资|销|用户|人|奖金|罚款|欠"
+    "|借|费|成本|利润|营收|流水|提成|押金|学费|转账|余额|年入|月入|日活|月活|步|字|车|像素|涨到|突破|左右|以上|以下|以内"
 )
 
-MAGNITUDE_RULES: tuple[Rule, ...] = (rule(r"(?<=[\d多几余])[wW](?![A-Za-z0-9])", _ten_thousand),)
+MAGNITUDE_RULES: tuple[Rule, ...] = (
+    rule(rf"(?:(?<=[\d多几余十百千])[wW]|(?<=\d) w)(?![A-Za-z0-9])(?: (?=[{HAN}]))?", _ten_thousand),
+)
 
 
 def _spoken_bare_unit(match: re.Match[str]) -> str:
