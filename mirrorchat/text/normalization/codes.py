@@ -69,22 +69,24 @@ CODE = RunKind(
 """Letters and then numbers, perhaps with hyphens: H100, GPT-4o, Llama-3.1-8B, 74HC595."""
 FAMILY_CODE = RunKind(
     re.compile(
-        rf"(?:(?<![A-Za-z])(?P<family>{any_of(_FAMILIES)}) |{behind(_HAN_FAMILIES)})"
+        rf"(?:(?<![A-Za-z]){any_of(_FAMILIES)} |{behind(_HAN_FAMILIES)})"
         rf"(?:{_TIER})?\d{{3,5}}(?:[A-Z][A-Za-z0-9]{{0,3}})?(?![A-Za-z0-9]|[.,-]\d){_COUNTS}"
     ),
     lambda match: _split(match[0]),
 )
 """A number of a known family: RTX 4090, Ryzen 9 7950X, ISO 9001."""
-NAMED_CODE = RunKind(
-    re.compile(
-        rf"(?:{behind(_HYPHENED)}-\d{{1,4}}[A-Z]{{0,3}}|{behind(_AIRCRAFT)}\d{{3}}(?:-\d{{1,4}})?[A-Z]{{0,3}}"
-        rf"|{behind(_STANDARDS)}\d{{3,5}}(?:\.\d{{1,2}})?-(?:19|20)\d\d"
-        r"|(?<![A-Za-z0-9])[A-Z][A-Za-z]{1,18} \d{1,2}(?:\.\d{1,2})?[ -]\d{1,4}B(?:-[A-Za-z]{1,12})?"
-        r"|(?<![A-Za-z0-9.,-])(?:(?:0|5|10|15|20|25)W-?[1-6]0|7[0-8]7-(?:[1-9]00|8|9|10)))(?![A-Za-z0-9]|[.,]\d)"
-    ),
-    lambda match: _split(match[0]),
+_NAMED_NUMBERS = (
+    rf"{behind(_HYPHENED)}-\d{{1,4}}[A-Z]{{0,3}}",  # 歼-20
+    rf"{behind(_AIRCRAFT)}\d{{3}}(?:-\d{{1,4}})?[A-Z]{{0,3}}",  # Boeing 737-800
+    rf"{behind(_STANDARDS)}\d{{3,5}}(?:\.\d{{1,2}})?-(?:19|20)\d\d",  # GB/T 7714-2015
+    r"(?<![A-Za-z0-9])[A-Z][A-Za-z]{1,18} \d{1,2}(?:\.\d{1,2})?[ -]\d{1,4}B(?:-[A-Za-z]{1,12})?",  # Llama 3.1 405B
+    r"(?<![A-Za-z0-9.,-])(?:0|5|10|15|20|25)W-?[1-6]0",  # 5W-30, a grade of oil
+    r"(?<![A-Za-z0-9.,-])7[0-8]7-(?:[1-9]00|8|9|10)",  # 737-800, an aircraft
 )
-"""A number behind its name: 歼-20, Boeing 737-800, GB/T 7714-2015, Llama 3.1 405B; and 737-800 and 5W-30 alone."""
+NAMED_CODE = RunKind(
+    re.compile(rf"(?:{'|'.join(_NAMED_NUMBERS)})(?![A-Za-z0-9]|[.,]\d)"), lambda match: _split(match[0])
+)
+"""A number that a name or its form announces."""
 HEXADECIMAL = RunKind(
     re.compile(
         r"(?<![A-Za-z0-9_.])(?:0[xX][0-9A-Fa-f]{1,16}"

@@ -46,6 +46,7 @@ _RANGE = (
 _YEAR_AND_MONTH = re.compile(r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])")
 _YEAR_POINT_MONTH = re.compile(r"(?<!\d)((?:19|20)\d\d)\.(0?[1-9]|1[0-2])(?![\d.])")
 _RESULT = re.compile(" ?(?:equals|is|gives|makes|等|得|是)")
+_TIME_OR_DATE = re.compile(r"\d{1,3}:|\d{4}[-/.]\d{1,2}[-/.]")
 _VARIABLE = re.compile("[nxyz]")
 _LEADING_ZERO = re.compile(r"0\d")
 _NOT_BEHIND = re.compile(r"-\d|-[A-Z]{2}| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
@@ -64,7 +65,7 @@ class _End:
 
     @property
     def value(self) -> float:
-        return float(self.number.replace(",", "")) if re.fullmatch(r"[\d.,]{1,40}", self.number) else 0.0
+        return float(self.number.replace(",", "")) if re.fullmatch(NUMBER, self.number) else 0.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
     """Return whether a hyphen subtracts, or joins a year and a month or the parts of a code."""
     is_measured = upper.unit != "" and lower.value < upper.value and not _RESULT.match(upper.unit)
     is_apart = match["dash"].startswith(" ")
-    if is_apart and not (lower.prefix or lower.unit or upper.prefix or ":" in lower.number or is_measured):
+    if is_apart and not (
+        lower.prefix or lower.unit or upper.prefix or is_measured or _TIME_OR_DATE.match(lower.number)
+    ):
         return True
     if _YEAR_AND_MONTH.fullmatch(lower.number):  # a whole date: 2025-09-01
         return len(upper.number) < 3
