@@ -179,7 +179,11 @@ def test_every_failing_api_is_passed_over_and_cooled_down(tmp_path: Path) -> Non
         chat.__enter__()
     try:
         with RefusingPort() as refusing:
-            apis = [refusing.api(), *(chat.api(KEY, timeout_s=1.0) for chat in servers.values()), good.api(KEY)]
+            apis = [
+                refusing.api(),
+                *(chat.api(KEY, timeout_s=1.0, first_token_timeout_s=1.0) for chat in servers.values()),
+                good.api(KEY),
+            ]
             with RunningServer(tmp_path, chatgpt_apis=apis) as running:
                 for _ in range(2):
                     reply = running.ask_json(say_wav("hello there"), "english", text="Hi")
