@@ -6,7 +6,7 @@ from collections.abc import Callable
 from mirrorchat.engines import Language
 from mirrorchat.text.normalization.chinese_formulas import FORMULA_WORDS as CHINESE_WORDS
 from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS as ENGLISH_WORDS
-from mirrorchat.text.normalization.formula_parser import LONGEST_CHARS, say_formula
+from mirrorchat.text.normalization.formula_parser import LONGEST_CHARS, formula_in_words
 from mirrorchat.text.normalization.latex import FUNCTIONS
 from mirrorchat.text.sentences.speech_length import HAN
 
@@ -137,7 +137,7 @@ class Formulas:
             plain = pattern.sub(replacement, plain)
         if _NUMBERS.fullmatch(plain):
             return plain.strip()
-        words = say_formula(content, self._words)
+        words = formula_in_words(content, self._words)
         return _LAYOUT.sub(" ", content) if words is None else words.rstrip(",， ")
 
     def _pass(self, text: str) -> str:

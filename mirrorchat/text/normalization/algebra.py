@@ -7,7 +7,8 @@ around it speaks of mathematics.
 import re
 from collections.abc import Collection, Mapping
 
-from mirrorchat.text.normalization.formula_parser import FormulaWords, say_formula
+from mirrorchat.text.normalization.formula_parser import formula_in_words
+from mirrorchat.text.normalization.formula_words import FormulaWords
 from mirrorchat.text.normalization.latex import FUNCTIONS, SIGN_COMMANDS, TEXT_COMMANDS
 from mirrorchat.text.normalization.patterns import BARE_UNIT, Rule, after, any_of, before, rule
 
@@ -83,8 +84,8 @@ def algebra_rules(words: FormulaWords) -> tuple[Rule, ...]:
         if tail and _is_quantity(tail[2], head, words.units):  # the rules of numbers and units know what follows it
             head, quantity = head[: tail.start()], tail[2]
         notation = head if "\\" in head else head.replace("sqrt", "√").replace(" / ", "÷")
-        said = say_formula(notation, words)
-        return match[0] if said is None else words.join([said, quantity] if quantity else [said]) + rest
+        in_words = formula_in_words(notation, words)
+        return match[0] if in_words is None else words.join([in_words, quantity] if quantity else [in_words]) + rest
 
     def ion(match: re.Match[str]) -> str:
         charge = words.number(match[2]) if match[2] else ""

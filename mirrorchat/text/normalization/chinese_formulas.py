@@ -4,7 +4,7 @@ import re
 
 from mirrorchat.text.normalization.chinese_numbers import cardinal, number_words, power_words
 from mirrorchat.text.normalization.chinese_words import SIGNS, UNITS
-from mirrorchat.text.normalization.formula_parser import FormulaWords
+from mirrorchat.text.normalization.formula_words import FormulaWords
 from mirrorchat.text.sentences.speech_length import HAN
 
 GREEK = {

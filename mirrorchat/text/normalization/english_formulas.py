@@ -4,7 +4,7 @@ import re
 
 from mirrorchat.text.normalization.english_numbers import cardinal, number_words, ordinal, power_words
 from mirrorchat.text.normalization.english_words import SIGNS, UNITS
-from mirrorchat.text.normalization.formula_parser import FormulaWords
+from mirrorchat.text.normalization.formula_words import FormulaWords
 
 GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ϵ": "epsilon", "ζ": "zeta", "η": "eta",

@@ -1,22 +1,18 @@
-"""Parses mathematical notation, plain (2x+1, √2, a/b) or LaTeX (\\frac{1}{2}), and says it.
+"""Parses mathematical notation, plain (2x+1, √2, a/b) or LaTeX (\\frac{1}{2}), and composes its words.
 
-The grammar stands here; `english_formulas.py` and `chinese_formulas.py` have the words. What is said may hold pieces in
+The grammar stands here; `english_formulas.py` and `chinese_formulas.py` have the words. The result may hold pieces in
 written form (`50%`, `5 kg`), which the rules of text normalization speak afterwards.
 """
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
-from mirrorchat.text.normalization.latex import ACCENTS, FUNCTIONS, IGNORED, SIGN_COMMANDS, TEXT_COMMANDS
+from mirrorchat.text.normalization.formula_tokens import tokens_of
+from mirrorchat.text.normalization.formula_words import FormulaWords, Part
+from mirrorchat.text.normalization.latex import ACCENTS, FUNCTIONS, TEXT_COMMANDS
 
 LONGEST_CHARS = 2000
 _DEEPEST = 25  # groups within groups; no formula that is meant to be heard has more
-_TOKEN = re.compile(
-    r"\\[A-Za-z]{1,30}|\\.|\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,15})?"
-    rf"|(?:lim|{'|'.join(FUNCTIONS)})(?=[A-Za-z]?(?![A-Za-z]))|\s{{1,99}}|."
-)
 _ENDS = frozenset({")", "]", "}", "\\}", "&", "\\\\", "\\end"})
 _OPENERS = frozenset({"(", "[", "\\{"})
 _BIG = {"∑": "sum", "∏": "product", "∫": "integral", "∬": "integral", "∮": "integral", "lim": "limit"}
@@ -30,36 +26,7 @@ _WHOLE_EXPONENTS = frozenset("∘′⊤")
 _ORDINAL_ENDINGS = frozenset({"st", "nd", "rd", "th"})
 
 
-@dataclass(frozen=True)
-class Said:
-    """A part of a formula in words. `number` has the digits of a bare number; `is_compound` if signs join parts."""
-
-    words: str
-    number: str = ""
-    is_compound: bool = False
-    is_fraction: bool = False  # of two numbers
-
-
-@dataclass(frozen=True)
-class FormulaWords:
-    """What one language says. `phrases` has a template for each construct, whose parts are `{0}` and `{1}`."""
-
-    phrases: Mapping[str, str]
-    signs: Mapping[str, str]
-    letters: Mapping[str, str]
-    functions: Mapping[str, str]
-    units: Collection[str]
-    number: Callable[[str], str]
-    power: Callable[[str], str]  # what follows a base, given the exponent's words or digits
-    fraction: Callable[[int, int], str]
-    join: Callable[[list[str]], str]
-
-    def phrase(self, construct: str, *parts: str) -> str:
-        """Return the template of `construct` with its parts."""
-        return self.phrases[construct].format(*parts)
-
-
-def say_formula(notation: str, words: FormulaWords) -> str | None:
+def formula_in_words(notation: str, words: FormulaWords) -> str | None:
     """Return `notation` in words, None if it cannot be parsed: too long or too deep."""
     if len(notation) > LONGEST_CHARS:
         return None
@@ -73,8 +40,7 @@ class _Parser:
     """A recursive descent over the tokens of one formula."""
 
     def __init__(self, notation: str, words: FormulaWords) -> None:
-        self._tokens = [_canonical(token) for token in _TOKEN.findall(notation)]
-        self._tokens = [token for token in self._tokens if token and not (token[0] == "\\" and token[1:] in IGNORED)]
+        self._tokens = tokens_of(notation)
         self._at = 0
         self._depth = 0
         self._words = words
@@ -85,8 +51,8 @@ class _Parser:
     def whole(self) -> str:
         parts = []
         while self._at < len(self._tokens):
-            said = self._expression().words
-            parts += [said] if said else []
+            part = self._expression().words
+            parts += [part] if part else []
             if self._at < len(self._tokens):
                 self._at += 1  # a closing mark without its opening one, or the end of a row
         return self._words.join(parts)
@@ -103,19 +69,19 @@ class _Parser:
         self._at += 1
         return token
 
-    def _expression(self) -> Said:
+    def _expression(self) -> Part:
         """Read terms and the signs between them, up to a closing mark."""
         self._depth += 1
         if self._depth > _DEEPEST:
             raise RecursionError
-        parts: list[Said] = []
+        parts: list[Part] = []
         words: list[str] = []
         after_sign = True
         while (token := self._peek()) and token not in _ENDS and not (token == "|" and self._bar_ends):
             if self._is_sign(token) and not (token == "|" and after_sign):
                 words.append(self._sign(self._next(), is_unary=after_sign))
                 after_sign = token not in ("∞", "!", "∅", "…")
-                parts.append(Said(token, is_compound=token not in _LIST_SIGNS))
+                parts.append(Part(token, is_compound=token not in _LIST_SIGNS))
                 continue
             parts.append(self._term())
             words.append(parts[-1].words)
@@ -124,7 +90,7 @@ class _Parser:
         words = [word for word in words if word]
         if len(parts) == 1 and not parts[0].is_compound:
             return parts[0]
-        return Said(self._words.join(words), is_compound=any(part.is_compound for part in parts))
+        return Part(self._words.join(words), is_compound=any(part.is_compound for part in parts))
 
     def _is_sign(self, token: str) -> bool:
         return (token in self._words.signs and token not in _BIG) or token in _LIST_SIGNS or token == "-"
@@ -142,7 +108,7 @@ class _Parser:
             return self._words.phrases["such that" if self._is_set else "given"]
         return self._words.signs[token].strip() if token in self._words.signs else self._words.phrases[","]
 
-    def _term(self) -> Said:
+    def _term(self) -> Part:
         """Read factors that stand side by side, and a fraction that a slash makes of them."""
         above = self._product()
         while self._peek() == "/" and self._peek(1) and above.words:
@@ -150,21 +116,21 @@ class _Parser:
             if above.number.isdigit() and self._peek().isdigit():  # ½mv²: the numbers are a fraction by themselves
                 fraction = self._fraction(above, self._factor())
                 rest = [self._product()] if self._begins_factor(self._peek()) else []
-                above = Said(self._words.join([fraction.words, *(said.words for said in rest)]))
+                above = Part(self._words.join([fraction.words, *(part.words for part in rest)]))
             else:
                 above = self._fraction(above, self._product())
         return above
 
-    def _product(self) -> Said:
+    def _product(self) -> Part:
         factors = [self._factor()]
         while self._begins_factor(self._peek()):
             factor = self._factor()
             if factor.is_fraction and factors[-1].number.isdigit():
-                factor = Said(self._words.phrase("mixed", factors.pop().words, factor.words))
+                factor = Part(self._words.phrase("mixed", factors.pop().words, factor.words))
             factors.append(factor)
         if len(factors) == 1:
             return factors[0]
-        return Said(self._words.join([factor.words for factor in factors if factor.words]))
+        return Part(self._words.join([factor.words for factor in factors if factor.words]))
 
     def _begins_factor(self, token: str) -> bool:
         if token == "|" and not self._bar_ends:
@@ -176,12 +142,12 @@ class _Parser:
         ahead = itertools.takewhile(lambda token: token not in _ENDS, self._tokens[self._at :])
         return sum(token == "|" for token in ahead)
 
-    def _fraction(self, above: Said, below: Said) -> Said:
+    def _fraction(self, above: Part, below: Part) -> Part:
         if above.number.isdigit() and below.number.isdigit():
-            return Said(self._words.fraction(int(above.number), int(below.number)), is_fraction=True)
-        return Said(self._words.phrase("fraction", above.words, below.words))
+            return Part(self._words.fraction(int(above.number), int(below.number)), is_fraction=True)
+        return Part(self._words.phrase("fraction", above.words, below.words))
 
-    def _factor(self) -> Said:
+    def _factor(self) -> Part:
         token = self._next()
         if token in _BIG:
             return self._big(token)
@@ -191,10 +157,10 @@ class _Parser:
             return self._environment()
         return self._postfixes(self._atom(token), token)
 
-    def _atom(self, token: str) -> Said:
+    def _atom(self, token: str) -> Part:
         name = token[1:] if token.startswith("\\") else ""
         if token[:1].isdigit():
-            return Said(self._words.number(token), number=token)
+            return Part(self._words.number(token), number=token)
         if token in _OPENERS:
             return self._parenthesis(token)
         if token == "{":
@@ -206,50 +172,50 @@ class _Parser:
         if name in ("frac", "dfrac", "tfrac", "cfrac"):
             return self._fraction(self._argument(), self._argument())
         if name in ("binom", "dbinom", "tbinom"):
-            return Said(self._words.phrase("choose", self._argument().words, self._argument().words))
+            return Part(self._words.phrase("choose", self._argument().words, self._argument().words))
         if name in ACCENTS:
             accent = {"overrightarrow": "vec", "overline": "bar", "widehat": "hat"}.get(name, name)
-            return Said(self._words.phrase(accent, self._argument().words))
+            return Part(self._words.phrase(accent, self._argument().words))
         if name in TEXT_COMMANDS:
-            return Said(self._raw_argument())
+            return Part(self._raw_argument())
         if _LETTER.fullmatch(token):
-            return Said(self._words.letters.get(token, token))
-        return Said(name if name.isalpha() else token if token.isalpha() else "")
+            return Part(self._words.letters.get(token, token))
+        return Part(name if name.isalpha() else token if token.isalpha() else "")
 
-    def _closed(self, said: Said) -> Said:
+    def _closed(self, part: Part) -> Part:
         """Pass the closing mark of a group."""
         if self._peek() in _ENDS - {"&", "\\\\", "\\end"}:
             self._at += 1
-        return said
+        return part
 
-    def _parenthesis(self, opener: str) -> Said:
+    def _parenthesis(self, opener: str) -> Part:
         outer, self._bar_ends = self._bar_ends, False
         outer_set, self._is_set = self._is_set, opener == "\\{"
         inside = self._closed(self._expression())
         self._bar_ends, self._is_set = outer, outer_set
         if opener == "\\{":
-            return Said(self._words.phrase("set", inside.words))
-        return Said(f"({inside.words})", is_compound=inside.is_compound)
+            return Part(self._words.phrase("set", inside.words))
+        return Part(f"({inside.words})", is_compound=inside.is_compound)
 
-    def _absolute(self) -> Said:
+    def _absolute(self) -> Part:
         outer, self._bar_ends = self._bar_ends, True
         inside = self._expression()
         self._at += self._peek() == "|"
         self._bar_ends = outer
-        return Said(self._words.phrase("absolute", inside.words))
+        return Part(self._words.phrase("absolute", inside.words))
 
-    def _root(self, degree: str) -> Said:
+    def _root(self, degree: str) -> Part:
         degree = self._words.number(degree) if degree else ""
         if self._peek() == "[":
             self._next()
             degree = self._closed(self._expression()).words
         inside = self._argument(whole_number=True).words
         if not degree:
-            return Said(self._words.phrase("root", inside))
+            return Part(self._words.phrase("root", inside))
         name = {self._words.number("2"): "root", self._words.number("3"): "cube root"}.get(degree, "nth root")
-        return Said(self._words.phrase(name, inside, degree))
+        return Part(self._words.phrase(name, inside, degree))
 
-    def _argument(self, *, whole_number: bool = False) -> Said:
+    def _argument(self, *, whole_number: bool = False) -> Part:
         """Read what a command applies to: a group, or one token (of a number in LaTeX: one digit)."""
         token = self._next()
         if token == "(" and whole_number:
@@ -259,10 +225,10 @@ class _Parser:
             token = token[0]
         if token == "-":
             inside = self._argument(whole_number=whole_number)
-            return Said(self._words.join([self._words.phrases["negative"], inside.words]), f"-{inside.number}")
+            return Part(self._words.join([self._words.phrases["negative"], inside.words]), f"-{inside.number}")
         if token in self._words.signs or token in _WHOLE_EXPONENTS:
-            return Said(token)
-        return self._atom(token) if token else Said("")
+            return Part(token)
+        return self._atom(token) if token else Part("")
 
     def _raw_argument(self) -> str:
         """Return the text between the braces that follow, as it is written."""
@@ -274,43 +240,43 @@ class _Parser:
         written = "".join(self._tokens[start:end]).replace("\\", "")
         return " ".join(re.sub(r"_(?=\d)", "", written).split())
 
-    def _exponent(self) -> Said:
+    def _exponent(self) -> Part:
         if self._peek() in ("(", "{"):
             self._next()
             return self._closed(self._expression_of_group())
         return self._argument(whole_number=True)
 
-    def _expression_of_group(self) -> Said:
+    def _expression_of_group(self) -> Part:
         """Read a group of which one sign may be all: `^{+}`, `^{\\circ}`, `^{\\prime}`, `_{-}`."""
         sign = self._peek()
         if self._peek(1) == "}" and (sign in self._words.signs or sign in _WHOLE_EXPONENTS):
-            return Said(self._next())
+            return Part(self._next())
         if sign == "-" and self._peek(1).isdigit() and self._peek(2) in ("}", ")"):
             return self._argument(whole_number=True)
         return self._expression()
 
-    def _postfixes(self, said: Said, token: str) -> Said:
+    def _postfixes(self, part: Part, token: str) -> Part:
         """Read exponents, indices, primes and the like behind an atom."""
         is_function = token in _FUNCTION_LETTERS or self._is_of_time()
         while mark := self._peek():
             if mark == "^":
                 self._next()
-                said = self._raised(said)
+                part = self._raised(part)
             elif mark == "_":
                 self._next()
-                said = self._indexed(said, token)
+                part = self._indexed(part, token)
             elif mark in _PRIMES:
                 primes = self._count_primes()
-                said = Said(self._words.phrase("prime" if primes == 1 else "double prime", said.words))
+                part = Part(self._words.phrase("prime" if primes == 1 else "double prime", part.words))
                 is_function = True
             elif mark == "!":
                 self._next()
-                said = Said(self._words.phrase("factorial", said.words))
+                part = Part(self._words.phrase("factorial", part.words))
             else:
                 break
-        if said.number:
-            said = self._with_unit(said)
-        return self._applied(said) if is_function and self._peek() == "(" else said
+        if part.number:
+            part = self._with_unit(part)
+        return self._applied(part) if is_function and self._peek() == "(" else part
 
     def _is_of_time(self) -> bool:
         """Return whether an argument follows that only functions have: y(t), a(n)."""
@@ -322,31 +288,31 @@ class _Parser:
             primes += _PRIMES[self._next()]
         return primes
 
-    def _raised(self, base: Said) -> Said:
+    def _raised(self, base: Part) -> Part:
         exponent = self._exponent()
         match exponent.words:
             case "∘" | "°":
                 return self._with_degrees(base)
             case "′":
-                return Said(self._words.phrase("prime", base.words))
+                return Part(self._words.phrase("prime", base.words))
             case "*" | "×":
-                return Said(self._words.phrase("star", base.words))
+                return Part(self._words.phrase("star", base.words))
             case "⊤" | "T":
-                return Said(self._words.phrase("transposed", base.words))
+                return Part(self._words.phrase("transposed", base.words))
             case "+" | "-":
-                return Said(self._words.join([base.words, self._words.signs.get(exponent.words, "").strip()]))
+                return Part(self._words.join([base.words, self._words.signs.get(exponent.words, "").strip()]))
         if exponent.words.replace(" ", "") in _ORDINAL_ENDINGS:
-            return Said((base.number or base.words) + exponent.words.replace(" ", ""))
+            return Part((base.number or base.words) + exponent.words.replace(" ", ""))
         number = f"{base.number}^{exponent.number}" if base.number and exponent.number else ""
-        return Said(base.words + self._words.power(exponent.number or exponent.words), number)
+        return Part(base.words + self._words.power(exponent.number or exponent.words), number)
 
-    def _indexed(self, base: Said, letter: str) -> Said:
+    def _indexed(self, base: Part, letter: str) -> Part:
         """Return a letter with its index; behind an element's sign a number above 1 counts atoms."""
         index = self._exponent()
         counts = letter in _ELEMENTS and index.number.isdigit() and index.number not in ("0", "1")
-        return Said(self._words.phrase("atoms" if counts else "index", base.words, index.words))
+        return Part(self._words.phrase("atoms" if counts else "index", base.words, index.words))
 
-    def _with_degrees(self, base: Said) -> Said:
+    def _with_degrees(self, base: Part) -> Part:
         """Return degrees in written form: the rules for temperatures and angles know what follows them."""
         scale = ""
         if self._peek() in TEXT_COMMANDS or self._peek().lstrip("\\") in TEXT_COMMANDS:
@@ -357,30 +323,30 @@ class _Parser:
                 self._at, scale = start, ""
         elif self._peek() in ("C", "F"):
             scale = self._next()
-        return Said(f"{base.number or base.words}°{scale}")
+        return Part(f"{base.number or base.words}°{scale}")
 
-    def _with_unit(self, said: Said) -> Said:
+    def _with_unit(self, part: Part) -> Part:
         """Return a number with the unit behind it in written form, for the rules of units."""
         sign, start = self._peek(), self._at
         if sign in ("°", "%", "\\%"):
             self._next()
-            return self._with_degrees(said) if sign == "°" else Said(f"{said.number}%")
+            return self._with_degrees(part) if sign == "°" else Part(f"{part.number}%")
         if sign.lstrip("\\") in TEXT_COMMANDS and sign.startswith("\\"):
             self._next()
             unit = self._raw_argument()
             if unit.split("/")[0] in self._words.units:
                 power = self._next() + self._next() if self._peek() == "^" and self._peek(1).isdigit() else ""
-                return Said(f"{said.number} {unit}{power}")
+                return Part(f"{part.number} {unit}{power}")
             self._at = start
-        return said
+        return part
 
-    def _applied(self, function: Said) -> Said:
+    def _applied(self, function: Part) -> Part:
         self._next()
         argument = self._parenthesis("(")
         inside = argument.words if argument.is_compound else argument.words[1:-1]
-        return self._postfixes(Said(self._words.phrase("applied", function.words, inside)), "")
+        return self._postfixes(Part(self._words.phrase("applied", function.words, inside)), "")
 
-    def _function(self, name: str) -> Said:
+    def _function(self, name: str) -> Part:
         words = self._words.functions.get(name, name)
         power, base = "", ""
         while self._peek() in ("^", "_"):
@@ -391,10 +357,10 @@ class _Parser:
                 base = self._exponent().words
         if base:
             words = self._words.phrase("log" if name == "log" else "below", words, base)
-        said = Said(words + power.removeprefix("的"))
-        return self._applied(said) if self._peek() == "(" and not base else said
+        part = Part(words + power.removeprefix("的"))
+        return self._applied(part) if self._peek() == "(" and not base else part
 
-    def _big(self, token: str) -> Said:
+    def _big(self, token: str) -> Part:
         """Read a sum, product, integral or limit with its bounds."""
         bounds = {"_": "", "^": ""}
         self._arrow = "approaches" if token == "lim" else "→"
@@ -404,10 +370,10 @@ class _Parser:
         self._arrow = "→"
         name = _BIG[token]
         if bounds["_"] and bounds["^"]:
-            return Said(self._words.phrase(f"{name} from to", bounds["_"], bounds["^"]))
-        return Said(self._words.phrase(f"{name} over" if bounds["_"] else name, bounds["_"]))
+            return Part(self._words.phrase(f"{name} from to", bounds["_"], bounds["^"]))
+        return Part(self._words.phrase(f"{name} over" if bounds["_"] else name, bounds["_"]))
 
-    def _environment(self) -> Said:
+    def _environment(self) -> Part:
         """Read a matrix, cases or aligned equations, row by row."""
         kind, rows = self._raw_argument(), [[""]]
         while self._peek() and self._peek() != "\\end":
@@ -425,7 +391,7 @@ class _Parser:
                     self._at += 1
         self._next()
         self._raw_argument()
-        return Said(self._rows(kind, [row for row in rows if any(row)]))
+        return Part(self._rows(kind, [row for row in rows if any(row)]))
 
     def _rows(self, kind: str, rows: list[list[str]]) -> str:
         comma = self._words.phrases[","]
@@ -441,16 +407,3 @@ class _Parser:
         """Return the parts that are not empty in one row, with `comma` between them."""
         first, *others = [part for part in parts if part] or [""]
         return self._words.join([first, *(word for part in others for word in (comma, part) if word)])
-
-
-def _canonical(token: str) -> str:
-    """Return the sign that a command stands for, nothing for a thin space, else the token."""
-    if token.startswith("\\"):
-        name = token[1:]
-        if name in SIGN_COMMANDS:
-            return SIGN_COMMANDS[name]
-        if name in (",", ";", "!", ":", " ", "/"):
-            return " "
-        if name in ("|", "%", "_", "#", "$", "&"):
-            return {"|": "|", "%": "%"}.get(name, "")
-    return {"*": "×", "~": " ", "＜": "<", "＞": ">", "−": "-"}.get(token, token)
