@@ -12,15 +12,19 @@ from mirrorchat.text.normalization.english_words import UNITS as ENGLISH_UNITS
 from mirrorchat.text.normalization.patterns import NUMBER, Rule, any_of
 from mirrorchat.text.normalization.runs import RunKind
 
+_UNIT_WORDS = (
+    "million", "billion", "thousand", "percent", "degrees", "times", "hours", "minutes", "seconds", "days", "weeks",
+    "months", "years", "meters", "metres", "kilometers", "kilometres", "kilograms", "kilos", "grams", "liters", "litres",
+    "euros", "dollars", "pounds", "公斤", "千克", "克", "吨", "米", "厘米", "毫米", "公里", "千米", "升", "毫升", "倍",
+    "万", "亿",
+)  # fmt: skip
+_UNIT_NAMES = any_of({*CHINESE_UNITS, *ENGLISH_UNITS, *_UNIT_WORDS})
 _MANTISSA = r"(?<![A-Za-z0-9.,_#])(?P<mantissa>\d{1,15}(?:\.\d{1,15})?)"
-_EXPONENT = r"[eE](?:(?P<signed>[-+]\d{1,3})(?![0-9_])|(?P<bare>\d{1,3})(?![A-Za-z0-9_]))(?!\.\d)"
+_BARE_EXPONENT = rf"\d{{1,3}}(?:(?![A-Za-z0-9_])|(?={_UNIT_NAMES}(?![A-Za-z0-9])))"
+_EXPONENT = rf"[eE](?:(?P<signed>[-+]\d{{1,3}})(?![0-9_])|(?P<bare>{_BARE_EXPONENT}))(?!\.\d)"
 _POWER_OF_TEN = r" ?[xX×*·] ?10 ?(?:\^|\*\*) ?(?P<power>[-+]?\d{1,3}(?!\d))"
 
-_UNIT_NAMES = any_of(
-    {*CHINESE_UNITS, *ENGLISH_UNITS, "million", "billion", "thousand", "percent", "hours", "minutes", "seconds", "days",
-     "weeks", "months", "years", "meters", "metres", "kilometers", "liters"}
-)  # fmt: skip
-_UPPER_END = r"(?: ?[-~–—] ?-?\d{1,15},\d{1,2})?"
+_UPPER_END = r"(?: ?[-~–—] ?-?\d{1,15}(?:,\d{1,2})?)?"
 _UNIT = rf"(?:{_UPPER_END} ?(?:[%‰€$£]|°[CF]?|{_UNIT_NAMES})(?![A-Za-z0-9]))"
 
 
