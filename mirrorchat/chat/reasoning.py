@@ -15,19 +15,20 @@ from mirrorchat.chat.marks import MARK, MARK_LIMIT_CHARS, UNFINISHED, MarkKind, 
 
 # Ways in which reasoning without any mark begins. The whole answer waits where one of them begins it.
 _THOUGHTS = (
-    *("hmm", "hm,", "okay, so ", "ok, so ", "alright, so ", "wait, ", "嗯，", "嗯,"),
+    *("hmm", "hm,", "okay, so ", "ok, so ", "wait, ", "嗯，", "嗯,"),
     *(
         f"{start}{subject}"
-        for start in ("okay, ", "ok, ", "alright, ", "first, ", "so, ", "well, ")
+        for start in ("okay, ", "ok, ", "first, ", "so, ", "well, ")
         for subject in ("the user", "we need ", "i need ", "i should ", "i have to ", "let me ", "let's ")
     ),
-    *("the user", "we need to ", "i need to ", "i should ", "i have to ", "let me think", "let's think"),
+    *("the user", "the question ", "they ask", "they want", "they're asking", "they are asking", "alright, "),
+    *("we need to ", "i need to ", "i should ", "i have to ", "let me think", "let's think"),
     *(
         f"{start}{subject}"
         for start in ("", "好的，", "好，", "首先，", "现在")
         for subject in ("用户", "我需要", "我应该", "我们需要")
     ),
-    *("让我想", "我得"),
+    *("让我", "我得", "我现在", "这个问题"),
 )
 # Reasoning that begins with words, and ends with others (MarkKind.PROSE_CLOSING). The first is harmony without its
 # marks: "analysisThe user asks...assistantfinalBlue."
