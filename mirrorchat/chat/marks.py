@@ -48,7 +48,7 @@ _ATTRIBUTES = r"(?:\s[^<>]{0,300}|/)?"
 MARK = re.compile(
     rf"""
     (?P<code>`{{1,16}})
-    | <(?P<slash>/?)(?:[a-z]{{1,12}}:)?(?P<tag>{_NAMES}){_ATTRIBUTES}>
+    | (?:<|&lt;)(?P<slash>/?)(?:[a-z]{{1,12}}:)?(?P<tag>{_NAMES}){_ATTRIBUTES}(?:>|&gt;)
     | (?P<details><details\s(?=[^<>]{{0,300}}reasoning)[^<>]{{0,300}}>)
     | (?P<details_end></details>)
     | ◁(?P<kimi>/?)think▷ | \[(?P<bracket>/?)think\]
@@ -72,8 +72,9 @@ UNFINISHED = re.compile(
     rf"""(?:
     `{{1,16}}
     | <(?:[/|｜]/?)?[\w▁:.-]{{0,40}}[|｜/]?
+    | &(?:l|lt|lt;/?[\w:]{{0,40}}/?(?:&|&g|&gt)?)?
     | </?(?:[a-z]{{1,12}}:)?(?:{_NAMES}|details)\s[^<>]{{0,300}}
-    | </?(?:[a-z]{{1,12}}:)?(?:{_NAMES}){_ATTRIBUTES}>(?:\s?(?-i:[a-z标签记块]){{0,8}}|["'`”’」])
+    | (?:<|&lt;)/?(?:[a-z]{{1,12}}:)?(?:{_NAMES}){_ATTRIBUTES}(?:>|&gt;)(?:\s?(?-i:[a-z标签记块]){{0,8}}|["'`”’」])
     | <\|channel\|>[^<>]{{0,60}}(?:<[|a-z]{{0,12}}(?:\|>[^<>]{{0,40}}(?:<[|a-z]{{0,10}})?)?)?
     | <\|channel>[a-z]{{0,7}}
     | (?:{_START})\s?(?:[a-z]{{0,12}}|(?:{_ROLE})\s(?:t|to|to=[^\s<>]{{0,60}})?)

@@ -23,6 +23,7 @@ ANSWERS = [
     ("◁think▷Hm.◁/think▷Tides.", "Tides."),
     ('<think effort="low">Hm.</think>Tides.', "Tides."),
     ("<think/>Tides.", "Tides."),
+    ("&lt;think&gt;Hm.&lt;/think&gt;Tides.", "Tides."),
     ("<think>Hm <think>hm</think> hm.</think>Tides.", "Tides."),
     ("<think>He means the word <think> itself.</think>Tides.", "Tides."),
     ("<think>Is `</think>` the end? Or the </think> tag?</think>Tides.", "Tides."),
@@ -73,6 +74,7 @@ PLAIN = [
     "```xml\n<think>Hm.</think>\n<|im_end|>\n```\nSo it goes.",
     "~ [1] [see there] `code` ``x ` y`` [INS",
     "The <output> and </response> elements stay.",
+    "R&D, a &lt; b, AT&T &amp; more &lt;b&gt;",
     "I think, therefore I am. Thinking [think",
     "价格 <100 元，温度 >5 度",
 ]
