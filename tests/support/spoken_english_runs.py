@@ -58,6 +58,7 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("On 2025-09-01 it opened.", "On September first, twenty twenty-five it opened."),
         ("1-1/2 cups", "one and a half cups"),
         ("a 1-in-10 chance", "a one-in-ten chance"),
+        ("He ran 5 km—10 people followed.", "He ran five kilometers—ten people followed."),
         ("an 80-20 split", "an eighty-twenty split"),
         ("a 15-inch screen", "a fifteen-inch screen"),
     ),

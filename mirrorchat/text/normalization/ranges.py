@@ -19,6 +19,14 @@ _UNITS = frozenset(CHINESE_UNITS) | frozenset(ENGLISH_UNITS) | frozenset(
      "hundred", "thousand", "million", "billion", "trillion", "percent")
 )  # fmt: skip
 
+_UNITS_OF_ONE_KIND = (
+    ("s", "min", "h", "day", "week", "month", "year", "am", "pm", "秒", "分", "小时", "个小时", "天", "周", "星期",
+     "个月", "年", "月", "日", "号", "点"),
+    ("mm", "cm", "m", "km", "ft", "mi", "毫米", "厘米", "米", "公里", "千米"),
+    ("mg", "g", "kg", "t", "克", "斤", "公斤", "千克", "吨"),
+    ("KB", "MB", "GB", "TB"),
+    ("百", "千", "万", "十万", "百万", "千万", "亿", "k", "K", "M", "B", "hundred", "thousand", "million", "billion"),
+)  # fmt: skip
 _CURRENCY_SIGNS = "$£€¥₹₩₽฿₫₺₴₪₱₦₿"
 _LATIN_UNIT = rf"[A-Za-zμΩ]{{1,12}}(?:/(?:[A-Za-z]{{1,8}}|[{HAN}]{{1,2}}))?(?:\^?[23](?!\d))?"
 _UNIT = rf"(?: ?(?:[%‰¢元{_CURRENCY_SIGNS}'′\"″]|°[A-Z]?)| ?{_LATIN_UNIT}|[{HAN}]{{1,5}}(?:/[{HAN}]{{1,2}})?)?"
@@ -125,7 +133,16 @@ def _units_agree(lower: _End, upper: _End, dash: str) -> bool:
     is_degree = last.startswith(("°", "度")) and not first.startswith(("°", "度"))
     if is_degree and dash == "-":
         return False
+    if "—" in dash and not _measure_the_same(first, last):
+        return False
     return not first[0].isalpha() or not first.isascii() or first.split("/")[0] in _UNITS
+
+
+def _measure_the_same(first: str, last: str) -> bool:
+    """Return whether two units can end one range. A long dash also parts clauses: it ran 5 km—10 people followed."""
+    return last.startswith(first) or any(
+        first.startswith(family) and last.startswith(family) for family in _UNITS_OF_ONE_KIND
+    )
 
 
 def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:

@@ -14,9 +14,9 @@ from mirrorchat.text.normalization.runs import RunKind
 
 _UNIT_WORDS = (
     "million", "billion", "thousand", "percent", "degrees", "times", "hours", "minutes", "seconds", "days", "weeks",
-    "months", "years", "meters", "metres", "kilometers", "kilometres", "kilograms", "kilos", "grams", "liters", "litres",
-    "euros", "dollars", "pounds", "公斤", "千克", "克", "吨", "米", "厘米", "毫米", "公里", "千米", "升", "毫升", "倍",
-    "万", "亿",
+    "months", "years", "meters", "metres", "kilometers", "kilometres", "kilograms", "kilos", "grams", "liters",
+    "litres", "euros", "dollars", "pounds", "公斤", "千克", "克", "吨", "米", "厘米", "毫米", "公里", "千米", "升",
+    "毫升", "倍", "万", "亿",
 )  # fmt: skip
 _UNIT_NAMES = any_of({*CHINESE_UNITS, *ENGLISH_UNITS, *_UNIT_WORDS})
 _MANTISSA = r"(?<![A-Za-z0-9.,_#])(?P<mantissa>\d{1,15}(?:\.\d{1,15})?)"
