@@ -181,6 +181,27 @@ def test_a_defect_in_one_sentence_ends_no_other(talk: Talk) -> None:
     assert "one follows" not in talk.server.log and "unexpected RecursionError" in talk.server.log
 
 
+def test_a_defect_in_one_sentence_is_told_to_clients_of_openai(talk: Talk) -> None:
+    failed = f"An {UNLUCKY} one follows it."
+    text = f"{FIRST} {failed} {LAST}"
+    talk.answers(answer(text))
+    url, body = f"{talk.server.url}/v1/chat/completions", {"model": "mirrorchat", "messages": ASK}
+    whole = requests.post(url, json=body | AUDIO, timeout=60)
+    assert unquote(whole.headers["X-MirrorChat-Unspoken"]) == failed
+    assert seconds(base64.b64decode(whole.json()["choices"][0]["message"]["audio"]["data"])) > 2.0
+    lines = requests.post(url, json=body | PCM16 | {"stream": True}, timeout=60).text.strip().split("\n\n")
+    assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "internal_error"
+    heard = [json.loads(line[6:])["choices"][0]["delta"].get("audio", {}).get("data", "") for line in lines[:-1]]
+    assert len(b"".join(map(base64.b64decode, heard))) > 96_000
+    speech = {"model": "tts-1", "input": text, "voice": "default", "response_format": "pcm"}
+    response = requests.post(f"{talk.server.url}/v1/audio/speech", json=speech, timeout=60, stream=True)
+    data = bytearray()
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        for piece in response.iter_content(None):
+            data += piece
+    assert len(data) > 96_000
+
+
 def test_an_answer_of_which_nothing_can_be_spoken_is_a_failure(talk: Talk) -> None:
     talk.answers(answer(f"{UNLUCKY} words."))
     for response in (talk.ask(), ask_streamed(talk.server.url)):
