@@ -56,8 +56,12 @@ ENGLISH_MARKUP = [
     ("Title\n=====\nText follows here now.", "Title, Text follows here now."),
     ('See [the docs][1] now.\n\n[1]: https://example.com "Docs"', "See the docs now."),
     ("* * *\nAfter the rule we go on.", "After the rule we go on."),
+    ("Einstein¹ said so.² It is true.³", "Einstein said so. It is true."),
+    ("20 meters² and x² and (a+b)²", "twenty square meters and x squared and (a plus b) squared"),
+    ("→ Next step is here", "Next step is here"),
 ]
 CHINESE_MARKUP = [
+    ("中国¹很大。²面积5米²。", "中国很大。面积五平方米。"),
     ("这是__重要__的_事_，**加粗**和*斜体*。", "这是重要的事，加粗和斜体。"),
     ("中国很大[1]。历史悠久【3†来源】。", "中国很大。历史悠久。"),
     ("使用`<div>`标签和`print()`函数。", "使用 div 标签和 print()函数。"),

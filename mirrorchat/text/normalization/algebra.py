@@ -40,7 +40,7 @@ _STRONG = re.compile(
     rf"[A-Za-zα-ω\d)}}|'′!°] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
 )
 _FUNCTION_OF = re.compile(
-    r"(?<![A-Za-z\d])(?:O\([^()]{0,12}[nmk][^()]{0,12}\)|[ya]\([tn]\)|(?:sin|cos|tan|log|ln|exp)(?:\(| ?\d)"
+    r"(?<![A-Za-z\d])(?:O\(1\)|O\([^()]{0,12}[nmk][^()]{0,12}\)|[ya]\([tn]\)|(?:sin|cos|tan|log|ln|exp)(?:\(| ?\d)"
     r"|[fghFGPφψ]['′]{0,2}\((?:-?\d{0,3}[a-zA-Zθ]|\d{1,3}|[A-Z]\|[A-Z])\))"
 )
 _TERM = r"(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))"
@@ -140,7 +140,9 @@ def _are_variables(letters: str) -> bool:
     """Return whether `letters` can be factors side by side (mc, nRT, ABC) and not a word."""
     if len(letters) == 2:
         return letters.lower() not in _WORDS_OF_TWO
-    return letters.isupper() or (len(letters) == 3 and not re.search("[aeiou]", letters.lower()))
+    return letters.isupper() or (
+        len(letters) == 3 and not letters.istitle() and not re.search("[aeiou]", letters.lower())
+    )
 
 
 def _is_algebra(run: str, match: re.Match[str], units: Collection[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 
-from mirrorchat.text.normalization.chinese_numbers import number_words, power_words, quantity
+from mirrorchat.text.normalization.chinese_numbers import digits, number_words, power_words, quantity
 from mirrorchat.text.normalization.chinese_words import COUNTED, DEGREES, POWERS, UNITS
 from mirrorchat.text.normalization.patterns import (
     BARE_UNIT,
@@ -96,6 +96,7 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{any_of(UNITS)})(?:/(?P<per>[A-Za-z]{{1,12}})(?P<per_power>))?(?![A-Za-z\d]))?",
          _spoken_power),
+    rule(rf"(?<=\d[米块])(\d\d)(?![\d.元块个]|{COUNTED.pattern})", lambda match: digits(match[1])),
     rule(rf"{START}({NUMBER}){TO}(?={NUMBER}(?:元|块|美元|欧元|英镑))",
          lambda match: f"{number_words(_plain_amount(match[1]))}到"),
     rule(rf"(?P<a>)(?:{START}|(?<=到))(?P<plain>{SIGN}{NUMBER})(?=元|块|美元|欧元|英镑)",
@@ -107,4 +108,6 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"{QUANTITY} ?(?P<unit>{any_of(UNITS)})(?:\^?(?P<power>[23])(?!\d))?"
          rf"(?:/(?P<per>[A-Za-z]{{1,12}}|[{HAN}])(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),
     rule(BARE_UNIT, _spoken_bare_unit),
+    rule(r"(公里|千米|分米|厘米|毫米|英里|(?<![方厘毫千分])米)\^([23])(?!\d)",
+         lambda match: POWERS[match[2]] + match[1]),
 )  # fmt: skip

@@ -78,4 +78,6 @@ QUANTITY_RULES: tuple[Rule, ...] = (
          r"(?:\^?(?P<power>[23])(?!\d))?"
          r"(?:/(?P<per>[A-Za-z]{1,12})(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),
     rule(BARE_UNIT, _spoken_bare_unit),
+    rule(r"\b((?:kilo|centi|milli)?met(?:er|re)s|feet|inches|miles|yards)\^([23])(?!\d)",
+         lambda match: f"{POWERS[match[2]]} {match[1]}"),
 )  # fmt: skip

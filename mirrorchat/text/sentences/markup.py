@@ -8,7 +8,7 @@ from mirrorchat.text.sentences.speech_length import HAN, count_han, starts_with_
 _FENCED = re.compile(r"^[ \t]{0,8}(```|~~~)[^\n`]{0,400}\n.*?(?:^[ \t]{0,8}\1[^\n]*$|\Z)", re.DOTALL | re.MULTILINE)
 _NOTHING_TO_SAY = re.compile(r"^[\s|:+*_=~-]*$")  # rules, and the line under a table's header
 _LINE_MARKS = re.compile(
-    r"^\s*(?:(?:>\s?|#{1,6}\s+|[-*+•‣▪◦●○■]\s+){1,6}(?:\[[ xX]\]\s+)?)(?:\[!(?P<alert>[A-Za-z]{2,20})\])?"
+    r"^\s*(?:(?:>\s?|#{1,6}\s+|[-*+•‣▪◦●○■→➤►▶»]\s+){1,6}(?:\[[ xX]\]\s+)?)(?:\[!(?P<alert>[A-Za-z]{2,20})\])?"
 )
 _ORDERED = re.compile(r"^\s*(?:\*\*)?(\d{1,3})[.)]\s+(?:\[[ xX]\]\s+)?(?=[*_~`=]{0,3}(.))")
 _HEADING_END = re.compile(r"\s+#{1,6}\s*$")
@@ -23,6 +23,12 @@ _TAGS = (
 _BLOCKS = "blockquote|dd|details|div|dl|dt|h[1-6]|hr|li|ol|p|section|summary|table|tbody|thead|tr|ul"
 _HAN_OR_MARK = rf"[{HAN}.!?,;:。！？，；：、”’\"')）」』》\]]"
 _CITATION = r"(?:\[\d{1,3}(?:[,，–-] ?\d{1,3}){0,8}\]){1,9}"
+_SQUARED_WORDS = "".join(
+    f"(?<!{unit})" for unit in ("meters", "metres", "inches", "miles", "feet", "seconds", "second")
+)
+_FOOTNOTE = re.compile(
+    rf"(?:(?<=[A-Za-z]{{4}}){_SQUARED_WORDS}|(?<={_HAN_OR_MARK})(?<![)）\]米里尺寸秒元分]))[¹²³⁴-⁹]{{1,2}}(?![⁰¹²³⁴-⁹⁺⁻])"
+)
 _LINK = re.compile(
     r"!?\[([^\[\]\n]{1,300})\]\([^()\s]{0,1000}(?:\([^()\s]{0,200}\)[^()\s]{0,200}){0,3}(?:\s+[\"'][^\"'\n]{0,200}[\"'])?\)"
 )
@@ -39,6 +45,7 @@ _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"(?:(?<=[A-Za-z]{{2}})|(?<={_HAN_OR_MARK})){_CITATION}(?! ?[=(\[]|\w)"), ""),
     (re.compile(rf"(?<=\w) {_CITATION}(?=[.,;:!?。，；：！？]|$)"), ""),
     (re.compile(r"<((?:https?://|mailto:)?[^<>\s@]{1,500}[@/.][^<>\s]{1,500})>"), r"\1"),
+    (_FOOTNOTE, ""),
     (re.compile(r"(?<=\d)<sup>(st|nd|rd|th)</sup>"), r"\1"),
     (re.compile(rf"(?:(?<=[A-Za-z]{{3}})|(?<={_HAN_OR_MARK}))<sup>\[?\d{{1,3}}\]?</sup>"), ""),  # a footnote
     (re.compile(r"(?<=[\w)])<sup>([^<>]{1,40})</sup>"), r"^{\1}"),
