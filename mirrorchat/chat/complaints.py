@@ -1,7 +1,7 @@
 """What a chat API says of a failure, in the many forms of such bodies, without keys and within bounds."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -115,8 +115,11 @@ def secrets_of(api: ChatApi, request: Mapping[str, Any]) -> list[str]:
     return [*held, *map(unquote, held)]
 
 
-def _contents(request: Mapping[str, Any]) -> list[str]:
-    """Return the texts of the messages in a request."""
+def _contents(request: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts of the messages in a request, which a caller may have written."""
     messages = request.get("messages")
-    contents = [message.get("content") for message in messages if isinstance(message, dict)] if messages else []
-    return [text for text in contents if isinstance(text, str)]
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        parts = content if isinstance(content, list) else [content]
+        texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+        yield from (text for text in texts if isinstance(text, str))

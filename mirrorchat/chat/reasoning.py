@@ -69,7 +69,6 @@ class ReasoningFilter:
         self.opening = opening
         self.has_reasoned = False
         self._waits = opening is not Opening.SENT
-        self._suspicious = self._waits
         self._rest = ""  # the end of the text so far, which may begin a mark
         self._before = ""  # the character before it
         self._begun = False
@@ -97,7 +96,7 @@ class ReasoningFilter:
         is_cut = finish_reason == "length"
         if self._doubtful is not None and not is_cut:
             self._out += self._doubtful
-        if self._waits and self._suspicious and is_cut:
+        if self._waits and is_cut:  # before the closing tag
             self._out.clear()
             self.has_reasoned = True
         elif self._waits:
@@ -110,7 +109,7 @@ class ReasoningFilter:
         self.has_reasoned = True
         if self.opening is Opening.SUSPECTED:
             self.opening = Opening.SENT
-            self._waits = self._suspicious = False
+            self._waits = False
 
     def _read(self, text: str, *, final: bool) -> str:
         if not self._begun:
@@ -144,7 +143,7 @@ class ReasoningFilter:
             self._enter(MarkKind.PROSE_CLOSING)
             return spoken[prose.end() :]
         if start.startswith(_THOUGHTS):
-            self._waits = self._suspicious = True
+            self._waits = True
         return spoken
 
     def _certain_chars(self, text: str) -> int:
@@ -237,7 +236,7 @@ class ReasoningFilter:
     def _reasoning_is_marked(self) -> None:
         """Note that reasoning has an opening mark: the text before it is of the answer."""
         self.has_reasoned = True
-        self._waits = self._suspicious = False
+        self._waits = False
         if self.opening is Opening.SUSPECTED:
             self.opening = Opening.SENT
 

@@ -286,6 +286,16 @@ def test_messages_hold_no_key_and_fit_on_a_line(message: str, told: str, caplog:
 
 
 @pytest.mark.parametrize(
+    "messages", [[{"role": "user", "content": [{"type": "text", "text": "my secret word"}, 7]}], 7, [7], "my", None]
+)
+def test_the_words_of_any_request_are_masked(messages: object) -> None:
+    with ChatServer(body(b'{"error": "Not about my secret word!"}')) as server, pytest.raises(NoChatApi) as caught:
+        list(client_of(api_at(server)).relay({"messages": messages}, context=Context.after(60.0)))
+    hidden = isinstance(messages, list) and isinstance(messages[0], dict)
+    assert caught.value.failures[0].reason.endswith("Not about ***!" if hidden else "Not about my secret word!")
+
+
+@pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
         (body(b"model not found", "text/plain", "404 Not Found"), "HTTP 404: model not found"),
