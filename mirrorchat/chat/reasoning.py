@@ -72,6 +72,7 @@ class ReasoningFilter:
         self._rest = ""  # the end of the text so far, which may begin a mark
         self._before = ""  # the character before it
         self._begun = False
+        self._names_user = False
         self._out: list[str] = []
         self._passed_on = False  # whether text other than whitespace has been
         self._code = ""  # the backticks that began it
@@ -96,7 +97,7 @@ class ReasoningFilter:
         is_cut = finish_reason == "length"
         if self._doubtful is not None and not is_cut:
             self._out += self._doubtful
-        if self._waits and is_cut:  # before the closing tag
+        if self._waits and is_cut and (self.opening is not Opening.SENT or self._names_user):  # before the closing tag
             self._out.clear()
             self.has_reasoned = True
         elif self._waits:
@@ -144,6 +145,7 @@ class ReasoningFilter:
             return spoken[prose.end() :]
         if start.startswith(_THOUGHTS):
             self._waits = True
+            self._names_user = "user" in start or "用户" in start  # nobody speaks so to the user
         return spoken
 
     def _certain_chars(self, text: str) -> int:

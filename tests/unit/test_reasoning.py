@@ -143,6 +143,7 @@ def test_text_that_begins_like_reasoning_waits() -> None:
     assert filtered(["Okay, the user interface is new."]) == "Okay, the user interface is new."
     assert filtered(["用户", "界面很好。"]) == "用户界面很好。"
     assert filtered(["Okay, the user asks about"], finish_reason="length") == ""
+    assert filtered(["Alright, here is a long"], finish_reason="length") == "Alright, here is a long"
 
 
 def test_a_closing_tag_after_text_that_was_passed_on() -> None:
