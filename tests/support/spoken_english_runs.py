@@ -108,6 +108,8 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("a K8s cluster", "a K eight s cluster"),
         ("MP3s and PS5s", "M P threes and P S fives"),
         ("It runs at 10.0.0.1:8080.", "It runs at one zero dot zero dot zero dot one, port eighty eighty."),
+        ("RTX4060/4070 or a 1080Ti", "R T X forty sixty forty seventy or a ten eighty Ti"),
+        ("an iPhone 5s", "an iPhone five s"),
         ("YOLOv8 and IPv6", "YOLO v eight and I P v six"),
         ("B2B sales", "B two B sales"),
         ("U-235 and C-14", "U two thirty-five and C fourteen"),

@@ -1,5 +1,7 @@
 """Mandarin text normalization: runs of several signs that mean one thing, spoken whole."""
 
+import re
+
 from mirrorchat.text.normalization.algebra import algebra_rules
 from mirrorchat.text.normalization.angles import ANGLE, PRIME, PRIMES, Angle, Prime, Primes
 from mirrorchat.text.normalization.chinese_formulas import FORMULA_WORDS
@@ -13,11 +15,12 @@ from mirrorchat.text.normalization.chinese_numbers import (
     phone_words,
 )
 from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IEEE_CODE, NAMED_CODE, Code
-from mirrorchat.text.normalization.patterns import Rule, formula_rule
+from mirrorchat.text.normalization.patterns import ABOUT, Rule, formula_rule, rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
 from mirrorchat.text.normalization.versions import IP_ADDRESS, VERSION, IpAddress, Version
 from mirrorchat.text.normalization.written_numbers import NUMBER_CHAIN, WRITTEN_NUMBER_RULES, NumberChain
+from mirrorchat.text.sentences.speech_length import HAN
 
 _NUMBER_ENDS = f"{DIGITS}十百千万亿"
 _SIDES = {"N": "北纬", "S": "南纬", "E": "东经", "W": "西经", "": ""}
@@ -65,7 +68,7 @@ def _spoken_code(code: Code) -> str:
         pieces = [_spoken_piece(piece) for piece in part]
         is_after_number = words[-1:] in tuple(_NUMBER_ENDS) and part[0][0].isdigit()
         words += ("，" if is_after_number else " ") + " ".join(pieces)
-    return words.strip(" ")
+    return re.sub(rf"(?<=[{HAN}]) (?=[{HAN}])", "", words.strip(" "))
 
 
 def _spoken_piece(piece: str) -> str:
@@ -91,6 +94,7 @@ RUN_RULES: tuple[Rule, ...] = (
     NUMBER_CHAIN.spoken(_spoken_chain),
     NAMED_CODE.spoken(_spoken_code),
     *RANGE_RULES,
+    rule(ABOUT, "约"),
     *MONEY_RULES,
     IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),

@@ -15,6 +15,7 @@ from mirrorchat.text.normalization.runs import RunKind
 _PIECE = re.compile(r"[A-Z]{2,12}(?=v\d)|[A-Za-z]{1,40}|\d{1,40}(?:\.\d{1,40}){0,9}")
 _NOT_INSIDE = r"(?<![A-Za-z0-9_.@&$€£¥])(?<![A-Za-z0-9]-)"
 _NOT_BEHIND = r"(?![A-Za-z0-9_@&]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
+_ALTERNATIVES = r"(?:/\d{3,5}(?![\d/]))?"  # RTX4060/4070
 _JOINT = r"(?:-|(?<=\d)\.(?=\d)|(?<=H)\.(?=26\d))"
 
 # Makers and families whose models are numbers of three to five digits, apart from the name.
@@ -27,6 +28,7 @@ _HAN_FAMILIES = "骁龙|天玑|麒麟|锐龙|酷睿|诺基亚|霄龙|至强"
 _TIER = r"(?:Ultra ?)?i?[3579][ -]"
 _COUNTS = r"(?! ?(?:元|块|美元|万|亿|个|台|张|套|款|人|%|W(?![A-Za-z])|dollars|euros|units|people|million|billion))"
 _HYPHENED = "歼|轰|运|直|强|东风|神舟|嫦娥|天宫|长征|巨浪|苏|米格|图|安|红旗|鹰击|α|β|ω|Ω"
+_PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
 _AIRCRAFT = "波音|空客|Boeing |Airbus "
 _STANDARDS = "GB/T |GB/T|GB |ISO |IEC |DIN |EN "
 
@@ -56,13 +58,13 @@ def _code(match: re.Match[str]) -> Code | None:
 
 
 def _split(written: str) -> Code:
-    return Code(tuple(tuple(_PIECE.findall(part)) for part in re.split("[- ]", written) if part))
+    return Code(tuple(tuple(_PIECE.findall(part)) for part in re.split("[- /·•]", written) if part))
 
 
 CODE = RunKind(
     re.compile(
         rf"{_NOT_INSIDE}(?:(?=[A-Za-z.-]{{1,60}}\d)[A-Za-z]|\d{{1,4}}[A-Z]{{1,4}}(?=\d))[A-Za-z0-9]{{0,30}}"
-        rf"(?:{_JOINT}[A-Za-z0-9]{{1,30}}){{0,8}}{_NOT_BEHIND}"
+        rf"(?:{_JOINT}[A-Za-z0-9]{{1,30}}){{0,8}}{_ALTERNATIVES}{_NOT_BEHIND}"
     ),
     _code,
 )
@@ -70,7 +72,7 @@ CODE = RunKind(
 FAMILY_CODE = RunKind(
     re.compile(
         rf"(?:(?<![A-Za-z]){any_of(_FAMILIES)} |{behind(_HAN_FAMILIES)})"
-        rf"(?:{_TIER})?\d{{3,5}}(?:[A-Z][A-Za-z0-9]{{0,3}})?(?![A-Za-z0-9]|[.,-]\d){_COUNTS}"
+        rf"(?:{_TIER})?\d{{3,5}}(?:[A-Z][A-Za-z0-9]{{0,3}})?{_ALTERNATIVES}(?![A-Za-z0-9]|[.,-]\d){_COUNTS}"
     ),
     lambda match: _split(match[0]),
 )
@@ -82,6 +84,9 @@ _NAMED_NUMBERS = (
     r"(?<![A-Za-z0-9])[A-Z][A-Za-z]{1,18} \d{1,2}(?:\.\d{1,2})?[ -]\d{1,4}B(?:-[A-Za-z]{1,12})?",  # Llama 3.1 405B
     r"(?<![A-Za-z0-9.,-])(?:0|5|10|15|20|25)W-?[1-6]0",  # 5W-30, a grade of oil
     r"(?<![A-Za-z0-9.,-])7[0-8]7-(?:[1-9]00|8|9|10)",  # 737-800, an aircraft
+    r"(?<![A-Za-z0-9.,-])\d{4} ?(?:Ti|TI|XTX?|Super|SUPER)",  # 4090 Ti, a graphics card
+    r"(?<=iPhone )\d{1,2}[a-z]{1,2}",
+    rf"(?<=[{_PROVINCES}])[A-Z][·•](?=[A-Z]{{0,5}}\d)[A-Z0-9]{{5,6}}",  # 京A·12345, a number plate
 )
 NAMED_CODE = RunKind(
     re.compile(rf"(?:{'|'.join(_NAMED_NUMBERS)})(?![A-Za-z0-9]|[.,]\d)"), lambda match: _split(match[0])

@@ -6,7 +6,7 @@ from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, 
 from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS
 from mirrorchat.text.normalization.english_money import MONEY_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, code_words, digits, number_words
-from mirrorchat.text.normalization.patterns import Rule, formula_rule, rule
+from mirrorchat.text.normalization.patterns import ABOUT, Rule, formula_rule, rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
 from mirrorchat.text.normalization.versions import IP_ADDRESS, VERSION, IpAddress, Version
@@ -64,7 +64,7 @@ def _spoken_version(version: Version) -> str:
 def _spoken_code(code: Code) -> str:
     pieces = [_spoken_piece(piece) for part in code.parts for piece in part]
     last = code.parts[-1]
-    if last[-1] == "s" and (len(last) == 2 or len("".join(last)) > 3):  # F-16s and PS5s, but K8s
+    if last[-1] == "s" and (len(code.parts) > 1 or len("".join(last)) > 3):  # F-16s and PS5s, but K8s
         pieces[-2:] = [_plural(pieces[-2])]
     return " ".join(pieces)
 
@@ -93,6 +93,7 @@ RUN_RULES: tuple[Rule, ...] = (
     NUMBER_CHAIN.spoken(_spoken_chain),
     NAMED_CODE.spoken(_spoken_code),
     *RANGE_RULES,
+    rule(ABOUT, "about "),
     *MONEY_RULES,
     IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),
