@@ -31,6 +31,12 @@ ENGLISH_CHARACTERS = [
     ("10⁻⁹ m and 2¹⁶", "ten to the power of minus nine meters and two to the power of sixteen"),
     ("the α-helix and πr²", "the alpha-helix and pi r squared"),
     ("Really‼", "Really!!"),
+    ("🅷🅴🅻🅻🅾 and ⒣⒠⒧⒧⒪", "HELLO and hello"),
+    ("ᴴᵉˡˡᵒ there, ꜰᴏɴᴛ", "Hello there, font"),
+    ("Ηеllo with Greek and Cyrillic letters", "Hello with Greek and Cyrillic letters"),
+    ("See ｗｗｗ．ｅｘａｍｐｌｅ．ｃｏｍ now", "See example dot com now"),
+    ("1⁄2 cup at 20 ℃ or in ℃", "one half cup at twenty degrees Celsius or in degrees Celsius"),
+    ("\ufffd \x1b[31mred\x1b[0m text", "red text"),
 ]
 CHINESE_CHARACTERS = [
     ("这是𝗕𝗼𝗹𝗱字体", "这是 Bold 字体"),
@@ -48,6 +54,8 @@ CHINESE_CHARACTERS = [
     ("㊗你成功", "祝你成功"),
     ("10⁻⁹米和10²⁴千克", "十的负九次方米和十的二十四次方千克"),
     ("太好了‼", "太好了!!"),
+    ("㊀是一，㈡是二", "一是一，二是二"),
+    ("单位是℃", "单位是摄氏度"),
 ]
 ENGLISH_SCRIPTS = [
     ("The Thai word สวัสดี means hello.", "The Thai word, means hello."),
@@ -118,6 +126,11 @@ def test_entities_in_a_stream(written: str, characters: str) -> None:
         ("It is 5&nbsp;km away.", "It is five kilometers away."),
         ("If 5 &lt; 6 then go.", "If five less than six then go."),
         ("Caf&eacute; &copy; 2024", "Café twenty twenty-four"),
+        ("AT&amp;T&reg; and Q&amp;A: 5 &gt; 3", "A T and T and Q and A: five greater than three"),
+        ("It&rsquo;s 20&deg;C, &frac12; cup, &euro;5", "It’s twenty degrees Celsius, one half cup, five euros"),
+        ("x&sup2; + y&sup2; and H&#8322;O", "x squared plus y squared and H two O"),
+        ("Price &amp ; cost &amp more", "Price and cost and more"),
+        ("&lt;think&gt; is a tag", "think is a tag"),
     ],
 )
 def test_english_entities(written: str, words: str) -> None:
@@ -131,6 +144,10 @@ def test_english_entities(written: str, words: str) -> None:
         ("3 &lt; 5，&nbsp;对吗？", "三小于五，对吗？"),
         ("&ldquo;好的&rdquo;，他说。", "“好的”，他说。"),
         ("R&amp;D部门&hellip;&hellip;", "R 和 D 部门……"),
+        ("3&times;4&ge;12，5&le;6", "三乘四大于等于十二，五小于等于六"),
+        ("温度20&deg;C，价格&yen;9", "温度二十摄氏度，价格九元"),
+        ("&lt;b&gt;重点&lt;/b&gt;内容", "重点内容"),
+        ("&#20320;&#22909;，1&frasl;2", "你好，二分之一"),
     ],
 )
 def test_chinese_entities(written: str, words: str) -> None:

@@ -11,9 +11,9 @@ _CHARACTERS = {
     "｜": "|", "＾": "^", "＿": "_", "｛": "{", "｝": "}", "＇": "'", "＂": '"', "‼": "!!", "⁇": "??", "⁉": "!?",
     "⁈": "?!", "⩽": "≤", "⩾": "≥", "≦": "≤", "≧": "≥", "⋅": "·", "∙": "·", "⟶": "→", "➔": "→", "➜": "→", "➝": "→",
     "⟹": "⇒", "∣": "|", "≌": "≅", "〜": "~", "∼": "~", "⁓": "~", "〰": "~", "‒": "–", "―": "—", "➖": "-",
-    "［": "[", "］": "]",
+    "［": "[", "］": "]", "⁄": "/", "\ufffd": "",
 }  # fmt: skip
-_WIDE_MARK_IN_NUMBER = re.compile(r"(?<=\d)[：．](?=\d)")
+_WIDE_MARK_INSIDE = re.compile(r"(?<=\d)：(?=\d)|(?<=[A-Za-z\d])．(?=[A-Za-z\d])")
 _NARROW = {"：": ":", "．": "."}
 _COMPARISONS = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
 _COMPARISON = re.compile(r"(?<![<>=!-])(?:[<>=]=(?![<>=])|(?<= )!=(?= )|!=(?=[A-Za-z]))")  # n!=120 is a factorial
@@ -30,6 +30,10 @@ _MARKS = (
 _PILE_OF_MARKS = re.compile(f"[{_MARKS}]{{3,1000}}")  # no language has three on a letter
 _LOOSE_MARKS = re.compile(f"[{_MARKS}]{{1,1000}}")
 _UNIT_POWER = re.compile(r"(?<=m)([23])$")  # ㎡
+_PARENTHESIS = re.compile(r"\(([^()])\)")  # ⒜
+# Letters of Cyrillic and Greek that look like Latin ones, and stand for them inside a Latin word.
+_ALIKE = str.maketrans("АВЕЅІЈКМНОРСТУХаеорсухіѕјΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABESIJKMHOPCTYXaeopcyxisjABEZHIKMNOPTYXo")
+_MIXED_WORD = re.compile(rf"[A-Za-z{''.join(map(chr, _ALIKE))}]{{3,60}}")
 _LETTER_NAME = re.compile(
     r"(?:NEGATIVE (?:CIRCLED|SQUARED) LATIN CAPITAL LETTER|LATIN LETTER SMALL CAPITAL(?P<small>)) ([A-Z])"
 )
@@ -47,8 +51,14 @@ def with_plain_characters(text: str) -> str:
         return text
     text = unicodedata.normalize("NFC", _PILE_OF_MARKS.sub("", text))
     text = _LOWERED.sub(_index, _RAISED.sub(_exponent, _LOOSE_MARKS.sub("", text)))
+    text = _MIXED_WORD.sub(_in_one_script, text)
     text = _NOT_ASCII.sub(lambda match: _plain(match[0]), text)
-    return _WIDE_MARK_IN_NUMBER.sub(lambda match: _NARROW[match[0]], text)
+    return _WIDE_MARK_INSIDE.sub(lambda match: _NARROW[match[0]], text)
+
+
+def _in_one_script(match: re.Match[str]) -> str:
+    word = match[0]
+    return word.translate(_ALIKE) if re.search(r"[A-Za-z]", word) else word
 
 
 def _exponent(match: re.Match[str]) -> str:
@@ -101,7 +111,7 @@ def _plain_letter(character: str, folded: str) -> str:
     """Return a letter or a symbol made of letters in its usual shape: `𝗕`, `Ⓑ`, `🅱`, `ʙ`, `ﬁ`, `㎏`."""
     named = _LETTER_NAME.fullmatch(unicodedata.name(character, ""))
     if named is None:
-        return _UNIT_POWER.sub(r"^\1", folded)
+        return _PARENTHESIS.sub(r"\1", _UNIT_POWER.sub(r"^\1", folded))
     return named[2] if named["small"] is None else named[2].lower()
 
 
@@ -110,4 +120,7 @@ def _plain_numeral(character: str, folded: str) -> str:
     if "⁄" in folded:
         return f" {folded.replace('⁄', '/')}"
     digit = unicodedata.digit(character, None)
+    numeral = _PARENTHESIS.sub(r"\1", folded)
+    if digit is None and len(numeral) == 1 and numeral.isalpha():  # ㊀
+        return numeral
     return character if digit is None and not folded.isascii() else f" {folded if digit is None else digit} "

@@ -11,9 +11,10 @@ from mirrorchat.text.normalization.chinese_known_numbers import KNOWN_NUMBER_RUL
 from mirrorchat.text.normalization.chinese_numbers import DIGITS, cardinal, digits, number_words, power_words
 from mirrorchat.text.normalization.chinese_quantities import MAGNITUDE_RULES, QUANTITY_RULES
 from mirrorchat.text.normalization.chinese_runs import RUN_RULES
-from mirrorchat.text.normalization.chinese_words import ADDRESS_SIGNS, COUNTED, SIGNS
+from mirrorchat.text.normalization.chinese_words import ADDRESS_SIGNS, COUNTED, SIGNS, UNITS
 from mirrorchat.text.normalization.english_words import ABBREVIATIONS
 from mirrorchat.text.normalization.patterns import (
+    FRACTION,
     NUMBER,
     ROMAN,
     SIGN,
@@ -21,6 +22,7 @@ from mirrorchat.text.normalization.patterns import (
     TO,
     Rule,
     after,
+    any_of,
     apply_rules,
     before,
     is_code,
@@ -46,7 +48,7 @@ def _spoken_fraction(match: re.Match[str]) -> str:
     if not whole and not sign and above >= below and above <= 12 and 1 <= below <= 31 and below != above:
         return f"{cardinal(above)}月{cardinal(below)}日"
     parts = {100: "百", 1000: "千", 10_000: "万"}.get(below, cardinal(below))
-    words = f"{parts}分之{cardinal(above)}"
+    words = f"{parts}分之{cardinal(above)}{UNITS.get(match['unit'], '')}"
     return sign + (f"{number_words(whole)}又{words}" if whole else words)
 
 
@@ -124,11 +126,9 @@ _RULES: tuple[Rule, ...] = (
     rule(rf"{START}(720|1080|1440|2160)(?=[pP](?![A-Za-z]))", lambda match: digits(match[1])),
     rule(rf"(?P<cue>{_CODE_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<code>\d{{3,30}})(?![\d.,])",
          lambda match: _spoken_cued(match, DIGITS)),
+    rule(rf"{FRACTION}(?: ?(?P<unit>{any_of(UNITS)})(?![A-Za-z\d])|(?![A-Za-z]))", _spoken_fraction),
     *QUANTITY_RULES,
     # Fractions, ordinals, multiples.
-    rule(r"(?<![A-Za-z0-9/])24/7(?![A-Za-z0-9/])", "全天候"),
-    rule(r"(?P<sign>(?<![A-Za-z0-9)])-)?(?<![A-Za-z0-9./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,6})/"
-         r"(?P<below>\d{1,6})(?![A-Za-z0-9/]|\.\d)", _spoken_fraction),
     rule(r"(?<!\w)(\d{1,15})(?:st|nd|rd|th)(?![A-Za-z])", lambda match: f"第{cardinal(int(match[1]))}"),
     rule(rf"{START}({NUMBER})[xX](?![A-Za-z0-9])", lambda match: f"{number_words(match[1], '倍')}倍"),
     # Arithmetic.
@@ -138,7 +138,6 @@ _RULES: tuple[Rule, ...] = (
     rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),
     rule(r"[-=]+>", "到"),
     rule(r"(?<![A-Za-z0-9])#(\d{1,15})(?!\d)", lambda match: f"{number_words(match[1])}号"),
-    rule(r"(?<![\w)])~ ?(?=\d)|(?<=[\u3400-\u9fff])~(?=\d)", "约"),
     # Numbers next to letters, and all other numbers.
     rule(r"(?<=[A-Za-z])-(?=\d)", " "),
     rule(r"(?<=[A-Za-z])(?=\d)", " "),
@@ -153,6 +152,7 @@ _RULES: tuple[Rule, ...] = (
     rule(TO, "到"),
     # Signs.
     greek_rule(GREEK),
+    rule(r" ?°(?P<celsius>C)?(?:(?<=C)|F)(?![A-Za-z])", lambda match: "摄氏度" if match["celsius"] else "华氏度"),
     rule(r" ?([" + re.escape("".join(SIGNS)) + "]) ?", lambda match: SIGNS[match[1]]),
     rule(rf"(?<=[元角块次个人万千亿度吨斤克米里升瓦])/(?=[{HAN}])", "每"),
     rule(rf"(?<=[{HAN}])/(?=[{HAN}])", "、"),

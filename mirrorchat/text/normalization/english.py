@@ -16,8 +16,9 @@ from mirrorchat.text.normalization.english_known_numbers import KNOWN_NUMBER_RUL
 from mirrorchat.text.normalization.english_numbers import cardinal, digits, number_words, ordinal, power_words
 from mirrorchat.text.normalization.english_quantities import QUANTITY_RULES
 from mirrorchat.text.normalization.english_runs import RUN_RULES
-from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, SIGNS
+from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, SIGNS, UNITS
 from mirrorchat.text.normalization.patterns import (
+    FRACTION,
     NUMBER,
     ROMAN,
     SIGN,
@@ -39,16 +40,20 @@ def normalize_english(text: str) -> str:
 
 
 def _spoken_fraction(match: re.Match[str]) -> str:
-    whole, above, below = match["whole"], int(match["above"]), int(match["below"])
+    unit = UNITS[match["unit"]][1 if match["whole"] else 0] if match["unit"] else ""
     sign = "minus " if match["sign"] else ""
+    return f"{sign}{_fraction_words(match['whole'], int(match['above']), int(match['below']))} {unit}".rstrip()
+
+
+def _fraction_words(whole: str | None, above: int, below: int) -> str:
     if not 0 < above < below:
         plain = f"{cardinal(above)} over {cardinal(below)}"
-        return f"{sign}{number_words(whole)} {plain}" if whole else sign + plain
+        return f"{number_words(whole)} {plain}" if whole else plain
     part = {2: "half", 4: "quarter"}.get(below, ordinal(below))
     if whole and above == 1:
-        return f"{sign}{number_words(whole)} and {'an' if part.startswith('e') else 'a'} {part}"
+        return f"{number_words(whole)} and {'an' if part.startswith('e') else 'a'} {part}"
     words = f"{cardinal(above)} {part}{'s' if above > 1 else ''}"
-    return sign + (f"{number_words(whole)} and {words}" if whole else words)
+    return f"{number_words(whole)} and {words}" if whole else words
 
 
 def _spoken_abbreviation(match: re.Match[str]) -> str:
@@ -66,10 +71,13 @@ def _spoken_rest(match: re.Match[str]) -> str:
     return digits(match[0]) if is_code(match[0]) else number_words(match[0])
 
 
+_COUNTED_OR_PEOPLE = re.compile(rf"{COUNTED.pattern}| [A-Z][a-z]{{1,20}}s\b")
+
+
 def _spoken_magnitude(match: re.Match[str]) -> str:
     """Return `1.5M` as one point five million if it counts the word that follows."""
     following = re.sub(rf"^{TO}{NUMBER} ?{match[2]}", "", after(match, 40))
-    is_counting = len(match[2]) == 2 or after(match, 1) == "+" or COUNTED.match(following)
+    is_counting = len(match[2]) == 2 or after(match, 1) == "+" or _COUNTED_OR_PEOPLE.match(following)
     return f"{number_words(match[1])} {MAGNITUDES[match[2]]}" if is_counting else match[0]
 
 
@@ -92,7 +100,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])St\. (?=[A-Z])", "Saint "),
     rule(r"(?<![\w.])St\.(?!\w)", "Street"),
     rule(r"(?<![\w.])ca?\. ?(?=\d{3})", "circa "),
-    rule(r"\bWW(?=II?\b)", "World War "),
+    rule(r"\bWW(?=(?:II?|[12])\b)", "World War "),
     rule(r"(?<![\w.])Ch\. ?(?=\d)", "Chapter "),
     rule(r"(?<![\w.])Sec\. ?(?=\d)", "Section "),
     rule(r"(?<![\w.])(?:No|Nr|no)\. ?(?=\d)", "number "),
@@ -118,10 +126,10 @@ _RULES: tuple[Rule, ...] = (
     *CODE_RULES,
     *RUN_RULES,
     rule(r"(?<=[AaPp]\.[Mm]\.) ?[-–~] ?(?=\d)", " to "),
-    rule(r"(?<![\w)%])(?<![\d%] )~ ?(?=[$£€¥]?\d)", "about "),
     *CALENDAR_RULES,
     rule(r"(?<![\w:.,])\d{1,9}(?:\.\d{1,3})?(?::\d{1,9}(?:\.\d{1,3})?){1,4}(?![\d:])",
          lambda match: " to ".join(number_words(part) for part in match[0].split(":"))),
+    rule(rf"{FRACTION}(?: ?(?P<unit>{any_of(UNITS)})(?![A-Za-z\d])|(?![A-Za-z]))", _spoken_fraction),
     *QUANTITY_RULES,
     *DECADE_RULES,
     # Ordinals, scores, fractions, dimensions.
@@ -131,8 +139,6 @@ _RULES: tuple[Rule, ...] = (
          lambda match: f"{cardinal(int(match[1]))}-{match[2]}-{cardinal(int(match[3]))}"),
     rule(rf"{START}(\d{{1,3}}\.\d{{1,2}})/(\d{{1,3}})(?![\w/]|\.\d)",
          lambda match: f"{number_words(match[1])} out of {number_words(match[2])}"),
-    rule(r"(?P<sign>(?<![\w)])-)?(?<![\w./])(?:(?P<whole>\d{1,3}) )?(?P<above>\d{1,6})/(?P<below>\d{1,6})"
-         r"(?![\w/]|\.\d)", _spoken_fraction),
     rule(rf"{START}{NUMBER}(?: ?[x×] ?{NUMBER}){{1,2}}(?= (?:pixels|meters|feet|inches|grid|matrix|display)\b)",
          _spoken_dimensions),
     rule(rf"{START}{NUMBER}(?:x{NUMBER}){{1,2}}(?![A-Za-z])", _spoken_dimensions),
@@ -161,6 +167,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=\w)\.(?=(?:zero|one|two|three|four|five|six|seven|eight|nine)\b)", " point "),
     # Signs.
     greek_rule(GREEK),
+    rule(r" ?°(?P<celsius>C)?(?:(?<=C)|F)(?![A-Za-z])",
+         lambda match: " degrees Celsius" if match["celsius"] else " degrees Fahrenheit"),
     rule("[" + re.escape("".join(SIGNS)) + "]", lambda match: SIGNS[match[0]]),
     rule(r"[#*^_`~/\\<>{}\[\]•·]", " "),
     rule(r" {2,}", " "),

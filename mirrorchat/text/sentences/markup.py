@@ -34,7 +34,7 @@ _LINK = re.compile(
 )
 
 _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"<!--.{0,1000}?-->"), ""),
+    (re.compile(r"<!--.{0,1000}?-->|\x1b\[[0-9;]{0,20}[A-Za-z]"), ""),
     (re.compile(r"(?<![A-Za-z])(?::contentReference)?\[oaicite:\d{1,4}\](?:\{index=\d{1,4}\})?"), ""),
     (re.compile(r"【\d{1,3}(?:[:：]\d{1,3})?†[^【】]{0,100}】|\ue200[^\ue200-\ue2ff]{0,200}[\ue201-\ue2ff]"), ""),
     (_LINK, r"\1"),
