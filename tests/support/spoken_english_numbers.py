@@ -62,6 +62,9 @@ ENGLISH_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("a 9/10", "a nine out of ten"),
         ("8/10 stars", "eight out of ten stars"),
         ("page 3/10", "page three of ten"),
+        ("about 3/4 tsp of salt", "about three quarters teaspoon of salt"),
+        ("1 1/2 km", "one and a half kilometers"),
+        ("a 1/4-inch bolt", "a one quarter-inch bolt"),
     ),
     "years and decades": (
         ("the 1990s", "the nineteen nineties"),
@@ -92,6 +95,7 @@ ENGLISH_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("a 65W fast charger", "a sixty-five watt fast charger"),
         ("5 million+ users", "five million plus users"),
         ("3.5bn people", "three point five billion people"),
+        ("66M Americans", "sixty-six million Americans"),
     ),
     "money": (
         ("$-9M", "minus nine million dollars"),
@@ -129,6 +133,11 @@ ENGLISH_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("$2k-5k", "two thousand to five thousand dollars"),
         ("₹1,00,000", "one hundred thousand rupees"),
         ("$5/mo", "five dollars per month"),
+        ("~$20", "about twenty dollars"),
+        ("₹5 lakh", "five lakh rupees"),
+        ("Rs. 500", "five hundred rupees"),
+        ("$5 CAD", "five Canadian dollars"),
+        ("AUD$5", "five Australian dollars"),
     ),
     "telephone numbers": (
         ("+1 (555) 123-4567", "plus one, five five five, one two three, four five six seven"),
@@ -189,6 +198,7 @@ ENGLISH_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("22nd-23rd", "twenty-second to twenty-third"),
         ("the 2nd and 3rd", "the second and third"),
         ("5th-century art", "fifth-century art"),
+        ("the 1st/2nd", "the first or second"),
     ),
     "scores and ratios": (
         ("won 3-1", "won three to one"),

@@ -77,7 +77,10 @@ def amounts_of_money(draw: st.DrawFn) -> Run:
     currency, number = draw(st.sampled_from(CURRENCIES)), draw(numbers)
     if draw(st.booleans()):
         return run(f"{outer}{number}{currency}", outer, currency)
-    return run(f"{outer}{currency}{inner}{number}{draw(st.sampled_from(MAGNITUDES))}", outer, inner, currency)
+    about = draw(st.sampled_from(["", "~", "≈", "≥", "<"])) if not outer else ""
+    return run(
+        f"{about}{outer}{currency}{inner}{number}{draw(st.sampled_from(MAGNITUDES))}", about, outer, inner, currency
+    )
 
 
 @st.composite

@@ -57,6 +57,7 @@ _MATHS_NEARBY = re.compile(
     r"|\b(?:[Dd]erivative|[Ii]ntegral|[Ee]quation|[Ff]unction|[Pp]olynomial|[Cc]oefficient|[Ss]implif|[Ff]actor|[Ee]xpand"
     r"|[Ss]olve|[Ss]lope|algebra)|方程|函数|导数|积分|系数|化简|求解|多项式|代数|单项式|同类项|斜率"
 )
+_NO_OPERAND = re.compile(r"/ ?[=<>≤≥≠≈+×÷*/]")
 _NEARBY_CHARS = 200
 _PLAIN_TAIL = re.compile(
     r"(?<=[=<>≤≥≠≈])( ?)(-?\d{1,15}(?:[.,]\d{1,15}){0,3}°?(?: ?[A-Za-z]{1,4}(?:/[a-z]{1,3})?(?:\^[23])?)?)$"
@@ -146,7 +147,7 @@ def _are_variables(letters: str) -> bool:
 
 
 def _is_algebra(run: str, match: re.Match[str], units: Collection[str]) -> bool:
-    if not run or "++" in run or "--" in run:
+    if not run or "++" in run or "--" in run or _NO_OPERAND.search(run):
         return False
     if "\\" in run:
         return True

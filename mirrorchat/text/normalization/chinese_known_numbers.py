@@ -88,6 +88,7 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"{_STARTS}(?P<numbers>1000[01])(?=号)", _spoken_list),
     rule(rf"{_STARTS}(?P<numbers>985/211|211/985)(?![0-9%.])", _spoken_list),
     rule(rf"{_STARTS}(?:985|211){_ENDS}", _spoken_university),
+    rule(r"(?<![A-Za-z0-9/])24/7(?![A-Za-z0-9/])", "全天候"),
     rule(r"(?<![0-9A-Za-z.])7 ?[×xX*] ?24(?=小时| ?h|[^0-9A-Za-z]|$)", "七乘二十四"),
     rule(r"(?<![0-9A-Za-z./])([1-9]0)/([1-9]0)(?![0-9A-Za-z./])", _spoken_shares),
     rule(rf"{behind(_SERVICE_CUES)}(?P<numbers>{_many(_SERVICE)})", _spoken_list),

@@ -13,6 +13,7 @@ _SYMBOLS = {
     "₺": "TRY", "₴": "UAH", "₪": "ILS", "₱": "PHP", "₦": "NGN", "₿": "BTC", "US$": "USD", "HK$": "HKD", "A$": "AUD",
     "AU$": "AUD", "C$": "CAD", "CA$": "CAD", "NZ$": "NZD", "NT$": "TWD", "S$": "SGD", "SG$": "SGD", "R$": "BRL",
     "JP¥": "JPY", "CN¥": "CNY",
+    "US $": "USD", "USD$": "USD", "AUD$": "AUD", "CAD$": "CAD", "HKD$": "HKD", "SGD$": "SGD", "Rs": "INR", "Rs.": "INR",
 }  # fmt: skip
 _CODES = (
     "USD", "EUR", "GBP", "CNY", "RMB", "JPY", "HKD", "AUD", "CAD", "NZD", "TWD", "SGD", "BRL", "CHF", "INR", "KRW",
@@ -22,8 +23,8 @@ _CODE_CURRENCIES = {code: "CNY" if code == "RMB" else code for code in _CODES}
 _SUFFIXES = {sign: _SYMBOLS[sign] for sign in "$€£¥₹₩₽฿₫₺₴₪₱₦₿"} | {"円": "JPY", "元": "CNY"} | _CODE_CURRENCIES
 
 LATIN_MAGNITUDES = {
-    "hundred": 2, "thousand": 3, "k": 3, "K": 3, "million": 6, "mn": 6, "m": 6, "M": 6, "billion": 9, "bn": 9, "b": 9,
-    "B": 9, "trillion": 12, "tn": 12, "T": 12,
+    "hundred": 2, "thousand": 3, "k": 3, "K": 3, "lakh": 5, "million": 6, "mn": 6, "m": 6, "M": 6, "crore": 7,
+    "billion": 9, "bn": 9, "b": 9, "B": 9, "trillion": 12, "tn": 12, "T": 12,
 }  # fmt: skip
 """The power of ten of each magnitude in Latin letters."""
 HAN_MAGNITUDES = {
@@ -62,7 +63,7 @@ def _modifies_noun(match: re.Match[str]) -> bool:
 
 def _money(match: re.Match[str]) -> Money | None:
     groups = match.groupdict()
-    written = groups["currency"]
+    written = groups.get("code") or groups["currency"]
     currency = _SYMBOLS.get(written) or _SUFFIXES[written]
     return Money(
         (groups["sign"] or "") + (groups.get("inner") or ""),
@@ -78,7 +79,7 @@ def _money(match: re.Match[str]) -> Money | None:
 
 MONEY_BEHIND_SIGN = RunKind(
     re.compile(rf"{_SIGN}(?<![A-Za-z])(?P<currency>{_PREFIX}) ?(?P<inner>[-+])? ?{_AMOUNT}{_MAGNITUDE}"
-               rf"(?:元|美元)?{_PER}"),
+               rf"(?:元|美元| ?(?P<code>{any_of(_CODES)})(?![A-Za-z0-9]))?{_PER}"),
     _money,
 )  # fmt: skip
 """The currency stands before the amount."""

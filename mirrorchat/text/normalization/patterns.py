@@ -13,6 +13,12 @@ SIGN = r"(?:(?<![\dA-Za-z)%°_-])-)?"  # "5-3" and "COVID-19" hold no minus
 TO = "～"
 """Joins the ends of a range once `ranges.py` has recognized it. No other sign is written so: input has only `~`."""
 QUANTITY = rf"{START}(?P<a>{SIGN}{NUMBER})(?:{TO}(?P<b>-?{NUMBER}))?"
+FRACTION = (
+    r"(?P<sign>(?<![A-Za-z0-9)])-)?(?<![A-Za-z0-9./_])(?:(?P<whole>\d{1,3}) )?"
+    r"(?P<above>\d{1,6})/(?P<below>\d{1,6})(?![0-9/_]|\.\d)"
+)
+ABOUT = r"(?<![A-Za-z0-9_])~ ?(?=[-+]?[A-Z]{0,2}[$£€¥₹₩₽฿₫₿]?[-+]? ?\d)"
+"""Matches a tilde that means about. It is that once ranges are parsed."""
 CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d))?(?![\d:])"
 ROMAN = r"(?=[IVXL])(?:XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 """Matches Roman numerals from 1 to 89: enough for monarchs, chapters and world wars."""
