@@ -25,6 +25,9 @@ STANDS_OUT_DB = (12.0, 25.0)
 _BLOCK_S = 0.01
 _OFFSET_WINDOW_S = 0.1  # an offset that drifts is followed, which no voice is: it has nothing below 60 Hz
 _HUM_WINDOW_S = 1.0  # hum is steady; a voice only crosses its frequencies
+_PAUSE_S = 0.2
+_SWELL = 1.25  # how much louder than in the pauses hum may be
+_STEADY = 0.4  # the least share of its mean that hum keeps in the pauses
 _SEARCH_RATE_HZ = 1_000
 _WITHIN_HZ, _BESIDE_HZ, _AROUND_HZ = 2.0, 5.0, 20.0  # of hum, of another tone, and of the rest
 _SILENT = 1e-5  # -50 dB below the loudest piece
@@ -77,7 +80,7 @@ def _mains_of(audio: Audio) -> float | None:
 def _without_harmonics(audio: Audio, mains_hz: float) -> Audio:
     lines_hz: Array = mains_hz * np.arange(1, HARMONICS + 1, dtype=np.float64)
     tones = _Tones.of(audio, lines_hz[lines_hz < 0.45 * audio.sample_rate])
-    hum = tones.smoothed(_HUM_WINDOW_S).sound()
+    hum = tones.smoothed(_HUM_WINDOW_S).limited(_SWELL * tones.in_pauses(audio)).sound()
     return Audio((audio.samples - hum[: len(audio.samples)]).astype(np.float32), audio.sample_rate)
 
 
@@ -126,6 +129,21 @@ class _Tones:
 
     def smoothed(self, window_s: float) -> "_Tones":
         return _Tones(_smoothed(self.amplitudes, window_s), self.hz, self.block, self.sample_rate)
+
+    def in_pauses(self, audio: Audio) -> Array:
+        """Return the amplitude of each tone in the pauses, shape (tones,); 0 for one that is not steady, a voice."""
+        whole = len(audio.samples) // self.block
+        power = np.square(audio.samples[: whole * self.block].reshape(whole, self.block)).mean(axis=1)
+        begun = power >= _SILENT * power.max()
+        short = np.abs(_smoothed(self.amplitudes, _PAUSE_S)[:whole][begun])
+        quiet: Array = np.percentile(short, 20, axis=0)
+        steady: Array = np.where(quiet >= _STEADY * np.sqrt(np.mean(short**2, axis=0)), quiet, 0.0)
+        return steady
+
+    def limited(self, amplitudes: Array) -> "_Tones":
+        """Return the tones, each with at most one of `amplitudes`, (tones,)."""
+        gain = np.minimum(1.0, amplitudes / np.maximum(np.abs(self.amplitudes), 1e-12))
+        return _Tones(self.amplitudes * gain, self.hz, self.block, self.sample_rate)
 
     def sound(self) -> Array:
         """Return the samples of the tones."""

@@ -66,6 +66,17 @@ def test_hum_is_removed(hz: float, level: float, harmonics: int) -> None:
     assert after < min(-12.0, before - 10.0), (before, after)
 
 
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem[:24])
+def test_the_voice_above_the_hum_stays(path: object) -> None:
+    speech = read(path, 0.5)
+    humming = added(speech, hum(speech, 60, 0.1))
+    window = np.hanning(len(speech.samples))
+    removed = np.abs(np.fft.rfft(window * (humming.samples - without_hum(humming).samples))) ** 2
+    power = np.abs(np.fft.rfft(window * speech.samples)) ** 2
+    above = np.fft.rfftfreq(len(speech.samples), 1 / speech.sample_rate) > 75
+    assert removed[above].sum() < 0.01 * power[above].sum()
+
+
 @pytest.mark.parametrize("hz", [100.0, 120.0])
 def test_hum_of_a_rectifier_is_removed(hz: float) -> None:
     speech = read(QUESTION, 0.5)
