@@ -41,6 +41,8 @@ ENGLISH_SENTENCES = [
     ["Are you really sure?!", "I am not so sure."],
     ["What a wonderful day!", "Let us go outside."],
     ["J. K. Rowling wrote it.", "Everybody knows these books."],
+    ["It runs Llama-3.1-8B.", "It has a USB-C.", "At night it is 12 °C.", "In there it is 20 C.", "So it stays warm."],
+    ["Sartre was called J.-P. Sartre by some.", "Others called him names."],
     ["The U.K. and the E.U. agreed.", "It took many years."],
     ["Take No. 5 of them.", "The rest can wait."],
     ["It was only I.", "Then came the others."],

@@ -22,6 +22,7 @@ _ABBREVIATION = re.compile(
     r"(?<![A-Za-z])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Sgt|Capt|Lt|Col|Rev|Gov|Sen|Rep|Mt|Fig|fig|Vol|vol|vs|approx|cf|al|Inc|Ltd|Co|Corp|Jr|Sr"
     r"|Jan|Feb|Aug|Sept?|Oct|Nov|Dec|pp?|ca|[a-z](?:\.[a-z])+|[A-Z](?:\.[A-Z])*|Ph\.D)\.$"
 )
+_UNIT_OR_NAME = re.compile(r"(?:(?:[\d°]|[A-Za-z]-)[A-Z]|\d [CFKBMGWV])\.$")  # no initial: 20°C, 8B, USB-C
 _NUMBER_SIGN = re.compile(r"(?<![A-Za-z])(?:[Nn]o|Nr|Art|Sec|Ch)\.$")  # only before a number
 _LIST_MARKER = re.compile(r"(?:^|[:：;；]\s*|\n)[\s#>*_-]{0,8}(?:\d{1,3}|[a-zA-Z])\.$")
 
@@ -43,7 +44,8 @@ def _is_abbreviated(sentence: str, following: str) -> bool:
         return False
     if _NUMBER_SIGN.search(tail):
         return following.isdigit()
-    return bool(_ABBREVIATION.search(tail) or _LIST_MARKER.search(sentence))
+    is_abbreviation = _ABBREVIATION.search(tail) and not _UNIT_OR_NAME.search(tail)
+    return bool(is_abbreviation or _LIST_MARKER.search(sentence))
 
 
 def is_whole(text: str) -> bool:
