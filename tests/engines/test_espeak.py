@@ -18,6 +18,7 @@ from mirrorchat.embedded.workers.espeak import _PHONEMES_OF_CHARACTERS, Espeak, 
 from mirrorchat.embedded.workers.process import WorkerFailed, WorkerProcesses
 from mirrorchat.engines import Language
 from mirrorchat.errors import ClientGone, DeadlineExceeded, SynthesisFailed
+from mirrorchat.text.normalization.normalize import normalize_text
 
 WAIT_S = 30.0
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
@@ -92,6 +93,22 @@ def test_no_common_character_is_spelled_in_english(espeak: Espeak) -> None:
     assert len(common) == 3755  # level 1 of GB 2312: the characters of everyday text
     for start in range(0, len(common), 200):
         assert "(en)" not in speak(espeak, common[start : start + 200], CHINESE).phonemes
+
+
+OF_MANY_SCRIPTS = (
+    "สวัสดี", "नमस्ते", "привет", "λόγος", "مرحبا", "שלום", "こんにちは", "カタカナ", "안녕하세요", "բարև", "გამარჯობა",
+    "নমস্কার", "வணக்கம்", "నమస్తే", "ನಮಸ್ಕಾರ", "നമസ്കാരം", "ආයුබෝවන්", "નમસ્તે", "ਸਤ", "မင်္ဂလာပါ", "សួស្តី", "ສະບາຍດີ", "ሰላም",
+    "བཀྲ", "đường", "Łódź", "ˈlɪtəl", "ᠮᠣᠩ", "ꆈꌠ", "ᚠᚢ", "ⵜⵉⴼ", "𐌲𐌿", "⠓⠑", "ḥạ", "𠀀",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("word", OF_MANY_SCRIPTS)
+def test_no_script_is_spelled_by_code_or_letter(espeak: Espeak, word: str) -> None:
+    english = speak(espeak, normalize_text(f"The word {word} means hello.", ENGLISH), ENGLISH)
+    chinese = speak(espeak, normalize_text(f"这个词{word}是你好的意思。", CHINESE), CHINESE)
+    assert "l,Et#3" not in english.phonemes  # "letter"
+    assert "_:(en)" not in chinese.phonemes
+    assert max(english.audio.duration_s, chinese.audio.duration_s) < 3.5
 
 
 def test_english_words_in_chinese_are_spoken_by_the_english_voice(espeak: Espeak) -> None:

@@ -22,7 +22,7 @@ XTTS_SCRIPTS = frozenset({"LATIN", "CJK", "CYRILLIC", "ARABIC", "DEVANAGARI"})
 _IPA = r"\u0250-\u02ff"
 # Words that are neither Latin nor Chinese, and words with signs of the phonetic alphabet, whose letters are Latin.
 _FOREIGN = (
-    r"\u0370-\u1dbf\u1f00-\u1fff\u2c00-\u2dff\u2e80-\u2fff\u3031-\u319f\u31f0-\u31ff"
+    r"\u0370-\u1dbf\u1f00-\u1fff\u2800-\u28ff\u2c00-\u2dff\u2e80-\u2fff\u3031-\u319f\u31f0-\u31ff"
     r"\ua000-\uabff\uac00-\ud7ff\ufb13-\ufdff\ufe70-\ufeff"
     r"\U00010000-\U0001efff\U00020000-\U0003ffff"
 )
@@ -66,7 +66,9 @@ def _base(letter: str) -> str:
 def _is_readable(word: str, scripts: frozenset[str]) -> bool:
     if _GREEK_LETTERS.fullmatch(word):
         return True
-    return all(_script(character) in scripts for character in word if character.isalnum())
+    return all(
+        _script(character) in scripts for character in word if character.isalnum() or "\u2800" <= character <= "\u28ff"
+    )
 
 
 @functools.lru_cache(maxsize=4096)
