@@ -2,11 +2,12 @@
 
 import re
 
-from mirrorchat.text.normalization.chinese_numbers import PHONE_DIGITS, digits, phone_words
+from mirrorchat.text.normalization.chinese_numbers import PHONE_DIGITS, cardinal, digits, phone_words
 from mirrorchat.text.normalization.chinese_words import COUNTED
 from mirrorchat.text.normalization.patterns import Rule, before, behind, rule
+from mirrorchat.text.sentences.speech_length import HAN
 
-_NOT_BEHIND = rf"\d|[.,:]\d|[-~–—]\d|[%‰°$€£¥A-Za-z^+*=×÷多余几来折]|(?:{COUNTED.pattern})"
+_NOT_BEHIND = rf"\d|[.,:]\d|[-~–—]\d|(?!A[Pp][Pp])[%‰°$€£¥A-Za-z^+*=×÷多余几来折]|(?:{COUNTED.pattern})"
 _ENDS = rf"(?!{_NOT_BEHIND}|/)"
 _STARTS = r"(?<![A-Za-z0-9$€£¥+*/=×÷<>≈≥≤±~#-])(?<!\d[.,:])(?<![第共约近达超计])"
 
@@ -17,12 +18,12 @@ _SERVICE = (
     r"|\d{3}-\d{3,4}-\d{3,4}|[48]00 ?\d{3} ?\d{4})"
 )
 _KNOWN = r"(?:12306|12308|12123|12315|12320|12333|12348|12355|12366|12369|12377|12388|12389|12395|10086|10010|10011"
-_KNOWN += r"|10085|11185|11183|95(?!\d00)[0-9]{3}|96110|96315|96777)"
+_KNOWN += r"|10085|11185|11183|11888|12580|118114|116114|95(?!\d00)[0-9]{3}|96110|96315|96777)"
 _ANY = r"\d{3,12}(?:[- ]\d{3,8}){0,3}"
 _AND = r"(?:[、/，,]|或者?|和|及|以及|与|还是)"
 _SERVICE_CUES = "打|拨|叫|联系|找|呼|发送到|发送至|发到|发至|关注|登录|火警|匪警|急救|报警|事故|专线|求助"
 _DIALLING_CUES = "电话|手机|热线|拨打|拨通|致电|呼叫|拨|客服|分机|转"
-_CUED = "报警|火警|急救|消防|专线|短信|热线|电话|客服|接警|投诉|官网|服务台|平台|App|APP"
+_CUED = "报警|火警|急救|消防|专线|短信|查询|查号|热线|电话|客服|接警|投诉|官网|服务台|平台|App|APP"
 
 _EDUCATION = re.compile(
     "考上|考取|C9|双非|博士|学生|大学|高校|院校|毕业|学校|名校|高考|本科|硕士|双一流|考研|录取|学历|工程|985|211"
@@ -54,6 +55,10 @@ def _spoken_university(match: re.Match[str]) -> str:
     """Return 985 and 211 as names where the text is about schools."""
     near = before(match, 12) + match.string[match.end() : match.end() + 12]
     return digits(match[0], PHONE_DIGITS) if _EDUCATION.search(near) else match[0]
+
+
+def _spoken_pressure(match: re.Match[str]) -> str:
+    return "、".join(cardinal(int(number)) for number in match.groups() if number)
 
 
 def _spoken_day(match: re.Match[str]) -> str:
@@ -94,7 +99,10 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"{behind(_SERVICE_CUES)}(?P<numbers>{_many(_SERVICE)})", _spoken_list),
     rule(rf"(?P<cue>{_DIALLING_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<numbers>{_many(_ANY)})",
          lambda match: match["cue"] + match["between"] + _spoken_list(match)),
-    rule(rf"{_STARTS}(?P<numbers>{_many(_SERVICE)})(?={_CUED})", _spoken_list),
+    rule(rf"{_STARTS}(?P<numbers>{_many(_SERVICE)})(?=[{HAN}]{{0,4}}(?:{_CUED}))", _spoken_list),
+    rule(rf"{_STARTS}[48]00(?=电话|热线|客服|开头)|(?<=\+)86(?![ -]?[\d(])", _spoken_digits),
+    rule(r"(?<=保时捷)911(?!\d)|(?<![0-9.])911(?=跑车|车型)", _spoken_digits),
+    rule(r"(?<![0-9./])(\d{2,3})/(\d{2,3})(?= ?mmHg)|(?<=血压)(\d{2,3})/(\d{2,3})(?![0-9/.])", _spoken_pressure),
     rule(rf"{_STARTS}(?P<numbers>{_EMERGENCY}(?:{_AND}{_EMERGENCY}){{1,5}}){_ENDS}", _spoken_list),
     rule(rf"{_STARTS}(?P<numbers>{_many(_KNOWN)})", _spoken_list),
 )  # fmt: skip
