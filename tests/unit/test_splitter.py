@@ -196,7 +196,11 @@ def test_markup_in_a_stream() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=300) | st.text(PROSE + '*_`#-|[]~\\"', max_size=300), language=LANGUAGES, data=st.data())
+@given(
+    text=st.text(max_size=300) | st.text(PROSE + '*_`#-|[]~\\"$&<{}^=', max_size=300),
+    language=LANGUAGES,
+    data=st.data(),
+)
 def test_the_sentences_do_not_depend_on_the_deltas(text: str, language: Language, data: st.DataObject) -> None:
     at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     splitter = SentenceSplitter(language, limit_chars=40)

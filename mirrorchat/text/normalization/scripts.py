@@ -34,7 +34,7 @@ _IN_QUOTES = re.compile(rf"(?:[\"“‘'「『《\[]|[(（/]) ?{_LEFT_OUT}{_OTHE
 _ROW = re.compile(rf"[:：]? ?{_LEFT_OUT}(?:[ ,，、/·-]{{0,3}}{_LEFT_OUT}){{0,500}} ?")
 _MARKS = ",.!?;:，。！？；：、…—"
 _PAUSES = {Language.ENGLISH: ", ", Language.CHINESE: "，"}
-_LATIN_BASES = {"đ": "d", "Đ": "D", "ə": "e"}
+_LATIN_BASES = {"đ": "d", "Đ": "D"}
 _RARE_LATIN = re.compile(r"[\u0180-\u024f\u1e00-\u1effđĐ]")
 
 
