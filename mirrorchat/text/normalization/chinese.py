@@ -71,8 +71,7 @@ def _spoken_or(match: re.Match[str]) -> str:
 
 def _spoken_range(match: re.Match[str]) -> str:
     following = "" if before(match, 1) == "第" else after(match, 3)
-    first = number_words(match[1], following if len(match[2]) == 1 else "")
-    return f"{first}到{number_words(match[2], following)}"
+    return f"{number_words(match[1], following)}到{number_words(match[2], following)}"
 
 
 def _spoken_cued(match: re.Match[str], names: str) -> str:

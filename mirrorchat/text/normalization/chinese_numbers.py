@@ -68,6 +68,5 @@ def power_words(exponent: str) -> str:
 
 def quantity(match: re.Match[str], following: str) -> str:
     """Return a match of `QUANTITY` in words; the text `following` decides between 两 and 二."""
-    upper = match["b"]
-    first = number_words(match["a"], following if not upper or len(upper) == 1 else "")
-    return f"{first}到{number_words(upper, following)}" if upper else first
+    first = number_words(match["a"], following)
+    return f"{first}到{number_words(match['b'], following)}" if match["b"] else first
