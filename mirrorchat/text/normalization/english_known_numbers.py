@@ -56,5 +56,5 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"{_STARTS}([1-5]\d\d)(?= (?:[Ee]rror|[Rr]esponse|[Ss]tatus|[Nn]ot [Ff]ound)s?\b)",
          lambda match: code_words(match[1])),
     rule(rf"{_STARTS}(40[0-9])\(([kb])\)", lambda match: f"{code_words(match[1])} {match[2]}"),
-    rule(rf"(?<=[a-z] )101(?![\w%/-]|[.,]\d|{COUNTED.pattern}| [a-z])", "one oh one"),
+    rule(rf"(?P<course>\b[A-Z][a-z]{{2,20}} )101(?![\w%/-]|[.,]\d|{COUNTED.pattern})", r"\g<course>one oh one"),
 )  # fmt: skip
