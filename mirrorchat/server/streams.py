@@ -193,6 +193,8 @@ def _audio_body(turn: StreamedTurn[Event], reader: AnswerReader, encoder: Encode
     try:
         yield from turn.send(encoder.start() + encoder.encode(first))
         for event in reader.complete():
+            if isinstance(event, StartedOver):
+                raise event.reason
             if isinstance(event, SpokenAudio):
                 yield from turn.send(encoder.encode(event.audio.samples))
         yield from turn.send(encoder.finish())
@@ -226,9 +228,14 @@ def event_stream(
 
 
 def kept_alive(items: Iterable[Any], write: Callable[[Any], Iterator[bytes]]) -> Iterator[bytes]:
-    """Yield the bytes that `write` makes of each item, and comments that keep the connection alive."""
+    """Yield the bytes that `write` makes of each item, and comments that keep the connection alive.
+
+    Raises the reason if the answer starts over: the caller has got a part of it.
+    """
     for item in items:
-        if isinstance(item, StillWorking | StartedOver):
+        if isinstance(item, StartedOver):
+            raise item.reason
+        if isinstance(item, StillWorking):
             yield KEEP_ALIVE
         else:
             yield from write(item)
@@ -242,7 +249,9 @@ def _events(turn: StreamedTurn[Event], reader: AnswerReader, engines: EnginesUse
         nonlocal thinks
         if isinstance(event, VoiceKnown | TextDelta):
             turn.release_slot()
-        if isinstance(event, Done):
+        if isinstance(event, StillWorking):
+            yield KEEP_ALIVE
+        elif isinstance(event, Done):
             yield _done(event, reader, turn, engines)
         elif isinstance(event, Thinking):
             yield KEEP_ALIVE if thinks else _sse("thinking", {})
@@ -251,7 +260,8 @@ def _events(turn: StreamedTurn[Event], reader: AnswerReader, engines: EnginesUse
             yield _written(event)
 
     yield GREETING
-    yield from kept_alive(reader, write)
+    for event in reader:
+        yield from write(event)
 
 
 def _done(event: Done, reader: AnswerReader, turn: StreamedTurn[Event], engines: EnginesUsed) -> bytes:
@@ -278,6 +288,8 @@ def _written(event: Event) -> bytes:
             return _sse("audio", {"index": index, "sentence": sentence} | _pcm_json(audio))
         case SentenceFailed():
             return _sse("sentence_failed", unspoken_json(event))
+        case StartedOver():
+            return _sse("started_over", {})
         case Timings():
             return _sse("timings", timings_json(event))
     raise TypeError(f"{type(event).__name__} is never sent")

@@ -74,9 +74,11 @@ export class Turn {
     this.#show();
   }
 
-  /** Remove the text of the answer. */
-  clear() {
+  /** Remove what there is of the answer, which begins again. */
+  startOver() {
     this.answered.textContent = "";
+    this.print.replaceChildren();
+    this.item.querySelectorAll(".wrong").forEach((note) => note.remove());
   }
 
   /** End early. Text that has arrived stays; a turn without text leaves the page. */

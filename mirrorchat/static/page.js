@@ -117,7 +117,6 @@ async function askWith(wav, language) {
     player.finish();
   } catch (error) {
     if (run !== mine) return;
-    if (error.code === "reasoning_sent") shown.clear();
     shown.stop();
     if (!(error instanceof Refusal)) console.error(error);
     endWith(error, () => askWith(wav, language));
@@ -126,7 +125,7 @@ async function askWith(wav, language) {
 
 /** Show the error that ends the present turn. What has come to be heard, such as the reason, is heard to its end. */
 function endWith(error, again) {
-  if (player.isPlaying && error.code !== "reasoning_sent") {
+  if (player.isPlaying) {
     showRefusal(refusalFor(error), again);
     player.finish();
   } else {
@@ -161,6 +160,11 @@ function take({ name, data }, shown, sentAt) {
       break;
     case "sentence_failed":
       shown.unspoken(data.sentence, data.error);
+      break;
+    case "started_over": // what came was the model's reasoning
+      shown.startOver();
+      player.begin();
+      become("waiting");
       break;
     case "timings":
       shown.timings(data);

@@ -34,6 +34,7 @@ UNHEARD_LIMIT_S = 120.0  # of speech that a slow reader has not fetched: above i
 SENTENCES_AT_ONCE = 2  # of one answer, with a batched synthesizer: the next one is ready when the first has been heard
 PREBUFFER_CHECK_S = 0.25
 LOW_BUFFER_S = 3.0  # of speech left to play: nearly two of XTTS's longest chunks
+REASONED_LIMIT = 2  # of starts of one answer, after each of which an API sent reasoning as text
 HELPERS = 2 + SENTENCES_AT_ONCE  # of one answer: one reads text, one starts sentences, and each sentence has one
 
 # Yields an answer. The arguments are the APIs that failed, which are not tried again, and a context.
@@ -48,6 +49,8 @@ def with_fallback(
 ) -> Iterator[Item | StartedOver]:
     """Yield the items of an attempt; start over with the next API while the caller has heard nothing.
 
+    An answer also starts over, twice at most, if what was heard of it was reasoning: it comes again without it.
+
     Arguments:
         attempt: returns the items of one attempt; its argument is the APIs that failed, which are not tried again.
         context: its `heard` tells whether the caller has heard a part of the answer.
@@ -60,15 +63,18 @@ def with_fallback(
         Any other error of `attempt`.
     """
     failed: Sequence[ChatFailure] = ()
+    reasoned = 0
     while True:
         try:
             yield from attempt(failed)
             return
         except ChatInterrupted as error:
-            if context.heard:
+            is_reasoning = isinstance(error, ReasoningSent)
+            reasoned += is_reasoning
+            if reasoned > REASONED_LIMIT or (context.heard and not is_reasoning):
                 raise
-            failed = error.failures
-        yield StartedOver()
+            failed, reason = error.failures, error
+        yield StartedOver(reason)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Their order is: Transcript; what the chat yields whenever it arrives (Thinking, AnsweredBy, TextDelta, AnswerEnded);
 VoiceKnown; for each sentence SpokenAudio or SentenceFailed; then Timings and Done. Error ends a turn instead, and
-nothing follows it. StartedOver may come before the caller has heard anything, and the answer then begins again;
-StillWorking may come anywhere.
+nothing follows it. StartedOver may come before the answer is whole, which then begins again; StillWorking may come
+anywhere.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,13 @@ class SentenceFailed:
 
 @dataclass(frozen=True)
 class StartedOver:
-    """The API broke off before the caller heard anything; drop all earlier TextDelta and SpokenAudio."""
+    """The answer begins again; drop all earlier TextDelta and SpokenAudio.
+
+    The API broke off before the caller heard anything; or what the caller has heard was reasoning (ReasoningSent). Who
+    cannot take back what was sent ends the answer with `reason`.
+    """
+
+    reason: MirrorChatError
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from mirrorchat.pipeline import Question
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.sentences.markup import strip_markup
 from mirrorchat.turn.admission import Admission
-from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, TextDelta, VoiceKnown
+from mirrorchat.turn.answer import with_fallback
+from mirrorchat.turn.events import Done, Error, Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, VoiceKnown
 from mirrorchat.turn.reader import Answer, AnswerReader
 from mirrorchat.turn.sessions import Sessions
 from mirrorchat.turn.spoken_notices import no_words
@@ -225,10 +226,25 @@ def test_reasoning_that_was_taken_for_an_answer_is_not_spoken_on(
     with ChatServer(answer("", pieces=pieces)) as chat:
         turns = Turns(engines, chat)
         events = list(turns.run())
-        assert isinstance(events[-1], Error) and isinstance(events[-1].reason, ReasoningSent)
-        assert len(spoken(events)) < 3  # what had been spoken until the tag came
+        over = next(index for index, event in enumerate(events) if isinstance(event, StartedOver))
+        assert len(spoken(events[:over])) < 3  # what had been spoken until the tag came
+        assert spoken(events[over:]) == ["Blue."] and isinstance(events[-1], Done)
         events = list(turns.run())  # from now on it is known
-    assert spoken(events) == ["Blue."] and isinstance(events[-1], Done)
+    assert spoken(events) == ["Blue."] and not any(isinstance(event, StartedOver) for event in events)
+
+
+def test_an_answer_that_never_stops_reasoning_ends() -> None:
+    with Admission(1).acquire(Context.after(30)) as slot:
+        slot.context.heard = True
+
+        def attempt(failed: Sequence[ChatFailure]) -> Iterator[str]:
+            yield "Hm."
+            raise ReasoningSent("it was reasoning", failed)
+
+        items: list[object] = []
+        with pytest.raises(ReasoningSent):
+            items.extend(with_fallback(attempt, slot.context))
+    assert 2 < len(items) < 8
 
 
 # What is known of an answer

@@ -21,6 +21,7 @@ from support.chat_server import (
     answer,
     chunked_stream,
     delta,
+    in_turn,
     reasoning,
     status,
     truncated,
@@ -30,7 +31,7 @@ from support.command_line import environment, run
 from support.places import QUESTION
 from support.running_server import UNLUCKY, RunningServer, conf_that_admits_all
 from support.speech import say_wav
-from support.stream_client import Received, ask_streamed, events_of, named
+from support.stream_client import Gate, Received, ask_streamed, events_of, named
 
 FIRST, LAST = "Here is the first sentence.", "This is the last sentence."
 ASK: list[Any] = [{"role": "user", "content": "What is it?"}]
@@ -214,6 +215,45 @@ def test_the_whole_sentences_of_an_answer_that_breaks_off_are_heard(talk: Talk) 
     events = talk.events()
     assert list(dict.fromkeys(each["sentence"] for each in of(events, "audio"))) == [FIRST, "And it goes on."]
     assert events[-1].data["error"]["code"] == "chat_interrupted"
+
+
+def test_reasoning_that_was_taken_for_an_answer_is_taken_back(talk: Talk, tmp_path: Path) -> None:
+    shown = "Their question is about the sky. An easy one. "
+
+    def unmarked() -> None:
+        """Send reasoning without its tag, once; then answers that are none."""
+        gate = Gate(shown, f"</think>{FIRST}")
+        gate.opened.set()
+        talk.answers(in_turn(gate.behave, answer(FIRST)))
+
+    unmarked()
+    events = talk.events()
+    over = events.index(Received("started_over", {}))
+    assert "".join(each["delta"] for each in of(events[over:], "text")) == FIRST == events[-1].data["reply"]
+    assert {each["sentence"] for each in of(events[over:], "audio")} == {FIRST}
+    unmarked()
+    out = tmp_path / "answer.wav"
+    env = environment(tmp_path, MIRRORCHAT_SERVER=talk.server.url)
+    done = run("ask", str(QUESTION), "--text", "Hi", "--json", "--out", str(out), env=env)
+    assert json.loads(done.stdout)["reply"] == FIRST and b"reasoning" in done.stderr
+    assert seconds(out.read_bytes()) == pytest.approx(json.loads(done.stdout)["audio_s"], abs=0.01)
+    unmarked()
+    body = {"model": "mirrorchat", "messages": ASK, "stream": True}
+    text = requests.post(f"{talk.server.url}/v1/chat/completions", json=body, timeout=60).text
+    assert '"code": "reasoning_sent"' in text.strip().split("\n\n")[-1]  # OpenAI's API can take nothing back
+    talk.answers(answer(FIRST))
+    assert talk.ask().status_code == 200
+
+
+def test_reasoning_that_was_heard_as_an_answer_breaks_the_audio_off(talk: Talk) -> None:
+    gate = Gate("Their question is about the sky. An easy one. ", f"</think>{FIRST}")
+    talk.answers(in_turn(gate.behave, answer(FIRST)))
+    with gate.open_at_the_end():
+        pieces = ask_streamed(talk.server.url, response_format="pcm").iter_content(None)
+        assert next(pieces)
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        list(pieces)
+    assert talk.ask().status_code == 200  # after which the others' answers are no reasoning
 
 
 # Which API answered, and how the answer ended

@@ -15,7 +15,7 @@ from mirrorchat.cli.client.terminal import printable
 from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
 from mirrorchat.engines import Language, Thinking, Transcript, Voice, VoiceKind
 from mirrorchat.errors import ServerFailed
-from mirrorchat.turn.events import SentenceFailed, SpokenAudio, TextDelta, Timings, VoiceKnown
+from mirrorchat.turn.events import SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings, VoiceKnown
 
 EVENT_LIMIT_CHARS = 8_000_000  # two minutes of speech in one event; the server sends at most 10 s
 SPEECH_LIMIT_S = 3600.0  # for an answer: three times the longest one
@@ -107,6 +107,7 @@ def _answered(data: Mapping[str, Any]) -> TurnCompleted:
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], TurnEvent]] = {
     "thinking": lambda data: Thinking(),
+    "started_over": lambda data: StartedOver(ServerFailed("the answer started over")),
     "transcript": lambda data: Transcript(text_of(data["text"]), Language.parse(data["language"])),
     "voice": lambda data: VoiceKnown(_voice(data)),
     "text": lambda data: TextDelta(text_of(data["delta"])),

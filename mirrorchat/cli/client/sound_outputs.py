@@ -113,6 +113,13 @@ class Outputs:
         for output in self._outputs:
             output.finish()
 
+    def start_over(self) -> None:
+        """Forget the sound so far where it has not been heard or read: in a file."""
+        self.duration_s = 0.0
+        for output in self._outputs:
+            if isinstance(output, SoundFile):
+                output.close()
+
     def play_out(self) -> None:
         """Return when the loudspeaker has played what there is of a sound that broke off; no file is written."""
         for output in self._outputs:

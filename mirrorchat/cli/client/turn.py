@@ -13,7 +13,16 @@ from mirrorchat.cli.client.sound_outputs import Outputs
 from mirrorchat.cli.client.terminal import Waiting, printable
 from mirrorchat.engines import AnsweredBy, Language, Thinking, Transcript, Voice
 from mirrorchat.errors import CommandError, MirrorChatError
-from mirrorchat.turn.events import Event, SentenceFailed, SpokenAudio, StillWorking, TextDelta, Timings, VoiceKnown
+from mirrorchat.turn.events import (
+    Event,
+    SentenceFailed,
+    SpokenAudio,
+    StartedOver,
+    StillWorking,
+    TextDelta,
+    Timings,
+    VoiceKnown,
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,8 @@ class TurnReport:
                 self._outputs.add(audio)
             case VoiceKnown(voice=voice):
                 self._voice = voice
+            case StartedOver():
+                self._start_over()
             case SentenceFailed(reason=reason):
                 self._failed.append(event)
                 click.echo(f"mirrorchat: a sentence could not be spoken: {reason.message}", err=True)
@@ -111,6 +122,14 @@ class TurnReport:
             case TurnCompleted():
                 self._completed = event
                 self._voice = event.voice
+
+    def _start_over(self) -> None:
+        """Take back what can be taken back: it was no answer, but the model's reasoning."""
+        self._show("\n")
+        click.echo("mirrorchat: that was the model's reasoning; the answer follows", err=True)
+        self._reply.clear()
+        self._failed.clear()
+        self._outputs.start_over()
 
     def _show(self, text: str) -> None:
         """Show a piece of the reply at once."""

@@ -28,7 +28,9 @@ from mirrorchat.server.runtime import runtime
 from mirrorchat.server.session_routes import ID_LIMIT_CHARS
 from mirrorchat.settings import Settings
 
-EVENTS = ("transcript", "voice", "thinking", "text", "audio", "sentence_failed", "timings", "done", "error")
+EVENTS = (
+    "transcript", "voice", "thinking", "text", "audio", "sentence_failed", "started_over", "timings", "done", "error",
+)  # fmt: skip
 EVENT = record(event=one_of(EVENTS), data={**TEXT, "contentMediaType": JSON})
 LANGUAGE = {**TEXT, "description": "a tag or a name of Mandarin Chinese or English: zh, zh-TW, chinese, en, en-US"}
 ENGINE = record(name=TEXT, model=TEXT, device=TEXT, reason=TEXT)
@@ -106,7 +108,10 @@ def _question_schema(settings: Settings) -> Schema:
     formats = "wav or json; with stream all but json. It overrides the header Accept"
     return record(
         ["audio", "language"],
-        audio={**BINARY, "description": f"the recording: wav, flac, mp3, ogg, webm, mp4, m4a, aac, amr, aiff, au, caf; {limits}"},
+        audio={
+            **BINARY,
+            "description": f"the recording: wav, flac, mp3, ogg, webm, mp4, m4a, aac, amr, aiff, au, caf; {limits}",
+        },
         language=LANGUAGE,
         reply_language={**TEXT, "description": "the language of the answer; by default that of the question"},
         text={**TEXT, "maxLength": TEXT_LIMIT_CHARS, "description": "the words of the question: skips recognition"},
