@@ -123,5 +123,13 @@ def test_a_voice_of_another_model_is_named(scene: Scene) -> None:
     path.write_bytes(path.read_bytes().replace(b'"embedded", "model": "WORLD', b'"xtts", "model": "HELLO', 1))
     with pytest.raises(openai.ConflictError, match=r"xtts \(HELLO voice tint 1\)") as raised:
         scene.client().audio.speech.create(model="tts-1", input="Hello.", voice="Anna")
-    assert raised.value.code == "voice_of_another_model"
+    assert (raised.value.code, raised.value.param) == ("voice_of_another_model", "voice")
+    with pytest.raises(openai.ConflictError) as raised:
+        scene.client().chat.completions.create(
+            model="mirrorchat",
+            messages=[{"role": "user", "content": "Hello."}],
+            modalities=["text", "audio"],
+            audio={"voice": "Anna", "format": "wav"},
+        )
+    assert raised.value.param == "audio.voice"
     assert scene.client().audio.voices.delete(voice["id"]).deleted
