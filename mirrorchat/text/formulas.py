@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from mirrorchat.engines import Language
+from mirrorchat.text.normalization.characters import with_plain_characters
 from mirrorchat.text.normalization.chinese_formulas import FORMULA_WORDS as CHINESE_WORDS
 from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS as ENGLISH_WORDS
 from mirrorchat.text.normalization.formula_parser import LONGEST_CHARS, formula_in_words
@@ -19,7 +20,8 @@ _MAY_OPEN = re.compile(r"\$|\\{1,2}|\\b(?:e(?:g(?:i(?:n(?:\{[a-zA-Z]{0,10}\*?)?)
 _LONGEST_INLINE_CHARS = 300
 # Between two signs of dollars these say that it is money, or a shell's variable: prose, the end of a sentence.
 _PROSE = re.compile(rf"[{HAN}]|[.!?。！？] |(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} |\n")
-_IS_WRITTEN_ON = re.compile(r"(?:[-+*/=,:–—(~、，；;`]|\b(?:and|or|to))$")  # "$5-$10": the second sign opens another amount
+# "$5-$10": the second sign opens another amount
+_IS_WRITTEN_ON = re.compile(r"(?:[-+*/=,:–—(~、，；;`]|\b(?:and|or|to))$")
 _MATHS_SIGN = re.compile(r"[\\^_=+<>|]")
 _WORD = re.compile(r"[A-Za-z]{3}")
 # Numbers alone stay in written form: the rules of numbers know the unit behind them ($10^{24}$ kg).
@@ -132,7 +134,7 @@ class Formulas:
         return passed
 
     def _words_of(self, content: str) -> str:
-        content = plain = content.replace("{,}", ",")
+        content = plain = with_plain_characters(content).replace("{,}", ",")
         for pattern, replacement in _PLAIN:
             plain = pattern.sub(replacement, plain)
         if _NUMBERS.fullmatch(plain):

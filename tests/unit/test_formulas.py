@@ -320,6 +320,8 @@ ENGLISH_ANSWERS = [
     ("$10^{-6}$ m", "ten to the power of minus six meters"),
     ("$x=1$ or $x=-2$", "x equals one or x equals minus two"),
     ("$\\begin{cases} x+y=1 \\\\ x-y=3 \\end{cases}$", "x plus y equals one, x minus y equals three"),
+    ("$x² + y² = 1$ is it.", "x squared plus y squared equals one is it."),
+    ("$H₂O$ and $a₁$ are plain.", "H two O and a sub one are plain."),
 ]
 CHINESE_ANSWERS = [
     ("圆的面积公式是$S=\\pi r^2$，其中$r$是半径。", "圆的面积公式是 S 等于派 r 的平方，其中 r 是半径。"),
