@@ -23,6 +23,8 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("Expect 10~20 of them.", "Expect ten to twenty of them."),
         ("2 - 3 cups of rice", "two to three cups of rice"),
         ("$15-25 each", "fifteen to twenty-five dollars each"),
+        ("a choir of 100-1500 people", "a choir of one hundred to one thousand five hundred people"),
+        ("at 1/60–1/250 s", "at one sixtieth to one two hundred and fiftieth second"),
         ("Humidity of 40-60%.", "Humidity of forty to sixty percent."),
         ("1,000-2,000 people", "one thousand to two thousand people"),
         ("a 3-5-year-old", "a three to five-year-old"),

@@ -55,7 +55,7 @@ def _spoken_ip_address(address: IpAddress) -> str:
 def _spoken_version(version: Version) -> str:
     name = f"{version.word} " if version.word else " V " if version.letter else ""
     numbers = version.numbers
-    is_decimal = len(numbers) == 2 and not name
+    is_decimal = len(numbers) == 2 and numbers[1] != "x" and not name
     words = _spoken_piece(".".join(numbers)) if is_decimal else "点".join(_spoken_piece(number) for number in numbers)
     stage = f" {version.stage} " if version.stage else ""
     return name + words + stage + (_spoken_piece(version.count) if version.count else "")

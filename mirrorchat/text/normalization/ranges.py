@@ -37,9 +37,8 @@ def _end(name: str, prefix: str) -> str:
     """Return the pattern of one end of a range, whose groups end in `_name`."""
     joint = f"(?P=joint_{name})"
     date = rf"\d{{4}}(?P<joint_{name}>[-/.])\d{{1,2}}(?:{joint}\d{{1,2}}(?![\d.])|(?![\d.]|{joint}\d{{1,2}}(?!\d)))"
-    numbers = (
-        rf"{date}|\d{{1,3}}:\d{{1,3}}(?::\d\d)?|\d{{1,2}}/\d{{1,2}}(?![/\d])|(?:{NUMBER}×)?10\^-?\d{{1,4}}|{NUMBER}"
-    )
+    fraction = r"(?:1/\d{1,4}|\d{1,2}/\d{1,2})(?![/\d])"
+    numbers = rf"{date}|\d{{1,3}}:\d{{1,3}}(?::\d\d)?|{fraction}|(?:{NUMBER}×)?10\^-?\d{{1,4}}|{NUMBER}"
     return rf"(?P<prefix_{name}>{prefix})?(?P<sign_{name}>[-+])?(?P<number_{name}>{numbers})(?P<unit_{name}>{_UNIT})"
 
 

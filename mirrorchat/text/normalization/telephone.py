@@ -20,6 +20,7 @@ _SHAPES = (
     r"\d{4}(?: \d{4}){2,4}",
 )
 _UNIT = rf" ?(?:[%‰°$€£¥元万亿]|{any_of([*CHINESE_UNITS, *ENGLISH_UNITS])}(?![A-Za-z]))"
+_ROUND_NUMBERS = re.compile(r"\d\d0-\d\d[05]0")  # a range: 200-1500 people
 _LENGTHS = range(7, 21)
 
 
@@ -33,6 +34,8 @@ class Telephone:
 
 def _telephone(match: re.Match[str]) -> Telephone | None:
     groups = tuple(re.findall(r"\d{1,20}", match[0]))
+    if _ROUND_NUMBERS.fullmatch(match[0]):
+        return None
     return Telephone(match[0][0] == "+", groups) if sum(map(len, groups)) in _LENGTHS else None
 
 

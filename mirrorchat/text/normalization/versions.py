@@ -35,7 +35,8 @@ class IpAddress:
 def _version(match: re.Match[str]) -> Version | None:
     word, letter, stage = match["word"] or "", match["letter"] or "", match["stage"] or ""
     numbers = tuple(match["numbers"].split("."))
-    is_cued = bool(letter or stage or len(numbers) > 2 or (len(numbers) == 2 and match["cue"] is not None))
+    has_cue = len(numbers) == 2 and match["cue"] is not None
+    is_cued = bool(letter or stage or len(numbers) > 2 or has_cue or numbers[-1] == "x")
     is_number = word and not (len(numbers) == 1 and len(numbers[0]) == 4)
     is_loose = len(numbers) == 1 and letter not in ("", "v")  # V8, v. 16
     if not (is_cued or is_number) or is_loose or (not letter and _is_date(numbers)):
