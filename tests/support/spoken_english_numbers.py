@@ -199,6 +199,7 @@ ENGLISH_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("the 2nd and 3rd", "the second and third"),
         ("5th-century art", "fifth-century art"),
         ("the 1st/2nd", "the first or second"),
+        ("5‱", "five per ten thousand"),
     ),
     "scores and ratios": (
         ("won 3-1", "won three to one"),

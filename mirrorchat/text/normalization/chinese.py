@@ -91,6 +91,7 @@ def _ratio(match: re.Match[str]) -> str:
 
 _RULERS = "(?<=路易)|(?<=查理)|(?<=亨利)|(?<=乔治)|(?<=威廉)|(?<=保罗)|(?<=约翰)|(?<=伊丽莎白)|(?<=爱德华)|(?<=拿破仑)"
 _ABBREVIATIONS = {"e.g": "例如", "i.e": "即", "etc": "等等"}
+_ROOM = r"(?<!\d)\d{3,4}(?!\d)"
 _CODE_CUES = "号码|密码|验证码|编号|学号|卡号|邮编|邮政编码|房间|房号|尾号|代码|航班|车次|车牌|工号"
 
 ADDRESS_RULES = address_rules(AddressWords(ADDRESS_SIGNS, digits, number_words, port="端口{0}", file=" 点 "))
@@ -119,6 +120,8 @@ _RULES: tuple[Rule, ...] = (
     rule(rf"{NOT_LATIN_BEFORE}\d{{1,9}}(?:\.\d{{1,3}})?(?::\d{{1,9}}(?:\.\d{{1,3}})?){{1,4}}(?![\d:])", _ratio),
     # Codes.
     rule(r"ISBN[: -]{0,2}(\d[\d-]{8,20}\d)(?![\d-])", _spoken_isbn),
+    rule(rf"(?:(?<=单元)|(?<=[A-Z]座)){_ROOM}|{_ROOM}(?={TO}{_ROOM}室)",
+         lambda match: digits(match[0])),
     rule(rf"{START}\d{{3,4}}(?=室|房(?!间|屋|子)|路(?![程线人]))",
          lambda match: digits(match[0])),
     rule(rf"{START}\d\.\d(?=折)", lambda match: digits(match[0])),

@@ -42,7 +42,7 @@ def _spoken_degrees(match: re.Match[str]) -> str:
 
 
 def _spoken_percent(match: re.Match[str]) -> str:
-    whole = "百分之" if match["sign"] == "%" else "千分之"
+    whole = {"%": "百分之", "‰": "千分之", "‱": "万分之"}[match["sign"]]
     words = quantity(match, "")
     if words == "一百" and match["sign"] == "%":
         return "百分之百"
@@ -103,7 +103,7 @@ QUANTITY_RULES: tuple[Rule, ...] = (
          lambda match: number_words(_plain_amount(match["plain"]), after(match, 3))),
     rule(rf"{QUANTITY} ?°(?P<scale>[CF])(?![A-Za-z])", _spoken_degrees),
     rule(rf"{QUANTITY} ?(?:°|度)(?P<scale>)(?!电)", _spoken_degrees),
-    rule(rf"{QUANTITY} ?(?P<sign>[%‰])", _spoken_percent),
+    rule(rf"{QUANTITY} ?(?P<sign>[%‰‱])", _spoken_percent),
     rule(r"(?<=\d) ?m/s\^?2(?!\d)", "米每二次方秒"),
     rule(rf"{QUANTITY} ?(?P<unit>{any_of(UNITS)})(?:\^?(?P<power>[23])(?!\d))?"
          rf"(?:/(?P<per>[A-Za-z]{{1,12}}|[{HAN}])(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),

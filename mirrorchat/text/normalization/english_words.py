@@ -35,7 +35,7 @@ UNITS = {
     "ha": ("hectare", "hectares"), "hPa": ("hectopascal", "hectopascals"), "dpi": ("dot per inch", "dots per inch"),
     "fps": ("frame per second", "frames per second"), "kb": ("kilobyte", "kilobytes"),
     "cal": ("calorie", "calories"), "kcal": ("kilocalorie", "kilocalories"), "kPa": ("kilopascal", "kilopascals"),
-    "%": ("percent", "percent"), "‰": ("per thousand", "per thousand"), "¢": ("cent", "cents"),
+    "%": ("percent", "percent"), "‰": ("per thousand", "per thousand"), "‱": ("per ten thousand", "per ten thousand"), "¢": ("cent", "cents"),
     "J": ("joule", "joules"), "kJ": ("kilojoule", "kilojoules"), "Pa": ("pascal", "pascals"),
     "MPa": ("megapascal", "megapascals"), "mol": ("mole", "moles"), "eV": ("electronvolt", "electronvolts"),
     "MeV": ("megaelectronvolt", "megaelectronvolts"),
