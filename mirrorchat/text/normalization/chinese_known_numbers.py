@@ -7,7 +7,7 @@ from mirrorchat.text.normalization.chinese_words import COUNTED
 from mirrorchat.text.normalization.patterns import Rule, before, behind, rule
 from mirrorchat.text.sentences.speech_length import HAN
 
-_NOT_BEHIND = rf"\d|[.,:]\d|[-~–—]\d|(?!A[Pp][Pp])[%‰°$€£¥A-Za-z^+*=×÷多余几来折]|(?:{COUNTED.pattern})"
+_NOT_BEHIND = rf"\d|[.,:]\d|[-~–—]\d|(?!A[Pp][Pp])[%‰°$€£¥A-Za-z^+*=×÷多余几来折给]|(?:{COUNTED.pattern})"
 _ENDS = rf"(?!{_NOT_BEHIND}|/)"
 _STARTS = r"(?<![A-Za-z0-9$€£¥+*/=×÷<>≈≥≤±~#-])(?<!\d[.,:])(?<![第共约近达超计])"
 
@@ -80,7 +80,7 @@ def _spoken_shares(match: re.Match[str]) -> str:
 
 
 KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
-    rule(rf"(?<![0-9./])(?P<month>1[0-2]|[1-9])[.·•](?P<day>[1-3]?\d)(?={_HISTORY})", _spoken_day),
+    rule(rf"(?<![0-9./])(?P<month>1[0-2]|[1-9])[.·•](?P<day>[12]?[1-9]|[123]0|31)(?={_HISTORY})", _spoken_day),
     rule(rf"{_STARTS}(?!\d00)\d{{3}}(?={_HISTORY})", _spoken_digits),
     rule(rf"{_STARTS}618(?={_SHOPPING})|{behind(_SHOPS)}618{_ENDS}"
          rf"|{_STARTS}618(?=[和、/与]双)|(?<=双1[12][和、/与])618{_ENDS}", _spoken_digits),
