@@ -138,7 +138,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[\d)])(?:[*xX]| [*xX] )(?=[\d(])", "乘"),
     rule(r"(?<=\d) / (?=\d)", "除以"),
     rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),
-    rule(r"[-=]+>", "到"),
+    rule(r"[-=]{1,20}>", "到"),
     rule(r"(?<![A-Za-z0-9])#(\d{1,15})(?!\d)", lambda match: f"{number_words(match[1])}号"),
     # Numbers next to letters, and all other numbers.
     rule(r"(?<=[A-Za-z])-(?=\d)", " "),

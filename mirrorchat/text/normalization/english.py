@@ -149,7 +149,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[\d)]) / (?=[\w(])", " divided by "),
     rule(r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|hour|minute|second|person|yr|hr|km|kg|lb)\b)", " per "),
     rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),
-    rule(r"[-=]+>", " to "),
+    rule(r"[-=]{1,20}>", " to "),
     rule(r"(?<!\w)#(?=\d)", "number "),
     rule(r"(?<!\w)#(?=\w)", "hashtag "),
     rule(rf"{START}{SIGN[:-1]}(?={NUMBER})", lambda match: "minus " if match[0] else ""),

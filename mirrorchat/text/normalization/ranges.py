@@ -118,7 +118,11 @@ def _prefixes_agree(match: re.Match[str], lower: _End, upper: _End, dash: str) -
         return not upper.prefix[:1].isascii() or not upper.prefix[:1].isalpha() or "$" in upper.prefix
     if lower.prefix == upper.prefix:
         return dash != "-" or lower.value < upper.value
-    is_short = len(lower.prefix) == 1 and not re.match("[A-Za-z]", upper.unit) and lower.value < upper.value < 100
+    is_short = (
+        len(lower.prefix) == 1
+        and (lower.unit == upper.unit or not re.match("[A-Za-z]", upper.unit))
+        and lower.value < upper.value < 100
+    )
     return not upper.prefix and (dash != "-" or is_short)
 
 
@@ -168,7 +172,7 @@ def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
 RANGE = RunKind(re.compile(_RANGE), _range)
 
 _WEEKDAY = "(?:周|星期|礼拜)[一二三四五六日天末]"
-_HAN_NUMBER = "[一二两三四五六七八九十百千]"
+_HAN_NUMBER = "[零一二两三四五六七八九十百千]"
 _HAN_DASH = "[-~–—]{1,2}"
 _LETTERS_END = "(?![A-Za-z0-9_-])"
 _IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}(?![\d.])"
@@ -180,8 +184,8 @@ RANGE_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=[周期拜][一二三四五六日天]) ?{_HAN_DASH} ?(?={_WEEKDAY})", TO),
     rule(rf"(?<={_HAN_NUMBER})(?P<unit>[{HAN}]{{1,2}}) ?{_HAN_DASH} ?(?=第?{_HAN_NUMBER}{{1,4}}(?P=unit))",
          rf"\g<unit>{TO}"),
-    rule(rf"(?<={_HAN_NUMBER}){_HAN_DASH}(?={_HAN_NUMBER})", TO),
+    rule(rf"(?<={_HAN_NUMBER}){_HAN_DASH}(?=第?{_HAN_NUMBER})", TO),
     rule(rf"(?<![A-Za-z0-9_-])(X{{0,4}}[SL]|M) ?[-~–] ?(?=(?:X{{1,4}}[SL]|[2-5]XL){_LETTERS_END})", rf"\1{TO}"),
-    rule(rf"(?<![A-Za-z0-9_-])(?:([A-Z]) ?[~–] ?(?=[A-Z])|(A|a)-(?=[Zz])|([A-Z])-(?=[A-Z][组座区级班栋楼段]))"
-         rf"(?=.{_LETTERS_END})", rf"\1\2\3{TO}"),
+    rule(rf"(?<![A-Za-z0-9_-])(?:([A-Z]) ?[~–] ?(?=[A-Z])|([a-z])~(?=[a-z])|(A|a)-(?=[Zz])"
+         rf"|([A-Z])-(?=[A-Z][组座区级班栋楼段]))(?=.{_LETTERS_END})", rf"\1\2\3\4{TO}"),
 )  # fmt: skip
