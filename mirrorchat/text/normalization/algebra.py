@@ -12,7 +12,7 @@ from mirrorchat.text.normalization.formula_words import FormulaWords
 from mirrorchat.text.normalization.latex import FUNCTIONS, SIGN_COMMANDS, TEXT_COMMANDS
 from mirrorchat.text.normalization.patterns import BARE_UNIT, Rule, after, any_of, before, rule
 
-_RELATIONS = "=<>≤≥≠≈≡≅∝∈∉⊂⊆→⇒⇔"
+_RELATIONS = "=<>≤≥≠≈≡≅∝∈∉⊂⊆→⇒⇔∥⊥"
 _OPERATORS = _RELATIONS + "+×·÷±∓∪∩*/"
 _COMMAND = (
     rf"\\(?:{any_of({*SIGN_COMMANDS, *TEXT_COMMANDS, *FUNCTIONS, 'frac', 'dfrac', 'tfrac', 'sqrt', 'vec', 'bar'})})"
@@ -20,9 +20,9 @@ _COMMAND = (
 _TOKEN = (
     rf"(?: ?[{re.escape(_OPERATORS)}] ?(?![\s=>])| - |-(?![\s>-])"
     r"|\d{1,15}(?:[.,]\d{1,15}){0,3}°?"
-    rf"|(?:sqrt|{'|'.join(FUNCTIONS)})(?![A-Za-z]{{2}})(?: (?=[a-zθ\d](?![a-z])))?"
+    rf"|(?:sqrt|lim|{'|'.join(FUNCTIONS)})(?![A-Za-z]{{2}})(?: (?=[a-zθ\d](?![a-z])))?"
     r"|[A-Za-z]{1,4}(?![A-Za-z])|[α-ωΑ-Ω]|[()^_{}\[\]√∛∜∑∏∫∞∂∇∀∃∅]|\|(?! )|(?<=[A-Za-z\d)])\|"
-    r"|(?<=[nmk]) (?=log )|['′](?=['′ ]?[(=])|!(?= ?[=+×/)])|, ?(?=[A-Za-z\d]\))"
+    r"|(?<=[nmk]) (?=log )|(?<=[A-Za-z])′|['′](?=['′ ]?[(=])|!(?= ?[=+×/)])|, ?(?=[A-Za-z\d]\))"
     rf"|{_COMMAND}(?![A-Za-z]) ?|\\[,;!% ])"
 )
 _RUN = re.compile(rf"(?<![A-Za-z0-9_.\\@#&$€£¥-])(?:{_TOKEN}){{2,150}}")
@@ -34,13 +34,15 @@ _NO_FRACTIONS = frozenset(
     {"a/c", "b/c", "y/n", "n/a", "m/f", "f/m", "t/f", "p/e", "s/n", "w/o", "i/o", "p/s", "y/o", "c/o"}
 )
 _LETTERS = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{2,4}(?![A-Za-z])")
+_FUNCTION_NAME = re.compile(rf"(?:sqrt|lim|{'|'.join(FUNCTIONS)})[xyznt]?")
 _HAS_VARIABLE = re.compile(r"(?<![A-Za-z])[A-Za-z]|[α-ωΑ-Ω]")
 # An operator between two operands, or an exponent or index of a letter.
 _STRONG = re.compile(
     rf"[A-Za-zα-ω\d)}}|'′!°] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
 )
 _FUNCTION_OF = re.compile(
-    r"(?<![A-Za-z\d])(?:O\(1\)|O\([^()]{0,12}[nmk][^()]{0,12}\)|[ya]\([tn]\)|(?:sin|cos|tan|log|ln|exp)(?:\(| ?\d)"
+    r"(?<![A-Za-z\d])(?:O\(1\)|O\([^()]{0,12}[nmk][^()]{0,12}\)|[ya]\([tn]\)"
+    r"|(?:arc)?(?:sin|cos|tan|log|ln|exp)(?:\(| ?\d| ?[xyzαβθ](?![A-Za-z'’]))"
     r"|[fghFGPφψ]['′]{0,2}\((?:-?\d{0,3}[a-zA-Zθ]|\d{1,3}|[A-Z]\|[A-Z])\))"
 )
 _TERM = r"(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))"
@@ -48,7 +50,8 @@ _FRACTION = re.compile(rf"(?<![A-Za-z\d]){_TERM}/{_TERM}$")
 _LESS_ONE = re.compile(r"^(?:\d{1,4}[a-z](?:\^\d)?|[xynkt](?:\^\d)?)-\d{0,4}[a-z]?$")
 # Roots, powers in letters, factorials, |x|, sums and integrals, and braces, which only notation has.
 _SURE = re.compile(
-    r"[√∛∜][({A-Za-zα-ω\d]|^sqrt\(|\d\^[A-Za-z(]|\d! ?[=×+/]|^\|[^|]{1,20}\||[∑∏∫∂∇∀∃][A-Za-z_({]"
+    r"\blim ?\(?[a-z] ?→|[A-Za-z]′|^-\d{1,4}[xyz]$|\(\d{1,4}[a-z]\)\(|\d\^[A-Za-z(]|^sqrt\("
+    r"|[√∛∜][({A-Za-zα-ω\d]|\d! ?[=×+/]|^\|[^|]{1,20}\||[∑∏∫∂∇∀∃][A-Za-z_({]"
     r"|\{[^{}]{0,30}[A-Za-z]\}|\^\{|_\{"
 )
 _MULTIPLE = re.compile(r"\d{1,6}(?:\.\d{1,4})?[a-z]{1,3}")
@@ -112,11 +115,8 @@ def _without_prose(run: str) -> tuple[str, str]:
     """Split `run` where a word, a loose parenthesis or a loose sign shows that the algebra is over."""
     end = len(run)
     for letters in _LETTERS.finditer(run):
-        if (
-            not _are_variables(letters[0])
-            and letters[0] not in (*FUNCTIONS, "sqrt")
-            and not _is_in_command(run, letters.start())
-        ):
+        is_name = _are_variables(letters[0]) or _FUNCTION_NAME.fullmatch(letters[0])
+        if not is_name and not _is_in_command(run, letters.start()):
             end = letters.start()
             break
     opened: list[int] = []

@@ -18,6 +18,7 @@ _OPENERS = frozenset({"(", "[", "\\{"})
 _BIG = {"∑": "sum", "∏": "product", "∫": "integral", "∬": "integral", "∮": "integral", "lim": "limit"}
 _LIST_SIGNS = frozenset(",;:，、|")
 _ROOTS = {"√": "", "∛": "3", "∜": "4"}
+_PREFIXES = frozenset("∂∇∠△")  # stand before what they belong to, like a letter
 _PRIMES = {"'": 1, "’": 1, "′": 1, "″": 2}
 _FUNCTION_LETTERS = frozenset("fghFGHPTOVWΓφψΦΨ")  # before a parenthesis; any other letter multiplies it
 _LETTER = re.compile(r"[A-Za-zα-ωΑ-Ωħ]")
@@ -93,7 +94,8 @@ class _Parser:
         return Part(self._words.join(words), is_compound=any(part.is_compound for part in parts))
 
     def _is_sign(self, token: str) -> bool:
-        return (token in self._words.signs and token not in _BIG) or token in _LIST_SIGNS or token == "-"
+        is_operator = token in self._words.signs and token not in _BIG and token not in _PREFIXES
+        return is_operator or token in _LIST_SIGNS or token == "-"
 
     def _sign(self, token: str, *, is_unary: bool) -> str:
         if token == "-":
@@ -178,6 +180,8 @@ class _Parser:
             return Part(self._words.phrase(accent, self._argument().words))
         if name in TEXT_COMMANDS:
             return Part(self._raw_argument())
+        if token in _PREFIXES:
+            return Part(self._words.signs[token].strip())
         if _LETTER.fullmatch(token):
             return Part(self._words.letters.get(token, token))
         return Part(name if name.isalpha() else token if token.isalpha() else "")
@@ -219,7 +223,8 @@ class _Parser:
         """Read what a command applies to: a group, or one token (of a number in LaTeX: one digit)."""
         token = self._next()
         if token == "(" and whole_number:
-            return self._parenthesis(token)
+            inside = self._parenthesis(token)
+            return inside if inside.is_compound else Part(inside.words[1:-1])
         if token.isdigit() and len(token) > 1 and not whole_number:
             self._tokens[self._at - 1 : self._at] = [token[0], token[1:]]
             token = token[0]
@@ -368,10 +373,26 @@ class _Parser:
             mark = self._next()
             bounds[mark] = self._exponent().words
         self._arrow = "→"
+        if token == "lim" and not bounds["_"]:
+            bounds["_"] = self._plain_limit()
         name = _BIG[token]
         if bounds["_"] and bounds["^"]:
             return Part(self._words.phrase(f"{name} from to", bounds["_"], bounds["^"]))
         return Part(self._words.phrase(f"{name} over" if bounds["_"] else name, bounds["_"]))
+
+    def _plain_limit(self) -> str:
+        """Read what a variable approaches where it stands behind the sign: lim(x→0), lim x→∞."""
+        opens = int(self._peek() == "(")
+        if self._peek(opens + 1) != "→":
+            return ""
+        self._at += opens
+        letter = self._atom(self._next()).words
+        self._next()
+        value = self._argument(whole_number=True).words
+        if value in self._words.signs:
+            value = self._words.signs[value].strip()
+        self._at += opens
+        return self._words.join([letter, self._words.signs["approaches"], value])
 
     def _environment(self) -> Part:
         """Read a matrix, cases or aligned equations, row by row."""

@@ -59,11 +59,11 @@ _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"＜(b|i|em|strong|u|code|p|span)＞([^＜＞]{0,300})＜/\1＞"), r"\2"),
     (re.compile(r"＜/?([A-Za-z][\w-]{0,20})[^＜＞]{0,100}＞"), r" \1 "),
     (re.compile(r"\\(?=[*_`#~\[\]()>|.!+-])|\\$"), ""),
-    (re.compile(r"(?<=\d)\*\*(?=\d)"), "^"),
+    (re.compile(r"(?<=\d)\*\*(?=\d)|(?<=[A-Za-z)])\*\*(?=\d{1,4}(?![\d*]))|(?<=[\w)]) \*\* (?=[\w(])"), "^"),
     (re.compile(r"(?<![A-Za-z0-9_)\]=])==(?=[^\s=])([^=\n]{1,300})(?<=\S)==(?![A-Za-z0-9_(=])"), r"\1"),  # not in a==b
     (re.compile(r"\\(?:textbf|textit|emph|underline|textrm|texttt)\{([^{}\n]{0,300})\}"), r"\1"),
     (re.compile(r"\*{2,3}|~~|`"), ""),
-    (re.compile(r"(?<=[\w)])\^([\w+-]{1,20})\^"), r"^{\1}"),
+    (re.compile(r"(?<=[\w)])\^([\w+-]{1,20})\^(?![\w({-])"), r"^{\1}"),
     (re.compile(r"(?<=[A-Za-z])~(\d{1,3})~"), r"\1"),
     (re.compile(r"(?<![A-Za-z0-9)])\*(?! )|(?<!\s)\*(?![A-Za-z0-9(])"), ""),  # not in 2*3 and x * y
     (re.compile(r"(?<![A-Za-z0-9_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![A-Za-z0-9_{])"), ""),  # not in snake_case, x_{12}
