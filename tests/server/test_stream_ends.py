@@ -218,11 +218,11 @@ def test_nginx_passes_events_and_audio_on_as_they_come(
 ) -> None:
     assert_free(server, chat)
     with Nginx(tmp_path_factory.mktemp("nginx"), server.port) as proxy:
-        gate = Gate("Well", f". {FIRST}{SECOND}")
+        gate = Gate("Yes", f". {FIRST}{SECOND}")
         chat.behaviour = gate.behave
         events = events_of(ask_streamed(proxy.url, response_format="sse"))
         assert next(events) == "MirrorChat"
-        while next(events) != Received("text", {"delta": "Well"}):  # small, and nothing large pushes it on
+        while next(events) != Received("text", {"delta": "Yes"}):  # small, and nothing large pushes it on
             pass
         assert not gate.ended.is_set()
         gate.opened.set()
