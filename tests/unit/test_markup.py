@@ -59,6 +59,15 @@ ENGLISH_MARKUP = [
     ("Einstein¹ said so.² It is true.³", "Einstein said so. It is true."),
     ("20 meters² and x² and (a+b)²", "twenty square meters and x squared and (a plus b) squared"),
     ("→ Next step is here", "Next step is here"),
+    ("Term\n: Definition of the term", "Term, Definition of the term"),
+    ("```inline```", "inline"),
+    ("log<sub>2</sub>8 = 3 and a<sub>n</sub>", "log base two of eight equals three and a sub n"),
+    ("10<sup>-3</sup> and E=mc<sup>2</sup>", "ten to the power of minus three and E equals m c squared"),
+    ("According to [3], it is so (see [4]).", "According to three, it is so (see four)."),
+    ("text[citation:1] more [[1]](http://a.b) here", "text more here"),
+    ("<kbd>Ctrl</kbd>+<kbd>C</kbd>", "Ctrl plus C"),
+    ("**[bold link](http://a.b)** now", "bold link now"),
+    ("<table><tr><td>Ann</td><td>30</td></tr></table>", "Ann, thirty"),
 ]
 CHINESE_MARKUP = [
     ("中国¹很大。²面积5米²。", "中国很大。面积五平方米。"),

@@ -33,7 +33,9 @@ class CodeFences:
 
     def flush(self) -> str:
         """End the stream: return the text that is held back, without an unfinished code block."""
-        held = "" if self._closing_mark or self._mark() else self._line
+        mark = self._mark()
+        is_fence = mark and mark not in self._line.lstrip(" \t")[3:]  # ```code``` in one line is none
+        held = "" if self._closing_mark or is_fence else self._line
         self._reset()
         return held
 

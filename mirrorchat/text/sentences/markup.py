@@ -1,6 +1,7 @@
 """Removal of Markdown, HTML tags and emoji from text for speech. The words stay."""
 
 import re
+from collections.abc import Callable
 
 from mirrorchat.text.sentences.speech_length import HAN, count_han, starts_with_han
 
@@ -8,7 +9,7 @@ from mirrorchat.text.sentences.speech_length import HAN, count_han, starts_with_
 _FENCED = re.compile(r"^[ \t]{0,8}(```|~~~)[^\n`]{0,400}\n.*?(?:^[ \t]{0,8}\1[^\n]*$|\Z)", re.DOTALL | re.MULTILINE)
 _NOTHING_TO_SAY = re.compile(r"^[\s|:+*_=~-]*$")  # rules, and the line under a table's header
 _LINE_MARKS = re.compile(
-    r"^\s*(?:(?:>\s?|#{1,6}\s+|[-*+•‣▪◦●○■→➤►▶»]\s+){1,6}(?:\[[ xX]\]\s+)?)(?:\[!(?P<alert>[A-Za-z]{2,20})\])?"
+    r"^\s*(?:(?:>\s?|#{1,6}\s+|[-*+•‣▪◦●○■→➤►▶»:]\s+){1,6}(?:\[[ xX]\]\s+)?)(?:\[!(?P<alert>[A-Za-z]{2,20})\])?"
 )
 _ORDERED = re.compile(r"^\s*(?:\*\*)?(\d{1,3})[.)]\s+(?:\[[ xX]\]\s+)?(?=[*_~`=]{0,3}(.))")
 _HEADING_END = re.compile(r"\s+#{1,6}\s*$")
@@ -29,27 +30,41 @@ _SQUARED_WORDS = "".join(
 _FOOTNOTE = re.compile(
     rf"(?:(?<=[A-Za-z]{{4}}){_SQUARED_WORDS}|(?<={_HAN_OR_MARK})(?<![)）\]米里尺寸秒元分]))[¹²³⁴-⁹]{{1,2}}(?![⁰¹²³⁴-⁹⁺⁻])"
 )
+# Behind these words the number of a source is part of the sentence: "see [4]".
+_NOT_CITED = "".join(
+    f"(?<!{word})" for word in ("to", "in", "by", "of", "see", "See", "and", "or", "from", "with", "both")
+)
 _LINK = re.compile(
     r"!?\[([^\[\]\n]{1,300})\]\([^()\s]{0,1000}(?:\([^()\s]{0,200}\)[^()\s]{0,200}){0,3}(?:\s+[\"'][^\"'\n]{0,200}[\"'])?\)"
 )
 
-_INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
+_LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def _lowered(match: re.Match[str]) -> str:
+    return match[1].translate(_LOWERED)
+
+
+_INLINE: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"<!--.{0,1000}?-->|\x1b\[[0-9;]{0,20}[A-Za-z]"), ""),
     (re.compile(r"(?<![A-Za-z])(?::contentReference)?\[oaicite:\d{1,4}\](?:\{index=\d{1,4}\})?"), ""),
     (re.compile(r"【\d{1,3}(?:[:：]\d{1,3})?†[^【】]{0,100}】|\ue200[^\ue200-\ue2ff]{0,200}[\ue201-\ue2ff]"), ""),
+    (re.compile(r"\[\[\d{1,3}\]\]\([^()\s]{0,1000}\)|\[(?:citation|source|ref|cite)[:：]? ?\d{1,3}\]"), ""),
     (_LINK, r"\1"),
     (_LINK, r"\1"),  # a picture inside a link
     (re.compile(r"!\[\]\([^()\s]{0,1000}\)"), ""),
     (re.compile(r"\[\^[\w-]{1,40}\]:?"), ""),
     (re.compile(r"\[([^\[\]\n]{0,299}[^\W\d][^\[\]\n]{0,299})\]\[[^\[\]\n]{0,100}\]"), r"\1"),
     (re.compile(rf"(?:(?<=[A-Za-z]{{2}})|(?<={_HAN_OR_MARK})){_CITATION}(?! ?[=(\[]|\w)"), ""),
-    (re.compile(rf"(?<=\w) {_CITATION}(?=[.,;:!?。，；：！？]|$)"), ""),
+    (re.compile(rf"(?<=\w){_NOT_CITED} {_CITATION}(?=[.,;:!?。，；：！？]|$)"), ""),
+    (re.compile(r"(?<![\w\]])\[(\d{1,3}(?:[,-] ?\d{1,3}){0,8})\](?![(\[:])"), r"\1"),
     (re.compile(r"<((?:https?://|mailto:)?[^<>\s@]{1,500}[@/.][^<>\s]{1,500})>"), r"\1"),
     (_FOOTNOTE, ""),
     (re.compile(r"(?<=\d)<sup>(st|nd|rd|th)</sup>"), r"\1"),
     (re.compile(rf"(?:(?<=[A-Za-z]{{3}})|(?<={_HAN_OR_MARK}))<sup>\[?\d{{1,3}}\]?</sup>"), ""),  # a footnote
     (re.compile(r"(?<=[\w)])<sup>([^<>]{1,40})</sup>"), r"^{\1}"),
-    (re.compile(r"(?<=[A-Za-z])<sub>(\d{1,4})</sub>"), r"\1"),
+    (re.compile(r"(?<=[A-Za-z])<sub>(\d{1,4})</sub>"), _lowered),
+    (re.compile(r"(?<=[A-Za-z])<sub>([A-Za-z\d+-]{1,10})</sub>"), r"_{\1}"),
     (re.compile(r"<(/?[A-Za-z][A-Za-z0-9]{0,20})>(?=\s?(?:tag|element|标签|元素))"), r"＜\1＞"),
     (re.compile(r"<br ?/?>"), " "),
     (re.compile(r"</t[dh]>(?=\s{0,9}<t[dh]\b)", re.IGNORECASE), ", "),
@@ -64,7 +79,7 @@ _INLINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\\(?:textbf|textit|emph|underline|textrm|texttt)\{([^{}\n]{0,300})\}"), r"\1"),
     (re.compile(r"\*{2,3}|~~|`"), ""),
     (re.compile(r"(?<=[\w)])\^([\w+-]{1,20})\^(?![\w({-])"), r"^{\1}"),
-    (re.compile(r"(?<=[A-Za-z])~(\d{1,3})~"), r"\1"),
+    (re.compile(r"(?<=[A-Za-z])~(\d{1,3})~"), _lowered),
     (re.compile(r"(?<![A-Za-z0-9)])\*(?! )|(?<!\s)\*(?![A-Za-z0-9(])"), ""),  # not in 2*3 and x * y
     (re.compile(r"(?<![A-Za-z0-9_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![A-Za-z0-9_{])"), ""),  # not in snake_case, x_{12}
     (re.compile(r"(?<=\s)\|\|(?=\s)"), "|"),
