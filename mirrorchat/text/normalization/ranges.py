@@ -88,8 +88,10 @@ def _range(match: re.Match[str]) -> Range | None:
         _End(*(match[f"{part}_{name}"] or "" for part in ("prefix", "sign", "number", "unit"))) for name in "ab"
     )
     dash = match["dash"].strip(" ")
+    unit = upper.unit.strip(" ")
+    word_follows = unit.isascii() and unit.isalpha() and unit not in _UNITS  # "5–10 and +3"
     is_range = (
-        not _NOT_BEHIND.match(after(match, 3))
+        (word_follows or not _NOT_BEHIND.match(after(match, 3)))
         and _prefixes_agree(match, lower, upper, dash)
         and _units_agree(lower, upper, dash)
         and not (dash == "-" and _is_something_else(match, lower, upper))
