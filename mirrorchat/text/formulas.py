@@ -58,6 +58,8 @@ class Formulas:
 
     def push(self, text: str) -> str:
         """Return what `text`, the next part of the stream, releases."""
+        if not self._held and "$" not in text and "\\" not in text:
+            return self._pass(text)
         return "".join(self._step(character) for character in text)
 
     def flush(self) -> str:

@@ -22,6 +22,8 @@ class Entities:
 
     def push(self, text: str) -> str:
         """Return what `text`, the next part of the stream, releases."""
+        if not self._held and "&" not in text:
+            return text
         return "".join(map(self._step, text))
 
     def flush(self) -> str:

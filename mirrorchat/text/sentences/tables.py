@@ -46,6 +46,9 @@ class Tables:
 
     def push(self, text: str) -> str:
         """Return what `text`, the next part of the stream, releases."""
+        if not self._held and "\n" not in text:
+            self._line += text
+            return text
         return "".join(map(self._step, text))
 
     def flush(self) -> str:
