@@ -1,6 +1,5 @@
 """The body of a chat API's response, read as the chunks of one answer without its reasoning."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +10,7 @@ import urllib3
 from mirrorchat.chat.chunks import ChatChunk, chunk_of
 from mirrorchat.chat.complaints import complaint
 from mirrorchat.chat.reasoning import ReasoningFilter
-from mirrorchat.chat.stream import AnswerFailed, Event, events
+from mirrorchat.chat.stream import AnswerFailed, Event, events, json_value
 from mirrorchat.errors import ChatFault
 
 _READ_ERRORS = (urllib3.exceptions.HTTPError, OSError)
@@ -29,15 +28,21 @@ def answer_chunks(body: Iterable[bytes], reasoning: ReasoningFilter) -> Iterator
         OpeningMissing: text that has been yielded was reasoning.
     """
     pieces = events(body)
-    count, is_whole, status = 0, False, ""  # the last status that an event had instead of text
+    count, is_whole, has_deltas = 0, False, False
+    status = ""  # what the last event said instead of text
     for event in pieces:
-        if event.data.strip() == "[DONE]":
+        if _is_end(event):
             break
         if (body_object := _object(event)) is None:
+            status = event.data
             continue
         count, is_whole = count + 1, not count and _is_whole(event, body_object)
         chunk = _checked_chunk(event, body_object)
         status = "" if chunk.is_token else complaint(body_object) or status
+        is_delta = '"delta"' in event.data
+        has_deltas = has_deltas or (is_delta and bool(chunk.delta))
+        # The last event of MiniMax's API repeats the whole answer as a message.
+        chunk = replace(chunk, delta={}) if has_deltas and not is_delta else chunk
         yield _without_reasoning(chunk, reasoning)
         if chunk.finish_reason:
             yield from _usage_after(pieces)
@@ -48,6 +53,10 @@ def answer_chunks(body: Iterable[bytes], reasoning: ReasoningFilter) -> Iterator
     yield _last_chunk(reasoning)
 
 
+def _is_end(event: Event) -> bool:
+    return event.data.strip(' "').upper() == "[DONE]"
+
+
 def _object(event: Event) -> dict[str, Any] | None:
     """Return the object of an event; None for what keeps the connection alive, such as blank data and pings."""
     data = event.data.strip()
@@ -56,9 +65,11 @@ def _object(event: Event) -> dict[str, Any] | None:
     if not data.startswith(("{", "[")):
         raise AnswerFailed("an error in the stream", ChatFault.ERROR, message=data)
     try:
-        parsed = json.loads(data)
+        parsed = json_value(data)
     except (ValueError, RecursionError):
         raise AnswerFailed("not valid JSON") from None
+    if isinstance(parsed, list) and len(parsed) == 1:  # as Gemini's API sends errors
+        parsed = parsed[0]
     if not isinstance(parsed, dict):
         raise AnswerFailed("not a chat completion")
     return parsed
@@ -105,12 +116,12 @@ def _usage_after(pieces: Iterator[Event]) -> Iterator[ChatChunk]:
     """Yield the usage that follows a whole answer. All else there, broken connections too, is passed over."""
     with suppress(AnswerFailed, *_READ_ERRORS):
         for event in pieces:
-            if event.data.strip() == "[DONE]":
+            if _is_end(event):
                 return
             if '"usage"' not in event.data:
                 continue
             with suppress(ValueError, RecursionError):
-                parsed = json.loads(event.data)
+                parsed = json_value(event.data)
                 usage = parsed.get("usage") if isinstance(parsed, dict) else None
                 if usage and isinstance(usage, dict):
                     yield ChatChunk({}, usage=usage)

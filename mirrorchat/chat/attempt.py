@@ -6,7 +6,6 @@ and then, and nothing interrupts a name look-up; with the queue the caller alway
 connection ends the thread.
 """
 
-import json
 import queue
 import re
 import socket
@@ -27,7 +26,7 @@ from mirrorchat.chat.chunks import ChatChunk
 from mirrorchat.chat.complaints import complaint, masked, secrets_of
 from mirrorchat.chat.connection import Connection, post
 from mirrorchat.chat.reasoning import ReasoningFilter
-from mirrorchat.chat.stream import AnswerFailed
+from mirrorchat.chat.stream import AnswerFailed, json_value, server_sent_events
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import EngineInfo
 from mirrorchat.errors import ChatFault, DeadlineExceeded
@@ -200,9 +199,9 @@ class Attempt(Generic[Piece]):
             yield chunk
 
     def _check_status(self, response: requests.Response) -> None:
-        """Raise AnswerFailed for any status but 200, with the beginning of the body if that comes soon."""
+        """Raise AnswerFailed for any status but success, with the beginning of the body if that comes soon."""
         status = response.status_code
-        if status == 200:
+        if 200 <= status < 300:  # some servers answer each POST with 201
             return
         reason = f"HTTP {status}"
         if 300 <= status < 400:
@@ -224,13 +223,15 @@ def _refusal(body: Iterable[bytes]) -> str:
             data += chunk
             if len(data) >= _MAX_REFUSAL_BYTES:
                 break
-    text = data.decode("utf-8-sig", "replace").strip().removeprefix("data:").strip()
+    text = data.decode("utf-8-sig", "replace").strip()
+    with suppress(AnswerFailed):
+        text = next((event.data for event in server_sent_events([data])), text)
     try:
-        parsed = json.loads(text)
+        parsed = json_value(text)
     except (ValueError, RecursionError):
         return "" if text.startswith(("<", "{", "[")) else text
     parsed = parsed[0] if isinstance(parsed, list) and parsed else parsed
-    return (complaint(parsed) or "") if isinstance(parsed, dict) else ""
+    return (complaint(parsed) or "") if isinstance(parsed, dict) else str(parsed)
 
 
 def _retry_after_s(response: requests.Response) -> float | None:

@@ -28,11 +28,16 @@ _FINISH_REASONS = {
     "model_length": "length",
     "safety": "content_filter",
     "sensitive": "content_filter",
+    "recitation": "content_filter",
+    "prohibited_content": "content_filter",
+    "blocklist": "content_filter",
+    "spii": "content_filter",
     "end_turn": "stop",
     "eos": "stop",
     "eos_token": "stop",
     "stop_sequence": "stop",
 }
+_FAILURES = ("error", "network_error", "insufficient_system_resource", "abort")  # instead of a reason
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,12 @@ class ChatChunk:
     def text(self) -> str:
         content = self.delta.get("content")
         return content if isinstance(content, str) else ""
+
+    @property
+    def spoken(self) -> str:
+        """The text for a listener: a model that refuses may say so in a field of its own."""
+        refusal = self.delta.get("refusal")
+        return self.text or (refusal if isinstance(refusal, str) else "")
 
 
 @runtime_checkable
@@ -95,8 +106,10 @@ def _first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = body.get("choices")
     if choices is None and ("done" in body or isinstance(body.get("message"), dict)):
         return body
-    first = choices[0] if isinstance(choices, list) and choices else {}
-    return first if isinstance(first, dict) and first.get("index") in (None, 0, "0") else {}
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and choice.get("index") in (None, 0, "0"):
+            return choice
+    return {}
 
 
 def _finish_reason(choice: Mapping[str, Any]) -> str | None:
@@ -104,8 +117,8 @@ def _finish_reason(choice: Mapping[str, Any]) -> str | None:
     reason = choice.get("finish_reason") or choice.get("done_reason") or ("stop" if choice.get("done") else None)
     if not isinstance(reason, str) or reason.lower() in ("null", "none"):
         return None
-    if reason.lower() == "error":
-        raise AnswerFailed("an error in the stream", ChatFault.ERROR)
+    if reason.lower() in _FAILURES:
+        raise AnswerFailed("an error in the stream", ChatFault.ERROR, message=reason.lower().removeprefix("error"))
     return _FINISH_REASONS.get(reason.lower(), reason.lower()[:40])
 
 
@@ -174,7 +187,7 @@ def as_events(chunks: Iterable[ChatChunk]) -> Iterator[ChatEvent]:
         finish_reason = chunk.finish_reason or finish_reason
         has_reasoned = has_reasoned or chunk.reasons
         was_empty = text.is_empty
-        if piece := text.add(chunk.text):
+        if piece := text.add(chunk.spoken):
             if was_empty and chunk.answered_by is not None:
                 yield AnsweredBy(chunk.answered_by)
             yield piece
@@ -212,6 +225,8 @@ def as_relayed(chunks: Iterable[ChatChunk]) -> Iterator[ChatChunk]:
 def _empty_answer(finish_reason: str, has_reasoned: bool) -> AnswerFailed:
     if finish_reason == "content_filter":
         return AnswerFailed("its content filter removed the answer", ChatFault.EMPTY)
+    if finish_reason in ("tool_calls", "function_call"):
+        return AnswerFailed("a call of a tool instead of an answer", ChatFault.EMPTY)
     if has_reasoned:
         return AnswerFailed("only reasoning, no answer: raise max_tokens", ChatFault.EMPTY)
     return AnswerFailed("an empty answer", ChatFault.EMPTY)

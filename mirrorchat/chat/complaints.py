@@ -43,13 +43,14 @@ def complaint(body: Mapping[str, Any], *, whole: bool = True) -> str | None:
     body = _lowered(body)
     if body.get("error"):
         return _words(body["error"])
-    if body.get("choices"):
-        return None
     for name in _INNER:
         inner = body.get(name)
         is_bad = _is_bad(_lowered(inner)) if isinstance(inner, Mapping) else name == "errors"
         if inner and is_bad:
             return _words(inner)
+    if choices := body.get("choices"):
+        first = choices[0] if isinstance(choices, list) else None
+        return _words(first["error"]) if isinstance(first, Mapping) and first.get("error") else None
     has_words = any(isinstance(body.get(name), str) and body[name] for name in _MESSAGES)
     if _is_bad(body) or "detail" in body or (whole and has_words):
         return _words(body)

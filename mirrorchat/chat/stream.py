@@ -7,6 +7,7 @@ attempt.py reads the bytes. Every size is bounded, since a server can be broken.
 import codecs
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from typing import Any, cast
 from mirrorchat.errors import ChatFault
 
 _MAX_LINE_CHARS = 1_000_000
-_BLANKS = b"\xef\xbb\xbf \t\r\n"  # whitespace and the bytes of a BOM
+_BOM = "\ufeff"  # some servers send one before each event
+_BLANKS = _BOM.encode() + b" \t\r\n"
 _FORM_BYTES = 6
-_FORM = re.compile(rb"(?P<page><)|(?P<json>[{\[])|(?:data|event|id|retry)?:|data[\r\n]")
+_FORM = re.compile(rb"(?P<page><)|(?P<json>[{\[])|(?:data|event|id|retry|error)?:|data[\r\n]")
 
 
 class AnswerFailed(Exception):
@@ -44,18 +46,36 @@ class AnswerFailed(Exception):
         self.retry_after_s = retry_after_s
 
 
+def json_value(text: str) -> Any:
+    """Return the JSON value that begins `text`; text without an object may follow, as some proxies append it.
+
+    NaN and numbers beyond a float, which JSON does not have, become None. Raises ValueError and RecursionError.
+    """
+    value, end = _JSON.raw_decode(text)
+    if "{" in text[end:]:
+        raise ValueError("more than one value")
+    return value
+
+
+def _finite(number: str) -> float | None:
+    return float(number) if math.isfinite(float(number)) else None
+
+
+_JSON = json.JSONDecoder(parse_float=_finite, parse_constant=lambda name: None)
+
+
 def _lines(chunks: Iterable[bytes], limit_chars: int) -> Iterator[str]:
-    """Yield the lines, without their ends (LF, CR or CRLF), of UTF-8 in chunks of any length, with or without a BOM.
+    """Yield the lines, without their ends (LF, CR or CRLF), of UTF-8 in chunks of any length, and without any BOM.
 
     Other bytes become U+FFFD, as the standard of event streams requires.
     """
-    utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    utf8 = codecs.getincrementaldecoder("utf-8")("replace")
     decoder = io.IncrementalNewlineDecoder(cast(Any, utf8), translate=True)
     # The parts of a line that has not ended; they are joined once, so that a long line takes linear time.
     parts: list[str] = []
     size = 0
     for chunk in chunks:
-        *whole, rest = decoder.decode(chunk).split("\n")
+        *whole, rest = decoder.decode(chunk).replace(_BOM, "").split("\n")
         for line in whole:
             yield "".join(parts) + line
             parts, size = [], 0
@@ -84,7 +104,7 @@ def events(chunks: Iterable[bytes], *, limit_chars: int = _MAX_LINE_CHARS) -> It
         case None if not start.strip(_BLANKS):
             raise AnswerFailed("an empty stream")
         case None:
-            raise AnswerFailed("neither an event stream nor JSON")
+            raise AnswerFailed("neither an event stream nor JSON", message=_readable(next(lines)))
         case form if form["page"]:
             raise AnswerFailed("a web page instead of an answer: it may be the sign-in page of a proxy")
         case form if form["json"]:
@@ -105,6 +125,11 @@ def _start(chunks: Iterator[bytes]) -> bytes:
         if len(start) >= _FORM_BYTES or start[:1] in (b"<", b"{", b"["):
             break
     return start
+
+
+def _readable(line: str) -> str:
+    """Return `line`, "" if its bytes were no text."""
+    return "" if "\ufffd" in line else line
 
 
 def _json_pieces(lines: Iterator[str], limit_chars: int) -> Iterator[Event]:
@@ -128,18 +153,22 @@ def _bounded(lines: Iterable[str], limit_chars: int) -> Iterator[str]:
         yield line
 
 
-def _server_sent(lines: Iterable[str], limit_chars: int) -> Iterator[Event]:
+def _server_sent(lines: Iterator[str], limit_chars: int) -> Iterator[Event]:
     """Yield the events of a stream of server-sent events (WHATWG HTML, section 9.2).
 
     Unlike the standard, this keeps an event that the end of the stream cuts off, since many servers end at
-    `data: [DONE]`, and it parts events between which a server forgets the blank line.
+    `data: [DONE]`, and it parts events between which a server forgets the blank line. It knows the field `error`, and
+    JSON without a field, which some servers send after comments.
     """
     name, data, size = "", list[str](), 0
     for line in lines:
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
-        if line.startswith("{"):  # the server forgets the field's name
-            yield Event(name, line)
+        if line.startswith("{") and not data:
+            yield from _json_pieces(chain([line], lines), limit_chars)
+            return
+        if field == "error":
+            yield Event("error", value)
         elif field == "data":
             if data and data[-1].endswith("}") and value.startswith(("{", "[DONE]")):
                 yield Event(name, "\n".join(data))
