@@ -47,7 +47,7 @@ class Tables:
     def push(self, text: str) -> str:
         """Return what `text`, the next part of the stream, releases."""
         if not self._held and "\n" not in text:
-            self._line += text
+            self._remember(text)
             return text
         return "".join(map(self._step, text))
 
@@ -61,13 +61,18 @@ class Tables:
     def _step(self, character: str) -> str:
         if character == "\n":
             return self._end_line("\n") if self._held else self._end_passed_line()
-        self._line += character
+        self._remember(character)
         if not self._held:
             return character
         if self._may_be_row() and len(self._line) < _LONGEST_LINE_CHARS:
             return ""
         self._held = False
         return self._released_candidate() + self._end_table() + self._line
+
+    def _remember(self, text: str) -> None:
+        """Add `text` to the line. The end of a line that is too long for a header is not needed."""
+        if len(self._line) < _LONGEST_LINE_CHARS:
+            self._line += text
 
     def _may_be_row(self) -> bool:
         start = _QUOTED.sub("", self._line)
@@ -78,7 +83,7 @@ class Tables:
         )
 
     def _end_passed_line(self) -> str:
-        self._last, self._line, self._held = self._line[-_LONGEST_LINE_CHARS:], "", True
+        self._last, self._line, self._held = self._line, "", True
         return "\n"
 
     def _end_line(self, line_end: str) -> str:
