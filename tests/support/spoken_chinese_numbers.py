@@ -295,6 +295,7 @@ CHINESE_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("No.2", "第二"),
         ("top3%", "top 百分之三"),
         ("5‱", "万分之五"),
+        ("1-(-5)，-π", "一减(负五)，负派"),
     ),
     "scores and ratios": (
         ("以3:2获胜", "以三比二获胜"),

@@ -200,6 +200,7 @@ ENGLISH_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("5th-century art", "fifth-century art"),
         ("the 1st/2nd", "the first or second"),
         ("5‱", "five per ten thousand"),
+        ("1-(-5) and -π", "one minus (minus five) and minus pi"),
     ),
     "scores and ratios": (
         ("won 3-1", "won three to one"),

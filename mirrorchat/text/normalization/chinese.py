@@ -134,7 +134,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)(\d{1,15})(?:st|nd|rd|th)(?![A-Za-z])", lambda match: f"第{cardinal(int(match[1]))}"),
     rule(rf"{START}({NUMBER})[xX](?![A-Za-z0-9])", lambda match: f"{number_words(match[1], '倍')}倍"),
     # Arithmetic.
-    rule(r"(?<=[\d)]) +- +(?=[\d(])", "减"),
+    rule(r"(?<=[\d)]) +- +(?=[\d(-])|(?<=\d)-(?=\()", "减"),
+    rule(r"(?<![A-Za-z0-9)])-(?=[π∞√])", "负"),
     rule(r"(?<=[\d)])(?:[*xX]| [*xX] )(?=[\d(])", "乘"),
     rule(r"(?<=\d) / (?=\d)", "除以"),
     rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),

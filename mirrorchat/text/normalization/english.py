@@ -144,7 +144,8 @@ _RULES: tuple[Rule, ...] = (
     rule(rf"{START}{NUMBER}(?:x{NUMBER}){{1,2}}(?![A-Za-z])", _spoken_dimensions),
     rule(rf"{START}({NUMBER})[xX](?!\w| ?[-+=*/^<>×÷])", lambda match: f"{number_words(match[1])} times"),
     # Arithmetic.
-    rule(r"(?<=[\d)]) +- +(?=[\d(])", " minus "),
+    rule(r"(?<=[\d)]) +- +(?=[\d(-])|(?<=\d)-(?=\()", " minus "),
+    rule(r"(?<![A-Za-z0-9)])-(?=[π∞√])", "minus "),
     rule(r"(?<=[\d)]) ?[*] ?(?=[\d(])", " times "),
     rule(r"(?<=[\d)]) / (?=[\w(])", " divided by "),
     rule(r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|hour|minute|second|person|yr|hr|km|kg|lb)\b)", " per "),
