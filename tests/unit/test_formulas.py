@@ -356,6 +356,9 @@ ENGLISH_ANSWERS = [
     ("So AB∥CD here.", "So A B is parallel to C D here."),
     ("So ∵a=b here.", "So because a equals b here."),
     ("So ⅔x here.", "So two thirds x here."),
+    ("Set HF_HOME or GIT_DIR=foo for en_GB now.", "Set H F HOME or GIT DIR equals foo for en G B now."),
+    ("Use max_size = 5 when USE_CUDA=0.", "Use max size equals five when USE CUDA equals zero."),
+    ("Then g() + 1 follows.", "Then g plus one follows."),
 ]
 CHINESE_ANSWERS = [
     ("圆的面积公式是$S=\\pi r^2$，其中$r$是半径。", "圆的面积公式是 S 等于派 r 的平方，其中 r 是半径。"),

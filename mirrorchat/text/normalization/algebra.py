@@ -30,6 +30,11 @@ _WORDS_OF_TWO = frozenset({
     "is", "in", "of", "at", "to", "by", "or", "as", "an", "am", "pm", "us", "uk", "id", "ok", "vs", "no", "if", "it",
     "on", "we", "he", "so", "do", "go", "up", "my", "me", "be", "hi",
 })  # fmt: skip
+_POINTS = frozenset("ABCDEFGHMNOPQRXYZ")
+# A name of programmers (max_size, en_GB, SHA1_DC); an index stands behind one letter.
+_IDENTIFIER = re.compile(
+    r"(?<![A-Za-z])(?!(?:log|lim|max|min)_)[A-Za-z]{2,}\d{0,9}_(?!\{)|_[A-Za-z]{3}|_[A-Za-z\d]{1,9}_|_$"
+)
 _NO_FRACTIONS = frozenset(
     {"a/c", "b/c", "y/n", "n/a", "m/f", "f/m", "t/f", "p/e", "s/n", "w/o", "i/o", "p/s", "y/o", "c/o"}
 )
@@ -138,16 +143,16 @@ def _is_in_command(run: str, at: int) -> bool:
 
 
 def _are_variables(letters: str) -> bool:
-    """Return whether `letters` can be factors side by side (mc, nRT, ABC) and not a word."""
+    """Return whether `letters` can be factors side by side (mc, nRT) or points (ABC, ABCD), and not a word."""
     if len(letters) == 2:
         return letters.lower() not in _WORDS_OF_TWO
-    return letters.isupper() or (
-        len(letters) == 3 and not letters.istitle() and not re.search("[aeiou]", letters.lower())
-    )
+    if letters.isupper():
+        return list(letters) == sorted(letters) or (len(letters) == 3 and set(letters) <= _POINTS)
+    return len(letters) == 3 and not letters.istitle() and not re.search("[aeiou]", letters.lower())
 
 
 def _is_algebra(run: str, match: re.Match[str], units: Collection[str]) -> bool:
-    if not run or "++" in run or "--" in run or _NO_OPERAND.search(run):
+    if not run or "++" in run or "--" in run or _NO_OPERAND.search(run) or _IDENTIFIER.search(run):
         return False
     if "\\" in run:
         return True

@@ -349,6 +349,8 @@ class _Parser:
         self._next()
         argument = self._parenthesis("(")
         inside = argument.words if argument.is_compound else argument.words[1:-1]
+        if not inside:
+            return function
         return self._postfixes(Part(self._words.phrase("applied", function.words, inside)), "")
 
     def _function(self, name: str) -> Part:
