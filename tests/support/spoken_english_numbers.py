@@ -96,6 +96,8 @@ ENGLISH_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("5 million+ users", "five million plus users"),
         ("3.5bn people", "three point five billion people"),
         ("66M Americans", "sixty-six million Americans"),
+        ("20W/30W chargers", "twenty watts, thirty watts chargers"),
+        ("128GB/256GB", "one hundred and twenty-eight gigabytes, two hundred and fifty-six gigabytes"),
     ),
     "money": (
         ("$-9M", "minus nine million dollars"),

@@ -26,7 +26,7 @@ _DIALLING_CUES = "电话|手机|热线|拨打|拨通|致电|呼叫|拨|客服|�
 _CUED = "报警|火警|急救|消防|专线|短信|查询|查号|热线|电话|客服|接警|投诉|官网|服务台|平台|App|APP"
 
 _EDUCATION = re.compile(
-    "考上|考取|C9|双非|博士|学生|大学|高校|院校|毕业|学校|名校|高考|本科|硕士|双一流|考研|录取|学历|工程|985|211"
+    "考|清华|北大|C9|双非|博士|学生|大学|高校|院校|毕业|学校|名校|高考|本科|硕士|双一流|考研|录取|学历|工程|985|211"
 )
 _HISTORY = (
     "事变|事件|晚会|地震|大地震|汶川|运动|恐袭|恐怖|惨案|纪念|国耻|消费者|打假|曝光"
@@ -82,7 +82,7 @@ def _spoken_shares(match: re.Match[str]) -> str:
 KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![0-9./])(?P<month>1[0-2]|[1-9])[.·•](?P<day>[12]?[1-9]|[123]0|31)(?={_HISTORY})", _spoken_day),
     rule(rf"{_STARTS}(?!\d00)\d{{3}}(?={_HISTORY})", _spoken_digits),
-    rule(rf"{_STARTS}618(?={_SHOPPING})|{behind(_SHOPS)}618{_ENDS}"
+    rule(rf"{_STARTS}6[.·]?18(?={_SHOPPING})|{behind(_SHOPS)}618{_ENDS}"
          rf"|{_STARTS}618(?=[和、/与]双)|(?<=双1[12][和、/与])618{_ENDS}", _spoken_digits),
     rule(rf"{_STARTS}(?:520|1314|5201314)(?={_LOVE})|{_STARTS}1314{_ENDS}", _spoken_digits),
     rule(rf"{_STARTS}(?:996|955|965)(?:{_ENDS}|(?=工作制))", _spoken_digits),

@@ -142,6 +142,7 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w:.,])(\d{1,2})\.([0-5]\d)(?= ?[ap]\.?m\b)", r"\1:\2"),
     rule(r"\bFY ?(?=(?:19|20)?\d\d(?!\d))", "F Y "),
     rule(r"(?<=\d)(st|nd|rd|th)/(?=\d{1,4}(?:st|nd|rd|th)\b)", r"\1 or "),
+    rule(r"(\d[A-Za-z]{1,3})/(?=\d{1,6}[A-Za-z])", r"\1, "),
     rule(r"\b([QH][1-4])['’](?=\d\d(?!\d))", r"\1 "),
     rule(r"(?<![\w./-])(?P<m>\d{1,2})/(?P<d>\d{1,2})/(?P<loose>)(?P<year>\d\d)(?![\w/]|[.,]\d)", _spoken_date),
     rule(r"(?<![\w.,])(\d{1,3})h ?(\d{1,2})m(?:in)?(?: ?(\d{1,2})s(?:ec)?)?(?!\w)", _spoken_duration),
