@@ -74,7 +74,8 @@ class ReasoningFilter:
         self._begun = False
         self._names_user = False
         self._out: list[str] = []
-        self._passed_on = False  # whether text other than whitespace has been
+        self._has_text = False  # in `_out` or passed on, other than whitespace
+        self._passed_on = False  # whether such text has been
         self._code = ""  # the backticks that began it
         self._wrapped = False  # whether the answer stands between tags of its own
         self._block: MarkKind | None = None  # of reasoning that has begun: the kind of the mark that began it
@@ -162,6 +163,7 @@ class ReasoningFilter:
             return
         if self._block is None:
             self._out.append(text)
+            self._has_text = self._has_text or bool(text.strip())
             if "\n" in text and len(self._code) < 3:  # code between single backticks ends with its line
                 self._code = ""
         elif self._doubtful is not None:
@@ -198,9 +200,9 @@ class ReasoningFilter:
                 self._enter(kind)
             case MarkKind.CLOSING | MarkKind.FINAL_CHANNEL:
                 self._close_without_opening()
-            case MarkKind.OTHER_ROLE if self._has_text():
+            case MarkKind.OTHER_ROLE if self._has_text:
                 self._block = kind
-            case MarkKind.WRAPPER_OPENING if not self._has_text():
+            case MarkKind.WRAPPER_OPENING if not self._has_text:
                 self._wrapped = True
             case MarkKind.WRAPPER_CLOSING if self._wrapped:
                 pass
@@ -249,20 +251,18 @@ class ReasoningFilter:
         self._closed = True
         if self._passed_on:
             raise OpeningMissing
-        if self._has_text():
+        if self._has_text:
             self.opening = Opening.MISSING
             self.has_reasoned = True
         self._out.clear()
+        self._has_text = False
         self._code = ""
         self._waits = False
 
     def _is_in_place(self) -> bool:
         """Return whether reasoning may begin here: at the start, on a new line, or after a sentence."""
         before = "".join(self._out[-2:]) or self._before
-        return not self._has_text() or before.rstrip(" \t")[-1:] in tuple(_BEFORE_A_MARK)
-
-    def _has_text(self) -> bool:
-        return self._passed_on or any(text.strip() for text in self._out)
+        return not self._has_text or before.rstrip(" \t")[-1:] in tuple(_BEFORE_A_MARK)
 
     def _take(self) -> str:
         if self._waits:
