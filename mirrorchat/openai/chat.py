@@ -15,7 +15,7 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.chat.chunks import ChatChunk, Relays, as_events
 from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import ChatEvent, ChatModel, EngineInfo, Language, Thinking
+from mirrorchat.engines import AnswerEnded, ChatEvent, ChatModel, EngineInfo, Language, Thinking
 from mirrorchat.errors import ChatFailure, NoChatApi, NoWords
 from mirrorchat.openai import fields
 from mirrorchat.openai.chat_request import (
@@ -103,7 +103,10 @@ class Asking:
     def texts(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatEvent]:
         """Yield the answer as text and what is known of it. Raises NoChatApi if it has no text."""
         try:
-            yield from as_events(self._noted(failed, context))
+            for event in as_events(self._noted(failed, context)):
+                if isinstance(event, AnswerEnded):  # a spoken answer may end before the API's
+                    self.finish_reason = event.finish_reason
+                yield event
         except AnswerFailed as error:
             raise NoChatApi(f"no chat API answered with words: {error.reason}", failed) from None
 

@@ -135,6 +135,25 @@ def test_the_words_of_the_chat_api_reach_the_caller(scene: Scene) -> None:
     assert "令牌已过期" in check_error(scene.ask(), 502, "no_chat_api")
 
 
+def test_a_refusal_is_spoken_and_remembered(scene: Scene) -> None:
+    refusal = b'data: {"choices": [{"delta": {"content": null, "refusal": "I cannot help with that."}}]}\n\n'
+    scene.chat.behaviour = chunked_stream(refusal, delta(None, "stop"), DONE)
+    first = scene.ask()
+    assert unquote(first.headers["X-MirrorChat-Reply"]) == "I cannot help with that." and len(first.content) > 20_000
+    scene.ask(session_id=first.headers["X-MirrorChat-Session"])
+    assert scene.chat.requests[-1].messages[2]["content"] == "I cannot help with that."
+
+
+def test_an_answer_that_is_too_long_to_be_spoken_ends_at_its_length(scene: Scene) -> None:
+    scene.chat.behaviour = whole("Tides." + " " * 20_000 + "The end.")
+    assert scene.ask(response_format="json").json()["finish_reason"] == "length"
+    create: Any = scene.openai.chat.completions.create
+    audio = {"voice": "default", "format": "pcm16"}
+    spoken = {"model": "mirrorchat", "messages": ASK, "modalities": ["text", "audio"], "audio": audio}
+    assert create(**spoken).choices[0].finish_reason == "length"
+    assert list(create(**spoken, stream=True))[-1].choices[0].finish_reason == "length"
+
+
 def test_the_word_after_a_long_silence_is_heard(scene: Scene) -> None:
     def behave(exchange: Exchange) -> None:
         exchange.head(kind="text/plain")
