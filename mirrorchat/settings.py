@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from mirrorchat.access.api_keys import hashed
 from mirrorchat.access.chat_apis import (
     CHAT_KEY,
+    CHAT_MODEL,
     DEFAULT_CHAT_MODEL,
     chat_api_in_environment,
     completed_url,
@@ -115,7 +116,7 @@ class ChatApi:
         ),
     )
     key: str = setting("", CHAT_KEY, "The API receives this key as a bearer token, unless it is empty.", secret=True)
-    model: str = setting(DEFAULT_CHAT_MODEL, TEXT, "This model answers.")
+    model: str = setting(DEFAULT_CHAT_MODEL, CHAT_MODEL, "This model answers.")
     timeout_s: float = setting(
         10.0,
         TIMEOUT,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from mirrorchat.access.definitions import TEXT, URL, kind_of
+from mirrorchat.access.definitions import URL, is_text, kind_of
 from mirrorchat.access.settings import is_loopback
 from mirrorchat.errors import ConfigurationError
 
@@ -14,6 +14,11 @@ DEFAULT_CHAT_MODEL = "gpt-4o-mini"
 CHAT_KEY = kind_of(
     "a text of printable ASCII characters, or an empty one",
     lambda value: isinstance(value, str) and value.isascii() and (value.isprintable() or not value),
+    str.strip,
+)
+CHAT_MODEL = kind_of(
+    "a text of printable characters that is not empty",
+    lambda value: is_text(value) and str(value).strip().isprintable(),  # it stands in headers and logs
     str.strip,
 )
 
@@ -56,6 +61,13 @@ def _base_path(path: str) -> str:
     return "" if path in _OLLAMA_ENDPOINTS else _OTHER_ENDPOINT.sub(r"\1", path)
 
 
+def _unquoted(value: str) -> str:
+    """Return `value` without the quotes that `docker run --env-file` keeps around it."""
+    value = value.strip()
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1].strip() if quoted else value
+
+
 @dataclass(frozen=True)
 class NamedApi:
     """The chat API that the environment names. `source` is the variable that decided so."""
@@ -72,7 +84,7 @@ def chat_api_in_environment(environ: Mapping[str, str]) -> NamedApi | None:
     Where MIRRORCHAT_CHAT_URL is set, OPENAI_* are not read: OpenAI's key goes to no host that was not named with it.
     Raises ConfigurationError, which names the variable, for a bad value.
     """
-    given = {name: value for name in CHAT_VARIABLES if (value := environ.get(name, "").strip())}
+    given = {name: value for name in CHAT_VARIABLES if (value := _unquoted(environ.get(name, "")))}
     if _URLS[0] in given:
         given = {name: value for name, value in given.items() if not name.startswith("OPENAI_")}
     url, key, model = (next((name for name in names if name in given), "") for names in (_URLS, _KEYS, _MODELS))
@@ -81,7 +93,7 @@ def chat_api_in_environment(environ: Mapping[str, str]) -> NamedApi | None:
         return NamedApi(
             url=URL.read(url, given[url]) if url else OPENAI_URL,
             key=CHAT_KEY.read(key, given[key]) if key else "",
-            model=TEXT.read(model, given[model]) if model else DEFAULT_CHAT_MODEL,
+            model=CHAT_MODEL.read(model, given[model]) if model else DEFAULT_CHAT_MODEL,
             source=source,
         )
     if model == _MODELS[0]:

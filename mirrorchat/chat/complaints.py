@@ -110,6 +110,7 @@ def secrets_of(api: ChatApi, request: Mapping[str, Any]) -> list[str]:
     parts = urlsplit(api.url)
     held = [api.key, *api.headers.values(), parts.password or "", parts.query]
     held += [value for pair in parts.query.split("&") for value in pair.partition("=")[2:]]
+    held += [value for value in api.extra_body.values() if isinstance(value, str) and len(value) >= 16]
     held += [path for path in parts.path.split("/") if len(path) >= 16]
     held += [word for value in api.headers.values() for word in value.split() if len(word) >= 8]
     held += [text.strip() for text in _contents(request) if len(text.strip().encode(errors="replace")) >= 6]

@@ -18,7 +18,8 @@ SECRETS = ("sk-secret", "pa55word", "quer7", "head3r", "0123456789abcdef", "my o
 CONFIG = """
 chatgpt_apis = [
     {"url": "https://someone:pa55word@chat.example/v1?token=quer7", "key": "sk-secret", "model": "gpt-x"},
-    {"url": "http://127.0.0.1:11434/v1", "timeout_s": 3, "headers": {"X-Api-Key": "head3r"}},
+    {"url": "http://127.0.0.1:11434/v1", "timeout_s": 3, "headers": {"X-Api-Key": "head3r"},
+     "extra_body": {"enable_thinking": False, "token": "head3r"}},
 ]
 api_keys = ["0123456789abcdef"]
 system_prompt = "my own prompt in {language}"
@@ -49,7 +50,7 @@ def test_what_differs_from_the_defaults_is_shown_and_no_secret(config: Path) -> 
     assert found["file"].found == str(config) and found["file"].values["changed"] == 5
     assert found["chatgpt_apis"].found == (
         "1. gpt-x@chat.example, with a key; 2. gpt-4o-mini@127.0.0.1:11434, without a key, timeout_s 3,"
-        " 1 header, not shown"
+        " 1 header, not shown, extra_body with enable_thinking, token"
     )
     assert found["api_keys"].found == "1 key, not shown" and found["host"].found == "0.0.0.0"
     assert found["recognizer"].found == "chinese: auto, english: embedded"

@@ -131,6 +131,21 @@ def test_blank_variables_are_not_set(tmp_path: Path) -> None:
         OPENAI_URL, KEY, "gpt-x", "OPENAI_API_KEY")  # fmt: skip
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_around_a_value_are_no_part_of_it(quote: str, tmp_path: Path) -> None:
+    given = {"MIRRORCHAT_CHAT_URL": "http://192.0.2.1", "MIRRORCHAT_CHAT_KEY": KEY, "MIRRORCHAT_CHAT_MODEL": "m"}
+    quoted = {name: f"{quote}{value}{quote}" for name, value in given.items()}
+    assert named(tmp_path, **quoted) == (*given.values(), "MIRRORCHAT_CHAT_URL")
+
+
+@pytest.mark.parametrize("model", ["a\nb", "a\x00", "\u2028m"])
+def test_a_model_has_printable_characters(model: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="MIRRORCHAT_CHAT_MODEL must be a text of printable"):
+        read(tmp_path, MIRRORCHAT_CHAT_URL="http://192.0.2.1", MIRRORCHAT_CHAT_MODEL=f"m{model}")
+    with pytest.raises(ConfigurationError, match=r"\['model'\] must be a text of printable"):
+        load_settings(environ={}, folder=tmp_path, chatgpt_apis=[{"url": "http://192.0.2.1", "model": f"m{model}"}])
+
+
 def test_an_address_without_a_key_of_openais_names_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, OPENAI_BASE_URL="https://other.example/v1", OPENAI_MODEL="m").chatgpt_apis == ()
 

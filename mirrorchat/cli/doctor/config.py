@@ -1,6 +1,7 @@
 """Reports the configuration for `mirrorchat doctor`: its file, and the settings that differ from the defaults.
 
-It shows the host and model of chat APIs, the number of keys and headers, and the length of the prompt.
+It shows the host and model of chat APIs, the number of keys and headers, the names in `extra_body`, and the length of
+the prompt.
 """
 
 import contextlib
@@ -65,7 +66,11 @@ def _api(api: ChatApi) -> str:
         value = getattr(api, entry.name)
         if entry.name in ("url", "key", "model") or value == getattr(default, entry.name):
             continue
-        parts.append(
-            f"{counted(len(value), 'header')}, not shown" if entry.name == "headers" else f"{entry.name} {value:g}"
-        )
+        match entry.name:
+            case "headers":
+                parts.append(f"{counted(len(value), 'header')}, not shown")
+            case "extra_body":  # its values may be secret
+                parts.append(f"extra_body with {', '.join(value)}")
+            case _:
+                parts.append(f"{entry.name} {value:g}")
     return ", ".join(parts)
