@@ -128,6 +128,13 @@ def test_the_key_shows_nowhere(behaviour: Behaviour, caplog: pytest.LogCaptureFi
     assert KEY not in "".join(seen) + caplog.text
 
 
+def test_a_long_text_of_extra_body_is_masked_as_it_may_be_a_key() -> None:
+    extra = {"api_token": "a-token-without-digits", "reasoning_effort": "medium"}
+    with ChatServer(body(b'{"error": "a-token-without-digits: no medium effort"}')) as server:
+        reason = only_failure(client_of(api_at(server, extra_body=extra)))
+    assert reason == "an error instead of an answer: ***: no medium effort"
+
+
 def test_info_names_models_and_hosts() -> None:
     apis = [ChatApi(url="https://u:p@a.example/v1?k=1", key=KEY, model="m"), ChatApi(url="http://b.example:81/v1")]
     info = client_of(*apis).info
