@@ -33,6 +33,8 @@ _FINISH_REASONS = {
     "blocklist": "content_filter",
     "spii": "content_filter",
     "end_turn": "stop",
+    "complete": "stop",
+    "normal": "stop",
     "eos": "stop",
     "eos_token": "stop",
     "stop_sequence": "stop",

@@ -47,12 +47,13 @@ class AnswerFailed(Exception):
 
 
 def json_value(text: str) -> Any:
-    """Return the JSON value that begins `text`; text without an object may follow, as some proxies append it.
+    """Return the JSON value in `text`. Text without an object may follow an object, as some proxies append it.
 
     NaN and numbers beyond a float, which JSON does not have, become None. Raises ValueError and RecursionError.
     """
+    text = text.strip()
     value, end = _JSON.raw_decode(text)
-    if "{" in text[end:]:
+    if end < len(text) and ("{" in text[end:] or not isinstance(value, dict | list)):
         raise ValueError("more than one value")
     return value
 

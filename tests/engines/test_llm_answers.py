@@ -149,6 +149,7 @@ def test_events_tell_which_api_answers_and_how_the_answer_ends() -> None:
         ("content_filter", "content_filter"),
         ("SAFETY", "content_filter"),
         ("eos", "stop"),
+        ("COMPLETE", "stop"),
         ("tool_calls", "tool_calls"),
     ],
 )

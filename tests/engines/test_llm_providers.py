@@ -66,6 +66,8 @@ def test_an_odd_answer_is_heard(behaviour: Behaviour) -> None:
             "an error instead of an answer: Idle",
         ),
         (body(b'"Invalid token"', status="401 No"), "HTTP 401: Invalid token"),
+        (body(b"404 page not found\n", "text/plain", "404 No"), "HTTP 404: 404 page not found"),
+        (body(b'"m" is unknown', "text/plain", "404 No"), 'HTTP 404: "m" is unknown'),
         (
             body(
                 b'id:1\nevent:error\n:HTTP_STATUS/401\ndata:{"code":"InvalidApiKey","message":"No"}\n\n',
@@ -103,7 +105,7 @@ def test_other_names_of_the_content_filter(end: str) -> None:
 
 
 def test_numbers_that_json_does_not_have_are_not_passed_on() -> None:
-    usage = b'data: {"choices": [], "usage": {"a": NaN, "b": -Infinity, "c": 1e999, "d": 1.5}}\n\n'
+    usage = b'data:  {"choices": [], "usage": {"a": NaN, "b": -Infinity, "c": 1e999, "d": 1.5}}\n\n'
     with ChatServer(raw_stream(delta(TIDES, "stop") + usage + DONE)) as server:
         request = {"messages": [{"role": "user", "content": "Why tides?"}]}
         chunks = list(client_of(api_at(server)).relay(request, context=Context.after(60.0)))
