@@ -5,7 +5,8 @@ for piece in pieces:
     text = reasoning.feed(piece)  # "" while the model reasons
 text = reasoning.finish("stop")
 
-Any split of an answer into pieces gives the same text. The cost is linear in the length of the answer.
+Any split of an answer into pieces gives the same text, without whitespace at its start. The cost is linear in the
+length of the answer.
 """
 
 import enum
@@ -71,6 +72,7 @@ class ReasoningFilter:
         self._waits = opening is not Opening.SENT
         self._rest = ""  # the end of the text so far, which may begin a mark
         self._before = ""  # the character before it
+        self._last = ""  # the last character of the answer so far that is no blank
         self._begun = False
         self._names_user = False
         self._out: list[str] = []
@@ -164,6 +166,7 @@ class ReasoningFilter:
         if self._block is None:
             self._out.append(text)
             self._has_text = self._has_text or bool(text.strip())
+            self._last = text.rstrip(" \t")[-1:] or self._last
             if "\n" in text and len(self._code) < 3:  # code between single backticks ends with its line
                 self._code = ""
         elif self._doubtful is not None:
@@ -261,15 +264,16 @@ class ReasoningFilter:
 
     def _is_in_place(self) -> bool:
         """Return whether reasoning may begin here: at the start, on a new line, or after a sentence."""
-        before = "".join(self._out[-2:]) or self._before
-        return not self._has_text or before.rstrip(" \t")[-1:] in tuple(_BEFORE_A_MARK)
+        return not self._has_text or self._last in _BEFORE_A_MARK
 
     def _take(self) -> str:
         if self._waits:
             return ""
         text = "".join(self._out)
         self._out.clear()
-        self._passed_on = self._passed_on or bool(text.strip())
+        if not self._passed_on:  # blank lines after the reasoning are no part of the answer
+            text = text.lstrip()
+            self._passed_on = bool(text)
         return text
 
 

@@ -3,13 +3,12 @@
 import { say, words } from "./language.js";
 
 const ALIKE = {
-  no_chat_api: "chat_error", chat_rate_limited: "chat_error", chat_interrupted: "chat_error",
-  reasoning_sent: "chat_error", non_finite_audio: "silent_audio",
+  no_chat_api: "chat_error", chat_rate_limited: "chat_error", non_finite_audio: "silent_audio",
 };
-const WITH_SERVERS_WORDS = new Set(["model_not_installed", "chat_error", "other"]);
+const WITH_SERVERS_WORDS = new Set(["model_not_installed", "chat_error", "chat_interrupted", "other"]);
 const WORTH_ASKING_AGAIN = new Set([
   "network_gone", "broken_off", "server_busy", "not_ready", "shutting_down", "rate_limited", "chat_error",
-  "deadline_exceeded", "recognition_failed", "other",
+  "chat_interrupted", "deadline_exceeded", "recognition_failed", "other",
 ]);
 
 const at = (id) => document.getElementById(id);

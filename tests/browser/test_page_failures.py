@@ -9,7 +9,7 @@ import requests
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from support.browser import INSECURE_HOST, Browser
-from support.chat_server import DONE, answer, chunked_stream, delta, hang_before_headers, in_turn, status
+from support.chat_server import DONE, answer, chunked_stream, delta, hang_before_headers, in_turn, status, truncated
 from support.checks import wait_for
 from support.page_scene import KEY, Scene, Scenes, check_accessible, check_quiet
 from support.running_server import UNLUCKY
@@ -102,6 +102,20 @@ def test_the_reason_can_be_interrupted(page_scene: Scene) -> None:
     wait_for(lambda: not browser.last_heard(2048).any())
 
 
+def test_an_answer_that_breaks_off_is_called_so_and_what_came_of_it_stays(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    page_scene.chat.behaviour = truncated("Blue, mostly. ", "But at")
+    browser.ask()
+    wait_for(lambda: browser.notice == "chat_interrupted")
+    assert browser.text("#notice-title") == "The answer broke off" and "127.0.0.1" in browser.text("#notice-server")
+    assert "None of the chat services" not in browser.text("#notice-advice") and browser.at("again").is_enabled()
+    browser.tap("page-language")
+    assert browser.text("#notice-title") == "回答中断了" and "聊天服务" in browser.text("#notice-advice")
+    browser.tap("page-language")
+    browser.is_ready()
+    assert browser.text(".answered .words") == "Blue, mostly. But at"
+
+
 @pytest.mark.parametrize(("reason", "said"), [("length", "length limit"), ("content_filter", "filter")])
 def test_an_answer_that_was_cut_off_says_so(page_scene: Scene, axe: str, reason: str, said: str) -> None:
     browser = page_scene.open()
@@ -115,6 +129,16 @@ def test_an_answer_that_was_cut_off_says_so(page_scene: Scene, axe: str, reason:
     assert "聊天服务" in browser.text(".turn .wrong")
     browser.tap("page-language")
     check_quiet(browser)
+
+
+def test_code_is_seen_in_its_lines(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    code = "```python\nfor day in week:\n    rest(day)\n```"  # of which the speech says: please see the screen
+    page_scene.chat.behaviour = answer(code)
+    browser.ask()
+    wait_for(lambda: browser.text(".stage-total") != "")
+    browser.is_ready()
+    assert browser.text(".answered .words") == code
 
 
 def test_a_reply_without_words_is_seen_and_the_page_is_ready_again(page_scene: Scene) -> None:

@@ -11,8 +11,8 @@ from mirrorchat.chat.reasoning import Opening, OpeningMissing, ReasoningFilter, 
 # Answers with reasoning or tokens, and what is left of them.
 ANSWERS = [
     ("<think>Hm.</think>Tides.", "Tides."),
-    ("<think></think>\n\nTides.", "\n\nTides."),
-    ("\n<think>\nHm.\n</think>\n\nTides.", "\n\n\nTides."),
+    ("<think></think>\n\nTides.", "Tides."),
+    ("\n<think>\nHm.\n</think>\n\nTides.", "Tides."),
     ("<THINK>Hm.</Think>Tides.", "Tides."),
     ("<thinking>Hm.</thinking>Tides.", "Tides."),
     ("<thought>Hm.</thought>Tides.", "Tides."),
@@ -23,6 +23,7 @@ ANSWERS = [
     ("◁think▷Hm.◁/think▷Tides.", "Tides."),
     ('<think effort="low">Hm.</think>Tides.', "Tides."),
     ("<think/>Tides.", "Tides."),
+    (" \n\nTides.\n\n* low", "Tides.\n\n* low"),
     ("&lt;think&gt;Hm.&lt;/think&gt;Tides.", "Tides."),
     ("<think>Hm <think>hm</think> hm.</think>Tides.", "Tides."),
     ("<think>He means the word <think> itself.</think>Tides.", "Tides."),
@@ -34,7 +35,9 @@ ANSWERS = [
     ("<think>Hm.</think>Tides.</think>", "Tides."),
     ("<think>Only this", ""),
     ("Tides.\n<think>And now", "Tides.\n"),
-    ('<details type="reasoning" done="true">\n<summary>1 s</summary>\n> Hm.\n</details>\nTides.', "\nTides."),
+    ("Tides. <think>And now", "Tides. "),
+    ("Tides.<|im_end|><think>And now", "Tides."),
+    ('<details type="reasoning" done="true">\n<summary>1 s</summary>\n> Hm.\n</details>\nTides.', "Tides."),
     ("<details><summary>More</summary>Tides.</details>", "<details><summary>More</summary>Tides.</details>"),
     ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Tides.<|return|>", "Tides."),
     (
@@ -45,20 +48,20 @@ ANSWERS = [
     ("<|channel|>analysis<|message|>Only this", ""),
     ("analysisHe asks about tides.assistantfinalTides.", "Tides."),
     ("Analysis of tides.", "Analysis of tides."),
-    ("Here is my thought process: hm. Here is my response: Tides.", " Tides."),
+    ("Here is my thought process: hm. Here is my response: Tides.", "Tides."),
     ("<|begin_of_thought|>Hm.<|end_of_thought|><|begin_of_solution|>Tides.<|end_of_solution|>", "Tides."),
     ("<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Tides.<|END_RESPONSE|>", "Tides."),
     ("<|channel>thought\nHm.<channel|>Tides.", "Tides."),
     ("<unused94>thought\nHm.<unused95>Tides.", "Tides."),
-    ("<think>Hm.</think>\n<answer>\nTides.\n</answer>", "\n\nTides.\n"),
+    ("<think>Hm.</think>\n<answer>\nTides.\n</answer>", "Tides.\n"),
     ("<思考>嗯。</思考>潮汐。", "潮汐。"),
     ("Tides.<|im_end|>", "Tides."),
-    ("<|im_start|>assistant\nTides.<|im_end|>", "\nTides."),
-    ("<|start_header_id|>assistant<|end_header_id|>\n\nTides.<|eot_id|>", "\n\nTides."),
+    ("<|im_start|>assistant\nTides.<|im_end|>", "Tides."),
+    ("<|start_header_id|>assistant<|end_header_id|>\n\nTides.<|eot_id|>", "Tides."),
     ("<s>Tides.</s>", "Tides."),
     ("[INST]Tides.[/INST]", "Tides."),
     ("<|assistant|>Tides.<|endoftext|>", "Tides."),
-    ("<start_of_turn>model\nTides.<end_of_turn>", "\nTides."),
+    ("<start_of_turn>model\nTides.<end_of_turn>", "Tides."),
     ("<｜Assistant｜>潮汐。<｜end▁of▁sentence｜>", "潮汐。"),
     ("Tides.<|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\nMoon.", "Tides.\n\nMoon."),
 ]
@@ -81,10 +84,10 @@ PLAIN = [
 ALL = [*ANSWERS, *((text, text) for text in PLAIN)]
 # Reasoning without its opening mark.
 UNOPENED = [
-    ("He asks about tides.\n</think>\n\nTides.", "\n\nTides."),
+    ("He asks about tides.\n</think>\n\nTides.", "Tides."),
     ("He asks about tides.</think>Tides.", "Tides."),
     ("他问潮汐。</think>潮汐。", "潮汐。"),
-    ("</think>\n\nTides.", "\n\nTides."),
+    ("</think>\n\nTides.", "Tides."),
     ("Hm.<|end|><|start|>assistant<|channel|>final<|message|>Tides.", "Tides."),
 ]
 
