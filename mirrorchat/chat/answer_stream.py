@@ -27,30 +27,52 @@ def answer_chunks(body: Iterable[bytes], reasoning: ReasoningFilter) -> Iterator
         AnswerFailed: the body is no whole answer.
         OpeningMissing: text that has been yielded was reasoning.
     """
-    pieces = events(body)
-    count, is_whole, has_deltas = 0, False, False
-    status = ""  # what the last event said instead of text
+    pieces, reader = events(body), _Reader()
     for event in pieces:
         if _is_end(event):
             break
-        if (body_object := _object(event)) is None:
-            status = event.data
+        if (chunk := reader.chunk(event)) is None:
             continue
-        count, is_whole = count + 1, not count and _is_whole(event, body_object)
-        chunk = _checked_chunk(event, body_object)
-        status = "" if chunk.is_token else complaint(body_object) or status
-        is_delta = '"delta"' in event.data
-        has_deltas = has_deltas or (is_delta and bool(chunk.delta))
-        # The last event of MiniMax's API repeats the whole answer as a message.
-        chunk = replace(chunk, delta={}) if has_deltas and not is_delta else chunk
         yield _without_reasoning(chunk, reasoning)
         if chunk.finish_reason:
             yield from _usage_after(pieces)
             return
     else:
-        if not is_whole:
-            raise AnswerFailed("the stream broke off" if count else "an empty stream", message=status)
+        reader.check_whole()
     yield _last_chunk(reasoning)
+
+
+class _Reader:
+    """Reads the events of one body as chunks, and knows at its end whether it was a whole answer."""
+
+    def __init__(self) -> None:
+        self._count = 0  # of objects
+        self._is_whole = False
+        self._has_deltas = False
+        self._status = ""  # what the last event said instead of text
+
+    def chunk(self, event: Event) -> ChatChunk | None:
+        """Return the chunk of an event, None if it has none. Raises AnswerFailed if it is an error."""
+        if (body := _object(event)) is None:
+            self._status = event.data
+            return None
+        self._is_whole = not self._count and _is_whole(event, body)
+        self._count += 1
+        chunk = _checked_chunk(event, body)
+        self._status = "" if chunk.is_token else complaint(body) or self._status
+        return self._without_summary(chunk, is_delta='"delta"' in event.data)
+
+    def _without_summary(self, chunk: ChatChunk, *, is_delta: bool) -> ChatChunk:
+        """Leave out the message that repeats the whole answer in the last event of MiniMax's API."""
+        if is_delta:
+            self._has_deltas = self._has_deltas or bool(chunk.delta)
+            return chunk
+        return replace(chunk, delta={}) if self._has_deltas else chunk
+
+    def check_whole(self) -> None:
+        """Raise AnswerFailed if the body has ended before the answer."""
+        if not self._is_whole:
+            raise AnswerFailed("the stream broke off" if self._count else "an empty stream", message=self._status)
 
 
 def _is_end(event: Event) -> bool:
