@@ -10,6 +10,8 @@ except for a small cache of voices in XTTS.
 
 import enum
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -35,30 +37,34 @@ class Language(enum.StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> "Language":
-        """Return the language of a tag or a name (`zh`, `en-US`, `zh-Hant-HK`, `cmn`, `Chinese`, `中文`; any case).
+        """Return the language of a tag or a name (`zh`, `en-US`, `zh-Hant-HK`, `Chinese`, `中文（简体）`; any case).
 
         A tag is that of BCP 47, with ISO 639's two or three letters first; `zh_CN.UTF-8` is read as well. Raises
         ValueError for any other name, and for the languages of China that are not Mandarin: no model here hears or
         speaks Cantonese (`yue`, `zh-yue`).
         """
-        tag = name[:_TAG_LIMIT_CHARS].strip().casefold().partition(".")[0]
-        first, *others = tag.replace("_", "-").replace(" ", "-").split("-")
-        named = first if first in _LANGUAGE_NAMES else max(others, key=len, default="")  # "American English"
-        if len(name) > _TAG_LIMIT_CHARS or named not in _LANGUAGE_NAMES or not _NOT_MANDARIN.isdisjoint(others):
+        tag = unicodedata.normalize("NFKC", name[:_TAG_LIMIT_CHARS]).strip().casefold().partition(".")[0]
+        first, *others = re.split("[-_ ()]", tag)
+        whole_names = [other for other in others if len(other) > 3 or not other.isascii()]  # "American English"
+        language = next(filter(None, map(_LANGUAGE_NAMES.get, [first, *whole_names])), None)
+        if len(name) > _TAG_LIMIT_CHARS or language is None or not _NOT_MANDARIN.isdisjoint(others):
             raise ValueError(_UNKNOWN_LANGUAGE)
-        return cls(_LANGUAGE_NAMES[named])
+        return cls(language)
 
 
 _TAG_LIMIT_CHARS = 64
 _LANGUAGE_NAMES = {
     name: language
     for language, names in {
-        "chinese": "zh zho chi cmn chinese mandarin putonghua 中文 汉语 漢語 普通话 普通話 国语 國語 华语 華語",
+        "chinese": "zh zho chi cmn chinese mandarin putonghua 中文 汉语 漢語 普通话 普通話 国语 國語 华语 華語"
+        " 简体中文 繁体中文 繁體中文 正体中文 正體中文",
         "english": "en eng english 英文 英语 英語",
     }.items()
     for name in names.split()
 }
-_NOT_MANDARIN = frozenset(["yue", "nan", "hak", "wuu", "gan", "hsn", "min", "cantonese"])  # as the subtag after `zh`
+_NOT_MANDARIN = frozenset(  # beside the name
+    ["yue", "nan", "hak", "wuu", "gan", "hsn", "min", "cantonese", "粤语", "粵語", "广东话", "廣東話"]
+)
 _UNKNOWN_LANGUAGE = (
     "unknown language; choose Mandarin Chinese (zh, zh-CN, zh-Hant-TW, chinese) or English (en, en-US, english)"
 )
