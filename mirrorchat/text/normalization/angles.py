@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from mirrorchat.text.normalization.patterns import NUMBER, after, before
+from mirrorchat.text.normalization.patterns import NUMBER, modifies_noun
 from mirrorchat.text.normalization.runs import RunKind
 
 _PART = r"\d{1,3}(?:\.\d{1,9})?"
@@ -53,8 +53,7 @@ def _angle(match: re.Match[str]) -> Angle | None:
 
 
 def _prime(match: re.Match[str]) -> Prime:
-    modifies_noun = bool(re.search(r"\b[Aa]n? $", before(match, 4)) and re.match(r" [a-z]", after(match, 2)))
-    return Prime(match["number"], match["double"] is not None, modifies_noun)
+    return Prime(match["number"], match["double"] is not None, modifies_noun(match))
 
 
 ANGLE = RunKind(

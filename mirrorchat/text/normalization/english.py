@@ -14,7 +14,7 @@ from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULE
 from mirrorchat.text.normalization.english_formulas import GREEK
 from mirrorchat.text.normalization.english_known_numbers import KNOWN_NUMBER_RULES
 from mirrorchat.text.normalization.english_numbers import cardinal, digits, number_words, ordinal, power_words
-from mirrorchat.text.normalization.english_quantities import QUANTITY_RULES
+from mirrorchat.text.normalization.english_quantities import EARLY_QUANTITY_RULES, QUANTITY_RULES
 from mirrorchat.text.normalization.english_runs import RUN_RULES
 from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, SIGNS, UNITS
 from mirrorchat.text.normalization.patterns import (
@@ -40,9 +40,10 @@ def normalize_english(text: str) -> str:
 
 
 def _spoken_fraction(match: re.Match[str]) -> str:
-    unit = UNITS[match["unit"]][1 if match["whole"] else 0] if match["unit"] else ""
+    above, below = int(match["above"]), int(match["below"])
+    unit = UNITS[match["unit"]][1 if match["whole"] or above > below else 0] if match["unit"] else ""
     sign = "minus " if match["sign"] else ""
-    return f"{sign}{_fraction_words(match['whole'], int(match['above']), int(match['below']))} {unit}".rstrip()
+    return f"{sign}{_fraction_words(match['whole'], above, below)} {unit}".rstrip()
 
 
 def _fraction_words(whole: str | None, above: int, below: int) -> str:
@@ -96,6 +97,7 @@ _GRADED = r"\b(?:[Tt]ype|[Pp]hase|[Ss]tage|[Cc]lass|[Ll]evel|[Tt]ier|Section|App
 _RULES: tuple[Rule, ...] = (
     # Addresses and abbreviations come first: no other rule may take their full stops and signs.
     *ADDRESS_RULES,
+    *EARLY_QUANTITY_RULES,
     rule(r"(?<![\w.)])\.(?=\d)", "0."),
     rule(r"(?<![\w.])St\. (?=[A-Z])", "Saint "),
     rule(r"(?<![\w.])St\.(?!\w)", "Street"),
@@ -105,6 +107,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])Sec\. ?(?=\d)", "Section "),
     rule(r"(?<![\w.])(?:No|Nr|no)\. ?(?=\d)", "number "),
     rule(r"(?<![\w.])Nos\. ?(?=\d)", "numbers "),
+    rule(r"(?<!\w)\((\d{1,3})\) ?[-–] ?\((\d{1,3})\)", rf"\1{TO}\2"),  # Eqs. (1)–(3)
     rule(r"(?<![\w.])pp\. ?(?=\d)", "pages "),
     rule(r"(?<![\w.])p\. ?(?=\d)", "page "),
     rule(r"(?<=[a-z])\.(?=\d)", " "),  # Lv.5

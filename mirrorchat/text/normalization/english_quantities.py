@@ -9,11 +9,11 @@ from mirrorchat.text.normalization.patterns import (
     NUMBER,
     QUANTITY,
     START,
-    TO,
     Rule,
     after,
     any_of,
     before,
+    modifies_noun,
     rule,
 )
 
@@ -23,22 +23,29 @@ _UNIT_NAMES = any_of(unit for unit in UNITS if unit != "s")
 
 def _spoken_unit(match: re.Match[str]) -> str:
     words, is_one = quantity(match)
-    is_one = is_one or _describes(match)
+    is_one = is_one or modifies_noun(match)
     name = UNITS[match["unit"]][0 if is_one else 1]
     power = f"{POWERS[match['power']]} " if match["power"] else ""
     return f"{words} {power}{name}{_per(match['per'], match['per_power'])}"
 
 
-def _describes(match: re.Match[str]) -> bool:
-    """Return whether the quantity modifies a singular noun, and its unit is therefore singular: `a 5 km run`."""
-    return bool(re.search(r"\b[Aa]n? $", before(match, 4)) and re.match(r" [a-z]", after(match, 2)))
-
-
 def _inches(match: re.Match[str]) -> str:
-    """Return `27"` in inches, unless the sign closes a quotation."""
-    if len(re.findall(r'(?<!\d)"', before(match, 500))) % 2:
-        return match[0]
-    return f"{number_words(match[1])} {'inch' if match[1] == '1' or _describes(match) else 'inches'}"
+    """Return the sign of `27"` or `3/4"` as a unit, unless it closes a quotation or follows feet (5'10")."""
+    closes = len(re.findall(r'(?<!\d)"', before(match, 500))) % 2
+    return match[0] if closes or re.search(r"['′’] ?\d{1,2}(?:\.\d)?$|\d{4}$", before(match, 8)) else " in."
+
+
+def _spoken_dimensions(match: re.Match[str]) -> str:
+    """Return `5cm x 10 cm` as five by ten centimeters, `5 m × 2 m =` as a product."""
+    numbers = [number_words(number) for number in re.findall(NUMBER, match[0])]
+    one, many = UNITS["ft" if match["unit"] == "'" else match["unit"]]
+    if re.match(" ?=", after(match, 2)):
+        return f" {many} times ".join(numbers) + f" {many}" if match["lower"] else f"{' times '.join(numbers)} {many}"
+    return f"{' by '.join(numbers)} {one if modifies_noun(match) else many}"
+
+
+def _spoken_joined_unit(match: re.Match[str]) -> str:
+    return f"-{UNITS[match[1]][0]}"
 
 
 def _per(name: str | None, power: str | None = None) -> str:
@@ -66,13 +73,26 @@ def _spoken_bare_unit(match: re.Match[str]) -> str:
     return f"{power}{unit}{_per((match['per'] or '')[1:], match['per_power'])}"
 
 
+_POINTED_UNITS = r"fl\.? ?oz|[Tt]bsps?|[Tt]sps?|oz|lbs?|ft|yd|hrs?|mins?|sec|gal|pt|qt|mi|sq"
+_LENGTH = r"(?:[mck]?m|ft|yd|in\.?|px|')"
+
+# These stand before all other runs, which would take the numbers one by one.
+EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
+    rule(r"(?<=\d) in(?=\.$)", " in."),
+    rule(r'(?<=\d)"(?![\w"])', _inches),
+    rule(r"(?<=\d) ?([NJ])·([ms])(?![\w/])", r" \1\2"),
+    rule(rf"(?<=\d)([ -]?(?:{_POINTED_UNITS}))\.(?= [a-z\d(]|[,;:)])", lambda match: match[1].replace("fl.", "fl")),
+    rule(rf"{START}{NUMBER} ?(?P<lower>{_LENGTH})?(?: ?[xX×] ?{NUMBER} ?(?(lower)(?P=lower))){{0,1}}"
+         rf" ?[xX×] ?{NUMBER} ?(?P<unit>(?(lower)(?P=lower)|{_LENGTH}))(?![\w'^])", _spoken_dimensions),
+)  # fmt: skip
+
 QUANTITY_RULES: tuple[Rule, ...] = (
+    rule(rf"(?<=\d)-({_UNIT_NAMES})(?![\w-])", _spoken_joined_unit),
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{_UNIT_NAMES}|s)(?:/(?P<per>[A-Za-z]{{1,12}}))?(?![A-Za-z\d]))?",
          _spoken_power),
     rule(r"(?<=\d) ?sq\.? ?(ft|mi|km|cm|yd|m)(?![\w])", r" \1^2"),
     rule(rf"{START}(\d)(?:'| ?ft\.? )(\d{{1,2}})(?:\"| ?in(?:\.|\b)|(?![\d\"]))", _spoken_feet),
-    rule(rf"{START}({NUMBER})\"(?= [a-z]|{TO})", _inches),
     rule(rf"{START}(7|10|14|21)([268]0|40)p\b", lambda match: f"{cardinal(int(match[1]))} {cardinal(int(match[2]))} p"),
     rule(rf"{QUANTITY} ?(?P<unit>{_UNIT_NAMES}|(?:(?<= )|(?<=\.\d)){SECONDS_WRITTEN_APART})"
          r"(?:\^?(?P<power>[23])(?!\d))?"

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from mirrorchat.text.normalization.patterns import NUMBER, TO, after, any_of, before
+from mirrorchat.text.normalization.patterns import NUMBER, TO, any_of, modifies_noun
 from mirrorchat.text.normalization.runs import RunKind
 from mirrorchat.text.sentences.speech_length import HAN
 
@@ -35,7 +35,7 @@ HAN_MAGNITUDES = {
 _SIGN = r"(?P<sign>(?<![A-Za-z0-9)\]%°+-])[-+])?"
 _PREFIX = rf"(?:{any_of([*_SYMBOLS, *_CODES])})"
 _ANY_MAGNITUDE = rf"(?:{any_of(LATIN_MAGNITUDES)}(?![A-Za-z])|{any_of(HAN_MAGNITUDES)})"
-_MAGNITUDE = rf"(?: ?(?P<magnitude>{_ANY_MAGNITUDE}))?"
+_MAGNITUDE = rf"(?:(?: |-(?=(?:m|b|tr)illion\b))?(?P<magnitude>{_ANY_MAGNITUDE}))?"
 _NOT_AN_UPPER = rf"(?! ?(?:[$€£¥₹₩₽฿₫₿%°:.-]|{any_of(_CODES)}))"
 _UPPER = rf"(?: ?(?P<lower_magnitude>{_ANY_MAGNITUDE}))?{TO}(?P<b>{NUMBER}){_NOT_AN_UPPER}"
 _AMOUNT = rf"(?P<a>{NUMBER}|\.\d{{1,15}}(?!\d))(?:{_UPPER})?"
@@ -57,10 +57,6 @@ class Money:
     """Whether an English noun follows that the amount modifies: `a $5 bill`."""
 
 
-def _modifies_noun(match: re.Match[str]) -> bool:
-    return bool(re.search(r"\b[Aa]n? $", before(match, 4)) and re.match(r" [a-z]", after(match, 2)))
-
-
 def _money(match: re.Match[str]) -> Money | None:
     groups = match.groupdict()
     written = groups.get("code") or groups["currency"]
@@ -73,7 +69,7 @@ def _money(match: re.Match[str]) -> Money | None:
         match["magnitude"] or "",
         currency,
         tuple(filter(None, match["per"].split("/"))),
-        _modifies_noun(match),
+        modifies_noun(match),
     )
 
 

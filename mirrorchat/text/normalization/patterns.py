@@ -83,6 +83,11 @@ def after(match: re.Match[str], length: int) -> str:
     return match.string[match.end() : match.end() + length]
 
 
+def modifies_noun(match: re.Match[str]) -> bool:
+    """Return whether the English quantity `match` modifies a noun, so its unit is singular: `a 5 km run`."""
+    return bool(re.search(r"\b[Aa]n? $", before(match, 4)) and re.match(r" [A-Za-z]", after(match, 2)))
+
+
 def number_parts(written: str) -> tuple[str, str]:
     """Return the digits before and after the point of `-1,234.5`: `1234` and `5`."""
     whole, _, decimals = written.lstrip("-").replace(",", "").partition(".")

@@ -19,11 +19,13 @@ _INSERTS_END = frozenset("）】》")  # close an insertion: the sentence contin
 _EXTENDS_END = frozenset(_RUN + _TRAILERS)
 
 _ABBREVIATION = re.compile(
-    r"(?<![A-Za-z])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Sgt|Capt|Lt|Col|Rev|Gov|Sen|Rep|Mt|Fig|fig|Vol|vol|vs|approx|cf|al|Inc|Ltd|Co|Corp|Jr|Sr"
+    r"(?<![A-Za-z])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Sgt|Capt|Lt|Col|Rev|Gov|Sen|Rep|Mt|[Ff]igs?|Vol|vol|vs?|approx|cf|al|Inc|Ltd|Co|Corp|Jr|Sr"
     r"|Jan|Feb|Aug|Sept?|Oct|Nov|Dec|pp?|ca|[a-z](?:\.[a-z])+|[A-Z](?:\.[A-Z])*|Ph\.D)\.$"
 )
 _UNIT_OR_NAME = re.compile(r"(?:(?:[\d°]|[A-Za-z]-)[A-Z]|\d [CFKBMGWV])\.$")  # no initial: 20°C, 8B, USB-C
-_NUMBER_SIGN = re.compile(r"(?<![A-Za-z])(?:[Nn]o|Nr|Art|Sec|Ch)\.$")  # only before a number
+_BEFORE_NUMBER = re.compile(  # no end before a number: Eq. 5, Apt. 4B, c. 1400, max. 4 g, 6 ft. 2 in.
+    r"(?<![A-Za-z])(?:[Nn]os?|Nr|Art|Secs?|Ch|Eqs?|Apt|Op|Hwy|Rte|Bldg|Ste|[Ee]xt|[Mm]ax|[Mm]in|c|ft|lbs?|hrs?)\.$"
+)
 _LIST_MARKER = re.compile(r"(?:^|[:：;；]\s*|\n)[\s#>*_-]{0,8}(?:\d{1,3}|[a-zA-Z])\.$")
 
 # Where an overlong sentence may be split, best first. A mark stays with the words before it.
@@ -42,8 +44,8 @@ def _is_abbreviated(sentence: str, following: str) -> bool:
     tail = sentence[-16:]
     if re.search(r"(?<![A-Za-z.])I\.$", tail):
         return False
-    if _NUMBER_SIGN.search(tail):
-        return following.isdigit()
+    if _BEFORE_NUMBER.search(tail):
+        return following.isdigit() or following == "("
     is_abbreviation = _ABBREVIATION.search(tail) and not _UNIT_OR_NAME.search(tail)
     return bool(is_abbreviation or _LIST_MARKER.search(sentence))
 
