@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.chat_server import ChatServer, answer, status
+from support.chat_server import ChatServer, answer, status, truncated
 from support.command_line import Terminal, command, environment, player, recorder, run
 from support.places import ROOT
 from support.running_server import RunningServer
@@ -142,6 +142,15 @@ def test_that_no_api_answers_is_heard_to_its_end(
         chat.behaviour = before
     assert (done.returncode, done.stdout) == (1, b"") and b"no chat API answered" in done.stderr
     assert 1.0 < len(played(programs)) / 24_000 < 6.0 and not (tmp_path / "answer.wav").exists()
+
+
+def test_an_answer_that_breaks_off_ends_its_line(env: dict[str, str], chat: ChatServer, tmp_path: Path) -> None:
+    before, chat.behaviour = chat.behaviour, truncated(FIRST, " And the")
+    try:
+        done = run("ask", QUESTION, "--text", "Hi", "--out", str(tmp_path / "answer.wav"), env=env)
+    finally:
+        chat.behaviour = before
+    assert (done.returncode, done.stdout.decode()) == (1, f"{FIRST} And the\n") and b"broke off" in done.stderr
 
 
 def test_ctrl_c_ends_the_turn_and_the_player(env: dict[str, str], programs: Path, chat: ChatServer) -> None:

@@ -84,6 +84,8 @@ class TurnReport:
         try:
             self._follow(turn)
         except MirrorChatError:
+            if self._reply:
+                self._show("\n")
             self._outputs.play_out()
             raise
         self._summarize()
