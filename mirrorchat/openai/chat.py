@@ -87,8 +87,8 @@ class Asking:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def chunks(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatChunk]:
-        """Yield the answer in chunks with content."""
-        return (chunk for chunk in self._noted(failed, context) if chunk.delta)
+        """Yield the answer in chunks that have content, or tell that the model reasons."""
+        return (chunk for chunk in self._noted(failed, context) if chunk.delta or chunk.reasons)
 
     def _noted(self, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatChunk]:
         """Yield all chunks, and note what they tell of the answer."""
@@ -190,7 +190,7 @@ def _streamed(requested: RequestedChat, asking: Asking, slot: Slot) -> Response:
     turn = streamed_turn(slot, _chunks(asking, slot))
 
     def write(chunk: ChatChunk) -> Iterator[bytes]:
-        yield _chunk(requested, asking, dict(chunk.delta))
+        yield _chunk(requested, asking, chunk.delta) if chunk.delta else KEEP_ALIVE
 
     return _events(turn, turn.events, requested, asking, write)
 

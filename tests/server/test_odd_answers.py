@@ -323,14 +323,13 @@ def test_a_model_that_thinks_keeps_the_stream_alive(talk: Talk) -> None:
     assert "zebra" not in repr(events) and events[-1].data["reply"] == FIRST
 
 
-def test_a_client_of_openai_waits_while_the_model_thinks(talk: Talk) -> None:
+@pytest.mark.parametrize("spoken", [False, True])
+def test_a_client_of_openai_waits_while_the_model_thinks(talk: Talk, spoken: bool) -> None:
     talk.answers(thinks)
-    body = {"model": "mirrorchat", "messages": ASK, "stream": True, **PCM16}
+    body = {"model": "mirrorchat", "messages": ASK, "stream": True, **(PCM16 if spoken else {})}
     response = requests.post(f"{talk.server.url}/v1/chat/completions", json=body, timeout=60, stream=True)
     lines = [line for line in response.iter_lines() if line]
     assert b": still working" in lines and lines[-1] == b"data: [DONE]"
-    assert FIRST in "".join(
-        json.loads(line[6:])["choices"][0]["delta"].get("audio", {}).get("transcript", "")
-        for line in lines[:-1]
-        if line.startswith(b"data: ")
-    )
+    deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in lines[:-1] if line.startswith(b"data: ")]
+    texts = [delta.get("audio", {}).get("transcript") if spoken else delta.get("content") for delta in deltas]
+    assert "".join(text or "" for text in texts) == FIRST and b"zebra" not in b"".join(lines)
