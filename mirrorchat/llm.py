@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from mirrorchat.chat.attempt import Attempt
@@ -93,6 +94,7 @@ class ChatClient:
 
         Arguments:
             request: the fields of a chat-completions request; they are passed on, each API with its own model's name.
+                If it offers no tools, an answer that calls one is a failure of its API.
             model: only the APIs with this model are asked; None asks all.
             context, failed: as for `stream`.
 
@@ -100,7 +102,8 @@ class ChatClient:
             The same as `stream`. A rejected request (400, 413, 422) is not counted as a failure of the API.
         """
         chosen = [index for index, api in enumerate(self._apis) if model in (None, api.model)]
-        return self._first_answer(as_relayed, request, chosen, context, failed, callers=True)
+        shape = partial(as_relayed, tools=bool(request.get("tools") or request.get("functions")))
+        return self._first_answer(shape, request, chosen, context, failed, callers=True)
 
     def _first_answer(
         self,

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from mirrorchat.chat.stream import AnswerFailed
@@ -18,7 +18,8 @@ RELAY_LIMIT_CHARS = 1_000_000  # of an answer that is passed on, as JSON
 RELAY_LIMIT_CHUNKS = 40_000  # below turn.helper_threads.EVENT_LIMIT
 THINKING_EVERY_S = 1.0
 # The fields of a delta or a message that are passed on beside its text; the server itself sets `role`.
-PASSED_ON = ("refusal", "tool_calls", "function_call")
+CALLS = ("tool_calls", "function_call")
+PASSED_ON = ("refusal", *CALLS)
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "reasoning_text")
 _TEXT_PARTS = (None, "", "text", "output_text", "input_text")
 # Other APIs' words for OpenAI's reasons.
@@ -204,13 +205,17 @@ def as_events(chunks: Iterable[ChatChunk]) -> Iterator[ChatEvent]:
     yield AnswerEnded(finish_reason)
 
 
-def as_relayed(chunks: Iterable[ChatChunk]) -> Iterator[ChatChunk]:
-    """Yield the chunks that a client gets. Raises AnswerFailed for an empty answer, and beyond the limits."""
+def as_relayed(chunks: Iterable[ChatChunk], *, tools: bool = True) -> Iterator[ChatChunk]:
+    """Yield the chunks that a client gets, without calls of tools if it has offered none.
+
+    Raises AnswerFailed for an empty answer, and beyond the limits.
+    """
     is_empty, has_reasoned, finish_reason, size, count = True, False, "stop", 0, 0
     thought_at = float("-inf")
     for chunk in chunks:
         finish_reason = chunk.finish_reason or finish_reason
         has_reasoned = has_reasoned or chunk.reasons
+        chunk = chunk if tools else _without_calls(chunk)
         if not chunk.delta and not chunk.finish_reason and not chunk.usage:
             if not chunk.reasons or time.monotonic() < thought_at + THINKING_EVERY_S:
                 continue
@@ -222,6 +227,10 @@ def as_relayed(chunks: Iterable[ChatChunk]) -> Iterator[ChatChunk]:
         yield chunk
     if is_empty:
         raise _empty_answer(finish_reason, has_reasoned)
+
+
+def _without_calls(chunk: ChatChunk) -> ChatChunk:
+    return replace(chunk, delta={name: value for name, value in chunk.delta.items() if name not in CALLS})
 
 
 def _empty_answer(finish_reason: str, has_reasoned: bool) -> AnswerFailed:

@@ -98,6 +98,19 @@ def test_an_answer_that_the_api_gave_up_is_not_whole(end: str) -> None:
     assert (failure.reason, failure.fault) == (f"an error in the stream: {end}", ChatFault.ERROR)
 
 
+def test_a_call_of_a_tool_is_passed_on_only_if_tools_were_offered() -> None:
+    call = [{"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]
+    calls = raw_stream(sent({"index": 0, "delta": {"tool_calls": call}}) + delta(None, "tool_calls") + DONE)
+    with ChatServer(calls) as first, ChatServer(raw_stream(STREAM)) as second:
+        client = client_of(api_at(first), api_at(second), cooldown_s=0.0)
+        request = {"messages": [{"role": "user", "content": "Why tides?"}]}
+        chunks = list(client.relay(request, context=Context.after(60.0)))
+        assert "".join(chunk.text for chunk in chunks) == TIDES
+        for offered in ({"tools": [{"type": "function"}]}, {"functions": [{"name": "look"}]}):
+            chunks = list(client.relay({**request, **offered}, context=Context.after(60.0)))
+            assert chunks[0].delta == {"tool_calls": call}
+
+
 @pytest.mark.parametrize("end", ["RECITATION", "PROHIBITED_CONTENT", "blocklist", "SPII"])
 def test_other_names_of_the_content_filter(end: str) -> None:
     with ChatServer(raw_stream(delta("The moon ") + delta(None, end))) as server:
