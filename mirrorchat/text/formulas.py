@@ -19,9 +19,9 @@ _OPENERS = {"$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\\\(": "\\\\)", "\\\\[": "
 _MAY_OPEN = re.compile(r"\$|\\{1,2}|\\b(?:e(?:g(?:i(?:n(?:\{[a-zA-Z]{0,10}\*?)?)?)?)?)?")
 _LONGEST_INLINE_CHARS = 300
 # Between two signs of dollars these say that it is money, or a shell's variable: prose, the end of a sentence.
-_PROSE = re.compile(rf"[{HAN}]|[.!?。！？] |(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} |\n")
+_PROSE = re.compile(rf"[{HAN}]|[.!?。！？] [^\s=<>+×÷*/-]|(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} |\n")
 # "$5-$10": the second sign opens another amount
-_IS_WRITTEN_ON = re.compile(r"(?:[-+*/=&<>,:–—(~、，；;`]|\b(?:and|or|to))$")
+_IS_WRITTEN_ON = re.compile(r"(?:[-+*/=&<>,:–—(~、，；;`]|\b(?:and|or|to)|(?:^|[^A-Za-z])(?:US|HK|AU|CA|NZ|NT|SG))$")
 _MATHS_SIGN = re.compile(r"[\\^_=+<>|]")
 _WORD = re.compile(r"[A-Za-z]{3}")
 # Numbers alone stay in written form: the rules of numbers know the unit behind them ($10^{24}$ kg).
@@ -122,7 +122,9 @@ class Formulas:
         content = held[1:-1]
         is_even = content[:1].isspace() == content[-1:].isspace()
         is_cell = content.endswith("|") and content.count("|") % 2 == 1  # |$5|$6|
-        if content.strip() and is_even and not is_cell and not _IS_WRITTEN_ON.search(content.strip()):
+        is_amount = "\\" not in content and _IS_WRITTEN_ON.search(content.strip()) is not None
+        is_prose = content[:1].isdigit() and _WORD.search(content) and not _MATHS_SIGN.search(content)
+        if content.strip() and is_even and not (is_cell or is_amount or is_prose):
             return self._spoken(held, closer)
         self._held = "$"  # the closing sign may open the next amount
         return self._pass(held[:-1])

@@ -84,4 +84,70 @@ ENGLISH_ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("Take Hwy. 1 and then Rte. 66.", "Take Highway one and then Route sixty-six."),
         ("The case is Roe v. Wade, of course.", "The case is Roe versus Wade, of course."),
     ),
+    "addresses": (
+        (
+            "Send it to 123 Main St., Apt. 4B, Springfield, IL 62704.",
+            "Send it to one twenty-three Main Street, Apartment four B, Springfield, Illinois six two seven zero "
+            "four.",
+        ),
+        (
+            "It is at 1600 Pennsylvania Ave NW, Washington, DC 20500.",
+            "It is at sixteen hundred Pennsylvania Avenue N W, Washington, D C two zero five zero zero.",
+        ),
+        (
+            "The office is at 350 5th Ave, New York, NY 10118-0110.",
+            "The office is at three fifty fifth Avenue, New York, New York one zero one one eight, zero one one zero.",
+        ),
+        ("Walk from 5th Ave to 42nd St and back.", "Walk from fifth Avenue to forty-second Street and back."),
+        (
+            "Write to P.O. Box 1234, Austin, TX 78701.",
+            "Write to P O Box twelve thirty-four, Austin, Texas seven eight seven zero one.",
+        ),
+        ("My ZIP is 90210-1234.", "My ZIP is nine zero two one zero, one two three four."),
+        ("Call 1-800-FLOWERS today.", "Call one, eight zero zero, FLOWERS today."),
+        ("Flight UA 2045 lands at noon.", "Flight U A twenty forty-five lands at noon."),
+        ("Room 1204 costs $90.", "Room twelve oh four costs ninety dollars."),
+    ),
+    "signs that were lost": (
+        (
+            "The mean is (85 + 90)/2 = 87.5.",
+            "The mean is (eighty-five plus ninety) divided by two equals eighty-seven point five.",
+        ),
+        ("It has 8 cores/16 threads.", "It has eight cores, sixteen threads."),
+        ("She got a B- in French.", "She got a B minus in French."),
+        ("The sum is 1 + 2 + ... + n.", "The sum is one plus two plus ... plus n."),
+        ("See § 230 and §§ 5–7.", "See section two hundred and thirty and sections five to seven."),
+        ("The call is at 3 PM EST / 12 PM PST.", "The call is at three p.m. E S T, twelve p.m. P S T."),
+        ("The odds are 1/1,000,000.", "The odds are one in one million."),
+        (
+            "He paid ($5), +$3, USD 5, 5 USD, US$5.5bn.",
+            "He paid (five dollars), plus three dollars, five U S dollars, five U S dollars, five point five "
+            "billion U S dollars.",
+        ),
+        ("It costs $3, US$5 or HK$40.", "It costs three dollars, five U S dollars or forty Hong Kong dollars."),
+        ("He came at 6:10am (+1).", "He came at six ten a.m. (plus one)."),
+    ),
+    "commands": (
+        ("Run `git push --force` now.", "Run git push dash dash force now."),
+        ('Run `git commit -m "fix"` now.', 'Run git commit dash m "fix" now.'),
+        ("Use `ls -la` here.", "Use ls dash la here."),
+        ("Run `npm install --save-dev typescript` first.", "Run npm install dash dash save-dev typescript first."),
+        ("Delete it with `rm -rf build/`.", "Delete it with rm dash rf build."),
+        ("Open Settings > Privacy > Location.", "Open Settings, Privacy, Location."),
+        ("Click File > Save As.", "Click File, Save As."),
+        ("It is very late -- and dark.", "It is very late -- and dark."),
+    ),
+    "dates and verses": (
+        ("The exam is Fri 12/6 at 8am.", "The exam is Friday December sixth at eight a.m."),
+        ("It is due Mon., Jan. 6.", "It is due Monday, January sixth."),
+        ("We meet on Tue with Ann.", "We meet on Tuesday with Ann."),
+        ("Christmas is 12/25.", "Christmas is December twenty-fifth."),
+        ("It runs Jan.–Mar. and in May.", "It runs January to March and in May."),
+        ("FY2024/25 was good.", "F Y twenty twenty-four to twenty-five was good."),
+        ("John 3:16 is famous.", "John three sixteen is famous."),
+        (
+            "Read Psalm 23:1-4 and 1 Corinthians 13:4.",
+            "Read Psalm twenty-three, one to four and First Corinthians thirteen four.",
+        ),
+    ),
 }

@@ -65,7 +65,7 @@ ENGLISH_RUNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("a 15-inch screen", "a fifteen-inch screen"),
     ),
     "scientific notation": (
-        ("A charge of 1.6e-19 C.", "A charge of one point six times ten to the power of minus nineteen C."),
+        ("A charge of 1.6e-19 C.", "A charge of one point six times ten to the power of minus nineteen coulombs."),
         ("Light moves at 3E8 m/s.", "Light moves at three times ten to the power of eight meters per second."),
         ("It ran 1e6 times.", "It ran one times ten to the power of six times."),
         ("6.02×10^23 of them", "six point zero two times ten to the power of twenty-three of them"),

@@ -28,12 +28,12 @@ _TOKEN = (
 _RUN = re.compile(rf"(?<![A-Za-z0-9_.\\@#&$€£¥-])(?:{_TOKEN}){{2,150}}")
 _WORDS_OF_TWO = frozenset({
     "is", "in", "of", "at", "to", "by", "or", "as", "an", "am", "pm", "us", "uk", "id", "ok", "vs", "no", "if", "it",
-    "on", "we", "he", "so", "do", "go", "up", "my", "me", "be", "hi",
+    "on", "pi", "we", "he", "so", "do", "go", "up", "my", "me", "be", "hi",
 })  # fmt: skip
 _POINTS = frozenset("ABCDEFGHMNOPQRXYZ")
 # A name of programmers (max_size, en_GB, SHA1_DC); an index stands behind one letter.
 _IDENTIFIER = re.compile(
-    r"(?<![A-Za-z])(?!(?:log|lim|max|min)_)[A-Za-z]{2,}\d{0,9}_(?!\{)|_[A-Za-z]{3}|_[A-Za-z\d]{1,9}_|_$"
+    r"(?<![A-Za-z])(?!(?:log|lim|max|min)_)[A-Za-z]{2,}\d{0,9}_(?!\{)|_[A-Za-z]{3}|_(?!\d{1,2}[A-Za-z]_)[A-Za-z\d]{1,9}_|_$"
 )
 _NO_FRACTIONS = frozenset(
     {"a/c", "b/c", "y/n", "n/a", "m/f", "f/m", "t/f", "p/e", "s/n", "w/o", "i/o", "p/s", "y/o", "c/o"}
@@ -43,15 +43,15 @@ _FUNCTION_NAME = re.compile(rf"(?:sqrt|lim|{'|'.join(FUNCTIONS)})[xyznt]?")
 _HAS_VARIABLE = re.compile(r"(?<![A-Za-z])[A-Za-z]|[α-ωΑ-Ω]")
 # An operator between two operands, or an exponent or index of a letter.
 _STRONG = re.compile(
-    rf"[A-Za-zα-ω\d)}}|'′!°] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
+    rf"[A-Za-zα-ωΑ-Ω\d)}}|'′!°] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ωΑ-Ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
 )
 _FUNCTION_OF = re.compile(
     r"(?<![A-Za-z\d])(?:O\(1\)|O\([^()]{0,12}[nmk][^()]{0,12}\)|[ya]\([tn]\)"
     r"|(?:arc)?(?:sin|cos|tan|log|ln|exp)(?:\(| ?\d| ?[xyzαβθ](?![A-Za-z'’]))"
     r"|[fghFGPφψ]['′]{0,2}\((?:-?\d{0,3}[a-zA-Zθ]|\d{1,3}|[A-Z]\|[A-Z])\))"
 )
-_TERM = r"(?:\d{0,4}[a-z]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))"
-_FRACTION = re.compile(rf"(?<![A-Za-z\d]){_TERM}/{_TERM}$")
+_TERM = r"(?:\d{0,4}[a-zπθ]|\d{1,4}|d[a-z]|\([^()/]{1,40}\))"
+_FRACTION = re.compile(rf"(?<![A-Za-z\d])-?{_TERM}/{_TERM}$")
 _LESS_ONE = re.compile(r"^(?:\d{1,4}[a-z](?:\^\d)?|[xynkt](?:\^\d)?)-\d{0,4}[a-z]?$")
 # Roots, powers in letters, factorials, |x|, sums and integrals, and braces, which only notation has.
 _SURE = re.compile(
@@ -76,9 +76,7 @@ _COMPARISON = rule(
     r"(?<![<>=!-])(?:[<>=]|(?<![nkm\d)])!)=(?![=>])",
     lambda match: {"<": "≤", ">": "≥", "!": "≠", "=": "="}[match[0][0]],
 )
-_ION = re.compile(
-    r"(?<![A-Za-z])(?=[A-Z][A-Za-z\d]{0,9}\^)((?:[A-Z][a-z]?\d{0,2}){1,5})\^\{?(\d?)([+-])\}?(?![\dA-Za-z])"
-)
+_JOINED_FUNCTION = rule(r"(?<![A-Za-z\\])(sin|cos|tan|cot|ln|lg|log)([xyzABC])(?= ?[+/=^→×]| - )", r"\1 \2")
 
 
 def algebra_rules(words: FormulaWords) -> tuple[Rule, ...]:
@@ -96,13 +94,7 @@ def algebra_rules(words: FormulaWords) -> tuple[Rule, ...]:
         in_words = formula_in_words(notation, words)
         return match[0] if in_words is None else words.join([in_words, quantity] if quantity else [in_words]) + rest
 
-    def ion(match: re.Match[str]) -> str:
-        charge = words.number(match[2]) if match[2] else ""
-        sign = words.signs["+"].strip() if match[3] == "+" else words.phrases["minus"]
-        name = match[1] if re.search(r"\d", match[1]) else " ".join(match[1].upper())
-        return words.join([part for part in (name, charge, sign) if part])
-
-    return (_COMPARISON, (_ION, ion), (_RUN, spoken))
+    return (_COMPARISON, _JOINED_FUNCTION, (_RUN, spoken))
 
 
 def greek_rule(letters: Mapping[str, str]) -> Rule:

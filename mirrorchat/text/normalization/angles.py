@@ -32,7 +32,8 @@ class Primes:
     @property
     def is_length(self) -> bool:
         """Whether the numbers can be feet and inches."""
-        return int(self.first) <= _MOST_FEET and float(self.second) < 12
+        is_time = self.second.startswith("0") and len(self.second) > 1
+        return not is_time and int(self.first) <= _MOST_FEET and float(self.second) < 12
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ _CHARACTERS = {
 }  # fmt: skip
 _WIDE_MARK_INSIDE = re.compile(r"(?<=\d)：(?=\d)|(?<=[A-Za-z\d])．(?=[A-Za-z\d])")
 _NARROW = {"：": ":", "．": "."}
+_ROOTS = {"³√": "∛", "⁴√": "∜"}
 _COMPARISONS = {">=": "≥", "<=": "≤", "!=": "≠", "==": "="}
 _COMPARISON = re.compile(r"(?<![<>=!-])(?:[<>=]=(?![<>=])|(?<= )!=(?= )|!=(?=[A-Za-z]))")  # n!=120 is a factorial
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱᵃᵇᶜᵈᵉᶠᵍʰʲᵏˡᵐᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂᵝᵞᵟᶿᵠᵡᶦ"
 _SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵧᵨᵩᵪ"
 _RAISED = re.compile(f"([^{_SUPERSCRIPTS}]?)([^{_SUPERSCRIPTS}]?)([{_SUPERSCRIPTS}]{{1,200}})(?=(\\d?))")
+_ISOTOPE = re.compile("(?<![A-Za-z0-9)⁰¹²³⁴⁵⁶⁷⁸⁹])([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})([A-Z][a-z]?)(?![a-z])")
 _LOWERED = re.compile(f"([A-Za-zα-ωΑ-Ω∑∏∫]{{0,10}})([{_SUBSCRIPTS}]{{1,200}})(?=(\\d?))")
 # An element's sign before an index makes the index a number of atoms. 0 and 1 count none: H₀ is a name with an index.
 _ELEMENT_BEFORE = re.compile(r"(?:[HCNOFSPKBI]|[A-Z][a-z])$")
@@ -49,7 +51,9 @@ def with_plain_characters(text: str) -> str:
     text = _COMPARISON.sub(lambda match: _COMPARISONS[match[0]], text)
     if text.isascii():
         return text
-    text = unicodedata.normalize("NFC", _PILE_OF_MARKS.sub("", text))
+    for raised, root in _ROOTS.items():
+        text = text.replace(raised, root)
+    text = unicodedata.normalize("NFC", _ISOTOPE.sub(_as_isotope, _PILE_OF_MARKS.sub("", text)))
     text = _LOWERED.sub(_index, _RAISED.sub(_exponent, _LOOSE_MARKS.sub("", text)))
     text = _MIXED_WORD.sub(_in_one_script, text)
     text = _NOT_ASCII.sub(lambda match: _plain(match[0]), text)
@@ -59,6 +63,11 @@ def with_plain_characters(text: str) -> str:
 def _in_one_script(match: re.Match[str]) -> str:
     word = match[0]
     return word.translate(_ALIKE) if re.search(r"[A-Za-z]", word) else word
+
+
+def _as_isotope(match: re.Match[str]) -> str:
+    """Return `¹⁴C` as `C-14`."""
+    return f"{match[2]}-{_folded(match[1])}"
 
 
 def _exponent(match: re.Match[str]) -> str:

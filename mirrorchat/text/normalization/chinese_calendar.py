@@ -5,7 +5,8 @@ import re
 from mirrorchat.text.normalization.chinese_numbers import cardinal, digits, number_words
 from mirrorchat.text.normalization.chinese_words import COUNTED
 from mirrorchat.text.normalization.months import MONTH, MONTHS, YEAR, full_month
-from mirrorchat.text.normalization.patterns import CLOCK, START, TO, Rule, after, behind, month_and_day, rule
+from mirrorchat.text.normalization.patterns import CLOCK, START, TO, Rule, after, before, behind, month_and_day, rule
+from mirrorchat.text.sentences.speech_length import HAN
 
 NOT_LATIN_BEFORE = r"(?<![A-Za-z0-9_.,:/-])"
 _OF_A_YEAR = "世界杯|奥运|亚运|欧洲杯|财年|赛季|年度|级(?!台阶)|届|款|版|高考|春晚|春夏|秋冬"
@@ -54,7 +55,8 @@ def _spoken_year(match: re.Match[str]) -> str:
     is_duration = len(written) == 4 and written.endswith("00") and re.match(r"年(?:前|的?历史|以来|之久)", match[2])
     if is_duration or (written.endswith("000") and written != "2000"):
         return number_words(written)
-    return digits(written)
+    is_future = int(written) > _LAST_YEAR and "前" not in match[2]
+    return number_words(written) if is_future else digits(written)
 
 
 def _spoken_span(match: re.Match[str]) -> str:
@@ -89,6 +91,15 @@ def _spoken_days(match: re.Match[str]) -> str:
     return f"{first}到{last}"
 
 
+def _spoken_holidays(match: re.Match[str]) -> str:
+    """Return `10.1-10.7` after its cue as two dates."""
+    numbers = [int(match[name]) for name in ("m", "d", "m2", "d2")]
+    if not all(1 <= number <= most for number, most in zip(numbers, (12, 31, 12, 31), strict=True)):
+        return match[0]
+    month, day, last_month, last_day = map(cardinal, numbers)
+    return f"{match['cue']}{month}月{day}日到{last_month}月{last_day}日"
+
+
 def _spoken_offset(match: re.Match[str]) -> str:
     """Return the offset of a time zone: UTC+5:30 is UTC 加五小时三十分."""
     hours = f"{match[1]} {'加' if match[2] == '+' else '减'}{cardinal(int(match[3]))}"
@@ -99,11 +110,34 @@ def _spoken_score(match: re.Match[str]) -> str:
     return f"{cardinal(int(match[1]))}比{cardinal(int(match[2]))}"
 
 
+_LAST_YEAR = 2199  # a greater number before 年 counts years: 半衰期约5730年
+
+
+def _spoken_scores(match: re.Match[str]) -> str:
+    """Return `25:21、23:25` as scores unless each can be a time of day."""
+    numbers = [(int(first), int(second)) for first, second in re.findall(r"(\d+)[:-](\d+)", match[0])]
+    if "-" in match[0]:
+        is_scores = any(first > second for first, second in numbers)
+    else:
+        is_scores = any(first > 24 or second > 59 for first, second in numbers)
+    if not is_scores and not _SCORED.search(before(match, 6)):
+        return match[0]
+    return re.sub(r"(\d{1,3})[:-](\d{1,3})", _spoken_score, match[0])
+
+
+def _spoken_descending(match: re.Match[str]) -> str:
+    """Return `阿根廷2-1澳大利亚` as a score: no range descends."""
+    is_score = int(match[1]) > int(match[2]) and not COUNTED.match(after(match, 3))
+    return _spoken_score(match) if is_score else match[0]
+
+
+_SCORED = re.compile("比分(?:为|是|分别为|：)?$")
 _WON = (
     "获胜|战胜|击败|大胜|险胜|完胜|惨败|完败|不敌|落后|领先|战平|打平|横扫|逆转|取胜|淘汰|平(?![方米均])|战(?![略士争])|胜(?![任过])"
     "|负(?![责债])|赢|输(?![入出送])"
 )
 _SCORE_CUES = "比分|比分是|比分为|比分：|比分:|比分定格在|比分改写为|以"
+_HOLIDAYS = "(?:放假|假期|国庆|国庆节|春节|元旦|五一|暑假|寒假|清明|端午|中秋|活动|时间|日期|日期为)[是为：:]?"
 _DATE_CUES = "在|于|到|至|从|自|截至|截止|日期是"
 _YEAR_CUES = "截至|截止|始于|建于|立于|生于|发布于"
 _DAY_ENDS = "之前|之后|以前|以后|上午|下午|晚上|早上|中午|凌晨|当天|当晚|前后|（周|周|星期"
@@ -120,7 +154,10 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(r"(?<![A-Za-z0-9./-])(?P<year>1[3-9]|[23]\d)/(?P<m>0?[1-9]|1[0-2])/(?P<d>[0-3]?\d)(?![A-Za-z0-9/.])",
          _spoken_date),
     rule(r"(?<=[A-Za-z])(?=\d{1,3}(?:\.\d{1,2})?%)", " "),
-    rule(r"(\d[A-Za-z]{1,3})/(?=\d{1,6}[A-Za-z])", r"\1、"),
+    rule(r"(\d[A-Za-z]{1,3})/(?!100 ?(?:km|g|ml|mL))(?=\d{1,6}[A-Za-z])", r"\1、"),
+    rule(rf"(?P<cue>{_HOLIDAYS})(?P<m>\d{{1,2}})\.(?P<d>\d{{1,2}}) ?[-~–—] ?"
+         r"(?P<m2>\d{1,2})\.(?P<d2>\d{1,2})(?![\d.])",
+         _spoken_holidays),
     rule(r"第(\d{1,4})/(\d{1,4})页", r"第\1页，共\2页"),
     rule(r"(?<![A-Za-z0-9.,:/-])(\d{1,2})[-–](?=\1(?![0-9A-Za-z.:/%°-]| ?=))(\d{1,2})", _spoken_score),
     rule(r"(?<![A-Za-z0-9./])(?P<m>\d{1,2})/(?P<d>\d{1,2}) ?[-~–—] ?(?P<m2>\d{1,2})/(?P<d2>\d{1,2})(?![0-9/.])",
@@ -132,6 +169,10 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![A-Za-z0-9.,]){YEAR} ?{_QUARTER}(?![A-Za-z0-9])", r"\g<year>年\g<quarter>"),
     rule(r"(?<![A-Za-z0-9])FY ?((?:19|20)\d\d|\d\d)(?![0-9])", lambda match: f"{digits(match[1])}财年"),
     rule(rf"(?<![0-9.,:-])(\d{{1,3}})[-:~–](\d{{1,3}})(?=(?:的比分)?(?:{_WON}))", _spoken_score),
+    rule(r"(?<![\d.,:-])(?:\d{1,3}[:-]\d{1,3}[、，,] ?){1,8}\d{1,3}[:-]\d{1,3}(?![\d:.%A-Za-z-])", _spoken_scores),
+    rule(r"(?<![\d.:])(\d{1,2}):([0-5]\d)\.(\d{1,3})(?!\d)",
+         lambda match: f"{number_words(match[1])}分{cardinal(int(match[2]))}点{digits(match[3])}秒"),
+    rule(rf"(?<=[{HAN}])(?<![图表式第编号])(\d{{1,3}})-(\d{{1,3}})(?=[{HAN}，。；！（]|$)", _spoken_descending),
     rule(rf"{behind(_SCORE_CUES)}(\d{{1,3}})[-:~–](\d{{1,3}})(?=[，。！；、的]|$)",
          _spoken_score),
     rule(rf"(?<![A-Za-z0-9./])(?:{behind(_DATE_CUES)}(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})"
@@ -155,6 +196,10 @@ CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"{START}(\d{{4}})(?={TO}\d0年代)", lambda match: digits(match[1])),
     rule(rf"{START}(\d{{3}})(年?[{TO}到至])(\d{{3,4}})(?=年)", _spoken_span),
     rule(rf"(?<=[（(])(\d{{3,4}})({TO})(\d{{3,4}})(?=[）)])", _spoken_span),
+    rule(r"(?<=[（(])(\d{3})(?=年[）)])", lambda match: digits(match[1])),
+    rule(r"(?<=前)(\d{2,4}) ?[-–—]{1,2} ?(前?)(\d{2,4})(?![\d年])",
+         lambda match: f"{digits(match[1])}到{match[2]}{digits(match[3])}"),
+    rule(rf"(?<=[A-Za-z] )((?:19|20)\d\d)(?![\d.%A-Za-z年月-]|{COUNTED.pattern})", lambda match: digits(match[1])),
     rule(r"(?<=[（(])((?:19|20)\d\d) ?[-–—] ?(?=[）)])", lambda match: f"{digits(match[1])}至今"),
     rule(r"(?:(?<=[于在自从至])|(?<![0-9])(?<=前))(?!\d00)(\d{3})(?=年(?![内间里中来多前后的历时级]))",
          lambda match: digits(match[1])),
@@ -170,7 +215,7 @@ CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"{START}(0\d|[789][1-9]|\d{{4}})(?=(年(?!级|代|[前后来多])|年前|年的?历史))", _spoken_year),
     rule(r"(?<=公元)(前?)(\d{1,4})(?=年)", lambda match: match[1] + digits(match[2])),
     rule(rf"{START}((?:19|20)\d\d)(?={_OF_A_YEAR})", lambda match: digits(match[1])),
-    rule(rf"{START}(\d0|\d5)(?=后(?![天年个来]))", lambda match: digits(match[1])),
+    rule(rf"{START}(?<!:)(\d0|\d5)(?=后(?![天年个来]))", lambda match: digits(match[1])),
     rule(rf"{START}(\d{{1,2}})[·•](\d{{1,2}})(?!\d)", lambda match: digits(match[1]) + digits(match[2])),
     rule(rf"{START}0(\d)(?=[月日])", lambda match: cardinal(int(match[1])) if match[1] != "0" else "零"),
     rule(rf"{NOT_LATIN_BEFORE}{CLOCK}{_DAY_HALF}", _spoken_time),

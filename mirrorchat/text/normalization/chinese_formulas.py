@@ -17,6 +17,7 @@ GREEK = {
 _PHRASES = {
     "negative": "负", "minus": "减", ",": "，", "given": "给定", "such that": "满足",
     "set": "集合{0}", "fraction": "{1}分之{0}", "choose": "{0}选{1}", "index": "{0} {1}",
+    "choices C": "C {0}取{1}", "choices A": "A {0}取{1}",
     "mixed": "{0}又{1}", "atoms": "{0} {1}", "plus or minus": "加减",
     "root": "根号{0}", "cube root": "三次根号{0}", "nth root": "{1}次根号{0}",
     "absolute": "{0}的绝对值", "applied": "{0} {1}", "prime": "{0}一撇",

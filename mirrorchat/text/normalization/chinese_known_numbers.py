@@ -38,6 +38,10 @@ _LOVE = "快乐|表白|告白|礼物|情人节|红包|礼盒|这天|当天|我�
 _STATUS = "错误|页面|状态|报错|响应|重定向| ?Not Found"
 
 
+_PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
+_RATED = "评分|评分是|评分为|评分：|得分|得分是|得分：|打分|豆瓣|绩点|绩点是|GPA|GPA |评价|打了|综合评分"
+
+
 def _many(number: str) -> str:
     """Return the pattern of one number or several that are joined. None of them counts what follows it."""
     one = rf"{number}(?!{_NOT_BEHIND}|/(?!\d{{3}}))"
@@ -61,7 +65,21 @@ def _spoken_university(match: re.Match[str]) -> str:
 
 
 def _spoken_pressure(match: re.Match[str]) -> str:
-    return "、".join(cardinal(int(number)) for number in match.groups() if number)
+    above, below = (number for number in match.groups() if number)
+    return f"{cardinal(int(above))}、{below}"
+
+
+def _spoken_plate(match: re.Match[str]) -> str:
+    """Return the plate of a car: 京A·12345."""
+    number = re.sub(r"\d{1,6}", lambda run: digits(run[0]), re.sub("[A-Z]", r" \g<0> ", match[3]))
+    return f"{match[1]} {match[2]} {number}"
+
+
+def _spoken_rating(match: re.Match[str]) -> str:
+    below = match[2].removesuffix(".0")
+    return (
+        f"{match[1]}，满分{below}" if float(match[1]) <= int(below) and below in ("4", "5", "10", "100") else match[0]
+    )
 
 
 def _spoken_day(match: re.Match[str]) -> str:
@@ -81,6 +99,21 @@ def _spoken_shares(match: re.Match[str]) -> str:
 
 KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![0-9./])(?P<month>1[0-2]|[1-9])[.·•](?P<day>[12]?[1-9]|[123]0|31)(?={_HISTORY})", _spoken_day),
+    rule(r"(?<![A-Za-z0-9])(\d{1,12})[*×xX]{3,12}(\d{1,12})(?![A-Za-z0-9])",
+         lambda match: f"{phone_words(match[1])}，星号，{phone_words(match[2])}"),
+    rule(rf"([{_PROVINCES}])([A-Z])[·•. ]?(?=[A-Z]{{0,5}}\d)([A-Z0-9]{{5,6}})(?![A-Za-z0-9])", _spoken_plate),
+    rule(r"(?<![A-Za-z0-9.,])(\d{5,6})\.(SH|SZ|BJ|HK|SS)(?![A-Za-z0-9])",
+         lambda match: f"{digits(match[1])} {' '.join(match[2])}"),
+    rule(r"(?<=[\u4e00-\u9fffA-Z][(（])([036]\d{5}|[158]\d{5})(?=[)）])", _spoken_digits),  # a share: 茅台(600519)
+    rule(r"(?<=《)((?:19|20)\d\d)|(?<=[〔\[【])((?:19|20)\d\d)(?=[〕\]】])", _spoken_digits),
+    rule(r"(?<=号)-(\d)(?!\d|号|[A-Za-z])", r"杠\1"),
+    rule(r"(?<=(ISO|IEC))( ?)(\d{4,5}):((?:19|20)\d\d)", lambda match: f" {digits(match[3])}，{digits(match[4])}"),
+    rule(r"LPR ?([+-])(\d{1,3})(?:BP|bp|个?基点)",
+         lambda match: f"LPR{'加' if match[1] == '+' else '减'}{match[2]}个基点"),
+    rule(r"7-11(?=便利店|超市|店|买|[，。、])", "七十一"),
+    rule(r"(?<=[图表式])(\d{1,2})-(\d{1,2})(?![\d.-])", r"\1杠\2"),
+    rule(r"(?<=满)(\d{1,5})-(\d{1,4})(?![\d.-])", r"\1减\2"),
+    rule(rf"{behind(_RATED)}(\d{{1,3}}(?:\.\d{{1,2}})?)/(\d{{1,3}}(?:\.0)?)(?![\d./])", _spoken_rating),
     rule(rf"{_STARTS}(?!\d00)\d{{3}}(?={_HISTORY})", _spoken_digits),
     rule(rf"{_STARTS}6[.·]?18(?={_SHOPPING})|{behind(_SHOPS)}618{_ENDS}"
          rf"|{_STARTS}618(?=[和、/与]双)|(?<=双1[12][和、/与])618{_ENDS}", _spoken_digits),
@@ -105,7 +138,8 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"{_STARTS}(?P<numbers>{_many(_SERVICE)})(?=[{HAN}]{{0,4}}(?:{_CUED}))", _spoken_list),
     rule(rf"{_STARTS}[48]00(?=电话|热线|客服|开头)|(?<=\+)86(?![ -]?[\d(])", _spoken_digits),
     rule(r"(?<=保时捷)911(?!\d)|(?<![0-9.])911(?=跑车|车型)", _spoken_digits),
-    rule(r"(?<![0-9./])(\d{2,3})/(\d{2,3})(?= ?mmHg)|(?<=血压)(\d{2,3})/(\d{2,3})(?![0-9/.])", _spoken_pressure),
+    rule(r"(?<![0-9./])(\d{2,3})/(\d{2,3})(?= ?mmHg|毫米汞柱)|(?<=血压)(\d{2,3})/(\d{2,3})(?![0-9/.])",
+         _spoken_pressure),
     rule(rf"{_STARTS}(?P<numbers>{_EMERGENCY}(?:{_AND}{_EMERGENCY}){{1,5}}){_ENDS}", _spoken_list),
     rule(rf"{_STARTS}(?P<numbers>{_many(_KNOWN)})", _spoken_list),
 )  # fmt: skip

@@ -2,8 +2,9 @@
 
 import re
 
-from mirrorchat.text.normalization.chinese_numbers import digits, number_words, power_words, quantity
-from mirrorchat.text.normalization.chinese_words import COUNTED, DEGREES, POWERS, UNITS
+from mirrorchat.text.normalization.calculations import CompoundUnit, UnitPower, calculation_rules
+from mirrorchat.text.normalization.chinese_numbers import cardinal, digits, number_words, power_words, quantity
+from mirrorchat.text.normalization.chinese_words import COUNTED, DEGREES, LETTER_UNITS, POWERS, UNITS
 from mirrorchat.text.normalization.patterns import (
     BARE_UNIT,
     NUMBER,
@@ -19,9 +20,38 @@ from mirrorchat.text.normalization.patterns import (
 )
 from mirrorchat.text.sentences.speech_length import HAN
 
+_ROUND = {"100": "百", "1000": "千"}
+_TIMES = frozenset({"天", "小时", "分钟", "秒"})
+
+
+def _unit_name(unit: UnitPower) -> str:
+    name = UNITS.get(unit.name) or LETTER_UNITS[unit.name]
+    if unit.power == "1":
+        return name
+    return (
+        POWERS[unit.power] if unit.power in POWERS and name.endswith("米") else f"{cardinal(int(unit.power))}次方"
+    ) + name
+
+
+def _compound_unit(unit: CompoundUnit, _is_one: bool) -> str:
+    """Return `N·m` as 牛米, `J/(mol·K)` as 焦耳每摩尔开, `m·s^-2` as 米每二次方秒."""
+    factors = "".join(map(_unit_name, unit.factors)).replace("千瓦小时", "千瓦时")
+    divisors = "".join(
+        f"每{name}" if at == 0 or name in _TIMES else name for at, name in enumerate(map(_unit_name, unit.divisors))
+    )
+    return factors + divisors
+
+
+def _named_unit(match: re.Match[str]) -> str:
+    return POWERS.get(match["power"] or "", "") + UNITS[match["unit"]]
+
+
+def _spoken_divisor(match: re.Match[str]) -> str:
+    return f"每{_named_unit(match)}"
+
 
 def _spoken_unit(match: re.Match[str]) -> str:
-    name = POWERS.get(match["power"] or "", "") + UNITS[match["unit"]]
+    name = _named_unit(match)
     return quantity(match, name) + name + _per(match)
 
 
@@ -92,6 +122,27 @@ def _spoken_bare_unit(match: re.Match[str]) -> str:
     return name + (f"每{POWERS.get(match['per_power'] or '', '')}{UNITS.get(per, per)}" if per else "")
 
 
+# These stand in front of algebra, which would take the letters of units for variables.
+CALCULATION_RULES: tuple[Rule, ...] = (
+    rule(
+        rf"(?P<number>\d) ?(?P<unit>{any_of(UNITS)})/(?P<per>100|1000) ?(?P<base>km|公里|g|克|ml|mL|毫升)(?![A-Za-z])",
+        lambda match: (
+            f"{match['number']}{UNITS[match['unit']]}每{_ROUND[match['per']]}{UNITS.get(match['base'], match['base'])}"
+        ),
+    ),
+    *calculation_rules(_compound_unit),
+    rule(
+        rf"(?P<base>\^-?\d{{1,3}})/(?P<unit>{any_of(UNITS)})(?P<power>)(?![A-Za-z0-9^])",
+        lambda match: match["base"] + _spoken_divisor(match),
+    ),
+    rule(rf"(?<=[{HAN}\"″])[/·](?P<unit>{any_of(UNITS)})(?:\^?(?P<power>[23]))?(?![A-Za-z0-9^])", _spoken_divisor),
+    rule(rf"(?<=[{HAN}])·(?=[月年天日时次])", "每"),  # 元/㎡·月
+    rule(
+        rf"(?<=[{HAN}\d])\((?P<unit>{any_of(UNITS)})(?:\^(?P<power>[23]))?\)", lambda match: f"({_named_unit(match)})"
+    ),
+    rule(rf"(?<=[A-Za-z{HAN}])/(?=\d{{1,2}} ?(?:h|小时|天|d|周)(?![A-Za-z]))", "每"),
+)
+
 QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{any_of(UNITS)})(?:/(?P<per>[A-Za-z]{{1,12}})(?P<per_power>))?(?![A-Za-z\d]))?",
@@ -106,7 +157,11 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"{QUANTITY} ?(?P<sign>[%‰‱])", _spoken_percent),
     rule(r"(?<=\d) ?m/s\^?2(?!\d)", "米每二次方秒"),
     rule(rf"{QUANTITY} ?(?P<unit>{any_of(UNITS)})(?:\^?(?P<power>[23])(?!\d))?"
-         rf"(?:/(?P<per>[A-Za-z]{{1,12}}|[{HAN}])(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),
+         rf"(?:/(?P<per>[A-Za-z]{{1,12}}|[{HAN}](?![{HAN}]{{1,6}}\d))(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])",
+         _spoken_unit),
+    rule(rf"(?<=[万亿]) ?(?P<unit>{any_of(UNITS)})(?:\^?(?P<power>[23]))?"
+         rf"(?:/(?P<per>[A-Za-z]{{1,12}}|[{HAN}])(?P<per_power>))?"
+         r"(?![A-Za-z0-9^])", lambda match: _named_unit(match) + _per(match)),
     rule(BARE_UNIT, _spoken_bare_unit),
     rule(r"(公里|千米|分米|厘米|毫米|英里|(?<![方厘毫千分])米)\^([23])(?!\d)",
          lambda match: POWERS[match[2]] + match[1]),

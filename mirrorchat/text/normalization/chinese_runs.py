@@ -4,24 +4,25 @@ import re
 
 from mirrorchat.text.normalization.algebra import algebra_rules
 from mirrorchat.text.normalization.angles import ANGLE, PRIME, PRIMES, Angle, Prime, Primes
+from mirrorchat.text.normalization.chemistry import ChemistryWords, chemistry_rules
 from mirrorchat.text.normalization.chinese_formulas import FORMULA_WORDS
 from mirrorchat.text.normalization.chinese_money import MONEY_RULES
-from mirrorchat.text.normalization.chinese_numbers import (
-    DIGITS,
-    cardinal,
-    code_words,
-    digits,
-    number_words,
-    phone_words,
-)
-from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IEEE_CODE, NAMED_CODE, Code
-from mirrorchat.text.normalization.patterns import ABOUT, Rule, formula_rule, rule
+from mirrorchat.text.normalization.chinese_numbers import DIGITS, code_words, digits, number_words, phone_words
+from mirrorchat.text.normalization.chinese_quantities import CALCULATION_RULES
+from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IDENTIFIER, IEEE_CODE, NAMED_CODE, Code
+from mirrorchat.text.normalization.patterns import ABOUT, Rule, rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
 from mirrorchat.text.normalization.versions import IP_ADDRESS, VERSION, IpAddress, Version
 from mirrorchat.text.normalization.written_numbers import NUMBER_CHAIN, WRITTEN_NUMBER_RULES, NumberChain
 from mirrorchat.text.sentences.speech_length import HAN
 
+_CHEMISTRY = ChemistryWords(
+    number=number_words,
+    signs={"+": "加", "=": "等于", "→": "生成", "⇌": "可逆生成", "↑": "气体", "↓": "沉淀"},
+    charges={"+": "正", "-": "负"},
+    join=FORMULA_WORDS.join,
+)
 _NUMBER_ENDS = f"{DIGITS}十百千万亿"
 _SIDES = {"N": "北纬", "S": "南纬", "E": "东经", "W": "西经", "": ""}
 
@@ -90,6 +91,7 @@ RUN_RULES: tuple[Rule, ...] = (
     # A telephone number holds no range.
     TELEPHONE.spoken(_spoken_telephone),
     HEXADECIMAL.spoken(_spoken_code),
+    IDENTIFIER.spoken(_spoken_code),
     *WRITTEN_NUMBER_RULES,
     NUMBER_CHAIN.spoken(_spoken_chain),
     NAMED_CODE.spoken(_spoken_code),
@@ -98,12 +100,13 @@ RUN_RULES: tuple[Rule, ...] = (
     *MONEY_RULES,
     IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),
+    *CALCULATION_RULES,
+    *chemistry_rules(_CHEMISTRY),
     *algebra_rules(FORMULA_WORDS),
     FAMILY_CODE.spoken(_spoken_code),
     IEEE_CODE.spoken(_spoken_code),
     ANGLE.spoken(_spoken_angle),
     PRIMES.spoken(_spoken_primes),
     PRIME.spoken(_spoken_prime),
-    formula_rule(cardinal),
     CODE.spoken(_spoken_code),
 )  # fmt: skip

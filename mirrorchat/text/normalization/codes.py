@@ -24,11 +24,11 @@ _FAMILIES = (
     "Dimensity", "Exynos", "Kirin", "Arc", "Quadro", "Nokia", "ThinkPad", "HTTP", "RFC", "ISO", "i3", "i5", "i7", "i9",
     "R5", "R7", "R9", "Ultra",
 )  # fmt: skip
-_HAN_FAMILIES = "骁龙|天玑|麒麟|锐龙|酷睿|诺基亚|霄龙|至强"
+_HAN_FAMILIES = "骁龙|天玑|麒麟|锐龙|酷睿|诺基亚|霄龙|至强|宝马|标致|雪铁龙"
 _TIER = r"(?:Ultra ?)?i?[3579][ -]"
 _COUNTS = r"(?! ?(?:元|块|美元|万|亿|个|台|张|套|款|人|%|W(?![A-Za-z])|dollars|euros|units|people|million|billion))"
-_HYPHENED = "歼|轰|运|直|强|东风|神舟|嫦娥|天宫|长征|巨浪|苏|米格|图|安|红旗|鹰击|α|β|ω|Ω"
-_PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
+_ISOTOPES = "氢|氦|碳|氮|氧|磷|硫|钾|钴|锶|锝|碘|氙|铯|铅|钋|氡|镭|钍|铀|钚|镅"
+_HYPHENED = f"{_ISOTOPES}|歼|轰|空警|翼龙|运|直|强|东风|神舟|嫦娥|天宫|长征|巨浪|苏|米格|图|安|红旗|鹰击|α|β|ω|Ω"
 _AIRCRAFT = "波音|空客|Boeing |Airbus "
 _STANDARDS = "GB/T |GB/T|GB |ISO |IEC |DIN |EN "
 
@@ -86,7 +86,6 @@ _NAMED_NUMBERS = (
     r"(?<![A-Za-z0-9.,-])7[0-8]7-(?:[1-9]00|8|9|10)",  # 737-800, an aircraft
     r"(?<![A-Za-z0-9.,-])\d{4} ?(?:Ti|TI|XTX?|Super|SUPER)",  # 4090 Ti, a graphics card
     r"(?<=iPhone )\d{1,2}[a-z]{1,2}",
-    rf"(?<=[{_PROVINCES}])[A-Z][·•](?=[A-Z]{{0,5}}\d)[A-Z0-9]{{5,6}}",  # 京A·12345, a number plate
 )
 NAMED_CODE = RunKind(
     re.compile(rf"(?:{'|'.join(_NAMED_NUMBERS)})(?![A-Za-z0-9]|[.,]\d)"), lambda match: _split(match[0])
@@ -100,6 +99,16 @@ HEXADECIMAL = RunKind(
     lambda match: Code((tuple(match[0]),)),
 )
 """A hexadecimal number or colour, character by character: 0x1e6, #1e90ff."""
+_HEX = "[0-9A-Fa-f]"
+IDENTIFIER = RunKind(
+    re.compile(
+        rf"(?<![A-Za-z0-9_.:-])(?:{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}|{_HEX}{{2}}(?::{_HEX}{{2}}){{5}}|{_HEX}{{2}}(?:-{_HEX}{{2}}){{5}}"
+        rf"|(?=[0-9:]{{0,38}}(?:::|[a-f])){_HEX}{{1,4}}(?::{_HEX}{{0,4}}){{2,7}}(?:/\d{{1,3}})?"
+        rf"|(?={_HEX}{{0,60}}\d[a-f]{{1,60}}\d)[0-9a-f]{{7,64}})(?![A-Za-z0-9_:-]|\.[A-Za-z0-9])"
+    ),
+    lambda match: Code(tuple(tuple(part) for part in re.split("[:/-]{1,2}", match[0]) if part)),
+)
+"""An identifier of hexadecimal digits, character by character: a UUID, MAC and IPv6 addresses, a hash."""
 IEEE_CODE = RunKind(
     re.compile(
         r"(?<![A-Za-z0-9.,])(?P<number>802\.\d{1,2})(?P<letters>[a-z]{1,2}(?:/[a-z]{1,2}){0,6})?(?![A-Za-z0-9])"

@@ -13,7 +13,14 @@ from mirrorchat.text.normalization.english_calendar import (
 from mirrorchat.text.normalization.english_codes import ADDRESS_RULES, CODE_RULES
 from mirrorchat.text.normalization.english_formulas import GREEK
 from mirrorchat.text.normalization.english_known_numbers import KNOWN_NUMBER_RULES
-from mirrorchat.text.normalization.english_numbers import cardinal, digits, number_words, ordinal, power_words
+from mirrorchat.text.normalization.english_numbers import (
+    cardinal,
+    digits,
+    fraction_words,
+    number_words,
+    ordinal,
+    power_words,
+)
 from mirrorchat.text.normalization.english_quantities import EARLY_QUANTITY_RULES, QUANTITY_RULES
 from mirrorchat.text.normalization.english_runs import RUN_RULES
 from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, SIGNS, UNITS
@@ -43,18 +50,7 @@ def _spoken_fraction(match: re.Match[str]) -> str:
     above, below = int(match["above"]), int(match["below"])
     unit = UNITS[match["unit"]][1 if match["whole"] or above > below else 0] if match["unit"] else ""
     sign = "minus " if match["sign"] else ""
-    return f"{sign}{_fraction_words(match['whole'], above, below)} {unit}".rstrip()
-
-
-def _fraction_words(whole: str | None, above: int, below: int) -> str:
-    if not 0 < above < below:
-        plain = f"{cardinal(above)} over {cardinal(below)}"
-        return f"{number_words(whole)} {plain}" if whole else plain
-    part = {2: "half", 4: "quarter"}.get(below, ordinal(below))
-    if whole and above == 1:
-        return f"{number_words(whole)} and {'an' if part.startswith('e') else 'a'} {part}"
-    words = f"{cardinal(above)} {part}{'s' if above > 1 else ''}"
-    return f"{number_words(whole)} and {words}" if whole else words
+    return f"{sign}{fraction_words(above, below, match['whole'] or '')} {unit}".rstrip()
 
 
 def _spoken_abbreviation(match: re.Match[str]) -> str:
@@ -91,16 +87,26 @@ _RULERS = (
     r"|Alexander|Frederick|Francis|Ivan|Otto|Leopold|Pius|Benedict|Gregory|Innocent|Clement|Leo|Paul|John|Urban|Mary"
     r"|Ramses|Ramesses|Thutmose|Gustav|Christian|Harald|Haakon|Murad|Mehmed)"
 )
+_STREETS = {"Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Pkwy": "Parkway"}
 _NUMBERED_PARTS = r"\b(?:World War|Chapter|Part|Act|Volume|Book|Article|Super Bowl|Final Fantasy)"
+_MENUS = "Settings|File|Edit|View|Tools|Options|Menu|Preferences|Help|Insert|Format|System|General|Privacy|Account"
 _GRADED = r"\b(?:[Tt]ype|[Pp]hase|[Ss]tage|[Cc]lass|[Ll]evel|[Tt]ier|Section|Appendix|Figure|Table|Rocky|Grade)"
 
 _RULES: tuple[Rule, ...] = (
     # Addresses and abbreviations come first: no other rule may take their full stops and signs.
     *ADDRESS_RULES,
     *EARLY_QUANTITY_RULES,
+    rule(r"(?<=[a-z]) [>›] (?=[A-Z][^>›\n]{1,40} [>›] [A-Z])|(?<=[a-z]) › (?=[A-Z])", ", "),
+    rule(rf"\b({_MENUS}) > (?=[A-Z])", r"\1, "),
+    rule(r"&&", "&"),
+    rule("(?<=[A-G])♭", " flat"),
+    rule("(?<=[A-G])♯", " sharp"),
+    rule(r"(?<!\w)([fF])/(?=\d{1,2}(?:\.\d)?(?![\d/]))", r"\1 "),
     rule(r"(?<![\w.)])\.(?=\d)", "0."),
     rule(r"(?<![\w.])St\. (?=[A-Z])", "Saint "),
     rule(r"(?<![\w.])St\.(?!\w)", "Street"),
+    rule(r"(?<=(?:st|nd|rd|th) )St(?=[ ,;)]|$)", "Street"),
+    rule(r"(?<=[a-z] )(Ave|Blvd|Rd|Pkwy)(?=[ ,;)]|$)(?! Maria)", lambda match: _STREETS[match[1]]),
     rule(r"(?<![\w.])ca?\. ?(?=\d{3})", "circa "),
     rule(r"\bWW(?=(?:II?|[12])\b)", "World War "),
     rule(r"(?<![\w.])Ch\. ?(?=\d)", "Chapter "),
@@ -112,6 +118,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])p\. ?(?=\d)", "page "),
     rule(r"(?<=[a-z])\.(?=\d)", " "),  # Lv.5
     rule(r"(?<![\w.])Ph\.D\b\.?", "P H D"),
+    rule(r"(?<=[a-z]) v\. (?=[A-Z])", " versus "),
+    rule(r"(?<![\w.])(?<!\d )[Mm]in\. ?(?=\d)", "minimum "),
     rule(rf"(?<![\w.])(?P<word>{any_of(ABBREVIATIONS)})\.(?!\w)", _spoken_abbreviation),
     rule(r"(?<![\w.])(?!(?<=\d )[AP]\.M\.)(?:[A-Z]\.){2,8}(?!\w)", _spoken_initials),
     rule(r"(?<![\w.])(?:[A-Z]\. ){2,4}(?=[A-Z][a-z])", lambda match: match[0].replace(".", "")),
@@ -120,6 +128,10 @@ _RULES: tuple[Rule, ...] = (
     rule(rf"({_RULERS} )(?!I\b)({ROMAN})(?![\w.'’])", lambda match: f"{match[1]}the {ordinal(roman_value(match[2]))}"),
     rule(rf"(\bWorld War |{_NUMBERED_PARTS} (?!I\b)|{_GRADED} (?=[IVX]{{2}}))({ROMAN})(?![\w'’])",
          lambda match: match[1] + cardinal(roman_value(match[2]))),
+    rule(r"(?<![\w-])([A-F])-(?= |[,.;!?)]|$)", r"\1 minus"),  # a grade
+    rule(r"(?<= )--(?=[a-z][a-z-]{1,30})", "dash dash "),
+    rule(r"(?<=[A-Za-z]{2} )-(?=[A-Za-z]{1,3}(?![A-Za-z-]))(?![a-z] [-+=*/])", "dash "),
+    rule(r"§ ?§", "sections "),
     rule(r"(?<!\w)w/o(?!\w)", "without"),
     rule(r"(?<!\w)w/ ?(?=\w)", "with "),
     rule(r"(?<!\w)(?P<letter>[CF])#(?!\w)", r"\g<letter> sharp"),
@@ -133,12 +145,13 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w:.,])\d{1,9}(?:\.\d{1,3})?(?::\d{1,9}(?:\.\d{1,3})?){1,4}(?![\d:])",
          lambda match: " to ".join(number_words(part) for part in match[0].split(":"))),
     rule(rf"{FRACTION}(?: ?(?P<unit>{any_of(UNITS)})(?![A-Za-z\d])|(?![A-Za-z]))", _spoken_fraction),
+    rule(r"(?<=[\d)%]) +- +(?=[\d(])", " minus "),
     *QUANTITY_RULES,
     *DECADE_RULES,
     # Ordinals, scores, fractions, dimensions.
     rule(rf"{START}(\d{{1,3}}(?:,\d{{3}}){{1,4}}|\d{{1,15}})(?:st|nd|rd|th)\b",
          lambda match: ordinal(int(match[1].replace(",", "")))),
-    rule(r"(?<![\w.,-])(\d{1,3})-(to|for|by|on|in)-(\d{1,3})(?![\w-]|[.,]\d)",
+    rule(r"(?<![\w.,-])(\d{1,3})-(to|for|by|on|in|of)-(\d{1,3})(?![\w-]|[.,]\d)",
          lambda match: f"{cardinal(int(match[1]))}-{match[2]}-{cardinal(int(match[3]))}"),
     rule(rf"{START}(\d{{1,3}}\.\d{{1,2}})/(\d{{1,3}})(?![\w/]|\.\d)",
          lambda match: f"{number_words(match[1])} out of {number_words(match[2])}"),
@@ -150,7 +163,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[\d)]) +- +(?=[\d(-])|(?<=\d)-(?=\()", " minus "),
     rule(r"(?<![A-Za-z0-9)])-(?=[π∞√])", "minus "),
     rule(r"(?<=[\d)]) ?[*] ?(?=[\d(])", " times "),
-    rule(r"(?<=[\d)]) / (?=[\w(])", " divided by "),
+    rule(r"(?<=[\d)]) / (?=[\d(])|(?<=\))/(?=[\d(])", " divided by "),
+    rule(r"(?<=\w) / (?=\w)|(?<=[a-z]{3})/(?=\d)", ", "),
     rule(r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|hour|minute|second|person|yr|hr|km|kg|lb)\b)", " per "),
     rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),
     rule(r"[-=]{1,20}>", " to "),
@@ -175,6 +189,8 @@ _RULES: tuple[Rule, ...] = (
          lambda match: " degrees Celsius" if match["celsius"] else " degrees Fahrenheit"),
     rule("[" + re.escape("".join(SIGNS)) + "]", lambda match: SIGNS[match[0]]),
     rule(r"[#*^_`~/\\<>{}\[\]•·]", " "),
+    rule(r"\b([Tt]he (?:integral|limit|sum|product)) the (?:integral|limit|sum|product)\b", r"\1"),
     rule(r" {2,}", " "),
-    rule(r" +(?=[,.!?;:](?:\s|$))", ""),
+    rule(r"(?<=[(\[]) ", ""),
+    rule(r" +(?=[,.!?;:](?:\s|$))|(?<=\() +", ""),
 )  # fmt: skip

@@ -84,8 +84,11 @@ def _spoken_duration(match: re.Match[str]) -> str:
 
 
 def _spoken_days(match: re.Match[str]) -> str:
-    first, last = (next(day for day in _DAYS if day.startswith(name[:3])) for name in (match[1], match[2]))
-    return f"{first} to {last}"
+    return " to ".join(_full_day(name) for name in match.groups())
+
+
+def _full_day(written: str) -> str:
+    return next(day for day in _DAYS if day.startswith(written[:3]))
 
 
 def _spoken_months(match: re.Match[str]) -> str:
@@ -106,20 +109,25 @@ def _spoken_short_date(match: re.Match[str]) -> str:
     """Return `9/1` after its cue as a date unless it can be a fraction: by 1/3."""
     date = month_and_day(match)
     month, day = int(match["m"]), int(match["d"])
-    is_fraction = month < day <= 12 and (match["cue"].lower() != "on" or day in (2, 3, 4))
+    is_weekday = match["cue"].startswith(_DAYS)
+    is_fraction = month < day <= 12 and not is_weekday and (match["cue"].lower() != "on" or day in (2, 3, 4))
     if date is None or is_fraction:
         return match[0]
-    return f"{match['cue']} {MONTHS[date[0] - 1]} {ordinal(date[1])}"
+    return f"{match['cue']} {MONTHS[date[0] - 1]} {ordinal(date[1])}".lstrip()
 
 
 CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?<!-)\b{_DAY} ?[-–—~] ?{_DAY}(?!-)", _spoken_days),
-    rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?! \d{{1,2}}(?!\d))", _spoken_months),
+    rule(rf"(?<![\w-]){_DAY}(?=,? (?:{MONTH}|\d{{1,2}}(?:[/:]\d|[ap]m)))|(?<=\b[Oo]n )(?!Sun ){_DAY}(?! ?[-–—~])",
+         lambda match: _full_day(match[0])),
+    rule(r"(?<![\w-])(Mon|Tues?|Wed|Thu(?:rs)?|Fri)\.(?=,| [a-z(])", lambda match: _full_day(match[0])),
+    rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?:\.(?= [a-z]|,))?(?! \d{{1,2}}(?!\d))", _spoken_months),
     rule(rf"(?<=\d) ?[-–] ?(?={MONTH} \d)", " to "),
     rule(rf"(?<![\w./-]){YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",
          _spoken_date),
     rule(rf"(?<![\w./-])(?P<m>\d{{1,2}})[/.](?P<d>\d{{1,2}})[/.](?P<loose>){YEAR}(?!\d|[-/.]\d)", _spoken_date),
-    rule(r"\b(?P<cue>[Oo]n|[Bb]y|[Bb]efore|[Aa]fter|[Ss]ince|[Uu]ntil|[Tt]ill|[Ff]rom|to|and) "
+    rule(r"(?<![\w./-])(?P<m>12)/(?P<d>24|25|31)(?P<cue>)(?![\w/-]|[.,]\d)", _spoken_short_date),
+    rule(rf"\b(?P<cue>[Oo]n|[Bb]y|[Bb]efore|[Aa]fter|[Ss]ince|[Uu]ntil|[Tt]ill|[Ff]rom|to|and|(?:{'|'.join(_DAYS)}),?) "
          r"(?P<m>\d{1,2})/(?P<d>\d{1,2})(?![\w/-]|[.,]\d| (?:of|cup|inch|mile)\b)", _spoken_short_date),
     rule(r"(?<![\w./-])(?P<year>(?:19|20)\d\d)-(?P<m>0[1-9]|1[0-2])(?![\d-]|[./]\d)",
          lambda match: f"{MONTHS[int(match['m']) - 1]} {year(int(match['year']))}"),
@@ -140,6 +148,7 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
          lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} {match[3]}"),
     rule(r"(?<![\w./])((?:19|20)\d\d)/(0[1-9]|1[0-2])(?![\w/.])", r"\1-\2"),
     rule(r"(?<![\w:.,])(\d{1,2})\.([0-5]\d)(?= ?[ap]\.?m\b)", r"\1:\2"),
+    rule(r"(?<=\bFY)((?:19|20)\d\d)/(?=\d\d(?!\d))", rf"\1{TO}"),
     rule(r"\bFY ?(?=(?:19|20)?\d\d(?!\d))", "F Y "),
     rule(r"(?<=\d)(st|nd|rd|th)/(?=\d{1,4}(?:st|nd|rd|th)\b)", r"\1 or "),
     rule(r"(\d[A-Za-z]{1,3})/(?=\d{1,6}[A-Za-z])", r"\1, "),
@@ -151,7 +160,7 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
 
 DECADE_RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)100(0?)s(?= of\b)", lambda match: "thousands" if match[1] else "hundreds"),
-    rule(r"(?<![\w'])(?P<century>1[1-9]|20)?'?(?P<tens>[1-9]0)'?s\b", _spoken_decade),
+    rule(r"(?<![\w'=])(?P<century>1[1-9]|20)?'?(?P<tens>[1-9]0)'?s\b", _spoken_decade),
     rule(r"(?<!\w)(?P<century>1[1-9]|20)(?P<tens>00)'?s\b", _spoken_decade),
 )  # fmt: skip
 

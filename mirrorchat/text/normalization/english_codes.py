@@ -26,10 +26,10 @@ def _spoken_room(match: re.Match[str]) -> str:
 
 _CODE_CUES = (
     r"(?:[Zz][Ii][Pp]|[Aa]rea|[Pp]ost(?:al)?|[Ss]ecurity|[Vv]erification|[Aa]ccess|[Dd]oor) code"
-    r"|PINs?|[Pp]ass(?:code|word)|[Ee]xtension|ISBN|(?:[Ss]erial|[Oo]rder|[Aa]ccount|[Tt]racking|[Pp]hone|[Mm]odel|[Cc]ase|[Cc]onfirmation)"
+    r"|ZIP|PINs?|[Pp]ass(?:code|word)|[Ee]xtension|ISBN|(?:[Ss]erial|[Oo]rder|[Aa]ccount|[Tt]racking|[Pp]hone|[Mm]odel|[Cc]ase|[Cc]onfirmation)"
     r" number"
 )
-_NUMBERED = r"\b(?:[Rr]oom|[Ss]uite|[Aa]partment|[Ff]light|[Hh]ighway|[Ii]nterstate|[Rr]oute|[Bb]us|Xbox)"
+_NUMBERED = r"\b(?:[Rr]oom|[Ss]uite|[Aa]partment|[Ff]light|[Hh]ighway|[Ii]nterstate|[Rr]oute|[Bb]us|Xbox|P ?O Box)"
 
 ADDRESS_RULES = address_rules(
     AddressWords(_ADDRESS_SIGNS, lambda run: f" {digits(run)} ", number_words, port=" port {0}", file=" dot ")

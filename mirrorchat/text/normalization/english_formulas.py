@@ -2,7 +2,7 @@
 
 import re
 
-from mirrorchat.text.normalization.english_numbers import cardinal, number_words, ordinal, power_words
+from mirrorchat.text.normalization.english_numbers import fraction_words, number_words, power_words
 from mirrorchat.text.normalization.english_words import SIGNS, UNITS
 from mirrorchat.text.normalization.formula_words import FormulaWords
 
@@ -16,6 +16,7 @@ GREEK = {
 _PHRASES = {
     "negative": "minus", "minus": "minus", ",": ",", "given": "given", "such that": "such that",
     "set": "the set of {0}", "fraction": "{0} over {1}", "choose": "{0} choose {1}", "index": "{0} sub {1}",
+    "choices C": "{0} choose {1}", "choices A": "A {0} {1}",
     "mixed": "{0} and {1}", "atoms": "{0} {1}", "plus or minus": "plus or minus",
     "root": "the square root of {0}", "cube root": "the cube root of {0}", "nth root": "the root of order {1} of {0}",
     "absolute": "the absolute value of {0}", "applied": "{0} of {1}", "prime": "{0} prime",
@@ -32,14 +33,6 @@ _PHRASES = {
 _FUNCTIONS = {"sin": "sine", "cos": "cosine", "tan": "tangent", "cot": "cotangent", "sec": "secant", "csc": "cosecant",
               "ln": "L N", "lg": "L G", "arcsin": "arc sine", "arccos": "arc cosine", "arctan": "arc tangent",
               "gcd": "G C D", "lcm": "L C M"}  # fmt: skip
-
-
-def fraction_words(above: int, below: int) -> str:
-    """Return a fraction of two numbers: one half, three quarters, five over three."""
-    if not 0 < above < below:
-        return f"{cardinal(above)} over {cardinal(below)}"
-    part = {2: "half", 4: "quarter"}.get(below, ordinal(below))
-    return f"{cardinal(above)} {part}{'s' if above > 1 else ''}"
 
 
 def _power(exponent: str) -> str:

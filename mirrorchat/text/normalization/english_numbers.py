@@ -54,6 +54,18 @@ def code_words(written: str) -> str:
     return f"{high} {'oh ' if low < 10 else ''}{cardinal(low)}"
 
 
+def fraction_words(above: int, below: int, whole: str = "") -> str:
+    """Return a fraction of two numbers: one half, three quarters, five over three; with `whole` two and a half."""
+    if not 0 < above < below:
+        plain = f"{cardinal(above)} over {cardinal(below)}"
+        return f"{number_words(whole)} {plain}" if whole else plain
+    part = {2: "half", 4: "quarter"}.get(below, ordinal(below))
+    if whole and above == 1:
+        return f"{number_words(whole)} and {'an' if part.startswith('e') else 'a'} {part}"
+    words = f"{cardinal(above)} {part}{'s' if above > 1 else ''}"
+    return f"{number_words(whole)} and {words}" if whole else words
+
+
 def power_words(exponent: str) -> str:
     """Return what follows a number with the exponent `exponent` (digits, maybe with a minus)."""
     return {"2": " squared", "3": " cubed"}.get(exponent, f" to the power of {number_words(exponent)}")

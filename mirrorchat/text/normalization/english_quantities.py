@@ -2,8 +2,9 @@
 
 import re
 
+from mirrorchat.text.normalization.calculations import CompoundUnit, UnitPower, calculation_rules
 from mirrorchat.text.normalization.english_numbers import cardinal, number_words, power_words, quantity
-from mirrorchat.text.normalization.english_words import POWERS, POWERS_OF_TIME, UNITS
+from mirrorchat.text.normalization.english_words import LETTER_UNITS, POWERS, POWERS_OF_TIME, UNITS
 from mirrorchat.text.normalization.patterns import (
     BARE_UNIT,
     NUMBER,
@@ -19,6 +20,31 @@ from mirrorchat.text.normalization.patterns import (
 
 SECONDS_WRITTEN_APART = r"(?<!\d0)s"  # "90 s" and "1.5s" are seconds, "the 90s" are not
 _UNIT_NAMES = any_of(unit for unit in UNITS if unit != "s")
+
+
+def _unit_name(unit: UnitPower, is_singular: bool) -> str:
+    name = (UNITS.get(unit.name) or LETTER_UNITS[unit.name])[0 if is_singular else 1]
+    if unit.power == "1":
+        return name
+    if unit.power in POWERS and unit.name not in ("s", "h", "min"):
+        return f"{POWERS[unit.power]} {name}"
+    return f"{name} {POWERS_OF_TIME.get(unit.power) or f'to the power of {cardinal(int(unit.power))}'}"
+
+
+def _compound_unit(unit: CompoundUnit, is_one: bool) -> str:
+    """Return `N·m` as newton meters, `J/(mol·K)` as joules per mole kelvin."""
+    last = len(unit.factors) - 1
+    words = [_unit_name(factor, is_one or at < last) for at, factor in enumerate(unit.factors)]
+    words += ["per", *(_unit_name(divisor, True) for divisor in unit.divisors)] if unit.divisors else []
+    return " " + " ".join(words)
+
+
+CALCULATION_RULES: tuple[Rule, ...] = (
+    *calculation_rules(_compound_unit),
+    rule(r"(?<==)(\d{1,4})s\b", r"\1 s"),
+    rule(r"(?<=[A-Za-z])/(?=\d{1,2} ?(?:h|hr|hours|days|min)\b)", " per "),
+)
+"""These stand in front of algebra, which would take the letters of units for variables."""
 
 
 def _spoken_unit(match: re.Match[str]) -> str:
@@ -80,7 +106,6 @@ _LENGTH = r"(?:[mck]?m|ft|yd|in\.?|px|')"
 EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
     rule(r"(?<=\d) in(?=\.$)", " in."),
     rule(r'(?<=\d)"(?![\w"])', _inches),
-    rule(r"(?<=\d) ?([NJ])·([ms])(?![\w/])", r" \1\2"),
     rule(rf"(?<=\d)([ -]?(?:{_POINTED_UNITS}))\.(?= [a-z\d(]|[,;:)])", lambda match: match[1].replace("fl.", "fl")),
     rule(rf"{START}{NUMBER} ?(?P<lower>{_LENGTH})?(?: ?[xX×] ?{NUMBER} ?(?(lower)(?P=lower))){{0,1}}"
          rf" ?[xX×] ?{NUMBER} ?(?P<unit>(?(lower)(?P=lower)|{_LENGTH}))(?![\w'^])", _spoken_dimensions),
@@ -94,7 +119,7 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(r"(?<=\d) ?sq\.? ?(ft|mi|km|cm|yd|m)(?![\w])", r" \1^2"),
     rule(rf"{START}(\d)(?:'| ?ft\.? )(\d{{1,2}})(?:\"| ?in(?:\.|\b)|(?![\d\"]))", _spoken_feet),
     rule(rf"{START}(7|10|14|21)([268]0|40)p\b", lambda match: f"{cardinal(int(match[1]))} {cardinal(int(match[2]))} p"),
-    rule(rf"{QUANTITY} ?(?P<unit>{_UNIT_NAMES}|(?:(?<= )|(?<=\.\d)){SECONDS_WRITTEN_APART})"
+    rule(rf"{QUANTITY} ?(?P<unit>{_UNIT_NAMES}|(?:(?<= )|(?<=\.\d)|(?<=\.\d\d)){SECONDS_WRITTEN_APART})"
          r"(?:\^?(?P<power>[23])(?!\d))?"
          r"(?:/(?P<per>[A-Za-z]{1,12})(?:\^?(?P<per_power>[23]))?)?(?![A-Za-z\d])", _spoken_unit),
     rule(BARE_UNIT, _spoken_bare_unit),

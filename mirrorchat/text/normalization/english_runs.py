@@ -2,16 +2,24 @@
 
 from mirrorchat.text.normalization.algebra import algebra_rules
 from mirrorchat.text.normalization.angles import ANGLE, PRIME, PRIMES, Angle, Prime, Primes
-from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IEEE_CODE, NAMED_CODE, Code
+from mirrorchat.text.normalization.chemistry import ChemistryWords, chemistry_rules
+from mirrorchat.text.normalization.codes import CODE, FAMILY_CODE, HEXADECIMAL, IDENTIFIER, IEEE_CODE, NAMED_CODE, Code
 from mirrorchat.text.normalization.english_formulas import FORMULA_WORDS
 from mirrorchat.text.normalization.english_money import MONEY_RULES
-from mirrorchat.text.normalization.english_numbers import cardinal, code_words, digits, number_words
-from mirrorchat.text.normalization.patterns import ABOUT, Rule, formula_rule, rule
+from mirrorchat.text.normalization.english_numbers import code_words, digits, number_words
+from mirrorchat.text.normalization.english_quantities import CALCULATION_RULES
+from mirrorchat.text.normalization.patterns import ABOUT, Rule, rule
 from mirrorchat.text.normalization.ranges import RANGE_RULES
 from mirrorchat.text.normalization.telephone import TELEPHONE, Telephone
 from mirrorchat.text.normalization.versions import IP_ADDRESS, VERSION, IpAddress, Version
 from mirrorchat.text.normalization.written_numbers import NUMBER_CHAIN, WRITTEN_NUMBER_RULES, NumberChain
 
+_CHEMISTRY = ChemistryWords(
+    number=number_words,
+    signs={"+": "plus", "=": "equals", "→": "yields", "⇌": "is in equilibrium with", "↑": "gas", "↓": "precipitate"},
+    charges={"+": "plus", "-": "minus"},
+    join=" ".join,
+)
 _SIDES = {"N": " north", "S": " south", "E": " east", "W": " west", "": ""}
 
 
@@ -89,6 +97,7 @@ RUN_RULES: tuple[Rule, ...] = (
     # A telephone number holds no range.
     TELEPHONE.spoken(_spoken_telephone),
     HEXADECIMAL.spoken(_spoken_code),
+    IDENTIFIER.spoken(_spoken_code),
     *WRITTEN_NUMBER_RULES,
     NUMBER_CHAIN.spoken(_spoken_chain),
     NAMED_CODE.spoken(_spoken_code),
@@ -97,6 +106,8 @@ RUN_RULES: tuple[Rule, ...] = (
     *MONEY_RULES,
     IP_ADDRESS.spoken(_spoken_ip_address),
     VERSION.spoken(_spoken_version),
+    *CALCULATION_RULES,
+    *chemistry_rules(_CHEMISTRY),
     *algebra_rules(FORMULA_WORDS),
     rule(r"(?<![A-Za-z'’.])([a-z]) th(?![A-Za-z])", r"\1th"),  # $n$th
     FAMILY_CODE.spoken(_spoken_code),
@@ -104,6 +115,5 @@ RUN_RULES: tuple[Rule, ...] = (
     ANGLE.spoken(_spoken_angle),
     PRIMES.spoken(_spoken_primes),
     PRIME.spoken(_spoken_prime),
-    formula_rule(cardinal),
     CODE.spoken(_spoken_code),
 )  # fmt: skip

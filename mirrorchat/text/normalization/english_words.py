@@ -12,7 +12,7 @@ ABBREVIATIONS = {
     "vs": "versus", "approx": "approximately", "Fig": "Figure", "fig": "figure", "Vol": "Volume", "vol": "volume",
     "Figs": "Figures", "figs": "figures", "Eq": "Equation", "Eqs": "Equations", "Op": "Opus", "Apt": "Apartment",
     "Bldg": "Building", "Ste": "Suite", "Hwy": "Highway", "Rte": "Route", "Ln": "Lane", "Esq": "Esquire",
-    "Univ": "University", "v": "versus", "max": "maximum", "Max": "Maximum", "incl": "including", "excl": "excluding",
+    "Univ": "University", "max": "maximum", "Max": "Maximum", "incl": "including", "excl": "excluding",
     "temp": "temperature", "avg": "average",
     "cf": "compare", "dept": "department", "est": "established", "etc": "et cetera", "e.g": "for example",
     "i.e": "that is", "et al": "and others", "a.k.a": "also known as",
@@ -58,6 +58,24 @@ UNITS = {
     "qt": ("quart", "quarts"), "c.": ("cup", "cups"), "Tbsp": ("tablespoon", "tablespoons"),
     "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
     "°": ("degree", "degrees"),
+    "J·s": ("joule second", "joule seconds"), "N·m": ("newton meter", "newton meters"),
+    "pmol": ("picomole", "picomoles"), "mIU": ("milli I U", "milli I U"), "μmol": ("micromole", "micromoles"),
+    "nmol": ("nanomole", "nanomoles"), "μL": ("microliter", "microliters"), "bp": ("basis point", "basis points"),
+    "MWh": ("megawatt hour", "megawatt hours"), "GWh": ("gigawatt hour", "gigawatt hours"),
+    "Ah": ("amp hour", "amp hours"), "GW": ("gigawatt", "gigawatts"), "mW": ("milliwatt", "milliwatts"),
+    "kV": ("kilovolt", "kilovolts"), "mV": ("millivolt", "millivolts"), "μA": ("microamp", "microamps"),
+    "μF": ("microfarad", "microfarads"), "nF": ("nanofarad", "nanofarads"), "pF": ("picofarad", "picofarads"),
+    "GPa": ("gigapascal", "gigapascals"), "lm": ("lumen", "lumens"), "dm": ("decimeter", "decimeters"),
+    "μs": ("microsecond", "microseconds"), "ns": ("nanosecond", "nanoseconds"),
+    "kbps": ("kilobit per second", "kilobits per second"), "Kbps": ("kilobit per second", "kilobits per second"),
+    "keV": ("kiloelectronvolt", "kiloelectronvolts"), "GeV": ("gigaelectronvolt", "gigaelectronvolts"),
+    "rad": ("radian", "radians"), "THz": ("terahertz", "terahertz"), "kB": ("kilobyte", "kilobytes"),
+    "yr": ("year", "years"),
+    "pts": ("point", "points"), "yds": ("yard", "yards"), "mSv": ("millisievert", "millisieverts"),
+}  # fmt: skip
+LETTER_UNITS = {
+    "N": ("newton", "newtons"), "A": ("amp", "amps"), "C": ("coulomb", "coulombs"), "K": ("kelvin", "kelvin"),
+    "F": ("farad", "farads"), "T": ("tesla", "teslas"), "W": ("watt", "watts"), "d": ("day", "days"),
 }  # fmt: skip
 POWERS = {"2": "square", "3": "cubic"}
 POWERS_OF_TIME = {"2": "squared", "3": "cubed"}
@@ -93,8 +111,21 @@ SIGNS = {
     "↔": " to and from ", "↑": " up ", "↓": " down ", "∠": " angle ", "△": " triangle ", "⊥": " is perpendicular to ",
     "∥": " is parallel to ", "∂": " partial ", "∇": " nabla ", "∑": " the sum of ", "∏": " the product of ",
     "∫": " the integral of ", "⊕": " plus ", "∖": " without ",
+    "§": " section ", "¶": " paragraph ",
+}  # fmt: skip
+STATES = {
+    "AL": "Alabama", "AK": "Alaska", "AZ": "Arizona", "AR": "Arkansas", "CA": "California", "CO": "Colorado",
+    "CT": "Connecticut", "DC": "D C", "DE": "Delaware", "FL": "Florida", "GA": "Georgia", "HI": "Hawaii", "ID": "Idaho",
+    "IL": "Illinois", "IN": "Indiana", "IA": "Iowa", "KS": "Kansas", "KY": "Kentucky", "LA": "Louisiana",
+    "ME": "Maine", "MD": "Maryland", "MA": "Massachusetts", "MI": "Michigan", "MN": "Minnesota", "MS": "Mississippi",
+    "MO": "Missouri", "MT": "Montana", "NE": "Nebraska", "NV": "Nevada", "NH": "New Hampshire", "NJ": "New Jersey",
+    "NM": "New Mexico", "NY": "New York", "NC": "North Carolina", "ND": "North Dakota", "OH": "Ohio",
+    "OK": "Oklahoma", "OR": "Oregon", "PA": "Pennsylvania", "RI": "Rhode Island", "SC": "South Carolina",
+    "SD": "South Dakota", "TN": "Tennessee", "TX": "Texas", "UT": "Utah", "VT": "Vermont", "VA": "Virginia",
+    "WA": "Washington", "WV": "West Virginia", "WI": "Wisconsin", "WY": "Wyoming",
 }  # fmt: skip
 COUNTED = re.compile(
-    r" (?!(?:was|is|has|this|as|its|does|us)\b)"
+    r" (?!(?:was|is|has|this|as|its|does|us|vs|versus|plus|minus|costs|lands|leaves|departs|arrives|runs|ships|opens"
+    r"|closes|starts|begins|ends|makes|gets|takes|comes|goes|says|uses|needs|offers|includes|sits|seats|sells)\b)"
     r"(?:[a-z]{1,20}s|people|men|women|children|percent|million|billion|feet|more|kilometer|mile|word)\b"
 )

@@ -21,6 +21,7 @@ _ROOTS = {"√": "", "∛": "3", "∜": "4"}
 _PREFIXES = frozenset("∂∇∠△")  # stand before what they belong to, like a letter
 _PRIMES = {"'": 1, "’": 1, "′": 1, "″": 2}
 _FUNCTION_LETTERS = frozenset("fghFGHPTOVWΓφψΦΨ")  # before a parenthesis; any other letter multiplies it
+_COUNTS_CHOICES = ("C", "A")
 _LETTER = re.compile(r"[A-Za-zα-ωΑ-Ωħ]")
 _ELEMENTS = frozenset("HCNOFSPKBI")
 _WHOLE_EXPONENTS = frozenset("∘′⊤")
@@ -264,7 +265,9 @@ class _Parser:
         """Read exponents, indices, primes and the like behind an atom."""
         is_function = token in _FUNCTION_LETTERS or self._is_of_time()
         while mark := self._peek():
-            if mark == "^":
+            if token in _COUNTS_CHOICES and part.words == token and mark in "_^" and (choices := self._choices(token)):
+                part = choices
+            elif mark == "^":
                 self._next()
                 part = self._raised(part)
             elif mark == "_":
@@ -282,6 +285,17 @@ class _Parser:
         if part.number:
             part = self._with_unit(part)
         return self._applied(part) if is_function and self._peek() == "(" else part
+
+    def _choices(self, letter: str) -> Part | None:
+        """Return `C_5^2` as a number of choices; None if a letter has no index and exponent side by side."""
+        start, sides = self._at, {}
+        while self._peek() in ("_", "^") and self._peek() not in sides:
+            mark = self._next()
+            sides[mark] = self._exponent().words
+        if len(sides) == 2 and re.fullmatch(r"[\w+ -]{1,20}", sides["^"]):
+            return Part(self._words.phrase(f"choices {letter}", sides["_"], sides["^"]))
+        self._at = start
+        return None
 
     def _is_of_time(self) -> bool:
         """Return whether an argument follows that only functions have: y(t), a(n)."""

@@ -39,7 +39,7 @@ _MAGNITUDE = rf"(?:(?: |-(?=(?:m|b|tr)illion\b))?(?P<magnitude>{_ANY_MAGNITUDE})
 _NOT_AN_UPPER = rf"(?! ?(?:[$€£¥₹₩₽฿₫₿%°:.-]|{any_of(_CODES)}))"
 _UPPER = rf"(?: ?(?P<lower_magnitude>{_ANY_MAGNITUDE}))?{TO}(?P<b>{NUMBER}){_NOT_AN_UPPER}"
 _AMOUNT = rf"(?P<a>{NUMBER}|\.\d{{1,15}}(?!\d))(?:{_UPPER})?"
-_PER = rf"(?P<per>(?:/(?:[A-Za-z]{{1,12}}|[{HAN}]{{1,4}})){{0,2}})"
+_PER = rf"(?P<per>(?:/(?:[A-Za-z]{{1,12}}(?![A-Za-z^])|(?![{HAN}]{{1,6}}[\d¥])[{HAN}]{{1,4}})){{0,2}})"
 
 
 @dataclass(frozen=True)

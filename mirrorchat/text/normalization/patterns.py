@@ -28,8 +28,6 @@ SHORTEST_CODE = 8  # digits; a bare number of this length is a code or a telepho
 ROUND_DIGITS = 4  # before the zeros: 12500000 is round, 13800138000 is a telephone number
 
 _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50}
-_ELEMENT = r"(?:[HCNOSPKFI]|Na|Cl|Ca|Mg|Fe|Al|Si|Zn|Cu|Ag)"
-_FORMULA = rf"(?<![A-Za-z0-9])(?=[A-Za-z]{{1,12}}\d)(?:{_ELEMENT}\d{{0,2}}){{2,6}}(?![A-Za-z0-9])"
 
 BARE_UNIT = (
     r"(?<![A-Za-z0-9])(?P<unit>[kcm]?m|[km]?g|μg|mol|[kMGT]B|[mk]?L)(?![A-Za-z0-9])"
@@ -51,16 +49,6 @@ def rule(pattern: str, replacement: Callable[[re.Match[str]], str] | str) -> Rul
         template = replacement
         return re.compile(pattern), lambda match: match.expand(template)
     return re.compile(pattern), replacement
-
-
-def formula_rule(cardinal: Callable[[int], str]) -> Rule:
-    """Return the rule for chemical formulas: English says `H2SO4` as H two S O four."""
-
-    def spoken(match: re.Match[str]) -> str:
-        parts = re.findall(r"[A-Za-z]|\d+", match[0])
-        return " ".join(cardinal(int(part)) if part.isdigit() else part.upper() for part in parts)
-
-    return rule(_FORMULA, spoken)
 
 
 def any_of(words: Iterable[str]) -> str:

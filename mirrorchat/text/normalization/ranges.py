@@ -43,7 +43,7 @@ def _end(name: str, prefix: str) -> str:
 
 
 _DAY_PART = "[早晚]上?|上午|中午|下午|傍晚|凌晨|夜里|次日|当日|第二天|(?:周|星期)[一二三四五六日天]"
-_NOT_INSIDE = r"(?<![A-Za-z0-9_@#/:.])(?<![A-Za-z0-9,]-)(?<!\d,)(?<![=+*/×÷^<>])(?<![=+*/×÷^<>] )"
+_NOT_INSIDE = r"(?<![A-Za-z0-9_@#/:.])(?<![A-Za-z0-9,]-)(?<!\d,)(?<![=+*/×÷^<>])(?<![=+*/×÷^<>] )(?<![=+*/×÷]\()"
 _RANGE = (
     _NOT_INSIDE
     + _end("a", rf"第|零下|{_CURRENCY}|[A-Za-z]{{1,8}}[.-]?")
@@ -55,8 +55,8 @@ _YEAR_POINT_MONTH = re.compile(r"(?<!\d)((?:19|20)\d\d)\.(0?[1-9]|1[0-2])(?![\d.
 _RESULT = re.compile(" ?(?:equals|is|gives|makes|等|得|是)")
 _TIME_OR_DATE = re.compile(r"\d{1,3}:|\d{4}[-/.]\d{1,2}[-/.]")
 _VARIABLE = re.compile("[nxyz]")
-_LEADING_ZERO = re.compile(r"0\d")
-_NOT_BEHIND = re.compile(r"-\d|-[A-Z]{2}| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
+_LONG_ZERO = re.compile(r"0\d{2,40}")  # a code: 0324
+_NOT_BEHIND = re.compile(r"\) ?[×÷*/=^]|-\d|-[A-Z]{2}| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,10 @@ def _is_something_else(match: re.Match[str], lower: _End, upper: _End) -> bool:
         return True
     if not lower.is_plain or upper.prefix or upper.sign or upper.unit.startswith(("年", "个")):
         return False
-    if lower.value >= upper.value and lower.value + upper.value == 100:  # shares: 50-50, an 80-20 split
+    if lower.value >= upper.value > 0 and lower.value + upper.value == 100:  # shares: 50-50, an 80-20 split
         return True
     numbers = f"{lower.number}-{upper.number}"
-    has_long_zero = any(_LEADING_ZERO.match(number) and len(number) > 2 for number in (lower.number, upper.number))
+    has_long_zero = any(_LONG_ZERO.fullmatch(number) for number in (lower.number, upper.number))
     return has_long_zero or _YEAR_AND_MONTH.fullmatch(numbers) is not None
 
 
@@ -180,7 +180,7 @@ _LETTERS_END = "(?![A-Za-z0-9_-])"
 _IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}(?![\d.])"
 RANGE_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\d.])({_IP_ADDRESS}) ?[-~–—] ?(?={_IP_ADDRESS})", rf"\1{TO}"),
-    rule(r"(?<![\d./-])(\d{1,3})-(?=(?:1/[2348]|3/[48]|2/3|[57]/8)(?![\d/]))", r"\1 "),  # 1-1/2 cups
+    rule(r"(?<![\d./-])(\d{1,3})-(?=(?:1/[2348]|3/[48]|2/3|[57]/8)(?![\d/]| ?[-+=×]))", r"\1 "),  # 1-1/2 cups
     RANGE.spoken(lambda run: f"{run.lower}{TO}{run.upper}"),
     # Ends without figures.
     rule(rf"(?<=[周期拜][一二三四五六日天]) ?{_HAN_DASH} ?(?={_WEEKDAY})", TO),

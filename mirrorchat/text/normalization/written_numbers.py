@@ -102,8 +102,8 @@ COMMA_DECIMAL = RunKind(
 )
 SUM = RunKind(
     re.compile(
-        rf"(?<![A-Za-z0-9_.,:/)~–—-])(?P<sum>{NUMBER}(?: ?[-+×÷*] ?{NUMBER}){{1,20}})"
-        r"(?P<equals>(?= ?(?:=|equals|等于)))?(?![A-Za-z0-9_])"
+        rf"(?<![A-Za-z0-9_.,:/)~–—-])(?P<sum>{NUMBER}%?(?: ?[-+×÷*] ?{NUMBER}%?){{1,20}})"
+        r"(?P<equals>(?= ?(?:=|equals|等于)|\) ?(?:[×÷*/+-] ?[\d(]|=)))?(?![A-Za-z0-9_^])"
     ),
     _sum,
 )

@@ -19,7 +19,8 @@ _INSERTS_END = frozenset("）】》")  # close an insertion: the sentence contin
 _EXTENDS_END = frozenset(_RUN + _TRAILERS)
 
 _ABBREVIATION = re.compile(
-    r"(?<![A-Za-z])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Sgt|Capt|Lt|Col|Rev|Gov|Sen|Rep|Mt|[Ff]igs?|Vol|vol|vs?|approx|cf|al|Inc|Ltd|Co|Corp|Jr|Sr"
+    r"(?<![A-Za-z])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Sgt|Capt|Lt|Col|Rev|Gov|Sen|Rep|Mt|[Ff]igs?|Vol|vol|vs"
+    r"|[A-Z][a-z]{1,12} v|approx|cf|al|Inc|Ltd|Co|Corp|Jr|Sr"
     r"|Jan|Feb|Aug|Sept?|Oct|Nov|Dec|pp?|ca|[a-z](?:\.[a-z])+|[A-Z](?:\.[A-Z])*|Ph\.D)\.$"
 )
 _UNIT_OR_NAME = re.compile(r"(?:(?:[\d°]|[A-Za-z]-)[A-Z]|\d [CFKBMGWV])\.$")  # no initial: 20°C, 8B, USB-C

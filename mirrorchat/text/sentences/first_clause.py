@@ -73,6 +73,8 @@ def _ends_part(head: str, following: str, *, apart: bool) -> bool:
     """Return whether the mark at the end of `head` separates words, unlike those in 1,000, 3:30, a.m. or an address."""
     if _NUMBER_BEFORE.search(head[-16:]) and (following.isdigit() or following in "-$€£¥"):
         return False
+    if following in "=+×÷≈<>≤≥":  # 1 + 2 + ... + n
+        return False
     if following.isupper() and _PLACE_BEFORE.search(head[-80:]):
         return False
     if head[-1] in ",;:.–" and not apart:

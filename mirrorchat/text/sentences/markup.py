@@ -28,7 +28,7 @@ _SQUARED_WORDS = "".join(
     f"(?<!{unit})" for unit in ("meters", "metres", "inches", "miles", "feet", "seconds", "second")
 )
 _FOOTNOTE = re.compile(
-    rf"(?:(?<=[A-Za-z]{{4}}){_SQUARED_WORDS}|(?<={_HAN_OR_MARK})(?<![)）\]米里尺寸秒元分]))[¹²³⁴-⁹]{{1,2}}(?![⁰¹²³⁴-⁹⁺⁻])"
+    rf"(?:(?<=[A-Za-z]{{4}}){_SQUARED_WORDS}|(?<={_HAN_OR_MARK})(?<![)）\]米里尺寸秒元分]))[¹²³⁴-⁹]{{1,2}}(?![⁰¹²³⁴-⁹⁺⁻√A-Z])"
 )
 # Behind these words the number of a source is part of the sentence: "see [4]".
 _NOT_CITED = "".join(
@@ -77,6 +77,7 @@ _INLINE: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
     (re.compile(r"(?<=\d)\*\*(?=\d)|(?<=[A-Za-z)])\*\*(?=\d{1,4}(?![\d*]))|(?<=[\w)]) \*\* (?=[\w(])"), "^"),
     (re.compile(r"(?<![A-Za-z0-9_)\]=])==(?=[^\s=])([^=\n]{1,300})(?<=\S)==(?![A-Za-z0-9_(=])"), r"\1"),  # not in a==b
     (re.compile(r"\\(?:textbf|textit|emph|underline|textrm|texttt)\{([^{}\n]{0,300})\}"), r"\1"),
+    (re.compile(r"(?<=\d)\*{3,12}(?=\d)"), "＊＊＊"),  # hidden digits
     (re.compile(r"\*{2,3}|~~|`"), ""),
     (re.compile(r"(?<=[\w)])\^([\w+-]{1,20})\^(?![\w({-])"), r"^{\1}"),
     (re.compile(r"(?<=[A-Za-z])~(\d{1,3})~"), _lowered),
@@ -86,10 +87,19 @@ _INLINE: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
     (re.compile(r"(?<![\w:]):[a-z][a-z_]{2,30}:(?![\w:])"), ""),  # :smile:
 )  # fmt: skip
 _CODE = re.compile(r"(?<!`)`{1,2}([^`\n]{1,300})`{1,2}(?!`)")
+_POWER = re.compile(r"(?<=[\w)])\*\*(?=[\w(-])")
 _IN_CODE = str.maketrans("<>[]", "＜＞［］")  # what code holds looks like no tag, link or citation
+# Faces made of signs: (≧▽≦), (^_^), ¯\\_(ツ)_/¯, but not (+), (±) and (≥).
+_EYES = "▽ω•｡´`ツ°□∀︿╯╰ಠ益◕‿≧≦・"
+_FACE = re.compile(
+    rf"[¯ヽヾ╮╯\\_~]{{0,4}}[(（] ?(?=[^()（）\n]{{0,14}}[{_EYES}])"
+    r"(?:[^\w()（）\n+=.,，。%$#&@/\s]|[_oTwuツωಠ益Дд]| (?=\S)){2,14}"
+    r" ?[)）][ノ/ﾉ╮╭╯_¯︵ ┻━シ~♡]{0,8}|[¯ヽヾ]\\?_?[(（]ツ[)）]_?/?¯?"
+    r"|[(（](?:\^[_.o-]?\^|[TQ]_[TQ]|>_<|-_-|[oO]_[oO]|;_;)[)）]"
+)
 _EMOJI = re.compile(
     # Letters in squares stand among the emoji: 🅰 is spoken.
-    "[\u2500-\u259f\U0001f000-\U0001f12f\U0001f18a-\U0001faff\u2600-\u2775\u2794-\u27bf\u2b00-\u2bff\u231a\u231b\u23cf\u23e9-\u23fa\ufe0e\ufe0f\u200d"
+    "[\u2500-\u259f\U0001f000-\U0001f12f\U0001f18a-\U0001faff\u2600-\u266c\u266e\u2670-\u2775\u2794-\u27bf\u2b00-\u2bff\u231a\u231b\u23cf\u23e9-\u23fa\ufe0e\ufe0f\u200d"
     "\u20e3\U000e0020-\U000e007f]+"
 )
 _SPACES = re.compile(r"[^\S\n]{2,}")
@@ -114,13 +124,13 @@ def strip_markup(text: str) -> str:
 def _strip_line(line: str) -> str:
     if _NOTHING_TO_SAY.match(line) or _REFERENCE.match(line):
         return ""
-    line = _CODE.sub(lambda match: match[1].translate(_IN_CODE), line)
+    line = _CODE.sub(lambda match: _POWER.sub("^", match[1]).translate(_IN_CODE), line)
     line = _LINE_MARKS.sub(lambda match: (match["alert"] or "").capitalize(), line, count=1)
     line = _HEADING_END.sub("", _table_row(line))
     line = _ORDERED.sub(_spoken_marker, line, count=1)
     for pattern, replacement in _INLINE:
         line = pattern.sub(replacement, line)
-    line = _EMOJI.sub(" ", line)
+    line = _EMOJI.sub(" ", _FACE.sub(" ", line))
     return _SPACE_BEFORE_MARK.sub("", _SPACES.sub(" ", line)).strip()
 
 

@@ -1,0 +1,90 @@
+"""English: what answers of daily life hold, by kind, and what a careful speaker says."""
+
+ENGLISH_DAILY: dict[str, tuple[tuple[str, str], ...]] = {
+    "quantities that are calculated": (
+        ("It makes 300 N·m of torque.", "It makes three hundred newton meters of torque."),
+        (
+            "The gas constant is 8.314 J/(mol·K).",
+            "The gas constant is eight point three one four joules per mole kelvin.",
+        ),
+        (
+            "The weight is 5 kg × 9.8 N/kg = 49 N.",
+            "The weight is five kilograms times nine point eight newtons per kilogram equals forty-nine newtons.",
+        ),
+        (
+            "Speed = 90 km / 2 h = 45 km/h.",
+            "Speed equals ninety kilometers divided by two hours equals forty-five kilometers per hour.",
+        ),
+        ("The floor is 3 m × 4 m = 12 m².", "The floor is three meters times four meters equals twelve square meters."),
+        ("Pour in the milk (250ml).", "Pour in the milk (two hundred and fifty milliliters)."),
+        ("It used 3 kW·h.", "It used three kilowatt hours."),
+        ("The unit of G: 6.7 N·m²/kg².", "The unit of G: six point seven newton square meters per square kilogram."),
+        ("Take at most 4 g/24h.", "Take at most four grams per twenty-four hours."),
+    ),
+    "units of physics and medicine": (
+        ("Her BP is 118/76 mmHg.", "Her B P is one hundred and eighteen over seventy-six millimeters of mercury."),
+        (
+            "His glucose is 5.6 mmol/L or 100 mg/dL.",
+            "His glucose is five point six millimoles per liter or one hundred milligrams per deciliter.",
+        ),
+        ("A resting rate is 60–100 bpm.", "A resting rate is sixty to one hundred beats per minute."),
+        ("The Fed added 25 bps.", "The Fed added twenty-five basis points."),
+        ("CO2 is at 420 ppm.", "C O two is at four hundred and twenty parts per million."),
+        ("A 5 A fuse at 120 V blew.", "A five amp fuse at one hundred and twenty volts blew."),
+        (
+            "It is 273.15 K in absolute temperature.",
+            "It is two hundred and seventy-three point one five kelvin in absolute temperature.",
+        ),
+        ("He finished in 9.58s.", "He finished in nine point five eight seconds."),
+        ("A 170-lb man has a 30-yr loan.", "A one hundred and seventy-pound man has a thirty-year loan."),
+        ("It has a 50MP camera and 32 psi tires.", "It has a fifty megapixel camera and thirty-two P S I tires."),
+    ),
+    "fractions of units": (
+        ("Add 1/4 tsp salt and 3½ tsp sugar.", "Add one quarter teaspoon salt and three and a half teaspoons sugar."),
+        ('Cut 3/4" plywood, 1/2" thick.', "Cut three quarters inch plywood, one half inch thick."),
+        ("Walk 3/4 mi and add 1/2 lb of beef.", "Walk three quarters mile and add one half pound of beef."),
+        (
+            "Use 2 c. flour, 1 c. sugar and 1/8 tsp. salt.",
+            "Use two cups flour, one cup sugar and one eighth teaspoon salt.",
+        ),
+        ("The shutter was at 1/250 s.", "The shutter was at one two hundred and fiftieth second."),
+        (
+            "A sheet is 4' x 8' and a 27\" 4K screen.",
+            "A sheet is four by eight feet and a twenty-seven inches four K screen.",
+        ),
+        ("One half of 5/8 × 25.4 is left.", "One half of five eighths times twenty-five point four is left."),
+        ("It takes 2 1/2 hours.", "It takes two and a half hours."),
+    ),
+    "chemistry": (
+        ("Iron and CuSO₄ react.", "Iron and C U S O four react."),
+        ("2H₂ + O₂ → 2H₂O", "two H two plus O two yields two H two O"),
+        ("N₂ + 3H₂ ⇌ 2NH₃", "N two plus three H two is in equilibrium with two N H three"),
+        ("NaOH and HCl are strong.", "N A O H and H C L are strong."),
+        ("Ag⁺ + Cl⁻ → AgCl↓", "A G plus plus C L minus yields A G C L precipitate"),
+        ("¹⁴C and ²³⁵U decay.", "C fourteen and U two thirty-five decay."),
+        ("Ca(OH)₂ is a base.", "C A O H two is a base."),
+        ("Sodium burns: 2Na + Cl₂ → 2NaCl.", "Sodium burns: two N A plus C L two yields two N A C L."),
+    ),
+    "identifiers": (
+        ("The commit is 9f2c4e1.", "The commit is nine f two c four e one."),
+        ("The MAC is 3C:22:FB:0A:9D:01.", "The MAC is three C two two F B zero A nine D zero one."),
+        ("The key is a1b2c3d4.", "The key is a one b two c three d four."),
+        ("Ask 00:1a:2b:3c:4d:5e.", "Ask zero zero one a two b three c four d five e."),
+        ("The host is fe80::1.", "The host is f e eight zero one."),
+        ("My card ending in 4242 works.", "My card ending in four two four two works."),
+        ("Visit 1600 Main Street, Apt. 4C.", "Visit sixteen hundred Main Street, Apartment four C."),
+        ("Send it to Boston, MA 02118.", "Send it to Boston, Massachusetts zero two one one eight."),
+    ),
+    "ratings, times, signs": (
+        ("It got 92/100 and 8/10.", "It got ninety-two out of one hundred and eight tenths."),
+        ("My vision is 20/40 in the left eye.", "My vision is twenty forty in the left eye."),
+        ("A waltz is in 3/4 time.", "A waltz is in three four time."),
+        ("See Figure 3-1 and Table 2-4.", "See Figure three dash one and Table two dash four."),
+        ("He ran it in 2:00:35.", "He ran it in two hours thirty-five seconds."),
+        ("It is ~$150/month.", "It is about one hundred and fifty dollars per month."),
+        ("The key is B♭, then F♯.", "The key is B flat, then F sharp."),
+        ("She is 39 y/o, up 3% YoY.", "She is thirty-nine years old, up three percent year over year."),
+        ("Use f/2.8 and a && b.", "Use f two point eight and a and b."),
+        ("It rose (+0.72%) today.", "It rose (plus zero point seven two percent) today."),
+    ),
+}
