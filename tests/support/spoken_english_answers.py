@@ -87,8 +87,7 @@ ENGLISH_ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
     "addresses": (
         (
             "Send it to 123 Main St., Apt. 4B, Springfield, IL 62704.",
-            "Send it to one twenty-three Main Street, Apartment four B, Springfield, Illinois six two seven zero "
-            "four.",
+            "Send it to one twenty-three Main Street, Apartment four B, Springfield, Illinois six two seven zero four.",
         ),
         (
             "It is at 1600 Pennsylvania Ave NW, Washington, DC 20500.",
@@ -148,6 +147,57 @@ ENGLISH_ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
         (
             "Read Psalm 23:1-4 and 1 Corinthians 13:4.",
             "Read Psalm twenty-three, one to four and First Corinthians thirteen four.",
+        ),
+    ),
+    "slashes": (
+        ("He/she may come.", "He or she may come."),
+        (
+            "Bake it at 165°F/74°C.",
+            "Bake it at one hundred and sixty-five degrees Fahrenheit, seventy-four degrees Celsius.",
+        ),
+        ("Drive 3 hrs/180 mi north.", "Drive three hours, one hundred and eighty miles north."),
+        ("Take it 3x/day for a week.", "Take it three times per day for a week."),
+        (
+            "The rent is $1,250/mo., and heat is extra.",
+            "The rent is one thousand two hundred and fifty dollars per month, and heat is extra.",
+        ),
+        ("It is 3.5 hrs/wk.", "It is three point five hours per week."),
+        ("The answer is N/A.", "The answer is not applicable."),
+        ("Answer yes/no.", "Answer yes or no."),
+        ("A/B tests and CI/CD", "A B tests and C I C D"),
+    ),
+    "signs of programmers and musicians": (
+        ("Add it to $PATH and $HOME.", "Add it to dollar PATH and dollar HOME."),
+        ("`SELECT * FROM users;`", "SELECT star FROM users;"),
+        ("a C#m7 chord", "a C sharp m seven chord"),
+        ("in G# minor", "in G sharp minor"),
+        ("if `a && b` is true", "if a and b is true"),
+        ("The lens is f/2.8.", "The lens is f two point eight."),
+        ("if `x >= 5`", "if x greater than or equal to five"),
+        ("a D♭ scale", "a D flat scale"),
+    ),
+    "sizes of people and things": (
+        ("She is 5'4½\" tall.", "She is five foot four and a half tall."),
+        ("He is 6'2\", I think.", "He is six foot two, I think."),
+        ('It has 19" wheels.', "It has nineteen-inch wheels."),
+        ('a 27" monitor', "a twenty-seven inch monitor"),
+        ("The area is 78.5 in².", "The area is seventy-eight point five square inches."),
+        ("250 lb-ft of torque", "two hundred and fifty pound feet of torque"),
+        ("with 140-mph winds", "with one hundred and forty-mile-per-hour winds"),
+        ("a 10-yr loan", "a ten-year loan"),
+        ('Wear a size M (38–40").', "Wear a size M (thirty-eight to forty inches)."),
+    ),
+    "parts of texts and laws": (
+        ("See Article I, Section 8.", "See Article one, Section eight."),
+        ("Title IX is a law.", "Title nine is a law."),
+        ("Part II begins.", "Part two begins."),
+        ("See p. 12, para. 3.", "See page twelve, paragraph three."),
+        ("I'd rate it 4/5.", "I'd rate it four out of five."),
+        ("Take Rt. 9 north.", "Take Route nine north."),
+        ("See 18 U.S.C. § 1030.", "See eighteen U S C section one thousand and thirty."),
+        (
+            "The meeting ID is 823 4567 8901.",
+            "The meeting I D is eight two three, four five six seven, eight nine zero one.",
         ),
     ),
 }

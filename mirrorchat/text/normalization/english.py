@@ -88,7 +88,7 @@ _RULERS = (
     r"|Ramses|Ramesses|Thutmose|Gustav|Christian|Harald|Haakon|Murad|Mehmed)"
 )
 _STREETS = {"Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Pkwy": "Parkway"}
-_NUMBERED_PARTS = r"\b(?:World War|Chapter|Part|Act|Volume|Book|Article|Super Bowl|Final Fantasy)"
+_NUMBERED_PARTS = r"\b(?:World War|Title|Chapter|Part|Act|Volume|Book|Article|Super Bowl|Final Fantasy)"
 _MENUS = "Settings|File|Edit|View|Tools|Options|Menu|Preferences|Help|Insert|Format|System|General|Privacy|Account"
 _GRADED = r"\b(?:[Tt]ype|[Pp]hase|[Ss]tage|[Cc]lass|[Ll]evel|[Tt]ier|Section|Appendix|Figure|Table|Rocky|Grade)"
 
@@ -134,7 +134,13 @@ _RULES: tuple[Rule, ...] = (
     rule(r"§ ?§", "sections "),
     rule(r"(?<!\w)w/o(?!\w)", "without"),
     rule(r"(?<!\w)w/ ?(?=\w)", "with "),
-    rule(r"(?<!\w)(?P<letter>[CF])#(?!\w)", r"\g<letter> sharp"),
+    rule(r"(?<!\w)([A-G])#(?=(?:m|maj|min|dim|sus|aug)?\d{0,2}(?!\w))", r"\1 sharp "),
+    rule(r"(?<!\w)[Nn]/[Aa](?!\w)", "not applicable"),
+    rule(r"(?i)\b(he/she|she/he|him/her|his/hers?|yes/no|true/false|men/women|male/female|his/her)\b",
+         lambda match: match[0].replace("/", " or ")),
+    rule(r"\$(?=[A-Za-z_]{2})", "dollar "),  # $PATH
+    rule(r"(?<=[A-Z]{2} )\*(?= )", "star"),  # SELECT *
+    rule(r"\b(Article|Part|Chapter|Section|Book|Act|Volume) I(?=[,.;:)]|$)", r"\1 one"),
     # Whole runs. A telephone number holds no range.
     *KNOWN_NUMBER_RULES,
     *EARLY_CALENDAR_RULES,

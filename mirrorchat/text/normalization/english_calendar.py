@@ -120,7 +120,7 @@ CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?<!-)\b{_DAY} ?[-–—~] ?{_DAY}(?!-)", _spoken_days),
     rule(rf"(?<![\w-]){_DAY}(?=,? (?:{MONTH}|\d{{1,2}}(?:[/:]\d|[ap]m)))|(?<=\b[Oo]n )(?!Sun ){_DAY}(?! ?[-–—~])",
          lambda match: _full_day(match[0])),
-    rule(r"(?<![\w-])(Mon|Tues?|Wed|Thu(?:rs)?|Fri)\.(?=,| [a-z(])", lambda match: _full_day(match[0])),
+    rule(r"(?<![\w-])(Mon|Tues?|Wed|Thu(?:rs)?|Fri)\.(?=[,:]| [a-z(])", lambda match: _full_day(match[0])),
     rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?:\.(?= [a-z]|,))?(?! \d{{1,2}}(?!\d))", _spoken_months),
     rule(rf"(?<=\d) ?[-–] ?(?={MONTH} \d)", " to "),
     rule(rf"(?<![\w./-]){YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",

@@ -15,7 +15,10 @@ _DIALLING = (
     r"\b(?:[Cc]all|[Dd]ial|[Tt]ext|[Pp]hone|[Rr]ing|[Cc]ontact)(?:s|ed|ing)?(?: or (?:call|text|dial))?"
     r"(?: us)?(?: on| at)?"
 )
-_RATED = r"\b(?:[Rr]ated?|[Rr]ating(?: of)?|[Ss]cored?|[Ss]core of|[Gg][ia]ve it|[Gg]ot)(?: an?)?"
+_RATED = (
+    r"\b(?:[Rr]ated?|[Rr]ating(?: of)?|[Rr]ate (?:it|this|them|her|him)|[Ss]cored?|[Ss]core of|[Gg][ia]ve it|[Gg]ot)"
+    r"(?: an?)?"
+)
 _PARTS = r"\b(?:[Pp]age|[Ss]lide|[Ss]tep|[Qq]uestion|[Pp]art|[Rr]ound|[Ll]evel|[Ll]esson)"
 _OF_EYES = r"(?: in (?:the|my|his|her|your) (?:left|right)| vision| eyesight| or better)"
 _STREETS = "St|Street|Ave|Avenue|Rd|Road|Blvd|Boulevard|Dr|Drive|Ln|Lane|Way|Ct|Court|Pl|Place|Sq|Square|Pkwy|Parkway"

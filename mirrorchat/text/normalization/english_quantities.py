@@ -4,7 +4,7 @@ import re
 
 from mirrorchat.text.normalization.calculations import CompoundUnit, UnitPower, calculation_rules
 from mirrorchat.text.normalization.english_numbers import cardinal, number_words, power_words, quantity
-from mirrorchat.text.normalization.english_words import LETTER_UNITS, POWERS, POWERS_OF_TIME, UNITS
+from mirrorchat.text.normalization.english_words import COUNTED, LETTER_UNITS, POWERS, POWERS_OF_TIME, UNITS
 from mirrorchat.text.normalization.patterns import (
     BARE_UNIT,
     NUMBER,
@@ -58,7 +58,9 @@ def _spoken_unit(match: re.Match[str]) -> str:
 def _inches(match: re.Match[str]) -> str:
     """Return the sign of `27"` or `3/4"` as a unit, unless it closes a quotation or follows feet (5'10")."""
     closes = len(re.findall(r'(?<!\d)"', before(match, 500))) % 2
-    return match[0] if closes or re.search(r"['′’] ?\d{1,2}(?:\.\d)?$|\d{4}$", before(match, 8)) else " in."
+    if not closes and COUNTED.match(after(match, 20)):
+        return "-inch"  # 19" wheels
+    return match[0] if closes or re.search(r"['′’] ?\d{1,2}(?:\.\d| 1/2)?$|\d{4}$", before(match, 8)) else " in."
 
 
 def _spoken_dimensions(match: re.Match[str]) -> str:
@@ -71,7 +73,7 @@ def _spoken_dimensions(match: re.Match[str]) -> str:
 
 
 def _spoken_joined_unit(match: re.Match[str]) -> str:
-    return f"-{UNITS[match[1]][0]}"
+    return f"-{UNITS[match[1]][0]}".replace(" per ", "-per-")
 
 
 def _per(name: str | None, power: str | None = None) -> str:
@@ -104,7 +106,11 @@ _LENGTH = r"(?:[mck]?m|ft|yd|in\.?|px|')"
 
 # These stand before all other runs, which would take the numbers one by one.
 EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
-    rule(r"(?<=\d) in(?=\.$)", " in."),
+    rule(r"(?<=\d) in(?=\.$|\^[23](?!\d))", " in."),
+    rule(r"/(mo|yr|wk|hr|min|sec)\.(?= [a-z]|[,;:)])", r"/\1"),
+    rule(r"(°[CF]?) ?/ ?(?=\d)", r"\1, "),
+    rule(rf"{START}(\d)['′’] ?(\d{{1,2}}) 1/2\"", r"\1 foot \2 1/2"),
+    rule(r"(?<=\d)[x×]/(?=(?:day|week|month|year|d|wk|mo|yr)\b)", " times per "),
     rule(r'(?<=\d)"(?![\w"])', _inches),
     rule(rf"(?<=\d)([ -]?(?:{_POINTED_UNITS}))\.(?= [a-z\d(]|[,;:)])", lambda match: match[1].replace("fl.", "fl")),
     rule(rf"{START}{NUMBER} ?(?P<lower>{_LENGTH})?(?: ?[xX×] ?{NUMBER} ?(?(lower)(?P=lower))){{0,1}}"

@@ -11,7 +11,8 @@ ABBREVIATIONS = {
     "Sept": "September", "Sep": "September", "Oct": "October", "Nov": "November", "Dec": "December",
     "vs": "versus", "approx": "approximately", "Fig": "Figure", "fig": "figure", "Vol": "Volume", "vol": "volume",
     "Figs": "Figures", "figs": "figures", "Eq": "Equation", "Eqs": "Equations", "Op": "Opus", "Apt": "Apartment",
-    "Bldg": "Building", "Ste": "Suite", "Hwy": "Highway", "Rte": "Route", "Ln": "Lane", "Esq": "Esquire",
+    "Bldg": "Building", "Ste": "Suite", "Hwy": "Highway", "Rte": "Route", "Rt": "Route", "Tel": "Telephone", "para": "paragraph",
+    "Ln": "Lane", "Esq": "Esquire",
     "Univ": "University", "max": "maximum", "Max": "Maximum", "incl": "including", "excl": "excluding",
     "temp": "temperature", "avg": "average",
     "cf": "compare", "dept": "department", "est": "established", "etc": "et cetera", "e.g": "for example",
@@ -54,6 +55,8 @@ UNITS = {
     "bpm": ("beat per minute", "beats per minute"), "rpm": ("R P M", "R P M"), "hp": ("horsepower", "horsepower"),
     "mpg": ("mile per gallon", "miles per gallon"), "ppi": ("pixel per inch", "pixels per inch"),
     "bps": ("basis point", "basis points"), "lx": ("lux", "lux"), "MP": ("megapixel", "megapixels"),
+    "lb-ft": ("pound foot", "pound feet"), "ft-lb": ("foot pound", "foot pounds"), "mb": ("millibar", "millibars"),
+    "yr": ("year", "years"), "yrs": ("year", "years"), "wk": ("week", "weeks"), "wks": ("week", "weeks"),
     "in.": ("inch", "inches"), "fl oz": ("fluid ounce", "fluid ounces"), "pt": ("pint", "pints"),
     "qt": ("quart", "quarts"), "c.": ("cup", "cups"), "Tbsp": ("tablespoon", "tablespoons"),
     "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
@@ -70,7 +73,6 @@ UNITS = {
     "kbps": ("kilobit per second", "kilobits per second"), "Kbps": ("kilobit per second", "kilobits per second"),
     "keV": ("kiloelectronvolt", "kiloelectronvolts"), "GeV": ("gigaelectronvolt", "gigaelectronvolts"),
     "rad": ("radian", "radians"), "THz": ("terahertz", "terahertz"), "kB": ("kilobyte", "kilobytes"),
-    "yr": ("year", "years"),
     "pts": ("point", "points"), "yds": ("yard", "yards"), "mSv": ("millisievert", "millisieverts"),
 }  # fmt: skip
 LETTER_UNITS = {

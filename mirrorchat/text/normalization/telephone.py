@@ -17,7 +17,7 @@ _SHAPES = (
     r"(?:\d{1,3}[ -])?\d{2,4}-\d{3,4}[ -]\d{4}",
     r"\d{3}-\d{4}",
     r"1[3-9]\d(?:[ -]?\d{4}){2}|[48]00(?!0{7})\d{7}",  # a mobile telephone or a hotline of China
-    r"\d{4}(?: \d{4}){2,4}",
+    r"\d{4}(?: \d{4}){2,4}|\d{3}(?: \d{4}){2}",
 )
 _UNIT = rf" ?(?:[%‰°$€£¥元万亿]|{any_of([*CHINESE_UNITS, *ENGLISH_UNITS])}(?![A-Za-z]))"
 _ROUND_NUMBERS = re.compile(r"\d\d0-\d\d[05]0")  # a range: 200-1500 people

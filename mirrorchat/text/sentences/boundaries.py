@@ -25,7 +25,7 @@ _ABBREVIATION = re.compile(
 )
 _UNIT_OR_NAME = re.compile(r"(?:(?:[\d°]|[A-Za-z]-)[A-Z]|\d [CFKBMGWV])\.$")  # no initial: 20°C, 8B, USB-C
 _BEFORE_NUMBER = re.compile(  # no end before a number: Eq. 5, Apt. 4B, c. 1400, max. 4 g, 6 ft. 2 in.
-    r"(?<![A-Za-z])(?:[Nn]os?|Nr|Art|Secs?|Ch|Eqs?|Apt|Op|Hwy|Rte|Bldg|Ste|[Ee]xt|[Mm]ax|[Mm]in|c|ft|lbs?|hrs?)\.$"
+    r"(?<![A-Za-z])(?:[Nn]os?|Nr|Art|Secs?|Ch|Eqs?|Apt|Op|Hwy|Rte?|para|Bldg|Ste|[Ee]xt|[Mm]ax|[Mm]in|c|ft|lbs?|hrs?)\.$"
 )
 _LIST_MARKER = re.compile(r"(?:^|[:：;；]\s*|\n)[\s#>*_-]{0,8}(?:\d{1,3}|[a-zA-Z])\.$")
 
