@@ -21,7 +21,8 @@ _LONGEST_INLINE_CHARS = 300
 # Between two signs of dollars these say that it is money, or a shell's variable: prose, the end of a sentence.
 _PROSE = re.compile(rf"[{HAN}]|[.!?。！？] [^\s=<>+×÷*/-]|(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} |\n")
 # "$5-$10": the second sign opens another amount
-_IS_WRITTEN_ON = re.compile(r"(?:[-+*/=&<>,:–—(~、，；;`]|\b(?:and|or|to)|(?:^|[^A-Za-z])(?:US|HK|AU|CA|NZ|NT|SG))$")
+_IS_WRITTEN_ON = re.compile(r"(?:[-+*/=&<>,:–—(~、，；;`]|\b(?:and|or|to)|(?:^|[^A-Za-z])(?:US|HK|AU|CA|NZ|NT|SG))$"
+                            r"|^\d.{0,40}(?:[,，;；、(]|\b(?:and|or|to)) ?[ACRS]$")  # "$2, A$9"
 _MATHS_SIGN = re.compile(r"[\\^_=+<>|]")
 _WORD = re.compile(r"[A-Za-z]{3}")
 # Numbers alone stay in written form: the rules of numbers know the unit behind them ($10^{24}$ kg).
@@ -126,8 +127,7 @@ class Formulas:
         is_prose = content[:1].isdigit() and _WORD.search(content) and not _MATHS_SIGN.search(content)
         if content.strip() and is_even and not (is_cell or is_amount or is_prose):
             return self._spoken(held, closer)
-        self._held = "$"  # the closing sign may open the next amount
-        return self._pass(held[:-1])
+        return self._pass(held[:-1]) + self._outside("$")  # the closing sign may open the next amount
 
     def _spoken(self, formula: str, closer: str) -> str:
         content = formula.removesuffix(closer)

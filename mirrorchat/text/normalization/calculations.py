@@ -91,11 +91,12 @@ def _calculation(match: re.Match[str]) -> Calculation | None:
 
 
 def _is_compound(match: re.Match[str], part: re.Match[str]) -> bool:
+    """Return whether one quantity has units that algebra would take for variables."""
     unit = part["unit"] or ""
-    in_parentheses = (
-        match.string[max(0, match.start() - 1) : match.start()] == "(" and match.string[match.end() :][:1] == ")"
-    )
-    return bool(_IS_JOINED.search(unit)) or (in_parentheses and len(unit) > 1)
+    is_inside = before(match, 1) == "(" and after(match, 1) == ")"
+    is_result = match["result"] is not None and "/" in unit
+    is_power = "^" in part["number"] and unit != ""
+    return bool(_IS_JOINED.search(unit)) or (is_inside and len(unit) > 1) or is_result or is_power
 
 
 def _has_units(parts: list[re.Match[str]]) -> bool:

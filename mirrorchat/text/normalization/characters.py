@@ -22,7 +22,7 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱᵃᵇᶜᵈᵉᶠᵍʰʲᵏˡᵐᵒᵖʳˢᵗᵘᵛʷˣʸᶻᴬᴮᴰᴱᴳᴴᴵᴶᴷᴸᴹᴺᴼᴾᴿᵀᵁⱽᵂᵝᵞᵟᶿᵠᵡᶦ"
 _SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓᵦᵧᵨᵩᵪ"
 _RAISED = re.compile(f"([^{_SUPERSCRIPTS}]?)([^{_SUPERSCRIPTS}]?)([{_SUPERSCRIPTS}]{{1,200}})(?=(\\d?))")
-_ISOTOPE = re.compile("(?<![A-Za-z0-9)⁰¹²³⁴⁵⁶⁷⁸⁹])([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})([A-Z][a-z]?)(?![a-z])")
+_ISOTOPE = re.compile("(?<![A-Za-z0-9)⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻])([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})([A-Z][a-z]?)(?![a-z])")
 _LOWERED = re.compile(f"([A-Za-zα-ωΑ-Ω∑∏∫]{{0,10}})([{_SUBSCRIPTS}]{{1,200}})(?=(\\d?))")
 # An element's sign before an index makes the index a number of atoms. 0 and 1 count none: H₀ is a name with an index.
 _ELEMENT_BEFORE = re.compile(r"(?:[HCNOFSPKBI]|[A-Z][a-z])$")

@@ -149,7 +149,7 @@ _RULES: tuple[Rule, ...] = (
     rule(rf"(?P<cue>{_CODE_CUES})(?P<between>(?:是|为|号|：|:| ){{0,2}})(?P<code>\d{{3,30}})(?![\d.,])",
          lambda match: _spoken_cued(match, DIGITS)),
     rule(r"(?<=[\d)%]) +- +(?=[\d(])", "减"),
-    rule(rf"{FRACTION}(?: ?(?P<unit>{any_of(UNITS)})(?![A-Za-z\d])|(?![A-Za-z]))", _spoken_fraction),
+    rule(rf"{FRACTION}(?: ?(?P<unit>{any_of(UNITS)})(?![A-Za-z\d/])|(?![A-Za-z]))", _spoken_fraction),
     *QUANTITY_RULES,
     # Fractions, ordinals, multiples.
     rule(r"(?<!\w)(\d{1,15})(?:st|nd|rd|th)(?![A-Za-z])", lambda match: f"第{cardinal(int(match[1]))}"),
