@@ -20,9 +20,11 @@ _MAY_OPEN = re.compile(r"\$|\\{1,2}|\\b(?:e(?:g(?:i(?:n(?:\{[a-zA-Z]{0,10}\*?)?)
 _LONGEST_INLINE_CHARS = 300
 # Between two signs of dollars these say that it is money, or a shell's variable: prose, the end of a sentence.
 _PROSE = re.compile(rf"[{HAN}]|[.!?。！？] [^\s=<>+×÷*/-]|(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} |\n")
-# "$5-$10": the second sign opens another amount
-_IS_WRITTEN_ON = re.compile(r"(?:[-+*/=&<>,:–—(~、，；;`]|\b(?:and|or|to)|(?:^|[^A-Za-z])(?:US|HK|AU|CA|NZ|NT|SG))$"
-                            r"|^\d.{0,40}(?:[,，;；、(]|\b(?:and|or|to)) ?[ACRS]$")  # "$2, A$9"
+# "$5-$10", "$2, A$9": the second sign opens another amount
+_IS_WRITTEN_ON = re.compile(
+    r"(?:[-+*/=&<>,:–—(~、，；;`]|\b(?:and|or|to)|(?:^|[^A-Za-z])(?:US|HK|AU|CA|NZ|NT|SG))$"
+    r"|^\d.{0,40}(?:[,，;；、(]|\b(?:and|or|to)) ?[ACRS]$"
+)
 _MATHS_SIGN = re.compile(r"[\\^_=+<>|]")
 _WORD = re.compile(r"[A-Za-z]{3}")
 # Numbers alone stay in written form: the rules of numbers know the unit behind them ($10^{24}$ kg).

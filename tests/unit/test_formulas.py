@@ -490,6 +490,8 @@ def test_chinese(written: str, words: str) -> None:
         "$5<br>$6, $5&$6",
         "**$5**/**$10**",
         "US$5, A$6",
+        "+$2.50, US$100, C$5",
+        "-$2, A$9, $4 or S$3",
         "between 5$ and 10$",
         "一共$5，约36元，退$3。",
         "$x",
