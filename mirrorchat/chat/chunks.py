@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from mirrorchat.chat.stream import AnswerFailed
+from mirrorchat.chat.tool_calls import ToolCalls
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import AnsweredBy, AnswerEnded, ChatEvent, EngineInfo, Thinking
 from mirrorchat.errors import ChatFailure, ChatFault
@@ -18,8 +19,8 @@ RELAY_LIMIT_CHARS = 1_000_000  # of an answer that is passed on, as JSON
 RELAY_LIMIT_CHUNKS = 40_000  # below turn.helper_threads.EVENT_LIMIT
 THINKING_EVERY_S = 1.0
 # The fields of a delta or a message that are passed on beside its text; the server itself sets `role`.
-CALLS = ("tool_calls", "function_call")
-PASSED_ON = ("refusal", *CALLS)
+_CALLS = ("tool_calls", "function_call")
+_PASSED_ON: Mapping[str, type] = {"refusal": str, "tool_calls": list, "function_call": dict}
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "reasoning_text")
 _TEXT_PARTS = (None, "", "text", "output_text", "input_text")
 # Other APIs' words for OpenAI's reasons.
@@ -66,8 +67,7 @@ class ChatChunk:
     @property
     def spoken(self) -> str:
         """The text for a listener: a model that refuses may say so in a field of its own."""
-        refusal = self.delta.get("refusal")
-        return self.text or (refusal if isinstance(refusal, str) else "")
+        return self.text or str(self.delta.get("refusal", ""))
 
 
 @runtime_checkable
@@ -97,10 +97,14 @@ def chunk_of(body: Mapping[str, Any]) -> ChatChunk:
     is_thought = _is_thought(message)
     text = "" if is_thought else _text(message.get("content"))
     delta: dict[str, Any] = {"content": text} if text else {}
-    delta |= {name: message[name] for name in PASSED_ON if message.get(name)}
+    delta |= {
+        name: message[name]
+        for name, kind in _PASSED_ON.items()
+        if isinstance(message.get(name), kind) and message[name]
+    }
     apart = any(isinstance(message.get(name), str | list) and message[name] for name in _REASONING_FIELDS)
     reasons = is_thought or apart or _has_reasoning(message.get("content"))
-    is_token = reasons or bool(text.strip()) or any(name in delta for name in PASSED_ON)
+    is_token = reasons or bool(text.strip()) or any(name in delta for name in _PASSED_ON)
     return ChatChunk(delta, _finish_reason(choice), _usage(body), reasons, is_token)
 
 
@@ -211,11 +215,11 @@ def as_relayed(chunks: Iterable[ChatChunk], *, tools: bool = True) -> Iterator[C
     Raises AnswerFailed for an empty answer, and beyond the limits.
     """
     is_empty, has_reasoned, finish_reason, size, count = True, False, "stop", 0, 0
-    thought_at = float("-inf")
+    thought_at, calls = float("-inf"), ToolCalls()
     for chunk in chunks:
         finish_reason = chunk.finish_reason or finish_reason
         has_reasoned = has_reasoned or chunk.reasons
-        chunk = chunk if tools else _without_calls(chunk)
+        chunk = replace(chunk, delta=_with_calls(chunk.delta, calls) if tools else _without_calls(chunk.delta))
         if not chunk.delta and not chunk.finish_reason and not chunk.usage:
             if not chunk.reasons or time.monotonic() < thought_at + THINKING_EVERY_S:
                 continue
@@ -229,8 +233,15 @@ def as_relayed(chunks: Iterable[ChatChunk], *, tools: bool = True) -> Iterator[C
         raise _empty_answer(finish_reason, has_reasoned)
 
 
-def _without_calls(chunk: ChatChunk) -> ChatChunk:
-    return replace(chunk, delta={name: value for name, value in chunk.delta.items() if name not in CALLS})
+def _without_calls(delta: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in delta.items() if name not in _CALLS}
+
+
+def _with_calls(delta: Mapping[str, Any], calls: ToolCalls) -> Mapping[str, Any]:
+    if "tool_calls" not in delta:
+        return delta
+    numbered = calls.numbered(delta["tool_calls"])
+    return {**_without_calls(delta), **({"tool_calls": numbered} if numbered else {})}
 
 
 def _empty_answer(finish_reason: str, has_reasoned: bool) -> AnswerFailed:

@@ -149,10 +149,8 @@ def _message(chunks: Sequence[ChatChunk]) -> dict[str, Any]:
             message[name] = "".join(texts)
     calls: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
-        parts = chunk.delta.get("tool_calls")
-        for position, call in enumerate(parts if isinstance(parts, list) else ()):
-            if isinstance(call, dict):
-                _add_call(calls, call, position)
+        for part in chunk.delta.get("tool_calls", ()):
+            _add_call(calls, part)
         if isinstance(chunk.delta.get("function_call"), dict):  # the older form of one tool call
             _add_function(message.setdefault("function_call", {}), chunk.delta["function_call"])
     if calls:
@@ -160,15 +158,12 @@ def _message(chunks: Sequence[ChatChunk]) -> dict[str, Any]:
     return message
 
 
-def _add_call(calls: dict[int, dict[str, Any]], call: Mapping[str, Any], position: int) -> None:
+def _add_call(calls: dict[int, dict[str, Any]], part: Mapping[str, Any]) -> None:
     """Add a part of a tool call: the arguments arrive in parts, the other fields once."""
-    index: Any = call.get("index") if isinstance(call.get("index"), int) else position
-    kept = calls.setdefault(index, {"id": "", "type": "function", "function": {}})
-    for name in ("id", "type"):
-        if isinstance(call.get(name), str) and call[name]:
-            kept[name] = call[name]
-    if isinstance(call.get("function"), dict):
-        _add_function(kept["function"], call["function"])
+    others = {name: value for name, value in part.items() if name not in ("index", "function")}
+    call = calls.setdefault(part["index"], {"function": {}})
+    call.update(others)
+    _add_function(call["function"], part["function"])
 
 
 def _add_function(kept: dict[str, str], part: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What callers get of a chat API that reasons, is at its rate limit, or sends odd forms, on a running server."""
 
 import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -120,8 +121,8 @@ def test_a_rate_limit_of_the_chat_api_is_503_with_its_retry_after(scene: Scene, 
         {"stream": True},
         {"modalities": ["text", "audio"], "audio": {"voice": "default", "format": "wav"}},
     ):
-        json = {"model": "mirrorchat", "messages": ASK, **fields}
-        refused = requests.post(f"{scene.server.url}/v1/chat/completions", json=json, timeout=60)
+        asked = {"model": "mirrorchat", "messages": ASK, **fields}
+        refused = requests.post(f"{scene.server.url}/v1/chat/completions", json=asked, timeout=60)
         assert "429" in check_error(refused, 503, "chat_rate_limited")
         assert refused.headers["Retry-After"] == expected
     create: Any = scene.openai.chat.completions.create
@@ -152,6 +153,23 @@ def test_an_answer_that_is_too_long_to_be_spoken_ends_at_its_length(scene: Scene
     spoken = {"model": "mirrorchat", "messages": ASK, "modalities": ["text", "audio"], "audio": audio}
     assert create(**spoken).choices[0].finish_reason == "length"
     assert list(create(**spoken, stream=True))[-1].choices[0].finish_reason == "length"
+
+
+def test_calls_of_tools_without_an_index_reach_clients_of_openais_api_apart(scene: Scene) -> None:
+    parts = [{"id": name, "function": {"name": name, "arguments": f'{{"of": "{name}"}}'}} for name in ("low", "high")]
+    events = [json.dumps({"choices": [{"delta": {"tool_calls": [part]}}]}).encode() for part in parts]
+    scene.chat.behaviour = chunked_stream(*(b"data: %s\n\n" % event for event in events), delta(None, "tool_calls"))
+    asked: dict[str, Any] = {
+        "model": "mirrorchat",
+        "messages": ASK,
+        "tools": [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("low", "high")],
+    }
+    messages = [scene.openai.chat.completions.create(**asked).choices[0].message]
+    with scene.openai.chat.completions.stream(**asked) as stream:
+        messages.append(stream.get_final_completion().choices[0].message)
+    for message in messages:
+        calls = [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []]
+        assert calls == [("low", "low", '{"of": "low"}'), ("high", "high", '{"of": "high"}')]
 
 
 def test_the_word_after_a_long_silence_is_heard(scene: Scene) -> None:
