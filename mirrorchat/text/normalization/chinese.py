@@ -110,9 +110,11 @@ ADDRESS_RULES = address_rules(AddressWords(ADDRESS_SIGNS, digits, number_words, 
 _RULES: tuple[Rule, ...] = (
     *ADDRESS_RULES,
     rule(r"&&", "&"),
+    rule(r"(?<=[A-Za-z]) ?-= ?(?=[\w(])", "减等于"),
+    rule(r"(?<=[A-Za-z])--(?![\w-])", "减减"),
     rule("([A-G])♭", r"降\1"),
     rule("([A-G])♯", r"升\1"),
-    rule(r"(?<=[0-9][pPK])@(?=\d)|(?<=[A-Za-z])@(?=\d{1,3} ?[GM]Hz)", " "),  # 1080p@60fps
+    rule(r"(?<=[0-9][pPK%])@(?=\d)|(?<=\d)@(?=\d{2,3}Hz)|(?<=[A-Za-z])@(?=\d{1,3} ?[GM]Hz)", " "),  # 1080p@60fps
     rule(r"(?<![A-Za-z0-9])([fF])/(?=\d{1,2}(?:\.\d)?(?![\d/]))", r"\1 "),
     rule(rf"(?<![A-Za-z0-9_&])(?:话题)?#([{HAN}A-Za-z][{HAN}A-Za-z0-9_]{{0,30}})#?", r"话题\1"),
     rule(r"(?<![A-Za-z0-9_.)])\.(?=\d)", "0."),
@@ -182,6 +184,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r" ?°(?P<celsius>C)?(?:(?<=C)|F)(?![A-Za-z])", lambda match: "摄氏度" if match["celsius"] else "华氏度"),
     rule(r" ?([" + re.escape("".join(SIGNS)) + "]) ?", lambda match: SIGNS[match[1]]),
     rule(rf"(?<=[元角块次个人万千亿度吨斤克米里升瓦])/(?=[{HAN}])(?![{HAN}]{{0,4}}[{DIGITS}十百])", "每"),
+    rule(rf"(?<=[)）])/(?=[{DIGITS}十百千万两])", "除以"),
     rule(rf"(?<=[{HAN}）)])([-/])(?=[{HAN}（(])", _spoken_operator),
     rule(rf"(?<=[{HAN}]):(?=[{HAN}]{{1,4}}等于)", "比"),
     rule(rf"(?<=[{DIGITS}十百千万])-(?=[{DIGITS}十两])", "，"),

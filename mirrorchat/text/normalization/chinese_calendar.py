@@ -5,7 +5,18 @@ import re
 from mirrorchat.text.normalization.chinese_numbers import cardinal, digits, number_words
 from mirrorchat.text.normalization.chinese_words import COUNTED
 from mirrorchat.text.normalization.months import MONTH, MONTHS, YEAR, full_month
-from mirrorchat.text.normalization.patterns import CLOCK, START, TO, Rule, after, before, behind, month_and_day, rule
+from mirrorchat.text.normalization.patterns import (
+    CLOCK,
+    SLASH_BETWEEN_QUANTITIES,
+    START,
+    TO,
+    Rule,
+    after,
+    before,
+    behind,
+    month_and_day,
+    rule,
+)
 from mirrorchat.text.sentences.speech_length import HAN
 
 NOT_LATIN_BEFORE = r"(?<![A-Za-z0-9_.,:/-])"
@@ -154,7 +165,7 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(r"(?<![A-Za-z0-9./-])(?P<year>1[3-9]|[23]\d)/(?P<m>0?[1-9]|1[0-2])/(?P<d>[0-3]?\d)(?![A-Za-z0-9/.])",
          _spoken_date),
     rule(r"(?<=[A-Za-z])(?=\d{1,3}(?:\.\d{1,2})?%)", " "),
-    rule(r"(\d[A-Za-z]{1,3})/(?!100 ?(?:km|g|ml|mL))(?=\d{1,6}[A-Za-z])", r"\1、"),
+    rule(SLASH_BETWEEN_QUANTITIES, r"\1、"),
     rule(rf"(?P<cue>{_HOLIDAYS})(?P<m>\d{{1,2}})\.(?P<d>\d{{1,2}}) ?[-~–—] ?"
          r"(?P<m2>\d{1,2})\.(?P<d2>\d{1,2})(?![\d.])",
          _spoken_holidays),

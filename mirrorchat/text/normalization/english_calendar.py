@@ -5,14 +5,23 @@ import re
 from mirrorchat.text.normalization.english_numbers import cardinal, ordinal, year
 from mirrorchat.text.normalization.english_words import COUNTED
 from mirrorchat.text.normalization.months import MONTH, MONTH_NAME, MONTHS, YEAR, full_month
-from mirrorchat.text.normalization.patterns import CLOCK, TO, Rule, before, month_and_day, rule
+from mirrorchat.text.normalization.patterns import (
+    CLOCK,
+    SLASH_BETWEEN_QUANTITIES,
+    TO,
+    Rule,
+    after,
+    before,
+    month_and_day,
+    rule,
+)
 
 _ON_THE_HOUR = "o'clock"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAY = r"(Monday|Mon|Tuesday|Tues?|Wednesday|Wed|Thursday|Thu(?:rs?)?|Friday|Fri|Saturday|Sat|Sunday|Sun)\b\.?"
 _YEAR_CUE = re.compile(
-    r"\b(?:in|since|from|by|until|till|before|after|of|during|around|circa|about|early|late|mid|the|year|spring|summer"
-    rf"|autumn|fall|winter|and|to|between|class|{'|'.join(MONTHS)}),? *$", re.IGNORECASE
+    r"\b(?:born|died|in|since|from|by|until|till|before|after|of|during|around|circa|about|early|late|mid|the|year|spring"
+    rf"|summer|autumn|fall|winter|and|to|between|class|{'|'.join(MONTHS)}),? *$", re.IGNORECASE
 )  # fmt: skip
 
 
@@ -71,7 +80,8 @@ def _spoken_decade(match: re.Match[str]) -> str:
 def _spoken_year(match: re.Match[str]) -> str:
     """Return a four-digit number as a year if it looks like one."""
     number = int(match["year"])
-    is_cued = _YEAR_CUE.search(before(match, 12)) is not None
+    is_alone = before(match, 1) == "(" and after(match, 1) == ")"
+    is_cued = is_alone or _YEAR_CUE.search(before(match, 12)) is not None
     is_counting = COUNTED.match(match.string, match.end()) is not None
     if 1900 <= number <= 2099:
         return year(number) if is_cued or not is_counting else match[0]
@@ -144,6 +154,8 @@ CALENDAR_RULES: tuple[Rule, ...] = (
 
 # These stand in front of ranges and codes, which would take their points and letters.
 EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
+    rule(r"(?:(?<=\bBC)|(?<=\bAD)|(?<=\bCE)) ?[-–] ?(?=AD \d|\d)", " to "),
+    rule(r"(?<=\b[A-Z]T)/(?=\d)", ", "),  # ET/7 a.m. PT
     rule(r"(?<![\w.,])(UTC|GMT) ?([+-])0?(\d{1,2})(?::?00(?!\d))?(?=:?[1-9]\d(?!\d)|(?![\d:]))",
          lambda match: f"{match[1]} {'plus' if match[2] == '+' else 'minus'} {match[3]}"),
     rule(r"(?<![\w./])((?:19|20)\d\d)/(0[1-9]|1[0-2])(?![\w/.])", r"\1-\2"),
@@ -151,7 +163,7 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(r"(?<=\bFY)((?:19|20)\d\d)/(?=\d\d(?!\d))", rf"\1{TO}"),
     rule(r"\bFY ?(?=(?:19|20)?\d\d(?!\d))", "F Y "),
     rule(r"(?<=\d)(st|nd|rd|th)/(?=\d{1,4}(?:st|nd|rd|th)\b)", r"\1 or "),
-    rule(r"(\d[A-Za-z]{1,3})/(?=\d{1,6}[A-Za-z])", r"\1, "),
+    rule(SLASH_BETWEEN_QUANTITIES, r"\1, "),
     rule(r"\b([QH][1-4])['’](?=\d\d(?!\d))", r"\1 "),
     rule(r"(?<![\w./-])(?P<m>\d{1,2})/(?P<d>\d{1,2})/(?P<loose>)(?P<year>\d\d)(?![\w/]|[.,]\d)", _spoken_date),
     rule(r"(?<![\w.,])(\d{1,3})h ?(\d{1,2})m(?:in)?(?: ?(\d{1,2})s(?:ec)?)?(?!\w)", _spoken_duration),
@@ -166,7 +178,7 @@ DECADE_RULES: tuple[Rule, ...] = (
 
 YEAR_RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.,$-])(?P<year>1[5-9]\d\d|20\d\d)～(?P<upper>\d\d)(?![\w%-]|[.,]\d)", _spoken_short_span),
-    rule(r"(?<=[a-z] )['’](\d\d)(?![\w'’])", _spoken_short_year),
+    rule(r"(?<=[a-z,] )['’](\d\d)(?![\w'’])", _spoken_short_year),
     rule(rf"(?<![\w.,]){YEAR}[{TO}/](?P<upper>[12]\d{{3}})(?![\w]|[.,]\d)",
          lambda match: f"{year(int(match['year']))} to {year(int(match['upper']))}"),
     rule(rf"(?<![\w.,$-]){YEAR}(?![\w]|[.,-]\d)", _spoken_year),

@@ -29,6 +29,10 @@ ROUND_DIGITS = 4  # before the zeros: 12500000 is round, 13800138000 is a teleph
 
 _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50}
 
+SLASH_BETWEEN_QUANTITIES = (
+    r"(?<![\d.])(?<![=≈×÷])(?<![=≈×÷] )(\d{1,6}(?:\.\d{1,4})?[A-Za-z]{1,3})/(?!100 ?(?:km|g|ml|mL))(?=\d{1,6}[A-Za-z])"
+)
+"""Matches the first of two quantities and the slash that lists them: 128G/256G, but not in the result 80m/8s."""
 BARE_UNIT = (
     r"(?<![A-Za-z0-9])(?P<unit>[kcm]?m|[km]?g|μg|mol|[kMGT]B|[mk]?L)(?![A-Za-z0-9])"
     r"(?:\^(?P<power>[23])(?!\d)|(?P<per>/(?:[ck]?m|s|h|min|[dm]?L|kg)(?![A-Za-z0-9]))(?:\^(?P<per_power>[23])(?!\d))?)"

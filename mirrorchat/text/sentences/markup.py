@@ -55,7 +55,7 @@ _INLINE: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
     (re.compile(r"!\[\]\([^()\s]{0,1000}\)"), ""),
     (re.compile(r"\[\^[\w-]{1,40}\]:?"), ""),
     (re.compile(r"\[([^\[\]\n]{0,299}[^\W\d][^\[\]\n]{0,299})\]\[[^\[\]\n]{0,100}\]"), r"\1"),
-    (re.compile(rf"(?:(?<=[A-Za-z]{{2}})|(?<={_HAN_OR_MARK})(?<![为是在间集域于属取得])){_CITATION}(?! ?[=(\[]|\w)"), ""),
+    (re.compile(rf"(?:(?<=[A-Za-z]{{2}})|(?<={_HAN_OR_MARK})(?<![为是在间集域于])){_CITATION}(?! ?[=(\[]|\w)"), ""),
     (re.compile(rf"(?<=\w){_NOT_CITED} {_CITATION}(?=[.,;:!?。，；：！？]|$)"), ""),
     (re.compile(r"(?<![\w\]])\[(\d{1,3}(?:[,-] ?\d{1,3}){0,8})\](?![(\[:])"), r"\1"),
     (re.compile(r"<((?:https?://|mailto:)?[^<>\s@]{1,500}[@/.][^<>\s]{1,500})>"), r"\1"),
