@@ -140,6 +140,7 @@ CALCULATION_RULES: tuple[Rule, ...] = (
     rule(
         rf"(?<=[{HAN}\d])\((?P<unit>{any_of(UNITS)})(?:\^(?P<power>[23]))?\)", lambda match: f"({_named_unit(match)})"
     ),
+    rule(r"(\d ?(?:分钟|小时|[秒片粒颗支杯滴包组页字张]))/(?=[次天日周月年人])", r"\1每"),
     rule(rf"(?<=[A-Za-z{HAN}])/(?=\d{{1,2}} ?(?:h|小时|天|d|周)(?![A-Za-z]))", "每"),
 )
 

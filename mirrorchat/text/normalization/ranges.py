@@ -175,6 +175,7 @@ RANGE = RunKind(re.compile(_RANGE), _range)
 
 _WEEKDAY = "(?:周|星期|礼拜)[一二三四五六日天末]"
 _HAN_NUMBER = "[零一二两三四五六七八九十百千]"
+_ORDINAL = "[A-Z甲乙丙丁戊]"
 _HAN_DASH = "[-~–—]{1,2}"
 _LETTERS_END = "(?![A-Za-z0-9_-])"
 _IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}(?![\d.])"
@@ -187,6 +188,8 @@ RANGE_RULES: tuple[Rule, ...] = (
     rule(rf"(?<={_HAN_NUMBER})(?P<unit>[{HAN}]{{1,2}}) ?{_HAN_DASH} ?(?=第?{_HAN_NUMBER}{{1,4}}(?P=unit))",
          rf"\g<unit>{TO}"),
     rule(rf"(?<={_HAN_NUMBER}){_HAN_DASH}(?=第?{_HAN_NUMBER})", TO),
+    rule(rf"(?<![A-Za-z0-9_-])(?P<end>{_ORDINAL})(?P<unit>[{HAN}]) ?{_HAN_DASH} ?(?={_ORDINAL}(?P=unit))",
+         rf"\g<end>\g<unit>{TO}"),
     rule(rf"(?<![A-Za-z0-9_-])(X{{0,4}}[SL]|M) ?[-~–] ?(?=(?:X{{1,4}}[SL]|[2-5]XL){_LETTERS_END})", rf"\1{TO}"),
     rule(rf"(?<![A-Za-z0-9_-])(?:([A-Z]) ?[~–] ?(?=[A-Z])|([a-z])~(?=[a-z])|(A|a)-(?=[Zz])"
          rf"|([A-Z])-(?=[A-Z][组座区级班栋楼段]))(?=.{_LETTERS_END})", rf"\1\2\3\4{TO}"),
