@@ -5,6 +5,7 @@ because the keys, origins and proxies of this package are such kinds.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from mirrorchat.errors import ConfigurationError
 T = TypeVar("T")
 
 _JSON_LIMIT_CHARS = 100_000
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")  # RFC 9110, section 5.6.2
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,12 @@ def _is_json_object(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(name, str) for name in value) and len(text) <= _JSON_LIMIT_CHARS
 
 
+def _is_header(name: object, text: object) -> bool:
+    if not isinstance(name, str) or not isinstance(text, str):
+        return False
+    return bool(_HEADER_NAME.fullmatch(name)) and text.isascii() and (text.strip().isprintable() or not text.strip())
+
+
 TEXT: Kind[str] = kind_of("a text that is not empty", is_text, str.strip)
 FOLDER: Kind[Path] = kind_of(
     "the path of a folder",
@@ -159,7 +167,7 @@ JSON_OBJECT: Kind[Mapping[str, Any]] = kind_of(
     lambda value: json.loads(json.dumps(value)),  # a copy, so that nothing changes it later
 )
 HEADERS: Kind[Mapping[str, str]] = kind_of(
-    "a dict of header names and texts",
-    lambda value: isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair),
-    dict,
+    "a dict of header names and texts of printable ASCII characters",
+    lambda value: isinstance(value, Mapping) and all(_is_header(name, text) for name, text in value.items()),
+    lambda value: {name: text.strip() for name, text in value.items()},
 )

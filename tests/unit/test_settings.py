@@ -71,7 +71,13 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("chatgpt_apis = [{'url': 'ftp://h'}]", "must be a text that begins with http:// or https://"),
         ("chatgpt_apis = [{'url': 'http://[::1'}]", "must be a text that begins with http:// or https://"),
         ("chatgpt_apis = [{'url': 'http://h', 'temperature': 3}]", "must be a number from 0 to 2"),
-        ("chatgpt_apis = [{'url': 'http://h', 'headers': {'X': 1}}]", "must be a dict of header names and texts"),
+        *(
+            (
+                f"chatgpt_apis = [{{'url': 'http://h', 'headers': {headers}}}]",
+                "must be a dict of header names and texts",
+            )
+            for headers in ({"X": 1}, {1: "x"}, {"X Y": "x"}, {"X\n": "x"}, {"": "x"}, {"X": "密钥"}, {"X": "a\nb"})
+        ),
         ("chatgpt_apis = [{'url': 'http://h', 'extra_body': 'think'}]", "must be a dict of names and JSON values"),
         ("chatgpt_apis = [{'url': 'http://h', 'extra_body': {1: 2}}]", "must be a dict of names and JSON values"),
         ("chatgpt_apis = [{'url': 'http://h', 'extra_body': {'x': {1}}}]", "must be a dict of names and JSON values"),
@@ -122,6 +128,13 @@ def test_other_machines_need_a_key(tmp_path: Path) -> None:
     assert read(tmp_path, f"host = '0.0.0.0'\napi_keys = {keys}").api_keys == tuple(map(hashed, keys))
     for host in ("127.0.0.1", "localhost", "::1"):
         assert read(tmp_path, f"host = {host!r}").host == host
+
+
+def test_what_stands_around_a_header_is_no_part_of_it(tmp_path: Path) -> None:
+    (api,) = read(
+        tmp_path, "chatgpt_apis = [{'url': 'http://h', 'headers': {'X-Key': ' sk-header\\n', 'Y': ''}}]"
+    ).chatgpt_apis
+    assert api.headers == {"X-Key": "sk-header", "Y": ""}
 
 
 def test_keys_are_masked() -> None:
