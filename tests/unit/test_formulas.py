@@ -95,7 +95,10 @@ ENGLISH_ALGEBRA = [
     ),
     ("log₂8 = 3", "log base two of eight equals three"),
     ("a/b and 1/x", "a over b and one over x"),
-    ("and/or, A/B testing, w/o, I/O, km/h, n/a", "and or, A B testing, without, I O, kilometers per hour, n a"),
+    (
+        "and/or, A/B testing, w/o, I/O, km/h, n/a",
+        "and or, A B testing, without, I O, kilometers per hour, not applicable",
+    ),
     ("2ⁿ⁺¹ and xⁿ and e^x", "two to the power of n plus one and x to the power of n and e to the power of x"),
     ("Ca²⁺ and Na⁺ and Cl⁻", "C A two plus and N A plus and C L minus"),
     ("H₂O and C₆H₁₂O₆", "H two O and C six H twelve O six"),

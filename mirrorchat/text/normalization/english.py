@@ -74,7 +74,7 @@ _COUNTED_OR_PEOPLE = re.compile(rf"{COUNTED.pattern}| [A-Z][a-z]{{1,20}}s\b")
 def _spoken_magnitude(match: re.Match[str]) -> str:
     """Return `1.5M` as one point five million if it counts the word that follows."""
     following = re.sub(rf"^{TO}{NUMBER} ?{match[2]}", "", after(match, 40))
-    is_counting = len(match[2]) == 2 or after(match, 1) == "+" or _COUNTED_OR_PEOPLE.match(following)
+    is_counting = len(match[2]) == 2 or "." in match[1] or after(match, 1) == "+" or _COUNTED_OR_PEOPLE.match(following)
     return f"{number_words(match[1])} {MAGNITUDES[match[2]]}" if is_counting else match[0]
 
 
@@ -99,6 +99,10 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[a-z]) [>›] (?=[A-Z][^>›\n]{1,40} [>›] [A-Z])|(?<=[a-z]) › (?=[A-Z])", ", "),
     rule(rf"\b({_MENUS}) > (?=[A-Z])", r"\1, "),
     rule(r"&&", "&"),
+    rule(r"(?<=\d,)-(?=\d)", " -"),  # (1,-2)
+    rule(r"(?<![A-Za-z])([XYZ]) ?[~∼] ?(?=[NBUPE]\()", r"\1 follows "),
+    rule(r"(?<=[A-Za-z]) ?-= ?(?=[\w(])", " minus equals "),
+    rule(r"(?<=[A-Za-z])--(?![\w-])", " minus minus"),
     rule("(?<=[A-G])♭", " flat"),
     rule("(?<=[A-G])♯", " sharp"),
     rule(r"(?<!\w)([fF])/(?=\d{1,2}(?:\.\d)?(?![\d/]))", r"\1 "),
@@ -133,7 +137,13 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[A-Za-z]{2} )-(?=[A-Za-z]{1,3}(?![A-Za-z-]))(?![a-z] [-+=*/])", "dash "),
     rule(r"§ ?§", "sections "),
     rule(r"(?<!\w)w/o(?!\w)", "without"),
+    rule(r"(?<!\w)w/(?:v|(w))(?!\w)", lambda match: f"weight per {'weight' if match[1] else 'volume'}"),
     rule(r"(?<!\w)w/ ?(?=\w)", "with "),
+    rule(r"(?<![\w.])vs(?= )", "versus"),
+    rule(r"(?<![\w.])b\. ?(?=\d{4}(?!\d))", "born "),
+    rule(r"(?<![\w.])d\. ?(?=\d{4}(?!\d))", "died "),
+    rule(r"(?<=#)(\d{1,3})[-–]#?(?=\d)", rf"\1{TO}"),
+    rule(r"(?<=\d/)(\d{1,3})(?:th|rd|nd)s?\b", r"\1"),
     rule(r"(?<!\w)([A-G])#(?=(?:m|maj|min|dim|sus|aug)?\d{0,2}(?!\w))", r"\1 sharp "),
     rule(r"(?<!\w)[Nn]/[Aa](?!\w)", "not applicable"),
     rule(r"(?i)\b(he/she|she/he|him/her|his/hers?|yes/no|true/false|men/women|male/female|his/her)\b",
@@ -169,7 +179,10 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[\d)]) +- +(?=[\d(-])|(?<=\d)-(?=\()", " minus "),
     rule(r"(?<![A-Za-z0-9)])-(?=[π∞√])", "minus "),
     rule(r"(?<=[\d)]) ?[*] ?(?=[\d(])", " times "),
-    rule(r"(?<=[\d)]) / (?=[\d(])|(?<=\))/(?=[\d(])", " divided by "),
+    rule(r"(?<=\d) / (?=[\d(])|(?<=\)) / (?=[\w(])|(?<=\))/(?=[\d(])", " divided by "),
+    rule(r"(?:(?<== )|(?<=equals ))(\d[\d.,]{0,15}) - (?=[a-z])", r"\1 minus "),
+    rule(r"(?<=[a-z\d]) x (?=\d{1,4} (?:days?|weeks?|months?)\b)", " for "),
+    rule(r"(?<=[a-z\d]) x (?=\d)", " times "),
     rule(r"(?<=\w) / (?=\w)|(?<=[a-z]{3})/(?=\d)", ", "),
     rule(r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|hour|minute|second|person|yr|hr|km|kg|lb)\b)", " per "),
     rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),

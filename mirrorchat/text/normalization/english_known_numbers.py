@@ -108,6 +108,12 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"{_STARTS}(?P<numbers>996|985|211)(?= (?:schedule|culture|work|system|universit|project))", _spoken_list),
     rule(rf"{_STARTS}([1-5]\d\d)(?= (?:[Ee]rror|[Rr]esponse|[Ss]tatus|[Nn]ot [Ff]ound)s?\b)",
          lambda match: code_words(match[1])),
-    rule(rf"{_STARTS}(40[0-9])\(([kb])\)", lambda match: f"{code_words(match[1])} {match[2]}"),
+    rule(rf"{_STARTS}([45]0[0-9])\(([a-z])\)(?:\((\d)\))?",
+         lambda match: " ".join(filter(None, (code_words(match[1]), match[2], match[3])))),
+    rule(r"(?<![\w:.,])(\d{1,3}):(\d{1,3})(?= (?:ratio|dilution|scale|mix|mixture|odds|solution|split|aspect)\b)"
+         r"|(?<=\b[Rr]atio of )(\d{1,3}):(\d{1,3})(?![\d:])|(?<=\b[Rr]atio is )(\d{1,3}):(\d{1,3})(?![\d:])",
+         lambda match: " to ".join(filter(None, match.groups()))),
+    rule(r"(?:(?<=\b[Ii]n )|(?<=\b[Uu]nder )|(?<=\b[Ww]ithin ))(2[5-9]|[3-5]\d):([0-5]\d)(?![\d:])",
+         lambda match: _spoken_duration([0, int(match[1]), int(match[2])])),
     rule(rf"(?P<course>\b[A-Z][a-z]{{2,20}} )101(?![\w%/-]|[.,]\d|{COUNTED.pattern})", r"\g<course>one oh one"),
 )  # fmt: skip

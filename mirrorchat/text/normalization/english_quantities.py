@@ -10,6 +10,7 @@ from mirrorchat.text.normalization.patterns import (
     NUMBER,
     QUANTITY,
     START,
+    TO,
     Rule,
     after,
     any_of,
@@ -49,7 +50,7 @@ CALCULATION_RULES: tuple[Rule, ...] = (
 
 def _spoken_unit(match: re.Match[str]) -> str:
     words, is_one = quantity(match)
-    is_one = is_one or modifies_noun(match)
+    is_one = is_one or modifies_noun(match) or re.match("-[a-z]", after(match, 2)) is not None
     name = UNITS[match["unit"]][0 if is_one else 1]
     power = f"{POWERS[match['power']]} " if match["power"] else ""
     return f"{words} {power}{name}{_per(match['per'], match['per_power'])}"
@@ -101,7 +102,7 @@ def _spoken_bare_unit(match: re.Match[str]) -> str:
     return f"{power}{unit}{_per((match['per'] or '')[1:], match['per_power'])}"
 
 
-_POINTED_UNITS = r"fl\.? ?oz|[Tt]bsps?|[Tt]sps?|oz|lbs?|ft|yd|hrs?|mins?|sec|gal|pt|qt|mi|sq"
+_POINTED_UNITS = r"fl\.? ?oz|sq\.? ?(?:ft|mi|yd|in)|[Tt]bsps?|[Tt]sps?|oz|lbs?|ft|yd|hrs?|mins?|sec|gal|pt|qt|mi|sq"
 _LENGTH = r"(?:[mck]?m|ft|yd|in\.?|px|')"
 
 # These stand before all other runs, which would take the numbers one by one.
@@ -112,12 +113,15 @@ EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"{START}(\d)['′’] ?(\d{{1,2}}) 1/2\"", r"\1 foot \2 1/2"),
     rule(r"(?<=\d)[x×]/(?=(?:day|week|month|year|d|wk|mo|yr)\b)", " times per "),
     rule(r'(?<=\d)"(?![\w"])', _inches),
-    rule(rf"(?<=\d)([ -]?(?:{_POINTED_UNITS}))\.(?= [a-z\d(]|[,;:)])", lambda match: match[1].replace("fl.", "fl")),
+    rule(rf"(?<=\d)([ -]?(?:{_POINTED_UNITS}))\.(?= [a-z\d(]|[,;:)/])", lambda match: match[1].replace(".", "")),
     rule(rf"{START}{NUMBER} ?(?P<lower>{_LENGTH})?(?: ?[xX×] ?{NUMBER} ?(?(lower)(?P=lower))){{0,1}}"
          rf" ?[xX×] ?{NUMBER} ?(?P<unit>(?(lower)(?P=lower)|{_LENGTH}))(?![\w'^])", _spoken_dimensions),
 )  # fmt: skip
 
 QUANTITY_RULES: tuple[Rule, ...] = (
+    rule(rf"(?<![\w'’])(?<!the )(\d{{1,3}}{TO}\d{{1,3}})s\b", r"\1 s"),
+    rule(rf"(?<=\()({any_of(unit for unit in UNITS if len(unit) > 1 and unit.isalpha())})(?=\))",
+         lambda match: UNITS[match[1]][1]),
     rule(rf"(?<=\d)-({_UNIT_NAMES})(?![\w-])", _spoken_joined_unit),
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{_UNIT_NAMES}|s)(?:/(?P<per>[A-Za-z]{{1,12}}))?(?![A-Za-z\d]))?",

@@ -263,7 +263,7 @@ class _Parser:
 
     def _postfixes(self, part: Part, token: str) -> Part:
         """Read exponents, indices, primes and the like behind an atom."""
-        is_function = token in _FUNCTION_LETTERS or self._is_of_time()
+        is_function = (token in _FUNCTION_LETTERS and not self._is_growth(token)) or self._is_of_time()
         while mark := self._peek():
             if token in _COUNTS_CHOICES and part.words == token and mark in "_^" and (choices := self._choices(token)):
                 part = choices
@@ -285,6 +285,11 @@ class _Parser:
         if part.number:
             part = self._with_unit(part)
         return self._applied(part) if is_function and self._peek() == "(" else part
+
+    def _is_growth(self, token: str) -> bool:
+        """Return whether `P(1 + r)` stands here, the value after a year: a product."""
+        following = "".join(self._tokens[self._at : self._at + 6])
+        return token == "P" and following.replace(" ", "").startswith(("(1+", "(1-"))
 
     def _choices(self, letter: str) -> Part | None:
         """Return `C_5^2` as a number of choices; None if a letter has no index and exponent side by side."""
