@@ -1,5 +1,6 @@
 """What a chat API says of a failure, in the many forms of such bodies, without keys and within bounds."""
 
+import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -108,8 +109,10 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 def secrets_of(api: ChatApi, request: Mapping[str, Any]) -> list[str]:
     """Return what no message may repeat: the keys of `api`, and the words of the caller."""
     parts = urlsplit(api.url)
-    held = [api.key, *api.headers.values(), parts.password or "", parts.query]
-    held += [value for pair in parts.query.split("&") for value in pair.partition("=")[2:]]
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    held = [api.key, *api.headers.values(), password, parts.query]
+    held += [user if len(user) >= 8 else "", base64.b64encode(f"{user}:{password}".encode()).decode()]
+    held += [value for pair in parts.query.split("&") for value in pair.partition("=")[2:] if len(value) >= 4]
     held += [value for value in api.extra_body.values() if isinstance(value, str) and len(value) >= 16]
     held += [path for path in parts.path.split("/") if len(path) >= 16]
     held += [word for value in api.headers.values() for word in value.split() if len(word) >= 8]

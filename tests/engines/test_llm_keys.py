@@ -1,5 +1,6 @@
 """What the chat client sends to whom over TLS and proxies, and that a key shows nowhere."""
 
+import base64
 import json
 import logging
 from pathlib import Path
@@ -19,6 +20,7 @@ from support.chat_checks import (  # noqa: F401 (fixtures)
 from support.chat_server import (
     Behaviour,
     ChatServer,
+    Exchange,
     RefusingPort,
     answer,
     body,
@@ -126,6 +128,27 @@ def test_the_key_shows_nowhere(behaviour: Behaviour, caplog: pytest.LogCaptureFi
     assert "urllib3.connectionpool" in {record.name for record in caplog.records}
     assert "refused the connection" in caplog.text
     assert KEY not in "".join(seen) + caplog.text
+
+
+@pytest.mark.parametrize("user", ["somebody:open sesame", "a-long-user-name:"])
+def test_what_a_url_holds_before_its_host_is_masked(user: str) -> None:
+    token = base64.b64encode(user.encode()).decode()
+
+    def echo(exchange: Exchange) -> None:
+        assert exchange.request.headers["authorization"] == f"Basic {token}"
+        body(json.dumps({"error": f"no {token} of {user.replace(':', ' ')}"}).encode())(exchange)
+
+    with ChatServer(echo) as server:
+        url = server.url.replace("//", f"//{user.replace(' ', '%20')}@")
+        reason = only_failure(client_of(api_at(server, key="", url=url)))
+    assert reason.startswith("an error instead of an answer: no *** of ***")
+    assert not [part for part in (token, *user.split(":")) if part and part in reason]
+
+
+def test_a_short_value_of_a_query_is_no_secret() -> None:
+    with ChatServer(body(b'{"error": "at most 1024 tokens"}')) as server:
+        api = api_at(server, url=f"{server.url}?v=1&token=abcd")
+        assert only_failure(client_of(api)).endswith("at most 1024 tokens")
 
 
 def test_a_long_text_of_extra_body_is_masked_as_it_may_be_a_key() -> None:
