@@ -237,4 +237,35 @@ ENGLISH_ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("Your BMI = weight (kg) / height.", "Your B M I equals weight (kilograms) divided by height."),
         ("400 sq. ft./gal", "four hundred square feet per gallon"),
     ),
+    "kitchens, teams and places": (
+        (
+            "Set it to 180°C/350°F/gas mark 4.",
+            "Set it to one hundred and eighty degrees Celsius, three hundred and fifty degrees Fahrenheit, gas "
+            "mark four.",
+        ),
+        ("Line an 8×8-inch pan.", "Line an eight by eight-inch pan."),
+        ("The 49ers beat the 76ers.", "The forty-niners beat the seventy-sixers."),
+        ("He got a B (B+), and I a C-.", "He got a B (B plus), and I a C minus."),
+        ("He went to Ft. Worth and Pt. Reyes.", "He went to Fort Worth and Point Reyes."),
+        (
+            "It is big (pop. 456,692), too.",
+            "It is big (population four hundred and fifty-six thousand six hundred and ninety-two), too.",
+        ),
+        ("Sen. Warren (D-MA) spoke.", "Senator Warren (D, Massachusetts) spoke."),
+        ("It is due 3/15.", "It is due March fifteenth."),
+    ),
+    "equations in answers": (
+        (
+            "a = (20 m/s − 0)/5 s = 4 m/s²",
+            "a equals (twenty meters per second minus zero) divided by five seconds equals four meters per "
+            "second squared",
+        ),
+        ("So 5C2 = 10.", "So five choose two equals ten."),
+        ("Cu²⁺ + 2e⁻ → Cu", "C U two plus plus two e minus to Cu"),
+        ("30° and 60° angles", "thirty degrees and sixty degree angles"),
+        ("The price/mo is $5.", "The price per month is five dollars."),
+        ("a string of 1s and 0s", "a string of ones and zeros"),
+        ("a 3-yr-old in vol. III", "a three-year-old in volume three"),
+        ("a 1-800 number", "a one eight hundred number"),
+    ),
 }

@@ -6,6 +6,9 @@ from support.spoken import spoken
 from mirrorchat.engines import Language
 
 ENGLISH_MARKUP = [
+    ("Well done (^_^), see you.", "Well done, see you."),
+    ("I have no idea ¯\\_(ツ)_/¯ today.", "I have no idea today."),
+    ("It is (±5) or (+).", "It is (plus or minus five) or (plus)."),
     ("Use the <div> tag, or `<span>` and &lt;b&gt;.", "Use the div tag, or span and b."),
     ("&lt;b&gt;bold&lt;/b&gt; text is here", "bold text is here"),
     ("x<sup>2</sup> and H<sub>2</sub>O, the 5<sup>th</sup> one<sup>1</sup>.", "x squared and H two O, the fifth one."),
@@ -66,6 +69,11 @@ ENGLISH_MARKUP = [
     ("<table><tr><td>Ann</td><td>30</td></tr></table>", "Ann, thirty"),
 ]
 CHINESE_MARKUP = [
+    ("太好了(≧▽≦)，加油(๑•̀ㅂ•́)！", "太好了，加油！"),
+    ("没办法¯\\_(ツ)_/¯，(^_^)", "没办法，"),
+    ("尾号138****5678的手机", "尾号幺三八，星号，五六七八的手机"),
+    ("x的取值区间为[1,3]。", "x 的取值区间为 一,三。"),
+    ("用`x**2`计算。", "用 x 的平方计算。"),
     ("中国¹很大。²面积5米²。", "中国很大。面积五平方米。"),
     ("这是__重要__的_事_，**加粗**和*斜体*。", "这是重要的事，加粗和斜体。"),
     ("中国很大[1]。历史悠久【3†来源】。", "中国很大。历史悠久。"),

@@ -27,7 +27,10 @@ _SITE = (
 )
 _MAIL = rf"(?:mailto:)?(?<![A-Za-z0-9_@.+-])(?P<mail>[A-Za-z0-9_.+-]{{1,64}}@{_DOMAIN})(?![A-Za-z0-9_-])"
 _FOLDER = r"[A-Za-z0-9_.@+-]{1,64}"
-_UNIX_PATH = rf"(?<![A-Za-z0-9_./:~)<-])(?:(?:~|\.{{1,2}})/(?:{_FOLDER})?|/(?=[0-9.]{{0,20}}[A-Za-z_-]){_FOLDER}(?=/))(?:/{_FOLDER}){{0,20}}/?(?<![.])"
+_UNIX_PATH = (
+    rf"(?<![A-Za-z0-9_./:~)<-])(?:(?:~|\.{{1,2}})/(?:{_FOLDER})?"
+    rf"|/(?=[0-9.]{{0,20}}[A-Za-z_-]){_FOLDER}(?=/))(?:/{_FOLDER}){{0,20}}/?(?<![.])"
+)
 _KNOWN_FOLDER = (
     r"(?<![A-Za-z0-9_./:~)-])/(?:bin|boot|dev|etc|home|lib|mnt|opt|proc|root|run|srv|sys|tmp|usr|var)(?![A-Za-z0-9_/-])"
 )

@@ -43,7 +43,8 @@ _FUNCTION_NAME = re.compile(rf"(?:sqrt|lim|{'|'.join(FUNCTIONS)})[xyznt]?")
 _HAS_VARIABLE = re.compile(r"(?<![A-Za-z])[A-Za-z]|[α-ωΑ-Ω]")
 # An operator between two operands, or an exponent or index of a letter.
 _STRONG = re.compile(
-    rf"[A-Za-zα-ωΑ-Ω\d)}}|'′!°] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ωΑ-Ω\d\\]|[A-Za-zα-ω)}}]\d?[\^_]"
+    rf"[A-Za-zα-ωΑ-Ω\d)}}\]|'′!°] ?[{re.escape(_RELATIONS)}+×·÷±*∪∩] ?[-(|√∑∏∫∞∅A-Za-zα-ωΑ-Ω\d\\]"
+    r"|[A-Za-zα-ω)}]\d?[\^_]"
 )
 _FUNCTION_OF = re.compile(
     r"(?<![A-Za-z\d])(?:O\(1\)|O\([^()]{0,12}[nmk][^()]{0,12}\)|[ya]\([tn]\)"

@@ -9,6 +9,7 @@ from mirrorchat.text.normalization.runs import RunKind
 _PART = r"\d{1,3}(?:\.\d{1,9})?"
 _MINUTE_SIGN = "['′’]"
 _SECOND_SIGN = "(?:[\"″”]|''|′′)"
+_SCREEN = "[屏显电液笔轮平曲]| ?(?:AM)?OLED| ?LCD| ?IPS| ?[248]K"
 _MOST_FEET = 9
 
 
@@ -74,7 +75,8 @@ PRIMES = RunKind(
 )
 PRIME = RunKind(
     re.compile(
-        rf"(?<![A-Za-z0-9.,])(?P<number>{NUMBER}) ?(?:(?P<double>″|′′|\"(?=[屏显电液笔轮平曲]))|′)(?![A-Za-z0-9(])"
+        rf"(?<![A-Za-z0-9.,])(?P<number>{NUMBER}) ?"
+        rf"(?:(?P<double>″|′′|\"(?={_SCREEN}))|′)(?![A-Za-z0-9(])"
     ),
     _prime,
 )

@@ -80,7 +80,8 @@ def _exponent(match: re.Match[str]) -> str:
 
 def _index(match: re.Match[str]) -> str:
     name, plain = match[1], _folded(match[2])
-    if plain.isdigit() and plain not in ("0", "1") and _ELEMENT_BEFORE.search(name):
+    is_choice = name in ("C", "A") and match.string.startswith("^", match.end())  # C₅² is a number of choices
+    if plain.isdigit() and plain not in ("0", "1") and _ELEMENT_BEFORE.search(name) and not is_choice:
         return name + plain
     return f"{name}_{_grouped(plain, match[3])}" if name else plain
 

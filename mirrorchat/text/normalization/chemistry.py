@@ -14,10 +14,12 @@ _ELEMENT = (
 _ATOMS = rf"{_ELEMENT}(?:[1-9]\d?)?"
 _FORMULA = rf"(?=[A-Z])(?:{_ATOMS}|\((?:{_ATOMS}){{1,4}}\)[1-9]?){{1,10}}(?:·\d{{0,2}}(?:{_ATOMS}){{1,3}})?"
 _CHARGE = r"\^(?:\{\d?[+-]\}|\d?[+-])"
-_SPECIES = rf"(?:\d{{1,2}} ?)?{_FORMULA}(?:{_CHARGE})?(?:\((?:aq|[slg])\))?[↑↓]?"
+_SPECIES = (
+    rf"(?:\d{{1,2}} ?)?{_FORMULA}(?:{_CHARGE})?(?:\((?:aq|[slg]|[^()\s\w=+]{1, 4}|[\u4e00-\u9fff]{1, 4})\))?[↑↓]?"
+)
 _ARROW = "[-=]{1,3}>|[→⟶⇌]"
 _JOINT = rf" ?(?:{_ARROW}|[+=]) ?(?:\([^()\s=+]{{1,12}}\) ?)?"
-_NO_FORMULA_BEFORE = r"(?<![A-Za-z0-9^_=/.,\\-])"
+_NO_FORMULA_BEFORE = r"(?<![A-Za-z0-9^_/.,\\-])"
 # Compounds without a number that no word looks like.
 _PLAIN_COMPOUND = (
     "(?:Na|Li|Ca|Mg|Ba|Cu|Fe|Zn|Ag|Al|Hg|Pb|Mn|Si|K|H)(?:OH|Cl|Br|CN|F)"
@@ -69,7 +71,7 @@ def _spoken_piece(piece: re.Match[str], words: ChemistryWords) -> str:
 
 def _equation(match: re.Match[str]) -> Chemistry | None:
     """Return None for formulas of physics and of algebra: P=UI, V=HI."""
-    is_chemistry = re.search(rf"[A-Z][a-z]?[2-9]|{_PLAIN_COMPOUND}", match[0])
+    is_chemistry = re.search(rf"[A-Z)][a-z]?[2-9]|\^\{{\d?[+-]|{_PLAIN_COMPOUND}", match[0])
     return Chemistry(match[0]) if is_chemistry else None
 
 

@@ -110,6 +110,8 @@ ADDRESS_RULES = address_rules(AddressWords(ADDRESS_SIGNS, digits, number_words, 
 _RULES: tuple[Rule, ...] = (
     *ADDRESS_RULES,
     rule(r"&&", "&"),
+    rule(r"(?<=\d,)-(?=\d)", " -"),  # (1,-2)
+    rule(r"(?<![A-Za-z])([XYZ]) ?[~∼] ?(?=[NBUPE]\()", r"\1服从"),
     rule(r"(?<=[A-Za-z]) ?-= ?(?=[\w(])", "减等于"),
     rule(r"(?<=[A-Za-z])--(?![\w-])", "减减"),
     rule("([A-G])♭", r"降\1"),

@@ -23,7 +23,7 @@ from mirrorchat.text.normalization.english_numbers import (
 )
 from mirrorchat.text.normalization.english_quantities import EARLY_QUANTITY_RULES, QUANTITY_RULES
 from mirrorchat.text.normalization.english_runs import RUN_RULES
-from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, SIGNS, UNITS
+from mirrorchat.text.normalization.english_words import ABBREVIATIONS, COUNTED, MAGNITUDES, RATES, SIGNS, STATES, UNITS
 from mirrorchat.text.normalization.patterns import (
     FRACTION,
     NUMBER,
@@ -88,7 +88,7 @@ _RULERS = (
     r"|Ramses|Ramesses|Thutmose|Gustav|Christian|Harald|Haakon|Murad|Mehmed)"
 )
 _STREETS = {"Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Pkwy": "Parkway"}
-_NUMBERED_PARTS = r"\b(?:World War|Title|Chapter|Part|Act|Volume|Book|Article|Super Bowl|Final Fantasy)"
+_NUMBERED_PARTS = r"\b(?:World War|Title|[Cc]hapter|[Pp]art|Act|[Vv]olume|Book|Article|Super Bowl|Final Fantasy)"
 _MENUS = "Settings|File|Edit|View|Tools|Options|Menu|Preferences|Help|Insert|Format|System|General|Privacy|Account"
 _GRADED = r"\b(?:[Tt]ype|[Pp]hase|[Ss]tage|[Cc]lass|[Ll]evel|[Tt]ier|Section|Appendix|Figure|Table|Rocky|Grade)"
 
@@ -140,6 +140,10 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)w/(?:v|(w))(?!\w)", lambda match: f"weight per {'weight' if match[1] else 'volume'}"),
     rule(r"(?<!\w)w/ ?(?=\w)", "with "),
     rule(r"(?<![\w.])vs(?= )", "versus"),
+    rule(r"(?<![\w.])Ft\. (?=[A-Z])", "Fort "),
+    rule(r"(?<![\w.])Pt\. (?=[A-Z])", "Point "),
+    rule(r"(?<![\w.])pop\. (?=\d)", "population "),
+    rule(rf"\(([DRI])-({any_of(STATES)})\)", lambda match: f"({match[1]}, {STATES[match[2]]})"),
     rule(r"(?<![\w.])b\. ?(?=\d{4}(?!\d))", "born "),
     rule(r"(?<![\w.])d\. ?(?=\d{4}(?!\d))", "died "),
     rule(r"(?<=#)(\d{1,3})[-–]#?(?=\d)", rf"\1{TO}"),
@@ -156,6 +160,7 @@ _RULES: tuple[Rule, ...] = (
     *EARLY_CALENDAR_RULES,
     *CODE_RULES,
     *RUN_RULES,
+    rule(r"(?<=\))/(?=[\d(])", " divided by "),
     rule(r"(?<=[AaPp]\.[Mm]\.) ?[-–~] ?(?=\d)", " to "),
     *CALENDAR_RULES,
     rule(r"(?<![\w:.,])\d{1,9}(?:\.\d{1,3})?(?::\d{1,9}(?:\.\d{1,3})?){1,4}(?![\d:])",
@@ -171,20 +176,20 @@ _RULES: tuple[Rule, ...] = (
          lambda match: f"{cardinal(int(match[1]))}-{match[2]}-{cardinal(int(match[3]))}"),
     rule(rf"{START}(\d{{1,3}}\.\d{{1,2}})/(\d{{1,3}})(?![\w/]|\.\d)",
          lambda match: f"{number_words(match[1])} out of {number_words(match[2])}"),
-    rule(rf"{START}{NUMBER}(?: ?[x×] ?{NUMBER}){{1,2}}(?= (?:pixels|meters|feet|inches|grid|matrix|display)\b)",
-         _spoken_dimensions),
     rule(rf"{START}{NUMBER}(?:x{NUMBER}){{1,2}}(?![A-Za-z])", _spoken_dimensions),
     rule(rf"{START}({NUMBER})[xX](?!\w| ?[-+=*/^<>×÷])", lambda match: f"{number_words(match[1])} times"),
     # Arithmetic.
     rule(r"(?<=[\d)]) +- +(?=[\d(-])|(?<=\d)-(?=\()", " minus "),
     rule(r"(?<![A-Za-z0-9)])-(?=[π∞√])", "minus "),
     rule(r"(?<=[\d)]) ?[*] ?(?=[\d(])", " times "),
-    rule(r"(?<=\d) / (?=[\d(])|(?<=\)) / (?=[\w(])|(?<=\))/(?=[\d(])", " divided by "),
+    rule(r"(?<=\d) / (?=[\d(])|(?<=\)) / (?=[\w(])", " divided by "),
+    rule(r" - (?=\d[\d.,]{0,15}\))", " minus "),
     rule(r"(?:(?<== )|(?<=equals ))(\d[\d.,]{0,15}) - (?=[a-z])", r"\1 minus "),
     rule(r"(?<=[a-z\d]) x (?=\d{1,4} (?:days?|weeks?|months?)\b)", " for "),
     rule(r"(?<=[a-z\d]) x (?=\d)", " times "),
     rule(r"(?<=\w) / (?=\w)|(?<=[a-z]{3})/(?=\d)", ", "),
-    rule(r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|hour|minute|second|person|yr|hr|km|kg|lb)\b)", " per "),
+    rule(r"(?<=[a-z\d])/(?=(?:year|month|week|day|night|hour|minute|second|person|km|kg|lb)\b)", " per "),
+    rule(rf"(?<=[a-z\d])/({any_of(RATES)})\b", lambda match: f" per {RATES[match[1]]}"),
     rule(r"\^(-?\d{1,15})(?!\d)", lambda match: power_words(match[1])),
     rule(r"[-=]{1,20}>", " to "),
     rule(r"(?<!\w)#(?=\d)", "number "),
@@ -210,6 +215,6 @@ _RULES: tuple[Rule, ...] = (
     rule(r"[#*^_`~/\\<>{}\[\]•·]", " "),
     rule(r"\b([Tt]he (?:integral|limit|sum|product)) the (?:integral|limit|sum|product)\b", r"\1"),
     rule(r" {2,}", " "),
-    rule(r"(?<=[(\[]) ", ""),
-    rule(r" +(?=[,.!?;:](?:\s|$))|(?<=\() +", ""),
+    rule(r"(?<=[(\[]) | (?=[)\]])", ""),
+    rule(r" +(?=[,.!?;:](?:\s|$))|(?<=\() +| +(?=\))", ""),
 )  # fmt: skip

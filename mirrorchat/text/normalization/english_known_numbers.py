@@ -67,6 +67,10 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(rf"\b(?:(?P<volume>[123]) )?(?P<book>{_BOOKS}) (?P<chapter>\d{{1,3}}):(?P<verse>\d{{1,3}})"
          r"(?:[-–](?P<last>\d{1,3}))?(?![\w:]| ?[AaPp]\.?[Mm]\b)", _spoken_verse),
     rule(r"(?<![\w-])1-([89]\d\d)-(?=[A-Z]{2})", lambda match: f"one, {digits(match[1])}, "),
+    rule(r"(?<![\w-])1-([89]00)(?= numbers?\b)", lambda match: f"one {code_words(match[1])}"),
+    rule(r"(?<![\w])['’]?(\d{2})ers\b", lambda match: re.sub("e?$", "ers", cardinal(int(match[1])), count=1)),
+    rule(r"(?<![\w.])([01])s (and|or) ([01])s\b",
+         lambda match: f"{cardinal(int(match[1]))}s {match[2]} {cardinal(int(match[3]))}s"),
     rule(r"(?<=[Ff]light )([A-Z])([A-Z]) ?(\d{2,4})(?![\w-])",
          lambda match: f"{match[1]} {match[2]} {code_words(match[3])}"),
     rule(r"(?<![\w./,])(\d{1,3})/(?=\d{1,3}(?:,\d{3}){1,3}(?![\d/]))", r"\1 in "),

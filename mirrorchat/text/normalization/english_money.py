@@ -3,11 +3,10 @@
 import re
 
 from mirrorchat.text.normalization.english_numbers import cardinal, number_words
-from mirrorchat.text.normalization.english_words import CURRENCIES, MAGNITUDES, UNITS
+from mirrorchat.text.normalization.english_words import CURRENCIES, MAGNITUDES, RATES, UNITS
 from mirrorchat.text.normalization.money import HAN_MAGNITUDES, MONEY_BEFORE_SIGN, MONEY_BEHIND_SIGN, Money, multiplied
 from mirrorchat.text.normalization.patterns import Rule
 
-_RATES = {"mo": "month", "yr": "year", "wk": "week"}
 _SIGNS = {"-": "minus ", "+": "plus "}
 
 
@@ -25,7 +24,7 @@ def _spoken_money(money: Money) -> str:
 
 
 def _rate(per: str) -> str:
-    return UNITS[per][0] if per in UNITS else _RATES.get(per, per)
+    return UNITS[per][0] if per in UNITS else RATES.get(per, per)
 
 
 def _amount(number: str, magnitude: str) -> str:

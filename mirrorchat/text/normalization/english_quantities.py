@@ -50,7 +50,8 @@ CALCULATION_RULES: tuple[Rule, ...] = (
 
 def _spoken_unit(match: re.Match[str]) -> str:
     words, is_one = quantity(match)
-    is_one = is_one or modifies_noun(match) or re.match("-[a-z]", after(match, 2)) is not None
+    is_angle = match["unit"] == "°" and COUNTED.match(after(match, 20)) is not None  # 45° angles
+    is_one = is_one or is_angle or modifies_noun(match) or re.match("-[a-z]", after(match, 2)) is not None
     name = UNITS[match["unit"]][0 if is_one else 1]
     power = f"{POWERS[match['power']]} " if match["power"] else ""
     return f"{words} {power}{name}{_per(match['per'], match['per_power'])}"
@@ -103,13 +104,18 @@ def _spoken_bare_unit(match: re.Match[str]) -> str:
 
 
 _POINTED_UNITS = r"fl\.? ?oz|sq\.? ?(?:ft|mi|yd|in)|[Tt]bsps?|[Tt]sps?|oz|lbs?|ft|yd|hrs?|mins?|sec|gal|pt|qt|mi|sq"
+_SIZED = "pixels?|met(?:er|re)s?|feet|foot|inch|inches|grid|matrix|display|pan"
 _LENGTH = r"(?:[mck]?m|ft|yd|in\.?|px|')"
 
 # These stand before all other runs, which would take the numbers one by one.
 EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
     rule(r"(?<=\d) in(?=\.$|\^[23](?!\d))", " in."),
     rule(r"/(mo|yr|wk|hr|min|sec)\.(?= [a-z]|[,;:)])", r"/\1"),
-    rule(r"(°[CF]?) ?/ ?(?=\d)", r"\1, "),
+    rule(r"(°[CF]?) ?/ ?(?=\d|gas\b)", r"\1, "),
+    rule(r"(?<![\w.])(\d{1,2})C(\d{1,2})(?!\w)", r"\1 choose \2"),
+    rule(r"(?<![A-Za-z\d])(\d{0,2})e\^\{?-\}?(?!\w)", r"\1 e minus"),
+    rule(rf"{START}{NUMBER}(?: ?[x×] ?{NUMBER}){{1,2}}(?=[ -](?:{_SIZED})\b)",
+         lambda match: re.sub(" ?[x×] ?", " by ", match[0])),
     rule(rf"{START}(\d)['′’] ?(\d{{1,2}}) 1/2\"", r"\1 foot \2 1/2"),
     rule(r"(?<=\d)[x×]/(?=(?:day|week|month|year|d|wk|mo|yr)\b)", " times per "),
     rule(r'(?<=\d)"(?![\w"])', _inches),
@@ -122,7 +128,7 @@ QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w'’])(?<!the )(\d{{1,3}}{TO}\d{{1,3}})s\b", r"\1 s"),
     rule(rf"(?<=\()({any_of(unit for unit in UNITS if len(unit) > 1 and unit.isalpha())})(?=\))",
          lambda match: UNITS[match[1]][1]),
-    rule(rf"(?<=\d)-({_UNIT_NAMES})(?![\w-])", _spoken_joined_unit),
+    rule(rf"(?<=\d)-({_UNIT_NAMES})(?!\w|-(?!old\b))", _spoken_joined_unit),
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"
          rf"(?: ?(?P<unit>{_UNIT_NAMES}|s)(?:/(?P<per>[A-Za-z]{{1,12}}))?(?![A-Za-z\d]))?",
          _spoken_power),

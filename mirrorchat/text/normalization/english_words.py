@@ -116,6 +116,7 @@ SIGNS = {
     "∫": " the integral of ", "⊕": " plus ", "∖": " without ",
     "§": " section ", "¶": " paragraph ",
 }  # fmt: skip
+RATES = {"mo": "month", "yr": "year", "wk": "week", "hr": "hour", "min": "minute", "sec": "second"}
 STATES = {
     "AL": "Alabama", "AK": "Alaska", "AZ": "Arizona", "AR": "Arkansas", "CA": "California", "CO": "Colorado",
     "CT": "Connecticut", "DC": "D C", "DE": "Delaware", "FL": "Florida", "GA": "Georgia", "HI": "Hawaii", "ID": "Idaho",

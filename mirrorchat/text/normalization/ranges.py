@@ -43,7 +43,7 @@ def _end(name: str, prefix: str) -> str:
 
 
 _DAY_PART = "[早晚]上?|上午|中午|下午|傍晚|凌晨|夜里|次日|当日|第二天|(?:周|星期)[一二三四五六日天]"
-_NOT_INSIDE = r"(?<![A-Za-z0-9_@#/:.])(?<![A-Za-z0-9,]-)(?<!\d,)(?<![=+*/×÷^<>])(?<![=+*/×÷^<>] )(?<![=+*/×÷]\()"
+_NOT_INSIDE = r"(?<![A-Za-z0-9_@#/:.])(?<![A-Za-z0-9,]-)(?<!\d,)(?<![=+*/×÷^<>√])(?<![=+*/×÷^<>] )(?<![=+*/×÷]\()"
 _RANGE = (
     _NOT_INSIDE
     + _end("a", rf"第|零下|{_CURRENCY}|[A-Za-z]{{1,8}}[.-]?")
@@ -56,7 +56,7 @@ _RESULT = re.compile(" ?(?:equals|is|gives|makes|等|得|是)")
 _TIME_OR_DATE = re.compile(r"\d{1,3}:|\d{4}[-/.]\d{1,2}[-/.]")
 _VARIABLE = re.compile("[nxyz]")
 _LONG_ZERO = re.compile(r"0\d{2,40}")  # a code: 0324
-_NOT_BEHIND = re.compile(r"\) ?[×÷*/=^]|-\d|-[A-Z]{2}| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
+_NOT_BEHIND = re.compile(r"\) ?[×÷*/=^]|\([A-Za-z]|√|-\d|-[A-Z]{2}| ?[=<>≤≥]| ?[+×÷*] ?\d|\^|[.,:/]\d")
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _units_agree(lower: _End, upper: _End, dash: str) -> bool:
     first, last = lower.unit.strip(" "), upper.unit.strip(" ")
     if not first or first == last:
         return True
-    if first[0] in "和与或及跟到至":
+    if first[0] in "和与或及跟到至" or first.endswith(("的", "是", "为")):  # 10的-9次方
         return False
     is_degree = last.startswith(("°", "度")) and not first.startswith(("°", "度"))
     if is_degree and dash == "-":

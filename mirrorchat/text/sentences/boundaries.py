@@ -19,13 +19,13 @@ _INSERTS_END = frozenset("）】》")  # close an insertion: the sentence contin
 _EXTENDS_END = frozenset(_RUN + _TRAILERS)
 
 _ABBREVIATION = re.compile(
-    r"(?<![A-Za-z])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Sgt|Capt|Lt|Col|Rev|Gov|Sen|Rep|Mt|[Ff]igs?|Vol|vol|vs"
+    r"(?<![A-Za-z])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Sgt|Capt|Lt|Col|Rev|Gov|Sen|Rep|Mt|Ft|Pt|[Ff]igs?|Vol|vol|vs"
     r"|[A-Z][a-z]{1,12} v|approx|cf|al|Inc|Ltd|Co|Corp|Jr|Sr"
     r"|Jan|Feb|Aug|Sept?|Oct|Nov|Dec|pp?|ca|[a-z](?:\.[a-z])+|[A-Z](?:\.[A-Z])*|Ph\.D)\.$"
 )
 _UNIT_OR_NAME = re.compile(r"(?:(?:[\d°]|[A-Za-z]-)[A-Z]|\d [CFKBMGWV])\.$")  # no initial: 20°C, 8B, USB-C
 _BEFORE_NUMBER = re.compile(  # no end before a number: Eq. 5, Apt. 4B, c. 1400, max. 4 g, 6 ft. 2 in.
-    r"(?<![A-Za-z])(?:[Nn]os?|Nr|Art|Secs?|Ch|Eqs?|Apt|Op|Hwy|Rte?|para|Bldg|Ste|[Ee]xt|[Mm]ax|[Mm]in|c|ft|lbs?|hrs?)\.$"
+    r"(?<![A-Za-z])(?:[Nn]os?|Nr|Art|Secs?|Ch|Eqs?|Apt|Op|Hwy|Rte?|para|pop|Bldg|Ste|[Ee]xt|[Mm]ax|[Mm]in|c|ft|lbs?|hrs?)\.$"
 )
 _LIST_MARKER = re.compile(r"(?:^|[:：;；]\s*|\n)[\s#>*_-]{0,8}(?:\d{1,3}|[a-zA-Z])\.$")
 

@@ -136,11 +136,18 @@ def _spoken_row(names: list[str], cells: list[str]) -> str:
         names, cells = cells[:1], cells[1:]
     if is_chinese:
         names = [_YEAR.sub(r"\g<0>年", name) for name in names]
-    colon = "：" if is_chinese else ": "
     pairs = [(name, cell) for name, cell in zip(names, cells, strict=False) if cell not in _NOTHING]
     if len(pairs) == 1 and len(names) > 1:  # the title of a group of rows
         return _ended(pairs[0][1], is_chinese)
-    return _joined([f"{name}{colon}{cell}" if name else cell for name, cell in pairs])
+    return _joined([_named(name, cell, is_chinese) for name, cell in pairs])
+
+
+def _named(name: str, cell: str, is_chinese: bool) -> str:
+    """Return `cell` behind the name of its column. Between two digits the Chinese colon would make a ratio of them."""
+    if not name:
+        return cell
+    is_between_digits = name[-1].isdigit() and cell[0].isdigit()
+    return f"{name}{'，' if is_between_digits else '：'}{cell}" if is_chinese else f"{name}: {cell}"
 
 
 def _joined(parts: list[str]) -> str:
