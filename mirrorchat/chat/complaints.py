@@ -43,7 +43,7 @@ def complaint(body: Mapping[str, Any], *, whole: bool = True) -> str | None:
     """
     body = _lowered(body)
     if body.get("error"):
-        return _words(body["error"])
+        return _words(body["error"]) or _words(body)
     for name in _INNER:
         inner = body.get(name)
         is_bad = _is_bad(_lowered(inner)) if isinstance(inner, Mapping) else name == "errors"

@@ -237,6 +237,8 @@ def test_an_api_that_omits_the_opening_tag_is_asked_once_more_and_remembered() -
         ({"error": {"message": "The model is overloaded.", "type": "x"}}, "The model is overloaded."),
         ({"error": "The model is overloaded."}, "The model is overloaded."),
         ({"error": {"code": 1301}}, "code 1301"),
+        ({"error": True, "message": "Bad token"}, "Bad token"),
+        ({"error": 1, "code": 1301}, "code 1301"),
         ({"code": 401, "msg": "令牌已过期"}, "令牌已过期"),
         ({"code": "InvalidApiKey", "message": "No such key."}, "No such key."),
         ({"detail": "Not authenticated"}, "Not authenticated"),
