@@ -56,6 +56,8 @@ ENGLISH_DAILY: dict[str, tuple[tuple[str, str], ...]] = {
         ("It takes 2 1/2 hours.", "It takes two and a half hours."),
     ),
     "chemistry": (
+        ("Zn → Zn²⁺ + 2e⁻", "Z N yields Z N two plus plus two e minus"),
+        ("An e⁻ is light.", "An e minus is light."),
         ("Iron and CuSO₄ react.", "Iron and C U S O four react."),
         ("2H₂ + O₂ → 2H₂O", "two H two plus O two yields two H two O"),
         ("N₂ + 3H₂ ⇌ 2NH₃", "N two plus three H two is in equilibrium with two N H three"),

@@ -14,11 +14,13 @@ _ELEMENT = (
 _ATOMS = rf"{_ELEMENT}(?:[1-9]\d?)?"
 _FORMULA = rf"(?=[A-Z])(?:{_ATOMS}|\((?:{_ATOMS}){{1,4}}\)[1-9]?){{1,10}}(?:·\d{{0,2}}(?:{_ATOMS}){{1,3}})?"
 _CHARGE = r"\^(?:\{\d?[+-]\}|\d?[+-])"
+_ELECTRONS = rf"(?:\d{{1,2}} ?)?e{_CHARGE}"
 _SPECIES = (
-    rf"(?:\d{{1,2}} ?)?{_FORMULA}(?:{_CHARGE})?(?:\((?:aq|[slg]|[^()\s\w=+]{1, 4}|[\u4e00-\u9fff]{1, 4})\))?[↑↓]?"
+    rf"(?:{_ELECTRONS}|(?:\d{{1,2}} ?)?{_FORMULA}(?:{_CHARGE})?"
+    r"(?:\((?:aq|[slg]|[^()\s\w=+]{1,4}|[\u4e00-\u9fff]{1,4})\))?[↑↓]?)"
 )
 _ARROW = "[-=]{1,3}>|[→⟶⇌]"
-_JOINT = rf" ?(?:{_ARROW}|[+=]) ?(?:\([^()\s=+]{{1,12}}\) ?)?"
+_JOINT = rf" ?(?:{_ARROW}|[+=]|-(?= ?{_ELECTRONS})) ?(?:\([^()\s=+]{{1,12}}\) ?)?"
 _NO_FORMULA_BEFORE = r"(?<![A-Za-z0-9^_/.,\\-])"
 # Compounds without a number that no word looks like.
 _PLAIN_COMPOUND = (
@@ -26,7 +28,7 @@ _PLAIN_COMPOUND = (
     "|(?:Na|Li|Ca|Mg|Ba|Cu|Fe|Zn|Ag|Hg|Pb|Mn|Si)[IOSC](?![A-Za-z])"
 )
 _PIECE = re.compile(
-    rf"(?P<sign>{_ARROW}|\^\{{?(?P<count>\d?)(?P<charge>[+-])\}}?|[+=↑↓])|(?P<element>{_ELEMENT})|(?P<number>\d{{1,2}})"
+    rf"(?P<sign>{_ARROW}|\^\{{?(?P<count>\d?)(?P<charge>[+-])\}}?|[+=↑↓-])|(?P<element>{_ELEMENT}|e(?=\^))|(?P<number>\d{{1,2}})"
     r"|(?:\((?:aq|[slg])\))|(?P<condition>\([^()\s=+A-Z]{1,12}\))|."
 )
 
@@ -59,7 +61,7 @@ def chemistry_rules(words: ChemistryWords) -> tuple[Rule, ...]:
 
 def _spoken_piece(piece: re.Match[str], words: ChemistryWords) -> str:
     if piece["element"]:
-        return " ".join(piece["element"].upper())
+        return " ".join(piece["element"].upper()) if piece["element"] != "e" else "e"
     if piece["number"]:
         return words.number(piece["number"])
     if piece["charge"]:
@@ -82,7 +84,9 @@ def _compound(match: re.Match[str]) -> Chemistry | None:
 EQUATION = RunKind(
     re.compile(rf"{_NO_FORMULA_BEFORE}{_SPECIES}(?:{_JOINT}{_SPECIES}){{1,7}}(?![A-Za-z0-9_^/]|\.\d)"), _equation
 )
-ION = RunKind(re.compile(rf"{_NO_FORMULA_BEFORE}{_FORMULA}{_CHARGE}(?![A-Za-z0-9])"), lambda match: Chemistry(match[0]))
+ION = RunKind(
+    re.compile(rf"{_NO_FORMULA_BEFORE}(?:{_FORMULA}|e){_CHARGE}(?![A-Za-z0-9])"), lambda match: Chemistry(match[0])
+)
 COMPOUND = RunKind(
     re.compile(
         rf"{_NO_FORMULA_BEFORE}(?:[2-9]?(?=[A-Za-z()]{{1,12}}[1-9]){_FORMULA}|{_PLAIN_COMPOUND})[↑↓]?(?![A-Za-z0-9_]|\.\d|-\d)"

@@ -19,7 +19,7 @@ from mirrorchat.text.sentences.speech_length import HAN
 
 _CHEMISTRY = ChemistryWords(
     number=number_words,
-    signs={"+": "加", "=": "等于", "→": "生成", "⇌": "可逆生成", "↑": "气体", "↓": "沉淀"},
+    signs={"+": "加", "-": "减", "=": "等于", "→": "生成", "⇌": "可逆生成", "↑": "气体", "↓": "沉淀"},
     charges={"+": "正", "-": "负"},
     join=FORMULA_WORDS.join,
 )

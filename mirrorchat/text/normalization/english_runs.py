@@ -16,7 +16,15 @@ from mirrorchat.text.normalization.written_numbers import NUMBER_CHAIN, WRITTEN_
 
 _CHEMISTRY = ChemistryWords(
     number=number_words,
-    signs={"+": "plus", "=": "equals", "→": "yields", "⇌": "is in equilibrium with", "↑": "gas", "↓": "precipitate"},
+    signs={
+        "+": "plus",
+        "-": "minus",
+        "=": "equals",
+        "→": "yields",
+        "⇌": "is in equilibrium with",
+        "↑": "gas",
+        "↓": "precipitate",
+    },
     charges={"+": "plus", "-": "minus"},
     join=" ".join,
 )
