@@ -2,7 +2,7 @@
 
 CHINESE_DAILY: dict[str, tuple[tuple[str, str], ...]] = {
     "quantities that are calculated": (
-        ("平均80m/8m/s=10s", "平均八十米除以八米每秒等于十秒"),
+        ("t=80m/8m/s=10s", "t 等于八十米除以八米每秒等于十秒"),
         ("300×300dpi", "三百乘三百点每英寸"),
         ("轮胎205/55R16 91V", "轮胎二零五，五五 R 十六 九一 V"),
         ("转速1400转/分", "转速一千四百转每分"),

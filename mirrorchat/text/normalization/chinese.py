@@ -185,7 +185,7 @@ _RULES: tuple[Rule, ...] = (
     greek_rule(GREEK),
     rule(r" ?°(?P<celsius>C)?(?:(?<=C)|F)(?![A-Za-z])", lambda match: "摄氏度" if match["celsius"] else "华氏度"),
     rule(r" ?([" + re.escape("".join(SIGNS)) + "]) ?", lambda match: SIGNS[match[1]]),
-    rule(rf"(?<=[元角块次个人万千亿度吨斤克米里升瓦])/(?=[{HAN}])(?![{HAN}]{{0,4}}[{DIGITS}十百])", "每"),
+    rule(rf"(?<=[元角块次个人万千亿度吨斤克米里升瓦转滴步页])/(?=[{HAN}])(?![{HAN}]{{0,4}}[{DIGITS}十百])", "每"),
     rule(rf"(?<=[)）])/(?=[{DIGITS}十百千万两])", "除以"),
     rule(rf"(?<=[{HAN}）)])([-/])(?=[{HAN}（(])", _spoken_operator),
     rule(rf"(?<=[{HAN}]):(?=[{HAN}]{{1,4}}等于)", "比"),

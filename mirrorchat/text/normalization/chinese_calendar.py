@@ -76,8 +76,9 @@ def _spoken_span(match: re.Match[str]) -> str:
 
 
 def _spoken_years(match: re.Match[str]) -> str:
-    """Return `1999～2005` as years, unless it counts the word that follows: 1950-2000元."""
-    return match[0] if COUNTED.match(after(match, 3)) else _spoken_span(match)
+    """Return `1999～2005` as years, unless it counts the word that follows: 1950-2000元, but 1929-1933大萧条."""
+    counts = COUNTED.match(after(match, 3)) and after(match, 1) not in ("大", "世", "全")
+    return match[0] if counts else _spoken_span(match)
 
 
 def _spoken_written_out(match: re.Match[str]) -> str:
@@ -136,12 +137,25 @@ def _spoken_scores(match: re.Match[str]) -> str:
     return re.sub(r"(\d{1,3})[:-](\d{1,3})", _spoken_score, match[0])
 
 
+def _spoken_duration(match: re.Match[str]) -> str:
+    """Return `2:00:35` as what something took if the text around it says so."""
+    near = _CLAUSE_END.split(before(match, 14))[-1] + _CLAUSE_END.split(after(match, 6))[0]
+    if not match[4] and not _TOOK.search(near):
+        return match[0]
+    hours, minutes, seconds = (int(number) for number in match.groups()[:3])
+    words = f"{number_words(match[1], '小时')}小时" if hours else ""
+    decimals = f"点{digits(match[4])}" if match[4] else ""
+    return f"{words}{cardinal(minutes)}分{cardinal(seconds)}{decimals}秒"
+
+
 def _spoken_descending(match: re.Match[str]) -> str:
     """Return `阿根廷2-1澳大利亚` as a score: no range descends."""
     is_score = int(match[1]) > int(match[2]) and not COUNTED.match(after(match, 3))
     return _spoken_score(match) if is_score else match[0]
 
 
+_CLAUSE_END = re.compile("[，。！？；,!?;]")
+_TOOK = re.compile("纪录|用时|成绩|马拉松|耗时|时长|片长|全程|完赛|夺冠|跑出|跑完")
 _SCORED = re.compile("比分(?:为|是|分别为|：)?$")
 _WON = (
     "获胜|战胜|击败|大胜|险胜|完胜|惨败|完败|不敌|落后|领先|战平|打平|横扫|逆转|取胜|淘汰|平(?![方米均])|战(?![略士争])|胜(?![任过])"
@@ -151,7 +165,8 @@ _SCORE_CUES = "比分|比分是|比分为|比分：|比分:|比分定格在|比�
 _HOLIDAYS = "(?:放假|假期|国庆|国庆节|春节|元旦|五一|暑假|寒假|清明|端午|中秋|活动|时间|日期|日期为)[是为：:]?"
 _DATE_CUES = "在|于|到|至|从|自|截至|截止|日期是"
 _YEAR_CUES = "截至|截止|始于|建于|立于|生于|发布于"
-_DAY_ENDS = "之前|之后|以前|以后|上午|下午|晚上|早上|中午|凌晨|当天|当晚|前后|（周|周|星期"
+_DAY_ENDS = "送达|到货|发货|上线|上映|开学|截止|到期|出发|考试"
+_DAY_ENDS += "|之前|之后|以前|以后|上午|下午|晚上|早上|中午|凌晨|当天|当晚|前后|（周|周|星期"
 _QUARTER = r"(?P<quarter>[QH][1-4])"
 
 # These stand in front of ranges and codes, which would take their hyphens and letters.
@@ -169,6 +184,8 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?P<cue>{_HOLIDAYS})(?P<m>\d{{1,2}})\.(?P<d>\d{{1,2}}) ?[-~–—] ?"
          r"(?P<m2>\d{1,2})\.(?P<d2>\d{1,2})(?![\d.])",
          _spoken_holidays),
+    rule(r"(?<=[至到于])(0?[1-9]|1[0-2])-(0[1-9]|1[3-9]|2\d|3[01])(?![\d-])",
+         lambda match: f"{cardinal(int(match[1]))}月{cardinal(int(match[2]))}日"),
     rule(r"第(\d{1,4})/(\d{1,4})页", r"第\1页，共\2页"),
     rule(r"(?<![A-Za-z0-9.,:/+×÷*√-])(\d{1,2})[-–](?=\1(?![0-9A-Za-z.:/%°×÷+*√-]| ?=))(\d{1,2})", _spoken_score),
     rule(r"(?<![A-Za-z0-9./])(?P<m>\d{1,2})/(?P<d>\d{1,2}) ?[-~–—] ?(?P<m2>\d{1,2})/(?P<d2>\d{1,2})(?![0-9/.])",
@@ -181,6 +198,8 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(r"(?<![A-Za-z0-9])FY ?((?:19|20)\d\d|\d\d)(?![0-9])", lambda match: f"{digits(match[1])}财年"),
     rule(rf"(?<![0-9.,:-])(\d{{1,3}})[-:~–](\d{{1,3}})(?=(?:的比分)?(?:{_WON}))", _spoken_score),
     rule(r"(?<![\d.,:-])(?:\d{1,3}[:-]\d{1,3}[、，,] ?){1,8}\d{1,3}[:-]\d{1,3}(?![\d:.%A-Za-z-])", _spoken_scores),
+    rule(r"(?<![\d.:])(\d{1,2}):([0-5]\d):([0-5]\d)(?:\.(\d{1,3}))?(?![\d:])", _spoken_duration),
+    rule(r"(?<=\d:\d\d)\+1(?!\d)", "（次日）"),
     rule(r"(?<![\d.:])(\d{1,2}):([0-5]\d)\.(\d{1,3})(?!\d)",
          lambda match: f"{number_words(match[1])}分{cardinal(int(match[2]))}点{digits(match[3])}秒"),
     rule(rf"(?<=[{HAN}])(?<![图表式第编号])(\d{{1,3}})-(\d{{1,3}})(?=[{HAN}，。；！（]|$)", _spoken_descending),
@@ -208,6 +227,9 @@ CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"{START}(\d{{3}})(年?[{TO}到至])(\d{{3,4}})(?=年)", _spoken_span),
     rule(rf"(?<=[（(])(\d{{3,4}})({TO})(\d{{3,4}})(?=[）)])", _spoken_span),
     rule(r"(?<=[（(])(\d{3})(?=年[）)])", lambda match: digits(match[1])),
+    rule(r"(?<=[（(])((?:19|20)\d\d)(?=[）)])", lambda match: digits(match[1])),
+    rule(rf"{START}((?:19|20)\d\d)\.(0?[1-9]|1[0-2])(?=至今|起|开始)",
+         lambda match: f"{digits(match[1])}年{cardinal(int(match[2]))}月"),
     rule(r"(?<=前)(\d{2,4}) ?[-–—]{1,2} ?(前?)(\d{2,4})(?![\d年])",
          lambda match: f"{digits(match[1])}到{match[2]}{digits(match[3])}"),
     rule(rf"(?<=[A-Za-z] )((?:19|20)\d\d)(?![\d.%A-Za-z年月-]|{COUNTED.pattern})", lambda match: digits(match[1])),

@@ -75,6 +75,16 @@ def _spoken_plate(match: re.Match[str]) -> str:
     return f"{match[1]} {match[2]} {number}"
 
 
+def _spoken_serial(match: re.Match[str]) -> str:
+    """Return a number with letters inside character by character: 91310000MA1FL0."""
+    return re.sub(r"\d{1,24}", lambda run: digits(run[0]), re.sub("[A-Z]", r" \g<0> ", match[0])).strip()
+
+
+def _spoken_tire(match: re.Match[str]) -> str:
+    """Return the size of a tire: 205/55R16 91V."""
+    return f"{digits(match[1])}，{digits(match[2])} R {match[3]}" + (f" {digits(match[4])} " if match[4] else "")
+
+
 def _spoken_rating(match: re.Match[str]) -> str:
     below = match[2].removesuffix(".0")
     return (
@@ -113,6 +123,15 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
     rule(r"7-11(?=便利店|超市|店|买|[，。、])", "七十一"),
     rule(r"(?<=[图表式])(\d{1,2})-(\d{1,2})(?![\d.-])", r"\1杠\2"),
     rule(r"(?<=第)\d{6,8}(?=期)", _spoken_digits),
+    rule(r"(?<=[单号])#(\d{4,20})(?:-(\d{1,8}))?(?!\d)",
+         lambda match: f"号{digits(match[1])}" + (f"，{digits(match[2])}" if match[2] else "")),
+    rule(r"(?<=码)([是为：:]?)(\d{1,6}(?:-\d{1,6}){1,3})(?![\d-])",
+         lambda match: match[1] + "，".join(digits(number) for number in match[2].split("-"))),
+    rule(r"(?<![A-Za-z0-9.])(?=\d{5,18}[A-Z])[0-9A-Z]{9,24}(?![A-Za-z0-9])", _spoken_serial),
+    rule(r"(?<![\d/.])([12]\d\d)/(\d\d) ?R ?(\d\d)(?: (\d{2,3})(?=[VWHTYSQ](?![A-Za-z])))?", _spoken_tire),
+    rule(r"(?<=[“\"])618(?=[”\"])", _spoken_digits),
+    rule(r"(?<=\dV)(?=\d{1,3}(?:\.\d)?Ah)", " "),
+    rule(r"(?<=[（(，、])(\d{1,3})'(?=[\u4e00-\u9fff）)])", r"\1分钟"),
     rule(r"(?<![\d./])(\d{1,2})/(\d{1,2})(?=层)", r"\1层，共\2"),
     rule(r"(?<=满)(\d{1,5})-(\d{1,4})(?![\d.-])", r"\1减\2"),
     rule(rf"{behind(_RATED)}(\d{{1,3}}(?:\.\d{{1,2}})?)/(\d{{1,3}}(?:\.0)?)(?![\d./])", _spoken_rating),

@@ -25,7 +25,7 @@ _TIMES = frozenset({"天", "小时", "分钟", "秒"})
 
 
 def _unit_name(unit: UnitPower) -> str:
-    name = UNITS.get(unit.name) or LETTER_UNITS[unit.name]
+    name = UNITS.get(unit.name) or LETTER_UNITS.get(unit.name, unit.name)  # dpi is a unit of English only
     if unit.power == "1":
         return name
     return (

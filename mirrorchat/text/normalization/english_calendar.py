@@ -20,8 +20,8 @@ _ON_THE_HOUR = "o'clock"
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAY = r"(Monday|Mon|Tuesday|Tues?|Wednesday|Wed|Thursday|Thu(?:rs?)?|Friday|Fri|Saturday|Sat|Sunday|Sun)\b\.?"
 _YEAR_CUE = re.compile(
-    r"\b(?:AD|A D|born|died|in|since|from|by|until|till|before|after|of|during|around|circa|about|early|late|mid|the|year|spring"
-    rf"|summer|autumn|fall|winter|and|to|between|class|{'|'.join(MONTHS)}),? *$", re.IGNORECASE
+    r"\b(?:AD|A D|born|died|in|since|from|by|until|till|before|after|of|during|around|circa|about|early|late|mid|the"
+    rf"|year|spring|summer|autumn|fall|winter|and|to|between|class|{'|'.join(MONTHS)}),? *$", re.IGNORECASE
 )  # fmt: skip
 
 
@@ -137,8 +137,9 @@ CALENDAR_RULES: tuple[Rule, ...] = (
          _spoken_date),
     rule(rf"(?<![\w./-])(?P<m>\d{{1,2}})[/.](?P<d>\d{{1,2}})[/.](?P<loose>){YEAR}(?!\d|[-/.]\d)", _spoken_date),
     rule(r"(?<![\w./-])(?P<m>12)/(?P<d>24|25|31)(?P<cue>)(?![\w/-]|[.,]\d)", _spoken_short_date),
-    rule(rf"\b(?P<cue>[Oo]n|[Bb]y|[Bb]efore|[Aa]fter|[Ss]ince|[Uu]ntil|[Tt]ill|[Ff]rom|to|and|[Dd]ue|(?:{'|'.join(_DAYS)}),?) "
-         r"(?P<m>\d{1,2})/(?P<d>\d{1,2})(?![\w/-]|[.,]\d| (?:of|cup|inch|mile)\b)", _spoken_short_date),
+    rule(rf"\b(?P<cue>[Oo]n|[Bb]y|[Bb]efore|[Aa]fter|[Ss]ince|[Uu]ntil|[Tt]ill|[Ff]rom|to|and|[Dd]ue"
+         rf"|(?:{'|'.join(_DAYS)}),?) (?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})"
+         r"(?![\w/-]|[.,]\d| (?:of|cup|inch|mile)\b)", _spoken_short_date),
     rule(r"(?<![\w./-])(?P<year>(?:19|20)\d\d)-(?P<m>0[1-9]|1[0-2])(?![\d-]|[./]\d)",
          lambda match: f"{MONTHS[int(match['m']) - 1]} {year(int(match['year']))}"),
     rule(rf"\b{MONTH} (?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?:{TO}(?P<upper>[1-9]|[12]\d|3[01]))?(?![\w:%/.]\w|\w)"

@@ -24,7 +24,7 @@ _UNIT_NAMES = any_of(unit for unit in UNITS if unit != "s")
 
 
 def _unit_name(unit: UnitPower, is_singular: bool) -> str:
-    name = (UNITS.get(unit.name) or LETTER_UNITS[unit.name])[0 if is_singular else 1]
+    name = (UNITS.get(unit.name) or LETTER_UNITS.get(unit.name, (unit.name,) * 2))[0 if is_singular else 1]
     if unit.power == "1":
         return name
     if unit.power in POWERS and unit.name not in ("s", "h", "min"):
@@ -115,7 +115,7 @@ EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])(\d{1,2})C(\d{1,2})(?!\w)", r"\1 choose \2"),
     rule(r"(?<![A-Za-z\d])(\d{0,2})e\^\{?-\}?(?!\w)", r"\1 e minus"),
     rule(rf"{START}{NUMBER}(?: ?[x×] ?{NUMBER}){{1,2}}(?=[ -](?:{_SIZED})\b)",
-         lambda match: re.sub(" ?[x×] ?", " by ", match[0])),
+         lambda match: " by ".join(map(number_words, re.findall(NUMBER, match[0])))),
     rule(rf"{START}(\d)['′’] ?(\d{{1,2}}) 1/2\"", r"\1 foot \2 1/2"),
     rule(r"(?<=\d)[x×]/(?=(?:day|week|month|year|d|wk|mo|yr)\b)", " times per "),
     rule(r'(?<=\d)"(?![\w"])', _inches),

@@ -129,7 +129,7 @@ STATES = {
     "WA": "Washington", "WV": "West Virginia", "WI": "Wisconsin", "WY": "Wyoming",
 }  # fmt: skip
 COUNTED = re.compile(
-    r" (?!(?:was|is|has|this|as|its|does|us|vs|versus|plus|minus|costs|lands|leaves|departs|arrives|runs|ships|opens"
-    r"|closes|starts|begins|ends|makes|gets|takes|comes|goes|says|uses|needs|offers|includes|sits|seats|sells)\b)"
+    r" (?!(?:was|is|has|this|as|its|does|us|vs|versus|plus|minus|equals|costs|lands|leaves|departs|arrives|runs|ships"
+    r"|opens|closes|starts|begins|ends|makes|gets|takes|comes|goes|says|uses|needs|offers|includes|sits|seats|sells)\b)"
     r"(?:[a-z]{1,20}s|people|men|women|children|percent|million|billion|feet|more|kilometer|mile|word)\b"
 )

@@ -181,7 +181,7 @@ _LETTERS_END = "(?![A-Za-z0-9_-])"
 _IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}(?![\d.])"
 RANGE_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\d.])({_IP_ADDRESS}) ?[-~–—] ?(?={_IP_ADDRESS})", rf"\1{TO}"),
-    rule(r"(?<![\d./-])(\d{1,3})-(?=(?:1/[2348]|3/[48]|2/3|[57]/8)(?![\d/]| ?[-+=×]))", r"\1 "),  # 1-1/2 cups
+    rule(r"(?<![\d./-])(\d{1,3})-(?=(?:1/[2348]|3/[48]|2/3|[57]/8)(?![\d/]| ?[-+=×)]))", r"\1 "),  # 1-1/2 cups
     RANGE.spoken(lambda run: f"{run.lower}{TO}{run.upper}"),
     # Ends without figures.
     rule(rf"(?<=[周期拜][一二三四五六日天]) ?{_HAN_DASH} ?(?={_WEEKDAY})", TO),

@@ -1,6 +1,7 @@
 """Runs of numbers in a form of their own.
 
-Scientific notation and decimal commas are rewritten in the usual form: 1.6e-19 as 1.6×10^-19, 22,1 °C as 22.1 °C.
+Scientific notation, decimal commas and timestamps are rewritten in the usual form: 1.6e-19 as 1.6×10^-19, 22,1 °C as
+22.1 °C, 2024-05-06T10:00Z as 2024-05-06 10:00 UTC.
 """
 
 import itertools
@@ -45,6 +46,15 @@ class CommaDecimal:
 
 
 @dataclass(frozen=True)
+class Timestamp:
+    """A date and a time of ISO 8601; `offset` (+8, +5:30) is its time zone's, empty for UTC."""
+
+    date: str
+    time: str
+    offset: str
+
+
+@dataclass(frozen=True)
 class NumberChain:
     """Three numbers or more that hyphens join, which are no range: 1-2-3, 4-4-2, 123-45-6789."""
 
@@ -83,6 +93,11 @@ def _scientific(match: re.Match[str]) -> Scientific:
     return Scientific(match["mantissa"], f"{int(exponent)}")
 
 
+def _timestamp(match: re.Match[str]) -> Timestamp:
+    minutes = f":{match['minutes']}" if match["minutes"] not in (None, "00") else ""
+    return Timestamp(match["date"], match["time"], f"{int(match['offset']):+d}{minutes}" if match["offset"] else "")
+
+
 def _comma_decimal(match: re.Match[str]) -> CommaDecimal | None:
     """Return None for thousands (1,000) and lists (1,2): only what stands around the number makes decimals of them."""
     whole, decimals = match["whole"], match["decimals"]
@@ -100,6 +115,13 @@ COMMA_DECIMAL = RunKind(
     ),
     _comma_decimal,
 )
+TIMESTAMP = RunKind(
+    re.compile(
+        r"(?<![A-Za-z0-9_.-])(?P<date>\d{4}-\d\d-\d\d)[T ](?P<time>\d\d:\d\d(?::\d\d)?)(?:\.\d{1,9})?"
+        r"(?:Z|(?P<offset>[+-]\d\d):?(?P<minutes>\d\d))(?![A-Za-z0-9:])"
+    ),
+    _timestamp,
+)
 SUM = RunKind(
     re.compile(
         rf"(?<![A-Za-z0-9_.,:/)~–—-])(?P<sum>{NUMBER}%?(?: ?[-+×÷*] ?{NUMBER}%?){{1,20}})"
@@ -115,6 +137,7 @@ NUMBER_CHAIN = RunKind(
     _chain,
 )
 WRITTEN_NUMBER_RULES: tuple[Rule, ...] = (
+    TIMESTAMP.spoken(lambda run: f"{run.date} {run.time} UTC{run.offset}"),
     SUM.spoken(lambda run: re.sub(" ?- ?", " - ", run.written)),
     SCIENTIFIC.spoken(lambda run: f"{run.mantissa}×10^{run.exponent}"),
     COMMA_DECIMAL.spoken(lambda run: f"{run.whole}.{run.decimals}"),
