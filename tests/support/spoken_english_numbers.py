@@ -184,6 +184,8 @@ ENGLISH_NUMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("12:05am", "twelve oh five a.m."),
         ("17:30 UTC", "seventeen thirty U T C"),
         ("8AM-5PM", "eight a.m. to five p.m."),
+        ("Sent 2024-05-06T10:00Z.", "Sent May sixth, twenty twenty-four, ten o'clock U T C."),
+        ("2024-05-06T18:30:00.123+05:30", "May sixth, twenty twenty-four, eighteen thirty U T C plus five thirty"),
         ("UTC+08:00", "U T C plus eight"),
         ("GMT-5", "G M T minus five"),
         ("UTC+5:30", "U T C plus five thirty"),
