@@ -392,11 +392,13 @@ def test_a_retry_after_that_is_no_number_of_seconds_is_ignored() -> None:
         ("0", 1, 1),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 1, 1),
         ("100000", 300, 300),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=200), usegmt=True), 100, 200),
+        ("in 200 s", 100, 200),
         ("Wed, 21 Oct 2099 07:28:00 GMT", 300, 300),
     ],
 )
 def test_a_rate_limit_of_the_last_api_says_when_to_ask_again(header: str, least_s: int, most_s: int) -> None:
+    if header == "in 200 s":
+        header = format_datetime(datetime.now(UTC) + timedelta(seconds=200), usegmt=True)
     with ChatServer(status(500)) as first, ChatServer(status(429, f"Retry-After: {header}")) as second:
         with pytest.raises(ChatRateLimited) as caught:
             ask(client_of(api_at(first), api_at(second)))
