@@ -268,4 +268,23 @@ ENGLISH_ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("a 3-yr-old in vol. III", "a three-year-old in volume three"),
         ("a 1-800 number", "a one eight hundred number"),
     ),
+    "feet, months, files": (
+        ("Soak it for 8+ hrs today.", "Soak it for eight plus hours today."),
+        ("It has 24+ billion km to go.", "It has twenty-four plus billion kilometers to go."),
+        ("She is 5' tall.", "She is five feet tall."),
+        ("a 5'-tall fence", "a five-foot-tall fence"),
+        ("He said 'I am 5' and left.", "He said 'I am five' and left."),
+        (
+            "The lot is 50' × 120' (0.14 ac).",
+            "The lot is fifty by one hundred and twenty feet (zero point one four acres).",
+        ),
+        ("Lent begins Mar. 5, too.", "Lent begins March fifth, too."),
+        ("It takes a fee (min. $5).", "It takes a fee (minimum five dollars)."),
+        ("1 in = 2.54 cm", "one inch equals two point five four centimeters"),
+        ("Save it as .pdf or .csv.", "Save it as dot P D F or dot C S V."),
+        (
+            "Tom (b. July 9, 1956) ran a 1:45:10 half.",
+            "Tom (born July ninth, nineteen fifty-six) ran a one hour forty-five minutes ten seconds half.",
+        ),
+    ),
 }

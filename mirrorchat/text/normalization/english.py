@@ -2,7 +2,7 @@
 
 import re
 
-from mirrorchat.text.normalization.acronyms import spell_acronyms
+from mirrorchat.text.normalization.acronyms import FILE_ENDINGS, spell_acronyms
 from mirrorchat.text.normalization.algebra import greek_rule
 from mirrorchat.text.normalization.english_calendar import (
     CALENDAR_RULES,
@@ -99,6 +99,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[a-z]) [>›] (?=[A-Z][^>›\n]{1,40} [>›] [A-Z])|(?<=[a-z]) › (?=[A-Z])", ", "),
     rule(rf"\b({_MENUS}) > (?=[A-Z])", r"\1, "),
     rule(r"&&", "&"),
+    rule(r"(?<=[\w)]) % (?=\d|\(|[a-z](?![a-z]))", " mod "),  # a % b
     rule(r"(?<=\d,)-(?=\d)", " -"),  # (1,-2)
     rule(r"(?<![A-Za-z])([XYZ]) ?[~∼] ?(?=[NBUPE]\()", r"\1 follows "),
     rule(r"(?<=[A-Za-z]) ?-= ?(?=[\w(])", " minus equals "),
@@ -123,7 +124,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<=[a-z])\.(?=\d)", " "),  # Lv.5
     rule(r"(?<![\w.])Ph\.D\b\.?", "P H D"),
     rule(r"(?<=[a-z]) v\. (?=[A-Z])", " versus "),
-    rule(r"(?<![\w.])(?<!\d )[Mm]in\. ?(?=\d)", "minimum "),
+    rule(r"(?<![\w.])(?<!\d )[Mm]in\. ?(?=[$€£]?\d)", "minimum "),
     rule(rf"(?<![\w.])(?P<word>{any_of(ABBREVIATIONS)})\.(?!\w)", _spoken_abbreviation),
     rule(r"(?<![\w.])(?!(?<=\d )[AP]\.M\.)(?:[A-Z]\.){2,8}(?!\w)", _spoken_initials),
     rule(r"(?<![\w.])(?:[A-Z]\. ){2,4}(?=[A-Z][a-z])", lambda match: match[0].replace(".", "")),
@@ -144,7 +145,8 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<![\w.])Pt\. (?=[A-Z])", "Point "),
     rule(r"(?<![\w.])pop\. (?=\d)", "population "),
     rule(rf"\(([DRI])-({any_of(STATES)})\)", lambda match: f"({match[1]}, {STATES[match[2]]})"),
-    rule(r"(?<![\w.])b\. ?(?=\d{4}(?!\d))", "born "),
+    rule(r"(?<![\w.])b\. ?(?=\d{4}(?!\d))|(?<=\()b\. (?=[A-Z])", "born "),
+    rule(rf"(?<![\w./)])\.({any_of(FILE_ENDINGS)})(?![\w/])", lambda match: f"dot {FILE_ENDINGS[match[1]]}"),
     rule(r"(?<![\w.])d\. ?(?=\d{4}(?!\d))", "died "),
     rule(r"(?<=#)(\d{1,3})[-–]#?(?=\d)", rf"\1{TO}"),
     rule(r"(?<=\d/)(\d{1,3})(?:th|rd|nd)s?\b", r"\1"),

@@ -99,7 +99,7 @@ KNOWN_NUMBER_RULES: tuple[Rule, ...] = (
          lambda match: f"{code_words(match[1])} {match['letter']}".rstrip()),
     rule(r"(?<=\d) ?y/o\b", " years old"),
     rule(r"\bYoY\b", "year over year"),
-    rule(r"(?<=\b[Ii]n )(\d{1,2}):([0-5]\d):([0-5]\d)(?![\d:])"
+    rule(r"(?:(?<=\b[Ii]n )|(?<=\b[Aa] ))(\d{1,2}):([0-5]\d):([0-5]\d)(?![\d:])"
          r"|(?<=\b[Tt]ime of )(\d{1,2}):([0-5]\d):([0-5]\d)(?![\d:])",
          lambda match: _spoken_duration([int(number) for number in match.groups() if number])),
     rule(rf"(?P<cue>{_DIALLING} |\b[Tt]ext \"?[A-Z]{{2,12}}\"? to ){_SEVERAL}",

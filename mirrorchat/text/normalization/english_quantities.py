@@ -65,6 +65,12 @@ def _inches(match: re.Match[str]) -> str:
     return match[0] if closes or re.search(r"['′’] ?\d{1,2}(?:\.\d| 1/2)?$|\d{4}$", before(match, 8)) else " in."
 
 
+def _feet(match: re.Match[str]) -> str:
+    """Return the sign of `5'` as a unit, unless it closes a quotation."""
+    closes = len(re.findall(r"(?<!\w)['‘]", before(match, 200))) % 2
+    return match[0] if closes else "-foot" if after(match, 1) == "-" else " ft"
+
+
 def _spoken_dimensions(match: re.Match[str]) -> str:
     """Return `5cm x 10 cm` as five by ten centimeters, `5 m × 2 m =` as a product."""
     numbers = [number_words(number) for number in re.findall(NUMBER, match[0])]
@@ -104,12 +110,15 @@ def _spoken_bare_unit(match: re.Match[str]) -> str:
 
 
 _POINTED_UNITS = r"fl\.? ?oz|sq\.? ?(?:ft|mi|yd|in)|[Tt]bsps?|[Tt]sps?|oz|lbs?|ft|yd|hrs?|mins?|sec|gal|pt|qt|mi|sq"
+_WORD_UNITS = any_of(unit for unit in UNITS if len(unit) > 1 and unit.isalpha())
 _SIZED = "pixels?|met(?:er|re)s?|feet|foot|inch|inches|grid|matrix|display|pan"
 _LENGTH = r"(?:[mck]?m|ft|yd|in\.?|px|')"
 
 # These stand before all other runs, which would take the numbers one by one.
 EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
-    rule(r"(?<=\d) in(?=\.$|\^[23](?!\d))", " in."),
+    rule(rf"(?<=\d)\+ ({_WORD_UNITS})\b", lambda match: f" plus {UNITS[match[1]][1]}"),
+    rule(rf"(?<=illion )({_WORD_UNITS})\b(?!/)", lambda match: UNITS[match[1]][1]),
+    rule(r"(?<=\d) in(?=\.$| ?[=≈]|\^[23](?!\d))", " in."),
     rule(r"/(mo|yr|wk|hr|min|sec)\.(?= [a-z]|[,;:)])", r"/\1"),
     rule(r"(°[CF]?) ?/ ?(?=\d|gas\b)", r"\1, "),
     rule(r"(?<![\w.])(\d{1,2})C(\d{1,2})(?!\w)", r"\1 choose \2"),
@@ -122,11 +131,12 @@ EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)([ -]?(?:{_POINTED_UNITS}))\.(?= [a-z\d(]|[,;:)/])", lambda match: match[1].replace(".", "")),
     rule(rf"{START}{NUMBER} ?(?P<lower>{_LENGTH})?(?: ?[xX×] ?{NUMBER} ?(?(lower)(?P=lower))){{0,1}}"
          rf" ?[xX×] ?{NUMBER} ?(?P<unit>(?(lower)(?P=lower)|{_LENGTH}))(?![\w'^])", _spoken_dimensions),
+    rule(r"(?<=(?<![\w'’.])\d)['’](?=[ .,;)-]|$)", _feet),
 )  # fmt: skip
 
 QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![\w'’])(?<!the )(\d{{1,3}}{TO}\d{{1,3}})s\b", r"\1 s"),
-    rule(rf"(?<=\()({any_of(unit for unit in UNITS if len(unit) > 1 and unit.isalpha())})(?=\))",
+    rule(rf"(?<=\()({_WORD_UNITS})(?=\))",
          lambda match: UNITS[match[1]][1]),
     rule(rf"(?<=\d)-({_UNIT_NAMES})(?!\w|-(?!old\b))", _spoken_joined_unit),
     rule(rf"(?<=\d)\^(?P<power>-?\d{{1,15}})(?!\d)"

@@ -57,6 +57,7 @@ UNITS = {
     "bps": ("basis point", "basis points"), "lx": ("lux", "lux"), "MP": ("megapixel", "megapixels"),
     "lb-ft": ("pound foot", "pound feet"), "ft-lb": ("foot pound", "foot pounds"), "mb": ("millibar", "millibars"),
     "yr": ("year", "years"), "yrs": ("year", "years"), "wk": ("week", "weeks"), "wks": ("week", "weeks"),
+    "ac": ("acre", "acres"), "ly": ("light-year", "light-years"), "bbl": ("barrel", "barrels"),
     "in.": ("inch", "inches"), "fl oz": ("fluid ounce", "fluid ounces"), "pt": ("pint", "pints"),
     "qt": ("quart", "quarts"), "c.": ("cup", "cups"), "Tbsp": ("tablespoon", "tablespoons"),
     "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"),

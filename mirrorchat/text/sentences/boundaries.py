@@ -25,7 +25,7 @@ _ABBREVIATION = re.compile(
 )
 _UNIT_OR_NAME = re.compile(r"(?:(?:[\d°]|[A-Za-z]-)[A-Z]|\d [CFKBMGWV])\.$")  # no initial: 20°C, 8B, USB-C
 _BEFORE_NUMBER = re.compile(  # no end before a number: Eq. 5, Apt. 4B, c. 1400, max. 4 g, 6 ft. 2 in.
-    r"(?<![A-Za-z])(?:[Nn]os?|Nr|Art|Secs?|Ch|Eqs?|Apt|Op|Hwy|Rte?|para|pop|Bldg|Ste|[Ee]xt|[Mm]ax|[Mm]in|c|ft|lbs?|hrs?)\.$"
+    r"(?<![A-Za-z])(?:[Nn]os?|Nr|Art|Secs?|Ch|Eqs?|Apt|Op|Hwy|Rte?|para|pop|Pub|Mar|Apr|Jun|Jul|Bldg|Ste|[Ee]xt|[Mm]ax|[Mm]in|c|ft|lbs?|hrs?)\.$"
 )
 _LIST_MARKER = re.compile(r"(?:^|[:：;；]\s*|\n)[\s#>*_-]{0,8}(?:\d{1,3}|[a-zA-Z])\.$")
 
@@ -46,7 +46,7 @@ def _is_abbreviated(sentence: str, following: str) -> bool:
     if re.search(r"(?<![A-Za-z.])I\.$", tail):
         return False
     if _BEFORE_NUMBER.search(tail):
-        return following.isdigit() or following == "("
+        return following.isdigit() or following in "($€£"
     is_abbreviation = _ABBREVIATION.search(tail) and not _UNIT_OR_NAME.search(tail)
     return bool(is_abbreviation or _LIST_MARKER.search(sentence))
 
