@@ -57,6 +57,7 @@ ENGLISH_DAILY: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "chemistry": (
         ("Zn → Zn²⁺ + 2e⁻", "Z N yields Z N two plus plus two e minus"),
+        ("Zn - 2e⁻ = Zn²⁺", "Z N minus two e minus equals Z N two plus"),
         ("An e⁻ is light.", "An e minus is light."),
         ("Iron and CuSO₄ react.", "Iron and C U S O four react."),
         ("2H₂ + O₂ → 2H₂O", "two H two plus O two yields two H two O"),

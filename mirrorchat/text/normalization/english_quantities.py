@@ -118,11 +118,10 @@ _LENGTH = r"(?:[mck]?m|ft|yd|in\.?|px|')"
 EARLY_QUANTITY_RULES: tuple[Rule, ...] = (
     rule(rf"(?<=\d)\+ ({_WORD_UNITS})\b", lambda match: f" plus {UNITS[match[1]][1]}"),
     rule(rf"(?<=illion )({_WORD_UNITS})\b(?!/)", lambda match: UNITS[match[1]][1]),
-    rule(r"(?<=\d) in(?=\.$| ?[=≈]|\^[23](?!\d))", " in."),
+    rule(r"(?<!\d{4})(?<=\d) in(?=\.$| ?[=≈]|\^[23](?!\d))", " in."),
     rule(r"/(mo|yr|wk|hr|min|sec)\.(?= [a-z]|[,;:)])", r"/\1"),
     rule(r"(°[CF]?) ?/ ?(?=\d|gas\b)", r"\1, "),
     rule(r"(?<![\w.])(\d{1,2})C(\d{1,2})(?!\w)", r"\1 choose \2"),
-    rule(r"(?<![A-Za-z\d])(\d{0,2})e\^\{?-\}?(?!\w)", r"\1 e minus"),
     rule(rf"{START}{NUMBER}(?: ?[x×] ?{NUMBER}){{1,2}}(?=[ -](?:{_SIZED})\b)",
          lambda match: " by ".join(map(number_words, re.findall(NUMBER, match[0])))),
     rule(rf"{START}(\d)['′’] ?(\d{{1,2}}) 1/2\"", r"\1 foot \2 1/2"),
