@@ -20,7 +20,7 @@ _COMMAND = (
 _TOKEN = (
     rf"(?: ?[{re.escape(_OPERATORS)}] ?(?![\s=>])| - |-(?![\s>-])"
     r"|\d{1,15}(?:[.,]\d{1,15}){0,3}°?"
-    rf"|(?:sqrt|lim|{'|'.join(FUNCTIONS)})(?![A-Za-z]{{2}})(?: (?=[a-zθ\d](?![a-z])))?"
+    rf"|(?:sqrt|lim|{'|'.join(FUNCTIONS)})(?![A-Za-z]{{2}})(?: (?=[A-Za-zθ\d](?![A-Za-z])))?"
     r"|[A-Za-z]{1,4}(?![A-Za-z])|[α-ωΑ-Ω]|[()^_{}\[\]√∛∜∑∏∫∞∂∇∀∃∅]|\|(?! )|(?<=[A-Za-z\d)])\|"
     r"|(?<=[nmk]) (?=log )|(?<=[A-Za-z])′|['′](?=['′ ]?[(=])|!(?= ?[=+×/)])|, ?(?=[A-Za-z\d]\))"
     rf"|{_COMMAND}(?![A-Za-z]) ?|\\[,;!% ])"
@@ -78,6 +78,7 @@ _COMPARISON = rule(
     lambda match: {"<": "≤", ">": "≥", "!": "≠", "=": "="}[match[0][0]],
 )
 _JOINED_FUNCTION = rule(r"(?<![A-Za-z\\])(sin|cos|tan|cot|ln|lg|log)([xyzABC])(?= ?[+/=^→×]| - )", r"\1 \2")
+_FUNCTION_OF_ANGLE = rule(r"(?<![A-Za-z\\])((?:[a-z]{1,2})?)(sin|cos|tan)([A-Z])(?![A-Za-z])", r"\1 \2 \3")
 
 
 def algebra_rules(words: FormulaWords) -> tuple[Rule, ...]:
@@ -95,7 +96,7 @@ def algebra_rules(words: FormulaWords) -> tuple[Rule, ...]:
         in_words = formula_in_words(notation, words)
         return match[0] if in_words is None else words.join([in_words, quantity] if quantity else [in_words]) + rest
 
-    return (_COMPARISON, _JOINED_FUNCTION, (_RUN, spoken))
+    return (_COMPARISON, _JOINED_FUNCTION, _FUNCTION_OF_ANGLE, (_RUN, spoken))
 
 
 def greek_rule(letters: Mapping[str, str]) -> Rule:

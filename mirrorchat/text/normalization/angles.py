@@ -9,7 +9,7 @@ from mirrorchat.text.normalization.runs import RunKind
 _PART = r"\d{1,3}(?:\.\d{1,9})?"
 _MINUTE_SIGN = "['′’]"
 _SECOND_SIGN = "(?:[\"″”]|''|′′)"
-_SCREEN = "[屏显电液笔轮平曲]| ?(?:AM)?OLED| ?LCD| ?IPS| ?[248]K| ?\\d{3,4} ?[x×]|CMOS"
+_SCREEN = "[屏显电液笔轮平曲]| ?(?:AM)?OLED| ?LCD| ?IPS| ?[\\d.]{1,3}K| ?\\d{3,4} ?[x×]|CMOS"
 _MOST_FEET = 9
 
 

@@ -110,6 +110,7 @@ ADDRESS_RULES = address_rules(AddressWords(ADDRESS_SIGNS, digits, number_words, 
 _RULES: tuple[Rule, ...] = (
     *ADDRESS_RULES,
     rule(r"&&", "&"),
+    rule(r"(?<=[\w)]) % (?=\d|\(|[a-z](?![a-z]))", "模"),  # a % b
     rule(r"(?<=\d,)-(?=\d)", " -"),  # (1,-2)
     rule(r"(?<![A-Za-z])([XYZ]) ?[~∼] ?(?=[NBUPE]\()", r"\1服从"),
     rule(r"(?<=[A-Za-z]) ?-= ?(?=[\w(])", "减等于"),

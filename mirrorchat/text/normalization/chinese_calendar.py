@@ -3,6 +3,7 @@
 import re
 
 from mirrorchat.text.normalization.chinese_numbers import cardinal, digits, number_words
+from mirrorchat.text.normalization.chinese_scores import SCORE_RULES
 from mirrorchat.text.normalization.chinese_words import COUNTED
 from mirrorchat.text.normalization.months import MONTH, MONTHS, YEAR, full_month
 from mirrorchat.text.normalization.patterns import (
@@ -17,7 +18,6 @@ from mirrorchat.text.normalization.patterns import (
     month_and_day,
     rule,
 )
-from mirrorchat.text.sentences.speech_length import HAN
 
 NOT_LATIN_BEFORE = r"(?<![A-Za-z0-9_.,:/-])"
 _OF_A_YEAR = "世界杯|奥运|亚运|欧洲杯|财年|赛季|年度|级(?!台阶)|届|款|版|高考|春晚|春夏|秋冬"
@@ -118,25 +118,6 @@ def _spoken_offset(match: re.Match[str]) -> str:
     return f"{hours}小时{cardinal(int(match[4]))}分" if match[4] and match[4] != "00" else hours
 
 
-def _spoken_score(match: re.Match[str]) -> str:
-    return f"{cardinal(int(match[1]))}比{cardinal(int(match[2]))}"
-
-
-_LAST_YEAR = 2199  # a greater number before 年 counts years: 半衰期约5730年
-
-
-def _spoken_scores(match: re.Match[str]) -> str:
-    """Return `25:21、23:25` as scores unless each can be a time of day."""
-    numbers = [(int(first), int(second)) for first, second in re.findall(r"(\d+)[:-](\d+)", match[0])]
-    if "-" in match[0]:
-        is_scores = any(first > second for first, second in numbers)
-    else:
-        is_scores = any(first > 24 or second > 59 for first, second in numbers)
-    if not is_scores and not _SCORED.search(before(match, 6)):
-        return match[0]
-    return re.sub(r"(\d{1,3})[:-](\d{1,3})", _spoken_score, match[0])
-
-
 def _spoken_duration(match: re.Match[str]) -> str:
     """Return `2:00:35` as what something took if the text around it says so."""
     near = _CLAUSE_END.split(before(match, 14))[-1] + _CLAUSE_END.split(after(match, 6))[0]
@@ -148,20 +129,9 @@ def _spoken_duration(match: re.Match[str]) -> str:
     return f"{words}{cardinal(minutes)}分{cardinal(seconds)}{decimals}秒"
 
 
-def _spoken_descending(match: re.Match[str]) -> str:
-    """Return `阿根廷2-1澳大利亚` as a score: no range descends."""
-    is_score = int(match[1]) > int(match[2]) and not COUNTED.match(after(match, 3))
-    return _spoken_score(match) if is_score else match[0]
-
-
+_LAST_YEAR = 2199  # a greater number before 年 counts years: 半衰期约5730年
 _CLAUSE_END = re.compile("[，。！？；,!?;]")
 _TOOK = re.compile("纪录|用时|成绩|马拉松|耗时|时长|片长|全程|完赛|夺冠|跑出|跑完")
-_SCORED = re.compile("比分(?:为|是|分别为|：)?$")
-_WON = (
-    "获胜|战胜|击败|大胜|险胜|完胜|惨败|完败|不敌|落后|领先|战平|打平|横扫|逆转|取胜|淘汰|平(?![方米均])|战(?![略士争])|胜(?![任过])"
-    "|负(?![责债])|赢|输(?![入出送])"
-)
-_SCORE_CUES = "比分|比分是|比分为|比分：|比分:|比分定格在|比分改写为|以"
 _HOLIDAYS = "(?:放假|假期|国庆|国庆节|春节|元旦|五一|暑假|寒假|清明|端午|中秋|活动|时间|日期|日期为)[是为：:]?"
 _DATE_CUES = "在|于|到|至|从|自|截至|截止|日期是"
 _YEAR_CUES = "截至|截止|始于|建于|立于|生于|发布于"
@@ -187,7 +157,7 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(r"(?<=[至到于])(0?[1-9]|1[0-2])-(0[1-9]|1[3-9]|2\d|3[01])(?![\d-])",
          lambda match: f"{cardinal(int(match[1]))}月{cardinal(int(match[2]))}日"),
     rule(r"第(\d{1,4})/(\d{1,4})页", r"第\1页，共\2页"),
-    rule(r"(?<![A-Za-z0-9.,:/+×÷*√-])(\d{1,2})[-–](?=\1(?![0-9A-Za-z.:/%°×÷+*√-]| ?=))(\d{1,2})", _spoken_score),
+    *SCORE_RULES,
     rule(r"(?<![A-Za-z0-9./])(?P<m>\d{1,2})/(?P<d>\d{1,2}) ?[-~–—] ?(?P<m2>\d{1,2})/(?P<d2>\d{1,2})(?![0-9/.])",
          _spoken_days),
     rule(rf"(?<![A-Za-z0-9.,])(?P<d>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)? {MONTH},? {YEAR}(?![0-9])",
@@ -196,15 +166,10 @@ EARLY_CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?<![A-Za-z0-9]){_QUARTER} ?{YEAR}(?![0-9])", r"\g<year>年\g<quarter>"),
     rule(rf"(?<![A-Za-z0-9.,]){YEAR} ?{_QUARTER}(?![A-Za-z0-9])", r"\g<year>年\g<quarter>"),
     rule(r"(?<![A-Za-z0-9])FY ?((?:19|20)\d\d|\d\d)(?![0-9])", lambda match: f"{digits(match[1])}财年"),
-    rule(rf"(?<![0-9.,:-])(\d{{1,3}})[-:~–](\d{{1,3}})(?=(?:的比分)?(?:{_WON}))", _spoken_score),
-    rule(r"(?<![\d.,:-])(?:\d{1,3}[:-]\d{1,3}[、，,] ?){1,8}\d{1,3}[:-]\d{1,3}(?![\d:.%A-Za-z-])", _spoken_scores),
     rule(r"(?<![\d.:])(\d{1,2}):([0-5]\d):([0-5]\d)(?:\.(\d{1,3}))?(?![\d:])", _spoken_duration),
     rule(r"(?<=\d:\d\d)\+1(?!\d)", "（次日）"),
     rule(r"(?<![\d.:])(\d{1,2}):([0-5]\d)\.(\d{1,3})(?!\d)",
          lambda match: f"{number_words(match[1])}分{cardinal(int(match[2]))}点{digits(match[3])}秒"),
-    rule(rf"(?<=[{HAN}])(?<![图表式第编号])(\d{{1,3}})-(\d{{1,3}})(?=[{HAN}，。；！（]|$)", _spoken_descending),
-    rule(rf"{behind(_SCORE_CUES)}(\d{{1,3}})[-:~–](\d{{1,3}})(?=[，。！；、的]|$)",
-         _spoken_score),
     rule(rf"(?<![A-Za-z0-9./])(?:{behind(_DATE_CUES)}(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})"
          rf"(?![0-9/.])(?P<after>(?={_DAY_ENDS}))?)", _spoken_month_and_day),
     rule(rf"(?<![A-Za-z0-9./])(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})(?P<after>(?={_DAY_ENDS}))", _spoken_month_and_day),

@@ -23,7 +23,7 @@ _PHRASES = {
     "absolute": "{0}的绝对值", "applied": "{0} {1}", "prime": "{0}一撇",
     "double prime": "{0}两撇", "factorial": "{0}的阶乘", "star": "{0}星",
     "transposed": "{0}的转置", "vec": "向量{0}", "bar": "{0}拔", "hat": "{0}帽", "tilde": "{0}波浪",
-    "dot": "{0}点", "ddot": "{0}两点", "log": "{0}{1}，", "below": "{0} {1} ",
+    "dot": "{0}点", "ddot": "{0}两点", "log": "{0} {1}，", "below": "{0} {1} ",
     "sum": "求和", "sum over": "对{0}求和", "sum from to": "{0}到{1}求和",
     "product": "求积", "product over": "对{0}求积", "product from to": "{0}到{1}求积",
     "integral": "积分", "integral over": "在{0}上积分", "integral from to": "从{0}到{1}积分",

@@ -93,7 +93,7 @@ NAMED_CODE = RunKind(
 """A number that a name or its form announces."""
 HEXADECIMAL = RunKind(
     re.compile(
-        r"(?<![A-Za-z0-9_.])(?:0[xX][0-9A-Fa-f]{1,16}"
+        r"(?<![A-Za-z0-9_.])(?:0[xX][0-9A-Fa-f]{1,16}|0[bo][01-7]{1,32}"
         r"|(?<=#)(?=[0-9]{0,7}[A-Fa-f])(?=[A-Fa-f]{0,7}[0-9])(?:[0-9A-Fa-f]{8}|[0-9A-Fa-f]{6}))(?![A-Za-z0-9_])"
     ),
     lambda match: Code((tuple(match[0]),)),

@@ -88,6 +88,13 @@ _RULERS = (
     r"|Ramses|Ramesses|Thutmose|Gustav|Christian|Harald|Haakon|Murad|Mehmed)"
 )
 _STREETS = {"Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Pkwy": "Parkway"}
+_SENTENCE_STARTS = (
+    "Turn|Then|Take|Go|Continue|Head|Walk|Cross|Make|Look|It|The|This|There|He|She|They|You|Your|We|I|At|In|On|From"
+)
+# Without a ZIP code these may also be words or other abbreviations: Yes, OK. John Doe, MD.
+_AMBIGUOUS_STATES = frozenset(
+    ("AL", "AR", "CO", "CT", "DE", "HI", "ID", "IN", "LA", "MA", "MD", "ME", "MS", "OH", "OK", "OR", "PA", "VA")
+)
 _NUMBERED_PARTS = r"\b(?:World War|Title|[Cc]hapter|[Pp]art|Act|[Vv]olume|Book|Article|Super Bowl|Final Fantasy)"
 _MENUS = "Settings|File|Edit|View|Tools|Options|Menu|Preferences|Help|Insert|Format|System|General|Privacy|Account"
 _GRADED = r"\b(?:[Tt]ype|[Pp]hase|[Ss]tage|[Cc]lass|[Ll]evel|[Tt]ier|Section|Appendix|Figure|Table|Rocky|Grade)"
@@ -108,7 +115,10 @@ _RULES: tuple[Rule, ...] = (
     rule("(?<=[A-G])♯", " sharp"),
     rule(r"(?<!\w)([fF])/(?=\d{1,2}(?:\.\d)?(?![\d/]))", r"\1 "),
     rule(r"(?<![\w.)])\.(?=\d)", "0."),
+    rule(rf"(?<=[a-z\d] )St\. (?=(?:{_SENTENCE_STARTS})\b)", "Street. "),
     rule(r"(?<![\w.])St\. (?=[A-Z])", "Saint "),
+    rule(rf"(?<=[a-z], )({any_of(STATES.keys() - _AMBIGUOUS_STATES)})(?=[.,;:)]| [a-z]|$)",
+         lambda match: STATES[match[1]]),
     rule(r"(?<![\w.])St\.(?!\w)", "Street"),
     rule(r"(?<=(?:st|nd|rd|th) )St(?=[ ,;)]|$)", "Street"),
     rule(r"(?<=[a-z] )(Ave|Blvd|Rd|Pkwy)(?=[ ,;)]|$)(?! Maria)", lambda match: _STREETS[match[1]]),
@@ -154,7 +164,7 @@ _RULES: tuple[Rule, ...] = (
     rule(r"(?<!\w)[Nn]/[Aa](?!\w)", "not applicable"),
     rule(r"(?i)\b(he/she|she/he|him/her|his/hers?|yes/no|true/false|men/women|male/female|his/her)\b",
          lambda match: match[0].replace("/", " or ")),
-    rule(r"\$(?=[A-Za-z_]{2})", "dollar "),  # $PATH
+    rule(r"(?<!\w)\$(?=[A-Za-z_]{2})", "dollar "),  # $PATH
     rule(r"(?<=[A-Z]{2} )\*(?= )", "star"),  # SELECT *
     rule(r"\b(Article|Part|Chapter|Section|Book|Act|Volume) I(?=[,.;:)]|$)", r"\1 one"),
     # Whole runs. A telephone number holds no range.

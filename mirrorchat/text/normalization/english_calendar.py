@@ -97,6 +97,11 @@ def _spoken_days(match: re.Match[str]) -> str:
     return " to ".join(_full_day(name) for name in match.groups())
 
 
+def _spoken_day(match: re.Match[str]) -> str:
+    """Return the full name of a day. The point of `on Tuesday.` ends the sentence, that of `on Tue.` does not."""
+    return _full_day(match[0]) + ("." if match[0].endswith("day.") else "")
+
+
 def _full_day(written: str) -> str:
     return next(day for day in _DAYS if day.startswith(written[:3]))
 
@@ -129,8 +134,8 @@ def _spoken_short_date(match: re.Match[str]) -> str:
 CALENDAR_RULES: tuple[Rule, ...] = (
     rule(rf"(?<!-)\b{_DAY} ?[-–—~] ?{_DAY}(?!-)", _spoken_days),
     rule(rf"(?<![\w-]){_DAY}(?=,? (?:{MONTH}|\d{{1,2}}(?:[/:]\d|[ap]m)))|(?<=\b[Oo]n )(?!Sun ){_DAY}(?! ?[-–—~])",
-         lambda match: _full_day(match[0])),
-    rule(r"(?<![\w-])(Mon|Tues?|Wed|Thu(?:rs)?|Fri)\.(?=[,:]| [a-z(])", lambda match: _full_day(match[0])),
+         _spoken_day),
+    rule(r"(?<![\w-])(Mon|Tues?|Wed|Thu(?:rs)?|Fri)\.(?=[,:]| [a-z(])", _spoken_day),
     rule(rf"\b({MONTH_NAME})\b\.? ?[-–—~] ?({MONTH_NAME})\b(?:\.(?= [a-z]|,))?(?! \d{{1,2}}(?!\d))", _spoken_months),
     rule(rf"(?<=\d) ?[-–] ?(?={MONTH} \d)", " to "),
     rule(rf"(?<![\w./-]){YEAR}[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?!\d|[-/.]\d)(?P<time>[T ](?=\d\d:))?",
