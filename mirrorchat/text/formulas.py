@@ -19,7 +19,10 @@ _OPENERS = {"$$": "$$", "\\(": "\\)", "\\[": "\\]", "\\\\(": "\\\\)", "\\\\[": "
 _MAY_OPEN = re.compile(r"\$|\\{1,2}|\\b(?:e(?:g(?:i(?:n(?:\{[a-zA-Z]{0,10}\*?)?)?)?)?)?")
 _LONGEST_INLINE_CHARS = 300
 # Between two signs of dollars these say that it is money, or a shell's variable: prose, the end of a sentence.
-_PROSE = re.compile(rf"[{HAN}]|[.!?。！？] [^\s=<>+×÷*/-]|(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} |\n")
+_PROSE = re.compile(
+    rf"[{HAN}¥€£₹₩]|[.!?。！？] [^\s=<>+×÷*/-]|\n"
+    rf"|(?<![A-Za-z])(?!(?:{'|'.join(FUNCTIONS)}) )[a-z]{{3,30}} "
+)
 # "$5-$10", "$2, A$9": the second sign opens another amount
 _IS_WRITTEN_ON = re.compile(
     r"(?:[-+*/=&<>,:–—(~、，；;`]|\b(?:and|or|to)|(?:^|[^A-Za-z])(?:US|HK|AU|CA|NZ|NT|SG))$"

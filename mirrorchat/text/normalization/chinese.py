@@ -110,6 +110,8 @@ ADDRESS_RULES = address_rules(AddressWords(ADDRESS_SIGNS, digits, number_words, 
 _RULES: tuple[Rule, ...] = (
     *ADDRESS_RULES,
     rule(r"&&", "&"),
+    rule(r"#(?=号?键)", "井"),
+    rule(rf"(?<=[A-Za-z{HAN}])(?<![正负阴阳]极)[(（]([-+])[)）]", lambda match: "阳性" if match[1] == "+" else "阴性"),
     rule(r"(?<=[\w)]) % (?=\d|\(|[a-z](?![a-z]))", "模"),  # a % b
     rule(r"(?<=\d,)-(?=\d)", " -"),  # (1,-2)
     rule(r"(?<![A-Za-z])([XYZ]) ?[~∼] ?(?=[NBUPE]\()", r"\1服从"),

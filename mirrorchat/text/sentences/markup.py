@@ -90,12 +90,12 @@ _CODE = re.compile(r"(?<!`)`{1,2}([^`\n]{1,300})`{1,2}(?!`)")
 _POWER = re.compile(r"(?<=[\w)])\*\*(?=[\w(-])")
 _IN_CODE = str.maketrans("<>[]", "＜＞［］")  # what code holds looks like no tag, link or citation
 # Faces made of signs: (≧▽≦), (^_^), ¯\\_(ツ)_/¯, but not (+), (±) and (≥).
-_EYES = "▽ω•｡´`ツ°□∀︿╯╰ಠ益◕‿≧≦・"
+_EYES = "▽ω•｡´`ツ°□∀︿╯╰ಠ益◕‿≧≦・∩⊙ಥ"
 _FACE = re.compile(
     rf"[¯ヽヾ╮╯\\_~]{{0,4}}[(（] ?(?=[^()（）\n]{{0,14}}[{_EYES}])"
-    r"(?:[^\w()（）\n+=.,，。%$#&@/\s]|[_oTwuツωಠ益Дд๑ㅂᴥ]| (?=\S)){2,14}"
+    r"(?:[^\w()（）\n+=.,，。%$#&@/\s]|[_oTwuツωಠಥ益Дд๑ㅂᴥ]| (?=\S)){2,14}"
     r" ?[)）][ノ/ﾉ╮╭╯_¯︵ ┻━シ~♡]{0,8}|[¯ヽヾ]\\?_?[(（]ツ[)）]_?/?¯?"
-    r"|[(（](?:\^[_.o-]?\^|[TQ]_[TQ]|>_<|-_-|[oO]_[oO]|;_;)[)）]"
+    r"|[(（](?:\^[_.o-]?\^|[TQ]_[TQ]|>_<|-_-|[oO]_[oO]|;_;)[)）]|(?<![\w=<>^-])(?:\^_\^|=_=|>_<|-_-|T_T)(?![\w=<>^-])"
 )
 _EMOJI = re.compile(
     # Letters in squares stand among the emoji: 🅰 is spoken.
@@ -126,11 +126,12 @@ def _strip_line(line: str) -> str:
         return ""
     line = _CODE.sub(lambda match: _POWER.sub("^", match[1]).translate(_IN_CODE), line)
     line = _LINE_MARKS.sub(lambda match: (match["alert"] or "").capitalize(), line, count=1)
+    line = _FACE.sub(" ", line)
     line = _HEADING_END.sub("", _table_row(line))
     line = _ORDERED.sub(_spoken_marker, line, count=1)
     for pattern, replacement in _INLINE:
         line = pattern.sub(replacement, line)
-    line = _EMOJI.sub(" ", _FACE.sub(" ", line))
+    line = _EMOJI.sub(" ", line)
     return _SPACE_BEFORE_MARK.sub("", _SPACES.sub(" ", line)).strip()
 
 
