@@ -351,12 +351,15 @@ def test_numbers_are_written_out_first(synthesizer: EmbeddedSynthesizer) -> None
     assert np.array_equal(figures, words)
 
 
-def test_marks_alone_are_silent_and_other_scripts_are_not_lost_in_silence(synthesizer: EmbeddedSynthesizer) -> None:
-    assert len(speak(synthesizer, "……！", NEUTRAL, CHINESE).samples) == 0
-    try:
-        assert len(speak(synthesizer, "ꦲꦏ꧀ꦱꦫ", NEUTRAL).samples) > 0
-    except SynthesisFailed as failure:
-        assert "letters" in failure.message
+@pytest.mark.parametrize("text", ["……！", "ꦲꦏ꧀ꦱꦫ", "สวัสดี"])
+def test_marks_and_letters_that_no_voice_reads_are_silent(synthesizer: EmbeddedSynthesizer, text: str) -> None:
+    for language in Language:
+        assert len(speak(synthesizer, text, NEUTRAL, language).samples) == 0
+
+
+def test_words_around_letters_that_no_voice_reads_are_spoken(synthesizer: EmbeddedSynthesizer) -> None:
+    mixed, words = (speak(synthesizer, text, NEUTRAL).samples for text in ("Say ꦲꦏ꧀ꦱꦫ, please.", "Say, please."))
+    assert np.array_equal(mixed, words)
 
 
 def test_deadline_and_cancel_end_a_sentence(synthesizer: EmbeddedSynthesizer) -> None:
