@@ -30,7 +30,7 @@ from mirrorchat.embedded.voice_tint import TintVoice
 from mirrorchat.embedded.workers.espeak import _decode
 from mirrorchat.embedded.workers.process import WorkerProcesses
 from mirrorchat.engines import Language, Message, Priority, Voice, VoiceKind
-from mirrorchat.errors import ClientGone, DeadlineExceeded, ModelNotInstalled, RecognitionFailed, SynthesisFailed
+from mirrorchat.errors import ClientGone, DeadlineExceeded, ModelNotInstalled, RecognitionFailed
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 RATE_HZ = 16_000
