@@ -16,7 +16,7 @@ from mirrorchat.text.normalization.runs import RunKind
 
 _LETTERS = "NACKFTWd"  # alone behind a number most of them are no units: 5A, 4K, 3F, 2T
 _NAMES = {*CHINESE_UNITS, *ENGLISH_UNITS, *_LETTERS}
-_UNIT = any_of(name for name in _NAMES if re.fullmatch("°[CF]|[A-Za-zμΩ]{1,8}", name)) + "(?![A-Za-z])"
+_UNIT = any_of(name for name in _NAMES if re.fullmatch("°[CF]|fl oz|[A-Za-zμΩ]{1,8}", name)) + "(?![A-Za-z])"
 _FACTOR = rf"{_UNIT}(?:\^?[234](?!\d)|\^\{{?-?[1-4]\}}?(?!\d))?"
 _PRODUCT = rf"{_FACTOR}(?: ?[·*] ?{_FACTOR}){{0,3}}"
 _EXPRESSION = rf"{_PRODUCT}(?:/(?:\({_PRODUCT}\)|{_FACTOR}(?:·{_FACTOR})?)){{0,2}}"
