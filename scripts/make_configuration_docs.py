@@ -121,12 +121,11 @@ def literal(value: object) -> str:
 
 
 def entry_lines(entry: Mapping[str, object]) -> list[str]:
-    """Return an entry of a list as Python code, whose last part has a line of its own if they are too long for one."""
+    """Return an entry of a list as Python code, as ruff formats it: in one line, or a line for each part."""
     line = f"{literal(entry)},"
     if len(line) <= WIDTH - len("#     "):
         return [line]
-    *names, last = entry
-    return [f"{literal({name: entry[name] for name in names})[:-1]},", f" {literal({last: entry[last]})[1:]},"]
+    return ["{", *(f"    {literal(name)}: {literal(value)}," for name, value in entry.items()), "},"]
 
 
 def values(definition: Definition, translate: Translate) -> str:

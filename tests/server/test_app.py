@@ -75,7 +75,17 @@ def test_an_english_question_is_answered(embedded_server: RunningServer) -> None
 
 def test_json_has_all_of_it(embedded_server: RunningServer) -> None:
     answer = embedded_server.ask_json(say_wav("hello there my friend"), "ENGLISH", text="Is it late?")
-    told = {"transcript", "reply", "finish_reason", "unspoken", "voice", "engines", "timings", "session_id", "reference"}
+    told = {
+        "transcript",
+        "reply",
+        "finish_reason",
+        "unspoken",
+        "voice",
+        "engines",
+        "timings",
+        "session_id",
+        "reference",
+    }
     assert set(answer) == told | {"audio"}
     assert answer["transcript"] == "Is it late?"
     assert "Is it late?" in answer["reply"]

@@ -7,7 +7,8 @@ from mirrorchat.engines import Language
 CHINESE = (
     "zh", "ZH", "zh-CN", "zh_cn", "zh-TW", "zh-SG", "zh-Hans", "zh-Hant-HK", "zho", "chi", "cmn", "cmn-Hans-CN",
     "zh-cmn-Hans-CN", "zh_CN.UTF-8", "zh_TW.UTF-8@radical", " zh ", "chinese", "Chinese", "Mandarin",
-    "Chinese (Taiwan)", "Mandarin Chinese", "Traditional Chinese (Taiwan)", "Chinese (Simplified, China)", "中文", "汉语", "漢語", "普通话", "普通話", "國語", "华语",
+    "Chinese (Taiwan)", "Mandarin Chinese", "Traditional Chinese (Taiwan)", "Chinese (Simplified, China)",
+    "中文", "汉语", "漢語", "普通话", "普通話", "國語", "华语",
     "简体中文", "繁體中文", "正體中文", "中文（简体）", "中文(台灣)", "ｚｈ－ＣＮ", "普通话（中国大陆）",
 )  # fmt: skip
 ENGLISH = (

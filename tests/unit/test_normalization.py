@@ -118,9 +118,9 @@ from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import SentenceSplitter, split_text
 for unit in ["1", "1.", "1,", "1,111", '"', "(", "[", "[a](", "_", "*", "`", "1-", "1/", "1:", "a.", "a@", "https://a.",
              "$1", "。“", "! ", "<a", "~~~\\n", "1 ", "US ", "Mon-", "1\\"a ", "a 1 m ", ", a", "^1",
-             "$", "$a", "\\\\", "\\\\frac{", "x^", "x=", "|", "|a\\n", "|a|\\n|-|\\n|b|\\n", "&", "&amp;", "⁴", "ʰ", "ส",
-             "[1]", "/a.b", "<sub>", "(x", "f(", "==", "拨打110/", "2、3", "1h2m", "¥1万-", "$-9M", "10W+", "call 911, ",
-             "+86 138"]:
+             "$", "$a", "\\\\", "\\\\frac{", "x^", "x=", "|", "|a\\n", "|a|\\n|-|\\n|b|\\n", "&", "&amp;", "⁴", "ʰ",
+             "ส", "[1]", "/a.b", "<sub>", "(x", "f(", "==", "拨打110/", "2、3", "1h2m", "¥1万-", "$-9M", "10W+",
+             "call 911, ", "+86 138"]:
     text = (unit * 20_000)[:8_000]
     for language in Language:
         splitter = SentenceSplitter(language)
