@@ -87,7 +87,9 @@ def make_vocabulary(text_tokens: int = 0) -> dict[str, Any]:
 
 def random_weights(config: XttsConfig, vocabulary: Path, sizes: VocoderSizes, seed: int) -> Weights:
     """Return every tensor of the network, contiguous and with random numbers of a suitable scale."""
-    network = build_network(config, read_vocabulary(vocabulary), sizes)
+    with torch.random.fork_rng(devices=[]):  # some tensors keep the numbers that their layers begin with
+        torch.manual_seed(seed)
+        network = build_network(config, read_vocabulary(vocabulary), sizes)
     generator = torch.Generator().manual_seed(seed)
     weights = {name: _drawn(name, tensor, generator) for name, tensor in network.state_dict().items()}
     return {name: tensor.detach().contiguous() for name, tensor in weights.items()}

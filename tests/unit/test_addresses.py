@@ -44,7 +44,7 @@ ENGLISH_ADDRESSES = [
     ("Set the .env file and .gitignore.", "Set the dot env file and dot gitignore."),
     ("The color #FF5733 is warm.", "The color hash F F five seven three three is warm."),
     ("Follow @OpenAI and #AI or #MachineLearning.", "Follow at Open A I and hashtag A I or hashtag MachineLearning."),
-    ("and/or, km/h, 24/7, he/she, A/B test", "and or, kilometers per hour, twenty-four seven, he she, A B test"),
+    ("and/or, km/h, 24/7, he/she, A/B test", "and or, kilometers per hour, twenty-four seven, he or she, A B test"),
     ("example.com, example.org and 12306.cn", "example dot com, example dot org and one two three zero six dot cn"),
     ("Node.js and ASP.NET and e.g. this.", "Node dot J S and ASP.NET and for example this."),
     ("Look in /tmp and /usr/local/bin.", "Look in slash tmp and slash usr slash local slash bin."),
