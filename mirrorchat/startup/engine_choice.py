@@ -14,8 +14,11 @@ WENET_PACKAGES = ("torch", "kaldi_native_fbank")
 OWN_PACKAGE = "wenet:"  # the prefix of a model of WeNet's own package
 XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
 XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")
+WHISPER_FILES = ("config.json", "model.bin", "vocabulary.txt")
+WHISPER_PACKAGES = ("ctranslate2", "opencc")
 NAMED = "named in the settings"
 FULL_HINT = "{} is not installed: run scripts/environment full"
+SMALL_HINT = "{} is not installed: run scripts/environment small"
 INSTALL_HINT = "run .venv/bin/mirrorchat models install {}"
 
 
@@ -28,24 +31,41 @@ class Chosen:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """An engine that `auto` may choose: its name, the folder of its weights, and what it lacks, "" if nothing."""
+
+    name: str
+    folder: Path
+    lacks: str
+
+
 def chosen_recognizer(settings: Settings, language: Language) -> Chosen:
-    """Return the recognizer for `language`: `wenet`, `wenet:NAME` or `embedded`."""
-    folder = settings.models_dir / f"wenet-{language.code}"
-    return _choose(settings.recognizer[language.value], "wenet", missing(folder, WENET_FILES, WENET_PACKAGES), folder)
+    """Return the recognizer for `language`: `wenet`, `wenet:NAME`, `small` or `embedded`."""
+    folder, small = settings.models_dir / f"wenet-{language.code}", settings.models_dir / "whisper-base"
+    real = Candidate("wenet", folder, missing(folder, WENET_FILES, WENET_PACKAGES))
+    return _choose(settings.recognizer[language.value], real, Candidate("small", small, missing_whisper(small)))
 
 
 def chosen_synthesizer(settings: Settings, language: Language) -> Chosen:
     """Return the synthesizer for `language`: `xtts` or `embedded`."""
     folder = settings.models_dir / "xtts-v2"
-    return _choose(settings.synthesizer[language.value], "xtts", missing(folder, XTTS_FILES, XTTS_PACKAGES), folder)
+    return _choose(
+        settings.synthesizer[language.value], Candidate("xtts", folder, missing(folder, XTTS_FILES, XTTS_PACKAGES))
+    )
 
 
-def missing(folder: Path, files: Sequence[str], packages: Sequence[str]) -> str:
+def missing_whisper(folder: Path) -> str:
+    """Return what the small recognizer lacks; "" if nothing."""
+    return missing(folder, WHISPER_FILES, WHISPER_PACKAGES, hint=SMALL_HINT)
+
+
+def missing(folder: Path, files: Sequence[str], packages: Sequence[str], *, hint: str = FULL_HINT) -> str:
     """Return what an engine lacks, weights before packages; "" if nothing."""
     if absent := absent_files(folder, files):
         return f"no {', '.join(absent)} in {folder}: {INSTALL_HINT.format(folder.name)}"
     absent = absent_packages(packages)
-    return f"{folder} is there, but {FULL_HINT.format(', '.join(absent))}" if absent else ""
+    return f"{folder} is there, but {hint.format(', '.join(absent))}" if absent else ""
 
 
 def absent_files(folder: Path, files: Sequence[str]) -> list[str]:
@@ -64,13 +84,19 @@ def require_packages(engine: str, packages: Sequence[str]) -> None:
         raise ConfigurationError(f"engine {engine}: {FULL_HINT.format(', '.join(absent))}")
 
 
-def _choose(choice: str, real: str, lacking: str, folder: Path) -> Chosen:
-    """Return what the setting `choice` means. `lacking` says why the `real` engine cannot start, "" if it can."""
+def _choose(choice: str, *candidates: Candidate) -> Chosen:
+    """Return what the setting `choice` means: by name, else the first of `candidates` that lacks nothing."""
+    folder = candidates[0].folder
     if choice != "auto":
-        return Chosen(choice, NAMED, folder)
-    if lacking:
-        return Chosen("embedded", lacking, folder)
-    return Chosen(real, f"its weights are in {folder}", folder)
+        named = [candidate.folder for candidate in candidates if candidate.name == choice]
+        return Chosen(choice, NAMED, *named or [folder])
+    better = ""  # what a better engine lacks
+    for candidate in candidates:
+        if not candidate.lacks:
+            reasons = (better, f"its weights are in {candidate.folder}")
+            return Chosen(candidate.name, "; ".join(filter(None, reasons)), candidate.folder)
+        better = better or candidate.lacks
+    return Chosen("embedded", better, folder)
 
 
 def _is_present(folder: Path, name: str) -> bool:

@@ -8,12 +8,17 @@ from pathlib import Path
 
 from mirrorchat.concurrency.device_lock import DeviceLock
 from mirrorchat.engines import ChatModel, EngineInfo, Engines, Language, Recognizer, Synthesizer
+from mirrorchat.errors import ModelNotInstalled
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import (
+    INSTALL_HINT,
     NAMED,
     OWN_PACKAGE,
     WENET_PACKAGES,
+    WHISPER_FILES,
+    WHISPER_PACKAGES,
     XTTS_PACKAGES,
+    absent_files,
     chosen_recognizer,
     chosen_synthesizer,
     require_packages,
@@ -46,7 +51,7 @@ def build_engines(
     plan.require_fit()
     lock = DeviceLock()
     synthesizers = _build_synthesizers(plan, speaking, lock)
-    recognizers = {language: _build_recognizer(plan, language, lock) for language in hearing}
+    recognizers = _build_recognizers(plan, hearing, lock)
     return Engines(recognizers, _build_chat(settings), synthesizers)
 
 
@@ -69,6 +74,20 @@ def _build_chat(settings: Settings) -> ChatModel:
     return ParrotChat(f"{settings.chat_source} is empty" if settings.chat_source else "")
 
 
+def _build_recognizers(
+    plan: MemoryPlan, languages: Collection[Language], lock: DeviceLock
+) -> dict[Language, Recognizer]:
+    """Return a recognizer for each of `languages`. The small one hears both."""
+    small: list[Recognizer] = []
+    recognizers: dict[Language, Recognizer] = {}
+    for language in languages:
+        chosen = chosen_recognizer(plan.settings, language)
+        engine = small[0] if chosen.name == "small" and small else _build_recognizer(plan, language, lock)
+        small += [engine] if chosen.name == "small" else []
+        recognizers[language] = engine
+    return recognizers
+
+
 def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) -> Recognizer:
     settings, chosen = plan.settings, chosen_recognizer(plan.settings, language)
     engine: Recognizer
@@ -86,10 +105,21 @@ def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) ->
             weights=settings.wenet_weights,
             device_lock=_if_shared(lock, plan.wenet_device),
         )
+    elif chosen.name == "small":
+        engine = _build_small_recognizer(chosen.folder, settings.threads)
     else:
         engine = _build_embedded_recognizer(language, chosen.folder, required=chosen.reason == NAMED)
     engine.info = _with_reasons(engine.info, chosen.reason, plan)
     return engine
+
+
+def _build_small_recognizer(folder: Path, threads: int) -> Recognizer:
+    require_packages("small", WHISPER_PACKAGES)
+    if absent := absent_files(folder, WHISPER_FILES):
+        raise ModelNotInstalled(f"there is no {', '.join(absent)} in {folder}: {INSTALL_HINT.format('small')}")
+    from mirrorchat.small.whisper import WhisperRecognizer
+
+    return WhisperRecognizer(folder, threads=threads)
 
 
 def _build_package_recognizer(name: str, settings: Settings, language: Language) -> Recognizer:

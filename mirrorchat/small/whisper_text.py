@@ -1,0 +1,103 @@
+"""The text of Whisper's tokens: bytes of UTF-8, in the coding of GPT-2's vocabulary, become words with their times."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirrorchat.engines import SpokenToken, TimedWord
+from mirrorchat.text.sentences.speech_length import HAN, starts_with_han
+
+TEXT_TOKENS = 50_257  # the first of the vocabulary are text, all others are special
+
+_BETWEEN_HAN = re.compile(rf"(?<=[{HAN}，。？！、]) +(?=[{HAN}])")  # Whisper writes a space for a pause
+_LONGEST_REPETITION = 12  # tokens
+_REPETITIONS = 4
+
+
+@dataclass(frozen=True)
+class HeardToken:
+    """A token as `bytes` of text, its start in seconds, and its probability."""
+
+    data: bytes
+    start_s: float
+    confidence: float
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """Return the tokens in the file of the model, by their ids. Raises ValueError if they are not Whisper's."""
+    tokens = path.read_text(encoding="utf-8").split("\n")
+    if len(tokens) <= TEXT_TOKENS or "<|startoftranscript|>" not in tokens:
+        raise ValueError(f"{path.name} holds no vocabulary of Whisper for several languages")
+    return tokens
+
+
+def token_bytes(tokens: Sequence[str]) -> list[bytes]:
+    """Return the bytes of each token of text. GPT-2 writes each byte as one visible character."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(0x100) if byte not in visible]
+    codes = {chr(byte): byte for byte in visible} | {chr(0x100 + at): byte for at, byte in enumerate(hidden)}
+    return [bytes(codes[character] for character in token) for token in tokens[:TEXT_TOKENS]]
+
+
+def without_loop(ids: Sequence[int]) -> list[int]:
+    """Return `ids` with one copy of what they repeat at their end four times or more: the decoder was in a loop."""
+    kept = list(ids)
+    for length in range(1, min(_LONGEST_REPETITION, len(kept) // _REPETITIONS) + 1):
+        if _repeats(kept, length):
+            while len(kept) >= 2 * length and kept[-length:] == kept[-2 * length : -length]:
+                del kept[-length:]
+            break
+    return kept
+
+
+def _repeats(ids: Sequence[int], length: int) -> bool:
+    end = ids[-length:]
+    return all(ids[len(ids) - (time + 1) * length : len(ids) - time * length] == end for time in range(_REPETITIONS))
+
+
+def tidy(text: str) -> str:
+    """Return `text` without the spaces that Whisper writes at its start and for pauses between Chinese characters."""
+    return _BETWEEN_HAN.sub("", " ".join(text.split()))
+
+
+def spoken_tokens(heard: Sequence[HeardToken], end_s: float) -> list[SpokenToken]:
+    """Return the tokens as text. Parts of one character are joined; each token ends where the next begins."""
+    joined: list[HeardToken] = []
+    for token in heard:
+        if joined and not _is_whole(joined[-1].data):
+            last = joined[-1]
+            joined[-1] = HeardToken(last.data + token.data, last.start_s, min(last.confidence, token.confidence))
+        else:
+            joined.append(token)
+    ends_s = [token.start_s for token in joined[1:]] + [end_s]
+    return [
+        SpokenToken(token.data.decode("utf-8", "replace"), token.start_s, max(token.start_s, end), token.confidence)
+        for token, end in zip(joined, ends_s, strict=True)
+    ]
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.end < len(data) or error.reason != "unexpected end of data"
+    return True
+
+
+def timed_words(tokens: Sequence[SpokenToken]) -> tuple[TimedWord, ...]:
+    """Return the words that `tokens` spell: a space begins a word, a Chinese character is one, marks join the last."""
+    words: list[TimedWord] = []
+    for token in tokens:
+        parts = re.findall(rf"[{HAN}]|[^{HAN}]+", token.text)
+        each_s = (token.end_s - token.start_s) / max(len(parts), 1)
+        for at, part in enumerate(parts):
+            text, start_s = part.strip(), token.start_s + at * each_s
+            if not text:
+                continue
+            begins = starts_with_han(text) or part[0].isspace() or not words or starts_with_han(words[-1].text)
+            if begins and any(character.isalnum() for character in text):
+                words.append(TimedWord(text, start_s, start_s + each_s))
+            elif words:
+                words[-1] = TimedWord(words[-1].text + text, words[-1].start_s, start_s + each_s)
+    return tuple(words)

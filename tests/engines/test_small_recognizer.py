@@ -1,0 +1,126 @@
+"""Whisper base hears both languages: real speech with transcripts, long and silent recordings, cancellation."""
+
+import csv
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.places import CLIPS, QUESTION
+from support.small_models import whisper_folder
+
+from mirrorchat.audio.samples import Audio
+from mirrorchat.cli.evaluation.error_rate import Edits, edits, tokens
+from mirrorchat.concurrency.context import Context
+from mirrorchat.engines import Language
+from mirrorchat.errors import ClientGone, ConfigurationError
+from mirrorchat.small.whisper import WhisperRecognizer
+
+ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Iterator[WhisperRecognizer]:
+    whisper = WhisperRecognizer(whisper_folder(), threads=2)
+    yield whisper
+    whisper.close()
+
+
+def read(path: Path) -> Audio:
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return Audio(samples.mean(axis=1), rate)
+
+
+def clips(language: Language) -> list[tuple[Audio, str]]:
+    if not CLIPS.is_dir():
+        pytest.skip(f"clips absent: {CLIPS}")
+    with (CLIPS / "manifest.tsv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["language"] == language.code]
+    return [(read(CLIPS / row["file"]), row["transcript"]) for row in rows]
+
+
+@pytest.mark.parametrize(("language", "at_most"), [(ENGLISH, 0.08), (CHINESE, 0.15)])
+def test_real_speech(recognizer: WhisperRecognizer, language: Language, at_most: float) -> None:
+    errors = Edits()
+    for audio, transcript in clips(language):
+        heard = recognizer.recognize(audio, language, context=Context())
+        errors += edits(tokens(transcript, language), tokens(heard.text, language))
+        assert recognizer.detect_language(audio, context=Context()) is language
+    assert errors.rate is not None and errors.rate <= at_most
+
+
+def test_times_and_confidence(recognizer: WhisperRecognizer) -> None:
+    audio = read(QUESTION)
+    quiet = Audio(np.concatenate([np.zeros(audio.sample_rate, np.float32), audio.samples]), audio.sample_rate)
+    heard = recognizer.recognize(quiet, ENGLISH, context=Context())
+    assert heard.text == "What is the best way to learn a language?"
+    assert [word.text for word in heard.words] == heard.text.split()
+    starts = [word.start_s for word in heard.words]
+    assert starts == sorted(starts)
+    assert 0.7 < starts[0] < 1.6 and heard.words[-1].end_s <= quiet.duration_s + 0.1
+    assert heard.confidence is not None and 0.5 < heard.confidence <= 1.0
+
+
+def test_a_long_recording_is_heard_whole(recognizer: WhisperRecognizer) -> None:
+    spoken = clips(ENGLISH)
+    pause = np.zeros(8_000, np.float32)
+    samples = [part for audio, _ in spoken for part in (audio.resample(16_000).samples, pause)]
+    audio = Audio(np.concatenate(samples)[: 60 * 16_000], 16_000)
+    assert audio.duration_s > 30.0
+    heard = recognizer.recognize(audio, ENGLISH, context=Context())
+    found = edits(tokens(" ".join(transcript for _, transcript in spoken), ENGLISH), tokens(heard.text, ENGLISH))
+    assert found.rate is not None and found.rate <= 0.12
+    assert heard.words[-1].end_s <= audio.duration_s + 0.1
+
+
+@pytest.mark.parametrize("kind", ["silence", "noise", "hum", "click"])
+def test_no_speech_is_no_text(recognizer: WhisperRecognizer, kind: str) -> None:
+    random, times = np.random.default_rng(0), np.arange(48_000) / 16_000
+    samples = {
+        "silence": np.zeros(48_000),
+        "noise": 0.3 * random.standard_normal(48_000),
+        "hum": 0.3 * np.sin(2 * np.pi * 50.0 * times),
+        "click": np.eye(1, 48_000, 20_000)[0],
+    }[kind]
+    for language in Language:
+        audio = Audio(samples.astype(np.float32), 16_000)
+        assert recognizer.recognize(audio, language, context=Context()).text == ""
+
+
+def test_callers_share_the_model(recognizer: WhisperRecognizer) -> None:
+    audio = read(QUESTION)
+    alone = recognizer.recognize(audio, ENGLISH, context=Context())
+    with ThreadPoolExecutor(4) as callers:
+        together = callers.map(lambda _: recognizer.recognize(audio, ENGLISH, context=Context()), range(4))
+        assert list(together) == [alone] * 4
+
+
+def test_who_leaves_does_not_wait(recognizer: WhisperRecognizer) -> None:
+    """A caller that is gone is free at once, and the next one is heard."""
+    audio, context, over = read(QUESTION), Context(), threading.Event()
+    busy = [threading.Thread(target=recognizer.recognize, args=(audio, ENGLISH), kwargs={"context": Context()})]
+    busy[0].start()
+
+    def leaver() -> None:
+        with pytest.raises(ClientGone):
+            recognizer.recognize(audio, ENGLISH, context=context)
+        over.set()
+
+    busy.append(threading.Thread(target=leaver))
+    busy[1].start()
+    context.cancel(ClientGone("hung up"))
+    assert over.wait(60.0)
+    for thread in busy:
+        thread.join(60.0)
+    assert recognizer.recognize(audio, ENGLISH, context=Context()).text
+
+
+def test_a_damaged_model(recognizer: WhisperRecognizer, tmp_path: Path) -> None:
+    for name in ("config.json", "vocabulary.txt"):
+        (tmp_path / name).write_bytes((whisper_folder() / name).read_bytes())
+    (tmp_path / "model.bin").write_bytes((whisper_folder() / "model.bin").read_bytes()[:1000])
+    with pytest.raises(ConfigurationError, match="Whisper cannot be loaded"):
+        WhisperRecognizer(tmp_path, threads=1)

@@ -1,0 +1,67 @@
+"""The text of Whisper's tokens: bytes become characters and words with their times."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mirrorchat.small.whisper_text import HeardToken, spoken_tokens, tidy, timed_words, token_bytes, without_loop
+
+
+def heard(*texts: bytes) -> list[HeardToken]:
+    return [HeardToken(text, float(at), 0.5) for at, text in enumerate(texts)]
+
+
+def test_every_byte_has_its_character() -> None:
+    visible = "".join(map(chr, [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]))
+    assert token_bytes(list(visible)) == [bytes([ord(character)]) for character in visible]
+    assert token_bytes(["Ġthe", "Ċ", "ä½ł"]) == [b" the", b"\n", "你".encode()]
+
+
+def test_parts_of_a_character_are_one_token() -> None:
+    data = "嗯".encode()
+    tokens = spoken_tokens(heard(b" a", data[:1], data[1:2], data[2:], b"!"), 9.0)
+    assert [(token.text, token.start_s, token.end_s) for token in tokens] == [
+        (" a", 0.0, 1.0),
+        ("嗯", 1.0, 4.0),
+        ("!", 4.0, 9.0),
+    ]
+
+
+def test_bytes_that_are_no_text_are_marked() -> None:
+    assert [token.text for token in spoken_tokens(heard(b"\xff", b"a\xe4"), 2.0)] == ["\ufffd", "a\ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ((" What", " joy", ",", " it", "'s", "."), ["What", "joy,", "it's."]),
+        (("我有", "的", "。"), ["我", "有", "的。"]),
+        (("用", " Py", "thon", "写", "吧"), ["用", "Python", "写", "吧"]),
+        (("...",), []),
+        ((" 3", ".", "5", "%"), ["3.5%"]),
+    ],
+)
+def test_words(texts: tuple[str, ...], words: list[str]) -> None:
+    tokens = spoken_tokens(heard(*(text.encode() for text in texts)), 10.0)
+    assert [word.text for word in timed_words(tokens)] == words
+
+
+def test_the_characters_of_a_token_share_its_time() -> None:
+    (first, second) = timed_words(spoken_tokens([HeardToken("你好".encode(), 1.0, 0.5)], 3.0))
+    assert (first.start_s, first.end_s, second.start_s, second.end_s) == (1.0, 2.0, 2.0, 3.0)
+
+
+def test_spaces_between_chinese_characters_are_pauses() -> None:
+    assert tidy(" 广州市 房地产 的 API") == "广州市房地产的 API"
+
+
+@settings(max_examples=200, derandomize=True)
+@given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_a_loop_at_the_end_is_kept_once(start: list[int], repeated: list[int]) -> None:
+    cut = without_loop(start + repeated * 4)
+    assert len(cut) < len(start + repeated * 4)
+    assert (start + repeated * 4)[: len(cut)] == cut
+
+
+def test_three_times_is_no_loop() -> None:
+    assert without_loop([7, 1, 2, 1, 2, 1, 2]) == [7, 1, 2, 1, 2, 1, 2]
