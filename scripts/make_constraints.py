@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from mirrorchat.models.packages import ROOT, requirements_of
 
-EXTRAS = ("", "recognize", "tint", "full", "evaluate", "test")  # "" is what MirrorChat always needs
+EXTRAS = ("", "recognize", "tint", "small", "full", "evaluate", "test")  # "" is what MirrorChat always needs
 WITHOUT_REQUIREMENTS = {"resemblyzer"}  # scripts/environment installs it with --no-deps
 # torch's CUDA build pins these exactly, and no CPU build has them.
 ONLY_WITH_CUDA = ("nvidia-", "cuda-", "triton")

@@ -15,7 +15,7 @@ from mirrorchat.access.chat_apis import CHAT_VARIABLES
 from mirrorchat.chat.ollama import HOST_VARIABLE
 
 # How the reason of a permitted skip begins.
-ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent")
+ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent", "small models absent")
 
 # The files that take longest come first, so that the short ones at the end keep all processes busy.
 FOLDERS = ("server", "browser", "deploy", "engines", "unit")

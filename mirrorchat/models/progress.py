@@ -1,11 +1,14 @@
 """Shows the progress of a download: a bar at a terminal, otherwise a line every ten seconds."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LINE_EVERY_S = 10.0
+BAR_EVERY_S = 0.2
+BAR_CELLS = 20
 
 Advance = Callable[[int], None]
 
@@ -16,20 +19,11 @@ def progress(title: str, total_bytes: int | None, done_bytes: int = 0) -> Iterat
 
     A negative number takes bytes back when a file starts again.
     """
-    if sys.stderr.isatty():
-        try:
-            from tqdm import tqdm
-        except ImportError:  # huggingface_hub, of the extra `full`, installs it
-            pass
-        else:
-            with tqdm(desc=title, total=total_bytes, initial=done_bytes, unit="B", unit_scale=True) as bar:
-                yield lambda count: _advance(bar, count)
-            return
-    yield Lines(title, total_bytes, done_bytes).advance
-
-
-def _advance(bar: object, count: int) -> None:
-    bar.update(count)  # type: ignore[attr-defined]  # tqdm has no types
+    shown = (Bar if sys.stderr.isatty() else Lines)(title, total_bytes, done_bytes)
+    try:
+        yield shown.advance
+    finally:
+        shown.end()
 
 
 class Lines:
@@ -42,12 +36,48 @@ class Lines:
         self._begun_s = self._shown_s = time.monotonic()
 
     def advance(self, count: int) -> None:
+        """Count `count` more bytes."""
         self._done += count
         now = time.monotonic()
         if now - self._shown_s >= LINE_EVERY_S:
             self._shown_s = now
-            rate = max(0.0, (self._done - self._begun_at) / (now - self._begun_s))
-            print(progress_line(self._title, self._done, self._total, rate), file=sys.stderr, flush=True)
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Say nothing more."""
+
+    def _line(self) -> str:
+        took_s = time.monotonic() - self._begun_s
+        rate = max(0.0, (self._done - self._begun_at) / took_s) if took_s > 0 else 0.0
+        return progress_line(self._title, self._done, self._total, rate)
+
+
+class Bar(Lines):
+    """Draws a bar in one line of a terminal, with what `Lines` says, and redraws it every BAR_EVERY_S seconds."""
+
+    _is_drawn = False
+
+    def advance(self, count: int) -> None:
+        """Count `count` more bytes."""
+        self._done += count
+        now = time.monotonic()
+        if not self._is_drawn or now - self._shown_s >= BAR_EVERY_S:
+            self._shown_s = now
+            self._draw()
+
+    def end(self) -> None:
+        """Draw the last state, and leave the line."""
+        if self._is_drawn:
+            self._draw()
+            print(file=sys.stderr, flush=True)
+
+    def _draw(self) -> None:
+        self._is_drawn = True
+        full = BAR_CELLS * min(self._done, self._total) // self._total if self._total else 0
+        bar = "#" * full + "." * (BAR_CELLS - full)
+        columns = shutil.get_terminal_size().columns
+        line = f"[{bar}] {self._line()}"[: columns - 1]
+        print(f"\r{line.ljust(columns - 1)}", end="", file=sys.stderr, flush=True)
 
 
 def progress_line(title: str, done_bytes: int, total_bytes: int | None, rate: float) -> str:

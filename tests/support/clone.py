@@ -35,7 +35,7 @@ class Clone:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.folder / name)
         # The clone's scripts find everything installed and install nothing into the shared environment.
-        subprocess.run([str(ROOT / "scripts" / "environment"), "full", "test", "evaluate"], check=True)
+        subprocess.run([str(ROOT / "scripts" / "environment"), "small", "full", "test", "evaluate"], check=True)
         (self.folder / ".venv").symlink_to(ROOT / ".venv")
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("MIRRORCHAT_")}
         self.environ |= {"HOME": str(self.home), "MIRRORCHAT_PORT": str(self.port)}
@@ -62,7 +62,11 @@ class Clone:
 
     @contextmanager
     def serving(self, command: str) -> Iterator[str]:
-        """Run a command that starts the server, and yield the server's address once it is ready."""
+        """Run a command that starts the server, and yield the server's address once it is ready.
+
+        The small models are not fetched: tests/server/test_first_start.py shows how they are.
+        """
+        command = command.replace("scripts/serve", "scripts/serve --no-models")
         url = f"http://127.0.0.1:{self.port}"
         with (self.folder / "server.log").open("wb") as log:
             process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A real server on 127.0.0.1 that speaks the protocols of Hugging Face's hub and of ModelScope, and fails as told to.
+"""A real server on 127.0.0.1 that speaks as Hugging Face's hub, ModelScope, GitHub and a package index do, or fails.
 
     with HubServer() as server:
         server.publish("coqui/XTTS-v2", "config.json", b"...")
@@ -7,7 +7,8 @@
     server.sent["cdn", "config.json"]  # bytes of bodies
 
 Places: `head` (the hub's answer about a file), `cdn` (the hub's bytes, where `resolve` redirects to), `listing` and
-`scope` (ModelScope's list of a data set and its bytes). Each fault answers one request; then all is well again.
+`scope` (ModelScope's list of a data set and its bytes), `github` (the bytes of a release page), `wheel` (those of the
+package index). Each fault answers one request; then all is well again.
 """
 
 import hashlib
@@ -78,6 +79,10 @@ class HubServer:
         """Put a file into a repository, on the hub and on ModelScope."""
         self.files[repository, name] = content
 
+    def publish_wheel(self, package: str, version: str, content: bytes) -> None:
+        """Put a wheel into the package index, whose pages are under /simple."""
+        self.files["wheels", f"{package.replace('-', '_')}-{version}-py3-none-any.whl"] = content
+
     def misbehave(self, place: str, name: str, *faults: Fault) -> None:
         """Answer the next requests for `name` at `place` with `faults`, one each."""
         self._faults[place, name].extend(faults)
@@ -118,6 +123,15 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/(cdn|oss)/([^/]+/[^/]+)/([^/]+)", path):
             place = "cdn" if found[1] == "cdn" else "scope"
             return self._file(place, found[2], found[3])
+        if found := re.fullmatch(r"/([^/]+/[^/]+)/releases/download/[^/]+/([^/]+)", path):
+            location = f"{self.hub.cdn_url}/release-assets/{found[1]}/{found[2]}?signature=abc"
+            return self._answer(302, {"Location": location})
+        if found := re.fullmatch(r"/release-assets/([^/]+/[^/]+)/([^/]+)", path):
+            return self._file("github", found[1], found[2])
+        if found := re.fullmatch(r"/simple/([^/]+)/", path):
+            return self._page_of_wheels(found[1])
+        if found := re.fullmatch(r"/wheels/([^/]+)", path):
+            return self._file("wheel", "wheels", found[1])
         if found := re.fullmatch(r"/api/resolve-cache/models/([^/]+/[^/]+)/[^/]+/([^/]+)", path):
             return self._file("cdn", found[1], found[2])
         if found := re.fullmatch(r"/models/([^/]+/[^/]+)/resolve/[^/]+/([^/]+)", path):
@@ -160,6 +174,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self._send_headers({"Content-Length": str(len(text))})
         return self._send_body("listing", repository, text, fault)
+
+    def _page_of_wheels(self, package: str) -> None:
+        """Answer with the page of a package: a link to each wheel."""
+        start = package.replace("-", "_") + "-"
+        names = [name for place, name in self.hub.files if place == "wheels" and name.startswith(start)]
+        if not names:
+            return self._answer(404, {})
+        links = "".join(f'<a href="{self.hub.url}/wheels/{name}">{name}</a>' for name in names)
+        return self._answer(200, {"Content-Type": "text/html"}, f"<!DOCTYPE html><html>{links}</html>".encode())
 
     def _file(self, place: str, repository: str, name: str) -> None:
         fault = self.hub.fault(place, name)

@@ -1,6 +1,13 @@
 """How far a download is: lines now and then, a bar at a terminal."""
 
+import os
+import pty
+import subprocess
+import sys
+import termios
+
 import pytest
+from support.places import ROOT
 
 from mirrorchat.models import progress as model_progress
 from mirrorchat.models.progress import progress, progress_line, size_text
@@ -27,3 +34,20 @@ def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         advance(-250)
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("model.pth: 750 bytes of 1 kB (75 %)") and "(50 %)" in second
+
+
+def test_a_terminal_shows_a_bar() -> None:
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(screen, (24, 100))
+    code = (
+        "from mirrorchat.models.progress import progress\n"
+        "with progress('model.pth', 2_000_000, 500_000) as advance:\n    advance(500_000); advance(1_000_000)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=terminal, check=True)
+    os.close(terminal)
+    shown = os.read(screen, 10_000).decode()
+    os.close(screen)
+    first, last = shown.strip().split("\r")
+    assert first.startswith("[##########..........] model.pth: 1 MB of 2 MB (50 %), ")
+    assert last.startswith("[####################] model.pth: 2 MB of 2 MB (100 %), ") and "MB/s" in last
+    assert all(len(line) < 100 for line in (first, last)) and shown.endswith("\r\n")

