@@ -16,6 +16,7 @@ import numpy as np
 from mirrorchat.audio.samples import Audio, pcm16_bytes
 from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
+from mirrorchat.embedded.reference_speech import MAX_REFERENCE_S, at_level, gather_speech
 from mirrorchat.embedded.voice_tint import (
     DIFFERENT_TO,
     PROFILE_SIZE,
@@ -56,12 +57,8 @@ from mirrorchat.text.splitter import split_text
 _MIN_WORD_S = 0.1  # shorter speech (three frames) is a click that the detector took for speech
 _RECOGNITION_PEAK = 0.3
 
-_MAX_REFERENCE_S = 20.0  # 2 s of speech determine nearly the whole voice; more than 20 s only cost time
 # A piece has at most some 10 s of speech, so that native calls stay short and the first piece is ready early.
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
-_SPEECH_LEVEL = 0.1  # root mean square of the loud frames, -20 dB of full scale
-_PEAK_LIMIT = 0.95
-_LEVEL_FRAME_S = 0.02
 
 # The synthetic speaker's voice is measured on these texts, which hold all vowels and most consonants of a language.
 # Measuring takes 4 s of a core, and gives the same every time: a file holds what it gave.
@@ -190,7 +187,7 @@ class EmbeddedSynthesizer(_InWorkers):
         """
         if self._tint is None:
             return TintVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
-        speech, speech_s = _gather_speech(references)
+        speech, speech_s = gather_speech(references)
         if speech_s < SPEECH_NEEDED_S:
             return TintVoice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
         profile = self._tint.profile(speech)
@@ -211,7 +208,7 @@ class EmbeddedSynthesizer(_InWorkers):
         """Return pitch and timbre of the first 20 s of `speech`; None if it is not voiced or pyworld is missing."""
         if self._tint is None:
             return None
-        start = speech.samples[: int(_MAX_REFERENCE_S * speech.sample_rate)]
+        start = speech.samples[: int(MAX_REFERENCE_S * speech.sample_rate)]
         profile = self._tint.profile(Audio(start, speech.sample_rate))
         return None if profile is None else speaker_features(profile)
 
@@ -245,7 +242,7 @@ class EmbeddedSynthesizer(_InWorkers):
             if profile is not None and self._tint is not None:
                 speech = self._tint.apply(speech, self._sources[language], profile)
             context.check()
-            yield _at_level(speech.resample(self.sample_rate))
+            yield at_level(speech.resample(self.sample_rate))
 
     def measure_source(self, language: Language) -> Profile:
         """Return the profile of eSpeak NG's own voice in `language`, measured anew, which takes seconds.
@@ -315,35 +312,6 @@ def _how_to_install(language: Language, folder: Path) -> str:
         f"{language.value.capitalize()} speech cannot be recognized without {missing}: run .venv/bin/mirrorchat models "
         f"install wenet-{language.code} and start again (it puts WeNet's {model} into {folder})"
     )
-
-
-def _gather_speech(references: Sequence[Audio]) -> tuple[Audio, float]:
-    """Return the speech in `references` as one recording at 16 kHz, and the seconds of speech in it."""
-    parts = [np.zeros(0, np.float32)]
-    speech_s = 0.0
-    for reference in references:
-        room_s = _MAX_REFERENCE_S - speech_s
-        span = find_speech(reference)
-        if room_s <= 0 or not span.speech_s:
-            continue
-        speech = trim_to_speech(reference.resample(SAMPLE_RATE_HZ), span)
-        share = min(1.0, room_s / span.speech_s)
-        parts.append(speech.samples[: int(len(speech.samples) * share)])
-        speech_s += span.speech_s * share
-    return Audio(np.concatenate(parts), SAMPLE_RATE_HZ), speech_s
-
-
-def _at_level(audio: Audio) -> Audio:
-    """Return `audio` with its loud frames at one level, so that sentences and voices are equally loud."""
-    length = int(_LEVEL_FRAME_S * audio.sample_rate)
-    frames = np.pad(audio.samples, (0, -len(audio.samples) % length)).reshape(-1, length)
-    power = (frames.astype(np.float64) ** 2).mean(axis=1)
-    loud = power[power > power.max() * 1e-3]
-    peak = float(np.abs(audio.samples).max())
-    if not len(loud):
-        return audio
-    gain = min(_SPEECH_LEVEL / math.sqrt(float(loud.mean())), _PEAK_LIMIT / peak)
-    return Audio((audio.samples * gain).astype(np.float32), audio.sample_rate)
 
 
 def _check_unspeakable(piece: str) -> None:

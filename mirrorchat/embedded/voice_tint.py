@@ -12,6 +12,7 @@ import importlib
 import json
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ Mask = npt.NDArray[np.bool_]
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_MS = 5.0
-STRENGTH = 0.85  # 1 would reach the reference's statistics in full, but make words less intelligible
+STRENGTH = 0.85  # 1 would reach the reference's statistics in full, but make eSpeak NG's words less intelligible
 
 _FFT_SIZE = 1024
 _BINS = _FFT_SIZE // 2 + 1  # 513
@@ -167,20 +168,42 @@ class _Frames:
     unvoiced: Mask
 
 
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What speech tells of its speaker: the profile, and the cepstra of its voiced frames without the first one.
+
+    `cepstra` has the shape (frames, 23). Words could be recovered from it, so it is never kept.
+    """
+
+    profile: Profile
+    cepstra: Array
+
+
+Refinement = Callable[[Array], Array]
+"""Returns what is added to the cepstra of all frames, shape (frames, 23), after they were mapped as voiced speech."""
+
+
 class VoiceTint:
     """Tints speech with WORLD. Thread-safe: it holds no state, and its native calls release the GIL.
 
-    Raises ImportError when pyworld is not installed. Example:
+    `strength` is the share of the way from the source's timbre to the target's. Raises ImportError when pyworld is not
+    installed. Example:
 
         tint = VoiceTint()
         tinted = tint.apply(speech, source=tint.profile(speech, clean=True), target=tint.profile(reference))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strength: float = STRENGTH) -> None:
         self._world = _import_pyworld()
+        self._strength = strength
 
     def profile(self, speech: Audio, *, clean: bool = False) -> Profile | None:
-        """Return the profile of `speech` (any rate), or None when less than 0.15 s of it is voiced.
+        """Return the profile of `speech`, as `measure` does, without the cepstra."""
+        measured = self.measure(speech, clean=clean)
+        return None if measured is None else measured.profile
+
+    def measure(self, speech: Audio, *, clean: bool = False) -> Measurement | None:
+        """Return what `speech` (any rate) tells of its speaker, or None when less than 0.15 s of it is voiced.
 
         `clean` is for synthetic speech: Harvest then follows its pitch, which is slower and misses less, but takes the
         hum of a room for a voice.
@@ -190,15 +213,16 @@ class VoiceTint:
         if voiced is None:
             return None
         log_f0 = np.log(frames.f0[frames.voiced])
-        return Profile(
+        profile = Profile(
             f0_mean=float(np.median(log_f0)),  # the median: an octave error of the pitch follower weighs little
             f0_spread=float(log_f0.std()),
             aperiodicity=_logit(frames.aperiodicity[frames.voiced]).mean(axis=0),
             voiced=voiced,
             unvoiced=_describe(frames.cepstra, frames.unvoiced),
         )
+        return Measurement(profile, frames.cepstra[frames.voiced, 1:_CEPSTRA])
 
-    def apply(self, speech: Audio, source: Profile, target: Profile) -> Audio:
+    def apply(self, speech: Audio, source: Profile, target: Profile, refinement: Refinement | None = None) -> Audio:
         """Return `speech` (any rate) with its speaker's profile `source` mapped to `target`: 16 kHz, same length.
 
         Deterministic. The caller sets the level.
@@ -208,8 +232,8 @@ class VoiceTint:
             return speech
         frames = self._analyse(speech, clean=True)
         f0 = _map_f0(frames.f0, source, target)
-        envelope = _map_envelope(frames, source, target)
-        aperiodicity = _map_aperiodicity(frames, source, target)
+        envelope = _filtered(frames, self._strength * _timbre_change(frames, source, target, refinement))
+        aperiodicity = _map_aperiodicity(frames, source, target, self._strength)
         samples = self._world.synthesize(f0, envelope, aperiodicity, SAMPLE_RATE_HZ, FRAME_MS)
         samples = np.nan_to_num(samples[: len(speech.samples)])
         samples = np.pad(samples, (0, len(speech.samples) - len(samples)))
@@ -242,14 +266,22 @@ def _map_f0(f0: Array, source: Profile, target: Profile) -> Array:
     return mapped
 
 
-def _map_envelope(frames: _Frames, source: Profile, target: Profile) -> Array:
-    """Filter each frame's envelope by the change of its cepstra; the frame keeps its energy."""
+def _timbre_change(frames: _Frames, source: Profile, target: Profile, refinement: Refinement | None) -> Array:
+    """Return the change of the first 24 cepstra of each frame; that of loudness, the first, is 0."""
     change = _cepstral_change(frames.cepstra, source.voiced, target.voiced)
-    if source.unvoiced is not None and target.unvoiced is not None:
-        unvoiced = _cepstral_change(frames.cepstra, source.unvoiced, target.unvoiced)
-        # A crossfade over some 20 ms: a switch from frame to frame would click.
-        share = scipy.ndimage.gaussian_filter1d((frames.f0 > 0).astype(np.float64), sigma=2)[:, None]
-        change = share * change + (1.0 - share) * unvoiced
+    if refinement is not None:
+        change[:, 1:] += refinement(frames.cepstra[:, 1:_CEPSTRA] + change[:, 1:])
+    if source.unvoiced is None or target.unvoiced is None:
+        return change
+    unvoiced = _cepstral_change(frames.cepstra, source.unvoiced, target.unvoiced)
+    # A crossfade over some 20 ms: a switch from frame to frame would click.
+    share = scipy.ndimage.gaussian_filter1d((frames.f0 > 0).astype(np.float64), sigma=2)[:, None]
+    mixed: Array = share * change + (1.0 - share) * unvoiced
+    return mixed
+
+
+def _filtered(frames: _Frames, change: Array) -> Array:
+    """Return each frame's envelope, filtered by the change of its cepstra; the frame keeps its energy."""
     padded = np.zeros_like(frames.cepstra)
     padded[:, :_CEPSTRA] = change
     bins_hz, mel_hz = _frequencies()
@@ -260,11 +292,15 @@ def _map_envelope(frames: _Frames, source: Profile, target: Profile) -> Array:
 
 
 def _cepstral_change(cepstra: Array, source: FrameClass, target: FrameClass) -> Array:
-    """Return the change of the first 24 cepstra, shape (frames, 24); that of loudness, the first, is 0."""
-    matrix = _transport(source, target) - np.eye(_CEPSTRA - 1)
     change = np.zeros((len(cepstra), _CEPSTRA))
-    change[:, 1:] = (cepstra[:, 1:_CEPSTRA] - source.mean[1:]) @ matrix.T + (target.mean - source.mean)[1:]
-    return STRENGTH * change
+    change[:, 1:] = transported(cepstra[:, 1:_CEPSTRA], source, target) - cepstra[:, 1:_CEPSTRA]
+    return change
+
+
+def transported(cepstra: Array, source: FrameClass, target: FrameClass) -> Array:
+    """Return cepstra (frames, 23) of the source's speech, mapped to the target's distribution."""
+    mapped: Array = (cepstra - source.mean[1:]) @ _transport(source, target).T + target.mean[1:]
+    return mapped
 
 
 def _transport(source: FrameClass, target: FrameClass) -> Array:
@@ -287,10 +323,10 @@ def _power(matrix: Array, exponent: float) -> Array:
     return powered
 
 
-def _map_aperiodicity(frames: _Frames, source: Profile, target: Profile) -> Array:
+def _map_aperiodicity(frames: _Frames, source: Profile, target: Profile, strength: float) -> Array:
     voiced = frames.f0 > 0
     mapped = frames.aperiodicity.copy()
-    shifted = _logit(mapped[voiced]) + STRENGTH * (target.aperiodicity - source.aperiodicity)
+    shifted = _logit(mapped[voiced]) + strength * (target.aperiodicity - source.aperiodicity)
     mapped[voiced] = 1.0 / (1.0 + np.exp(-shifted))
     return np.ascontiguousarray(mapped.clip(1e-6, 1.0))
 

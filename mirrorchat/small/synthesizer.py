@@ -1,0 +1,210 @@
+"""The small synthesizer: a neural base voice, moved toward the asker's pitch and timbre by signal processing.
+
+The base voice is the one nearest to the asker: whether it is a woman's or a man's decides more than the tint.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from mirrorchat.audio.samples import Audio
+from mirrorchat.concurrency.context import Context
+from mirrorchat.embedded.reference_speech import MAX_REFERENCE_S, at_level, gather_speech
+from mirrorchat.embedded.voice_tint import (
+    DIFFERENT_TO,
+    SAME_FROM,
+    Measurement,
+    Profile,
+    VoiceTint,
+    similarity,
+    speaker_features,
+)
+from mirrorchat.engines import (
+    SPEECH_NEEDED_S,
+    EngineInfo,
+    Language,
+    Priority,
+    SpeakerEmbedding,
+    Voice,
+    VoiceKind,
+    judge_similarity,
+    too_little_speech,
+)
+from mirrorchat.errors import ConfigurationError, ModelNotInstalled, SynthesisFailed
+from mirrorchat.small.high_band import with_high_band
+from mirrorchat.small.kokoro import SAMPLE_RATE_HZ
+from mirrorchat.small.phonemes import has_han
+from mirrorchat.small.speech import NeutralSpeech
+from mirrorchat.small.voices import AdaptedBase, SmallVoice
+from mirrorchat.small.voices_base import (
+    CALIBRATION,
+    HIBARI_VOICE,
+    BaseVoice,
+    MeasuredBase,
+    MeasuredFile,
+    base_voices,
+    nearest,
+)
+from mirrorchat.small.voices_mixture import Mixture, adapted_shift, fit_mixture, refinement, transported_mixture
+from mirrorchat.text.normalization.normalize import normalize_text
+from mirrorchat.text.splitter import split_text
+
+STRENGTH = 1.0  # of the tint: the neural voices stay intelligible where eSpeak NG's does not
+
+# A piece has at most some 10 s of speech, so that native calls stay short and the first piece is ready early.
+_PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
+_ENGLISH_ONLY, _BOTH = frozenset({"LATIN"}), frozenset({"LATIN", "CJK"})
+_BUILD_HINT = "apt install build-essential python3-dev, and start again"
+
+
+class SmallSynthesizer:
+    """Speaks with hibari and Kokoro on the CPU; WORLD moves the voice toward the asker's.
+
+    Thread-safe and deterministic: the same text and voice always sound the same, whatever the seed. `folder` holds
+    Kokoro; without it `languages` is English only. Without pyworld every voice is neutral. The first start measures
+    the base voices, which takes some 20 s, and keeps the result in `folder`.
+
+    Raises ConfigurationError if a model that is there cannot be loaded.
+    """
+
+    sample_rate = SAMPLE_RATE_HZ
+
+    def __init__(self, folder: Path, *, threads: int) -> None:
+        self._speech = NeutralSpeech(folder, threads)
+        kokoro = self._speech.kokoro
+        self._voices = base_voices(kokoro.voices if kokoro else ())
+        self.languages = frozenset(voice.language for voice in self._voices)
+        self._scripts = _BOTH if Language.CHINESE in self.languages else _ENGLISH_ONLY
+        model = f"hibari {version('hibari-tts')}" + (" and Kokoro-82M int8" if kokoro else "")
+        reason = ""
+        self._tint: VoiceTint | None = None
+        self._bases: dict[BaseVoice, MeasuredBase] = {}
+        try:
+            self._tint = VoiceTint(STRENGTH)
+            self._bases = self._measure_bases(self._tint, MeasuredFile(folder))
+            model += " with WORLD voice tint"
+        except ImportError:
+            reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
+        self.info = EngineInfo("small", model, "cpu", reason)
+
+    def voice(self, references: Sequence[Audio]) -> SmallVoice:
+        """Return the voice of the speaker in `references` (any rates), or a neutral one whose reason says why.
+
+        The first 20 s of speech count; at least 1 s of speech is needed.
+        """
+        if self._tint is None:
+            return SmallVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
+        speech, speech_s = gather_speech(references)
+        if speech_s < SPEECH_NEEDED_S:
+            return SmallVoice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
+        asker = self._tint.measure(speech)
+        if asker is None:
+            return SmallVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
+        adapted = {language: self._adapted(language, asker) for language in sorted(self.languages)}
+        return SmallVoice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", asker.profile, adapted)
+
+    @property
+    def voice_model(self) -> str:
+        """Return the name of the method that computes the voices, and of the base voices that it chooses from."""
+        names = " ".join(f"{voice.language.code}-{voice.name}" for voice in self._voices)
+        return f"small voice tint 1 {hashlib.sha256(names.encode()).hexdigest()[:8]}"
+
+    def restore(self, data: bytes) -> SmallVoice:
+        """Return the voice that `SmallVoice.to_bytes` wrote. Raises ValueError for any other bytes."""
+        voice = SmallVoice.from_bytes(data)
+        if any(BaseVoice(base.name, language) not in self._voices for language, base in voice.bases.items()):
+            raise ValueError("a voice of a base voice that is not installed")
+        return voice
+
+    def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
+        """Return pitch and timbre of the first 20 s of `speech`; None if it is not voiced or pyworld is missing."""
+        if self._tint is None:
+            return None
+        start = speech.samples[: int(MAX_REFERENCE_S * speech.sample_rate)]
+        profile = self._tint.profile(Audio(start, speech.sample_rate))
+        return None if profile is None else speaker_features(profile)
+
+    def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
+        """Return whether two embeddings are of one speaker; often None, since pitch and timbre alone leave doubt."""
+        return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
+
+    def speak(
+        self,
+        text: str,
+        voice: Voice,
+        language: Language,
+        *,
+        seed: int,
+        priority: Priority,
+        context: Context,
+        buffer_low: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Audio]:
+        """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
+
+        English text with Chinese characters is spoken with the Mandarin base voice, so that a piece has one voice.
+        `seed`, `priority` and `buffer_low` change nothing. Text without letters or digits yields nothing. Raises
+        ModelNotInstalled for Chinese without Kokoro, SynthesisFailed when a network fails or the text has no phonemes,
+        and the reason if `context` ends.
+        """
+        if language not in self.languages:
+            raise ModelNotInstalled("Kokoro is not installed: run .venv/bin/mirrorchat models install small")
+        small = voice if isinstance(voice, SmallVoice) else SmallVoice(VoiceKind.NEUTRAL, "")
+        for piece in split_text(normalize_text(text, language, self._scripts), language, _PIECE_CHARS[language]):
+            if not any(map(str.isalnum, piece)):
+                continue  # punctuation alone is silent rightly
+            context.check()
+            yield at_level(self._speak_piece(piece, small, Language.CHINESE if has_han(piece) else language, context))
+
+    def check_ready(self) -> None:
+        """Do nothing: the networks are in this process, and a failure costs one sentence."""
+
+    def close(self) -> None:
+        """Do nothing: the networks are freed with the engine."""
+
+    def _speak_piece(self, piece: str, voice: SmallVoice, language: Language, context: Context) -> Audio:
+        base = self._base(voice, language)
+        neutral = self._speech.speak(piece, base, context)
+        if neutral is None:
+            raise SynthesisFailed("the sentence is in letters that the small voices cannot read")
+        context.check()
+        if self._tint is None or voice.profile is None:
+            return neutral
+        source, target = self._bases[base], voice.profile
+        change = refinement(_on_the_way(source, target), voice.bases[language].shift)
+        tinted = self._tint.apply(neutral, source.profile, target, change)
+        context.check()
+        return with_high_band(tinted, neutral)
+
+    def _base(self, voice: SmallVoice, language: Language) -> BaseVoice:
+        if language in voice.bases:
+            return BaseVoice(voice.bases[language].name, language)
+        return next(base for base in self._voices if base.language is language)
+
+    def _adapted(self, language: Language, asker: Measurement) -> AdaptedBase:
+        """Return the base voice of `language` that is nearest to the asker, adapted to the asker's sounds."""
+        base = nearest([base for base in self._bases.values() if base.voice.language is language], asker.profile)
+        return AdaptedBase(base.voice.name, adapted_shift(_on_the_way(base, asker.profile), asker.cepstra))
+
+    def _measure_bases(self, tint: VoiceTint, known: MeasuredFile) -> dict[BaseVoice, MeasuredBase]:
+        return {voice: self._measured(voice, tint, known) for voice in self._voices}
+
+    def _measured(self, voice: BaseVoice, tint: VoiceTint, known: MeasuredFile) -> MeasuredBase:
+        """Return what is known of a base voice, or measure it."""
+        kokoro = self._speech.kokoro
+        fingerprint = kokoro.fingerprint(voice.name) if kokoro and voice.name != HIBARI_VOICE else ""
+        found = known.get(voice, fingerprint)
+        if found is not None:
+            return found
+        speech = self._speech.speak(CALIBRATION[voice.language], voice, Context())
+        measured = tint.measure(speech, clean=True) if speech else None
+        if measured is None:
+            raise ConfigurationError(f"the base voice {voice.name} cannot be measured: its speech is not voiced")
+        base = MeasuredBase(voice, measured.profile, fit_mixture(measured.cepstra))
+        known.put(base, fingerprint)
+        return base
+
+
+def _on_the_way(base: MeasuredBase, target: Profile) -> Mixture:
+    """Return the mixture of the base voice as the tint maps it to the target, before the adaptation."""
+    return transported_mixture(base.mixture, base.profile.voiced, target.voiced)

@@ -1,0 +1,151 @@
+"""The base voices: whose speech the voice tint moves toward the asker, and which of them is nearest to an asker.
+
+A base voice is measured once on a text with all vowels and most consonants of a language, which takes seconds. A file
+beside Kokoro keeps what was measured.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from mirrorchat.embedded.voice_tint import PROFILE_SIZE, Array, Profile, similarity, speaker_features
+from mirrorchat.engines import Language
+from mirrorchat.small.voices_mixture import COMPONENTS, DIMENSIONS, Mixture
+
+HIBARI_VOICE = "heart"
+CACHE_FILE = "base_voices.npz"
+
+_log = logging.getLogger(__name__)
+
+_FORMAT = "1"
+_MIXTURE_SIZE = COMPONENTS * (1 + 2 * DIMENSIONS)
+_RECORD_SIZE = PROFILE_SIZE + _MIXTURE_SIZE  # 2,187 numbers, 17 kB
+_LARGEST_CACHE_BYTES = 5_000_000
+
+# Kokoro's Mandarin voices, and its Japanese ones for where these are not installed. The first is the neutral voice.
+_MANDARIN = ("zf_xiaoxiao", "zm_yunjian", "zf_xiaoyi", "zm_yunxi")
+_JAPANESE = ("jf_alpha", "jm_kumo")
+
+CALIBRATION = {
+    Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while five children played with yellow balls. "
+    "Their teacher usually enjoys good books about food, sugar and the weather.",
+    Language.CHINESE: "早上我和朋友去公园散步，看见湖边有许多红色的花。女儿问老师，为什么春天会下雨？",
+}
+
+
+@dataclass(frozen=True)
+class BaseVoice:
+    """A voice of hibari or a style of Kokoro, and the language that it speaks."""
+
+    name: str
+    language: Language
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredBase:
+    """A base voice with its profile and the mixture of its voiced cepstra."""
+
+    voice: BaseVoice
+    profile: Profile
+    mixture: Mixture
+
+
+def base_voices(kokoro: Collection[str]) -> list[BaseVoice]:
+    """Return the base voices that can be had with Kokoro's voices; the first of a language is the neutral one."""
+    english = [HIBARI_VOICE, *(name for name in ("jm_kumo",) if name in kokoro)]
+    mandarin = [name for name in _MANDARIN if name in kokoro] or [name for name in _JAPANESE if name in kokoro]
+    return [BaseVoice(name, Language.ENGLISH) for name in english] + [
+        BaseVoice(name, Language.CHINESE) for name in mandarin
+    ]
+
+
+def nearest(bases: Sequence[MeasuredBase], asker: Profile) -> MeasuredBase:
+    """Return the base voice that is most similar to the asker in pitch and timbre; the first one in doubt."""
+    return max(bases, key=lambda base: similarity(speaker_features(base.profile), speaker_features(asker)))
+
+
+class MeasuredFile:
+    """What was measured of the base voices, in `folder`. A file that is missing or broken counts as empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / CACHE_FILE
+        self._records = self._read()
+
+    def get(self, voice: BaseVoice, fingerprint: str) -> MeasuredBase | None:
+        """Return what was measured of a voice whose styles have this fingerprint, or None."""
+        record = self._records.get(_key(voice, fingerprint))
+        try:
+            return None if record is None else _unpacked(voice, record)
+        except ValueError:
+            return None
+
+    def put(self, base: MeasuredBase, fingerprint: str) -> None:
+        """Add a measurement. A folder that cannot be written costs the time of measuring at each start."""
+        self._records[_key(base.voice, fingerprint)] = _packed(base)
+        if not self._file.parent.is_dir():
+            return
+        written = io.BytesIO()
+        np.savez(written, names=np.array(list(self._records)), records=np.stack(list(self._records.values())))
+        try:
+            _replace(self._file, written.getvalue())
+        except OSError as error:
+            _log.info(
+                "%s cannot be written (%s): the base voices are measured at each start", self._file, error.strerror
+            )
+
+    def _read(self) -> dict[str, Array]:
+        try:
+            if self._file.stat().st_size > _LARGEST_CACHE_BYTES:
+                return {}
+            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as content:
+                names, records = content["names"], content["records"]
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            return {}
+        if records.shape != (len(names), _RECORD_SIZE):
+            return {}
+        return dict(zip(map(str, names), records.astype(np.float64), strict=True))
+
+
+def _key(voice: BaseVoice, fingerprint: str) -> str:
+    """Return the name of a record, which changes with everything that it depends on."""
+    parts = (_FORMAT, version("hibari-tts"), CALIBRATION[voice.language], fingerprint)
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return f"{voice.language.code}-{voice.name}-{digest[:16]}"
+
+
+def _packed(base: MeasuredBase) -> Array:
+    mixture = base.mixture
+    profile = np.frombuffer(base.profile.to_bytes(), "<f8")
+    return np.concatenate([profile, mixture.weights, mixture.means.ravel(), mixture.variances.ravel()])
+
+
+def _unpacked(voice: BaseVoice, record: Array) -> MeasuredBase:
+    """Return the measurement in `record`. Raises ValueError for numbers that are none."""
+    numbers = record.astype("<f8")
+    weights, means, variances = np.split(numbers[PROFILE_SIZE:], [COMPONENTS, COMPONENTS * (1 + DIMENSIONS)])
+    if not np.isfinite(numbers).all() or weights.min() <= 0 or variances.min() <= 0:
+        raise ValueError("not a mixture")
+    shape = (COMPONENTS, DIMENSIONS)
+    mixture = Mixture(weights, means.reshape(shape), variances.reshape(shape))
+    return MeasuredBase(voice, Profile.from_bytes(numbers[:PROFILE_SIZE].tobytes()), mixture)
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Write `file` so that a reader sees either the old or the new content."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+    try:
+        with os.fdopen(handle, "wb") as target:
+            target.write(data)
+        os.replace(name, file)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
