@@ -47,12 +47,6 @@ from mirrorchat.errors import ConfigurationError
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
 CONFIG_NAMES = ("config.py", "chatgpt_api_config.py")  # the second is the older layout's, which held the list alone
 RECOGNIZER_NAMES = ("auto", "wenet", "small", "embedded", "wenet:NAME")  # the last: any model of WeNet's package
-    "auto",
-    "wenet",
-    "small",
-    "embedded",
-    "wenet:NAME",
-)  # the last for any NAME: a model of WeNet's package
 SYNTHESIZER_NAMES = ("auto", "xtts", "embedded")
 WENET_WEIGHTS = ("auto", "fp32", "int8", "bf16", "fp16")
 XTTS_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
