@@ -20,6 +20,7 @@ _MARKS = str.maketrans({
     "《": " “", "》": "” ", "「": " “", "」": "” ", "『": " “", "』": "” ", "【": " “", "】": "” ",
     "[": " ", "]": " ",
 })  # fmt: skip
+_SPACE_BEFORE_MARK = re.compile(r" (?=[,.!?;:”)])")
 _ENDS = (".!?,;:", " ", "")  # where phonemes are divided, the best first
 
 
@@ -29,7 +30,7 @@ def has_han(text: str) -> bool:
 
 
 class Phonemizer:
-    """Knows the phonemes of both languages, or of English only without `words`, which divides Chinese text.
+    """Knows the phonemes of both languages. `words` divides Chinese text; without it, a pause takes the place of that.
 
     `english` returns the phonemes of Latin words. Thread-safe, as far as `english` is.
     """
@@ -44,12 +45,12 @@ class Phonemizer:
         Square brackets are taken away: hibari would read `[word](/phonemes/)` as an instruction.
         """
         runs = _RUNS.findall(text.translate(_MARKS))
-        return " ".join("".join(map(self._run, runs)).split())
+        return _SPACE_BEFORE_MARK.sub("", " ".join("".join(map(self._run, runs)).split()))
 
     def _run(self, run: str) -> str:
         """Return the phonemes of a run that is either in Chinese characters or without any."""
         if has_han(run):
-            return mandarin_phonemes(self._words.split(run)) if self._words else ""
+            return mandarin_phonemes(self._words.split(run)) if self._words else ", "
         return f" {self._english(run.strip())} " if any(map(str.isalnum, run)) else run
 
 

@@ -54,7 +54,7 @@ STRENGTH = 1.0  # of the tint: the neural voices stay intelligible where eSpeak 
 
 # A piece has at most some 10 s of speech, so that native calls stay short and the first piece is ready early.
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
-_ENGLISH_ONLY, _BOTH = frozenset({"LATIN"}), frozenset({"LATIN", "CJK"})
+_SCRIPTS = frozenset({"LATIN", "CJK"})
 _BUILD_HINT = "apt install build-essential python3-dev, and start again"
 
 
@@ -75,7 +75,6 @@ class SmallSynthesizer:
         kokoro = self._speech.kokoro
         self._voices = base_voices(kokoro.voices if kokoro else ())
         self.languages = frozenset(voice.language for voice in self._voices)
-        self._scripts = _BOTH if Language.CHINESE in self.languages else _ENGLISH_ONLY
         model = f"hibari {version('hibari-tts')}" + (" and Kokoro-82M int8" if kokoro else "")
         reason = ""
         self._tint: VoiceTint | None = None
@@ -142,19 +141,20 @@ class SmallSynthesizer:
     ) -> Iterator[Audio]:
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
-        English text with Chinese characters is spoken with the Mandarin base voice, so that a piece has one voice.
-        `seed`, `priority` and `buffer_low` change nothing. Text without letters or digits yields nothing. Raises
-        ModelNotInstalled for Chinese without Kokoro, SynthesisFailed when a network fails or the text has no phonemes,
-        and the reason if `context` ends.
+        English text with Chinese characters is spoken with the Mandarin base voice, so that a piece has one voice;
+        without Kokoro the characters are left out, with a pause. `seed`, `priority` and `buffer_low` change nothing.
+        Text without letters or digits yields nothing. Raises ModelNotInstalled for Chinese without Kokoro,
+        SynthesisFailed when a network fails or the text has no phonemes, and the reason if `context` ends.
         """
         if language not in self.languages:
             raise ModelNotInstalled("Kokoro is not installed: run .venv/bin/mirrorchat models install small")
         small = voice if isinstance(voice, SmallVoice) else SmallVoice(VoiceKind.NEUTRAL, "")
-        for piece in split_text(normalize_text(text, language, self._scripts), language, _PIECE_CHARS[language]):
+        for piece in split_text(normalize_text(text, language, _SCRIPTS), language, _PIECE_CHARS[language]):
             if not any(map(str.isalnum, piece)):
                 continue  # punctuation alone is silent rightly
             context.check()
-            yield at_level(self._speak_piece(piece, small, Language.CHINESE if has_han(piece) else language, context))
+            mandarin = has_han(piece) and Language.CHINESE in self.languages
+            yield at_level(self._speak_piece(piece, small, Language.CHINESE if mandarin else language, context))
 
     def check_ready(self) -> None:
         """Do nothing: the networks are in this process, and a failure costs one sentence."""
