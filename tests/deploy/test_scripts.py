@@ -1,5 +1,6 @@
 """scripts/: what they say when the machine lacks something, and that they start at once when it does not."""
 
+import os
 import re
 import shutil
 import stat
@@ -118,7 +119,9 @@ def test_a_missing_compiler_is_said_before_anything_is_installed(machine: Path, 
     add_tool(machine, "c++", "exit 1")
     lines = serve(machine).stderr.splitlines()
     said = [number for number, line in enumerate(lines) if "apt install build-essential python3.1" in line]
-    (first,) = [number for number, line in enumerate(lines) if "installing MirrorChat with small, and compiling" in line]
+    (first,) = [
+        number for number, line in enumerate(lines) if "installing MirrorChat with small, and compiling" in line
+    ]
     assert said == [] if compiler else len(said) == 1 and said[0] < first
 
 
@@ -175,3 +178,46 @@ def test_tests_say_beforehand_how_long_they_take(options: list[str], said: str) 
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.match(rf"mirrorchat: running tests in \d+ processes: {said} for all, ", run.stderr), run.stderr
     assert "pytest" in run.stdout + run.stderr
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Path:
+    """Return a checkout whose environment is there, and whose Python writes down how it is called."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "serve", tmp_path / "scripts")
+    programs = {
+        "scripts/environment": 'echo "environment $@" >>calls',
+        ".venv/bin/python": 'echo "$@" >>calls; [[ $* != *first-start ]] || exit ${STATUS:-0}',
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+def calls(started: Path, *options: str, status: int = 0) -> tuple[int, list[str]]:
+    """Run scripts/serve where the small models' installation ends with `status`; return its own, and the calls."""
+    environ = os.environ | {"STATUS": str(status)}
+    run = subprocess.run([str(started / "scripts" / "serve"), *options], env=environ)
+    return run.returncode, (started / "calls").read_text().splitlines()
+
+
+FIRST_START, SERVE = "-m mirrorchat models first-start", "-m mirrorchat serve"
+
+
+def test_the_small_models_are_fetched_before_the_server_starts(started: Path) -> None:
+    assert calls(started) == (0, ["environment small", FIRST_START, SERVE])
+
+
+def test_no_models_starts_without_them(started: Path) -> None:
+    assert calls(started, "--no-models", "--full") == (0, ["environment small full", SERVE])
+
+
+@pytest.mark.parametrize("status", [1, 2, 139])
+def test_the_server_starts_whatever_happens_to_the_models(started: Path, status: int) -> None:
+    assert calls(started, status=status) == (0, ["environment small", FIRST_START, SERVE])
+
+
+def test_ctrl_c_ends_the_start(started: Path) -> None:
+    assert calls(started, status=130) == (130, ["environment small", FIRST_START])
