@@ -20,7 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ask": ("mirrorchat.cli.commands.ask:ask", "Ask a spoken question and hear the answer."),
     "say": ("mirrorchat.cli.commands.say:say", "Speak a text in the voice of a recording."),
     "hear": ("mirrorchat.cli.commands.hear:hear", "Transcribe a recording."),
-    "models": ("mirrorchat.cli.commands.models:models", "Install, verify and remove the models of WeNet and XTTS."),
+    "models": ("mirrorchat.cli.commands.models:models", "Install, verify and remove models."),
     "key": ("mirrorchat.cli.commands.key:key", "Make a key for api_keys."),
     "doctor": ("mirrorchat.cli.commands.doctor:doctor", "Find problems of this installation, and their remedies."),
     "evaluate": ("mirrorchat.cli.commands.evaluate:evaluate", "Measure recognition and speech with recordings."),
