@@ -32,7 +32,7 @@ from mirrorchat.engines import (
     too_little_speech,
 )
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, SynthesisFailed
-from mirrorchat.small.high_band import with_high_band
+from mirrorchat.small.high_band import brightened, with_high_band
 from mirrorchat.small.kokoro import SAMPLE_RATE_HZ
 from mirrorchat.small.phonemes import has_han
 from mirrorchat.small.speech import NeutralSpeech
@@ -174,7 +174,7 @@ class SmallSynthesizer:
         change = refinement(_on_the_way(source, target), voice.bases[language].shift)
         tinted = self._tint.apply(neutral, source.profile, target, change)
         context.check()
-        return with_high_band(tinted, neutral)
+        return brightened(with_high_band(tinted, neutral))
 
     def _base(self, voice: SmallVoice, language: Language) -> BaseVoice:
         if language in voice.bases:

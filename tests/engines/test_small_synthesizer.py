@@ -243,6 +243,18 @@ def test_the_base_voices_are_measured_once(small: SimpleNamespace, folder: Path,
     assert small.base.MeasuredFile(folder / "nowhere").get(voice, "") is None
 
 
+def test_kokoros_mandarin_voices_come_first(small: SimpleNamespace, tmp_path: Path) -> None:
+    """The official archive, as numpy writes it under that name. Its voices themselves have never been tried."""
+    names = ("af_heart", "jf_alpha", "jm_kumo", "zf_xiaoxiao", "zf_xiaobei", "zm_yunxi")
+    with (tmp_path / "voices-v1.0.bin").open("wb") as file:
+        np.savez(file, **{name: np.zeros((510, 1, 256), np.float32) for name in names})  # type: ignore[arg-type]
+    (tmp_path / "kokoro-v1.0.int8.onnx").symlink_to(kokoro_folder() / "kokoro-v1.0.int8.onnx")
+    voices = small.kokoro.Kokoro(tmp_path, {}, 1).voices
+    assert voices == set(names)
+    chosen = [(voice.language.code, voice.name) for voice in small.base.base_voices(voices)]
+    assert chosen == [("en", "heart"), ("en", "jm_kumo"), ("zh", "zf_xiaoxiao"), ("zh", "zm_yunxi")]
+
+
 @pytest.mark.parametrize("name", ["kokoro-v1.0.int8.onnx", "voices_ja.npz"])
 def test_damaged_models_do_not_start(small: SimpleNamespace, folder: Path, tmp_path: Path, name: str) -> None:
     for file in folder.iterdir():
@@ -277,3 +289,11 @@ def test_the_high_band_is_the_neutral_speechs(small: SimpleNamespace) -> None:
     assert np.abs(quieter.samples - 0.5 * neutral.samples).max() < 1e-4
     silent = small.high.with_high_band(Audio(np.zeros(16_000, np.float32), 16_000), neutral)
     assert np.abs(silent.samples).max() < 1e-6
+
+
+def test_the_treble_is_raised(small: SimpleNamespace) -> None:
+    times = np.arange(24_000) / 24_000
+    for hz, factor in ((500.0, 1.0), (2_000.0, 1.0), (6_000.0, 10 ** (3 / 20)), (11_000.0, 10 ** (3 / 20))):
+        tone = Audio((0.1 * np.sin(2 * np.pi * hz * times)).astype(np.float32), 24_000)
+        np.testing.assert_allclose(small.high.brightened(tone).samples, factor * tone.samples, atol=1e-4)
+    assert len(small.high.brightened(Audio(np.zeros(999, np.float32), 24_000)).samples) == 999
