@@ -55,24 +55,24 @@ class Lines:
 class Bar(Lines):
     """Draws a bar in one line of a terminal, with what `Lines` says, and redraws it every BAR_EVERY_S seconds."""
 
-    _is_drawn = False
+    _is_shown = False
 
     def advance(self, count: int) -> None:
         """Count `count` more bytes."""
         self._done += count
         now = time.monotonic()
-        if not self._is_drawn or now - self._shown_s >= BAR_EVERY_S:
+        if not self._is_shown or now - self._shown_s >= BAR_EVERY_S:
             self._shown_s = now
-            self._draw()
+            self._show()
 
     def end(self) -> None:
         """Draw the last state, and leave the line."""
-        if self._is_drawn:
-            self._draw()
+        if self._is_shown:
+            self._show()
             print(file=sys.stderr, flush=True)
 
-    def _draw(self) -> None:
-        self._is_drawn = True
+    def _show(self) -> None:
+        self._is_shown = True
         full = BAR_CELLS * min(self._done, self._total) // self._total if self._total else 0
         bar = "#" * full + "." * (BAR_CELLS - full)
         columns = shutil.get_terminal_size().columns
