@@ -47,7 +47,7 @@ from mirrorchat.errors import ConfigurationError
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
 CONFIG_NAMES = ("config.py", "chatgpt_api_config.py")  # the second is the older layout's, which held the list alone
 RECOGNIZER_NAMES = ("auto", "wenet", "small", "embedded", "wenet:NAME")  # the last: any model of WeNet's package
-SYNTHESIZER_NAMES = ("auto", "xtts", "embedded")
+SYNTHESIZER_NAMES = ("auto", "xtts", "small", "embedded")
 WENET_WEIGHTS = ("auto", "fp32", "int8", "bf16", "fp16")
 XTTS_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
 LANGUAGE_NAMES = ("chinese", "english")
@@ -201,15 +201,15 @@ class Settings:
     recognizer: Mapping[str, str] = setting(
         dict.fromkeys(LANGUAGE_NAMES, "auto"),
         per_language(RECOGNIZER_NAMES),
-        "This engine recognizes speech. `auto` selects WeNet if its model is in `models_dir`, and the embedded engine"
-        " otherwise. `wenet:NAME` selects a model of WeNet's own package, for example `wenet:paraformer`, or a folder."
+        "This engine recognizes speech. `auto` selects the best that is installed: WeNet if its model is in"
+        " `models_dir`, else the small model (Whisper base), else the embedded engine. `wenet:NAME` selects a model of WeNet's own package, for example `wenet:paraformer`, or a folder."
         " The server does not start if an engine that is named here cannot load.",
     )
     synthesizer: Mapping[str, str] = setting(
         dict.fromkeys(LANGUAGE_NAMES, "auto"),
         per_language(SYNTHESIZER_NAMES),
-        "This engine speaks the answers. `auto` selects XTTS if its model is in `models_dir`, and the embedded engine"
-        " otherwise. The server does not start if an engine that is named here cannot load.",
+        "This engine speaks the answers. `auto` selects the best that is installed: XTTS if its model is in `models_dir`,"
+        " else the small models (hibari and Kokoro), else the embedded engine. The server does not start if an engine that is named here cannot load.",
     )
     models_dir: Path = setting(  # noqa: RUF009 - a field
         "~/.cache/mirrorchat",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirrorchat.engines import Language
-from mirrorchat.errors import ConfigurationError
+from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.settings import Settings
 
 WENET_FILES = ("final.pt or final.safetensors or final.zip", "units.txt")
@@ -16,6 +16,8 @@ XTTS_FILES = ("config.json", "vocab.json", "model.safetensors")
 XTTS_PACKAGES = ("torch", "torchaudio", "TTS", "transformers")
 WHISPER_FILES = ("config.json", "model.bin", "vocabulary.txt")
 WHISPER_PACKAGES = ("ctranslate2", "opencc")
+KOKORO_FILES = ("kokoro-v1.0.int8.onnx", "voices-v1.0.bin or voices_ja.npz")
+KOKORO_PACKAGES = ("hibari", "onnxruntime", "pypinyin")
 NAMED = "named in the settings"
 FULL_HINT = "{} is not installed: run scripts/environment full"
 SMALL_HINT = "{} is not installed: run scripts/environment small"
@@ -48,16 +50,20 @@ def chosen_recognizer(settings: Settings, language: Language) -> Chosen:
 
 
 def chosen_synthesizer(settings: Settings, language: Language) -> Chosen:
-    """Return the synthesizer for `language`: `xtts` or `embedded`."""
-    folder = settings.models_dir / "xtts-v2"
-    return _choose(
-        settings.synthesizer[language.value], Candidate("xtts", folder, missing(folder, XTTS_FILES, XTTS_PACKAGES))
-    )
+    """Return the synthesizer for `language`: `xtts`, `small` or `embedded`."""
+    folder, small = settings.models_dir / "xtts-v2", settings.models_dir / "kokoro"
+    real = Candidate("xtts", folder, missing(folder, XTTS_FILES, XTTS_PACKAGES))
+    return _choose(settings.synthesizer[language.value], real, Candidate("small", small, missing_kokoro(small)))
 
 
 def missing_whisper(folder: Path) -> str:
     """Return what the small recognizer lacks; "" if nothing."""
     return missing(folder, WHISPER_FILES, WHISPER_PACKAGES, hint=SMALL_HINT)
+
+
+def missing_kokoro(folder: Path) -> str:
+    """Return what the small synthesizer lacks; "" if nothing."""
+    return missing(folder, KOKORO_FILES, KOKORO_PACKAGES, hint=SMALL_HINT)
 
 
 def missing(folder: Path, files: Sequence[str], packages: Sequence[str], *, hint: str = FULL_HINT) -> str:
@@ -81,7 +87,15 @@ def absent_packages(packages: Sequence[str]) -> list[str]:
 def require_packages(engine: str, packages: Sequence[str]) -> None:
     """Raise ConfigurationError if some of `packages` are not installed; the message names them."""
     if absent := absent_packages(packages):
-        raise ConfigurationError(f"engine {engine}: {FULL_HINT.format(', '.join(absent))}")
+        hint = SMALL_HINT if engine == "small" else FULL_HINT
+        raise ConfigurationError(f"engine {engine}: {hint.format(', '.join(absent))}")
+
+
+def require_small(folder: Path, files: Sequence[str], packages: Sequence[str]) -> None:
+    """Raise ConfigurationError or ModelNotInstalled if a small model lacks packages or files; the message names them."""
+    require_packages("small", packages)
+    if absent := absent_files(folder, files):
+        raise ModelNotInstalled(f"there is no {', '.join(absent)} in {folder}: {INSTALL_HINT.format('small')}")
 
 
 def _choose(choice: str, *candidates: Candidate) -> Chosen:

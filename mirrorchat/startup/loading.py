@@ -8,20 +8,20 @@ from pathlib import Path
 
 from mirrorchat.concurrency.device_lock import DeviceLock
 from mirrorchat.engines import ChatModel, EngineInfo, Engines, Language, Recognizer, Synthesizer
-from mirrorchat.errors import ModelNotInstalled
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import (
-    INSTALL_HINT,
+    KOKORO_FILES,
+    KOKORO_PACKAGES,
     NAMED,
     OWN_PACKAGE,
     WENET_PACKAGES,
     WHISPER_FILES,
     WHISPER_PACKAGES,
     XTTS_PACKAGES,
-    absent_files,
     chosen_recognizer,
     chosen_synthesizer,
     require_packages,
+    require_small,
 )
 from mirrorchat.startup.memory_plan import MemoryPlan, plan_memory
 
@@ -114,9 +114,7 @@ def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) ->
 
 
 def _build_small_recognizer(folder: Path, threads: int) -> Recognizer:
-    require_packages("small", WHISPER_PACKAGES)
-    if absent := absent_files(folder, WHISPER_FILES):
-        raise ModelNotInstalled(f"there is no {', '.join(absent)} in {folder}: {INSTALL_HINT.format('small')}")
+    require_small(folder, WHISPER_FILES, WHISPER_PACKAGES)
     from mirrorchat.small.whisper import WhisperRecognizer
 
     return WhisperRecognizer(folder, threads=threads)
@@ -171,6 +169,11 @@ def _build_synthesizer(name: str, settings: Settings, folder: Path, lock: Device
             limits=limits,
             device_lock=_if_shared(lock, settings.device),
         )
+    if name == "small":
+        require_small(folder, KOKORO_FILES, KOKORO_PACKAGES)
+        from mirrorchat.small.synthesizer import SmallSynthesizer
+
+        return SmallSynthesizer(folder, threads=settings.threads)
     from mirrorchat.embedded.engines import EmbeddedSynthesizer
 
     return EmbeddedSynthesizer()

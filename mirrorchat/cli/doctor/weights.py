@@ -22,6 +22,8 @@ from mirrorchat.startup.engine_choice import (
     XTTS_PACKAGES,
     absent_files,
     absent_packages,
+    missing_kokoro,
+    missing_whisper,
 )
 
 INSTALL = "`.venv/bin/mirrorchat models install {}`"
@@ -39,6 +41,7 @@ class Stage:
     files: Sequence[str]
     packages: Sequence[str]
     fallback: str  # describes the engine without the model; empty if there is none
+    fallback_engine: str = "embedded"  # its name
 
     @property
     def is_real(self) -> bool:
@@ -58,19 +61,26 @@ def stages(settings: Settings) -> list[Stage]:
         choice: [each.value.capitalize() for each in Language if synthesizers[each] == choice]
         for choice in synthesizers.values()
     }
+    return recognition + [_synthesis(settings, choice, " and ".join(names)) for choice, names in titles.items()]
+
+
+def _synthesis(settings: Settings, choice: str, languages: str) -> Stage:
     folder = settings.models_dir / "xtts-v2"
-    return recognition + [
-        Stage(f"speaking {' and '.join(names)}", choice, "xtts", folder, XTTS_FILES, XTTS_PACKAGES, "eSpeak NG speaks")
-        for choice, names in titles.items()
-    ]
+    is_small = choice != "embedded" and not missing_kokoro(settings.models_dir / "kokoro")
+    fallback = "hibari and Kokoro speak" if is_small else "eSpeak NG speaks, in Mandarin hard to understand"
+    engine = "small" if is_small else "embedded"
+    return Stage(f"speaking {languages}", choice, "xtts", folder, XTTS_FILES, XTTS_PACKAGES, fallback, engine)
 
 
 def _recognition(settings: Settings, language: Language) -> Stage:
-    pocketsphinx = language is Language.ENGLISH and importlib.util.find_spec("pocketsphinx")
-    fallback = "pocketsphinx recognizes short, clear questions" if pocketsphinx else ""
-    folder = settings.models_dir / f"wenet-{language.code}"
     title, choice = f"hearing {language.value.capitalize()}", settings.recognizer[language.value]
-    return Stage(title, choice, "wenet", folder, WENET_FILES, WENET_PACKAGES, fallback)
+    fallback, engine = "", "embedded"
+    if choice != "embedded" and not missing_whisper(settings.models_dir / "whisper-base"):
+        fallback, engine = "Whisper base recognizes", "small"
+    elif language is Language.ENGLISH and importlib.util.find_spec("pocketsphinx"):
+        fallback = "pocketsphinx recognizes short, clear questions"
+    folder = settings.models_dir / f"wenet-{language.code}"
+    return Stage(title, choice, "wenet", folder, WENET_FILES, WENET_PACKAGES, fallback, engine)
 
 
 def needs_full(settings: Settings) -> bool:
@@ -107,12 +117,14 @@ def _stage(stage: Stage, thorough: bool) -> Finding:
 
 
 def _fallback(stage: Stage, reason: str) -> Finding:
-    install = f"for {stage.real}, run {INSTALL.format(stage.folder.name)}"
-    if stage.fallback and stage.choice == "embedded":
-        return ok(stage.title, f"{stage.fallback}: {reason}", engine="embedded")
+    small, real = INSTALL.format("small"), f"for {stage.real}, run {INSTALL.format(stage.folder.name)}"
+    if stage.choice == "small" and stage.fallback_engine != "small":
+        return problem(stage.title, f"the small model is not installed: {reason}", small, engine="none")
+    if stage.fallback and (stage.choice == "embedded" or stage.fallback_engine == "small"):
+        return ok(stage.title, f"{stage.fallback}: {reason}", engine=stage.fallback_engine)
     if stage.fallback:
-        return warning(stage.title, f"{stage.fallback}: {reason}", install, engine="embedded")
-    return warning(stage.title, f"no engine: {reason}", install, engine="none")
+        return warning(stage.title, f"{stage.fallback}: {reason}", f"{small}; {real}", engine="embedded")
+    return warning(stage.title, f"no engine: {reason}", f"{small}; {real}", engine="none")
 
 
 def _own_package(stage: Stage) -> Finding:
@@ -139,7 +151,7 @@ def _folder(stage: Stage, thorough: bool) -> Finding:
     if lacking and set(lacking) <= set(stage.files):
         found = f"{stage.folder} has no {', '.join(lacking)}"
         return problem(stage.title, found, _REPLACE.format(stage.folder.name), model=name)
-    engine = stage.real if stage.is_real else "embedded" if stage.fallback else "none"
+    engine = stage.real if stage.is_real else stage.fallback_engine if stage.fallback else "none"
     found = f"{stage.real}, {_model(record, thorough)}, {size_text(size_on_disk(stage.folder))} in {stage.folder}"
     if lacking:  # the section on packages reports it as a problem
         found += f"; not used: {', '.join(lacking)} is not installed"
