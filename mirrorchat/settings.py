@@ -202,19 +202,22 @@ class Settings:
         dict.fromkeys(LANGUAGE_NAMES, "auto"),
         per_language(RECOGNIZER_NAMES),
         "This engine recognizes speech. `auto` selects the best that is installed: WeNet if its model is in"
-        " `models_dir`, else the small model (Whisper base), else the embedded engine. `wenet:NAME` selects a model of WeNet's own package, for example `wenet:paraformer`, or a folder."
-        " The server does not start if an engine that is named here cannot load.",
+        " `models_dir`, else the small model (Whisper base), else the embedded engine. `wenet:NAME` selects a model of"
+        " WeNet's own package, for example `wenet:paraformer`, or a folder. The server does not start if an engine that is"
+        " named here cannot load.",
     )
     synthesizer: Mapping[str, str] = setting(
         dict.fromkeys(LANGUAGE_NAMES, "auto"),
         per_language(SYNTHESIZER_NAMES),
-        "This engine speaks the answers. `auto` selects the best that is installed: XTTS if its model is in `models_dir`,"
-        " else the small models (hibari and Kokoro), else the embedded engine. The server does not start if an engine that is named here cannot load.",
+        "This engine speaks the answers. `auto` selects the best that is installed: XTTS if its model is in"
+        " `models_dir`, else the small models (hibari and Kokoro), else the embedded engine. The server does not start if"
+        " an engine that is named here cannot load.",
     )
     models_dir: Path = setting(  # noqa: RUF009 - a field
         "~/.cache/mirrorchat",
         FOLDER,
-        "`mirrorchat models install` puts each model into a folder of its own here: `wenet-zh`, `wenet-en`, `xtts-v2`.",
+        "`mirrorchat models install` puts each model into a folder of its own here: `wenet-zh`, `wenet-en`, `xtts-v2`,"
+        " `whisper-base`, `kokoro`.",
     )
     device: str = setting(
         "auto",

@@ -92,7 +92,7 @@ def require_packages(engine: str, packages: Sequence[str]) -> None:
 
 
 def require_small(folder: Path, files: Sequence[str], packages: Sequence[str]) -> None:
-    """Raise ConfigurationError or ModelNotInstalled if a small model lacks packages or files; the message names them."""
+    """Raise ConfigurationError or ModelNotInstalled if a small model lacks packages or files, with their names."""
     require_packages("small", packages)
     if absent := absent_files(folder, files):
         raise ModelNotInstalled(f"there is no {', '.join(absent)} in {folder}: {INSTALL_HINT.format('small')}")
