@@ -55,18 +55,20 @@ system_prompt = (
 
 # == Engines and models ==
 
-# This engine recognizes speech. `auto` selects WeNet if its model is in `models_dir`, and the embedded engine
-# otherwise. `wenet:NAME` selects a model of WeNet's own package, for example `wenet:paraformer`, or a folder. The
-# server does not start if an engine that is named here cannot load.
-# Value: one of auto, wenet, embedded, wenet:NAME, or a dict with one of them for chinese and english.
+# This engine recognizes speech. `auto` selects the best that is installed: WeNet if its model is in `models_dir`, else
+# the small model (Whisper base), else the embedded engine. `wenet:NAME` selects a model of WeNet's own package, for
+# example `wenet:paraformer`, or a folder. The server does not start if an engine that is named here cannot load.
+# Value: one of auto, wenet, small, embedded, wenet:NAME, or a dict with one of them for chinese and english.
 recognizer = {"chinese": "auto", "english": "auto"}
 
-# This engine speaks the answers. `auto` selects XTTS if its model is in `models_dir`, and the embedded engine
-# otherwise. The server does not start if an engine that is named here cannot load.
-# Value: one of auto, xtts, embedded, or a dict with one of them for chinese and english.
+# This engine speaks the answers. `auto` selects the best that is installed: XTTS if its model is in `models_dir`, else
+# the small models (hibari and Kokoro), else the embedded engine. The server does not start if an engine that is named
+# here cannot load.
+# Value: one of auto, xtts, small, embedded, or a dict with one of them for chinese and english.
 synthesizer = {"chinese": "auto", "english": "auto"}
 
-# `mirrorchat models install` puts each model into a folder of its own here: `wenet-zh`, `wenet-en`, `xtts-v2`.
+# `mirrorchat models install` puts each model into a folder of its own here: `wenet-zh`, `wenet-en`, `xtts-v2`,
+# `whisper-base`, `kokoro`.
 # Value: the path of a folder.
 models_dir = "~/.cache/mirrorchat"
 

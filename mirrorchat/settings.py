@@ -203,15 +203,15 @@ class Settings:
         per_language(RECOGNIZER_NAMES),
         "This engine recognizes speech. `auto` selects the best that is installed: WeNet if its model is in"
         " `models_dir`, else the small model (Whisper base), else the embedded engine. `wenet:NAME` selects a model of"
-        " WeNet's own package, for example `wenet:paraformer`, or a folder. The server does not start if an engine that is"
-        " named here cannot load.",
+        " WeNet's own package, for example `wenet:paraformer`, or a folder. The server does not start if an engine that"
+        " is named here cannot load.",
     )
     synthesizer: Mapping[str, str] = setting(
         dict.fromkeys(LANGUAGE_NAMES, "auto"),
         per_language(SYNTHESIZER_NAMES),
         "This engine speaks the answers. `auto` selects the best that is installed: XTTS if its model is in"
-        " `models_dir`, else the small models (hibari and Kokoro), else the embedded engine. The server does not start if"
-        " an engine that is named here cannot load.",
+        " `models_dir`, else the small models (hibari and Kokoro), else the embedded engine. The server does not start"
+        " if an engine that is named here cannot load.",
     )
     models_dir: Path = setting(  # noqa: RUF009 - a field
         "~/.cache/mirrorchat",
