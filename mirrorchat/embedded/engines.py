@@ -132,7 +132,7 @@ class EmbeddedRecognizer(_InWorkers):
 
 _BUILD_HINT = "apt install build-essential python3-dev, and start again"
 _WHY_MISSING = {
-    Language.CHINESE: "only WeNet recognizes Chinese: .venv/bin/mirrorchat models install wenet-zh",
+    Language.CHINESE: "no installed model recognizes Chinese: .venv/bin/mirrorchat models install small",
     Language.ENGLISH: f"pocketsphinx is not installed: {_BUILD_HINT}",
 }
 
@@ -304,13 +304,14 @@ def sentence_case(words: str) -> str:
 
 def _how_to_install(language: Language, folder: Path) -> str:
     """Return how to install a recognizer for `language`, as one sentence with a command to copy."""
-    missing, model = {
-        Language.CHINESE: ("WeNet", "wenetspeech_u2pp_conformer"),
-        Language.ENGLISH: ("WeNet or pocketsphinx", "librispeech_u2pp_conformer"),
+    model = {
+        Language.CHINESE: "wenetspeech_u2pp_conformer",
+        Language.ENGLISH: "librispeech_u2pp_conformer",
     }[language]
     return (
-        f"{language.value.capitalize()} speech cannot be recognized without {missing}: run .venv/bin/mirrorchat models "
-        f"install wenet-{language.code} and start again (it puts WeNet's {model} into {folder})"
+        f"{language.value.capitalize()} speech cannot be recognized without a model: run .venv/bin/mirrorchat models "
+        f"install small and start again; .venv/bin/mirrorchat models install wenet-{language.code} installs WeNet instead"
+        f" (it puts WeNet's {model} into {folder})"
     )
 
 

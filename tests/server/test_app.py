@@ -106,7 +106,7 @@ def test_spoken_chinese_needs_wenet_and_the_error_says_how(embedded_server: Runn
     response = embedded_server.ask(say_wav("你好", "cmn+f2"), "chinese")
     message = check_error(response, 503, "model_not_installed", "language")
     assert str(embedded_server.folder / "models" / "wenet-zh") in message
-    assert "run .venv/bin/mirrorchat models install wenet-zh" in message
+    assert "run .venv/bin/mirrorchat models install small" in message
 
 
 def test_the_reply_may_be_in_the_other_language(embedded_server: RunningServer) -> None:
