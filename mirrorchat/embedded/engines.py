@@ -310,8 +310,8 @@ def _how_to_install(language: Language, folder: Path) -> str:
     }[language]
     return (
         f"{language.value.capitalize()} speech cannot be recognized without a model: run .venv/bin/mirrorchat models "
-        f"install small and start again; .venv/bin/mirrorchat models install wenet-{language.code} installs WeNet instead"
-        f" (it puts WeNet's {model} into {folder})"
+        f"install small and start again; .venv/bin/mirrorchat models install wenet-{language.code} installs WeNet "
+        f"instead (it puts WeNet's {model} into {folder})"
     )
 
 

@@ -32,6 +32,8 @@ PROCESS_BYTES = 600_000_000
 # cuBLAS, cuDNN and the kernels, which are loaded at their first use. Not measured on a GPU. The context itself already
 # exists when the free memory is read, and does not count as free.
 CUDA_BYTES = 600_000_000
+# Resident memory of the small models on a CPU, without Python's own 52 MB: hibari is in Kokoro's number.
+WHISPER_BYTES, KOKORO_BYTES = 170_000_000, 720_000_000
 PACKAGE_WEIGHTS = "*.pt", "*.safetensors", "*.bin"
 
 
@@ -76,6 +78,7 @@ class Demand:
         fixed, wenet = [_process()], {}
         if device.type == "cuda":
             fixed.append(Part("CUDA's libraries", str(device), Bytes(CUDA_BYTES)))
+        fixed += _small(settings)
         for language in Language:
             found = _recognizer(settings, language, device)
             if isinstance(found, WenetBytes):
@@ -135,6 +138,15 @@ class Demand:
 def _process() -> Part:
     """Return the memory that this process will still take. Its resident memory does not count as free already."""
     return Part("Python and its packages", "cpu", Bytes(max(0, PROCESS_BYTES - resident_bytes())))
+
+
+def _small(settings: Settings) -> list[Part]:
+    parts = []
+    if any(chosen_recognizer(settings, language).name == "small" for language in Language):
+        parts.append(Part("Whisper base", "cpu", Bytes(WHISPER_BYTES)))
+    if any(chosen_synthesizer(settings, language).name == "small" for language in Language):
+        parts.append(Part("hibari and Kokoro", "cpu", Bytes(KOKORO_BYTES)))
+    return parts
 
 
 def _xtts(settings: Settings) -> XttsBytes | None:

@@ -250,7 +250,7 @@ def test_chinese_is_refused_with_what_fixes_it(recognizer: EmbeddedRecognizer, t
     message = refusal.value.message
     assert all(part in message for part in ("WeNet", str(folder), "wenetspeech_u2pp_conformer"))
     assert ".venv/bin/mirrorchat models install wenet-zh" in message
-    with pytest.raises(ModelNotInstalled, match="without WeNet or pocketsphinx"):
+    with pytest.raises(ModelNotInstalled, match="English speech cannot be recognized without a model"):
         MissingRecognizer(ENGLISH, folder).recognize(audio, ENGLISH, context=Context())
 
 
