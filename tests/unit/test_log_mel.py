@@ -36,7 +36,8 @@ def slow_reference(samples: np.ndarray) -> np.ndarray:
                 weight = max(0.0, min((hz - low) / (middle - low), (high - hz) / (high - middle)))
                 total += weight * 2.0 / (high - low) * power[bin_number]
             rows[band, frame] = math.log10(max(total, 1e-10))
-    return (np.maximum(rows, rows.max() - 8.0) + 4.0) / 4.0
+    raised: np.ndarray = np.maximum(rows, rows.max() - 8.0)
+    return (raised + 4.0) / 4.0
 
 
 @pytest.mark.parametrize("kind", ["noise", "tone", "silence", "click"])
