@@ -29,7 +29,7 @@ Mask = npt.NDArray[np.bool_]
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_MS = 5.0
-STRENGTH = 0.85  # 1 would reach the reference's statistics in full, but make eSpeak NG's words less intelligible
+STRENGTH = 0.85  # 1 would reach the reference's statistics in full, but make words less intelligible or natural
 
 _FFT_SIZE = 1024
 _BINS = _FFT_SIZE // 2 + 1  # 513
@@ -186,16 +186,14 @@ Refinement = Callable[[Array], Array]
 class VoiceTint:
     """Tints speech with WORLD. Thread-safe: it holds no state, and its native calls release the GIL.
 
-    `strength` is the share of the way from the source's timbre to the target's. Raises ImportError when pyworld is not
-    installed. Example:
+    Raises ImportError when pyworld is not installed. Example:
 
         tint = VoiceTint()
         tinted = tint.apply(speech, source=tint.profile(speech, clean=True), target=tint.profile(reference))
     """
 
-    def __init__(self, strength: float = STRENGTH) -> None:
+    def __init__(self) -> None:
         self._world = _import_pyworld()
-        self._strength = strength
 
     def profile(self, speech: Audio, *, clean: bool = False) -> Profile | None:
         """Return the profile of `speech`, as `measure` does, without the cepstra."""
@@ -232,8 +230,8 @@ class VoiceTint:
             return speech
         frames = self._analyse(speech, clean=True)
         f0 = _map_f0(frames.f0, source, target)
-        envelope = _filtered(frames, self._strength * _timbre_change(frames, source, target, refinement))
-        aperiodicity = _map_aperiodicity(frames, source, target, self._strength)
+        envelope = _filtered(frames, STRENGTH * _timbre_change(frames, source, target, refinement))
+        aperiodicity = _map_aperiodicity(frames, source, target)
         samples = self._world.synthesize(f0, envelope, aperiodicity, SAMPLE_RATE_HZ, FRAME_MS)
         samples = np.nan_to_num(samples[: len(speech.samples)])
         samples = np.pad(samples, (0, len(speech.samples) - len(samples)))
@@ -323,10 +321,10 @@ def _power(matrix: Array, exponent: float) -> Array:
     return powered
 
 
-def _map_aperiodicity(frames: _Frames, source: Profile, target: Profile, strength: float) -> Array:
+def _map_aperiodicity(frames: _Frames, source: Profile, target: Profile) -> Array:
     voiced = frames.f0 > 0
     mapped = frames.aperiodicity.copy()
-    shifted = _logit(mapped[voiced]) + strength * (target.aperiodicity - source.aperiodicity)
+    shifted = _logit(mapped[voiced]) + STRENGTH * (target.aperiodicity - source.aperiodicity)
     mapped[voiced] = 1.0 / (1.0 + np.exp(-shifted))
     return np.ascontiguousarray(mapped.clip(1e-6, 1.0))
 

@@ -12,12 +12,12 @@ import numpy as np
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ConfigurationError, SynthesisFailed
-from mirrorchat.small.kokoro import SAMPLE_RATE_HZ, TOKENS_LIMIT, Kokoro
+from mirrorchat.small.kokoro import SAMPLE_RATE_HZ, Kokoro
 from mirrorchat.small.phonemes import Phonemizer, divided
 from mirrorchat.small.phonemes_words import MandarinWords
-from mirrorchat.small.voices_base import HIBARI_VOICE, BaseVoice
+from mirrorchat.small.voices_base import BLENDS, HIBARI_VOICE, BaseVoice
 
-_HIBARI_LIMIT = 400  # phonemes at once, as in hibari's own `phonemize`
+_PART_LIMIT = 300  # phonemes at once, some 20 s of speech; a usual piece has less than 250
 _HIBARI_SEED = 0  # of the noise in its consonants
 
 # Kokoro speaks after 0.4 s of silence and leaves 0.7 s after the last word.
@@ -40,7 +40,7 @@ class NeutralSpeech:
             self._english = self._hibari.g2p
         except Exception as error:  # onnxruntime has no base class for its errors
             raise ConfigurationError(f"hibari-tts cannot be loaded: {error}") from error
-        self.kokoro = Kokoro(folder, self._hibari.vocab, threads) if Kokoro.is_installed(folder) else None
+        self.kokoro = Kokoro(folder, self._hibari.vocab, threads, BLENDS) if Kokoro.is_installed(folder) else None
         self._phonemizer = Phonemizer(self._english_phonemes, MandarinWords() if self.kokoro else None)
         self._lock = threading.Lock()
 
@@ -50,8 +50,7 @@ class NeutralSpeech:
         Raises SynthesisFailed, or the reason if `context` ends, which is seen between parts of some 20 s.
         """
         parts = []
-        limit = _HIBARI_LIMIT if base.name == HIBARI_VOICE else TOKENS_LIMIT
-        for part in divided(self._phonemizer.phonemes(text), limit):
+        for part in divided(self._phonemizer.phonemes(text), _PART_LIMIT):
             context.check()
             parts.append(_trimmed(self._speak_part(part, base)))
         samples = np.concatenate([np.zeros(0, np.float32), *parts])
@@ -68,8 +67,11 @@ class NeutralSpeech:
         return np.asarray(np.nan_to_num(samples).clip(-1.0, 1.0), np.float32)
 
     def _english_phonemes(self, text: str) -> str:
-        with self._lock:  # for some ms; hibari does not say whether its rules are thread-safe
-            return str(self._english(text, normalize_text=False))
+        try:
+            with self._lock:  # for some ms; hibari does not say whether its rules are thread-safe
+                return str(self._english(text, normalize_text=False))
+        except Exception as error:  # its rules meet whatever a chat API has written
+            raise SynthesisFailed(f"hibari cannot read the sentence: {type(error).__name__}") from error
 
 
 def _trimmed(samples: Samples) -> Samples:

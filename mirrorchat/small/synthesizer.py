@@ -50,8 +50,6 @@ from mirrorchat.small.voices_mixture import Mixture, adapted_shift, fit_mixture,
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import split_text
 
-STRENGTH = 1.0  # of the tint: the neural voices stay intelligible where eSpeak NG's does not
-
 # A piece has at most some 10 s of speech, so that native calls stay short and the first piece is ready early.
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
 _SCRIPTS = frozenset({"LATIN", "CJK"})
@@ -80,7 +78,7 @@ class SmallSynthesizer:
         self._tint: VoiceTint | None = None
         self._bases: dict[BaseVoice, MeasuredBase] = {}
         try:
-            self._tint = VoiceTint(STRENGTH)
+            self._tint = VoiceTint()
             self._bases = self._measure_bases(self._tint, MeasuredFile(folder))
             model += " with WORLD voice tint"
         except ImportError:
@@ -114,6 +112,8 @@ class SmallSynthesizer:
         voice = SmallVoice.from_bytes(data)
         if any(BaseVoice(base.name, language) not in self._voices for language, base in voice.bases.items()):
             raise ValueError("a voice of a base voice that is not installed")
+        if voice.profile is not None and voice.bases.keys() != self.languages:
+            raise ValueError("a voice for other languages")
         return voice
 
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
