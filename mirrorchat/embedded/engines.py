@@ -304,10 +304,7 @@ def sentence_case(words: str) -> str:
 
 def _how_to_install(language: Language, folder: Path) -> str:
     """Return how to install a recognizer for `language`, as one sentence with a command to copy."""
-    model = {
-        Language.CHINESE: "wenetspeech_u2pp_conformer",
-        Language.ENGLISH: "librispeech_u2pp_conformer",
-    }[language]
+    model = {Language.CHINESE: "wenetspeech_u2pp_conformer", Language.ENGLISH: "librispeech_u2pp_conformer"}[language]
     return (
         f"{language.value.capitalize()} speech cannot be recognized without a model: run .venv/bin/mirrorchat models "
         f"install small and start again; .venv/bin/mirrorchat models install wenet-{language.code} installs WeNet "
