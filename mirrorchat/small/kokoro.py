@@ -1,8 +1,7 @@
 """Kokoro-82M in 8 bits on onnxruntime: phonemes and a style become speech at 24 kHz.
 
 Model: Kokoro-82M v1.0 by hexgrad (Apache-2.0), a StyleTTS 2 (Li et al. 2023, arXiv 2306.07691) with an ISTFTNet
-vocoder, as the project kokoro-onnx exported it. A voice is a table of styles, one for each number of tokens. Styles
-blend: a weighted mean of voices is a voice.
+vocoder, as the project kokoro-onnx exported it. A voice is a table of styles, one for each number of tokens.
 """
 
 import hashlib
@@ -27,20 +26,18 @@ _LARGEST_ARCHIVE_BYTES = 100_000_000  # 54 voices are 28 MB
 _SILENT_TOKEN = 0
 
 Styles = npt.NDArray[np.float32]  # shape (510, 1, 256)
-Blends = Mapping[str, Mapping[str, float]]  # the name of a voice, and the weights of its parts
-NO_BLENDS: Blends = {}
 
 
 class Kokoro:
     """Speaks phonemes in one of its `voices`. Thread-safe and deterministic.
 
-    `tokens` has the number of each phoneme. `blends` are further voices, as far as all of their parts are installed.
-    Raises ModelNotInstalled when `folder` lacks the model or any voices, ConfigurationError when they cannot be read.
+    `tokens` has the number of each phoneme. Raises ModelNotInstalled when `folder` lacks the model or any voices,
+    ConfigurationError when they cannot be read.
     """
 
-    def __init__(self, folder: Path, tokens: Mapping[str, int], threads: int, blends: Blends = NO_BLENDS) -> None:
+    def __init__(self, folder: Path, tokens: Mapping[str, int], threads: int) -> None:
         self._tokens = tokens
-        self._styles = _with_blends(_read_voices(folder), blends)
+        self._styles = _read_voices(folder)
         self.voices = frozenset(self._styles)
         self._session = open_session(folder / MODEL_FILE, threads)
 
@@ -99,13 +96,6 @@ def _read_voices(folder: Path) -> dict[str, Styles]:
     if not styles:
         raise ModelNotInstalled(f"{folder} holds no voices: run .venv/bin/mirrorchat models install small")
     return styles
-
-
-def _with_blends(styles: dict[str, Styles], blends: Blends) -> dict[str, Styles]:
-    """Return the voices and the blends of them."""
-    whole = {name: parts for name, parts in blends.items() if styles.keys() >= parts.keys()}
-    mixed = {name: sum(weight * styles[part] for part, weight in parts.items()) for name, parts in whole.items()}
-    return styles | {name: np.asarray(table, np.float32) for name, table in mixed.items()}
 
 
 def _read_archive(file: Path) -> dict[str, Styles]:

@@ -15,7 +15,7 @@ from mirrorchat.errors import ConfigurationError, SynthesisFailed
 from mirrorchat.small.kokoro import SAMPLE_RATE_HZ, Kokoro
 from mirrorchat.small.phonemes import Phonemizer, divided
 from mirrorchat.small.phonemes_words import MandarinWords
-from mirrorchat.small.voices_base import BLENDS, HIBARI_VOICE, BaseVoice
+from mirrorchat.small.voices_base import HIBARI_VOICE, BaseVoice
 
 _PART_LIMIT = 300  # phonemes at once, some 20 s of speech; a usual piece has less than 250
 _HIBARI_SEED = 0  # of the noise in its consonants
@@ -40,7 +40,7 @@ class NeutralSpeech:
             self._english = self._hibari.g2p
         except Exception as error:  # onnxruntime has no base class for its errors
             raise ConfigurationError(f"hibari-tts cannot be loaded: {error}") from error
-        self.kokoro = Kokoro(folder, self._hibari.vocab, threads, BLENDS) if Kokoro.is_installed(folder) else None
+        self.kokoro = Kokoro(folder, self._hibari.vocab, threads) if Kokoro.is_installed(folder) else None
         self._phonemizer = Phonemizer(self._english_phonemes, MandarinWords() if self.kokoro else None)
         self._lock = threading.Lock()
 

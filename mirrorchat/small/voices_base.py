@@ -8,7 +8,6 @@ import hashlib
 import io
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -33,10 +32,9 @@ _LARGEST_CACHE_BYTES = 5_000_000
 
 # Kokoro's Mandarin voices, and its Japanese ones for where these are not installed. The first is the neutral voice.
 _MANDARIN = ("zf_xiaoxiao", "zm_yunjian", "zf_xiaoyi", "zm_yunxi")
-_JAPANESE = ("ja_woman", "jm_kumo")
-# A Japanese voice alone mispronounces some Mandarin: jf_alpha 30 of 129 characters, to the ears of Whisper base. The
-# mean of the four women mispronounces 7, the man 12.
-BLENDS = {"ja_woman": dict.fromkeys(("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro"), 0.25)}
+# jf_alpha sounds best, but mispronounces 30 of 129 characters, to the ears of Whisper base; this woman 9, the man 12. A
+# mean of all four women mispronounces 7, but sounds less natural once it is tinted.
+_JAPANESE = ("jf_gongitsune", "jm_kumo")
 
 CALIBRATION = {
     Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while five children played with yellow balls. "
@@ -144,11 +142,9 @@ def _unpacked(voice: BaseVoice, record: Array) -> MeasuredBase:
 
 def _replace(file: Path, data: bytes) -> None:
     """Write `file` so that a reader sees either the old or the new content."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as target:
-            target.write(data)
-        os.replace(name, file)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+        unfinished.write_bytes(data)
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
