@@ -293,7 +293,7 @@ def test_wrong_usage_ends_with_2(models_dir: Path, arguments: list[str]) -> None
 
 
 def test_errors_are_one_line(models_dir: Path, folder: Path, tmp_path: Path) -> None:
-    assert "recognizer must be one of auto, wenet, embedded" in refused(evaluate(folder, "--recognizer", "vosk"))
+    assert "recognizer must be one of auto, wenet, small, embedded" in refused(evaluate(folder, "--recognizer", "vosk"))
     assert "device must be auto, cpu, cuda" in refused(evaluate(folder, "--device", "tpu"))
     assert "threads must be a whole number" in refused(evaluate(folder, "--threads", 0))
     assert "xtts-v2" in refused(evaluate(folder, "--synthesizer", "xtts"))
