@@ -16,17 +16,8 @@ import numpy as np
 from mirrorchat.audio.samples import Audio, pcm16_bytes
 from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
-from mirrorchat.embedded.reference_speech import MAX_REFERENCE_S, at_level, gather_speech
-from mirrorchat.embedded.voice_tint import (
-    DIFFERENT_TO,
-    PROFILE_SIZE,
-    SAME_FROM,
-    Profile,
-    TintVoice,
-    VoiceTint,
-    similarity,
-    speaker_features,
-)
+from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level, gather_speech
+from mirrorchat.embedded.voice_tint import PROFILE_SIZE, Profile, TintVoice, VoiceTint
 from mirrorchat.embedded.workers.espeak import Espeak
 from mirrorchat.embedded.workers.pocketsphinx_worker import SAMPLE_RATE_HZ
 from mirrorchat.embedded.workers.process import RETRY_S, WorkerFailed, WorkerProcesses
@@ -36,11 +27,9 @@ from mirrorchat.engines import (
     Language,
     Message,
     Priority,
-    SpeakerEmbedding,
     Transcript,
     Voice,
     VoiceKind,
-    judge_similarity,
     too_little_speech,
 )
 from mirrorchat.errors import (
@@ -157,7 +146,7 @@ class MissingRecognizer:
         """Do nothing: it holds nothing."""
 
 
-class EmbeddedSynthesizer(_InWorkers):
+class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
     """Speaks with eSpeak NG in a worker process; WORLD moves the voice toward the asker's.
 
     Thread-safe and deterministic: the same text and voice always sound the same, whatever the seed. Without pyworld
@@ -203,18 +192,6 @@ class EmbeddedSynthesizer(_InWorkers):
     def restore(self, data: bytes) -> TintVoice:
         """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for any other bytes."""
         return TintVoice.from_bytes(data)
-
-    def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
-        """Return pitch and timbre of the first 20 s of `speech`; None if it is not voiced or pyworld is missing."""
-        if self._tint is None:
-            return None
-        start = speech.samples[: int(MAX_REFERENCE_S * speech.sample_rate)]
-        profile = self._tint.profile(Audio(start, speech.sample_rate))
-        return None if profile is None else speaker_features(profile)
-
-    def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
-        """Return whether two embeddings are of one speaker; often None, since pitch and timbre alone leave doubt."""
-        return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
 
     def speak(
         self,

@@ -1,4 +1,4 @@
-"""Speech before and after the voice tint: the asker's recordings as one, the answer at one level."""
+"""Speech before and after the voice tint: the asker's recordings as one, their speaker, the answer at one level."""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +7,39 @@ import numpy as np
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.audio.vad import find_speech, trim_to_speech
-from mirrorchat.embedded.voice_tint import SAMPLE_RATE_HZ
+from mirrorchat.embedded.voice_tint import (
+    DIFFERENT_TO,
+    SAME_FROM,
+    SAMPLE_RATE_HZ,
+    VoiceTint,
+    similarity,
+    speaker_features,
+)
+from mirrorchat.engines import SpeakerEmbedding, judge_similarity
 
 MAX_REFERENCE_S = 20.0  # 2 s of speech determine nearly the whole voice; more than 20 s only cost time
 
 _SPEECH_LEVEL = 0.1  # root mean square of the loud frames, -20 dB of full scale
 _PEAK_LIMIT = 0.95
 _LEVEL_FRAME_S = 0.02
+
+
+class TintedSpeakers:
+    """What the synthesizers with a voice tint know of speakers. `_tint` is None where pyworld is not installed."""
+
+    _tint: VoiceTint | None
+
+    def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
+        """Return pitch and timbre of the first 20 s of `speech`; None if it is not voiced or pyworld is missing."""
+        if self._tint is None:
+            return None
+        start = speech.samples[: int(MAX_REFERENCE_S * speech.sample_rate)]
+        profile = self._tint.profile(Audio(start, speech.sample_rate))
+        return None if profile is None else speaker_features(profile)
+
+    def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
+        """Return whether two embeddings are of one speaker; often None, since pitch and timbre alone leave doubt."""
+        return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
 
 
 def gather_speech(references: Sequence[Audio]) -> tuple[Audio, float]:

@@ -10,27 +10,9 @@ from pathlib import Path
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.embedded.reference_speech import MAX_REFERENCE_S, at_level, gather_speech
-from mirrorchat.embedded.voice_tint import (
-    DIFFERENT_TO,
-    SAME_FROM,
-    Measurement,
-    Profile,
-    VoiceTint,
-    similarity,
-    speaker_features,
-)
-from mirrorchat.engines import (
-    SPEECH_NEEDED_S,
-    EngineInfo,
-    Language,
-    Priority,
-    SpeakerEmbedding,
-    Voice,
-    VoiceKind,
-    judge_similarity,
-    too_little_speech,
-)
+from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level, gather_speech
+from mirrorchat.embedded.voice_tint import Measurement, Profile, VoiceTint
+from mirrorchat.engines import SPEECH_NEEDED_S, EngineInfo, Language, Priority, Voice, VoiceKind, too_little_speech
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, SynthesisFailed
 from mirrorchat.small.high_band import brightened, with_high_band
 from mirrorchat.small.kokoro import SAMPLE_RATE_HZ
@@ -56,7 +38,7 @@ _SCRIPTS = frozenset({"LATIN", "CJK"})
 _BUILD_HINT = "apt install build-essential python3-dev, and start again"
 
 
-class SmallSynthesizer:
+class SmallSynthesizer(TintedSpeakers):
     """Speaks with hibari and Kokoro on the CPU; WORLD moves the voice toward the asker's.
 
     Thread-safe and deterministic: the same text and voice always sound the same, whatever the seed. `folder` holds
@@ -115,18 +97,6 @@ class SmallSynthesizer:
         if voice.profile is not None and voice.bases.keys() != self.languages:
             raise ValueError("a voice for other languages")
         return voice
-
-    def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
-        """Return pitch and timbre of the first 20 s of `speech`; None if it is not voiced or pyworld is missing."""
-        if self._tint is None:
-            return None
-        start = speech.samples[: int(MAX_REFERENCE_S * speech.sample_rate)]
-        profile = self._tint.profile(Audio(start, speech.sample_rate))
-        return None if profile is None else speaker_features(profile)
-
-    def same_speaker(self, first: SpeakerEmbedding, second: SpeakerEmbedding) -> bool | None:
-        """Return whether two embeddings are of one speaker; often None, since pitch and timbre alone leave doubt."""
-        return judge_similarity(similarity(first, second), same_from=SAME_FROM, different_to=DIFFERENT_TO)
 
     def speak(
         self,

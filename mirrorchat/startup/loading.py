@@ -1,5 +1,6 @@
 """Loading the engines that the settings choose."""
 
+import copy
 import importlib.util
 import logging
 from collections.abc import Collection
@@ -77,14 +78,17 @@ def _build_chat(settings: Settings) -> ChatModel:
 def _build_recognizers(
     plan: MemoryPlan, languages: Collection[Language], lock: DeviceLock
 ) -> dict[Language, Recognizer]:
-    """Return a recognizer for each of `languages`. The small one hears both."""
-    small: list[Recognizer] = []
+    """Return a recognizer for each of `languages`. The small ones share a model, and each tells why it was chosen."""
     recognizers: dict[Language, Recognizer] = {}
+    small: Recognizer | None = None
     for language in languages:
         chosen = chosen_recognizer(plan.settings, language)
-        engine = small[0] if chosen.name == "small" and small else _build_recognizer(plan, language, lock)
-        small += [engine] if chosen.name == "small" else []
-        recognizers[language] = engine
+        if chosen.name == "small":
+            small = copy.copy(small or _build_small_recognizer(chosen.folder, plan.settings.threads))
+            small.info = _with_reasons(replace(small.info, reason=""), chosen.reason, plan)
+            recognizers[language] = small
+        else:
+            recognizers[language] = _build_recognizer(plan, language, lock)
     return recognizers
 
 
@@ -105,8 +109,6 @@ def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) ->
             weights=settings.wenet_weights,
             device_lock=_if_shared(lock, plan.wenet_device),
         )
-    elif chosen.name == "small":
-        engine = _build_small_recognizer(chosen.folder, settings.threads)
     else:
         engine = _build_embedded_recognizer(language, chosen.folder, required=chosen.reason == NAMED)
     engine.info = _with_reasons(engine.info, chosen.reason, plan)

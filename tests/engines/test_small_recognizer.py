@@ -17,7 +17,9 @@ from mirrorchat.cli.evaluation.error_rate import Edits, edits, tokens
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
 from mirrorchat.errors import ClientGone, ConfigurationError
+from mirrorchat.settings import Settings
 from mirrorchat.small.whisper import WhisperRecognizer
+from mirrorchat.startup.loading import build_engines
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 
@@ -124,3 +126,17 @@ def test_a_damaged_model(recognizer: WhisperRecognizer, tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes((whisper_folder() / "model.bin").read_bytes()[:1000])
     with pytest.raises(ConfigurationError, match="Whisper cannot be loaded"):
         WhisperRecognizer(tmp_path, threads=1)
+
+
+def test_both_languages_share_the_model_and_each_tells_why(tmp_path: Path) -> None:
+    (tmp_path / "whisper-base").symlink_to(whisper_folder())
+    engines = build_engines(Settings(models_dir=tmp_path), speaking=())
+    try:
+        english, chinese = engines.recognizers[ENGLISH], engines.recognizers[CHINESE]
+        assert isinstance(english, WhisperRecognizer) and isinstance(chinese, WhisperRecognizer)
+        assert english._model is chinese._model
+        assert "wenet-en" in english.info.reason and "wenet-zh" not in english.info.reason
+        assert "wenet-zh" in chinese.info.reason and "wenet-en" not in chinese.info.reason
+        assert english.recognize(read(QUESTION), ENGLISH, context=Context()).text
+    finally:
+        engines.close()

@@ -1,6 +1,7 @@
 """Text normalization: what answers of daily life hold, by kind, right to the character."""
 
 import pytest
+from support.spoken import kinds_with_few_cases, parameters
 from support.spoken_chinese_daily import CHINESE_DAILY
 from support.spoken_english_daily import ENGLISH_DAILY
 
@@ -8,12 +9,7 @@ from mirrorchat.engines import Language
 from mirrorchat.text.normalization.normalize import normalize_text
 
 TABLES = {Language.CHINESE: CHINESE_DAILY, Language.ENGLISH: ENGLISH_DAILY}
-CASES = [
-    pytest.param(language, *case, id=f"{kind}: {case[0]}")
-    for language, table in TABLES.items()
-    for kind, cases in table.items()
-    for case in cases
-]
+CASES = parameters(TABLES)
 
 
 @pytest.mark.parametrize(("language", "written", "spoken"), CASES)
@@ -24,4 +20,4 @@ def test_daily_life(language: Language, written: str, spoken: str) -> None:
 
 @pytest.mark.parametrize("language", list(TABLES))
 def test_every_kind_has_eight_cases(language: Language) -> None:
-    assert {kind: len(cases) for kind, cases in TABLES[language].items() if len(cases) < 8} == {}
+    assert kinds_with_few_cases(TABLES[language]) == {}

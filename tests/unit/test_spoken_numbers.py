@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from support.spoken import kinds_with_few_cases, parameters
 from support.spoken_chinese_numbers import CHINESE_NUMBERS
 from support.spoken_english_numbers import ENGLISH_NUMBERS
 
@@ -11,12 +12,7 @@ from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import SentenceSplitter
 
 TABLES = {Language.CHINESE: CHINESE_NUMBERS, Language.ENGLISH: ENGLISH_NUMBERS}
-CASES = [
-    pytest.param(language, *case, id=f"{kind}: {case[0]}")
-    for language, table in TABLES.items()
-    for kind, cases in table.items()
-    for case in cases
-]
+CASES = parameters(TABLES)
 
 
 @pytest.mark.parametrize(("language", "written", "spoken"), CASES)
@@ -43,4 +39,4 @@ def test_numbers_in_a_stream_are_spoken_alike(language: Language) -> None:
 
 @pytest.mark.parametrize("language", list(TABLES))
 def test_every_kind_has_eight_cases(language: Language) -> None:
-    assert {kind: len(cases) for kind, cases in TABLES[language].items() if len(cases) < 8} == {}
+    assert kinds_with_few_cases(TABLES[language]) == {}

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from support.spoken import kinds_with_few_cases, parameters
 from support.spoken_chinese_runs import CHINESE_RUNS
 from support.spoken_english_runs import ENGLISH_RUNS
 
@@ -10,12 +11,7 @@ from mirrorchat.engines import Language
 from mirrorchat.text.normalization.normalize import normalize_text
 
 TABLES = {Language.CHINESE: CHINESE_RUNS, Language.ENGLISH: ENGLISH_RUNS}
-CASES = [
-    pytest.param(language, *case, id=f"{kind}: {case[0]}")
-    for language, table in TABLES.items()
-    for kind, cases in table.items()
-    for case in cases
-]
+CASES = parameters(TABLES)
 
 
 @pytest.mark.parametrize(("language", "written", "spoken"), CASES)
@@ -26,7 +22,7 @@ def test_runs(language: Language, written: str, spoken: str) -> None:
 
 @pytest.mark.parametrize("language", list(TABLES))
 def test_every_kind_has_eight_cases(language: Language) -> None:
-    assert {kind: len(cases) for kind, cases in TABLES[language].items() if len(cases) < 8} == {}
+    assert kinds_with_few_cases(TABLES[language]) == {}
 
 
 @pytest.mark.parametrize("language", list(TABLES))

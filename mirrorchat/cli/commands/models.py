@@ -174,7 +174,6 @@ def install_models(
     `small` means whisper-base and kokoro, which hear and speak on a CPU. The server finds them at its next start. To
     resume a broken download, run the command again.
     """
-    from mirrorchat.models.install import needs_installation
     from mirrorchat.models.source_files import InstallRequest
     from mirrorchat.models.sources import SOURCES
 
@@ -193,14 +192,22 @@ def install_models(
         for release in releases
     ]
     _check_folders_differ(requests)
-    pending = [request for request in requests if needs_installation(request, models_dir)]
-    for request in (each for each in requests if each not in pending):
-        _report(f"{request.release.name} is installed; --replace installs it again")
+    pending = _pending(requests, models_dir)
     if pending:
         _accept_licences([request.release for request in pending], accepted)
         for extra in dict.fromkeys(request.release.extra for request in pending):
             _provide_packages(extra, no_packages)
         _install(pending, models_dir)
+
+
+def _pending(requests: "Sequence[InstallRequest]", models_dir: Path) -> "list[InstallRequest]":
+    """Return the requests that need an installation, and report the others."""
+    from mirrorchat.models.install import needs_installation
+
+    pending = [request for request in requests if needs_installation(request, models_dir)]
+    for request in (each for each in requests if each not in pending):
+        _report(f"{request.release.name} is installed; --replace installs it again")
+    return pending
 
 
 def _install(requests: "Sequence[InstallRequest]", models_dir: Path) -> None:
