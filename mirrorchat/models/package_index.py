@@ -153,9 +153,10 @@ def _watch(process: "subprocess.Popen[bytes]", wheel: Wheel, folder: Path, silen
 
 def _size_of(folder: Path) -> int:
     size = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # pip has removed or renamed it meanwhile
-            size += path.lstat().st_size
+    for place, _, names in os.walk(folder):  # unlike rglob, it goes on when pip removes a folder meanwhile
+        for name in names:
+            with suppress(OSError):  # or a file
+                size += os.lstat(os.path.join(place, name)).st_size
     return size
 
 
