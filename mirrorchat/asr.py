@@ -16,7 +16,7 @@ import torch
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import EngineInfo, Language, Listening, Transcript
+from mirrorchat.engines import EngineInfo, Language, Listening, Tier, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import native
 from mirrorchat.hardware.devices import usable_device
@@ -84,12 +84,12 @@ class WenetRecognizer:
             chosen = usable_device(device)
             mode = choose_weights(weights, chosen)
             model, tokens, frame_s = _load_checkpoint(folder, chosen, mode, threads)
-            self.info = EngineInfo("wenet", f"{folder.name} {mode}", str(chosen))
+            self.info = EngineInfo("wenet", f"{folder.name} {mode}", str(chosen), "", Tier.REAL)
         else:
             model, tokens, frame_s = _load_runtime(folder, language)
             device_lock = None
             reason = "the released files are quantized, which runs on the CPU"
-            self.info = EngineInfo("wenet", folder.name, "cpu", reason)
+            self.info = EngineInfo("wenet", folder.name, "cpu", reason, Tier.REAL)
         self._tokens = TokenTable(tokens, frame_s)
         self._network = model.model
         self.streams = reads_chunks(model.model)

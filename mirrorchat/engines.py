@@ -51,7 +51,19 @@ class Language(enum.StrEnum):
             raise ValueError(_UNKNOWN_LANGUAGE)
         return cls(language)
 
+    @classmethod
+    def parse_or_auto(cls, name: str) -> "Language | None":
+        """Return the language of a tag or a name; None for `auto`, which has it detected. Raises ValueError."""
+        if name.strip().casefold() == AUTO:
+            return None
+        try:
+            return cls.parse(name)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {AUTO}, which detects it") from None
 
+
+WITHOUT_SPEECH = Language.ENGLISH  # what is detected in a recording without speech
+AUTO = "auto"  # in place of a language
 _TAG_LIMIT_CHARS = 64
 _LANGUAGE_NAMES = {
     name: language
@@ -77,14 +89,28 @@ class Priority(enum.IntEnum):
     LATER = 1
 
 
+class Tier(enum.StrEnum):
+    """How good an engine is: what packages alone can do, small models for any CPU, or large models."""
+
+    FLOOR = "floor"
+    SMALL = "small"
+    REAL = "real"
+
+
 @dataclass(frozen=True)
 class EngineInfo:
-    """The engine of one stage: its `name` in the settings, its `model`, its `device`, and the `reason` for it."""
+    """The engine of one stage: its `name` in the settings, its `model`, its `device`, and the `reason` for it.
+
+    A recognizer or a synthesizer has a `tier`, and `upgrade` is the command that installs the next tier, "" where there
+    is none or the settings name the engine.
+    """
 
     name: str
     model: str
     device: str
     reason: str = ""
+    tier: Tier | Literal[""] = ""
+    upgrade: str = ""
 
 
 @dataclass(frozen=True)
@@ -215,6 +241,23 @@ class Recognizer(Protocol):
 
     def check_ready(self) -> None:
         """Raise NotReady if the engine, once loaded, cannot recognize any more."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class DetectsLanguage(Protocol):
+    """A recognizer of both languages that detects which one is spoken. Both methods raise as `recognize` does."""
+
+    info: EngineInfo
+
+    def detect_language(self, audio: Audio, *, context: Context) -> Language:
+        """Return the language that is spoken in `audio`; WITHOUT_SPEECH if none is."""
+        ...
+
+    def recognize_any(self, audio: Audio, *, context: Context) -> Transcript:
+        """Detect the language of `audio` and return the transcript in it, for about the cost of `recognize`."""
         ...
 
     def close(self) -> None: ...
@@ -408,6 +451,15 @@ class Batched(Protocol):
 
 
 @runtime_checkable
+class SpeaksClauses(Protocol):
+    """A synthesizer that computes what it is given at once: its first sound comes early if that is a short clause."""
+
+    def words(self, text: str) -> list[str]:
+        """Return the words of `text`, which consists of Chinese characters only."""
+        ...
+
+
+@runtime_checkable
 class CountsAnswers(Protocol):
     """A chat model that counts how often each of its APIs has answered and failed, in list order."""
 
@@ -418,15 +470,17 @@ class CountsAnswers(Protocol):
 
 @dataclass(frozen=True)
 class Engines:
-    """The engine of each stage. One engine may serve both languages."""
+    """The engine of each stage. One engine may serve both languages. Without a `detector` callers name the language."""
 
     recognizers: Mapping[Language, Recognizer]
     chat: ChatModel
     synthesizers: Mapping[Language, Synthesizer]
+    detector: DetectsLanguage | None = None
 
     def infos(self) -> dict[str, EngineInfo]:
-        """Return the engines by stage: `recognizer.zh`, `recognizer.en`, `chat`, `synthesizer.zh`, `synthesizer.en`."""
+        """Return the engines by stage: `recognizer.zh`, ..., `detector` (if any), `chat`, `synthesizer.zh`, ..."""
         stages = {f"recognizer.{language.code}": engine.info for language, engine in self.recognizers.items()}
+        stages |= {"detector": self.detector.info} if self.detector else {}
         stages["chat"] = self.chat.info
         return stages | {f"synthesizer.{language.code}": engine.info for language, engine in self.synthesizers.items()}
 
@@ -439,8 +493,8 @@ class Engines:
 
     def close(self) -> None:
         """Free every engine, each once."""
-        engines: list[Recognizer | ChatModel | Synthesizer] = [
-            *self.recognizers.values(), self.chat, *self.synthesizers.values()
+        engines: list[Recognizer | ChatModel | Synthesizer | DetectsLanguage] = [
+            *self.recognizers.values(), self.chat, *self.synthesizers.values(), *filter(None, [self.detector])
         ]  # fmt: skip
         for engine in {id(engine): engine for engine in engines}.values():
             engine.close()

@@ -29,6 +29,7 @@ from mirrorchat.engines import (
     Language,
     Priority,
     SpeakerEmbedding,
+    Tier,
     Voice,
     VoiceKind,
     judge_similarity,
@@ -114,7 +115,7 @@ class XttsSynthesizer:
         network.forget_decoder()
         self._network: Network | None = network.to(self._device)
         self._config = network.config
-        self.info = EngineInfo("xtts", f"{folder.name} {mode}", str(self._device))
+        self.info = EngineInfo("xtts", f"{folder.name} {mode}", str(self._device), "", Tier.REAL)
         self.sample_rate = vocoder.sample_rate
 
     def voice(self, references: Sequence[Audio]) -> XttsVoice:
@@ -254,7 +255,7 @@ class XttsSynthesizer:
             return XttsVoice(VoiceKind.NEUTRAL, "", speaker.gpt_cond_latent, speaker.speaker_embedding)
         espeak = Espeak()
         try:
-            spoken = espeak.speak(NEUTRAL_TEXT, Language.ENGLISH, context=Context())
+            spoken = espeak.speak(NEUTRAL_TEXT, Language.ENGLISH, "klatt4", context=Context())
         finally:
             espeak.close()
         return self._condition([spoken.audio], VoiceKind.NEUTRAL, "")

@@ -5,6 +5,7 @@ pyworld is installed, the voice tint moves pitch and timbre toward the asker's, 
 for the chat. No engine here recognizes Chinese.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,8 @@ from mirrorchat.audio.samples import Audio, pcm16_bytes
 from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level, gather_speech
-from mirrorchat.embedded.voice_tint import PROFILE_SIZE, Profile, TintVoice, VoiceTint
-from mirrorchat.embedded.workers.espeak import Espeak
+from mirrorchat.embedded.voice_tint import PROFILE_SIZE, Profile, TintVoice, VoiceTint, similarity, speaker_features
+from mirrorchat.embedded.workers.espeak import VARIANTS, Espeak
 from mirrorchat.embedded.workers.pocketsphinx_worker import SAMPLE_RATE_HZ
 from mirrorchat.embedded.workers.process import RETRY_S, WorkerFailed, WorkerProcesses
 from mirrorchat.engines import (
@@ -27,6 +28,7 @@ from mirrorchat.engines import (
     Language,
     Message,
     Priority,
+    Tier,
     Transcript,
     Voice,
     VoiceKind,
@@ -49,8 +51,8 @@ _RECOGNITION_PEAK = 0.3
 # A piece has at most some 10 s of speech, so that native calls stay short and the first piece is ready early.
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
 
-# The synthetic speaker's voice is measured on these texts, which hold all vowels and most consonants of a language.
-# Measuring takes 4 s of a core, and gives the same every time: a file holds what it gave.
+# The synthetic speakers' voices are measured on these texts, which hold all vowels and most consonants of a language.
+# Measuring takes 2 s of a core for each, and gives the same every time: a file holds what it gave.
 SOURCE_PROFILES = Path(__file__).with_name("espeak_profiles.bin")
 _CALIBRATION = {
     Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while five children played with yellow balls. "
@@ -93,7 +95,7 @@ class EmbeddedRecognizer(_InWorkers):
     def __init__(self, processes: int = 1) -> None:
         module = "mirrorchat.embedded.workers.pocketsphinx_worker"
         super().__init__(WorkerProcesses(module, processes), "pocketsphinx")
-        self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu")
+        self.info = EngineInfo("embedded", f"pocketsphinx {version('pocketsphinx')}", "cpu", "", Tier.FLOOR)
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
@@ -131,7 +133,8 @@ class MissingRecognizer:
 
     def __init__(self, language: Language, folder: Path) -> None:
         self._message = _how_to_install(language, folder)
-        self.info = EngineInfo("none", f"no {language.value.capitalize()} model", "", _WHY_MISSING[language])
+        model = f"no {language.value.capitalize()} model"
+        self.info = EngineInfo("none", model, "", _WHY_MISSING[language], Tier.FLOOR)
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
@@ -149,8 +152,8 @@ class MissingRecognizer:
 class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
     """Speaks with eSpeak NG in a worker process; WORLD moves the voice toward the asker's.
 
-    Thread-safe and deterministic: the same text and voice always sound the same, whatever the seed. Without pyworld
-    every voice is neutral.
+    It begins with the variant of eSpeak NG's voice that is nearest to the asker's. Thread-safe and deterministic: the
+    same text and voice always sound the same, whatever the seed. Without pyworld every voice is neutral.
     """
 
     sample_rate = 24_000
@@ -159,15 +162,15 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
         self._espeak = Espeak()
         super().__init__(self._espeak, "eSpeak NG")
         self._tint: VoiceTint | None = None
-        self._sources: dict[Language, Profile] = {}
-        model, reason = "eSpeak NG klatt4", ""
+        self._sources: dict[Language, dict[str, Profile]] = {}
+        model, reason = "eSpeak NG", ""
         try:
             self._tint = VoiceTint()
             self._sources = read_source_profiles()
             model += " with WORLD voice tint"
         except ImportError:
             reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
-        self.info = EngineInfo("embedded", model, "cpu", reason)
+        self.info = EngineInfo("embedded", model, "cpu", reason, Tier.FLOOR)
 
     def voice(self, references: Sequence[Audio]) -> TintVoice:
         """Return the voice of the speaker in `references` (any rates), or a neutral one whose reason says why.
@@ -175,14 +178,14 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
         The first 20 s of speech count; at least 1 s of speech is needed.
         """
         if self._tint is None:
-            return TintVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
+            return _voice(VoiceKind.NEUTRAL, "pyworld is not installed")
         speech, speech_s = gather_speech(references)
         if speech_s < SPEECH_NEEDED_S:
-            return TintVoice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
+            return _voice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
         profile = self._tint.profile(speech)
         if profile is None:
-            return TintVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
-        return TintVoice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", profile)
+            return _voice(VoiceKind.NEUTRAL, "no voiced speech in it")
+        return _voice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", profile)
 
     @property
     def voice_model(self) -> str:
@@ -209,34 +212,48 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
         `seed`, `priority` and `buffer_low` change nothing. Text without letters or digits yields nothing. Raises
         SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), and the reason if `context` ends.
         """
-        profile = voice.profile if isinstance(voice, TintVoice) else None
+        profile = voice.profile if isinstance(voice, TintVoice) and self._tint is not None else None
+        variant = VARIANTS[language][0] if profile is None else self.nearest_variant(profile, language)
         for piece in split_text(normalize_text(text, language), language, _PIECE_CHARS[language]):
-            spoken = self._espeak.speak(piece, language, context=context)
+            spoken = self._espeak.speak(piece, language, variant, context=context)
             speech = spoken.audio
             if not spoken.phonemes.strip():
                 _check_unspeakable(piece)
                 continue
             if profile is not None and self._tint is not None:
-                speech = self._tint.apply(speech, self._sources[language], profile)
+                speech = self._tint.apply(speech, self._sources[language][variant], profile)
             context.check()
             yield at_level(speech.resample(self.sample_rate))
 
-    def measure_source(self, language: Language) -> Profile:
-        """Return the profile of eSpeak NG's own voice in `language`, measured anew, which takes seconds.
-
-        Raises ConfigurationError when pyworld is not installed, or when the speech is not voiced.
-        """
-        speech = self._espeak.speak(_CALIBRATION[language], language, context=Context()).audio
-        profile = self._tint.profile(speech, clean=True) if self._tint else None
-        if profile is None:
-            raise ConfigurationError("eSpeak NG's speech cannot be measured: it is not voiced, or pyworld is missing")
-        return profile
+    def nearest_variant(self, asker: Profile, language: Language) -> str:
+        """Return the variant of eSpeak NG's voice in `language` that is most similar to the asker's voice."""
+        features, sources = speaker_features(asker), self._sources[language]
+        return max(sources, key=lambda variant: similarity(speaker_features(sources[variant]), features))
 
 
-def read_source_profiles() -> dict[Language, Profile]:
-    """Return the profile of eSpeak NG's own voice in each language, as scripts/make_espeak_profiles.py measured it."""
+def measure_source(language: Language, variant: str) -> Profile:
+    """Return the profile of a variant of eSpeak NG's voice in `language`, measured anew, which takes seconds.
+
+    Raises ImportError when pyworld is not installed, SynthesisFailed when eSpeak NG fails, and ConfigurationError when
+    the speech is not voiced.
+    """
+    with contextlib.closing(Espeak()) as espeak:
+        speech = espeak.speak(_CALIBRATION[language], language, variant, context=Context()).audio
+    profile = VoiceTint().profile(speech, clean=True)
+    if profile is None:
+        raise ConfigurationError(f"eSpeak NG's voice {variant} cannot be measured: its speech is not voiced")
+    return profile
+
+
+def read_source_profiles() -> dict[Language, dict[str, Profile]]:
+    """Return the profile of each variant in each language, as scripts/make_espeak_profiles.py measured it."""
     data, size = SOURCE_PROFILES.read_bytes(), 8 * PROFILE_SIZE
-    return {language: Profile.from_bytes(data[at * size : (at + 1) * size]) for at, language in enumerate(Language)}
+    profiles = (Profile.from_bytes(data[at : at + size]) for at in range(0, len(data), size))
+    return {language: {variant: next(profiles) for variant in VARIANTS[language]} for language in Language}
+
+
+def _voice(kind: VoiceKind, reason: str, profile: Profile | None = None) -> TintVoice:
+    return TintVoice(kind, f"{reason}; eSpeak NG's Mandarin is hard to understand", profile)
 
 
 HOW_TO_SET_A_CHAT_API = "no chat API is set: set OPENAI_API_KEY or MIRRORCHAT_CHAT_URL, or chatgpt_apis in config.py"

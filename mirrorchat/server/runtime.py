@@ -17,6 +17,7 @@ from mirrorchat.server.metrics import Metrics
 from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.socket_watch import SocketWatch
 from mirrorchat.settings import Settings
+from mirrorchat.startup.engine_choice import upgrade_command
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.turn.admission import SHUTDOWN_RETRY_S, Admission, Slot
 from mirrorchat.turn.enrolled_voices import EnrolledVoices
@@ -97,7 +98,9 @@ class Runtime:
             return
         self.metrics.engines = engines
         for stage, info in engines.infos().items():
-            _log.info("%-14s %s (%s)", stage, engine_label(info), info.reason)
+            _log.info("%-14s %s: %s", stage, engine_label(info), info.reason)
+        if command := upgrade_command(engines.infos().values()):
+            _log.info("to go up a tier: %s", command)
         _log.info("ready after %.1f s", time.monotonic() - started)
         self._loaded.set()
         if advice := ollama_advice(settings, os.environ):

@@ -28,11 +28,11 @@ _BEFORE_S, _AFTER_S = 0.03, 0.15
 class NeutralSpeech:
     """Speaks with the base voices. Thread-safe and deterministic.
 
-    Without Kokoro in `folder` it has hibari's voice only, and no Mandarin. Raises ConfigurationError when hibari, or
+    Without a `folder` with Kokoro it has hibari's voice only, and no Mandarin. Raises ConfigurationError when hibari, or
     Kokoro that is there, cannot be loaded.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path | None, threads: int) -> None:
         try:
             from hibari import Hibari
 
@@ -40,8 +40,11 @@ class NeutralSpeech:
             self._english = self._hibari.g2p
         except Exception as error:  # onnxruntime has no base class for its errors
             raise ConfigurationError(f"hibari-tts cannot be loaded: {error}") from error
-        self.kokoro = Kokoro(folder, self._hibari.vocab, threads) if Kokoro.is_installed(folder) else None
-        self._phonemizer = Phonemizer(self._english_phonemes, MandarinWords() if self.kokoro else None)
+        is_installed = folder is not None and Kokoro.is_installed(folder)
+        self.kokoro = Kokoro(folder, self._hibari.vocab, threads) if folder and is_installed else None
+        mandarin = MandarinWords() if self.kokoro else None
+        self.words = mandarin.split if mandarin else _undivided
+        self._phonemizer = Phonemizer(self._english_phonemes, mandarin)
         self._lock = threading.Lock()
 
     def speak(self, text: str, base: BaseVoice, context: Context) -> Audio | None:
@@ -72,6 +75,10 @@ class NeutralSpeech:
                 return str(self._english(text, normalize_text=False))
         except Exception as error:  # its rules meet whatever a chat API has written
             raise SynthesisFailed(f"hibari cannot read the sentence: {type(error).__name__}") from error
+
+
+def _undivided(text: str) -> list[str]:
+    return [text]
 
 
 def _trimmed(samples: Samples) -> Samples:

@@ -12,7 +12,16 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level, gather_speech
 from mirrorchat.embedded.voice_tint import Measurement, Profile, VoiceTint
-from mirrorchat.engines import SPEECH_NEEDED_S, EngineInfo, Language, Priority, Voice, VoiceKind, too_little_speech
+from mirrorchat.engines import (
+    SPEECH_NEEDED_S,
+    EngineInfo,
+    Language,
+    Priority,
+    Tier,
+    Voice,
+    VoiceKind,
+    too_little_speech,
+)
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, SynthesisFailed
 from mirrorchat.small.high_band import brightened, with_high_band
 from mirrorchat.small.kokoro import SAMPLE_RATE_HZ
@@ -43,14 +52,14 @@ class SmallSynthesizer(TintedSpeakers):
 
     Thread-safe and deterministic: the same text and voice always sound the same, whatever the seed. `folder` holds
     Kokoro; without it `languages` is English only. Without pyworld every voice is neutral. The first start measures
-    the base voices, which takes some 20 s, and keeps the result in `folder`.
+    the base voices that MEASURED_BASES lacks, which takes some 5 s each, and keeps the result in `folder`.
 
     Raises ConfigurationError if a model that is there cannot be loaded.
     """
 
     sample_rate = SAMPLE_RATE_HZ
 
-    def __init__(self, folder: Path, *, threads: int) -> None:
+    def __init__(self, folder: Path | None, *, threads: int) -> None:
         self._speech = NeutralSpeech(folder, threads)
         kokoro = self._speech.kokoro
         self._voices = base_voices(kokoro.voices if kokoro else ())
@@ -65,7 +74,7 @@ class SmallSynthesizer(TintedSpeakers):
             model += " with WORLD voice tint"
         except ImportError:
             reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
-        self.info = EngineInfo("small", model, "cpu", reason)
+        self.info = EngineInfo("small", model, "cpu", reason, Tier.SMALL)
 
     def voice(self, references: Sequence[Audio]) -> SmallVoice:
         """Return the voice of the speaker in `references` (any rates), or a neutral one whose reason says why.
@@ -125,6 +134,10 @@ class SmallSynthesizer(TintedSpeakers):
             context.check()
             mandarin = has_han(piece) and Language.CHINESE in self.languages
             yield at_level(self._speak_piece(piece, small, Language.CHINESE if mandarin else language, context))
+
+    def words(self, text: str) -> list[str]:
+        """Return the words of `text`, which consists of Chinese characters only."""
+        return self._speech.words(text)
 
     def check_ready(self) -> None:
         """Do nothing: the networks are in this process, and a failure costs one sentence."""

@@ -1,7 +1,7 @@
 """The base voices: whose speech the voice tint moves toward the asker, and which of them is nearest to an asker.
 
 A base voice is measured once on a text with all vowels and most consonants of a language, which takes seconds. A file
-beside Kokoro keeps what was measured.
+of the package has what was measured of the usual ones, and a file beside Kokoro keeps that of the others.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from mirrorchat.small.voices_mixture import COMPONENTS, DIMENSIONS, Mixture
 
 HIBARI_VOICE = "heart"
 CACHE_FILE = "base_voices.npz"
+MEASURED_BASES = Path(__file__).with_name("measured_bases.npz")  # scripts/make_measured_bases.py makes it
 
 _log = logging.getLogger(__name__)
 
@@ -75,11 +76,14 @@ def nearest(bases: Sequence[MeasuredBase], asker: Profile) -> MeasuredBase:
 
 
 class MeasuredFile:
-    """What was measured of the base voices, in `folder`. A file that is missing or broken counts as empty."""
+    """What was measured of the base voices: MEASURED_BASES, and what a file in `folder` adds, if there is a folder.
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / CACHE_FILE
-        self._records = self._read()
+    A file that is missing or broken counts as empty.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._file = folder / CACHE_FILE if folder else None
+        self._records = _read(MEASURED_BASES) | (_read(self._file) if self._file else {})
 
     def get(self, voice: BaseVoice, fingerprint: str) -> MeasuredBase | None:
         """Return what was measured of a voice whose styles have this fingerprint, or None."""
@@ -92,7 +96,7 @@ class MeasuredFile:
     def put(self, base: MeasuredBase, fingerprint: str) -> None:
         """Add a measurement. A folder that cannot be written costs the time of measuring at each start."""
         self._records[_key(base.voice, fingerprint)] = _packed(base)
-        if not self._file.parent.is_dir():
+        if self._file is None or not self._file.parent.is_dir():
             return
         written = io.BytesIO()
         np.savez(written, names=np.array(list(self._records)), records=np.stack(list(self._records.values())))
@@ -103,17 +107,18 @@ class MeasuredFile:
                 "%s cannot be written (%s): the base voices are measured at each start", self._file, error.strerror
             )
 
-    def _read(self) -> dict[str, Array]:
-        try:
-            if self._file.stat().st_size > _LARGEST_CACHE_BYTES:
-                return {}
-            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as content:
-                names, records = content["names"], content["records"]
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+
+def _read(file: Path) -> dict[str, Array]:
+    try:
+        if file.stat().st_size > _LARGEST_CACHE_BYTES:
             return {}
-        if records.shape != (len(names), _RECORD_SIZE):
-            return {}
-        return dict(zip(map(str, names), records.astype(np.float64), strict=True))
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
+            names, records = content["names"], content["records"]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return {}
+    if records.shape != (len(names), _RECORD_SIZE):
+        return {}
+    return dict(zip(map(str, names), records.astype(np.float64), strict=True))
 
 
 def _key(voice: BaseVoice, fingerprint: str) -> str:

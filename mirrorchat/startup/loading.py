@@ -3,14 +3,16 @@
 import copy
 import importlib.util
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mirrorchat.concurrency.device_lock import DeviceLock
-from mirrorchat.engines import ChatModel, EngineInfo, Engines, Language, Recognizer, Synthesizer
+from mirrorchat.engines import ChatModel, DetectsLanguage, EngineInfo, Engines, Language, Recognizer, Synthesizer
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import (
+    HIBARI_PACKAGES,
     KOKORO_FILES,
     KOKORO_PACKAGES,
     NAMED,
@@ -19,12 +21,18 @@ from mirrorchat.startup.engine_choice import (
     WHISPER_FILES,
     WHISPER_PACKAGES,
     XTTS_PACKAGES,
+    Chosen,
     chosen_recognizer,
     chosen_synthesizer,
+    detector_folder,
+    missing_kokoro,
     require_packages,
     require_small,
 )
 from mirrorchat.startup.memory_plan import MemoryPlan, plan_memory
+
+if TYPE_CHECKING:  # it imports the packages of the small models
+    from mirrorchat.small.whisper import WhisperRecognizer
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +61,7 @@ def build_engines(
     lock = DeviceLock()
     synthesizers = _build_synthesizers(plan, speaking, lock)
     recognizers = _build_recognizers(plan, hearing, lock)
-    return Engines(recognizers, _build_chat(settings), synthesizers)
+    return Engines(recognizers, _build_chat(settings), synthesizers, _build_detector(plan, recognizers))
 
 
 def _reduced(settings: Settings, hearing: Collection[Language], speaking: Collection[Language]) -> Settings:
@@ -80,16 +88,29 @@ def _build_recognizers(
 ) -> dict[Language, Recognizer]:
     """Return a recognizer for each of `languages`. The small ones share a model, and each tells why it was chosen."""
     recognizers: dict[Language, Recognizer] = {}
-    small: Recognizer | None = None
+    small: WhisperRecognizer | None = None
     for language in languages:
         chosen = chosen_recognizer(plan.settings, language)
         if chosen.name == "small":
             small = copy.copy(small or _build_small_recognizer(chosen.folder, plan.settings.threads))
-            small.info = _with_reasons(replace(small.info, reason=""), chosen.reason, plan)
+            small.info = _with_reasons(replace(small.info, reason=""), chosen, plan)
             recognizers[language] = small
         else:
             recognizers[language] = _build_recognizer(plan, language, lock)
     return recognizers
+
+
+def _build_detector(plan: MemoryPlan, recognizers: Mapping[Language, Recognizer]) -> DetectsLanguage | None:
+    """Return what detects the language: one of `recognizers`, or else Whisper beside them if it is installed."""
+    folder = detector_folder(plan.settings)
+    if folder is None:
+        return None
+    for recognizer in recognizers.values():
+        if isinstance(recognizer, DetectsLanguage):
+            return recognizer
+    detector = _build_small_recognizer(folder, plan.settings.threads)
+    detector.info = replace(detector.info, reason=f"its weights are in {folder}")
+    return detector
 
 
 def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) -> Recognizer:
@@ -111,11 +132,11 @@ def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) ->
         )
     else:
         engine = _build_embedded_recognizer(language, chosen.folder, required=chosen.reason == NAMED)
-    engine.info = _with_reasons(engine.info, chosen.reason, plan)
+    engine.info = _with_reasons(engine.info, chosen, plan)
     return engine
 
 
-def _build_small_recognizer(folder: Path, threads: int) -> Recognizer:
+def _build_small_recognizer(folder: Path, threads: int) -> "WhisperRecognizer":
     require_small(folder, WHISPER_FILES, WHISPER_PACKAGES)
     from mirrorchat.small.whisper import WhisperRecognizer
 
@@ -144,41 +165,49 @@ def _build_synthesizers(
     plan: MemoryPlan, languages: Collection[Language], lock: DeviceLock
 ) -> dict[Language, Synthesizer]:
     """Return a synthesizer for each of `languages`. Languages with the same engine share it."""
+    chosen = {language: chosen_synthesizer(plan.settings, language) for language in languages}
     built: dict[str, Synthesizer] = {}
-    synthesizers: dict[Language, Synthesizer] = {}
-    for language in languages:
-        chosen = chosen_synthesizer(plan.settings, language)
-        if chosen.name not in built:
-            engine = _build_synthesizer(chosen.name, plan.settings, chosen.folder, lock)
-            engine.info = _with_reasons(engine.info, chosen.reason, plan)
-            built[chosen.name] = engine
-        synthesizers[language] = built[chosen.name]
-    return synthesizers
+    for choice in chosen.values():
+        if choice.name not in built:
+            spoken = [one for one, other in chosen.items() if other.name == choice.name]
+            engine = _build_synthesizer(choice, spoken, plan.settings, lock)
+            engine.info = _with_reasons(engine.info, choice, plan)
+            built[choice.name] = engine
+    return {language: built[choice.name] for language, choice in chosen.items()}
 
 
-def _build_synthesizer(name: str, settings: Settings, folder: Path, lock: DeviceLock) -> Synthesizer:
-    if name == "xtts":
+def _build_synthesizer(
+    chosen: Chosen, languages: Collection[Language], settings: Settings, lock: DeviceLock
+) -> Synthesizer:
+    if chosen.name == "xtts":
         require_packages("xtts", XTTS_PACKAGES)
         from mirrorchat.synth import XttsSynthesizer
         from mirrorchat.xtts.decode import DecodeLimits
 
         limits = DecodeLimits(max_batch=settings.xtts_batch, cache_bytes=settings.xtts_cache_mb * 1_000_000)
         return XttsSynthesizer(
-            folder,
+            chosen.folder,
             device=settings.device,
             threads=settings.threads,
             weights=settings.xtts_weights,
             limits=limits,
             device_lock=_if_shared(lock, settings.device),
         )
-    if name == "small":
-        require_small(folder, KOKORO_FILES, KOKORO_PACKAGES)
-        from mirrorchat.small.synthesizer import SmallSynthesizer
-
-        return SmallSynthesizer(folder, threads=settings.threads)
+    if chosen.name == "small":
+        return _build_small_synthesizer(chosen.folder, languages, settings.threads)
     from mirrorchat.embedded.engines import EmbeddedSynthesizer
 
     return EmbeddedSynthesizer()
+
+
+def _build_small_synthesizer(folder: Path, languages: Collection[Language], threads: int) -> Synthesizer:
+    """Return hibari with Kokoro where it is installed; without Kokoro it speaks English only."""
+    if Language.CHINESE in languages:
+        require_small(folder, KOKORO_FILES, KOKORO_PACKAGES)
+    require_packages("small", HIBARI_PACKAGES)
+    from mirrorchat.small.synthesizer import SmallSynthesizer
+
+    return SmallSynthesizer(None if missing_kokoro(folder) else folder, threads=threads)
 
 
 def _if_shared(lock: DeviceLock, device: str) -> DeviceLock | None:
@@ -188,7 +217,8 @@ def _if_shared(lock: DeviceLock, device: str) -> DeviceLock | None:
     return lock if is_gpu(device) else None
 
 
-def _with_reasons(info: EngineInfo, reason: str, plan: MemoryPlan) -> EngineInfo:
+def _with_reasons(info: EngineInfo, chosen: Chosen, plan: MemoryPlan) -> EngineInfo:
     """Return `info` with the reason of the choice, its own reason, the steps to fit into memory, and GPU trouble."""
     made = [*plan.steps_of(info.name), plan.trouble] if info.name in ("xtts", "wenet") else []
-    return replace(info, reason="; ".join(each for each in (reason, info.reason, *made) if each))
+    reason = "; ".join(each for each in (chosen.reason, info.reason, *made) if each)
+    return replace(info, reason=reason, upgrade=chosen.upgrade)

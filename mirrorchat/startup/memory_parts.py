@@ -21,6 +21,7 @@ from mirrorchat.startup.engine_choice import (
     XTTS_PACKAGES,
     chosen_recognizer,
     chosen_synthesizer,
+    detector_folder,
     missing,
 )
 from mirrorchat.wenet import checkpoint as wenet_checkpoint
@@ -142,7 +143,7 @@ def _process() -> Part:
 
 def _small(settings: Settings) -> list[Part]:
     parts = []
-    if any(chosen_recognizer(settings, language).name == "small" for language in Language):
+    if detector_folder(settings) or any(chosen_recognizer(settings, one).name == "small" for one in Language):
         parts.append(Part("Whisper base", "cpu", Bytes(WHISPER_BYTES)))
     if any(chosen_synthesizer(settings, language).name == "small" for language in Language):
         parts.append(Part("hibari and Kokoro", "cpu", Bytes(KOKORO_BYTES)))

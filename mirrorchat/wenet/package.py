@@ -18,7 +18,7 @@ import torch
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import EngineInfo, Language, Transcript
+from mirrorchat.engines import EngineInfo, Language, Tier, Transcript
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.hardware.devices import usable_device
 from mirrorchat.wenet.batch import NOTHING, brief
@@ -60,7 +60,8 @@ class WenetPackageRecognizer:
         self.language = language
         chosen = usable_device(device)
         loaded = load(name, models_dir, chosen)
-        self.info = EngineInfo("wenet", f"{loaded.folder.name} fp32", str(chosen), "run by WeNet's own package")
+        reason = "run by WeNet's own package"
+        self.info = EngineInfo("wenet", f"{loaded.folder.name} fp32", str(chosen), reason, Tier.REAL)
         self._features = loaded.features
         self._tokenizer = loaded.network.tokenizer
         model = PackageModel(loaded.network, language, chosen)

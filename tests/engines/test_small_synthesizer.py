@@ -249,20 +249,43 @@ def test_without_kokoro_it_speaks_english(english_only: Synthesizer, synthesizer
     assert "Kokoro" in synthesizer.info.model and "Kokoro" not in english_only.info.model
 
 
-def test_the_base_voices_are_measured_once(small: SimpleNamespace, folder: Path, synthesizer: Synthesizer) -> None:
-    cache = folder / small.base.CACHE_FILE
+def test_the_package_knows_the_usual_base_voices(
+    small: SimpleNamespace, folder: Path, synthesizer: Synthesizer, english_only: Synthesizer
+) -> None:
+    """So no start has to measure them, not even from a folder that cannot be written."""
+    for engine in (synthesizer, english_only):
+        assert engine._bases.keys() == set(engine._voices)  # type: ignore[attr-defined]
+    assert not (folder / small.base.CACHE_FILE).exists()
+
+
+def test_the_base_voices_are_measured_once(
+    small: SimpleNamespace, folder: Path, synthesizer: Synthesizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the package does not know. It knows what is measured; other CPUs round otherwise."""
+    monkeypatch.setattr(small.base, "MEASURED_BASES", tmp_path / "none.npz")
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    first = small.synthesizer.SmallSynthesizer(tmp_path, threads=2)
+    for voice, measured in synthesizer._bases.items():  # type: ignore[attr-defined]
+        for known, new in zip(records(measured), records(first._bases[voice]), strict=True):
+            np.testing.assert_allclose(known, new, rtol=0.02, atol=0.02)
+    cache = tmp_path / small.base.CACHE_FILE
     written = cache.stat().st_mtime_ns
-    again = small.synthesizer.SmallSynthesizer(folder, threads=1)
-    assert again.voice([say(TEXTS[0], MAN)]) == synthesizer.voice([say(TEXTS[0], MAN)])
+    again = small.synthesizer.SmallSynthesizer(tmp_path, threads=1)
+    assert again.voice([say(TEXTS[0], MAN)]) == first.voice([say(TEXTS[0], MAN)])
     assert cache.stat().st_mtime_ns == written  # each measurement writes it
     assert cache.stat().st_size < 200_000
     voice = next(base for base in small.base.base_voices(["jm_kumo"]) if base.language is CHINESE)
     for damaged in (b"", b"PK\x03\x04 no archive", cache.read_bytes()[:-900], b"\x93NUMPY"):
-        broken = folder.parent / "broken"
+        broken = tmp_path / "broken"
         broken.mkdir(exist_ok=True)
         (broken / small.base.CACHE_FILE).write_bytes(damaged)
         assert small.base.MeasuredFile(broken).get(voice, "") is None
-    assert small.base.MeasuredFile(folder / "nowhere").get(voice, "") is None
+    assert small.base.MeasuredFile(tmp_path / "nowhere").get(voice, "") is None
+
+
+def records(base: Any) -> list[np.ndarray]:
+    return [np.frombuffer(base.profile.to_bytes(), "<f8"), base.mixture.means, base.mixture.variances]
 
 
 def test_kokoros_mandarin_voices_come_first(small: SimpleNamespace, tmp_path: Path) -> None:

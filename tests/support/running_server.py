@@ -86,7 +86,8 @@ def ask_when_free(url: str, audio: bytes, language: str, **fields: str) -> reque
 class RunningServer:
     """A server started in `folder` (for its configuration, models and log) and stopped at the end of the block.
 
-    `settings` are those of config.py; models_dir is an empty folder unless given. `wait` until /readyz answers 200.
+    `settings` are those of config.py; models_dir is an empty folder unless given, and eSpeak NG speaks unless XTTS is
+    there or a synthesizer is given. `wait` until /readyz answers 200.
     `environ` is added to the environment of the tests.
     """
 
@@ -108,6 +109,8 @@ class RunningServer:
         models = folder / "models"
         models.mkdir(exist_ok=True)
         values = {"models_dir": str(models), "port": self.port, "threads": 1} | settings
+        if not (Path(values["models_dir"]) / "xtts-v2").exists():
+            values.setdefault("synthesizer", "embedded")  # it starts sooner than hibari
         self.config = folder / "config.py"
         self.config.write_text("".join(f"{name} = {value!r}\n" for name, value in values.items()), encoding="utf-8")
         self._log = folder / "server.log"

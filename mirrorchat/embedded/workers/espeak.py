@@ -15,8 +15,9 @@ from mirrorchat.embedded.workers.process import WorkerFailed, WorkerProcesses
 from mirrorchat.engines import Language
 from mirrorchat.errors import SynthesisFailed
 
-# klatt4 is the clearest variant: pocketsphinx's word error rate on it is 22 %, and 50 % on the default voice.
-VOICES = {Language.ENGLISH: "en-us+klatt4", Language.CHINESE: "cmn+klatt4"}
+# The variants that an answer is spoken with. The first one is the neutral voice: the clearest of its language.
+VARIANTS = {Language.ENGLISH: ("klatt4", "m3", "f2"), Language.CHINESE: ("f2", "m3", "klatt4")}
+_VOICES = {Language.ENGLISH: "en-us", Language.CHINESE: "cmn"}
 
 _USUAL_RATE_HZ = 22_050  # of empty speech; each answer of the library says its own rate
 _REQUEST_LIMIT_S = 15.0  # a sentence takes 0.01 s; after this time the process hangs
@@ -78,8 +79,8 @@ class Espeak(WorkerProcesses):
     def __init__(self) -> None:
         super().__init__("mirrorchat.embedded.workers.espeak_worker")
 
-    def speak(self, text: str, language: Language, *, context: Context) -> Spoken:
-        """Return `text` as speech: float32 in [-1, 1], 22,050 Hz, empty for a text without letters or digits.
+    def speak(self, text: str, language: Language, variant: str, *, context: Context) -> Spoken:
+        """Return `text` as speech of a variant: float32 in [-1, 1], 22,050 Hz, empty without letters or digits.
 
         Raises SynthesisFailed when the process crashes, hangs or breaks the protocol (the next call gets a new one),
         and the reason if `context` ends.
@@ -88,17 +89,17 @@ class Espeak(WorkerProcesses):
         parts: list[Samples] = [np.zeros(0, np.float32)]
         phonemes = []
         for run in split_runs(text, language):
-            spoken = self._speak_run(run, context)
+            spoken = self._speak_run(run, variant, context)
             rate_hz = spoken.audio.sample_rate
             parts += [spoken.audio.samples, np.zeros(int(run.pause_s * rate_hz), np.float32)]
             phonemes.append(spoken.phonemes)
         return Spoken(Audio(np.concatenate(parts), rate_hz), " ".join(phonemes))
 
-    def _speak_run(self, run: Run, context: Context) -> Spoken:
+    def _speak_run(self, run: Run, variant: str, context: Context) -> Spoken:
         text = run.text.encode()
         if len(text) > _MAX_TEXT_BYTES:
             raise SynthesisFailed("the sentence is too long to be spoken in one piece")
-        request = VOICES[run.language].encode() + b"\0" + text
+        request = f"{_VOICES[run.language]}+{variant}\0".encode() + text
         try:
             return _decode(self.request(request, limit_s=_REQUEST_LIMIT_S, context=context))
         except WorkerFailed as error:
