@@ -1,12 +1,13 @@
 """Measures turns: a real server under gunicorn, a chat API that streams at a fixed rate, players in real time.
 
-    .venv/bin/python benchmarks/turn.py [--json] [--engines embedded xtts] [--callers 1 2 4 8] [--turns 5]
-        [--threads 2] [--weights int8] [--tokens-s 40] [--checkpoint FOLDER]
+    .venv/bin/python benchmarks/turn.py [--json] [--engines embedded small xtts] [--callers 1 2 4 8] [--turns 5]
+        [--threads 2] [--weights int8] [--tokens-s 40] [--checkpoint FOLDER] [--models FOLDER]
 
 In each round all callers ask at the same time, after all answers of the previous round are complete. XTTS has random
 weights of real size: the time does not depend on their values, and turn_wsgi.py gives its sentences the length of
 speech. A second route of the same server answers in the order of the original design (recognize, whole answer, every
-sentence, one wav); its turns alternate with the streamed ones. benchmarks/README.md describes each figure.
+sentence, one wav); its turns alternate with the streamed ones. The small models are also compared with the floor, in
+turns that alternate between two servers, in both languages. benchmarks/README.md describes each figure.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,11 +32,14 @@ import numpy as np  # noqa: E402
 from support.chat_server import ChatServer  # noqa: E402
 
 from benchmarks.turn_chat import FIRST_TOKEN_S, PacedAnswer  # noqa: E402
-from benchmarks.turn_player import Caller, Heard  # noqa: E402
+from benchmarks.turn_floor import callers_of, compare_hearing, compare_with_floor  # noqa: E402
+from benchmarks.turn_player import Caller, Heard, percentiles  # noqa: E402
 from benchmarks.turn_server import MeasuredServer, measured_server  # noqa: E402
+from mirrorchat.settings import Settings  # noqa: E402
+from mirrorchat.startup.engine_choice import missing_kokoro, missing_whisper  # noqa: E402
 
 Figures = dict[str, Any]
-ENGINES = ("embedded", "xtts")
+ENGINES = ("embedded", "small", "xtts")
 QUESTION = ROOT / "examples" / "question.wav"
 
 
@@ -52,6 +56,12 @@ class Bench:
         """Return `turn` if it was answered. Otherwise end the benchmark: a single caller must not be refused."""
         if not turn.answered:
             sys.exit(f"benchmarks/turn.py: one caller was not answered ({turn.status}):\n{self.server.log}")
+        return turn
+
+    def answered(self, caller: Caller) -> Heard:
+        """Return a streamed turn of `caller`, after which the server is free again."""
+        turn = self.heard(caller.listen())
+        self.server.stages()
         return turn
 
     def streamed_turn(self) -> tuple[Heard, float]:
@@ -73,13 +83,6 @@ def overhead_s(turn: Heard, stages: dict[str, float], chat_s: float) -> float:
     """
     before = max(stages["recognize"] + chat_s, stages["voice"])
     return turn.first_s - before - stages["first_chunk"]
-
-
-def percentiles(values: Sequence[float], scale: float = 1.0) -> dict[str, float | None]:
-    """Return the median and the 95th percentile of `values` times `scale`, or None without values."""
-    if not values:
-        return {"p50": None, "p95": None}
-    return {name: round(scale * float(np.percentile(values, at)), 2) for name, at in (("p50", 50), ("p95", 95))}
 
 
 def compare_orders(bench: Bench) -> Figures:
@@ -156,12 +159,28 @@ def running_bench(name: str, options: argparse.Namespace) -> Iterator[Bench]:
         models = Path(folder) / "weights"
         models.mkdir()
         settings: dict[str, Any] = {"models_dir": str(models), "threads": options.threads}
+        if name == "small":
+            settings["models_dir"] = str(options.models)
         if name == "xtts":
             put_weights(models / "xtts-v2", options.checkpoint)
             settings |= {"xtts_weights": options.weights, "device": "cpu"}
-        engines = {"recognizer": "embedded", "synthesizer": name, "chatgpt_apis": [api.api()]}
+        recognizer = "small" if name == "small" else "embedded"
+        engines = {"recognizer": recognizer, "synthesizer": name, "chatgpt_apis": [api.api()]}
         with measured_server(Path(folder), **settings, **engines) as server:
             yield Bench(server, chat, Caller(server.port, QUESTION.read_bytes()), options.turns)
+
+
+def measure_against_floor(options: argparse.Namespace) -> Figures:
+    """Return the figures of the small models over those of the floor. Both servers run at the same time."""
+    print("small against the floor:", flush=True)
+    with ExitStack() as stack:
+        benches = {
+            side: stack.enter_context(running_bench(name, options))
+            for side, name in (("floor", "embedded"), ("small", "small"))
+        }
+        sides = {side: (callers_of(side, bench.server.port), bench.answered) for side, bench in benches.items()}
+        figures = compare_with_floor(sides, options.turns)
+    return figures | compare_hearing(options.models, options.threads, options.turns)
 
 
 def put_weights(folder: Path, checkpoint: Path | None) -> None:
@@ -186,6 +205,7 @@ def surroundings(engines: Sequence[str]) -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     names = ["flask", "gunicorn", "numpy", "pocketsphinx"] + ["torch", "coqui-tts"] * ("xtts" in engines)
+    names += ["ctranslate2", "onnxruntime", "hibari-tts"] * ("small" in engines)
     packages = {name: version(name) for name in names}
     cpu = models[0] if models else platform.machine()
     return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), **packages}
@@ -201,13 +221,24 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--weights", default="int8", help="XTTS's weight mode")
     parser.add_argument("--tokens-s", type=float, default=40.0, help="the chat API's tokens a second")
     parser.add_argument("--checkpoint", type=Path, help="a converted XTTS checkpoint instead of random weights")
-    return parser.parse_args()
+    parser.add_argument("--models", type=Path, default=Settings().models_dir, help="the folder of the small models")
+    options = parser.parse_args()
+    if "small" in options.engines and (lacks := missing_small(options.models)):
+        parser.error(lacks)
+    return options
+
+
+def missing_small(models: Path) -> str:
+    """Return what the small models lack in the folder `models`; "" if nothing."""
+    return missing_whisper(models / "whisper-base") or missing_kokoro(models / "kokoro")
 
 
 def main() -> None:
     options = parse_options()
     print(surroundings(options.engines), flush=True)
     figures = gathered({name: measure(name, options) for name in options.engines})
+    if "small" in options.engines:
+        figures["small_vs_floor"] = measure_against_floor(options)
     if options.json:
         chosen = {name: getattr(options, name) for name in ("callers", "turns", "threads", "weights", "tokens_s")}
         settings = {**chosen, "first_token_s": FIRST_TOKEN_S}

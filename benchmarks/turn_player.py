@@ -49,11 +49,15 @@ class Arrival:
 
 
 class Caller:
-    """Asks the server at `port` the same question repeatedly, each time on a new connection."""
+    """Asks the server at `port` the same question repeatedly, each time on a new connection.
 
-    def __init__(self, port: int, question: bytes) -> None:
+    `fields` are further fields of the form.
+    """
+
+    def __init__(self, port: int, question: bytes, **fields: str) -> None:
         self._port = port
         self._question = question
+        self._fields = {"language": "english"} | fields
 
     def listen(self) -> Heard:
         """Request an answer as a stream of raw samples, and play it."""
@@ -64,7 +68,7 @@ class Caller:
         return self._ask(path)
 
     def _ask(self, path: str, **fields: str) -> Heard:
-        body, kind = _form(self._question, {"language": "english"} | fields)
+        body, kind = _form(self._question, self._fields | fields)
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
         try:
             connection.request("POST", path, body, {"Content-Type": kind})
@@ -98,6 +102,13 @@ def _receive(connection: http.client.HTTPConnection, asked_at: float) -> Heard:
     bytes_s = 2 * int(rate[1])
     first_s = first_sound(bytes(data), arrivals)
     return Heard(200 if first_s else 0, asked_at, first_s, whole_s, len(data) / bytes_s, play(arrivals, bytes_s))
+
+
+def percentiles(values: Sequence[float], scale: float = 1.0) -> dict[str, float | None]:
+    """Return the median and the 95th percentile of `values` times `scale`, or None without values."""
+    if not values:
+        return {"p50": None, "p95": None}
+    return {name: round(scale * float(np.percentile(values, at)), 2) for name, at in (("p50", 50), ("p95", 95))}
 
 
 def first_sound(data: bytes, arrivals: Sequence[Arrival]) -> float:

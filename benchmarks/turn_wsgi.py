@@ -77,10 +77,11 @@ def _runtime() -> Runtime:
 def build_measured_engines(settings: Settings) -> Engines:
     """Return the engines of `settings` with timers. XTTS gets sentences of fixed length."""
     engines = build_engines(settings)
-    recognizer, synthesizer = engines.recognizers[LANGUAGE], engines.synthesizers[LANGUAGE]
-    patch.object(recognizer, "recognize", _timed("recognize", recognizer.recognize)).start()
-    patch.object(synthesizer, "voice", _timed("voice", synthesizer.voice)).start()
-    patch.object(synthesizer, "speak", _first_chunk_timed(synthesizer.speak)).start()
+    for recognizer in engines.recognizers.values():
+        patch.object(recognizer, "recognize", _timed("recognize", recognizer.recognize)).start()
+    for synthesizer in {id(each): each for each in engines.synthesizers.values()}.values():
+        patch.object(synthesizer, "voice", _timed("voice", synthesizer.voice)).start()
+        patch.object(synthesizer, "speak", _first_chunk_timed(synthesizer.speak)).start()
     if "mirrorchat.synth" in sys.modules:  # no import here: torch takes half the memory of the embedded engines
         _give_sentences_a_length()
     return engines

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
+from mirrorchat.engines import Language
 from mirrorchat.errors import ClientGone, DeadlineExceeded, MirrorChatError, ServerBusy, ShuttingDown, TooManyTurns
 from mirrorchat.turn.playback import Meter, Playback
 
@@ -102,9 +103,13 @@ class Slot:
         own_s = SLOW_PREBUFFER_S if alone is None or alone < SLOW_RATE else 0.0
         return own_s + PREBUFFER_PER_CALLER_S * max(0, running - 1)
 
-    def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
+    def speed(self, language: Language) -> float | None:
+        """Return the seconds of speech per second that a caller got lately in `language`; None while unknown."""
+        return self._admission.playback.speed(language)
+
+    def measure(self, pieces: Iterable[Audio], language: Language | None = None) -> Iterator[Audio]:
         """Yield the pieces of one sentence as the synthesizer makes them, and measure its speed."""
-        yield from self._meter.measure(pieces)
+        yield from self._meter.measure(pieces, language)
         self._admission.serve()
 
     def __enter__(self) -> "Slot":

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Batched, ChatEvent, Language, Priority, Synthesizer, Voice
+from mirrorchat.engines import Batched, ChatEvent, Language, Priority, SpeaksClauses, Synthesizer, Voice
 from mirrorchat.errors import (
     ChatError,
     ChatFailure,
@@ -23,6 +23,7 @@ from mirrorchat.errors import (
 )
 from mirrorchat.text.sentences.boundaries import is_whole
 from mirrorchat.turn.admission import Slot
+from mirrorchat.turn.clause_pace import ClausePace
 from mirrorchat.turn.events import Event, SentenceFailed, SpokenAudio, StartedOver, TextDelta, VoiceKnown
 from mirrorchat.turn.helper_threads import TURN_OVER, EventQueue, HelperThreads
 from mirrorchat.turn.playback import PlayoutBuffer, Prebuffer, ReorderBuffer
@@ -136,7 +137,9 @@ class SpokenAnswer:
         self._spoken_s = 0.0
         self._fetched_s = 0.0
         self._playout = PlayoutBuffer()
-        self._out = ReorderBuffer(Prebuffer[Event](self._hand_over, lambda: slot.prebuffer_s))
+        self._pace = _clause_pace(speech, slot)
+        prebuffer_s = self._pace.prebuffer_s if self._pace else lambda: slot.prebuffer_s
+        self._out = ReorderBuffer(Prebuffer[Event](self._hand_over, prebuffer_s, adds_up=self._pace is not None))
 
     def run(self) -> Iterator[Event]:
         """Yield the events of the answer until all of it has been yielded.
@@ -184,7 +187,7 @@ class SpokenAnswer:
         index = 0
         while (sentence := self._next_sentence()) is not None:
             self._wait(self._may_start)
-            self._start(index, sentence, voice)
+            self._start(index, self._clause_of(sentence, index), voice)
             index += 1
         self._wait(lambda: not self._in_progress)
         notice = self._notice()
@@ -193,6 +196,17 @@ class SpokenAnswer:
             self._wait(lambda: not self._in_progress)
         self._out.release()
         self._events.end(self._chat_error)
+
+    def _clause_of(self, sentence: Sentence, index: int) -> Sentence:
+        """Return as much of `sentence` as is spoken at once; the rest is the next sentence."""
+        if self._pace is None or sentence.failure is not None:
+            return sentence
+        buffered_s = self._out.held_s + self._playout.left_s
+        clause, rest = self._pace.cut(sentence.text, is_first=index == 0, buffered_s=buffered_s)
+        if rest:
+            with self._changed:
+                self._sentences.appendleft(Sentence(rest))
+        return Sentence(clause)
 
     def _start(self, index: int, sentence: Sentence, voice: Voice) -> None:
         self._note(started=1)
@@ -248,7 +262,7 @@ class SpokenAnswer:
     def _add_pieces(self, index: int, sentence: Sentence, voice: Voice) -> None:
         try:
             with self._watch.time("speak"):
-                for audio in self._slot.measure(self._pieces(index, sentence, voice)):
+                for audio in self._slot.measure(self._pieces(index, sentence, voice), self._speech.language):
                     self._out.add(index, SpokenAudio(index, sentence.text, audio), audio.duration_s)
                     self._note(spoken_s=audio.duration_s)
         except Exception as error:
@@ -292,6 +306,13 @@ class SpokenAnswer:
             self._watch.spoke(event.audio.duration_s)
             self._playout.add(event.audio.duration_s)
         self._events.put(event)
+
+
+def _clause_pace(speech: Speech, slot: Slot) -> ClausePace | None:
+    """Return the pace of a synthesizer that computes a clause at once, None for any other."""
+    if not isinstance(speech.synthesizer, SpeaksClauses):
+        return None
+    return ClausePace(speech.language, speech.synthesizer.words, lambda: slot.speed(speech.language))
 
 
 def _sentence_failure(error: Exception) -> MirrorChatError:

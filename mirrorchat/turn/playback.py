@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.engines import Language
 from mirrorchat.turn.stopwatch import BusyTime
 
 NEEDED_RATE = 1.1  # for each caller: real time, and a tenth for the unevenness of chunks
@@ -56,20 +57,32 @@ class Playback:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._measured: dict[int, _Measured] = {}
+        self._languages: dict[Language, _Measured] = {}  # whatever the number of callers
         self._speaking = 0
         self._caller_seconds = 0.0  # the integral of `_speaking` over time
         self._changed_at = clock()
         self._lock = threading.Lock()
 
-    def spoke(self, audio_s: float, wall_s: float, speaking: float) -> None:
+    def spoke(self, audio_s: float, wall_s: float, speaking: float, language: Language | None = None) -> None:
         """Report a sentence of `audio_s` seconds, which took `wall_s` while `speaking` callers (a mean) got speech."""
         if audio_s <= 0 or wall_s <= 0:
             return
         with self._lock:
-            entry = self._measured.setdefault(max(1, round(speaking)), _Measured())
-            entry.audio_s = KEPT * entry.audio_s + audio_s
-            entry.wall_s = KEPT * entry.wall_s + wall_s
-            entry.at = self._clock()
+            entries = [self._measured.setdefault(max(1, round(speaking)), _Measured())]
+            entries += [self._languages.setdefault(language, _Measured())] if language else []
+            for entry in entries:
+                entry.audio_s = KEPT * entry.audio_s + audio_s
+                entry.wall_s = KEPT * entry.wall_s + wall_s
+                entry.at = self._clock()
+
+    def speed(self, language: Language) -> float | None:
+        """Return the seconds of speech per second that a caller got lately in `language`; None without a measurement.
+
+        One engine may speak one language much faster than the other.
+        """
+        with self._lock:
+            entry = self._languages.get(language)
+            return 1 / entry.cost if entry and entry.at >= self._clock() - FORGET_S else None
 
     def rate(self, callers: int) -> float | None:
         """Return the seconds of speech per second that each of `callers` would get; None without a measurement."""
@@ -130,7 +143,7 @@ class Meter:
         self._work_before_s = 0.0
         self._counted_before = (0.0, 0.0)
 
-    def measure(self, pieces: Iterable[Audio]) -> Iterator[Audio]:
+    def measure(self, pieces: Iterable[Audio], language: Language | None = None) -> Iterator[Audio]:
         """Yield the pieces of one sentence, and report them at its end. The consumer's time does not count."""
         iterator, audio_s, whole = iter(pieces), 0.0, False
         self._begin()
@@ -140,7 +153,7 @@ class Meter:
                 yield piece
             whole = True
         finally:
-            self._end(audio_s if whole else 0.0)
+            self._end(audio_s if whole else 0.0, language)
 
     def _next(self, iterator: Iterator[Audio]) -> Audio | None:
         with self._work.busy():
@@ -153,7 +166,7 @@ class Meter:
                 self._counted_before = self._playback.count(1)
                 self._work_before_s = self._work.seconds
 
-    def _end(self, audio_s: float) -> None:
+    def _end(self, audio_s: float, language: Language | None) -> None:
         """End a sentence of `audio_s` seconds and report it, unless it broke off (0)."""
         with self._lock:
             self._sentences -= 1
@@ -162,7 +175,7 @@ class Meter:
             if audio_s > 0:
                 began, before = self._counted_before
                 mean = (seconds - before) / (now - began) if now > began else 1.0
-                self._playback.spoke(audio_s, work_s - self._work_before_s, mean)
+                self._playback.spoke(audio_s, work_s - self._work_before_s, mean, language)
                 self._counted_before, self._work_before_s = (now, seconds), work_s
 
 
@@ -170,7 +183,9 @@ class Prebuffer(Generic[T]):
     """Holds back the first pieces of an answer until enough speech is buffered to play it without an underrun.
 
     It passes them to `hand_over` when they last `prebuffer_s()` seconds together, or the first one has waited for so
-    long; it passes later pieces on at once. Not thread-safe. Example:
+    long; it passes later pieces on at once. With `adds_up` the speech and the wait count together: the next piece of an
+    engine that speaks in clauses comes after a known time, during which the listener waits or hears the first ones.
+    Not thread-safe. Example:
 
         prebuffer = Prebuffer(send, lambda: 1.5)
         prebuffer.add(first, 1.0)  # is held
@@ -182,10 +197,12 @@ class Prebuffer(Generic[T]):
         hand_over: Callable[[T], None],
         prebuffer_s: Callable[[], float],
         *,
+        adds_up: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hand_over = hand_over
         self._prebuffer_s = prebuffer_s
+        self._adds_up = adds_up
         self._clock = clock
         self._held: list[T] | None = []
         self._audio_s = 0.0
@@ -203,11 +220,20 @@ class Prebuffer(Generic[T]):
 
     def due_in_s(self) -> float | None:
         """Return the seconds until the held pieces are due; None if it holds none."""
-        return max(0.0, self._since + self._prebuffer_s() - self._clock()) if self._held else None
+        if not self._held:
+            return None
+        spoken_s, needed_s = self._audio_s, self._prebuffer_s()
+        wait_s = needed_s - spoken_s if self._adds_up else needed_s * (spoken_s < needed_s)
+        return max(0.0, self._since + wait_s - self._clock())
+
+    @property
+    def held_s(self) -> float:
+        """Return the seconds of speech that it holds."""
+        return self._audio_s if self._held else 0.0
 
     def check(self) -> None:
         """Pass on the held pieces if they are due."""
-        if self._held and (self._audio_s >= self._prebuffer_s() or not self.due_in_s()):
+        if self._held and not self.due_in_s():
             self.release()
 
     def release(self) -> None:
@@ -278,6 +304,12 @@ class ReorderBuffer(Generic[T]):
         """Return the seconds until the prebuffer's pieces are due; None if it holds none."""
         with self._lock:
             return self._start.due_in_s()
+
+    @property
+    def held_s(self) -> float:
+        """Return the seconds of speech that the prebuffer holds."""
+        with self._lock:
+            return self._start.held_s
 
     def check(self) -> None:
         """Pass on the prebuffer's pieces if they are due."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.clock import FakeClock
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.engines import Language
 from mirrorchat.turn.playback import FORGET_S, NEEDED_RATE, Meter, Playback, PlayoutBuffer, Prebuffer, ReorderBuffer
 
 
@@ -70,6 +71,17 @@ def test_what_was_measured_is_forgotten() -> None:
     assert not playback.allows(2)
     clock.now += 2
     assert playback.allows(2) and playback.rate(2) is None
+
+
+def test_each_language_has_its_speed_until_it_is_forgotten() -> None:
+    clock = FakeClock()
+    playback = Playback(clock)
+    playback.spoke(4.0, 1.0, 1, Language.ENGLISH)
+    playback.spoke(1.5, 1.0, 1, Language.CHINESE)
+    assert playback.speed(Language.ENGLISH) == pytest.approx(4.0)
+    assert playback.speed(Language.CHINESE) == pytest.approx(1.5)
+    clock.now += FORGET_S + 1
+    assert playback.speed(Language.CHINESE) is None
 
 
 @pytest.mark.parametrize(("audio_s", "wall_s"), [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])
@@ -185,11 +197,11 @@ def test_threads_are_counted_together() -> None:
 class Answer:
     """Pieces that were handed over, and the lead that is wanted now."""
 
-    def __init__(self, lead_s: float) -> None:
+    def __init__(self, lead_s: float, *, adds_up: bool = False) -> None:
         self.heard: list[str] = []
         self.lead_s = lead_s
         self.clock = FakeClock()
-        self.start = Prebuffer[str](self.heard.append, lambda: self.lead_s, clock=self.clock)
+        self.start = Prebuffer[str](self.heard.append, lambda: self.lead_s, adds_up=adds_up, clock=self.clock)
 
 
 def test_without_a_prebuffer_nothing_is_held() -> None:
@@ -218,6 +230,21 @@ def test_the_first_waits_no_longer_than_the_prebuffer_lasts() -> None:
     answer.clock.now += 0.1
     answer.start.check()
     assert answer.heard == ["a"]
+
+
+def test_speech_and_wait_add_up_where_the_next_clause_has_its_time() -> None:
+    answer = Answer(2.5, adds_up=True)
+    answer.start.add("a", 1.5)
+    assert answer.start.held_s == 1.5 and answer.start.due_in_s() == pytest.approx(1.0)
+    answer.clock.now += 0.75
+    answer.start.check()
+    assert answer.heard == []
+    answer.clock.now += 0.25
+    answer.start.check()
+    assert answer.heard == ["a"] and answer.start.held_s == 0.0
+    at_once = Answer(2.5, adds_up=True)
+    at_once.start.add("a", 2.5)
+    assert at_once.heard == ["a"]
 
 
 def test_a_prebuffer_that_becomes_unnecessary_is_passed_on() -> None:
