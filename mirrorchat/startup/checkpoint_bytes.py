@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mirrorchat.asr import WenetWeights
 from mirrorchat.hardware.native_layers import PackedLinears
+from mirrorchat.startup.memory_small import Bytes
 from mirrorchat.wenet import checkpoint as wenet_checkpoint
 from mirrorchat.wenet.batch import U2Batches
 from mirrorchat.wenet.features import BINS
@@ -33,15 +34,6 @@ RETAINED = 0.6
 GRAPH_BYTES = 16_000_000  # of a captured CUDA graph: not measured; its memory comes in segments of 2 and 20 MB
 MODULES = "gpt.conditioning_", "hifigan_decoder.speaker_encoder.", "gpt.text_head."  # in float32 in every mode
 EMBEDDINGS = "gpt.text_embedding.", "gpt.text_pos_embedding.", "gpt.mel_embedding.", "gpt.mel_pos_embedding."
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """The memory of one part: `kept` while it is loaded, `loading` and `work` more while it loads and computes."""
-
-    kept: int
-    loading: int = 0
-    work: int = 0
 
 
 @dataclass(frozen=True)

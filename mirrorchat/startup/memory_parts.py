@@ -10,9 +10,8 @@ from mirrorchat.asr import WenetWeights, choose_weights
 from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import native
-from mirrorchat.hardware.host_memory import resident_bytes
 from mirrorchat.settings import Settings
-from mirrorchat.startup.checkpoint_bytes import WENET_BYTES, Bytes, WenetBytes, XttsBytes, runtime_bytes
+from mirrorchat.startup.checkpoint_bytes import WENET_BYTES, WenetBytes, XttsBytes, runtime_bytes
 from mirrorchat.startup.engine_choice import (
     OWN_PACKAGE,
     WENET_FILES,
@@ -21,9 +20,9 @@ from mirrorchat.startup.engine_choice import (
     XTTS_PACKAGES,
     chosen_recognizer,
     chosen_synthesizer,
-    detector_folder,
     missing,
 )
+from mirrorchat.startup.memory_small import Bytes, Part, hearing_parts, process_part, speaking_parts
 from mirrorchat.wenet import checkpoint as wenet_checkpoint
 from mirrorchat.xtts.linear import WeightMode
 
@@ -33,8 +32,6 @@ PROCESS_BYTES = 600_000_000
 # cuBLAS, cuDNN and the kernels, which are loaded at their first use. Not measured on a GPU. The context itself already
 # exists when the free memory is read, and does not count as free.
 CUDA_BYTES = 600_000_000
-# Resident memory of the small models on a CPU, without Python's own 52 MB: hibari is in Kokoro's number.
-WHISPER_BYTES, KOKORO_BYTES = 170_000_000, 720_000_000
 PACKAGE_WEIGHTS = "*.pt", "*.safetensors", "*.bin"
 
 
@@ -46,16 +43,6 @@ class Choice:
     xtts_batch: int
     wenet_weights: str
     wenet_device: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a model on the device named `device`. `note` says what the numbers leave out."""
-
-    name: str
-    device: str
-    bytes: Bytes
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,10 +63,10 @@ class Demand:
 
         Raises ConfigurationError.
         """
-        fixed, wenet = [_process()], {}
+        fixed, wenet = [process_part(PROCESS_BYTES)], {}
         if device.type == "cuda":
             fixed.append(Part("CUDA's libraries", str(device), Bytes(CUDA_BYTES)))
-        fixed += _small(settings)
+        fixed += [*hearing_parts(settings), *speaking_parts(settings)]
         for language in Language:
             found = _recognizer(settings, language, device)
             if isinstance(found, WenetBytes):
@@ -134,20 +121,6 @@ class Demand:
             taken = sizes.bytes_in(kept_as, gpu=device.type == "cuda", native=self.native)
             parts.append(Part(f"WeNet for {language} in {kept_as}", choice.wenet_device, taken))
         return parts
-
-
-def _process() -> Part:
-    """Return the memory that this process will still take. Its resident memory does not count as free already."""
-    return Part("Python and its packages", "cpu", Bytes(max(0, PROCESS_BYTES - resident_bytes())))
-
-
-def _small(settings: Settings) -> list[Part]:
-    parts = []
-    if detector_folder(settings) or any(chosen_recognizer(settings, one).name == "small" for one in Language):
-        parts.append(Part("Whisper base", "cpu", Bytes(WHISPER_BYTES)))
-    if any(chosen_synthesizer(settings, language).name == "small" for language in Language):
-        parts.append(Part("hibari and Kokoro", "cpu", Bytes(KOKORO_BYTES)))
-    return parts
 
 
 def _xtts(settings: Settings) -> XttsBytes | None:

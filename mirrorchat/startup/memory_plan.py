@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError
+from mirrorchat.hardware.host_memory import free_host_bytes
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import OWN_PACKAGE, chosen_recognizer, chosen_synthesizer
+from mirrorchat.startup.memory_small import Part, hearing_parts, process_part, speaking_parts
 
-if TYPE_CHECKING:  # they need torch, which is not installed where only embedded engines run
+if TYPE_CHECKING:  # they need torch, which is not installed where only small and embedded engines run
     import torch
 
-    from mirrorchat.startup.memory_parts import Choice, Demand, Part
+    from mirrorchat.startup.memory_parts import Choice, Demand
     from mirrorchat.xtts.linear import WeightMode
 
 STEPS_OF_SETTING = ("xtts_weights", "wenet_weights", "xtts_batch", "device")
@@ -33,7 +35,7 @@ class MemoryPlan:
 
     settings: Settings
     wenet_device: str
-    parts: tuple["Part", ...] = ()
+    parts: tuple[Part, ...] = ()
     free: Mapping[str, int] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
     advice: str = ""
@@ -101,12 +103,12 @@ def plan_memory(
     """Return the memory plan for the models that `settings` choose. It reads sizes from the files and loads nothing.
 
     `device` defaults to the one of the settings, and `free`, the free bytes of `cpu` and of the device by name, to
-    those of this host. Without a model of WeNet or XTTS the plan is empty.
+    those of this host. Without any model the plan is empty.
 
     Raises ConfigurationError if the device cannot be used, or not with the weights that are set.
     """
     if not _is_heavy(settings):
-        return MemoryPlan(settings, settings.device)
+        return _small_plan(settings, free)
     from mirrorchat.hardware.devices import free_bytes, gpu_trouble, usable_device
     from mirrorchat.startup.memory_parts import Choice, Demand
     from mirrorchat.synth import weight_mode
@@ -122,6 +124,21 @@ def plan_memory(
         free = {name: free_bytes(name) for name in dict.fromkeys((str(device), "cpu"))}
     trouble = gpu_trouble() if settings.device == "auto" and device.type == "cpu" else ""
     return replace(fit(settings, demand, first, free), trouble=trouble)
+
+
+def _small_plan(settings: Settings, free: Mapping[str, int] | None) -> MemoryPlan:
+    """Return the plan without a model of WeNet or XTTS, on the CPU."""
+    hearing, speaking = hearing_parts(settings), speaking_parts(settings)
+    if not hearing and not speaking:
+        return MemoryPlan(settings, settings.device)
+    ways = ["recognizer = 'embedded'"] * bool(hearing) + ["synthesizer = 'embedded'"] * bool(speaking)
+    return MemoryPlan(
+        settings,
+        settings.device,
+        (process_part(), *hearing, *speaking),
+        {"cpu": free_host_bytes() if free is None else free["cpu"]},
+        advice=f"free some memory, or set {' and '.join(ways)}",
+    )
 
 
 def fit(settings: Settings, demand: "Demand", first: "Choice", free: Mapping[str, int]) -> MemoryPlan:
@@ -214,16 +231,16 @@ def _advice(
     return f"free some memory, or set {' or '.join([*changes, *ways])}"
 
 
-def _fits(parts: Sequence["Part"], free: Mapping[str, int]) -> bool:
+def _fits(parts: Sequence[Part], free: Mapping[str, int]) -> bool:
     return all(needed <= available for _, needed, available in _needs(parts, free))
 
 
-def _needs(parts: Sequence["Part"], free: Mapping[str, int]) -> list[tuple[str, int, int]]:
+def _needs(parts: Sequence[Part], free: Mapping[str, int]) -> list[tuple[str, int, int]]:
     """Return the name, the needed and the free bytes of each device."""
     return [(device, _needed(parts, device), available) for device, available in free.items()]
 
 
-def _needed(parts: Sequence["Part"], device: str) -> int:
+def _needed(parts: Sequence[Part], device: str) -> int:
     """Return the most bytes that the parts on `device` take at once.
 
     Parts load one after another, so the memory for loading is used again, and later for computation. Engines on a GPU
@@ -235,7 +252,7 @@ def _needed(parts: Sequence["Part"], device: str) -> int:
     return sum(each.kept for each in sizes) + max(loading, together([each.work for each in sizes]))
 
 
-def _line(part: "Part") -> str:
+def _line(part: Part) -> str:
     times = ((part.bytes.loading, "while it loads"), (part.bytes.work, "at work"))
     more = [f", {_shown(size)} more {when}" for size, when in times if size]
     note = f" ({part.note})" if part.note else ""

@@ -28,11 +28,12 @@ from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.hardware import devices, native
 from mirrorchat.settings import Settings
-from mirrorchat.startup import memory_parts
-from mirrorchat.startup.checkpoint_bytes import Bytes, WenetBytes, XttsBytes
+from mirrorchat.startup import memory_parts, memory_small
+from mirrorchat.startup.checkpoint_bytes import WenetBytes, XttsBytes
 from mirrorchat.startup.loading import build_engines
-from mirrorchat.startup.memory_parts import CUDA_BYTES, Choice, Demand, Part
+from mirrorchat.startup.memory_parts import CUDA_BYTES, Choice, Demand
 from mirrorchat.startup.memory_plan import MemoryPlan, fit, plan_memory
+from mirrorchat.startup.memory_small import Bytes, Part
 from mirrorchat.synth import XttsSynthesizer
 from mirrorchat.wenet.checkpoint import read_checkpoint
 from mirrorchat.xtts.decode import DecodeEngine
@@ -295,7 +296,7 @@ def test_the_engines_follow_the_plan_and_state_its_steps(
     models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(models_dir=models, device="cpu", threads=1, xtts_weights="fp32")
-    monkeypatch.setattr(memory_parts, "resident_bytes", lambda: memory_parts.PROCESS_BYTES)
+    monkeypatch.setattr(memory_small, "resident_bytes", lambda: memory_parts.PROCESS_BYTES)
     needed = needs(plan_memory(settings, free={"cpu": 0}), "cpu")  # with a batch of 1
     slot = XttsBytes.read(models / "xtts-v2").slot_bytes(WeightMode.FP32, gpu=False)
     monkeypatch.setattr(devices, "free_host_bytes", lambda: needed + 2 * slot)

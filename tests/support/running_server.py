@@ -108,7 +108,7 @@ class RunningServer:
         self._wait = wait
         models = folder / "models"
         models.mkdir(exist_ok=True)
-        values = {"models_dir": str(models), "port": self.port, "threads": 1} | settings
+        values: dict[str, Any] = {"models_dir": str(models), "port": self.port, "threads": 1} | settings
         if not (Path(values["models_dir"]) / "xtts-v2").exists():
             values.setdefault("synthesizer", "embedded")  # it starts sooner than hibari
         self.config = folder / "config.py"

@@ -55,6 +55,7 @@ def findings(say: Say) -> Iterator[Finding]:
     if importlib.util.find_spec("torch") is None:
         yield ok("torch", "not installed: it is installed with the models, and GPUs need it")
         yield from gpu_findings(settings.device, None, shown, os.environ)
+        yield from plan_findings(settings)
         return
     say("loading torch")
     torch = _torch()
