@@ -38,6 +38,7 @@ from mirrorchat.server.runtime import EXTENSION, Runtime, acquire_slot, request_
 from mirrorchat.server.socket_watch import discard_body
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
+from mirrorchat.turn.hearing import require_detector
 
 OPEN_ENDPOINTS = ("main.healthz", "main.readyz", "page.index", "page.static_file")  # they need no key
 UNLOADED_ENDPOINTS = (*OPEN_ENDPOINTS, "main.metrics", "openapi.openapi")  # they answer before the engines are loaded
@@ -153,6 +154,8 @@ def process_audio() -> Response:
     language = _language("language")
     reply_language = _language("reply_language") if "reply_language" in request.form else language
     text, hotwords = _text_field(), _hotwords_field()
+    if language is None and text is None:
+        require_detector(server.pipeline.engines, "language")
     session_id = session_routes.session_field()
     requested = requested_format(request)
     with acquire_slot(context) as slot, ExitStack() as held:
@@ -165,16 +168,17 @@ def process_audio() -> Response:
             held.pop_all()  # the stream holds the session from here on
             return response
         answer = pipeline.answer(question, slot, watch=watch)
-    used = engines_used(question, pipeline.engines.infos(), answer.answered_by)
+    used = engines_used(question, pipeline.engines.infos(), answer)
     return whole_answer(requested, answer, used, session.id)
 
 
-def _language(name: str) -> Language:
+def _language(name: str) -> Language | None:
+    """Return the language that the form's field `name` names; None for `auto`. Raises MissingField, InvalidField."""
     value = request.form.get(name)
     if value is None:
-        raise MissingField(f"the field {name} is missing; choose chinese or english", param=name)
+        raise MissingField(f"the field {name} is missing; choose chinese, english or auto", param=name)
     try:
-        return Language.parse(value)
+        return Language.parse_or_auto(value)
     except ValueError as error:
         raise InvalidField(f"{name}: {error}", param=name) from None
 

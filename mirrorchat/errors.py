@@ -4,6 +4,7 @@
     ├── InvalidRequest               400 invalid_request_error
     │   ├── MissingField             400 missing_field
     │   ├── InvalidField             400 invalid_value
+    │   ├── LanguageNotDetected      400 language_not_detected
     │   ├── InvalidKey               401 invalid_api_key
     │   ├── UnsupportedField         400 unsupported_parameter
     │   ├── NotFound                 404 not_found
@@ -103,6 +104,10 @@ class InvalidField(InvalidRequest):
     """A field has a value that is not allowed."""
 
     code = "invalid_value"
+
+
+class LanguageNotDetected(InvalidRequest):
+    """The language was to be detected, and no engine does that."""
 
 
 class InvalidKey(InvalidRequest):

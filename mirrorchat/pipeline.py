@@ -23,12 +23,14 @@ import numpy as np
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import ChatEvent, Engines, Language, Transcript, Voice
+from mirrorchat.engines import ChatEvent, Engines, Language, Synthesizer, Transcript, Voice
 from mirrorchat.errors import ChatFailure, ModelNotInstalled, NoWords, as_mirrorchat_error
 from mirrorchat.llm import build_messages
+from mirrorchat.text.sentences.speech_length import language_of
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import HELPERS, NoWordsSentence, Speech, SpokenAnswer, Texts, with_fallback
 from mirrorchat.turn.events import Done, Error, Event, StartedOver, TextDelta
+from mirrorchat.turn.hearing import Hearing
 from mirrorchat.turn.helper_threads import TURN_OVER, HelperThreads, still_working
 from mirrorchat.turn.reader import Answer, AnswerReader
 from mirrorchat.turn.reference import ReferenceQuality
@@ -46,14 +48,15 @@ NO_AUDIO = Audio(np.zeros(0, np.float32), 16_000)
 class Question:
     """The question of a caller.
 
-    `audio` is the recording, at any sample rate. `text`, its words, makes recognition unnecessary. `session`, which
-    this turn has opened, has the history of the chat and the reference of the voice; without one, the turn has neither.
-    `hotwords` are words that the recognizer prefers.
+    `audio` is the recording, at any sample rate. `text`, its words, makes recognition unnecessary. A `language` of None
+    is detected, and a `reply_language` of None is that of the question. `session`, which this turn has opened, has the
+    history of the chat and the reference of the voice; without one, the turn has neither. `hotwords` are words that the
+    recognizer prefers.
     """
 
     audio: Audio
-    language: Language
-    reply_language: Language
+    language: Language | None
+    reply_language: Language | None
     text: str | None = None
     session: Session | None = None
     hotwords: Sequence[str] = ()
@@ -120,7 +123,7 @@ class Pipeline:
             Nothing: Error is the last event if the turn fails.
         """
         turn = _Turn(self, Question(NO_AUDIO, language, language), slot, watch)
-        yield from _ended(slot, turn.answer(texts, self.helpers.submit(slot, voice), no_words))
+        yield from _ended(slot, turn.answer(texts, self.helpers.submit(slot, voice), language, no_words))
 
     def answer(self, question: Question, slot: Slot, *, watch: Stopwatch) -> Answer:
         """Return the complete answer to a question.
@@ -155,14 +158,15 @@ class _Turn:
     def run(self) -> Iterator[Event]:
         # Recognition starts first, because the answer waits for it.
         recognition = self._submit(self._transcribe)
-        voice = self._submit(self._compute_voice)
+        voice = self._submit(partial(self._compute_voice, recognition))
         quality = self._submit(partial(self._assess, voice))
         transcript = yield from still_working(recognition, self.context)
         if not transcript.text:
             raise NoWords("no words were recognized in the audio", param="audio")
         yield transcript
+        language = self.question.reply_language or transcript.language
         reply: list[str] = []
-        for event in self.answer(partial(self._ask, transcript.text), voice, no_words):
+        for event in self.answer(partial(self._ask, transcript.text, language), voice, language, no_words):
             if isinstance(event, TextDelta):
                 reply.append(event.text)
             elif isinstance(event, StartedOver):
@@ -173,9 +177,10 @@ class _Turn:
         self.session.add_turn(transcript.text, "".join(reply).strip())
         yield done
 
-    def answer(self, texts: Texts, voice: "Future[Voice]", no_words: NoWordsSentence) -> Iterator[Event]:
-        """Yield the events of the answer, with StartedOver when it restarts with the next API."""
-        language = self.question.reply_language
+    def answer(
+        self, texts: Texts, voice: "Future[Voice]", language: Language, no_words: NoWordsSentence
+    ) -> Iterator[Event]:
+        """Yield the events of the answer in `language`, with StartedOver when it restarts with the next API."""
         speech = Speech(self.pipeline.engines.synthesizers[language], language, self.pipeline.seed, no_words)
 
         def attempt(failed: Sequence[ChatFailure]) -> Iterator[Event]:
@@ -187,30 +192,36 @@ class _Turn:
     def _submit(self, call: Callable[[], Result]) -> "Future[Result]":
         return self.pipeline.helpers.submit(self.slot, call)
 
-    def _ask(self, question: str, failed: Sequence[ChatFailure], context: Context) -> Iterator[ChatEvent]:
-        language, history = self.question.reply_language, self.session.history()
-        messages = build_messages(self.pipeline.system_prompt, language, question, history)
+    def _ask(
+        self, question: str, language: Language, failed: Sequence[ChatFailure], context: Context
+    ) -> Iterator[ChatEvent]:
+        messages = build_messages(self.pipeline.system_prompt, language, question, self.session.history())
         with self.watch.time("answer"):
             yield from self.pipeline.engines.chat.stream(messages, context=context, failed=failed)
 
     def _transcribe(self) -> Transcript:
         question = self.question
         if question.text is not None:
-            return Transcript(question.text, question.language)
-        recognizer = self.pipeline.engines.recognizers[question.language]
+            return Transcript(question.text, question.language or language_of(question.text))
+        hearing = Hearing(self.pipeline.engines, question.hotwords, self.context, self.watch)
         try:
-            with self.watch.time("recognize"):
-                return recognizer.recognize(
-                    question.audio, question.language, hotwords=question.hotwords, context=self.context
-                )
+            return hearing.hear(question.audio, (question.language,) if question.language else tuple(Language))
         except ModelNotInstalled as error:  # only a question may come with its words: a transcription has no such field
             advice = f"{error.message}, or send the words of the question as text"
             raise ModelNotInstalled(advice, param=error.param) from error
 
-    def _compute_voice(self) -> Voice:
-        synthesizer = self.pipeline.engines.synthesizers[self.question.reply_language]
+    def _compute_voice(self, recognition: "Future[Transcript]") -> Voice:
+        synthesizer = self._synthesizer(recognition)
         with self.watch.time("voice"):
             return self.session.voice_with(self.question.audio, synthesizer)
+
+    def _synthesizer(self, recognition: "Future[Transcript]") -> Synthesizer:
+        """Return the synthesizer of the answer. Where each language has its own, the detected language is awaited."""
+        synthesizers = self.pipeline.engines.synthesizers
+        language = self.question.reply_language or self.question.language
+        if language is None and len({id(each) for each in synthesizers.values()}) > 1:
+            language = self.context.wait(recognition).language
+        return synthesizers[language or next(iter(synthesizers))]
 
     def _assess(self, voice: "Future[Voice]") -> ReferenceQuality:
         """Return the quality of the voice's reference, which is measured while the answer is spoken."""

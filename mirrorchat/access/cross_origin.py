@@ -13,8 +13,8 @@ from mirrorchat.access.settings import ALL_ORIGINS
 METHODS = "GET, POST, DELETE"
 EXPOSED = (
     "X-MirrorChat-Transcript", "X-MirrorChat-Reply", "X-MirrorChat-Cut", "X-MirrorChat-Engines", "X-MirrorChat-Voice",
-    "X-MirrorChat-Session", "X-MirrorChat-Sample-Rate", "X-MirrorChat-Ignored", "X-Request-Id", "Retry-After",
-    "Server-Timing",
+    "X-MirrorChat-Language", "X-MirrorChat-Session", "X-MirrorChat-Sample-Rate", "X-MirrorChat-Ignored", "X-Request-Id",
+    "Retry-After", "Server-Timing",
     "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
 )  # fmt: skip
 PREFLIGHT_AGE_S = 600

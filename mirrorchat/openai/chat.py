@@ -43,6 +43,7 @@ from mirrorchat.server.answers import describe_engines, name_unspoken
 from mirrorchat.server.form import decode_upload
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.server.streams import KEEP_ALIVE, StreamedTurn
+from mirrorchat.text.sentences.speech_length import language_of
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import with_fallback
 from mirrorchat.turn.events import Event, SpokenAudio, StartedOver, StillWorking, TextDelta
@@ -226,7 +227,7 @@ def _chunk(
 
 
 def _spoken(requested: RequestedChat, speech: RequestedSpeech, asking: Asking, slot: Slot) -> Response:
-    language = requested.language or fields.language_of(last_question(requested.body["messages"]))
+    language = requested.language or language_of(last_question(requested.body["messages"]))
     turn = spoken_turn(asking.texts, named(speech.voice, "audio.voice", language), language, slot, no_words=no_words)
     if requested.stream:
         return _spoken_events(turn, requested, asking)

@@ -10,7 +10,6 @@ from flask import Request
 from mirrorchat.engines import Language
 from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, UnsupportedField, UploadTooLarge
 from mirrorchat.server.socket_watch import upload_deadline
-from mirrorchat.text.sentences.speech_length import count_han, count_words
 
 DEPTH_LIMIT = 64  # of nested objects and lists; schemas of tools have about twenty
 VALUES_LIMIT = 100_000  # of numbers, texts, ... in one body: even short ones take memory
@@ -139,15 +138,9 @@ def flag(fields: Mapping[str, Any], name: str) -> bool:
 def language(fields: Mapping[str, Any], name: str = "language") -> Language | None:
     """Return the language that a field names, as Language.parse does; None if it is missing, empty or `auto`."""
     value = fields.get(name)
-    if value is None or value in ("", "auto"):
+    if value is None or value == "":
         return None
     try:
-        return Language.parse(value if isinstance(value, str) else "")
+        return Language.parse_or_auto(value if isinstance(value, str) else "")
     except ValueError as error:
         raise InvalidField(f"{name}: {error}", param=name) from None
-
-
-def language_of(text: str) -> Language:
-    """Return the language of `text`: Chinese if it has at least as many Han characters as Latin words."""
-    han = count_han(text)
-    return Language.CHINESE if han and han >= count_words(text) else Language.ENGLISH

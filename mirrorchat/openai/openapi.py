@@ -85,7 +85,7 @@ def _transcription() -> Schema:
         ["file"],
         file=BINARY,
         model=MODEL,
-        language={**TEXT, "description": "a tag or a name of Mandarin Chinese or English"},
+        language={**TEXT, "description": "a tag or a name of Mandarin Chinese or English, or auto"},
         prompt={**TEXT, "maxLength": TEXT_LIMIT_CHARS, "description": "its short phrases become hot words"},
         response_format=one_of(transcriptions.FORMATS),
         temperature=_range("number", (0, 1)),

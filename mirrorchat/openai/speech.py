@@ -20,7 +20,7 @@ from mirrorchat.openai.voices import DEFAULT, named
 from mirrorchat.server.answers import voice_label
 from mirrorchat.server.runtime import runtime
 from mirrorchat.server.streams import StreamedTurn, audio_stream, first_audio
-from mirrorchat.text.sentences.speech_length import count_han
+from mirrorchat.text.sentences.speech_length import count_han, language_of
 from mirrorchat.turn.events import Event, SpokenAudio
 from mirrorchat.turn.reader import AnswerReader
 
@@ -76,7 +76,7 @@ def _voice(body: Mapping[str, Any]) -> Any:
 def _requested(body: Mapping[str, Any]) -> RequestedSpeech:
     ignore_others(body, KNOWN)
     text = without_reasoning(fields.text(body, "input", limit_chars=INPUT_LIMIT_CHARS))
-    language = fields.language(body) or fields.language_of(text)
+    language = fields.language(body) or language_of(text)
     if language not in chosen(body, SPEAKS).languages:
         raise InvalidField(f"model: {body['model']} does not speak {language.value}", param="model")
     return RequestedSpeech(

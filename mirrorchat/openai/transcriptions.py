@@ -13,7 +13,7 @@ from flask import Response, jsonify, request
 from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Language, Recognizer, Transcript
+from mirrorchat.engines import Language, Transcript
 from mirrorchat.errors import InvalidField, UnsupportedField
 from mirrorchat.openai import fields
 from mirrorchat.openai.ignored import ignore_others
@@ -23,12 +23,11 @@ from mirrorchat.openai.turn import admitted, event_response, from_first, in_help
 from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS, check_hotwords, decode_upload
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.turn.admission import Slot
-from mirrorchat.turn.stopwatch import Stopwatch
+from mirrorchat.turn.hearing import Hearing, require_detector
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 GRANULARITIES = ("word", "segment")
 HOTWORD_LIMIT_WORDS = 4  # a longer phrase of a prompt is prose, which does not help the recognizer
-UNKNOWN_CONFIDENCE = 0.5  # of a recognizer without confidences, in comparison with one that has them
 
 LISTS = (
     "timestamp_granularities", "include", "keywords", "languages", "known_speaker_names", "known_speaker_references",
@@ -70,38 +69,9 @@ def translate() -> Response:
     raise UnsupportedField("the server makes no translations: transcribe, then ask the chat", param="model")
 
 
-@dataclass(frozen=True)
-class Hearing:
-    """Recognizes recordings for one request. It does not use Flask, so that a helper can call it."""
-
-    recognizers: Mapping[Language, Recognizer]
-    hotwords: Sequence[str]
-    context: Context
-    watch: Stopwatch
-
-    def hear(self, audio: Audio, languages: Sequence[Language]) -> Transcript:
-        """Return the transcript of `audio` in that one of `languages` with the highest confidence.
-
-        Raises ModelNotInstalled if none of the languages has a recognizer, and the same as `Recognizer.recognize`.
-        """
-        installed = [language for language in languages if self.recognizers[language].info.name != "none"]
-        with self.watch.time("recognize"):
-            transcripts = [
-                self.recognizers[language].recognize(audio, language, hotwords=self.hotwords, context=self.context)
-                for language in installed or languages[:1]  # a missing recognizer raises how to install it
-            ]
-        return max(transcripts, key=_confidence)
-
-
 def hearing_for(slot: Slot, hotwords: Sequence[str] = ()) -> Hearing:
-    """Return the recognition of the present request."""
-    return Hearing(runtime().pipeline.engines.recognizers, hotwords, slot.context, request_record().watch)
-
-
-def _confidence(transcript: Transcript) -> float:
-    if not transcript.text:
-        return 0.0
-    return UNKNOWN_CONFIDENCE if transcript.confidence is None else transcript.confidence
+    """Return the recognition of the present request. It does not use Flask, so that a helper can call it."""
+    return Hearing(runtime().pipeline.engines, hotwords, slot.context, request_record().watch)
 
 
 def _form() -> dict[str, Any]:
@@ -132,6 +102,8 @@ def _languages(form: Mapping[str, Any]) -> tuple[Language, ...]:
         raise InvalidField(f"language: the model {form['model']} does not hear {named.value}", param="language")
     if named is not None:
         return (named,)
+    if form.get("language") and len(spoken) > 1:  # it is `auto`
+        require_detector(runtime().pipeline.engines, "language")
     given = [fields.language({"languages": value}, "languages") for value in form["languages"]]
     return tuple(dict.fromkeys(each for each in given if each is not None)) or spoken
 

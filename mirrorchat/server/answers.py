@@ -73,22 +73,27 @@ def _accepted_stream(request: Request) -> str:
 
 
 def engines_used(
-    question: Question, infos: Mapping[str, EngineInfo], answered_by: EngineInfo | None
+    question: Question, infos: Mapping[str, EngineInfo], answer: Answer | AnswerReader
 ) -> dict[str, EngineInfo]:
-    """Return the engine of each stage that answers `question`.
+    """Return the engine of each stage that answers `question`, as far as `answer` tells.
 
-    `infos` are those of Engines.infos; `answered_by` is the chat API, None while it is not known.
+    `infos` are those of Engines.infos. Engines of a language that has not been detected yet are left out.
     """
+    heard = question.language or answer.language
+    spoken = question.reply_language or heard
+    recognizer = {"recognizer": infos[f"recognizer.{heard.code}"]} if heard else {}
+    synthesizer = {"synthesizer": infos[f"synthesizer.{spoken.code}"]} if spoken else {}
     return {
-        "recognizer": TEXT_GIVEN if question.text else infos[f"recognizer.{question.language.code}"],
-        "chat": answered_by or infos["chat"],
-        "synthesizer": infos[f"synthesizer.{question.reply_language.code}"],
+        **({"recognizer": TEXT_GIVEN} if question.text else recognizer),
+        "chat": answer.answered_by or infos["chat"],
+        **synthesizer,
     }
 
 
 def engine_label(info: EngineInfo) -> str:
-    """Return `name/model on device`, or `name/model` for an engine without a device."""
-    return f"{info.name}/{info.model}" + (f" on {info.device}" if info.device else "")
+    """Return `name/model on device (tier)`, without the parts that an engine does not have."""
+    device, tier = f" on {info.device}" if info.device else "", f" ({info.tier})" if info.tier else ""
+    return f"{info.name}/{info.model}{device}{tier}"
 
 
 def whole_answer(
@@ -110,6 +115,7 @@ def whole_answer(
 def _json_answer(answer: Answer, wav: bytes, used: Mapping[str, EngineInfo]) -> dict[str, object]:
     return {
         "transcript": answer.transcript,
+        "language": answer.language,
         "reply": answer.reply,
         "audio": base64.b64encode(wav).decode(),
         "voice": voice_json(answer.voice),
@@ -141,7 +147,7 @@ def voice_json(voice: Voice) -> dict[str, str]:
 
 
 def engines_json(used: Mapping[str, EngineInfo]) -> dict[str, dict[str, str]]:
-    return {stage: {"name": info.name, "model": info.model} for stage, info in used.items()}
+    return {stage: {"name": info.name, "model": info.model, "tier": info.tier} for stage, info in used.items()}
 
 
 def unspoken_json(failed: SentenceFailed) -> dict[str, object]:
@@ -165,6 +171,8 @@ def describe(response: Response, answer: Answer | AnswerReader, timings: Timings
     `whole` tells whether the answer's reply is complete. X-MirrorChat-Cut names the headers with incomplete texts.
     """
     response.headers["X-MirrorChat-Voice"] = voice_label(answer.voice)
+    if answer.language is not None:
+        response.headers["X-MirrorChat-Language"] = answer.language
     if answer.finish_reason != "stop":
         response.headers["X-MirrorChat-Finish-Reason"] = _encode_for_header(answer.finish_reason)
     name_unspoken(response, answer.unspoken)

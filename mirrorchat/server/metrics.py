@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from mirrorchat.engines import Batched, CountsAnswers, Engines
+from mirrorchat.engines import Batched, CountsAnswers, Engines, Language
 from mirrorchat.errors import MirrorChatError
 from mirrorchat.turn.admission import Admission
 
@@ -33,6 +33,7 @@ class Observed:
     first_audio_s: float | None = None
     audio_in_s: float = 0.0
     audio_out_s: float = 0.0
+    detected_language: Language | None = None
 
     @property
     def real_time_factor(self) -> float | None:
@@ -64,6 +65,10 @@ class Metrics:
             "mirrorchat_audio_seconds", "Seconds of questions (in) and of speech made (out).",
             ["direction"], registry=self.registry,
         )  # fmt: skip
+        self._detected = Counter(
+            "mirrorchat_detected_languages", "Requests whose language was detected, by language.",
+            ["language"], registry=self.registry,
+        )  # fmt: skip
         self.registry.register(_Scrape(self, admission))
 
     def observe(self, seen: Observed) -> None:
@@ -81,6 +86,8 @@ class Metrics:
                 histogram.observe(value)
         self._audio_s.labels("in").inc(seen.audio_in_s)
         self._audio_s.labels("out").inc(seen.audio_out_s)
+        if seen.detected_language is not None:
+            self._detected.labels(seen.detected_language.code).inc()
 
     def render(self) -> bytes:
         """Return everything in Prometheus's text format."""

@@ -70,6 +70,7 @@ class RequestRecord:
             first_audio_s=watch.first_audio_s,
             audio_in_s=self.audio_in_s,
             audio_out_s=watch.speech_s,
+            detected_language=watch.detected_language,
         )
 
     def _line(self, seen: Observed) -> str:

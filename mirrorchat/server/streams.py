@@ -56,7 +56,7 @@ GREETING = b": MirrorChat\n\n"  # a comment that sends the headers before the fi
 KEEP_ALIVE = b": still working\n\n"
 
 Item = TypeVar("Item")  # of a turn: an event, a chunk or a text
-EnginesUsed = Callable[[EngineInfo | None], Mapping[str, EngineInfo]]  # by stage; the argument is the chat API
+EnginesUsed = Callable[[AnswerReader], Mapping[str, EngineInfo]]  # by stage
 
 
 class BrokenOff(ConnectionResetError):
@@ -149,7 +149,7 @@ def stream_answer(requested: RequestedFormat, question: Question, slot: Slot) ->
         else:
             response, reader = audio_stream(turn, ENCODERS[requested.format])
             describe(response, reader, watch.timings(), whole=False)
-        describe_engines(response, engines(reader.answered_by))
+        describe_engines(response, engines(reader))
         return response
 
 
@@ -270,7 +270,7 @@ def _done(event: Done, reader: AnswerReader, turn: StreamedTurn[Event], engines:
         "reply": reader.reply,
         "finish_reason": reader.finish_reason,
         "voice": voice_json(event.voice),
-        "engines": engines_json(engines(reader.answered_by)),
+        "engines": engines_json(engines(reader)),
     }
     return _sse("done", data | (session_json(turn.session.id, event.quality) if turn.session is not None else {}))
 

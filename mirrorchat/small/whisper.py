@@ -3,6 +3,9 @@
 Whisper reads 30 s at once, and a short question would cost as much as a long one. The encoder therefore reads the
 speech and one second more. Its outputs for pure silence follow, as far as the decoder needs them: without them it
 repeats itself. What still goes wrong (an answer that is too long, or ends in a repetition) is heard again at 30 s.
+
+The same encoder outputs tell the language. Only the probabilities of ours are compared: speech in a third language
+counts as the nearer of the two.
 """
 
 import math
@@ -21,7 +24,7 @@ from mirrorchat.audio.pieces import pieces_of
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import EngineInfo, Language, Transcript
+from mirrorchat.engines import WITHOUT_SPEECH, EngineInfo, Language, Tier, Transcript
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.small.log_mel import SAMPLE_RATE_HZ, log_mel
 from mirrorchat.small.whisper_text import (
@@ -53,10 +56,10 @@ States = npt.NDArray[np.float32]
 class WhisperRecognizer:
     """Recognizes both languages with the model in `folder`, one recording at a time, on `threads` cores.
 
-    Thread-safe and deterministic. Raises ConfigurationError if the model cannot be loaded.
+    With `whole` it always reads 30 s, as it was trained. Thread-safe and deterministic. Raises ConfigurationError if the model cannot be loaded.
     """
 
-    def __init__(self, folder: Path, *, threads: int) -> None:
+    def __init__(self, folder: Path, *, threads: int, whole: bool = False) -> None:
         import ctranslate2
         import opencc
 
@@ -73,7 +76,8 @@ class WhisperRecognizer:
         self._simplify = opencc.OpenCC("t2s").convert
         self._silence = self._states(np.zeros(round(_WHOLE_S * SAMPLE_RATE_HZ), np.float32))
         self._thread = ThreadPoolExecutor(1, "whisper")
-        self.info = EngineInfo("small", f"Whisper base int8, CTranslate2 {ctranslate2.__version__}", "cpu")
+        self._whole = whole
+        self.info = EngineInfo("small", f"Whisper base int8, CTranslate2 {ctranslate2.__version__}", "cpu", "", Tier.SMALL)
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
@@ -82,25 +86,20 @@ class WhisperRecognizer:
 
         The voice activity detector decides whether there is speech: Whisper writes sentences in noise.
         """
-        span = find_speech(audio)
-        context.check()
-        if span.speech_s < _MIN_SPEECH_S:
-            return Transcript("", language)
-        start_s = max(0.0, span.start_s - _MARGIN_S)
-        speech = trim_to_speech(audio, span, margin_s=_MARGIN_S).resample(SAMPLE_RATE_HZ)
-        heard: list[HeardToken] = []
-        for piece in pieces_of(speech, _PIECE_S):
-            hear = partial(self._hear, piece.audio.samples, start_s + piece.start_s, language, context)
-            heard += self._in_turn(hear, context)
-        return self._transcript(heard, start_s + speech.duration_s, language)
+        return self._recognized(audio, language, context)
+
+    def recognize_any(self, audio: Audio, *, context: Context) -> Transcript:
+        """Return the transcript of `audio` in the language of its first piece. Raises as `Recognizer.recognize`."""
+        return self._recognized(audio, None, context)
 
     def detect_language(self, audio: Audio, *, context: Context) -> Language:
         """Return the language that is spoken in `audio` (any rate), judged by at most its first 27 s of speech."""
         span = find_speech(audio)
+        if span.speech_s < _MIN_SPEECH_S:
+            return WITHOUT_SPEECH
         speech = trim_to_speech(audio, span, margin_s=_MARGIN_S).resample(SAMPLE_RATE_HZ)
         samples = speech.samples[: round(_PIECE_S * SAMPLE_RATE_HZ)]
-        probabilities = self._in_turn(partial(self._probabilities, samples), context)
-        return max(Language, key=lambda language: probabilities.get(_language_token(language), 0.0))
+        return self._in_turn(lambda: self._language_in(self._speech_states(samples)), context)
 
     def check_ready(self) -> None:
         """Do nothing: the model stays loaded."""
@@ -117,24 +116,49 @@ class WhisperRecognizer:
         finally:
             future.cancel()
 
-    def _probabilities(self, samples: Samples) -> dict[str, float]:
-        found = self._model.detect_language(self._view(self._decoder_input(samples)))
-        return dict(found[0])
+    def _recognized(self, audio: Audio, language: Language | None, context: Context) -> Transcript:
+        """Return the transcript of `audio`. Without a `language` the first piece decides it."""
+        span = find_speech(audio)
+        context.check()
+        if span.speech_s < _MIN_SPEECH_S:
+            return Transcript("", language or WITHOUT_SPEECH)
+        start_s = max(0.0, span.start_s - _MARGIN_S)
+        speech = trim_to_speech(audio, span, margin_s=_MARGIN_S).resample(SAMPLE_RATE_HZ)
+        heard: list[HeardToken] = []
+        for piece in pieces_of(speech, _PIECE_S):
+            hear = partial(self._hear, piece.audio.samples, start_s + piece.start_s, language, context)
+            language, tokens = self._in_turn(hear, context)
+            heard += tokens
+        return self._transcript(heard, start_s + speech.duration_s, language or WITHOUT_SPEECH)
 
-    def _hear(self, samples: Samples, start_s: float, language: Language, context: Context) -> list[HeardToken]:
+    def _language_in(self, states: States) -> Language:
+        """Return the likelier language. `states` has no silence appended: with it, noisy speech is misjudged."""
+        probabilities = dict(self._model.detect_language(self._view(states))[0])
+        return max(Language, key=lambda language: probabilities.get(_language_token(language), 0.0))
+
+    def _hear(
+        self, samples: Samples, start_s: float, language: Language | None, context: Context
+    ) -> tuple[Language, list[HeardToken]]:
+        """Return the language, which is detected if it is None, and the tokens of one piece."""
         context.check()
         duration_s = len(samples) / SAMPLE_RATE_HZ
-        states, limit = self._decoder_input(samples), _TOKENS + round(_TOKENS_PER_S * duration_s)
+        states, limit = self._speech_states(samples), _TOKENS + round(_TOKENS_PER_S * duration_s)
+        language = language or self._language_in(states)
+        states = self._decoder_input(states)
         ids = self._decode(states, language, limit)
         if len(ids) >= limit or len(without_loop(ids)) < len(ids):
             context.check()
             states = self._states(_padded(samples, _WHOLE_S))
             ids = without_loop(self._decode(states, language, limit))
-        return self._timed(states, ids, start_s, duration_s, language)
+        return language, self._timed(states, ids, start_s, duration_s, language)
 
-    def _decoder_input(self, samples: Samples) -> States:
-        """Return the encoder's outputs for `samples` and a second more, then those for silence: see the module."""
-        states = self._states(_padded(samples, len(samples) / SAMPLE_RATE_HZ + _AFTER_S))
+    def _speech_states(self, samples: Samples) -> States:
+        """Return the encoder's outputs for `samples` and a second more, or for 30 s."""
+        length_s = _WHOLE_S if self._whole else len(samples) / SAMPLE_RATE_HZ + _AFTER_S
+        return self._states(_padded(samples, length_s))
+
+    def _decoder_input(self, states: States) -> States:
+        """Return `states` followed by those for silence, as many as the decoder needs: see the module."""
         if states.shape[1] >= _DECODED_STATES:
             return states
         return np.ascontiguousarray(np.concatenate([states, self._silence[:, states.shape[1] : _DECODED_STATES]], 1))
@@ -174,10 +198,7 @@ class WhisperRecognizer:
         simplify = self._simplify if language is Language.CHINESE else str
         text = b"".join(token.data for token in heard).decode("utf-8", "replace")
         tokens = [replace(token, text=simplify(token.text)) for token in spoken_tokens(heard, end_s)]
-        confidence = (
-            math.exp(statistics.fmean(math.log(max(token.confidence, 1e-6)) for token in heard)) if heard else None
-        )
-        return Transcript(tidy(simplify(text)), language, tuple(tokens), confidence, timed_words(tokens))
+        return Transcript(tidy(simplify(text)), language, tuple(tokens), _confidence(heard), timed_words(tokens))
 
 
 def _confidence(heard: Sequence[HeardToken]) -> float | None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from mirrorchat.audio.samples import Audio
-from mirrorchat.engines import AnsweredBy, AnswerEnded, EngineInfo, Transcript, Voice, VoiceKind
+from mirrorchat.engines import AnsweredBy, AnswerEnded, EngineInfo, Language, Transcript, Voice, VoiceKind
 from mirrorchat.errors import SynthesisFailed
 from mirrorchat.turn.events import (
     Done,
@@ -31,13 +31,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole turn. Only the answer to a recorded question has a `quality` (of its reference) and `timings`.
+    """A whole turn. Only the answer to a question has its `language`, a `quality` (of its reference) and `timings`.
 
     `answered_by` is the chat API, None if the chat does not name it. `unspoken` are the sentences that are missing in
     the audio.
     """
 
     transcript: str
+    language: Language | None
     reply: str
     finish_reason: str
     answered_by: EngineInfo | None
@@ -71,6 +72,7 @@ class AnswerReader:
 
     def __init__(self, events: Iterator[Event]) -> None:
         self.transcript = ""
+        self.language: Language | None = None
         self.finish_reason = "stop"
         self.answered_by: EngineInfo | None = None
         self.unspoken: list[SentenceFailed] = []
@@ -117,6 +119,7 @@ class AnswerReader:
         audio = Audio(np.concatenate([piece.samples for piece in spoken]), spoken[0].sample_rate)
         return Answer(
             self.transcript,
+            self.language,
             self.reply,
             self.finish_reason,
             self.answered_by,
@@ -133,8 +136,8 @@ class AnswerReader:
 
     def _note(self, event: Event) -> None:
         match event:
-            case Transcript(text=text):
-                self.transcript = text
+            case Transcript(text=text, language=language):
+                self.transcript, self.language = text, language
             case VoiceKnown(voice=voice):
                 self.voice = voice
             case TextDelta(text=text):

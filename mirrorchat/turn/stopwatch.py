@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from mirrorchat.engines import Language
 from mirrorchat.turn.events import Timings
 
 
@@ -49,7 +50,7 @@ class Stopwatch:
     """Sums the seconds of named stages over several threads; overlaps within a stage count once.
 
     `speech_s` are the seconds of speech so far; the first speech was ready `first_audio_s` seconds after the start.
-    Example:
+    `detected_language` is that of the question, None unless it was detected. Example:
 
         watch = Stopwatch()
         with watch.time("recognize"): ...
@@ -58,6 +59,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.speech_s = 0.0
         self.first_audio_s: float | None = None
+        self.detected_language: Language | None = None
         self._started = time.monotonic()
         self._stages: dict[str, BusyTime] = {}
 

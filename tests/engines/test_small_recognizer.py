@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from support.places import CLIPS, QUESTION
 from support.small_models import whisper_folder
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.audio.vad import find_speech
 from mirrorchat.cli.evaluation.error_rate import Edits, edits, tokens
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Language
+from mirrorchat.engines import WITHOUT_SPEECH, Language
 from mirrorchat.errors import ClientGone, ConfigurationError
 from mirrorchat.settings import Settings
 from mirrorchat.small.whisper import WhisperRecognizer
@@ -50,8 +52,49 @@ def test_real_speech(recognizer: WhisperRecognizer, language: Language, at_most:
     for audio, transcript in clips(language):
         heard = recognizer.recognize(audio, language, context=Context())
         errors += edits(tokens(transcript, language), tokens(heard.text, language))
-        assert recognizer.detect_language(audio, context=Context()) is language
     assert errors.rate is not None and errors.rate <= at_most
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("seconds", [1.5, 3.0, 60.0])
+def test_the_language_is_detected(recognizer: WhisperRecognizer, seconds: float, noisy: bool) -> None:
+    """Real speech in both languages, cut after so many seconds of it, also with white noise at 15 dB."""
+    for language in Language:
+        for audio, _ in clips(language):
+            spoken = starting_with_speech(audio, seconds)
+            heard_in = with_noise(spoken, 15.0) if noisy else spoken
+            assert recognizer.detect_language(heard_in, context=Context()) is language
+
+
+def starting_with_speech(audio: Audio, seconds: float) -> Audio:
+    start = round(find_speech(audio).start_s * audio.sample_rate)
+    return Audio(audio.samples[start : start + round(seconds * audio.sample_rate)], audio.sample_rate)
+
+
+def with_noise(audio: Audio, snr_db: float) -> Audio:
+    noise = np.random.default_rng(7).standard_normal(len(audio.samples))
+    noisy = audio.samples + noise * np.sqrt(np.mean(audio.samples**2) / 10.0 ** (snr_db / 10.0))
+    return Audio(np.clip(noisy, -1.0, 1.0).astype(np.float32), audio.sample_rate)
+
+
+@pytest.mark.parametrize("language", Language)
+def test_detection_and_recognition_share_the_encoder(recognizer: WhisperRecognizer, language: Language) -> None:
+    """The transcript is the one of the named language, and the encoder reads each piece once for both."""
+    with patch.object(recognizer, "_states", wraps=recognizer._states) as encode:
+        for audio, _ in clips(language):
+            named = recognizer.recognize(audio, language, context=Context())
+            times = encode.call_count
+            assert recognizer.recognize_any(audio, context=Context()) == named
+            assert encode.call_count == 2 * times
+            encode.reset_mock()
+
+
+def test_the_first_piece_decides_the_language(recognizer: WhisperRecognizer) -> None:
+    english, chinese = (
+        np.concatenate([audio.resample(16_000).samples for audio, _ in clips(one)]) for one in (ENGLISH, CHINESE)
+    )
+    audio = Audio(np.concatenate([english[: 28 * 16_000], chinese]), 16_000)
+    assert recognizer.recognize_any(audio, context=Context()).language is ENGLISH
 
 
 def test_times_and_confidence(recognizer: WhisperRecognizer) -> None:
@@ -87,9 +130,11 @@ def test_no_speech_is_no_text(recognizer: WhisperRecognizer, kind: str) -> None:
         "hum": 0.3 * np.sin(2 * np.pi * 50.0 * times),
         "click": np.eye(1, 48_000, 20_000)[0],
     }[kind]
+    audio = Audio(samples.astype(np.float32), 16_000)
     for language in Language:
-        audio = Audio(samples.astype(np.float32), 16_000)
         assert recognizer.recognize(audio, language, context=Context()).text == ""
+    assert recognizer.recognize_any(audio, context=Context()).text == ""
+    assert recognizer.detect_language(audio, context=Context()) is WITHOUT_SPEECH
 
 
 def test_callers_share_the_model(recognizer: WhisperRecognizer) -> None:

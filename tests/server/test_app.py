@@ -134,7 +134,7 @@ def test_missing_and_unknown_fields_list_the_choices(embedded_server: RunningSer
     as_text = requests.post(url, data={"language": "en", "audio": "abc"}, timeout=5)
     assert "file" in check_error(as_text, 400, "invalid_value", "audio")
     no_language = requests.post(url, files={"audio": wav}, timeout=5)
-    assert "chinese or english" in check_error(no_language, 400, "missing_field", "language")
+    assert "chinese, english or auto" in check_error(no_language, 400, "missing_field", "language")
     message = check_error(embedded_server.ask(wav, "klingon"), 400, "invalid_value", "language")
     assert "chinese" in message and "english" in message and "zh-CN" in message and len(message) < 150
     check_error(embedded_server.ask(wav, "english", text="x" * (TEXT_LIMIT_CHARS + 1)), 400, "invalid_value", "text")

@@ -48,9 +48,31 @@ def test_every_route_refuses_another_language_with_the_same_words(embedded_serve
     assert len(messages) == 1 and "zh-Hant-TW" in messages.pop()
 
 
-def test_a_language_that_is_to_be_detected(embedded_server: RunningServer) -> None:
-    for value in ("auto", ""):
-        assert transcribe(embedded_server, language=value).json()["text"] == WORDS
+def test_nothing_detects_the_language(embedded_server: RunningServer) -> None:
+    """Without the small models `auto` says how to install them. Where no language is named, what there is hears."""
+    assert transcribe(embedded_server, language="").json()["text"] == WORDS
+    pocketsphinx = requests.get(f"{embedded_server.url}/v1/models", timeout=10).json()["data"][1]["id"]
+    assert transcribe(embedded_server, language="auto", model=pocketsphinx).json()["text"] == WORDS
+    for refused in (
+        embedded_server.ask(QUESTION, "auto"),
+        embedded_server.ask(QUESTION, "Auto", stream="true", response_format="sse"),
+        transcribe(embedded_server, language=" AUTO "),
+    ):
+        message = check_error(refused, 400, "language_not_detected", "language")
+        assert message.endswith(".venv/bin/mirrorchat models install small")
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [("今天天气怎么样？", "chinese"), ("What is it?", "english"), ("写一个 Python 程序", "chinese"), ("12", "english")],
+)
+def test_the_script_of_typed_words_is_their_language(embedded_server: RunningServer, text: str, language: str) -> None:
+    """It needs no detector."""
+    response = embedded_server.ask(QUESTION, "auto", text=text)
+    assert response.headers["X-MirrorChat-Language"] == language
+    answer = embedded_server.ask_json(QUESTION, "auto", text=text, reply_language="auto")
+    assert answer["language"] == language and answer["transcript"] == text
+    assert ("您说" in answer["reply"]) == (language == "chinese")
 
 
 def test_formats_in_any_case(embedded_server: RunningServer) -> None:

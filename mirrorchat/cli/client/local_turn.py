@@ -21,6 +21,7 @@ from mirrorchat.startup.loading import build_engines
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Admission
 from mirrorchat.turn.events import Done
+from mirrorchat.turn.hearing import Hearing, require_detector
 from mirrorchat.turn.reader import AnswerReader
 from mirrorchat.turn.stopwatch import Stopwatch
 
@@ -58,6 +59,8 @@ def _on_thread(call: Callable[[], Engines]) -> Engines:
 
 def ask_here(settings: Settings, engines: Engines, request: TurnRequest) -> Generator[TurnEvent]:
     """Yield the events of a turn, TurnCompleted last. Raises the error that ends the turn."""
+    if request.language is None and request.text is None:
+        require_detector(engines, "language")
     audio = decode_speech(request.recording, limit_s=settings.question_limit_s)
     hotwords = split_hotwords(request.hotwords)
     question = Question(audio, request.language, request.reply_language, request.text, None, hotwords)
@@ -73,16 +76,22 @@ def ask_here(settings: Settings, engines: Engines, request: TurnRequest) -> Gene
         reader = AnswerReader(events)
         for event in reader:
             if isinstance(event, Done):
-                used = engines_json(engines_used(question, engines.infos(), reader.answered_by))
+                used = engines_json(engines_used(question, engines.infos(), reader))
                 yield TurnCompleted(event.voice, used, finish_reason=reader.finish_reason)
             else:
                 yield event
 
 
-def recognize_here(engines: Engines, recording: bytes, language: Language) -> tuple[Transcript, float]:
-    """Return the transcript of `recording`, and its length in s. Raises the errors of decoding and recognition."""
+def recognize_here(engines: Engines, recording: bytes, language: Language | None) -> tuple[Transcript, float]:
+    """Return the transcript of `recording`, and its length in s. None has the language detected.
+
+    Raises the errors of decoding and recognition, and LanguageNotDetected.
+    """
+    if language is None:
+        require_detector(engines, "language")
     audio = decode_speech(recording, limit_s=RECORDING_LIMIT_S)
-    return engines.recognizers[language].recognize(audio, language, context=Context()), audio.duration_s
+    hearing = Hearing(engines, (), Context(), Stopwatch())
+    return hearing.hear(audio, (language,) if language else tuple(Language)), audio.duration_s
 
 
 def voice_here(engines: Engines, recording: bytes | None, language: Language) -> Voice:

@@ -13,7 +13,7 @@ import numpy as np
 from mirrorchat.audio.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Audio
 from mirrorchat.cli.client.server_client import ServerClient, read, text_of
 from mirrorchat.cli.client.terminal import printable
-from mirrorchat.engines import Language, Voice, VoiceKind
+from mirrorchat.engines import AUTO, Language, Voice, VoiceKind
 from mirrorchat.errors import MirrorChatError, ServerFailed
 from mirrorchat.text.splitter import split_text
 
@@ -27,11 +27,13 @@ _HEADER_LIMIT_BYTES = 4096
 _ID_LIMIT_CHARS = 256
 
 
-def recognize_on_server(client: ServerClient, recording: bytes, language: Language, *, timed: bool) -> dict[str, Any]:
+def recognize_on_server(
+    client: ServerClient, recording: bytes, language: Language | None, *, timed: bool
+) -> dict[str, Any]:
     """Return the transcript of `recording`: its `text`, `language`, `duration`, `confidence` and `tokens`.
 
-    Tokens, which are words with their times, are requested if `timed` is set. There are none if the recognizer does
-    not know them. Raises ServerFailed.
+    None has the language detected. Tokens, which are words with their times, are requested if `timed` is set. There
+    are none if the recognizer does not know them. Raises ServerFailed.
     """
     try:
         found = _transcription(client, recording, language, {"timestamp_granularities[]": "word"} if timed else {})
@@ -44,19 +46,21 @@ def recognize_on_server(client: ServerClient, recording: bytes, language: Langua
         tokens = [_token(word) for word in words]
         text = printable(text_of(found["text"], TEXT_LIMIT_CHARS))
         duration_s = round(float(found.get("duration") or 0.0), 3)
+        heard_in = language or Language.parse(text_of(found["language"]))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         raise ServerFailed("the server does not answer as OpenAI's API does") from None
     return {
         "text": text,
-        "language": str(language),
+        "language": str(heard_in),
         "duration": duration_s,
         "confidence": _confidence(found.get("confidence")),
         "tokens": tokens,
     }
 
 
-def _transcription(client: ServerClient, recording: bytes, language: Language, more: Mapping[str, str]) -> Any:
-    fields = {"model": TRANSCRIPTION_MODEL, "language": language.code, "response_format": "verbose_json", **more}
+def _transcription(client: ServerClient, recording: bytes, language: Language | None, more: Mapping[str, str]) -> Any:
+    named = language.code if language else AUTO
+    fields = {"model": TRANSCRIPTION_MODEL, "language": named, "response_format": "verbose_json", **more}
     return client.post_json("/v1/audio/transcriptions", files={"file": ("recording", recording)}, data=fields)
 
 

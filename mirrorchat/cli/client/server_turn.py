@@ -13,7 +13,7 @@ from mirrorchat.chat.stream import AnswerFailed, Event, server_sent_events
 from mirrorchat.cli.client.server_client import EVENTS_TIMEOUT_S, ServerClient, error_in, read, text_of
 from mirrorchat.cli.client.terminal import printable
 from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
-from mirrorchat.engines import Language, Thinking, Transcript, Voice, VoiceKind
+from mirrorchat.engines import AUTO, Language, Thinking, Transcript, Voice, VoiceKind
 from mirrorchat.errors import ServerFailed
 from mirrorchat.turn.events import SentenceFailed, SpokenAudio, StartedOver, TextDelta, Timings, VoiceKnown
 
@@ -27,7 +27,7 @@ _NAME_CHARS = 300
 def ask_server(client: ServerClient, request: TurnRequest) -> Generator[TurnEvent]:
     """Yield the events of a turn, TurnCompleted last. Raises ServerFailed for an incomplete or malformed answer."""
     fields = {
-        "language": request.language,
+        "language": request.language or AUTO,
         "reply_language": request.reply_language,
         "stream": "true",
         "response_format": "sse",

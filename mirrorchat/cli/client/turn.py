@@ -30,8 +30,8 @@ class TurnRequest:
     """A question: a `recording` in any supported audio format, with the options of pipeline.Question."""
 
     recording: bytes
-    language: Language
-    reply_language: Language
+    language: Language | None
+    reply_language: Language | None
     text: str | None = None
     hotwords: str = ""  # separated by line breaks or commas
     session_id: str | None = None
@@ -163,6 +163,7 @@ class TurnReport:
         first = self._first_audio_s
         return {
             "transcript": None if self._transcript is None else self._transcript.text,
+            "language": None if self._transcript is None else self._transcript.language,
             "reply": "".join(self._reply).strip(),
             "voice": None if voice is None else {"kind": voice.kind, "reason": voice.reason},
             "engines": {} if completed is None else completed.engines,

@@ -59,7 +59,7 @@ def ask(
     file: str | None,
     mic: bool,
     seconds: float,
-    language: "Language",
+    language: "Language | None",
     reply_language: "Language | None",
     text: str | None,
     hotwords: str,
@@ -105,7 +105,9 @@ def _player_to_use(sound: SoundOptions) -> str | None:
 
 
 @contextmanager
-def _asker(place: EnginePlace, language: "Language", reply_in: "Language", *, recognizes: bool) -> "Iterator[Asker]":
+def _asker(
+    place: EnginePlace, language: "Language | None", reply_in: "Language | None", *, recognizes: bool
+) -> "Iterator[Asker]":
     """Yield a function that asks a question. The engines are loaded first, before the caller speaks."""
     if place.server is not None:
         from mirrorchat.cli.client.server_client import ServerClient
@@ -116,8 +118,10 @@ def _asker(place: EnginePlace, language: "Language", reply_in: "Language", *, re
     else:
         settings = settings_of(place.config)
         from mirrorchat.cli.client.local_turn import ask_here, loaded
+        from mirrorchat.engines import Language
 
-        with loaded(settings, hearing=[language] if recognizes else [], speaking=[reply_in]) as engines:
+        heard, spoken = ([each] if each else list(Language) for each in (language, reply_in))
+        with loaded(settings, hearing=heard if recognizes else [], speaking=spoken) as engines:
             yield partial(ask_here, settings, engines)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # it imports numpy, which --help does not need
 @language_option
 @json_option
 @place_options
-def hear(file: str, language: "Language", as_json: bool, place: EnginePlace) -> None:
+def hear(file: str, language: "Language | None", as_json: bool, place: EnginePlace) -> None:
     """Transcribe FILE (- is standard input): wav, flac, mp3, ogg, webm, m4a, ...
 
     --json adds the length of the recording, and the times and confidence of each token if the engine knows them.
@@ -38,12 +38,13 @@ def hear(file: str, language: "Language", as_json: bool, place: EnginePlace) -> 
     click.echo(json.dumps(found, ensure_ascii=False) if as_json else found["text"])
 
 
-def _recognized_here(config: Path | None, recording: bytes, language: "Language") -> dict[str, Any]:
+def _recognized_here(config: Path | None, recording: bytes, language: "Language | None") -> dict[str, Any]:
     settings = settings_of(config)
     from mirrorchat.cli.client.local_turn import loaded, recognize_here
     from mirrorchat.cli.client.terminal import Waiting
+    from mirrorchat.engines import Language
 
-    with loaded(settings, hearing=[language]) as engines, Waiting("recognizing"):
+    with loaded(settings, hearing=[language] if language else list(Language)) as engines, Waiting("recognizing"):
         transcript, duration_s = recognize_here(engines, recording, language)
     tokens = [
         {
@@ -65,7 +66,7 @@ def _recognized_here(config: Path | None, recording: bytes, language: "Language"
 
 
 def _recognized_on_server(
-    server: str, key_file: Path | None, recording: bytes, language: "Language", *, timed: bool
+    server: str, key_file: Path | None, recording: bytes, language: "Language | None", *, timed: bool
 ) -> dict[str, Any]:
     from mirrorchat.cli.client.server_client import ServerClient
     from mirrorchat.cli.client.server_speech import recognize_on_server

@@ -28,20 +28,23 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _as_language(_context: click.Context, _option: click.Parameter, name: str | None) -> "Language | None":
-    """Return the language of a tag or a name, as every route of the server takes it. Raises BadParameter."""
+    """Return the language of a tag or a name, as every route of the server takes it; None for `auto` and for none.
+
+    Raises BadParameter.
+    """
     from mirrorchat.engines import Language
 
     try:
-        return None if name is None else Language.parse(name)
+        return None if name is None else Language.parse_or_auto(name)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
 def _language_names(_context: click.Context, _option: click.Parameter, begin: str) -> list[str]:
-    return [name for name in ("chinese", "english", "zh", "en") if name.startswith(begin.lower())]
+    return [name for name in ("chinese", "english", "zh", "en", "auto") if name.startswith(begin.lower())]
 
 
-# Of an option that names a language. The command gets the Language.
+# Of an option that names a language. The command gets the Language, or None.
 LANGUAGE: Mapping[str, Any] = {"metavar": "LANGUAGE", "callback": _as_language, "shell_complete": _language_names}
 
 
@@ -122,7 +125,7 @@ def json_option(command: Command) -> Command:
 def language_option(command: Command) -> Command:
     return click.option(
         "--language", envvar=LANGUAGE_VARIABLE, default=default_language, **LANGUAGE,
-        help=f"The language of the recording (or {LANGUAGE_VARIABLE}). Default: that of LANG.",
+        help=f"The language of the recording, or auto (or {LANGUAGE_VARIABLE}). Default: that of LANG.",
     )(command)  # fmt: skip
 
 

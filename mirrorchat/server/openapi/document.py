@@ -4,7 +4,7 @@ from flask import Blueprint, Response, jsonify
 
 from mirrorchat import __version__
 from mirrorchat.audio.decoding import SHORTEST_S
-from mirrorchat.engines import VoiceKind
+from mirrorchat.engines import Language, Tier, VoiceKind
 from mirrorchat.server.answers import FLAGS, STREAMED_FORMATS, WHOLE_FORMATS
 from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS
 from mirrorchat.server.openapi.parts import (
@@ -32,8 +32,11 @@ EVENTS = (
     "transcript", "voice", "thinking", "text", "audio", "sentence_failed", "started_over", "timings", "done", "error",
 )  # fmt: skip
 EVENT = record(event=one_of(EVENTS), data={**TEXT, "contentMediaType": JSON})
-LANGUAGE = {**TEXT, "description": "a tag or a name of Mandarin Chinese or English: zh, zh-TW, chinese, en, en-US"}
-ENGINE = record(name=TEXT, model=TEXT, device=TEXT, reason=TEXT)
+LANGUAGE = {
+    **TEXT, "description": "a tag or a name of Mandarin Chinese or English (zh, zh-TW, chinese, en, en-US), or auto"
+}  # fmt: skip
+TIER = {**one_of(["", *Tier]), "description": "how good the engine is; empty for the chat"}
+ENGINE = record(name=TEXT, model=TEXT, device=TEXT, reason=TEXT, tier=TIER, upgrade=TEXT)
 AUDIO_TYPES = ("audio/wav", "audio/ogg; codecs=opus", "audio/mpeg", "audio/pcm")
 
 
@@ -81,9 +84,10 @@ def _error_response(status: int) -> Schema:
 
 
 def _answer_schema() -> Schema:
-    stage = record(name=TEXT, model=TEXT)
+    stage = record(name=TEXT, model=TEXT, tier=TIER)
     return record(
         transcript=TEXT,
+        language=one_of(list(Language)),
         reply=TEXT,
         audio={"type": "string", "contentEncoding": "base64", "contentMediaType": "audio/wav"},
         voice=record(kind=one_of(list(VoiceKind)), reason=TEXT),

@@ -1,6 +1,8 @@
-"""How much there is to say in a text: its Chinese characters and its words in other scripts."""
+"""How much there is to say in a text, and in which language: its Chinese characters and its words in other scripts."""
 
 import re
+
+from mirrorchat.engines import Language
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """The Chinese characters, as the ranges of a character class."""
@@ -26,6 +28,12 @@ def count_words(text: str) -> int:
 def count_han(text: str) -> int:
     """Return the number of Chinese characters in `text`."""
     return len(_HAN_CHARACTER.findall(text))
+
+
+def language_of(text: str) -> Language:
+    """Return the language of `text`: Chinese if it has at least as many Chinese characters as other words."""
+    han = count_han(text)
+    return Language.CHINESE if han and han >= count_words(text) else Language.ENGLISH
 
 
 def is_short(text: str) -> bool:
