@@ -18,13 +18,15 @@ from support.speech import say
 from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.evaluation import speaker_encoder
 from mirrorchat.cli.evaluation.clips import Clip, ClipLimits, read_clips
-from mirrorchat.cli.evaluation.speaker_encoder import SpeakerEncoder, at_level, missing_packages, window_starts
-from mirrorchat.cli.evaluation.speaker_similarity import SpeakerSimilarity, cosine
+from mirrorchat.cli.evaluation.judge import NEEDED_PACKAGES
+from mirrorchat.cli.evaluation.speaker_encoder import SpeakerEncoder, at_level, window_starts
+from mirrorchat.cli.evaluation.speaker_similarity import Scale, Speakers, cosine
 from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError
+from mirrorchat.startup.engine_choice import absent_packages
 
-if missing := missing_packages():
-    pytest.skip(missing, allow_module_level=True)
+if missing := absent_packages(NEEDED_PACKAGES):
+    pytest.skip(f"{', '.join(missing)} not installed", allow_module_level=True)
 
 VOICES = ("en-us+f2", "en-us+m6", "en-us+klatt4")
 TEXTS = ("What is the best way to learn a language?", "Please tell me about the history of this old city.")
@@ -77,44 +79,55 @@ def test_a_speaker_is_nearer_to_themselves_than_to_others(encoder: SpeakerEncode
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="clips absent")
-def test_real_speakers_are_nearer_to_themselves_than_to_others(encoder: SpeakerEncoder) -> None:
+def test_real_recordings_are_nearest_to_themselves(encoder: SpeakerEncoder) -> None:
     clips = [clip for clip in read_clips(CLIPS, ClipLimits(12 << 20, 60.0)) if clip.duration_s > 1.5]
-    similarity = SpeakerSimilarity(encoder, clips)
-    found = [similarity.compare(clip.load(), clip) for clip in clips if clip.language is Language.ENGLISH]
-    known = [(each.ceiling, each.floor) for each in found if each.ceiling is not None and each.floor is not None]
-    assert len(known) >= 5 and all(ceiling > floor for ceiling, floor in known)
-    assert all(each.answer == pytest.approx(1.0, abs=1e-5) for each in found)
+    speakers = Speakers(encoder, clips)
+    scale = speakers.scale(Language.ENGLISH)
+    assert scale.strangers is not None and 0.3 < scale.strangers < 0.8 and scale.same_speaker is None
+    assert all(speakers.similarity(clip.load(), clip) == pytest.approx(1.0, abs=1e-5) for clip in clips)
 
 
-def test_ceiling_and_floor_are_of_the_right_clips(encoder: SpeakerEncoder) -> None:
-    one, two = (say(text, VOICES[0]) for text in TEXTS)
-    stranger, chinese = say(TEXTS[0], VOICES[1]), say("你好，今天天气怎么样？我们去公园。", "cmn+m3")
+def test_the_scale_is_of_every_pair_of_recordings(encoder: SpeakerEncoder) -> None:
+    named = {"a": "ann", "b": "ann", "c": "ann", "d": "bob", "e": "bob", "f": None, "g": None}
+    voices = {"ann": VOICES[0], "bob": VOICES[1], None: VOICES[2]}
+    sentences = itertools.cycle((*TEXTS, f"{TEXTS[1]} {TEXTS[0]}"))
     clips = [
-        clip("a", "ann", one), clip("b", "ann", two), clip("c", "bob", stranger), clip("d", None, stranger),
-        clip("e", "ann", chinese, Language.CHINESE),
-    ]  # fmt: skip
-    similarity = SpeakerSimilarity(encoder, clips)
-    first, second, other = (encoder.embed(audio) for audio in (one, two, stranger))
-    assert first is not None and second is not None and other is not None
-    found = similarity.compare(stranger, clips[0])
-    assert found.ceiling == pytest.approx(cosine(first, second)) and not found.by_halves
-    assert found.floor == found.answer == pytest.approx(cosine(first, other))
-    unknown = similarity.compare(stranger, clips[3])
-    assert unknown.by_halves and unknown.ceiling is not None
-    expected = (cosine(first, other) + cosine(second, other) + 1.0) / 3.0  # nobody knows that c is the same person
-    assert unknown.floor == pytest.approx(expected, abs=1e-5)
-    alone = similarity.compare(chinese, clips[4])
-    assert alone.floor is None and alone.answer == pytest.approx(1.0, abs=1e-5)
+        clip(name, who, say(text, voices[who])) for (name, who), text in zip(named.items(), sentences, strict=False)
+    ]
+    chinese = clip("z", "ann", say("你好，今天天气怎么样？我们去公园。", "cmn+m3"), Language.CHINESE)
+    speakers = Speakers(encoder, [*clips, chinese])
+    same: list[float] = []
+    other: list[float] = []
+    for one, two in itertools.combinations(clips, 2):
+        found = speakers.similarity(one.load(), two)
+        assert found is not None
+        (same if one.speaker and one.speaker == two.speaker else other).append(found)
+    scale = speakers.scale(Language.ENGLISH)
+    assert scale.same_speaker == pytest.approx(np.mean(same)) and scale.strangers == pytest.approx(np.mean(other))
+    assert len(same) == 4 and scale.lack == "" and speakers.scale(Language.CHINESE) == Scale(None, None)
+
+
+def test_a_score_is_the_place_between_strangers_and_the_same_speaker() -> None:
+    scale = Scale(same_speaker=0.8, strangers=0.6)
+    assert scale.score(0.7) == pytest.approx(0.5) and scale.score(0.5) == pytest.approx(-0.5)
+    assert scale.score(None) is None
+    for lacking, what in (
+        (Scale(None, 0.6), "no speaker has two recordings"),
+        (Scale(0.8, None), "there is only one speaker"),
+        (Scale(0.6, 0.6), "no nearer than strangers"),
+        (Scale(None, None), "no speaker has two recordings"),
+    ):
+        assert lacking.score(0.7) is None and what in lacking.lack
 
 
 def test_too_little_speech_tells_nobody(encoder: SpeakerEncoder) -> None:
-    silence = Audio(np.zeros(32_000, np.float32), 16_000)
+    silence, voice = Audio(np.zeros(32_000, np.float32), 16_000), say(TEXTS[0])
     assert encoder.embed(silence) is None
-    voice = say(TEXTS[0])
-    similarity = SpeakerSimilarity(encoder, [])
-    assert similarity.compare(silence, clip("a", None, voice)).answer is None
-    quiet = similarity.compare(voice, clip("b", None, silence))
-    assert (quiet.answer, quiet.ceiling, quiet.floor) == (None, None, None)
+    quiet = clip("b", "bob", silence)
+    speakers = Speakers(encoder, [clip("a", "ann", voice), quiet, clip("c", "bob", silence)])
+    assert speakers.similarity(silence, clip("a", "ann", voice)) is None
+    assert speakers.similarity(voice, quiet) is None
+    assert speakers.scale(Language.ENGLISH) == Scale(None, None)
 
 
 def test_the_rate_of_the_recording_matters_little(encoder: SpeakerEncoder) -> None:
@@ -130,12 +143,5 @@ def test_damaged_weights_are_refused(tmp_path: Path, content: bytes | None) -> N
         torch.save({"model_state": {"lstm.weight_ih_l0": torch.zeros(2, 2)}}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="scripts/environment full evaluate"):
+    with pytest.raises(ConfigurationError, match="scripts/environment small full evaluate"):
         speaker_encoder._load(path)
-
-
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speaker_encoder, "NEEDED_PACKAGES", ("torch", "not_a_package"))
-    assert missing_packages() == "not_a_package not installed: run scripts/environment full evaluate"
-    with pytest.raises(ConfigurationError, match="not_a_package"):
-        SpeakerEncoder()

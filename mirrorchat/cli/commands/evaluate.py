@@ -1,8 +1,10 @@
 """`mirrorchat evaluate` measures recognition, and speech in the voices of recordings."""
 
+import itertools
 import json
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,12 @@ from mirrorchat.settings import WENET_WEIGHTS, XTTS_WEIGHTS, Settings
 
 if TYPE_CHECKING:
     from mirrorchat.cli.evaluation.clips import Clip
+    from mirrorchat.cli.evaluation.judge import Judge
+    from mirrorchat.cli.evaluation.recording import Answer, Heard
     from mirrorchat.cli.evaluation.run import Results
-    from mirrorchat.cli.evaluation.speaker_encoder import SpeakerEncoder
+    from mirrorchat.engines import Engines
+
+    Tell = Callable[[Clip, Heard | Answer | None], None]
 
 _FOR_BOTH = "for both languages"
 
@@ -31,22 +37,17 @@ _FOR_BOTH = "for both languages"
 @click.option("--threads", type=int, help="CPU threads.")
 @click.option("--wenet-weights", type=click.Choice(WENET_WEIGHTS), help="WeNet's precision.")
 @click.option("--xtts-weights", type=click.Choice(XTTS_WEIGHTS), help="XTTS's precision.")
-@click.option("--recognizer", help=f"auto, wenet, embedded or wenet:NAME: {_FOR_BOTH}.")
-@click.option("--synthesizer", help=f"auto, xtts or embedded: {_FOR_BOTH}.")
+@click.option("--recognizer", help=f"auto, wenet, small, embedded or wenet:NAME: {_FOR_BOTH}.")
+@click.option("--synthesizer", help=f"auto, xtts, small or embedded: {_FOR_BOTH}.")
 @click.option("--models-dir", type=click.Path(path_type=Path), help="The folder of the models.")
 @click.option("--seed", type=int, help="The seed of the speech.")
-@click.option("--require-similarity", is_flag=True, help="Fail if speaker similarity cannot be measured.")
+@click.option("--judge", "judged", is_flag=True,
+              help="Judge the answers: what is understood, how natural they sound, how near the voice is.")  # fmt: skip
 @click.option("--save", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Save the answers here, as wav. Nothing else is written.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every clip and answer.")
 def evaluate(
-    place: Path | None,
-    answers: int,
-    say: str,
-    require_similarity: bool,
-    save: Path | None,
-    as_json: bool,
-    **overrides: Any,
+    place: Path | None, answers: int, say: str, judged: bool, save: Path | None, as_json: bool, **overrides: Any
 ) -> None:
     """Measure recognition and speech with the recordings of FOLDER, by default with synthetic ones of eSpeak NG.
 
@@ -54,42 +55,54 @@ def evaluate(
     speaker. The exit status is 1 when a measurement fails.
     """
     settings = settings_of(chatgpt_apis=[], **overrides)
-    encoder, missing = _encoder(settings, require_similarity) if answers or require_similarity else (None, "")
     if save:
         _make_folder(save)
     from mirrorchat.cli.evaluation.report import report
     from mirrorchat.cli.evaluation.run import Plan, run
     from mirrorchat.cli.evaluation.table import table
-    from mirrorchat.startup.loading import build_engines
 
-    with Waiting("reading recordings" if place else "making recordings") as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(Waiting("reading recordings" if place else "making recordings"))
         clips = _clips(place, settings)
         progress.show("loading the engines")
-        with redirect_stdout(sys.stderr):  # some packages print while they load
-            engines = build_engines(settings)
-        try:
-            plan = Plan(clips, answers, say == "transcript", encoder, missing, save, made=place is None)
-            results = run(plan, engines, settings, progress.show)
-            found = report(results, settings, engines)
-        finally:
-            engines.close()
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found))
+        judge = stack.enter_context(closing(_judge(settings, clips))) if judged else None
+        engines = stack.enter_context(closing(_engines(settings)))
+        progress.show("warming up")
+        plan = Plan(clips, answers, say == "transcript", judge, save, made=place is None)
+        results = run(plan, engines, settings, _silent(progress) if as_json else _rows(progress))
+        found = report(results, plan, settings, engines)
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else f"\n{table(found)}")
     _check(results)
 
 
-def _encoder(settings: Settings, required: bool) -> "tuple[SpeakerEncoder | None, str]":
-    """Return the speaker encoder, or None and the reason."""
-    from mirrorchat.cli.evaluation.speaker_encoder import SpeakerEncoder, missing_packages
+def _judge(settings: Settings, clips: "Sequence[Clip]") -> "Judge":
+    from mirrorchat.cli.evaluation.judge import Judge
 
-    missing = missing_packages()
-    if missing and required:
-        raise EvaluationError(f"speaker similarity cannot be measured: {missing}")
-    if missing:
-        return None, missing
-    import torch
+    return Judge(settings, clips)
 
-    torch.set_num_threads(settings.threads)
-    return SpeakerEncoder(), ""
+
+def _engines(settings: Settings) -> "Engines":
+    from mirrorchat.startup.loading import build_engines
+
+    with redirect_stdout(sys.stderr):  # some packages print while they load
+        return build_engines(settings)
+
+
+def _rows(progress: Waiting) -> "Tell":
+    """Return a function that prints a line for each result."""
+    from mirrorchat.cli.evaluation.table import row
+
+    def tell(clip: "Clip", result: "Heard | Answer | None") -> None:
+        progress.stop()
+        click.echo(row(clip, result))
+
+    return tell
+
+
+def _silent(progress: Waiting) -> "Tell":
+    """Return a function that counts the results in the progress line."""
+    done = itertools.count(1)
+    return lambda clip, result: progress.show(f"measuring, {next(done)} done")
 
 
 def _make_folder(folder: Path) -> None:
@@ -114,6 +127,7 @@ def _check(results: "Results") -> None:
     """Raise EvaluationError when a measurement failed, after the report has counted it."""
     from mirrorchat.cli.evaluation.recording import first_failure
 
-    everything = [*results.heard, *results.answers, *(answer.heard for answer in results.answers)]
+    heard, answers = [each for _, each in results.heard], [each for _, each in results.answers]
+    everything = [*heard, *answers, *(answer.heard for answer in answers)]
     if failures := sum(bool(first_failure([each])) for each in everything):
         raise EvaluationError(f"{failures} failed, the first one with: {first_failure(everything)}")

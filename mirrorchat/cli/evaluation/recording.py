@@ -6,16 +6,16 @@ The engines get one request at a time, as from a single caller. A failure counts
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from mirrorchat.audio.samples import Audio, Samples
 from mirrorchat.cli.evaluation.clips import Clip
 from mirrorchat.cli.evaluation.error_rate import Edits, edits, tokens
-from mirrorchat.cli.evaluation.speaker_similarity import Similarity, SpeakerSimilarity
+from mirrorchat.cli.evaluation.judge import Judge
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Engines, Language, Priority, Voice, VoiceKind
+from mirrorchat.engines import Engines, Language, Priority, Recognizer, Voice, VoiceKind
 from mirrorchat.errors import MirrorChatError, ModelNotInstalled, SynthesisFailed
 
 
@@ -35,7 +35,8 @@ class Answer:
     """The speech of an answer, `duration_s` long, in the voice of a clip.
 
     The voice took `voice_s`, the first sample `first_audio_s` after that, the last one `elapsed_s` after that. `heard`
-    is our recognizer's transcript of it, or None without a recognizer. `failure` is the error, or empty.
+    is the listener's transcript of it, None without a listener. The judge sets `mos` and `similarity`; the latter is
+    None for too little speech. `failure` is the error, or empty.
     """
 
     voice: VoiceKind | None = None
@@ -44,7 +45,8 @@ class Answer:
     elapsed_s: float = 0.0
     duration_s: float = 0.0
     heard: Heard | None = None
-    similarity: Similarity | None = None
+    mos: float | None = None
+    similarity: float | None = None
     failure: str = ""
 
 
@@ -59,17 +61,17 @@ class Spoken:
 
 @dataclass
 class Evaluation:
-    """Runs `engines`, each request for at most `limit_s`. `unheard` has the reason why a language has no recognizer."""
+    """Runs `engines`, each request for at most `limit_s`. Answers are heard by `judge`, or by our recognizer."""
 
     engines: Engines
     seed: int
     limit_s: float
-    unheard: dict[Language, str] = field(default_factory=dict)
+    judge: Judge | None = None
 
     def warm_up(self, clip: Clip, text: str, *, speak: bool) -> None:
         """Recognize and speak once without a measurement: the first call compiles and fills caches."""
         with suppress(MirrorChatError):  # it fails again in the measurement
-            self._recognize(clip.load(), clip.language)
+            self._recognize(clip.load(), clip.language, self.engines.recognizers[clip.language])
         if speak:
             with suppress(MirrorChatError):
                 voice = self.engines.synthesizers[clip.language].voice([clip.load()])
@@ -77,17 +79,11 @@ class Evaluation:
 
     def hear(self, clip: Clip) -> Heard | None:
         """Recognize `clip`. Return None if its language has no recognizer."""
-        return self._hear(clip.load(), clip.language, clip.transcript)
+        return self._hear(clip.load(), clip.language, clip.transcript, self.engines.recognizers[clip.language])
 
-    def answer(
-        self,
-        clip: Clip,
-        text: str,
-        similarity: SpeakerSimilarity | None = None,
-        keep: Callable[[Audio], None] = lambda _: None,
-    ) -> Answer:
+    def answer(self, clip: Clip, text: str, keep: Callable[[Audio], None] = lambda _: None) -> Answer:
         """Speak `text` in the voice of `clip`, pass the speech to `keep`, and measure it."""
-        asker = clip.load()
+        asker, judge = clip.load(), self.judge
         begun = time.perf_counter()
         try:
             voice = self.engines.synthesizers[clip.language].voice([asker])
@@ -96,35 +92,32 @@ class Evaluation:
         except MirrorChatError as error:
             return Answer(failure=str(error))
         keep(spoken.audio)
+        listener = judge.listener if judge else self.engines.recognizers[clip.language]
         return Answer(
             voice=voice.kind,
             voice_s=voice_s,
             first_audio_s=spoken.first_audio_s,
             elapsed_s=spoken.elapsed_s,
             duration_s=spoken.audio.duration_s,
-            heard=self._hear(spoken.audio, clip.language, text),
-            similarity=similarity.compare(spoken.audio, clip) if similarity else None,
+            heard=self._hear(spoken.audio, clip.language, text, listener),
+            mos=judge.naturalness(spoken.audio) if judge else None,
+            similarity=judge.speakers.similarity(spoken.audio, clip) if judge else None,
         )
 
-    def _hear(self, audio: Audio, language: Language, reference: str) -> Heard | None:
-        if language in self.unheard:
-            return None
+    def _hear(self, audio: Audio, language: Language, reference: str, listener: Recognizer) -> Heard | None:
         expected = tokens(reference, language)
         begun = time.perf_counter()
         try:
-            text = self._recognize(audio, language)
+            text = self._recognize(audio, language, listener)
         except ModelNotInstalled:
-            self.unheard[language] = self.engines.recognizers[language].info.reason
             return None
         except MirrorChatError as error:
             return Heard(reference, "", edits(expected, ()), time.perf_counter() - begun, str(error))
         elapsed_s = time.perf_counter() - begun
         return Heard(reference, text, edits(expected, tokens(text, language)), elapsed_s)
 
-    def _recognize(self, audio: Audio, language: Language) -> str:
-        recognizer = self.engines.recognizers[language]
-        context = Context.after(self.limit_s)
-        return recognizer.recognize(audio, language, context=context).text
+    def _recognize(self, audio: Audio, language: Language, listener: Recognizer) -> str:
+        return listener.recognize(audio, language, context=Context.after(self.limit_s)).text
 
     def _speak(self, text: str, voice: Voice, language: Language) -> Spoken:
         """Return the speech of `text`, consumed without delay. Raises SynthesisFailed when there is none."""

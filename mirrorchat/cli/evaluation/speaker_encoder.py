@@ -6,7 +6,6 @@ code needs webrtcvad, which needs a compiler, and names that SciPy is about to r
 with those of its `VoiceEncoder.embed_utterance`. Our own voice activity detector finds the speech.
 """
 
-import importlib.metadata
 import importlib.util
 import pickle
 from pathlib import Path
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 Embedding = npt.NDArray[np.float32]  # shape (256,), norm 1, no negative values
 
 PACKAGE = "resemblyzer"
-NEEDED_PACKAGES = ("torch", "librosa", PACKAGE)
-INSTALL_HINT = "run scripts/environment full evaluate"
+INSTALL_HINT = "run scripts/environment small full evaluate"
 SAMPLE_RATE_HZ = 16_000
 LEAST_SPEECH_S = 0.8  # half a window; a shorter recording consists mostly of padding
 
@@ -38,19 +36,13 @@ _LEVEL_DB = -30.0  # quieter speech is amplified to this root mean square
 _HIDDEN, _LAYERS, _SIZE = 256, 3, 256
 
 
-def missing_packages() -> str:
-    """Return the missing packages and the command that installs them, or an empty text."""
-    absent = [name for name in NEEDED_PACKAGES if not importlib.util.find_spec(name)]
-    return f"{', '.join(absent)} not installed: {INSTALL_HINT}" if absent else ""
-
-
 class SpeakerEncoder:
-    """Computes speaker embeddings on the CPU. Raises ConfigurationError for a missing package or unreadable weights."""
+    """Computes speaker embeddings on the CPU. The package must be installed (`judge.NEEDED_PACKAGES`).
+
+    Raises ConfigurationError for unreadable weights.
+    """
 
     def __init__(self) -> None:
-        if missing := missing_packages():
-            raise ConfigurationError(missing)
-        self.version = importlib.metadata.version(PACKAGE)
         spec = importlib.util.find_spec(PACKAGE)  # does not import the package
         assert spec is not None and spec.origin is not None
         self._lstm, self._linear = _load(Path(spec.origin).with_name("pretrained.pt"))
