@@ -36,6 +36,7 @@ from mirrorchat.small.whisper_text import (
     timed_words,
     token_bytes,
     without_loop,
+    written_language,
 )
 
 _MIN_SPEECH_S = 0.1  # shorter speech is a click that the detector took for speech
@@ -90,7 +91,8 @@ class WhisperRecognizer:
 
     def recognize_any(self, audio: Audio, *, context: Context) -> Transcript:
         """Return the transcript of `audio` in the language of its first piece. Raises as `Recognizer.recognize`."""
-        return self._recognized(audio, None, context)
+        heard = self._recognized(audio, None, context)
+        return replace(heard, language=written_language(heard.text, heard.language))
 
     def detect_language(self, audio: Audio, *, context: Context) -> Language:
         """Return the language that is spoken in `audio` (any rate), judged by at most its first 27 s of speech."""

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirrorchat.engines import SpokenToken, TimedWord
-from mirrorchat.text.sentences.speech_length import HAN, starts_with_han
+from mirrorchat.engines import Language, SpokenToken, TimedWord
+from mirrorchat.text.sentences.speech_length import HAN, count_han, starts_with_han
 
 TEXT_TOKENS = 50_257  # the first of the vocabulary are text, all others are special
 
 _BETWEEN_HAN = re.compile(rf"(?<=[{HAN}，。？！、]) +(?=[{HAN}])")  # Whisper writes a space for a pause
+_LATIN = re.compile("[A-Za-z]")
 _LONGEST_REPETITION = 12  # tokens
 _REPETITIONS = 4
 
@@ -59,6 +60,14 @@ def _repeats(ids: Sequence[int], length: int) -> bool:
 def tidy(text: str) -> str:
     """Return `text` without the spaces that Whisper writes at its start and for pauses between Chinese characters."""
     return _BETWEEN_HAN.sub("", " ".join(text.split()))
+
+
+def written_language(text: str, detected: Language) -> Language:
+    """Return the language of a transcript: `detected`, but English for Latin letters without a Chinese character.
+
+    After "Yes, please." in a strange voice Whisper has been seen to take it for Chinese and to write it in English.
+    """
+    return detected if count_han(text) or not _LATIN.search(text) else Language.ENGLISH
 
 
 def spoken_tokens(heard: Sequence[HeardToken], end_s: float) -> list[SpokenToken]:

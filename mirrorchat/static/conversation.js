@@ -3,7 +3,7 @@
 import { say, words } from "./language.js";
 
 const STAGES = { recognize: "recognizer", answer: "chat", voice: null, speak: "synthesizer", first: null, total: null };
-const LISTED = ["recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"];
+const LISTED = ["recognizer.zh", "recognizer.en", "detector", "chat", "synthesizer.zh", "synthesizer.en"];
 const TAGS = { chinese: "zh-CN", english: "en" };
 
 const list = document.getElementById("conversation");
@@ -12,10 +12,11 @@ const list = document.getElementById("conversation");
 export class Turn {
   #timings = {};
 
+  /** `language` is `auto` until it is detected. */
   constructor(language) {
     this.item = make("article", "turn");
     this.item.setAttribute("aria-busy", "true"); // a screen reader waits for the whole answer
-    this.item.lang = TAGS[language];
+    this.#speaks(language);
     this.asked = this.#side("asked", "turn.you");
     this.answered = this.#side("answered", "turn.answer");
     this.print = make("ul", "print");
@@ -25,7 +26,8 @@ export class Turn {
     this.#show();
   }
 
-  hear(text) {
+  hear(text, language) {
+    this.#speaks(language);
     delete this.asked.dataset.say;
     this.asked.textContent = text;
     this.#show();
@@ -86,6 +88,10 @@ export class Turn {
     this.item.removeAttribute("aria-busy");
     if ("say" in this.asked.dataset) this.item.remove();
     else this.#entry("stopped", "turn.stopped");
+  }
+
+  #speaks(language) {
+    if (language in TAGS) this.item.lang = TAGS[language];
   }
 
   #side(name, label) {

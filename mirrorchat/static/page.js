@@ -141,7 +141,7 @@ function take({ name, data }, shown, sentAt) {
       at("forget").disabled = !session;
       break;
     case "transcript":
-      shown.hear(data.text);
+      shown.hear(data.text, data.language);
       break;
     case "voice":
       shown.voice(data);
@@ -239,6 +239,7 @@ async function enter() {
     clearNotice();
     at("key-form").hidden = true;
     showEngines(engines);
+    if ("detector" in engines) offerDetection();
     rest();
     if (!isSecureContext) showRefusal(new Refusal("insecure_page")); // shown before the user tries to talk
   } catch (refusal) {
@@ -246,6 +247,13 @@ async function enter() {
     else if (refusal.code === "not_ready") setTimeout(enter, LOADING_PAUSE_MS);
     else showRefusal(refusal, enter, "again.look");
   }
+}
+
+/** Offer to detect the language, and choose that at first: it is right even for half a second of speech. */
+function offerDetection() {
+  if (!at("detection").hidden) return;
+  at("detection").hidden = false;
+  document.querySelector("[name=speech][value=auto]").checked = true;
 }
 
 function askForKey(wrong) {

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 import requests
 import tiny_wenet_speech
+from selenium.webdriver.common.by import By
+from support.browser import Browser
 from support.chat_server import ChatServer, answer
-from support.checks import check_error
+from support.checks import check_error, wait_for
+from support.page_scene import check_fits, check_quiet
 from support.places import CLIPS, QUESTION, ROOT
 from support.running_server import RunningServer
 from support.small_models import whisper_folder
@@ -175,6 +179,36 @@ def detected(server: RunningServer) -> dict[str, float]:
     name, lines = "mirrorchat_detected_languages_total", requests.get(f"{server.url}/metrics", timeout=10).text
     found = [line.removeprefix(f'{name}{{language="').split('"} ') for line in lines.splitlines() if name + "{" in line]
     return {code: float(count) for code, count in found}
+
+
+# The page
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with closing(Browser(QUESTION)) as browser:
+        yield browser
+
+
+def test_the_page_detects_it(server: RunningServer, browser: Browser) -> None:
+    """The page says `auto` unless a person says otherwise, and reads the words in the language that was detected."""
+    for width in (320, 1280):
+        browser.show_on(width, 800)
+        browser.open(server.url)
+        browser.is_ready()
+        check_fits(browser)
+    assert browser.text("label:has(:checked)") == "Auto"
+    browser.ask()
+    wait_for(lambda: browser.state == "speaking")
+    browser.is_ready()
+    assert WORDS[ENGLISH] in browser.text(".asked .words") and browser.text(".answered .words") == REPLIES[ENGLISH]
+    assert browser.run("return document.querySelector('.turn').lang") == "en"
+    browser.tap("page-language")
+    assert browser.text("label:has(:checked)") == "自动"
+    browser.driver.find_element(By.CSS_SELECTOR, "[value=chinese]").click()
+    browser.ask()
+    wait_for(lambda: browser.run("return document.querySelectorAll('.turn[lang=zh-CN]').length") == 1)
+    check_quiet(browser)
 
 
 # The command line

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirrorchat.small.whisper_text import HeardToken, spoken_tokens, tidy, timed_words, token_bytes, without_loop
+from mirrorchat.engines import Language
+from mirrorchat.small.whisper_text import (
+    HeardToken,
+    spoken_tokens,
+    tidy,
+    timed_words,
+    token_bytes,
+    without_loop,
+    written_language,
+)
 
 
 def heard(*texts: bytes) -> list[HeardToken]:
@@ -65,3 +74,18 @@ def test_a_loop_at_the_end_is_kept_once(start: list[int], repeated: list[int]) -
 
 def test_three_times_is_no_loop() -> None:
     assert without_loop([7, 1, 2, 1, 2, 1, 2]) == [7, 1, 2, 1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Yes, please", "en"),
+        ("好的", "zh"),
+        ("用 Python 写 machine learning 的 API", "zh"),
+        ("12345", "zh"),
+        ("", "zh"),
+    ],
+)
+def test_chinese_without_a_chinese_character_is_english(text: str, code: str) -> None:
+    assert written_language(text, Language.CHINESE).code == code
+    assert written_language(text, Language.ENGLISH) is Language.ENGLISH
