@@ -120,8 +120,12 @@ def test_out_of_the_box_there_are_warnings_only(doctor: Doctor) -> None:
         asked = [request.body.get("max_tokens") for request in api.requests]
     assert code == 0 and report.whole["ok"] and report.whole["problems"] == 0 and report.sections == SECTIONS
     assert report.state("chat", "API 1") == "ok" and asked == [1, None, None]
-    assert report.find("weights", "hearing Chinese")["values"] == {"engine": "none"}
-    assert "mirrorchat models install wenet-zh" in report.find("weights", "hearing Chinese")["remedy"]
+    assert report.find("weights", "hearing Chinese")["values"] == {"engine": "none", "tier": "floor"}
+    for subject in ("hearing Chinese", "hearing English", "speaking Chinese"):  # one command goes up a tier
+        assert report.find("weights", subject)["remedy"] == "`.venv/bin/mirrorchat models install small`"
+    english = report.find("weights", "speaking English")
+    assert english["values"] == {"engine": "small", "tier": "small"} and "hibari speaks" in english["found"]
+    assert english["found"].endswith("; to go up a tier: `.venv/bin/mirrorchat models install xtts-v2`")
     english = report.find("round trip", "English")["values"]
     assert english["voice"] == "tint" and all(english[f"{stage}_ms"] >= 0 for stage in STAGES)
     assert "its text was given" in report.find("round trip", "Chinese")["found"]
@@ -162,8 +166,13 @@ def check_the_engines(report: Report) -> None:
     """See that the engines which the section on weights names are those that were loaded."""
     loaded = report.find("round trip", "load")["values"]
     for language in Language:
-        heard = report.find("weights", f"hearing {language.value.capitalize()}")["values"]["engine"]
-        spoken = report.find("weights", "speaking Chinese and English")["values"]["engine"]
+        name = language.value.capitalize()
+        heard = report.find("weights", f"hearing {name}")["values"]["engine"]
+        (spoken,) = (
+            finding["values"]["engine"]
+            for finding in report.whole["findings"]
+            if finding["subject"].startswith("speaking") and name in finding["subject"]
+        )
         assert (heard, spoken) == (loaded[f"recognizer.{language.code}"], loaded[f"synthesizer.{language.code}"])
 
 

@@ -113,7 +113,8 @@ def _engines_by_stage(engines: Engines) -> dict[str, Value]:
 def _names(engines: Engines) -> str:
     infos = engines.infos()
     return ", ".join(
-        f"{stage} {info.name}{f' on {info.device}' if info.device else ''}" for stage, info in infos.items()
+        f"{stage} {info.name}{f' on {info.device}' if info.device else ''}{f' ({info.tier})' if info.tier else ''}"
+        for stage, info in infos.items()
     )
 
 

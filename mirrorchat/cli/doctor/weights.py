@@ -5,11 +5,11 @@ It loads no model and does not import torch.
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mirrorchat.cli.doctor.findings import Finding, ok, problem, warning
-from mirrorchat.engines import Language
+from mirrorchat.cli.doctor.findings import Finding, State, ok, problem, warning
+from mirrorchat.engines import Language, Tier
 from mirrorchat.errors import InstallError
 from mirrorchat.models.progress import size_text
 from mirrorchat.models.store import BY_HAND, Record, faults, installed_name, read_record, size_on_disk
@@ -23,6 +23,7 @@ from mirrorchat.startup.engine_choice import (
     absent_files,
     absent_packages,
     missing_kokoro,
+    missing_small_voice,
     missing_whisper,
 )
 
@@ -41,7 +42,7 @@ class Stage:
     files: Sequence[str]
     packages: Sequence[str]
     fallback: str  # describes the engine without the model; empty if there is none
-    fallback_engine: str = "embedded"  # its name
+    fallback_engine: str = "embedded"  # its name: "small" or "embedded"
 
     @property
     def is_real(self) -> bool:
@@ -54,22 +55,30 @@ class Stage:
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """Return the stages. Speech in both languages is one stage if both have the same setting."""
+    """Return the stages. Speech in both languages is one stage if both have the same setting and the same engine."""
+    speech: dict[tuple[str, str], list[Language]] = {}
+    for language in Language:
+        stage = _synthesis(settings, [language])
+        speech.setdefault((stage.choice, stage.real if stage.is_real else stage.fallback_engine), []).append(language)
     recognition = [_recognition(settings, language) for language in Language]
-    synthesizers = {language: settings.synthesizer[language.value] for language in Language}
-    titles = {
-        choice: [each.value.capitalize() for each in Language if synthesizers[each] == choice]
-        for choice in synthesizers.values()
-    }
-    return recognition + [_synthesis(settings, choice, " and ".join(names)) for choice, names in titles.items()]
+    return recognition + [_synthesis(settings, languages) for languages in speech.values()]
 
 
-def _synthesis(settings: Settings, choice: str, languages: str) -> Stage:
-    folder = settings.models_dir / "xtts-v2"
-    is_small = choice != "embedded" and not missing_kokoro(settings.models_dir / "kokoro")
-    fallback = "hibari and Kokoro speak" if is_small else "eSpeak NG speaks, in Mandarin hard to understand"
-    engine = "small" if is_small else "embedded"
-    return Stage(f"speaking {languages}", choice, "xtts", folder, XTTS_FILES, XTTS_PACKAGES, fallback, engine)
+def _small_voice(settings: Settings, language: Language) -> str | None:
+    """Return what speaks `language` in the small tier; None if it lacks something or is not wanted."""
+    folder = settings.models_dir / "kokoro"
+    if settings.synthesizer[language.value] == "embedded" or missing_small_voice(folder, language):
+        return None
+    return "hibari speaks" if missing_kokoro(folder) else "hibari and Kokoro speak"
+
+
+def _synthesis(settings: Settings, languages: Sequence[Language]) -> Stage:
+    title = f"speaking {' and '.join(each.value.capitalize() for each in languages)}"
+    choice, folder = settings.synthesizer[languages[0].value], settings.models_dir / "xtts-v2"
+    small = _small_voice(settings, languages[0])
+    hard = ", in Mandarin hard to understand" if Language.CHINESE in languages else ""
+    fallback, engine = (small, "small") if small else (f"eSpeak NG speaks{hard}", "embedded")
+    return Stage(title, choice, "xtts", folder, XTTS_FILES, XTTS_PACKAGES, fallback, engine)
 
 
 def _recognition(settings: Settings, language: Language) -> Stage:
@@ -117,14 +126,17 @@ def _stage(stage: Stage, thorough: bool) -> Finding:
 
 
 def _fallback(stage: Stage, reason: str) -> Finding:
-    small, real = INSTALL.format("small"), f"for {stage.real}, run {INSTALL.format(stage.folder.name)}"
-    if stage.choice == "small" and stage.fallback_engine != "small":
+    small, real = INSTALL.format("small"), INSTALL.format(stage.folder.name)
+    is_small, is_named = stage.fallback_engine == "small", stage.choice != "auto"
+    if stage.choice == "small" and not is_small:
         return problem(stage.title, f"the small model is not installed: {reason}", small, engine="none")
-    if stage.fallback and (stage.choice == "embedded" or stage.fallback_engine == "small"):
-        return ok(stage.title, f"{stage.fallback}: {reason}", engine=stage.fallback_engine)
-    if stage.fallback:
-        return warning(stage.title, f"{stage.fallback}: {reason}", f"{small}; {real}", engine="embedded")
-    return warning(stage.title, f"no engine: {reason}", f"{small}; {real}", engine="none")
+    if is_small:
+        up = "" if is_named else f"; to go up a tier: {real}"
+        return ok(stage.title, f"small tier: {stage.fallback}: {reason}{up}", engine="small", tier=Tier.SMALL)
+    if not stage.fallback:
+        return warning(stage.title, f"floor: no engine: {reason}", small, engine="none", tier=Tier.FLOOR)
+    report = ok(stage.title, f"floor: {stage.fallback}: {reason}", engine="embedded", tier=Tier.FLOOR)
+    return report if is_named else replace(report, state=State.WARNING, remedy=small)
 
 
 def _own_package(stage: Stage) -> Finding:
