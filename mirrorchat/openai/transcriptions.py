@@ -165,7 +165,7 @@ def _verbose(requested: RequestedTranscription, audio: Audio, transcript: Transc
         body["segments"] = [_segment(number, each) for number, each in enumerate(segments_of(transcript, audio))]
     if "word" in requested.granularities:
         if transcript.text and not transcript.words:
-            reason = "this recognizer does not know the times of words; WeNet does"
+            reason = "this recognizer does not know the times of words; WeNet and Whisper do"
             raise UnsupportedField(f"timestamp_granularities: {reason}", param="timestamp_granularities")
         body["words"] = [
             {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3)}
