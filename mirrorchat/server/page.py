@@ -14,6 +14,7 @@ from flask import Blueprint, Response, jsonify, render_template
 
 from mirrorchat.errors import NotFound
 from mirrorchat.server.runtime import runtime
+from mirrorchat.startup.engine_choice import upgrade_command
 
 FOLDER = Path(__file__).parents[1] / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -73,6 +74,8 @@ def static_file(version: str, name: str) -> Response:
 
 @page.get("/engines")
 def engines() -> Response:
-    """Return the engines, like `/readyz`. It needs a key if the server has keys."""
+    """Return the engines, like `/readyz`, and the command that goes up a tier. A server with keys wants one."""
     infos = runtime().pipeline.engines.infos()
-    return jsonify(engines={stage: vars(info) for stage, info in infos.items()})
+    return jsonify(
+        engines={stage: vars(info) for stage, info in infos.items()}, upgrade=upgrade_command(infos.values())
+    )

@@ -4,6 +4,7 @@ import { say, words } from "./language.js";
 
 const STAGES = { recognize: "recognizer", answer: "chat", voice: null, speak: "synthesizer", first: null, total: null };
 const LISTED = ["recognizer.zh", "recognizer.en", "detector", "chat", "synthesizer.zh", "synthesizer.en"];
+const HAN = /\p{Script=Han}/u;
 const TAGS = { chinese: "zh-CN", english: "en" };
 
 const list = document.getElementById("conversation");
@@ -45,10 +46,8 @@ export class Turn {
   }
 
   unspoken(sentence, { message }) {
-    const note = make("p", "wrong");
-    say(note, "turn.unspoken", { sentence });
+    const note = this.#note("turn.unspoken", { sentence });
     note.append(" ", make("span", "reason", message));
-    this.print.before(note);
   }
 
   timings(seconds) {
@@ -59,11 +58,8 @@ export class Turn {
 
   /** End with the small print. `engines`, by stage, and `reason` are those of the server's event `done`. */
   finish(engines, reason) {
-    if (words(`ended.${reason}`)) {
-      const note = make("p", "wrong");
-      say(note, `ended.${reason}`);
-      this.print.before(note);
-    }
+    if (words(`ended.${reason}`)) this.#note(`ended.${reason}`);
+    if (engines.synthesizer?.tier === "floor" && HAN.test(this.answered.textContent)) this.#note("voice.hard");
     for (const [stage, engine] of Object.entries(STAGES)) {
       if (!(stage in this.#timings)) continue;
       const entry = this.#entry(`stage stage-${stage}`, `stage.${stage}`);
@@ -101,6 +97,13 @@ export class Turn {
     return side.appendChild(make("p", "words"));
   }
 
+  #note(name, values = {}) {
+    const note = make("p", "wrong");
+    say(note, name, values);
+    this.print.before(note);
+    return note;
+  }
+
   #entry(name, label) {
     const entry = this.print.appendChild(make("li", name));
     say(entry.appendChild(make("span", "label")), label);
@@ -120,18 +123,26 @@ export function isEmpty() {
   return !list.childElementCount;
 }
 
-/** Fill the list of engines. `engines` are those of the server's `/engines`, by stage. */
-export function showEngines(engines) {
+/** Fill the list of engines: those of the server's `/engines`, by stage, and the command that goes up a tier. */
+export function showEngines({ engines, upgrade }) {
   const entries = LISTED.filter((stage) => stage in engines).map((stage) => {
     const engine = engines[stage];
     const entry = make("div", "engine");
     say(entry.appendChild(make("dt", "")), `engine.${stage}`);
-    const what = entry.appendChild(make("dd", "", modelOf(engine)));
-    what.append(make("span", "reason", engine.reason));
-    what.lang = "en";
+    const what = entry.appendChild(make("dd"));
+    if (engine.tier) {
+      say(what.appendChild(make("span", "tier")), `tier.${engine.tier}`);
+      what.append(" · ");
+    }
+    const model = what.appendChild(make("span", "model", modelOf(engine)));
+    const reason = what.appendChild(make("span", "reason", engine.reason));
+    model.lang = reason.lang = "en";
     return entry;
   });
   document.getElementById("engine-list").replaceChildren(...entries);
+  const advice = document.getElementById("engines-upgrade");
+  advice.hidden = !upgrade;
+  if (upgrade) say(advice, "engines.upgrade", { command: upgrade });
   document.getElementById("engines").hidden = false;
 }
 

@@ -235,11 +235,11 @@ function refused(refusal, again) {
 async function enter() {
   become("loading");
   try {
-    const { engines } = await (await request("engines", { signal: AbortSignal.timeout(QUICK_LIMIT_MS) })).json();
+    const found = await (await request("engines", { signal: AbortSignal.timeout(QUICK_LIMIT_MS) })).json();
     clearNotice();
     at("key-form").hidden = true;
-    showEngines(engines);
-    if ("detector" in engines) offerDetection();
+    showEngines(found);
+    if ("detector" in found.engines) offerDetection();
     rest();
     if (!isSecureContext) showRefusal(new Refusal("insecure_page")); // shown before the user tries to talk
   } catch (refusal) {

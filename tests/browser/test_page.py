@@ -314,6 +314,31 @@ def test_the_page_names_the_host_that_questions_are_sent_to(page_scene: Scene) -
     assert f"@127.0.0.1:{page_scene.chat.port}" in browser.at("engine-list").text
 
 
+def test_the_page_says_which_tier_hears_and_speaks_and_the_command_that_goes_up(page_scene: Scene, axe: str) -> None:
+    browser = page_scene.open()
+    browser.run("document.getElementById('engines').open = true")
+    for tier, advice in (("Floor", "To go up a tier"), ("保底", "要升一档")):
+        shown = browser.at("engine-list").text
+        assert shown.count(f"{tier} · ") == 4 and f"{tier} · embedded · pocketsphinx" in shown
+        command = browser.text("#engines-upgrade")
+        assert command.startswith(advice) and command.endswith(".venv/bin/mirrorchat models install small")
+        check_accessible(browser, axe)
+        browser.tap("page-language")
+
+
+def test_mandarin_of_the_floor_is_said_to_be_hard_to_understand(page_scene: Scene, axe: str) -> None:
+    browser = page_scene.open()
+    page_scene.chat.behaviour = answer("你好，很高兴认识你。")
+    browser.ask()
+    wait_for(lambda: "hard to understand" in browser.text(".turn .wrong"))
+    browser.is_ready()
+    assert "Mandarin is hard to understand" in browser.text(".voice .reason")
+    check_accessible(browser, axe)
+    browser.tap("page-language")
+    assert "很难听懂" in browser.text(".turn .wrong")
+    browser.tap("page-language")
+
+
 # Screens
 
 

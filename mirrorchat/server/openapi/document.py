@@ -147,7 +147,9 @@ def _state_paths() -> Schema:
     document = answered("the document in OpenAPI 3.1", {JSON: {"type": "object"}})
     return {
         "/": {"get": operation("Talk to MirrorChat in a browser", page, open_to_all=True)},
-        "/engines": {"get": operation("Name the engines", answered("the engines", {JSON: record(engines=engines)}))},
+        "/engines": {
+            "get": operation("Name the engines", answered("the engines", {JSON: record(engines=engines, upgrade=TEXT)}))
+        },
         "/healthz": {"get": operation("Report that the process is alive", alive, open_to_all=True)},
         "/readyz": {"get": operation("Report that every engine is loaded", ready, open_to_all=True)},
         "/metrics": {"get": operation("Return the metrics for Prometheus", metrics)},
