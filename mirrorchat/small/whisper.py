@@ -2,7 +2,8 @@
 
 Whisper reads 30 s at once, and a short question would cost as much as a long one. The encoder therefore reads the
 speech and one second more. Its outputs for pure silence follow, as far as the decoder needs them: without them it
-repeats itself. What still goes wrong (an answer that is too long, or ends in a repetition) is heard again at 30 s.
+repeats itself. What still goes wrong (an answer that is too long, ends in a repetition or starts again) is heard again
+at 30 s.
 
 The same encoder outputs tell the language. Only the probabilities of ours are compared: speech in a third language
 counts as the nearer of the two.
@@ -32,6 +33,7 @@ from mirrorchat.small.whisper_text import (
     HeardToken,
     read_vocabulary,
     spoken_tokens,
+    starts_again,
     tidy,
     timed_words,
     token_bytes,
@@ -57,7 +59,8 @@ States = npt.NDArray[np.float32]
 class WhisperRecognizer:
     """Recognizes both languages with the model in `folder`, one recording at a time, on `threads` cores.
 
-    With `whole` it always reads 30 s, as it was trained. Thread-safe and deterministic. Raises ConfigurationError if the model cannot be loaded.
+    With `whole` it always reads 30 s, as it was trained. Thread-safe and deterministic. Raises ConfigurationError if the
+    model cannot be loaded.
     """
 
     def __init__(self, folder: Path, *, threads: int, whole: bool = False) -> None:
@@ -78,7 +81,9 @@ class WhisperRecognizer:
         self._silence = self._states(np.zeros(round(_WHOLE_S * SAMPLE_RATE_HZ), np.float32))
         self._thread = ThreadPoolExecutor(1, "whisper")
         self._whole = whole
-        self.info = EngineInfo("small", f"Whisper base int8, CTranslate2 {ctranslate2.__version__}", "cpu", "", Tier.SMALL)
+        self.info = EngineInfo(
+            "small", f"Whisper base int8, CTranslate2 {ctranslate2.__version__}", "cpu", "", Tier.SMALL
+        )
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
@@ -148,7 +153,7 @@ class WhisperRecognizer:
         language = language or self._language_in(states)
         states = self._decoder_input(states)
         ids = self._decode(states, language, limit)
-        if len(ids) >= limit or len(without_loop(ids)) < len(ids):
+        if len(ids) >= limit or len(without_loop(ids)) < len(ids) or starts_again(self._text(ids)):
             context.check()
             states = self._states(_padded(samples, _WHOLE_S))
             ids = without_loop(self._decode(states, language, limit))
@@ -178,6 +183,9 @@ class WhisperRecognizer:
             self._view(states), [prompt], beam_size=_BEAM, max_length=len(prompt) + limit, sampling_temperature=0.0
         )[0]
         return [token for token in result.sequences_ids[0] if token < len(self._bytes)]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return b"".join(self._bytes[token] for token in ids).decode("utf-8", "replace")
 
     def _timed(
         self, states: States, ids: Sequence[int], start_s: float, duration_s: float, language: Language

@@ -1,5 +1,6 @@
 """The text of Whisper's tokens: bytes of UTF-8, in the coding of GPT-2's vocabulary, become words with their times."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ _BETWEEN_HAN = re.compile(rf"(?<=[{HAN}，。？！、]) +(?=[{HAN}])")  # Whisp
 _LATIN = re.compile("[A-Za-z]")
 _LONGEST_REPETITION = 12  # tokens
 _REPETITIONS = 4
+_SHORTEST_RESTART = 4  # letters or Chinese characters
+_RESTART_SHARE = 0.25  # of the text
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ def without_loop(ids: Sequence[int]) -> list[int]:
 def _repeats(ids: Sequence[int], length: int) -> bool:
     end = ids[-length:]
     return all(ids[len(ids) - (time + 1) * length : len(ids) - time * length] == end for time in range(_REPETITIONS))
+
+
+def starts_again(text: str) -> bool:
+    """Return whether `text` ends with a good part of its beginning: the decoder started again."""
+    letters = "".join(filter(str.isalnum, text))
+    shortest = max(_SHORTEST_RESTART, math.ceil(_RESTART_SHARE * len(letters)))
+    return any(letters.endswith(letters[:length]) for length in range(shortest, len(letters) // 2 + 1))
 
 
 def tidy(text: str) -> str:

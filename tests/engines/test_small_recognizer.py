@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from support.places import CLIPS, QUESTION
 from support.small_models import whisper_folder
+from support.speech import say
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.audio.vad import find_speech
@@ -143,6 +144,12 @@ def test_callers_share_the_model(recognizer: WhisperRecognizer) -> None:
     with ThreadPoolExecutor(4) as callers:
         together = callers.map(lambda _: recognizer.recognize(audio, ENGLISH, context=Context()), range(4))
         assert list(together) == [alone] * 4
+
+
+def test_what_is_spoken_twice_is_heard_twice(recognizer: WhisperRecognizer) -> None:
+    text = "Please close the window. Please close the window."
+    heard = recognizer.recognize(say(text), Language.ENGLISH, context=Context.after(60.0)).text
+    assert heard.lower().count("close the window") == 2, heard
 
 
 def test_who_leaves_does_not_wait(recognizer: WhisperRecognizer) -> None:

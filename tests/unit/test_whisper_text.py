@@ -8,6 +8,7 @@ from mirrorchat.engines import Language
 from mirrorchat.small.whisper_text import (
     HeardToken,
     spoken_tokens,
+    starts_again,
     tidy,
     timed_words,
     token_bytes,
@@ -74,6 +75,35 @@ def test_a_loop_at_the_end_is_kept_once(start: list[int], repeated: list[int]) -
 
 def test_three_times_is_no_loop() -> None:
     assert without_loop([7, 1, 2, 1, 2, 1, 2]) == [7, 1, 2, 1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "明天下午去公园看花明天下午去公园",
+        "帮我放一首 安静的老歌帮我放一首。",
+        "今天的风很大，今天的风很大",
+        " Please stop the music. Please stop the mu",
+    ],
+)
+def test_a_text_that_starts_again_is_recognized(text: str) -> None:
+    assert starts_again(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "好",
+        "好好好",
+        "你好你好",
+        "明天下午去公园看花，明天",
+        "the museum is the oldest of the city and the",
+        "one two one three",
+    ],
+)
+def test_a_short_repetition_is_how_people_speak(text: str) -> None:
+    assert not starts_again(text)
 
 
 @pytest.mark.parametrize(
