@@ -16,7 +16,7 @@ from mirrorchat.cli.evaluation.error_rate import edits, tokens
 from mirrorchat.cli.evaluation.judge import NEEDED_PACKAGES, Judge
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
-from mirrorchat.errors import EvaluationError
+from mirrorchat.errors import ConfigurationError, EvaluationError
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import absent_packages
 
@@ -64,6 +64,15 @@ def test_noise_is_less_natural_than_a_person(judge: Judge) -> None:
     if not path.exists():
         pytest.skip("clips absent")
     assert judge.naturalness(decode_speech(path.read_bytes(), limit_s=60.0)) > 3.0 > judge.naturalness(say(TEXT))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights"])
+def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    damaged = tmp_path / "distill_mos.pt"
+    damaged.write_bytes(content)
+    monkeypatch.setattr("distillmos.sqa.DEFAULT_WEIGHTS_CHKPT", str(damaged))
+    with pytest.raises(ConfigurationError, match="DistillMOS cannot be loaded: run scripts/environment small full"):
+        Judge(settings(whisper_folder().parent), [])
 
 
 def test_loading_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@
 """
 
 import io
+import pickle
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.cli.evaluation.clips import Clip
 from mirrorchat.cli.evaluation.speaker_encoder import INSTALL_HINT, SpeakerEncoder
 from mirrorchat.cli.evaluation.speaker_similarity import Speakers
-from mirrorchat.errors import EvaluationError
+from mirrorchat.errors import ConfigurationError, EvaluationError
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import INSTALL, WHISPER_FILES, WHISPER_PACKAGES, absent_files, absent_packages
 
@@ -30,7 +31,8 @@ SAMPLE_RATE_HZ = 16_000  # of DistillMOS
 class Judge:
     """Judges speech, on the CPU; `clips` are the recordings of the askers.
 
-    Raises EvaluationError, with the command that helps, if a package or the weights of Whisper are missing.
+    Raises EvaluationError, with the command that helps, if a package or the weights of Whisper are missing, and
+    ConfigurationError if weights cannot be read.
     """
 
     def __init__(self, settings: Settings, clips: Sequence[Clip]) -> None:
@@ -64,9 +66,12 @@ class Judge:
 def _load_distillmos() -> "torch.nn.Module":
     from mirrorchat.hardware.torchaudio_import import import_torchaudio
 
-    import_torchaudio()
-    import distillmos
+    try:
+        import_torchaudio()
+        import distillmos
 
-    with redirect_stdout(io.StringIO()):  # it prints the path of its weights
-        model: torch.nn.Module = distillmos.ConvTransformerSQAModel()
+        with redirect_stdout(io.StringIO()):  # it prints the path of its weights
+            model: torch.nn.Module = distillmos.ConvTransformerSQAModel()
+    except (ImportError, OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigurationError(f"DistillMOS cannot be loaded: {INSTALL_HINT}") from error
     return model.eval()
