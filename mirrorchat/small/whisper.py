@@ -59,8 +59,8 @@ States = npt.NDArray[np.float32]
 class WhisperRecognizer:
     """Recognizes both languages with the model in `folder`, one recording at a time, on `threads` cores.
 
-    With `whole` it always reads 30 s, as it was trained. Thread-safe and deterministic. Raises ConfigurationError if the
-    model cannot be loaded.
+    With `whole` it always reads 30 s, as it was trained. Thread-safe and deterministic. Raises ConfigurationError if
+    the model cannot be loaded.
     """
 
     def __init__(self, folder: Path, *, threads: int, whole: bool = False) -> None:
