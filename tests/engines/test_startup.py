@@ -20,12 +20,12 @@ from mirrorchat import asr, synth
 from mirrorchat.asr import WenetRecognizer
 from mirrorchat.concurrency.context import Context
 from mirrorchat.concurrency.device_lock import DeviceLock
-from mirrorchat.engines import Engines, Language, Priority
+from mirrorchat.engines import EngineInfo, Engines, Language, Priority, Tier
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import devices
 from mirrorchat.hardware.devices import is_gpu
 from mirrorchat.settings import Settings
-from mirrorchat.startup.engine_choice import missing, require_packages
+from mirrorchat.startup.engine_choice import missing, require_packages, upgrade_command
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.synth import XttsSynthesizer
 
@@ -47,21 +47,58 @@ def test_auto_takes_the_real_engine_where_its_weights_are(engines: Engines) -> N
     infos = engines.infos()
     assert infos["recognizer.zh"].name == "wenet" and "its weights are in" in infos["recognizer.zh"].reason
     assert infos["synthesizer.zh"].name == infos["synthesizer.en"].name == "xtts"
+    assert [infos[stage].tier for stage in ("recognizer.zh", "synthesizer.zh")] == [Tier.REAL] * 2
+    assert infos["chat"].tier == infos["chat"].upgrade == infos["synthesizer.zh"].upgrade == ""
     assert engines.synthesizers[Language.CHINESE] is engines.synthesizers[Language.ENGLISH]
 
 
 def test_auto_takes_the_embedded_engine_else_and_names_the_missing_file(engines: Engines) -> None:
     info = engines.infos()["recognizer.en"]
-    assert info.name == "embedded"
-    assert info.reason.startswith("no final.pt or final.safetensors or final.zip in ")
-    assert info.reason.endswith("wenet-en: run .venv/bin/mirrorchat models install wenet-en")
+    assert (info.name, info.tier) == ("embedded", Tier.FLOOR)
+    assert info.reason.startswith("no config.json, model.bin, vocabulary.txt in ")
+    assert info.reason.endswith("whisper-base") and info.upgrade == ".venv/bin/mirrorchat models install small"
+
+
+def test_packages_alone_speak_english_with_hibari_and_mandarin_with_espeak(tmp_path: Path) -> None:
+    """Without a folder of models, and where none can be written."""
+    engines = build_engines(Settings(models_dir=tmp_path / "none", threads=1))
+    try:
+        infos = engines.infos()
+        assert [(infos[stage].name, infos[stage].tier) for stage in ("synthesizer.en", "synthesizer.zh")] == [
+            ("small", Tier.SMALL), ("embedded", Tier.FLOOR)
+        ]  # fmt: skip
+        assert infos["synthesizer.en"].model.startswith("hibari")
+        assert infos["synthesizer.en"].upgrade == ".venv/bin/mirrorchat models install xtts-v2"
+        speaker = engines.synthesizers[Language.ENGLISH]
+        voice = speaker.voice([say("hello there my dear friends, how are you today")])
+        arguments = {"seed": 0, "priority": Priority.FIRST, "context": Context.after(60)}
+        (spoken,) = speaker.speak("It is late.", voice, Language.ENGLISH, **arguments)  # type: ignore[arg-type]
+        assert 0.3 < spoken.duration_s < 4.0
+        assert upgrade_command(infos.values()) == ".venv/bin/mirrorchat models install small"
+    finally:
+        engines.close()
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_lowest_tier_goes_up_first_with_one_command() -> None:
+    def info(tier: Tier, upgrade: str) -> EngineInfo:
+        return EngineInfo("engine", "", "cpu", "", tier, upgrade)
+
+    install = ".venv/bin/mirrorchat models install "
+    floor, named = info(Tier.FLOOR, install + "small"), info(Tier.FLOOR, "")
+    small = [info(Tier.SMALL, install + name) for name in ("wenet-zh", "wenet-en", "xtts-v2", "xtts-v2")]
+    real = info(Tier.REAL, "")
+    assert upgrade_command([*small, floor, floor, real]) == install + "small"
+    assert upgrade_command([*small, named]) == install + "wenet-zh wenet-en xtts-v2"
+    assert upgrade_command([info(Tier.FLOOR, "scripts/environment small"), *small]) == "scripts/environment small"
+    assert upgrade_command([real, named]) == upgrade_command([]) == ""
 
 
 def test_missing_packages_are_named_with_the_command(tmp_path: Path) -> None:
     (tmp_path / "weights").touch()
-    reason = missing(tmp_path, ["weights"], ["json", "not_a_package"])
+    reason = str(missing(tmp_path, ["weights"], ["json", "not_a_package"]))
     assert "not_a_package is not installed: run scripts/environment full" in reason and "json" not in reason
-    assert missing(tmp_path, ["weights"], ["json"]) == ""
+    assert missing(tmp_path, ["weights"], ["json"]) is None
     with pytest.raises(ConfigurationError, match="engine xtts: not_a_package is not installed"):
         require_packages("xtts", ["json", "not_a_package"])
 
