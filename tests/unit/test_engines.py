@@ -36,3 +36,13 @@ def test_another_name_is_refused_with_examples_of_both(name: str) -> None:
     with pytest.raises(ValueError, match=r"choose Mandarin Chinese \(zh, .*\) or English \(en, ") as refused:
         Language.parse(name)
     assert len(str(refused.value)) < 120
+
+
+@pytest.mark.parametrize("name", ["auto", "AUTO", " Auto "])
+def test_auto_is_no_language_but_stands_for_one(name: str) -> None:
+    assert Language.parse_or_auto(name) is None
+    with pytest.raises(ValueError, match="unknown language"):
+        Language.parse(name)
+    assert Language.parse_or_auto("zh-TW") is Language.CHINESE
+    with pytest.raises(ValueError, match="auto, which detects it"):
+        Language.parse_or_auto("automatic")
