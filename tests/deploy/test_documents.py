@@ -23,6 +23,8 @@ from support.clone import Clone
 from support.hub_server import HubServer
 from support.model_releases import archive_of
 from support.places import ROOT
+from support.small_models import whisper_folder
+from support.speech import say_wav
 from support.tiny_xtts import pickled_copy
 from support.trained_wenet import write_trained_checkpoint
 from tiny_wenet_speech import Code
@@ -43,6 +45,7 @@ TRANSLATED = [
     ("README.md", "README.zh-CN.md"),
     ("docs/install.md", "docs/zh/install.md"),
     ("docs/clients.md", "docs/zh/clients.md"),
+    ("docs/evaluate.md", "docs/zh/evaluate.md"),
 ]
 OWN_FILES = {"config.py", "chatgpt_api_config.py"}  # that users write; the repository has none of them
 
@@ -302,16 +305,28 @@ def without_times(text: str) -> str:
     return " ".join(re.sub(r"[\d.]+ m?s\b", "N", " ".join(text.split())).split())
 
 
-def test_recordings_are_evaluated(clone: Clone) -> None:
+def test_recordings_are_judged(clone: Clone, tmp_path: Path) -> None:
+    clone = clone.with_home(tmp_path / "home")
+    models = clone.home / ".cache" / "mirrorchat"
+    models.mkdir(parents=True)
+    (models / "whisper-base").symlink_to(whisper_folder())
     recordings = clone.folder / "recordings"
     recordings.mkdir()
-    (recordings / "question.wav").write_bytes((ROOT / "examples" / "question.wav").read_bytes())
-    line = "question.wav\tenglish\tWhat is the best way to learn a language?\tme\n"
-    (recordings / "recordings.tsv").write_text(f"file\tlanguage\ttranscript\tspeaker\n{line}", encoding="utf-8")
-    run = clone.run(block(".venv/bin/mirrorchat evaluate").strip() + " --answers 1")
+    rows = ["file\tlanguage\ttranscript\tspeaker"]
+    for name, language, text, speaker in (
+        ("question", "english", "What is the best way to learn a language?", "me"),
+        ("question_zh", "chinese", "学习语言最好的方法是什么？", "me"),
+        ("first", "english", "How long does it take to walk around the lake?", "ann"),
+        ("second", "english", "Please tell me about this old city.", "ann"),
+    ):
+        example = ROOT / "examples" / f"{name}.wav"
+        (recordings / f"{name}.wav").write_bytes(example.read_bytes() if example.exists() else say_wav(text))
+        rows.append(f"{name}.wav\t{language}\t{text}\t{speaker}")
+    (recordings / "recordings.tsv").write_text("\n".join(rows), encoding="utf-8")
+    run = clone.run(block(".venv/bin/mirrorchat evaluate").strip() + " --answers 1 --synthesizer embedded")
     assert run.returncode == 0, run.stdout
     labels = [re.split(r"\s{2,}", row.strip())[0] for row in block("                 ").splitlines()]
-    assert labels[0] == "english" and len(labels) > 10
+    assert labels[0] == "chinese" and len(labels) > 10
     for label in labels:
         assert label in run.stdout
 
