@@ -77,6 +77,7 @@ def test_json_has_all_of_it(embedded_server: RunningServer) -> None:
     answer = embedded_server.ask_json(say_wav("hello there my friend"), "ENGLISH", text="Is it late?")
     told = {
         "transcript",
+        "language",
         "reply",
         "finish_reason",
         "unspoken",
