@@ -32,11 +32,12 @@ import numpy as np  # noqa: E402
 from support.chat_server import ChatServer  # noqa: E402
 
 from benchmarks.turn_chat import FIRST_TOKEN_S, PacedAnswer  # noqa: E402
-from benchmarks.turn_floor import callers_of, compare_hearing, compare_with_floor  # noqa: E402
+from benchmarks.turn_floor import Side, callers_of, compare_hearing, compare_with_floor, spoken_questions  # noqa: E402
 from benchmarks.turn_player import Caller, Heard, percentiles  # noqa: E402
 from benchmarks.turn_server import MeasuredServer, measured_server  # noqa: E402
+from mirrorchat.engines import Language  # noqa: E402
 from mirrorchat.settings import Settings  # noqa: E402
-from mirrorchat.startup.engine_choice import missing_kokoro, missing_whisper  # noqa: E402
+from mirrorchat.startup.engine_choice import Lack, missing_kokoro, missing_whisper  # noqa: E402
 
 Figures = dict[str, Any]
 ENGINES = ("embedded", "small", "xtts")
@@ -173,14 +174,19 @@ def running_bench(name: str, options: argparse.Namespace) -> Iterator[Bench]:
 def measure_against_floor(options: argparse.Namespace) -> Figures:
     """Return the figures of the small models over those of the floor. Both servers run at the same time."""
     print("small against the floor:", flush=True)
+    questions = spoken_questions(options.models, options.threads)
     with ExitStack() as stack:
         benches = {
             side: stack.enter_context(running_bench(name, options))
             for side, name in (("floor", "embedded"), ("small", "small"))
         }
-        sides = {side: (callers_of(side, bench.server.port), bench.answered) for side, bench in benches.items()}
+        sides = {
+            side: Side(callers_of(side, bench.server.port, questions), bench.answered)
+            for side, bench in benches.items()
+        }
         figures = compare_with_floor(sides, options.turns)
-    return figures | compare_hearing(options.models, options.threads, options.turns)
+    question = questions[Language.ENGLISH]
+    return figures | compare_hearing(question, options.models, options.threads, options.turns)
 
 
 def put_weights(folder: Path, checkpoint: Path | None) -> None:
@@ -224,12 +230,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=Settings().models_dir, help="the folder of the small models")
     options = parser.parse_args()
     if "small" in options.engines and (lacks := missing_small(options.models)):
-        parser.error(lacks)
+        parser.error(str(lacks))
     return options
 
 
-def missing_small(models: Path) -> str:
-    """Return what the small models lack in the folder `models`; "" if nothing."""
+def missing_small(models: Path) -> Lack | None:
+    """Return what the small models lack in the folder `models`; None if nothing."""
     return missing_whisper(models / "whisper-base") or missing_kokoro(models / "kokoro")
 
 

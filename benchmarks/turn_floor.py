@@ -3,52 +3,74 @@
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.turn_player import Caller, Heard, percentiles
+from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer
-from mirrorchat.engines import Language, Recognizer
+from mirrorchat.engines import Language, Priority, Recognizer, Voice, VoiceKind
 
 Figures = dict[str, Any]
-Ask = Callable[[Caller], Heard]
+ANSWER_LIMIT_S = 60.0
 
-ROOT = Path(__file__).resolve().parent.parent
-WARM_UPS = 2  # the first answers after a start are those of an engine of unknown speed
-SPOKEN_QUESTION = "What is the best way to learn a new language in a single year?"  # 3 s, as hibari speaks it
-# The floor hears no Mandarin: it hears the English question and answers in Mandarin. Both questions last 2.2 s.
+# 3 s each, as the small models speak them. The floor hears no Mandarin: it hears the English question and answers in
+# Mandarin.
 QUESTIONS = {
-    "floor": {Language.ENGLISH: "english", Language.CHINESE: "english"},
-    "small": {Language.ENGLISH: "english", Language.CHINESE: "chinese"},
+    Language.ENGLISH: "What is the best way to learn a new language in a single year?",
+    Language.CHINESE: "学习语言最好的办法是什么？",
 }
-RECORDINGS = {"english": "question.wav", "chinese": "question_zh.wav"}
 
 
-def callers_of(side: str, port: int) -> dict[Language, Caller]:
-    """Return a caller for each language of the answer."""
-    asked = QUESTIONS[side]
-    return {
-        answer: Caller(
-            port,
-            (ROOT / "examples" / RECORDINGS[question]).read_bytes(),
-            language=question,
-            reply_language=answer.value,
+@dataclass(frozen=True)
+class Side:
+    """A server: a caller for each language of the answer, and what returns a caller's turn."""
+
+    callers: dict[Language, Caller]
+    ask: Callable[[Caller], Heard]
+
+
+def spoken_questions(models: Path, threads: int) -> dict[Language, Audio]:
+    """Return QUESTIONS as the small models speak them, in their own voices."""
+    from mirrorchat.small.synthesizer import SmallSynthesizer
+
+    synthesizer, neutral = SmallSynthesizer(models / "kokoro", threads=threads), Voice(VoiceKind.NEUTRAL, "")
+    spoken = {}
+    for language, text in QUESTIONS.items():
+        pieces = synthesizer.speak(
+            text, neutral, language, seed=0, priority=Priority.LATER, context=Context.after(ANSWER_LIMIT_S)
         )
-        for answer, question in asked.items()
-    }
+        spoken[language] = Audio(np.concatenate([piece.samples for piece in pieces]), synthesizer.sample_rate)
+    return spoken
 
 
-def compare_with_floor(sides: dict[str, tuple[dict[Language, Caller], Ask]], turns: int) -> Figures:
-    """Return the figures of `turns` turns on each side, "floor" and "small", for each language of the answer."""
+def callers_of(side: str, port: int, questions: dict[Language, Audio]) -> dict[Language, Caller]:
+    """Return a caller of the server at `port` for each language of the answer."""
+    callers = {}
+    for answer in Language:
+        asked = answer if side == "small" else Language.ENGLISH
+        recording = encode_wav(questions[asked])
+        callers[answer] = Caller(port, recording, language=asked.value, reply_language=answer.value)
+    return callers
+
+
+def compare_with_floor(sides: dict[str, Side], turns: int) -> Figures:
+    """Return the figures of `turns` turns on each side, "floor" and "small", for each language of the answer.
+
+    A turn of each warms up: at the first one the server does not know the speed of its speech.
+    """
     figures: Figures = {"first_sound": {}, "first_sound_ms": {}, "underruns": {}, "worst_gap_ms": {}, "answers": turns}
     for language in Language:
         heard: dict[str, list[Heard]] = {side: [] for side in sides}
-        for at in range(WARM_UPS + turns):
-            for side, (callers, ask) in sides.items():
-                turn = ask(callers[language])
-                heard[side] += [turn] if at >= WARM_UPS else []
+        for at in range(1 + turns):
+            for name, side in sides.items():
+                turn = side.ask(side.callers[language])
+                heard[name] += [turn] if at else []
         figures = _with_language(figures, language.value, heard)
         print(f"  {language.value}: " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
     return figures
@@ -68,20 +90,16 @@ def _with_language(figures: Figures, language: str, heard: dict[str, list[Heard]
     return figures | {name: figures[name] | {language: value} for name, value in values.items()}
 
 
-def compare_hearing(models: Path, threads: int, rounds: int) -> Figures:
-    """Return the time of the small recognizer over pocketsphinx's for a question of 3 s, heard in alternation."""
-    from mirrorchat.small.speech import NeutralSpeech
-    from mirrorchat.small.voices_base import HIBARI_VOICE, BaseVoice
+def compare_hearing(question: Audio, models: Path, threads: int, rounds: int) -> Figures:
+    """Return the small recognizer's time to hear `question` (English) over pocketsphinx's, heard in alternation."""
     from mirrorchat.small.whisper import WhisperRecognizer
 
-    speech = NeutralSpeech(None, threads).speak(SPOKEN_QUESTION, BaseVoice(HIBARI_VOICE, Language.ENGLISH), Context())
-    assert speech is not None
     floor, small = EmbeddedRecognizer(), WhisperRecognizer(models / "whisper-base", threads=threads)
     times_ms: dict[str, list[float]] = {"pocketsphinx": [], "small": []}
     try:
         for at in range(1 + rounds):
             for name, engine in (("pocketsphinx", floor), ("small", small)):
-                spent_ms = _hearing_ms(engine, speech)
+                spent_ms = _hearing_ms(engine, question)
                 times_ms[name] += [spent_ms] if at else []
     finally:
         floor.close()
@@ -90,7 +108,7 @@ def compare_hearing(models: Path, threads: int, rounds: int) -> Figures:
     figures = {
         "hearing": round(ratio, 2),
         "hearing_ms": {name: percentiles(times) for name, times in times_ms.items()},
-        "hearing_question_s": round(speech.duration_s, 2),
+        "hearing_question_s": round(question.duration_s, 2),
     }
     print("  " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
     return figures
@@ -98,5 +116,5 @@ def compare_hearing(models: Path, threads: int, rounds: int) -> Figures:
 
 def _hearing_ms(recognizer: Recognizer, speech: Audio) -> float:
     started = time.perf_counter()
-    recognizer.recognize(speech, Language.ENGLISH, context=Context.after(60.0))
+    recognizer.recognize(speech, Language.ENGLISH, context=Context.after(ANSWER_LIMIT_S))
     return 1000 * (time.perf_counter() - started)

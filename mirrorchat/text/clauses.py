@@ -32,7 +32,10 @@ _PHRASE_STARTS = frozenset(
 )
 _SEEN_CHARS = 16  # before a place
 _SHORTEST_REST = 3  # letters or characters: a word alone sounds odd
-_EARLIEST = 0.4  # of the limit: a pause nearer to the start is passed over
+
+
+_ANYWHERE, _PHRASE, _MARK = range(3)  # how good a place is
+_EARLIEST = {_ANYWHERE: 0.4, _PHRASE: 0.4, _MARK: 0.25}  # of the limit: a place nearer to the start is passed over
 
 
 def spoken_length(text: str) -> int:
@@ -50,7 +53,7 @@ def cut_clause(text: str, limit: int, words: Words) -> tuple[str, str]:
         return text, ""
     places = list(_places(text, words))
     fitting = [place for place in places if place[2] <= limit]
-    late_enough = [place for place in fitting if place[2] >= _EARLIEST * limit]
+    late_enough = [place for place in fitting if place[2] >= limit * _EARLIEST[place[0]]]
     if not places:
         return text, ""
     end = max(late_enough)[1] if late_enough else (fitting[-1] if fitting else places[0])[1]
@@ -89,5 +92,5 @@ def _is_between_words(before: str, following: str) -> bool:
 
 def _rank(before: str, following: str) -> int:
     if before.rstrip(CLOSERS)[-1:] in _MARKS:
-        return 2
-    return int(following.strip() in _PHRASE_STARTS)
+        return _MARK
+    return _PHRASE if following.strip() in _PHRASE_STARTS else _ANYWHERE

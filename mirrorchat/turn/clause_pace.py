@@ -12,7 +12,7 @@ from mirrorchat.text.clauses import Words, cut_clause
 FIRST_CHARS = {Language.CHINESE: 8, Language.ENGLISH: 30}  # of the first clause; letters, digits, Chinese characters
 LATER_CHARS = {Language.CHINESE: 12, Language.ENGLISH: 40}  # a later clause may always be as long
 CHARS_S = {Language.CHINESE: 4.2, Language.ENGLISH: 12.0}  # of speech per second
-WHOLE_SPEED = 4.0  # seconds of speech a second; from there on whole sentences are spoken
+FAST_SPEED = 4.0  # seconds of speech a second; from there on the first clause needs no limit
 UNKNOWN_SPEED = 1.2  # Kokoro's on two busy cores
 MARGIN = 1.25  # short clauses take longer for each second of speech than the mean
 
@@ -31,15 +31,15 @@ class ClausePace:
     def cut(self, text: str, *, is_first: bool, buffered_s: float) -> tuple[str, str]:
         """Return the clause of `text` to speak next, and the rest, while `buffered_s` seconds of speech are unheard."""
         speed = self._speed() or UNKNOWN_SPEED
-        if speed >= WHOLE_SPEED:
-            return text, ""
+        if is_first:
+            is_fast = speed >= FAST_SPEED
+            return (text, "") if is_fast else cut_clause(text, FIRST_CHARS[self._language], self._words)
         computed_chars = int(buffered_s * speed / MARGIN * CHARS_S[self._language])
-        limit = FIRST_CHARS[self._language] if is_first else max(LATER_CHARS[self._language], computed_chars)
-        return cut_clause(text, limit, self._words)
+        return cut_clause(text, max(LATER_CHARS[self._language], computed_chars), self._words)
 
     def prebuffer_s(self) -> float:
         """Return how long the first clause has to last, together with its wait: until the second one is there."""
         speed = self._speed() or UNKNOWN_SPEED
-        if speed >= WHOLE_SPEED:
+        if speed >= FAST_SPEED:
             return 0.0
         return MARGIN * LATER_CHARS[self._language] / CHARS_S[self._language] / speed

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support.places import ROOT
+from support.small_models import kokoro_folder, whisper_folder
 
 from benchmarks.turn_player import Arrival, first_sound, play
 
@@ -29,6 +31,33 @@ def test_last_line_holds_every_figure() -> None:
     assert 0 < figures["overhead_ms_p50"] < figures["ttfa_ms"]["1"]["p50"]
     assert figures["rss_mb"] > 20
     assert embedded["cpu_s_per_turn"]["1"] > 0
+
+
+def test_the_small_models_are_compared_with_the_floor() -> None:
+    models = whisper_folder().parent
+    assert kokoro_folder().parent == models
+    command = [sys.executable, str(ROOT / "benchmarks" / "turn.py"), "--json", "--engines", "small"]
+    command += ["--callers", "1", "--turns", "1", "--threads", "2", "--models", str(models)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout.splitlines()[-1])
+    assert figures["engines"]["small"]["answered"] == {"1": 1}
+    compared = figures["small_vs_floor"]
+    assert compared["answers"] == 1
+    assert 2.5 < compared["hearing_question_s"] < 3.5
+    hearing_ms = {side: times["p50"] for side, times in compared["hearing_ms"].items()}
+    assert compared["hearing"] == pytest.approx(hearing_ms["small"] / hearing_ms["pocketsphinx"], abs=0.01)
+    for language in ("english", "chinese"):
+        first_ms = {side: times["p50"] for side, times in compared["first_sound_ms"][language].items()}
+        assert min(first_ms["floor"], first_ms["small"]) > 300  # no token comes before
+        assert compared["first_sound"][language] == pytest.approx(first_ms["small"] / first_ms["floor"], abs=0.01)
+        assert compared["underruns"][language] >= 0
+
+
+def test_without_the_small_models_the_benchmark_says_how_to_get_them(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "turn.py"), "--engines", "small", "--models", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2 and "models install small" in run.stderr
 
 
 def test_player_waits_when_it_has_no_more() -> None:
