@@ -98,7 +98,7 @@ class Runtime:
             return
         self.metrics.engines = engines
         for stage, info in engines.infos().items():
-            _log.info("%-14s %s: %s", stage, engine_label(info), info.reason)
+            _log.info("%-14s %s%s", stage, engine_label(info), f": {info.reason}" if info.reason else "")
         if command := upgrade_command(engines.infos().values()):
             _log.info("to go up a tier: %s", command)
         _log.info("ready after %.1f s", time.monotonic() - started)

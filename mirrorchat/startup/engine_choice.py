@@ -31,9 +31,6 @@ class Lack:
     what: str
     command: str
 
-    def __str__(self) -> str:
-        return f"{self.what}: run {self.command}"
-
 
 @dataclass(frozen=True)
 class Chosen:

@@ -32,7 +32,7 @@ def espeak() -> Iterator[Espeak]:
 
 
 def speak(espeak: Espeak, text: str, language: Language) -> Spoken:
-    return espeak.speak(text, language, context=Context.after(WAIT_S))
+    return espeak.speak(text, language, "klatt4", context=Context.after(WAIT_S))
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -208,7 +208,7 @@ def test_a_hang_ends_at_the_deadline(espeak: Espeak) -> None:
     pid = espeak.pids()[0]
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(DeadlineExceeded):
-        espeak.speak("Hello.", ENGLISH, context=Context.after(0.2))
+        espeak.speak("Hello.", ENGLISH, "klatt4", context=Context.after(0.2))
     assert not Path(f"/proc/{pid}").exists(), "neither running nor a zombie"
     assert len(speak(espeak, "Hello.", ENGLISH).audio.samples) > 0
 
@@ -230,7 +230,7 @@ def test_a_cancellation_ends_a_call_and_the_wait_for_a_worker(espeak: Espeak) ->
     contexts = [Context(), Context()]
 
     def call(context: Context) -> Spoken:
-        return espeak.speak("Hello.", ENGLISH, context=context)
+        return espeak.speak("Hello.", ENGLISH, "klatt4", context=context)
 
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(call, context) for context in contexts]

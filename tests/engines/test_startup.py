@@ -25,7 +25,7 @@ from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import devices
 from mirrorchat.hardware.devices import is_gpu
 from mirrorchat.settings import Settings
-from mirrorchat.startup.engine_choice import missing, require_packages, upgrade_command
+from mirrorchat.startup.engine_choice import Lack, missing, require_packages, upgrade_command
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.synth import XttsSynthesizer
 
@@ -96,8 +96,8 @@ def test_the_lowest_tier_goes_up_first_with_one_command() -> None:
 
 def test_missing_packages_are_named_with_the_command(tmp_path: Path) -> None:
     (tmp_path / "weights").touch()
-    reason = str(missing(tmp_path, ["weights"], ["json", "not_a_package"]))
-    assert "not_a_package is not installed: run scripts/environment full" in reason and "json" not in reason
+    lack = missing(tmp_path, ["weights"], ["json", "not_a_package"])
+    assert lack == Lack(f"{tmp_path} is there, but not_a_package is not installed", "scripts/environment full")
     assert missing(tmp_path, ["weights"], ["json"]) is None
     with pytest.raises(ConfigurationError, match="engine xtts: not_a_package is not installed"):
         require_packages("xtts", ["json", "not_a_package"])

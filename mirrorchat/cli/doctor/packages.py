@@ -14,8 +14,8 @@ from mirrorchat.models.packages import ROOT, full_requirements, missing_packages
 OLDEST, NEWEST = (3, 11), (3, 14)
 _BUILD = "`apt install build-essential python3-dev`, then `{}`"
 _SMALL_EXTRAS = {  # the extras that need a compiler on some computers, and the loss without them
-    "recognize": "English is not recognized without WeNet",
-    "tint": "the embedded voice does not resemble the speaker's",
+    "recognize": "English is not recognized without a model",
+    "tint": "the voice does not resemble the speaker's without XTTS",
 }
 
 
