@@ -61,12 +61,13 @@ class Clone:
         )  # fmt: skip
 
     @contextmanager
-    def serving(self, command: str) -> Iterator[str]:
+    def serving(self, command: str, *, models: bool = False) -> Iterator[str]:
         """Run a command that starts the server, and yield the server's address once it is ready.
 
-        The small models are not fetched: tests/server/test_first_start.py shows how they are.
+        The small models are not fetched: tests/server/test_first_start.py shows how they are. `models`: they are there.
         """
-        command = command.replace("scripts/serve", "scripts/serve --no-models")
+        if not models:
+            command = command.replace("scripts/serve", "scripts/serve --no-models")
         url = f"http://127.0.0.1:{self.port}"
         with (self.folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
