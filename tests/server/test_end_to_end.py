@@ -1,4 +1,7 @@
-"""The main job: spoken Chinese and English through the running server, to a chat API, and back as speech."""
+"""The main job: spoken Chinese and English through the running server, to a chat API, and back as speech.
+
+Here WeNet hears; test_small_models_served.py has the small models, and a judge of the words that they speak.
+"""
 
 import base64
 import io
@@ -32,9 +35,6 @@ from support.speech import say_wav
 
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.audio.samples import Audio
-from mirrorchat.concurrency.context import Context
-from mirrorchat.embedded.engines import EmbeddedRecognizer
-from mirrorchat.engines import Language
 
 KEY = "sk-of-the-api-0123456789"
 ENGLISH_ANSWER = "The best way to learn is to listen and to speak every day."
@@ -108,19 +108,6 @@ def test_spoken_questions_reach_the_api_in_words_and_come_back_as_speech(
 def said_in(text: str, code: str) -> list[str]:
     """Return the words of English, the characters of Chinese."""
     return text.lower().split() if code == "en" else list(text)
-
-
-def test_the_spoken_answer_has_the_words_of_the_api(server: RunningServer) -> None:
-    asked = (ROOT / "examples" / "question.wav").read_bytes()
-    reply = server.ask_json(asked, "english", text="What is the best way to learn a language?")
-    assert reply["voice"]["kind"] == "tint"
-    recognizer = EmbeddedRecognizer()
-    try:
-        heard = recognizer.recognize(sound_of(reply), Language.ENGLISH, context=Context()).text.lower().split()
-    finally:
-        recognizer.close()
-    wanted = ENGLISH_ANSWER.lower().strip(".").split()
-    assert edit_distance(wanted, heard) / len(wanted) < 0.2, heard
 
 
 def test_the_reply_language_is_what_the_api_is_asked_for(server: RunningServer, chat: ChatServer) -> None:
