@@ -143,11 +143,6 @@ def test_a_recording_is_heard_alike_after_any_other(recognizer: EmbeddedRecogniz
     assert [hear(recognizer, audio) for audio in reversed(clips)] == list(reversed(alone))
 
 
-def test_what_espeak_says_is_heard(recognizer: EmbeddedRecognizer, synthesizer: EmbeddedSynthesizer) -> None:
-    heard = hear(recognizer, speak(synthesizer, "The answer is at the end of the book.", NEUTRAL))
-    assert heard == "The answer is at the end of the book"
-
-
 def test_threads_hear_each_their_own(recognizer: EmbeddedRecognizer, say: Say) -> None:
     clips = [say("en-us+klatt4", text) for text in SENTENCES[:3]]
     alone = [hear(recognizer, clip) for clip in clips]
