@@ -354,3 +354,9 @@ def test_it_fits_on_a_phone(page_scene: Scene, axe: str, width: int, height: int
         assert talk["width"] >= 60 and talk["y"] + talk["height"] <= height  # on the screen, and large enough
         browser.tap("page-language")
     check_accessible(browser, axe)
+
+
+def test_detection_is_not_offered_where_nothing_detects(page_scene: Scene) -> None:
+    browser = page_scene.open()
+    assert not browser.at("detection").is_displayed()
+    assert browser.text("label:has(:checked)") == "English"

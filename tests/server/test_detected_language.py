@@ -39,7 +39,7 @@ from mirrorchat.turn.stopwatch import Stopwatch
 
 ENGLISH, CHINESE = Language.ENGLISH, Language.CHINESE
 REPLIES = {ENGLISH: "Every day a little.", CHINESE: "每天学一点。"}
-WORDS = {ENGLISH: "What is the best way", CHINESE: "广州市"}  # of the two questions
+WORDS = {ENGLISH: "way to learn", CHINESE: "广州市"}  # of the two questions
 
 
 def reply_to(messages: list[dict[str, str]]) -> str:
