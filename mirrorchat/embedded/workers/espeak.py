@@ -16,7 +16,7 @@ from mirrorchat.engines import Language
 from mirrorchat.errors import SynthesisFailed
 
 # The variants that an answer is spoken with, the neutral voice first. To the ears of Whisper base, 76 % of tinted
-# Mandarin is wrong in klatt4, the clearest in English, 65 % in f2, 53 % in m3. Of 50 others none was clearer and alike.
+# Mandarin is wrong in klatt4, the clearest in English, 65 % in f2, 54 % in m3. Of 50 others none was clearer and alike.
 VARIANTS = {Language.ENGLISH: ("klatt4", "m3", "f2"), Language.CHINESE: ("m3", "f2")}
 _VOICES = {Language.ENGLISH: "en-us", Language.CHINESE: "cmn"}
 
