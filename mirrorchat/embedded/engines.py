@@ -190,7 +190,7 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
     @property
     def voice_model(self) -> str:
         """Return the name of the method that computes the voices."""
-        return "WORLD voice tint 1"
+        return "WORLD voice tint 2"
 
     def restore(self, data: bytes) -> TintVoice:
         """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for any other bytes."""

@@ -1,10 +1,11 @@
 """The voice tint moves neutral speech toward a speaker's pitch and timbre by signal processing. It is not a clone.
 
 Method: WORLD (Morise, Yokomori and Ozawa 2016, "WORLD: a vocoder-based high-quality speech synthesis system") analyses
-speech into pitch, spectral envelope and aperiodicity. The closed-form optimal transport between two Gaussians (Peyré
-and Cuturi 2019, "Computational optimal transport", remark 2.31; full covariance) maps the mel-cepstra, those of voiced
-frames and those of unvoiced frames; log-F0 is mapped by its mean and spread, the aperiodicity by its mean. Then WORLD
-synthesizes the speech. Everything is at 16 kHz, in frames of 5 ms.
+speech into spectral envelope and aperiodicity. The closed-form optimal transport between two Gaussians (Peyré and
+Cuturi 2019, "Computational optimal transport", remark 2.31; full covariance) maps the mel-cepstra of voiced frames;
+log-F0 is mapped by its mean and spread, the aperiodicity by its mean. Then WORLD synthesizes the speech. Everything is
+at 16 kHz, in frames of 5 ms. Unvoiced frames keep their timbre: those of a recording hold as much of the room as of the
+voice, and mapped to them, speech sounded far less natural.
 """
 
 import functools
@@ -12,7 +13,6 @@ import importlib
 import json
 import sys
 import types
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,13 +22,14 @@ import scipy.fft
 import scipy.ndimage
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.embedded.pitch import FRAME_S, follow_pitch
 from mirrorchat.engines import SpeakerEmbedding, Voice, VoiceKind
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 SAMPLE_RATE_HZ = 16_000
-FRAME_MS = 5.0
+FRAME_MS = 1000.0 * FRAME_S
 STRENGTH = 0.85  # 1 would reach the reference's statistics in full, but make words less intelligible or natural
 
 _FFT_SIZE = 1024
@@ -38,9 +39,10 @@ _ANALYSIS_PEAK = 0.5
 _CEPSTRA = 24
 _F0_FLOOR_HZ, _F0_CEILING_HZ = 60.0, 450.0
 _ACTIVE_RANGE_DB = 35.0  # frames that are quieter than the loud ones by more than this are background
-_MIN_FRAMES = 30  # fewer frames of a kind say nothing about a voice
+_MIN_FRAMES = 30  # fewer voiced frames say nothing about a voice
 _SHRINK, _SHRINK_FEW, _FEW_FRAMES = 0.3, 0.5, 150
 _CLASS_SIZE = 1 + _CEPSTRA + (_CEPSTRA - 1) ** 2  # 554
+_SMOOTHING_FRAMES = 6.0  # 30 ms; a filter that changes faster sounds less natural
 _F0_WEIGHT = 5.5  # a speaker's median pitch moves by some 15 % from one utterance to the next: 1 / (8 * 0.15 ** 2)
 
 # Measured on recordings of 1 to 9 s: two speakers with a microphone each reached at most 0.63, half of the pairs 0.03
@@ -49,12 +51,12 @@ _F0_WEIGHT = 5.5  # a speaker's median pitch moves by some 15 % from one utteran
 # pairs in doubt, which costs little: 2 s of speech nearly suffice for a tint.
 SAME_FROM, DIFFERENT_TO = 0.9, 0.135
 
-PROFILE_SIZE = 2 + _BINS + 2 * _CLASS_SIZE  # 1,623 numbers, 13 kB
+PROFILE_SIZE = 2 + _BINS + _CLASS_SIZE  # 1,069 numbers, 9 kB
 
 
 @dataclass(frozen=True, eq=False)
 class FrameClass:
-    """The cepstra of one kind of frame: number, mean (24,), and covariance of all but the first (23, 23).
+    """The cepstra of voiced frames: number, mean (24,), and covariance of all but the first (23, 23).
 
     The first cepstrum is loudness, which belongs to the recording and not to the voice.
     """
@@ -66,27 +68,21 @@ class FrameClass:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """The statistics of a voice, 13 kB. No word can be recovered from them.
+    """The statistics of a voice's voiced frames, 9 kB. No word can be recovered from them.
 
-    `f0_mean` and `f0_spread` are of the natural logarithm of Hz; `aperiodicity` (513,) is the mean logit of voiced
-    frames; `unvoiced` is None when there were too few such frames.
+    `f0_mean` and `f0_spread` are of the natural logarithm of Hz; `aperiodicity` (513,) is the mean logit.
     """
 
     f0_mean: float
     f0_spread: float
     aperiodicity: Array
     voiced: FrameClass
-    unvoiced: FrameClass | None
 
     def to_bytes(self) -> bytes:
         """Return the profile as `PROFILE_SIZE` little-endian float64."""
-        parts = [np.array([self.f0_mean, self.f0_spread]), self.aperiodicity]
-        for kind in (self.voiced, self.unvoiced):
-            if kind is None:
-                parts.append(np.zeros(_CLASS_SIZE))
-            else:
-                parts += [np.array([float(kind.frames)]), kind.mean, kind.covariance.ravel()]
-        return np.concatenate(parts).astype("<f8").tobytes()
+        voiced = self.voiced
+        numbers = [self.f0_mean, self.f0_spread, *self.aperiodicity, float(voiced.frames), *voiced.mean]
+        return np.array([*numbers, *voiced.covariance.flat]).astype("<f8").tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Profile":
@@ -96,11 +92,11 @@ class Profile:
         numbers = np.frombuffer(data, "<f8")  # read-only, as a shared voice should be
         if not np.isfinite(numbers).all():
             raise ValueError("a voice profile holds numbers that are not finite")
-        classes = numbers[2 + _BINS :].reshape(2, _CLASS_SIZE)
-        voiced, unvoiced = (_unpack_class(row) for row in classes)
-        if voiced is None:
+        frames, mean, covariance = np.split(numbers[2 + _BINS :], [1, 1 + _CEPSTRA])
+        if frames[0] < 1.0:
             raise ValueError("a voice profile without voiced frames")
-        return cls(float(numbers[0]), float(numbers[1]), numbers[2 : 2 + _BINS], voiced, unvoiced)
+        voiced = FrameClass(int(frames[0]), mean, covariance.reshape(_CEPSTRA - 1, _CEPSTRA - 1))
+        return cls(float(numbers[0]), float(numbers[1]), numbers[2 : 2 + _BINS], voiced)
 
 
 def speaker_features(profile: Profile) -> SpeakerEmbedding:
@@ -157,7 +153,7 @@ class _Frames:
     """Analysed speech, one row per frame of 5 ms.
 
     `f0` (frames,) is in Hz, 0 where unvoiced; `envelope` (power) and `aperiodicity` are (frames, 513), the mel-cepstra
-    (frames, 80); `voiced` and `unvoiced` mark the frames with voiced and unvoiced speech.
+    (frames, 80); `voiced` marks the frames with voiced speech.
     """
 
     f0: Array
@@ -165,22 +161,6 @@ class _Frames:
     aperiodicity: Array
     cepstra: Array
     voiced: Mask
-    unvoiced: Mask
-
-
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """What speech tells of its speaker: the profile, and the cepstra of its voiced frames without the first one.
-
-    `cepstra` has the shape (frames, 23). Words could be recovered from it, so it is never kept.
-    """
-
-    profile: Profile
-    cepstra: Array
-
-
-Refinement = Callable[[Array], Array]
-"""Returns what is added to the cepstra of all frames, shape (frames, 23), after they were mapped as voiced speech."""
 
 
 class VoiceTint:
@@ -196,31 +176,23 @@ class VoiceTint:
         self._world = _import_pyworld()
 
     def profile(self, speech: Audio, *, clean: bool = False) -> Profile | None:
-        """Return the profile of `speech`, as `measure` does, without the cepstra."""
-        measured = self.measure(speech, clean=clean)
-        return None if measured is None else measured.profile
+        """Return the profile of `speech` (any rate), or None when less than 0.15 s of it is voiced.
 
-    def measure(self, speech: Audio, *, clean: bool = False) -> Measurement | None:
-        """Return what `speech` (any rate) tells of its speaker, or None when less than 0.15 s of it is voiced.
-
-        `clean` is for synthetic speech: Harvest then follows its pitch, which is slower and misses less, but takes the
-        hum of a room for a voice.
+        `clean` is for synthetic speech: its pitch is followed more closely than that of a recording, whose room hums.
         """
         frames = self._analyse(speech.resample(SAMPLE_RATE_HZ), clean)
         voiced = _describe(frames.cepstra, frames.voiced)
         if voiced is None:
             return None
         log_f0 = np.log(frames.f0[frames.voiced])
-        profile = Profile(
+        return Profile(
             f0_mean=float(np.median(log_f0)),  # the median: an octave error of the pitch follower weighs little
             f0_spread=float(log_f0.std()),
             aperiodicity=_logit(frames.aperiodicity[frames.voiced]).mean(axis=0),
             voiced=voiced,
-            unvoiced=_describe(frames.cepstra, frames.unvoiced),
         )
-        return Measurement(profile, frames.cepstra[frames.voiced, 1:_CEPSTRA])
 
-    def apply(self, speech: Audio, source: Profile, target: Profile, refinement: Refinement | None = None) -> Audio:
+    def apply(self, speech: Audio, source: Profile, target: Profile) -> Audio:
         """Return `speech` (any rate) with its speaker's profile `source` mapped to `target`: 16 kHz, same length.
 
         Deterministic. The caller sets the level.
@@ -230,7 +202,7 @@ class VoiceTint:
             return speech
         frames = self._analyse(speech, clean=True)
         f0 = _map_f0(frames.f0, source, target)
-        envelope = _filtered(frames, STRENGTH * _timbre_change(frames, source, target, refinement))
+        envelope = _filtered(frames, STRENGTH * _timbre_change(frames, source, target))
         aperiodicity = _map_aperiodicity(frames, source, target)
         samples = self._world.synthesize(f0, envelope, aperiodicity, SAMPLE_RATE_HZ, FRAME_MS)
         samples = np.nan_to_num(samples[: len(speech.samples)])
@@ -241,17 +213,22 @@ class VoiceTint:
         world = self._world
         x = np.ascontiguousarray(speech.samples, dtype=np.float64)
         x *= _ANALYSIS_PEAK / max(float(np.abs(x).max(initial=0.0)), 1e-3)  # the floor of the envelope is absolute
-        options = {"f0_floor": _F0_FLOOR_HZ, "f0_ceil": _F0_CEILING_HZ, "frame_period": FRAME_MS}
-        f0, times = (world.harvest if clean else world.dio)(x, SAMPLE_RATE_HZ, **options)
-        if not clean:
-            f0 = world.stonemask(x, f0, times, SAMPLE_RATE_HZ)
+        f0 = follow_pitch(speech) if clean else self._recorded_pitch(x)
+        times = FRAME_S * np.arange(len(f0))
         envelope = world.cheaptrick(x, f0, times, SAMPLE_RATE_HZ, fft_size=_FFT_SIZE)
         aperiodicity = world.d4c(x, f0, times, SAMPLE_RATE_HZ, fft_size=_FFT_SIZE)
         log_mel = _interpolate(np.log(envelope + 1e-10), *_frequencies())
         loudness_db = 10.0 * np.log10(np.exp(log_mel).mean(axis=1))
         active = loudness_db > np.percentile(loudness_db, 97) - _ACTIVE_RANGE_DB
         cepstra = scipy.fft.dct(log_mel, norm="ortho", axis=1)
-        return _Frames(f0, envelope, aperiodicity, cepstra, (f0 > 0) & active, (f0 <= 0) & active)
+        return _Frames(f0, envelope, aperiodicity, cepstra, (f0 > 0) & active)
+
+    def _recorded_pitch(self, x: Array) -> Array:
+        """Return the pitch of a recording in Hz for each frame, 0 where unvoiced."""
+        bounds = {"f0_floor": _F0_FLOOR_HZ, "f0_ceil": _F0_CEILING_HZ}
+        f0, times = self._world.dio(x, SAMPLE_RATE_HZ, frame_period=FRAME_MS, **bounds)
+        refined: Array = self._world.stonemask(x, f0, times, SAMPLE_RATE_HZ)
+        return refined
 
 
 def _map_f0(f0: Array, source: Profile, target: Profile) -> Array:
@@ -264,18 +241,15 @@ def _map_f0(f0: Array, source: Profile, target: Profile) -> Array:
     return mapped
 
 
-def _timbre_change(frames: _Frames, source: Profile, target: Profile, refinement: Refinement | None) -> Array:
+def _timbre_change(frames: _Frames, source: Profile, target: Profile) -> Array:
     """Return the change of the first 24 cepstra of each frame; that of loudness, the first, is 0."""
-    change = _cepstral_change(frames.cepstra, source.voiced, target.voiced)
-    if refinement is not None:
-        change[:, 1:] += refinement(frames.cepstra[:, 1:_CEPSTRA] + change[:, 1:])
-    if source.unvoiced is None or target.unvoiced is None:
-        return change
-    unvoiced = _cepstral_change(frames.cepstra, source.unvoiced, target.unvoiced)
-    # A crossfade over some 20 ms: a switch from frame to frame would click.
-    share = scipy.ndimage.gaussian_filter1d((frames.f0 > 0).astype(np.float64), sigma=2)[:, None]
-    mixed: Array = share * change + (1.0 - share) * unvoiced
-    return mixed
+    cepstra = frames.cepstra[:, 1:_CEPSTRA]
+    change = np.zeros((len(cepstra), _CEPSTRA))
+    change[:, 1:] = (cepstra - source.voiced.mean[1:]) @ _transport(source.voiced, target.voiced).T
+    change[:, 1:] += target.voiced.mean[1:] - cepstra
+    change[frames.f0 <= 0] = 0.0
+    smoothed: Array = scipy.ndimage.gaussian_filter1d(change, _SMOOTHING_FRAMES, axis=0)
+    return smoothed
 
 
 def _filtered(frames: _Frames, change: Array) -> Array:
@@ -287,18 +261,6 @@ def _filtered(frames: _Frames, change: Array) -> Array:
     envelope = frames.envelope * np.exp(gain)
     envelope *= (frames.envelope.sum(axis=1) / envelope.sum(axis=1))[:, None]
     return np.ascontiguousarray(envelope)
-
-
-def _cepstral_change(cepstra: Array, source: FrameClass, target: FrameClass) -> Array:
-    change = np.zeros((len(cepstra), _CEPSTRA))
-    change[:, 1:] = transported(cepstra[:, 1:_CEPSTRA], source, target) - cepstra[:, 1:_CEPSTRA]
-    return change
-
-
-def transported(cepstra: Array, source: FrameClass, target: FrameClass) -> Array:
-    """Return cepstra (frames, 23) of the source's speech, mapped to the target's distribution."""
-    mapped: Array = (cepstra - source.mean[1:]) @ _transport(source, target).T + target.mean[1:]
-    return mapped
 
 
 def _transport(source: FrameClass, target: FrameClass) -> Array:
@@ -335,12 +297,6 @@ def _describe(cepstra: Array, chosen: Mask) -> FrameClass | None:
         return None
     some = cepstra[chosen, :_CEPSTRA]
     return FrameClass(frames, some.mean(axis=0), np.cov(some[:, 1:].T))
-
-
-def _unpack_class(row: Array) -> FrameClass | None:
-    frames = int(row[0])
-    covariance = row[1 + _CEPSTRA :].reshape(_CEPSTRA - 1, _CEPSTRA - 1)
-    return FrameClass(frames, row[1 : 1 + _CEPSTRA], covariance) if frames > 0 else None
 
 
 def _logit(share: Array) -> Array:

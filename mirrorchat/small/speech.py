@@ -28,8 +28,8 @@ _BEFORE_S, _AFTER_S = 0.03, 0.15
 class NeutralSpeech:
     """Speaks with the base voices. Thread-safe and deterministic.
 
-    Without a `folder` with Kokoro it has hibari's voice only, and no Mandarin. Raises ConfigurationError when hibari, or
-    Kokoro that is there, cannot be loaded.
+    Without a `folder` with Kokoro it has hibari's voice only, and no Mandarin. Raises ConfigurationError when hibari,
+    or Kokoro that is there, cannot be loaded.
     """
 
     def __init__(self, folder: Path | None, threads: int) -> None:

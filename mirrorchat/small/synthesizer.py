@@ -3,7 +3,6 @@
 The base voice is the one nearest to the asker: whether it is a woman's or a man's decides more than the tint.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level, gather_speech
-from mirrorchat.embedded.voice_tint import Measurement, Profile, VoiceTint
+from mirrorchat.embedded.voice_tint import Profile, TintVoice, VoiceTint
 from mirrorchat.engines import (
     SPEECH_NEEDED_S,
     EngineInfo,
@@ -27,17 +26,7 @@ from mirrorchat.small.high_band import brightened, with_high_band
 from mirrorchat.small.kokoro import SAMPLE_RATE_HZ
 from mirrorchat.small.phonemes import has_han
 from mirrorchat.small.speech import NeutralSpeech
-from mirrorchat.small.voices import AdaptedBase, SmallVoice
-from mirrorchat.small.voices_base import (
-    CALIBRATION,
-    HIBARI_VOICE,
-    BaseVoice,
-    MeasuredBase,
-    MeasuredFile,
-    base_voices,
-    nearest,
-)
-from mirrorchat.small.voices_mixture import Mixture, adapted_shift, fit_mixture, refinement, transported_mixture
+from mirrorchat.small.voices_base import CALIBRATION, HIBARI_VOICE, BaseVoice, MeasuredFile, base_voices, nearest
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import split_text
 
@@ -67,45 +56,38 @@ class SmallSynthesizer(TintedSpeakers):
         model = f"hibari {version('hibari-tts')}" + (" and Kokoro-82M int8" if kokoro else "")
         reason = ""
         self._tint: VoiceTint | None = None
-        self._bases: dict[BaseVoice, MeasuredBase] = {}
+        self._profiles: dict[BaseVoice, Profile] = {}
         try:
             self._tint = VoiceTint()
-            self._bases = self._measure_bases(self._tint, MeasuredFile(folder))
+            self._profiles = self._measure_bases(self._tint, MeasuredFile(folder))
             model += " with WORLD voice tint"
         except ImportError:
             reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
         self.info = EngineInfo("small", model, "cpu", reason, Tier.SMALL)
 
-    def voice(self, references: Sequence[Audio]) -> SmallVoice:
+    def voice(self, references: Sequence[Audio]) -> TintVoice:
         """Return the voice of the speaker in `references` (any rates), or a neutral one whose reason says why.
 
         The first 20 s of speech count; at least 1 s of speech is needed.
         """
         if self._tint is None:
-            return SmallVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
+            return TintVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
         speech, speech_s = gather_speech(references)
         if speech_s < SPEECH_NEEDED_S:
-            return SmallVoice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
-        asker = self._tint.measure(speech)
-        if asker is None:
-            return SmallVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
-        adapted = {language: self._adapted(language, asker) for language in sorted(self.languages)}
-        return SmallVoice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", asker.profile, adapted)
+            return TintVoice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
+        profile = self._tint.profile(speech)
+        if profile is None:
+            return TintVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
+        return TintVoice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", profile)
 
     @property
     def voice_model(self) -> str:
-        """Return the name of the method that computes the voices, and of the base voices that it chooses from."""
-        names = " ".join(f"{voice.language.code}-{voice.name}" for voice in self._voices)
-        return f"small voice tint 1 {hashlib.sha256(names.encode()).hexdigest()[:8]}"
+        """Return the name of the method that computes the voices."""
+        return "WORLD voice tint 2"
 
-    def restore(self, data: bytes) -> SmallVoice:
-        """Return the voice that `SmallVoice.to_bytes` wrote. Raises ValueError for any other bytes."""
-        voice = SmallVoice.from_bytes(data)
-        if any(BaseVoice(base.name, language) not in self._voices for language, base in voice.bases.items()):
-            raise ValueError("a voice of a base voice that is not installed")
-        if voice.profile is not None and voice.bases.keys() != self.languages:
-            raise ValueError("a voice for other languages")
-        return voice
+    def restore(self, data: bytes) -> TintVoice:
+        """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for any other bytes."""
+        return TintVoice.from_bytes(data)
 
     def speak(
         self,
@@ -127,13 +109,13 @@ class SmallSynthesizer(TintedSpeakers):
         """
         if language not in self.languages:
             raise ModelNotInstalled("Kokoro is not installed: run .venv/bin/mirrorchat models install small")
-        small = voice if isinstance(voice, SmallVoice) else SmallVoice(VoiceKind.NEUTRAL, "")
+        asker = voice.profile if isinstance(voice, TintVoice) and self._tint is not None else None
         for piece in split_text(normalize_text(text, language, _SCRIPTS), language, _PIECE_CHARS[language]):
             if not any(map(str.isalnum, piece)):
                 continue  # punctuation alone is silent rightly
             context.check()
             mandarin = has_han(piece) and Language.CHINESE in self.languages
-            yield at_level(self._speak_piece(piece, small, Language.CHINESE if mandarin else language, context))
+            yield at_level(self._speak_piece(piece, asker, Language.CHINESE if mandarin else language, context))
 
     def words(self, text: str) -> list[str]:
         """Return the words of `text`, which consists of Chinese characters only."""
@@ -145,49 +127,37 @@ class SmallSynthesizer(TintedSpeakers):
     def close(self) -> None:
         """Do nothing: the networks are freed with the engine."""
 
-    def _speak_piece(self, piece: str, voice: SmallVoice, language: Language, context: Context) -> Audio:
-        base = self._base(voice, language)
+    def _speak_piece(self, piece: str, asker: Profile | None, language: Language, context: Context) -> Audio:
+        base = self.base(asker, language)
         neutral = self._speech.speak(piece, base, context)
         if neutral is None:
             raise SynthesisFailed("the sentence is in letters that the small voices cannot read")
         context.check()
-        if self._tint is None or voice.profile is None:
+        if self._tint is None or asker is None:
             return neutral
-        source, target = self._bases[base], voice.profile
-        change = refinement(_on_the_way(source, target), voice.bases[language].shift)
-        tinted = self._tint.apply(neutral, source.profile, target, change)
+        tinted = self._tint.apply(neutral, self._profiles[base], asker)
         context.check()
         return brightened(with_high_band(tinted, neutral))
 
-    def _base(self, voice: SmallVoice, language: Language) -> BaseVoice:
-        if language in voice.bases:
-            return BaseVoice(voice.bases[language].name, language)
-        return next(base for base in self._voices if base.language is language)
+    def base(self, asker: Profile | None, language: Language) -> BaseVoice:
+        """Return the base voice of `language` that is nearest to the asker; without an asker, the first one."""
+        if asker is None:
+            return next(voice for voice in self._voices if voice.language is language)
+        return nearest(self._profiles, asker, language)
 
-    def _adapted(self, language: Language, asker: Measurement) -> AdaptedBase:
-        """Return the base voice of `language` that is nearest to the asker, adapted to the asker's sounds."""
-        base = nearest([base for base in self._bases.values() if base.voice.language is language], asker.profile)
-        return AdaptedBase(base.voice.name, adapted_shift(_on_the_way(base, asker.profile), asker.cepstra))
-
-    def _measure_bases(self, tint: VoiceTint, known: MeasuredFile) -> dict[BaseVoice, MeasuredBase]:
+    def _measure_bases(self, tint: VoiceTint, known: MeasuredFile) -> dict[BaseVoice, Profile]:
         return {voice: self._measured(voice, tint, known) for voice in self._voices}
 
-    def _measured(self, voice: BaseVoice, tint: VoiceTint, known: MeasuredFile) -> MeasuredBase:
-        """Return what is known of a base voice, or measure it."""
+    def _measured(self, voice: BaseVoice, tint: VoiceTint, known: MeasuredFile) -> Profile:
+        """Return the profile of a base voice that is known, or measure it."""
         kokoro = self._speech.kokoro
         fingerprint = kokoro.fingerprint(voice.name) if kokoro and voice.name != HIBARI_VOICE else ""
         found = known.get(voice, fingerprint)
         if found is not None:
             return found
         speech = self._speech.speak(CALIBRATION[voice.language], voice, Context())
-        measured = tint.measure(speech, clean=True) if speech else None
-        if measured is None:
+        profile = tint.profile(speech, clean=True) if speech else None
+        if profile is None:
             raise ConfigurationError(f"the base voice {voice.name} cannot be measured: its speech is not voiced")
-        base = MeasuredBase(voice, measured.profile, fit_mixture(measured.cepstra))
-        known.put(base, fingerprint)
-        return base
-
-
-def _on_the_way(base: MeasuredBase, target: Profile) -> Mixture:
-    """Return the mixture of the base voice as the tint maps it to the target, before the adaptation."""
-    return transported_mixture(base.mixture, base.profile.voiced, target.voiced)
+        known.put(voice, fingerprint, profile)
+        return profile

@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,6 @@ import numpy as np
 
 from mirrorchat.embedded.voice_tint import PROFILE_SIZE, Array, Profile, similarity, speaker_features
 from mirrorchat.engines import Language
-from mirrorchat.small.voices_mixture import COMPONENTS, DIMENSIONS, Mixture
 
 HIBARI_VOICE = "heart"
 CACHE_FILE = "base_voices.npz"
@@ -26,9 +25,7 @@ MEASURED_BASES = Path(__file__).with_name("measured_bases.npz")  # scripts/make_
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = "1"
-_MIXTURE_SIZE = COMPONENTS * (1 + 2 * DIMENSIONS)
-_RECORD_SIZE = PROFILE_SIZE + _MIXTURE_SIZE  # 2,187 numbers, 17 kB
+_FORMAT = "2"
 _LARGEST_CACHE_BYTES = 5_000_000
 
 # Kokoro's Mandarin voices, and its Japanese ones for where these are not installed. The first is the neutral voice.
@@ -36,6 +33,7 @@ _MANDARIN = ("zf_xiaoxiao", "zm_yunjian", "zf_xiaoyi", "zm_yunxi")
 # jf_alpha sounds best, but mispronounces 30 of 129 characters, to the ears of Whisper base; this woman 9, the man 12. A
 # mean of all four women mispronounces 7, but sounds less natural once it is tinted.
 _JAPANESE = ("jf_gongitsune", "jm_kumo")
+_ENGLISH_MAN = "jm_kumo"
 
 CALIBRATION = {
     Language.ENGLISH: "We saw a huge boat leave the quiet harbour, while five children played with yellow balls. "
@@ -51,28 +49,36 @@ class BaseVoice:
     name: str
     language: Language
 
-
-@dataclass(frozen=True, eq=False)
-class MeasuredBase:
-    """A base voice with its profile and the mixture of its voiced cepstra."""
-
-    voice: BaseVoice
-    profile: Profile
-    mixture: Mixture
+    @property
+    def is_mans(self) -> bool:
+        """Return whether it is a man's: Kokoro's names have the language, the sex, and the name itself."""
+        return self.name[1:3] == "m_"
 
 
 def base_voices(kokoro: Collection[str]) -> list[BaseVoice]:
     """Return the base voices that can be had with Kokoro's voices; the first of a language is the neutral one."""
-    english = [HIBARI_VOICE, *(name for name in ("jm_kumo",) if name in kokoro)]
+    english = [HIBARI_VOICE, *(name for name in (_ENGLISH_MAN,) if name in kokoro)]
     mandarin = [name for name in _MANDARIN if name in kokoro] or [name for name in _JAPANESE if name in kokoro]
     return [BaseVoice(name, Language.ENGLISH) for name in english] + [
         BaseVoice(name, Language.CHINESE) for name in mandarin
     ]
 
 
-def nearest(bases: Sequence[MeasuredBase], asker: Profile) -> MeasuredBase:
-    """Return the base voice that is most similar to the asker in pitch and timbre; the first one in doubt."""
-    return max(bases, key=lambda base: similarity(speaker_features(base.profile), speaker_features(asker)))
+def nearest(profiles: Mapping[BaseVoice, Profile], asker: Profile, language: Language) -> BaseVoice:
+    """Return the base voice of `language` that is most similar to the asker in pitch and timbre; the first in doubt.
+
+    Where there are Mandarin voices they tell whether a woman's or a man's is nearer, in English, too: hibari's timbre
+    is nearer than that of the English man to nearly everybody, so those two would give most men a woman's voice.
+    """
+    features = speaker_features(asker)
+
+    def best(voices: Collection[BaseVoice]) -> BaseVoice:
+        return max(voices, key=lambda voice: similarity(speaker_features(profiles[voice]), features))
+
+    mandarin = [voice for voice in profiles if voice.language is Language.CHINESE]
+    of_language = [voice for voice in profiles if voice.language is language]
+    of_sex = [voice for voice in of_language if mandarin and voice.is_mans == best(mandarin).is_mans]
+    return best(of_sex or of_language)
 
 
 class MeasuredFile:
@@ -85,17 +91,17 @@ class MeasuredFile:
         self._file = folder / CACHE_FILE if folder else None
         self._records = _read(MEASURED_BASES) | (_read(self._file) if self._file else {})
 
-    def get(self, voice: BaseVoice, fingerprint: str) -> MeasuredBase | None:
-        """Return what was measured of a voice whose styles have this fingerprint, or None."""
+    def get(self, voice: BaseVoice, fingerprint: str) -> Profile | None:
+        """Return the profile of a voice whose styles have this fingerprint, or None."""
         record = self._records.get(_key(voice, fingerprint))
         try:
-            return None if record is None else _unpacked(voice, record)
+            return None if record is None else Profile.from_bytes(record.astype("<f8").tobytes())
         except ValueError:
             return None
 
-    def put(self, base: MeasuredBase, fingerprint: str) -> None:
+    def put(self, voice: BaseVoice, fingerprint: str, profile: Profile) -> None:
         """Add a measurement. A folder that cannot be written costs the time of measuring at each start."""
-        self._records[_key(base.voice, fingerprint)] = _packed(base)
+        self._records[_key(voice, fingerprint)] = np.frombuffer(profile.to_bytes(), "<f8")
         if self._file is None or not self._file.parent.is_dir():
             return
         written = io.BytesIO()
@@ -116,7 +122,7 @@ def _read(file: Path) -> dict[str, Array]:
             names, records = content["names"], content["records"]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return {}
-    if records.shape != (len(names), _RECORD_SIZE):
+    if records.shape != (len(names), PROFILE_SIZE):
         return {}
     return dict(zip(map(str, names), records.astype(np.float64), strict=True))
 
@@ -126,23 +132,6 @@ def _key(voice: BaseVoice, fingerprint: str) -> str:
     parts = (_FORMAT, version("hibari-tts"), CALIBRATION[voice.language], fingerprint)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return f"{voice.language.code}-{voice.name}-{digest[:16]}"
-
-
-def _packed(base: MeasuredBase) -> Array:
-    mixture = base.mixture
-    profile = np.frombuffer(base.profile.to_bytes(), "<f8")
-    return np.concatenate([profile, mixture.weights, mixture.means.ravel(), mixture.variances.ravel()])
-
-
-def _unpacked(voice: BaseVoice, record: Array) -> MeasuredBase:
-    """Return the measurement in `record`. Raises ValueError for numbers that are none."""
-    numbers = record.astype("<f8")
-    weights, means, variances = np.split(numbers[PROFILE_SIZE:], [COMPONENTS, COMPONENTS * (1 + DIMENSIONS)])
-    if not np.isfinite(numbers).all() or weights.min() <= 0 or variances.min() <= 0:
-        raise ValueError("not a mixture")
-    shape = (COMPONENTS, DIMENSIONS)
-    mixture = Mixture(weights, means.reshape(shape), variances.reshape(shape))
-    return MeasuredBase(voice, Profile.from_bytes(numbers[:PROFILE_SIZE].tobytes()), mixture)
 
 
 def _replace(file: Path, data: bytes) -> None:
