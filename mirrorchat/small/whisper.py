@@ -32,12 +32,14 @@ from mirrorchat.small.log_mel import SAMPLE_RATE_HZ, log_mel
 from mirrorchat.small.whisper_text import (
     TEXT_TOKENS,
     HeardToken,
+    chinese_marks,
     read_vocabulary,
     spoken_tokens,
     starts_again,
     tidy,
     timed_words,
     token_bytes,
+    with_chinese_marks,
     without_loop,
     written_language,
 )
@@ -211,8 +213,9 @@ class WhisperRecognizer:
     def _transcript(self, heard: Sequence[HeardToken], end_s: float, language: Language) -> Transcript:
         simplify = self._simplify if language is Language.CHINESE else str
         text = b"".join(token.data for token in heard).decode("utf-8", "replace")
-        tokens = [replace(token, text=simplify(token.text)) for token in spoken_tokens(heard, end_s)]
-        return Transcript(tidy(simplify(text)), language, tuple(tokens), _confidence(heard), timed_words(tokens))
+        simplified = [replace(token, text=simplify(token.text)) for token in spoken_tokens(heard, end_s)]
+        text, tokens = tidy(chinese_marks(simplify(text))), with_chinese_marks(simplified)
+        return Transcript(text, language, tuple(tokens), _confidence(heard), timed_words(tokens))
 
 
 def _confidence(heard: Sequence[HeardToken]) -> float | None:

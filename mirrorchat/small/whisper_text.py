@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 from mirrorchat.engines import Language, SpokenToken, TimedWord
@@ -11,7 +12,10 @@ from mirrorchat.text.sentences.speech_length import HAN, count_han, starts_with_
 
 TEXT_TOKENS = 50_257  # the first of the vocabulary are text, all others are special
 
-_BETWEEN_HAN = re.compile(rf"(?<=[{HAN}，。？！、]) +(?=[{HAN}])")  # Whisper writes a space for a pause
+_FULL_WIDTH = str.maketrans(",.?!:;", "，。？！：；")
+# A mark after a Chinese character, or before one; but not that of a name (文件.txt, U.S.政府).
+_CHINESE_MARK = re.compile(rf"(?<=[{HAN}])(?:[,?!:;]{{1,3}}|\.(?![A-Za-z0-9.]))|[,?!:;](?= ?[{HAN}])")
+_PAUSE = re.compile(rf"(?<=[，。？！：；、]) | (?=[，。？！：；、])|(?<=[{HAN}]) (?=[{HAN}])")
 _LATIN = re.compile("[A-Za-z]")
 _LONGEST_REPETITION = 12  # tokens
 _REPETITIONS = 4
@@ -68,8 +72,20 @@ def starts_again(text: str) -> bool:
 
 
 def tidy(text: str) -> str:
-    """Return `text` without the spaces that Whisper writes at its start and for pauses between Chinese characters."""
-    return _BETWEEN_HAN.sub("", " ".join(text.split()))
+    """Return `text` without the spaces that Whisper writes at its start and for pauses in Chinese."""
+    return _PAUSE.sub("", " ".join(text.split()))
+
+
+def chinese_marks(text: str) -> str:
+    """Return `text` with full-width marks, which Whisper often lacks, beside Chinese characters: as long as it was."""
+    return _CHINESE_MARK.sub(lambda marks: marks[0].translate(_FULL_WIDTH), text)
+
+
+def with_chinese_marks(tokens: Sequence[SpokenToken]) -> list[SpokenToken]:
+    """Return the tokens with `chinese_marks`, which the neighbours of a token decide."""
+    marked = chinese_marks("".join(token.text for token in tokens))
+    ends = accumulate(len(token.text) for token in tokens)
+    return [replace(token, text=marked[end - len(token.text) : end]) for token, end in zip(tokens, ends, strict=True)]
 
 
 def written_language(text: str, detected: Language) -> Language:

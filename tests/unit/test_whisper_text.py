@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from mirrorchat.engines import Language
 from mirrorchat.small.whisper_text import (
     HeardToken,
+    chinese_marks,
     spoken_tokens,
     starts_again,
     tidy,
     timed_words,
     token_bytes,
+    with_chinese_marks,
     without_loop,
     written_language,
 )
@@ -63,6 +65,36 @@ def test_the_characters_of_a_token_share_its_time() -> None:
 
 def test_spaces_between_chinese_characters_are_pauses() -> None:
     assert tidy(" 广州市 房地产 的 API") == "广州市房地产的 API"
+
+
+@pytest.mark.parametrize(
+    ("heard_text", "written"),
+    [
+        (" 今天天气怎么样?", "今天天气怎么样？"),
+        ("你好, 世界.", "你好，世界。"),
+        ("请问:几点了; 真的?!", "请问：几点了；真的？！"),
+        ("我用Python, 你呢?", "我用Python，你呢？"),
+        ("时间:3:30,温度12.5度.", "时间：3:30，温度12.5度。"),
+        ("一共1,000元", "一共1,000元"),
+        ("打开文件.txt", "打开文件.txt"),
+        ("U.S.政府说...", "U.S.政府说..."),
+        ("等等...", "等等..."),
+        ("Yes, it's 3:30. Really?", "Yes, it's 3:30. Really?"),
+        ("好 ，对", "好，对"),
+    ],
+)
+def test_marks_beside_chinese_characters_are_full_width(heard_text: str, written: str) -> None:
+    assert tidy(chinese_marks(heard_text)) == written
+
+
+def test_the_marks_of_tokens_go_by_their_neighbours() -> None:
+    tokens = spoken_tokens(
+        heard(*(text.encode() for text in ("你", "好", ",", " I", ",", " 3", ".", "5", "度", "."))), 9.0
+    )
+    assert [token.text for token in with_chinese_marks(tokens)] == [
+        "你", "好", "，", " I", ",", " 3", ".", "5", "度", "。"
+    ]  # fmt: skip
+    assert [word.text for word in timed_words(with_chinese_marks(tokens))] == ["你", "好，", "I,", "3.5", "度。"]
 
 
 @settings(max_examples=200, derandomize=True)
