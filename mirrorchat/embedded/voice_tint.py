@@ -30,7 +30,7 @@ Mask = npt.NDArray[np.bool_]
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_MS = 1000.0 * FRAME_S
-STRENGTH = 0.85  # 1 would reach the reference's statistics in full, but make words less intelligible or natural
+STRENGTH = 0.85  # of eSpeak NG's tint: 1 would make its words less intelligible
 
 _FFT_SIZE = 1024
 _BINS = _FFT_SIZE // 2 + 1  # 513
@@ -192,18 +192,19 @@ class VoiceTint:
             voiced=voiced,
         )
 
-    def apply(self, speech: Audio, source: Profile, target: Profile) -> Audio:
+    def apply(self, speech: Audio, source: Profile, target: Profile, *, strength: float = STRENGTH) -> Audio:
         """Return `speech` (any rate) with its speaker's profile `source` mapped to `target`: 16 kHz, same length.
 
-        Deterministic. The caller sets the level.
+        With strength 1 timbre and breath reach the target's statistics, with 0 they stay. Deterministic. The caller sets
+        the level.
         """
         speech = speech.resample(SAMPLE_RATE_HZ)
         if len(speech.samples) < SAMPLE_RATE_HZ // 20:
             return speech
         frames = self._analyse(speech, clean=True)
         f0 = _map_f0(frames.f0, source, target)
-        envelope = _filtered(frames, STRENGTH * _timbre_change(frames, source, target))
-        aperiodicity = _map_aperiodicity(frames, source, target)
+        envelope = _filtered(frames, strength * _timbre_change(frames, source, target))
+        aperiodicity = _map_aperiodicity(frames, source, target, strength)
         samples = self._world.synthesize(f0, envelope, aperiodicity, SAMPLE_RATE_HZ, FRAME_MS)
         samples = np.nan_to_num(samples[: len(speech.samples)])
         samples = np.pad(samples, (0, len(speech.samples) - len(samples)))
@@ -283,10 +284,10 @@ def _power(matrix: Array, exponent: float) -> Array:
     return powered
 
 
-def _map_aperiodicity(frames: _Frames, source: Profile, target: Profile) -> Array:
+def _map_aperiodicity(frames: _Frames, source: Profile, target: Profile, strength: float) -> Array:
     voiced = frames.f0 > 0
     mapped = frames.aperiodicity.copy()
-    shifted = _logit(mapped[voiced]) + STRENGTH * (target.aperiodicity - source.aperiodicity)
+    shifted = _logit(mapped[voiced]) + strength * (target.aperiodicity - source.aperiodicity)
     mapped[voiced] = 1.0 / (1.0 + np.exp(-shifted))
     return np.ascontiguousarray(mapped.clip(1e-6, 1.0))
 

@@ -32,6 +32,7 @@ from mirrorchat.text.splitter import split_text
 
 # A piece has at most some 10 s of speech, so that native calls stay short and the first piece is ready early.
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
+_STRENGTH = 1.0  # of the tint: the base voices are clear enough to be moved in full
 _SCRIPTS = frozenset({"LATIN", "CJK"})
 _BUILD_HINT = "apt install build-essential python3-dev, and start again"
 
@@ -135,7 +136,7 @@ class SmallSynthesizer(TintedSpeakers):
         context.check()
         if self._tint is None or asker is None:
             return neutral
-        tinted = self._tint.apply(neutral, self._profiles[base], asker)
+        tinted = self._tint.apply(neutral, self._profiles[base], asker, strength=_STRENGTH)
         context.check()
         return brightened(with_high_band(tinted, neutral))
 

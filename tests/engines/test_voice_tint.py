@@ -117,6 +117,16 @@ def test_each_person_is_nearest_to_its_own_tint(tint: VoiceTint, say: Say, profi
     assert right >= 0.8 * len(people)
 
 
+def test_more_strength_comes_nearer(tint: VoiceTint, say: Say, profile_of: ProfileOf) -> None:
+    source, target = profile_of("en-us+klatt4", PASSAGE), profile_of("en-us+f2", PASSAGE)
+    neutral = say("en-us+klatt4", SENTENCE)
+    none, some, full = (
+        cepstral_distance(measure(tint, tint.apply(neutral, source, target, strength=strength)), target)
+        for strength in (0.0, 0.5, 1.0)
+    )
+    assert full < 0.8 * some < 0.7 * none
+
+
 def test_two_references_differ_and_neither_depends_on_the_other(
     tint: VoiceTint, say: Say, profile_of: ProfileOf
 ) -> None:
