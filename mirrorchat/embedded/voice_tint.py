@@ -195,8 +195,8 @@ class VoiceTint:
     def apply(self, speech: Audio, source: Profile, target: Profile, *, strength: float = STRENGTH) -> Audio:
         """Return `speech` (any rate) with its speaker's profile `source` mapped to `target`: 16 kHz, same length.
 
-        With strength 1 timbre and breath reach the target's statistics, with 0 they stay. Deterministic. The caller sets
-        the level.
+        With strength 1 timbre and breath reach the target's statistics, with 0 they stay. Deterministic. The caller
+        sets the level.
         """
         speech = speech.resample(SAMPLE_RATE_HZ)
         if len(speech.samples) < SAMPLE_RATE_HZ // 20:
