@@ -78,13 +78,13 @@ class WhisperRecognizer:
                 str(folder), device="cpu", compute_type="int8", intra_threads=threads
             )
             vocabulary = read_vocabulary(folder / "vocabulary.txt")
+            self._bytes = token_bytes(vocabulary)
+            self._view = ctranslate2.StorageView.from_array
+            self._silence = self._states(np.zeros(round(_WHOLE_S * SAMPLE_RATE_HZ), np.float32))
         except (RuntimeError, OSError, ValueError) as error:
             raise ConfigurationError(f"Whisper cannot be loaded from {folder}: {error}") from error
-        self._bytes = token_bytes(vocabulary)
         self._ids = {token: number for number, token in enumerate(vocabulary[TEXT_TOKENS:], TEXT_TOKENS)}
-        self._view = ctranslate2.StorageView.from_array
         self._simplify = opencc.OpenCC("t2s").convert
-        self._silence = self._states(np.zeros(round(_WHOLE_S * SAMPLE_RATE_HZ), np.float32))
         self._thread = ThreadPoolExecutor(1, "whisper")
         self._whole = whole
         self.info = EngineInfo(

@@ -11,6 +11,7 @@ from mirrorchat.engines import Language, SpokenToken, TimedWord
 from mirrorchat.text.sentences.speech_length import HAN, count_han, starts_with_han
 
 TEXT_TOKENS = 50_257  # the first of the vocabulary are text, all others are special
+_FIRST_SPECIAL = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>"]
 
 _FULL_WIDTH = str.maketrans(",.?!:;", "，。？！：；")
 # A mark after a Chinese character, or before one; but not that of a name (文件.txt, U.S.政府).
@@ -35,17 +36,23 @@ class HeardToken:
 def read_vocabulary(path: Path) -> list[str]:
     """Return the tokens in the file of the model, by their ids. Raises ValueError if they are not Whisper's."""
     tokens = path.read_text(encoding="utf-8").split("\n")
-    if len(tokens) <= TEXT_TOKENS or "<|startoftranscript|>" not in tokens:
+    if tokens[TEXT_TOKENS:][: len(_FIRST_SPECIAL)] != _FIRST_SPECIAL:  # a lost line shifts the ids
         raise ValueError(f"{path.name} holds no vocabulary of Whisper for several languages")
     return tokens
 
 
 def token_bytes(tokens: Sequence[str]) -> list[bytes]:
-    """Return the bytes of each token of text. GPT-2 writes each byte as one visible character."""
+    """Return the bytes of each token of text. GPT-2 writes each byte as one visible character.
+
+    Raises ValueError for any other character.
+    """
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(0x100) if byte not in visible]
     codes = {chr(byte): byte for byte in visible} | {chr(0x100 + at): byte for at, byte in enumerate(hidden)}
-    return [bytes(codes[character] for character in token) for token in tokens[:TEXT_TOKENS]]
+    try:
+        return [bytes(codes[character] for character in token) for token in tokens[:TEXT_TOKENS]]
+    except KeyError as error:
+        raise ValueError(f"the vocabulary has {error}, which stands for no byte") from None
 
 
 def without_loop(ids: Sequence[int]) -> list[int]:

@@ -105,11 +105,10 @@ def _build_detector(plan: MemoryPlan, recognizers: Mapping[Language, Recognizer]
     folder = detector_folder(plan.settings)
     if folder is None:
         return None
-    for recognizer in recognizers.values():
-        if isinstance(recognizer, DetectsLanguage):
-            return recognizer
-    detector = _build_small_recognizer(folder, plan.settings.threads)
-    detector.info = replace(detector.info, reason=f"its weights are in {folder}")
+    own = next((each for each in recognizers.values() if isinstance(each, DetectsLanguage)), None)
+    detector = copy.copy(own or _build_small_recognizer(folder, plan.settings.threads))
+    # What the recognizer lacks to go up a tier says nothing of the detector, which has no better one.
+    detector.info = replace(detector.info, reason=f"its weights are in {folder}", upgrade="")
     return detector
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
@@ -204,6 +204,18 @@ def test_a_damaged_model(recognizer: WhisperRecognizer, tmp_path: Path) -> None:
         WhisperRecognizer(tmp_path, threads=1)
 
 
+@pytest.mark.parametrize("damage", [lambda lines: lines[1:], lambda lines: ["你", *lines[1:]]], ids=["lost", "changed"])
+def test_a_damaged_vocabulary(
+    recognizer: WhisperRecognizer, tmp_path: Path, damage: Callable[[list[str]], list[str]]
+) -> None:
+    for name in ("config.json", "model.bin"):
+        (tmp_path / name).symlink_to(whisper_folder() / name)
+    lines = (whisper_folder() / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "vocabulary.txt").write_text("\n".join(damage(lines)) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="Whisper cannot be loaded"):
+        WhisperRecognizer(tmp_path, threads=1)
+
+
 def test_both_languages_share_the_model_and_each_tells_why(tmp_path: Path) -> None:
     (tmp_path / "whisper-base").symlink_to(whisper_folder())
     engines = build_engines(Settings(models_dir=tmp_path), speaking=())
@@ -213,6 +225,8 @@ def test_both_languages_share_the_model_and_each_tells_why(tmp_path: Path) -> No
         assert english._model is chinese._model
         assert "wenet-en" in english.info.reason and "wenet-zh" not in english.info.reason
         assert "wenet-zh" in chinese.info.reason and "wenet-en" not in chinese.info.reason
+        assert engines.detector and engines.detector.info.reason == f"its weights are in {tmp_path / 'whisper-base'}"
+        assert not engines.detector.info.upgrade and engines.infos()["recognizer.zh"].upgrade
         assert english.recognize(read(QUESTION), ENGLISH, context=Context()).text
     finally:
         engines.close()

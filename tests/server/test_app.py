@@ -50,7 +50,7 @@ def test_readiness_names_each_engine_its_model_and_device(embedded_server: Runni
     assert set(engines) == {"recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"}
     assert engines["recognizer.en"]["name"] == "embedded"
     assert "pocketsphinx" in engines["recognizer.en"]["model"]
-    assert "final.zip" in engines["recognizer.en"]["reason"]
+    assert "whisper-base" in engines["recognizer.en"]["reason"]  # the next tier
     assert engines["chat"]["name"] == "parrot"
     for stage in engines:
         assert f"{stage} " in embedded_server.log  # what runs is said at startup too
