@@ -5,7 +5,6 @@ vocoder, as the project kokoro-onnx exported it. A voice is a table of styles, o
 """
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import onnxruntime
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, SynthesisFailed
+from mirrorchat.small.archive import read_tables
 
 SAMPLE_RATE_HZ = 24_000
 MODEL_FILE = "kokoro-v1.0.int8.onnx"
@@ -100,13 +100,9 @@ def _read_voices(folder: Path) -> dict[str, Styles]:
 
 def _read_archive(file: Path) -> dict[str, Styles]:
     try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked_bytes = sum(member.file_size for member in archive.infolist())
-        if unpacked_bytes > _LARGEST_ARCHIVE_BYTES:
-            raise ValueError("it is too large")
-        with np.load(file, allow_pickle=False) as tables:
-            return {name: _checked(tables[name]) for name in tables.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        tables = read_tables(file, limit_bytes=_LARGEST_ARCHIVE_BYTES)
+        return {name: _checked(table) for name, table in tables.items()}
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from error
 
 

@@ -8,7 +8,6 @@ import hashlib
 import io
 import logging
 import os
-import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +17,7 @@ import numpy as np
 
 from mirrorchat.embedded.voice_tint import PROFILE_SIZE, Array, Profile, similarity, speaker_features
 from mirrorchat.engines import Language
+from mirrorchat.small.archive import read_tables
 
 HIBARI_VOICE = "heart"
 CACHE_FILE = "base_voices.npz"
@@ -116,15 +116,13 @@ class MeasuredFile:
 
 def _read(file: Path) -> dict[str, Array]:
     try:
-        if file.stat().st_size > _LARGEST_CACHE_BYTES:
-            return {}
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
-            names, records = content["names"], content["records"]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        tables = read_tables(file, limit_bytes=_LARGEST_CACHE_BYTES)
+        names, records = tables["names"], tables["records"].astype(np.float64)
+    except (OSError, ValueError, KeyError):
         return {}
-    if records.shape != (len(names), PROFILE_SIZE):
+    if names.ndim != 1 or records.shape != (len(names), PROFILE_SIZE):
         return {}
-    return dict(zip(map(str, names), records.astype(np.float64), strict=True))
+    return dict(zip(map(str, names), records, strict=True))
 
 
 def _key(voice: BaseVoice, fingerprint: str) -> str:
