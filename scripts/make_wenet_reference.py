@@ -150,7 +150,7 @@ def smooth_noise(frames: int) -> npt.NDArray[np.float16]:
 def inputs(clips: Path | None) -> dict[str, FloatArray]:
     """Return every input's features (T, 80), the sounds by the file's name without its suffix."""
     features = {f"noise-{frames}": smooth_noise(frames).astype(np.float32) for frames in NOISE_FRAMES}
-    features["question"] = read(ROOT / "examples" / "question.wav")
+    features["question"] = read(OUT / "question.wav")
     paths = sorted(clips.glob("*.wav")) if clips else []
     return features | {path.stem: read(path) for path in paths}
 

@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,31 +16,34 @@ import pytest
 import requests
 import soundfile
 import yaml
-from make_question import NAMES
+from make_question import NAMES, question
 from make_tiny_xtts import make_checkpoint
 from support.chat_server import ChatServer, answer
 from support.clone import Clone
 from support.hub_server import HubServer
 from support.model_releases import archive_of
 from support.places import ROOT
-from support.small_models import whisper_folder
+from support.small_models import kokoro_folder, whisper_folder
 from support.speech import say_wav
 from support.tiny_xtts import pickled_copy
 from support.trained_wenet import write_trained_checkpoint
 from tiny_wenet_speech import Code
 
 from mirrorchat.access.api_keys import hashed
-from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
+from mirrorchat.cli.synthetic_speech import QUESTIONS
+from mirrorchat.engines import Language
 from mirrorchat.errors import ClientGone, MirrorChatError
 from mirrorchat.models.manifest import RELEASES
 from mirrorchat.models.progress import size_text
 from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.settings import load_settings
+from mirrorchat.small.speech import NeutralSpeech
 from mirrorchat.wenet.package_load import INSTALL
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DOCUMENT_NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+READMES = ("README.md", "README.zh-CN.md")
 TRANSLATED = [
     ("README.md", "README.zh-CN.md"),
     ("docs/install.md", "docs/zh/install.md"),
@@ -95,10 +98,26 @@ def test_the_server_answers_what_the_documents_ask(clone: Clone) -> None:
         for stage in ("recognizer.zh", "recognizer.en", "chat", "synthesizer.zh", "synthesizer.en"):
             assert stage in clone.log
         assert f"http://127.0.0.1:{clone.port}" in clone.log
-        check_questions(clone)
+        check_questions_on_the_floor(clone)
         check_clients(clone)
         check_streams(clone)
         check_operations(clone)
+
+
+def test_the_small_models_answer_what_the_readme_asks(clone: Clone, tmp_path: Path) -> None:
+    models = {"whisper-base": whisper_folder(), "kokoro": kokoro_folder()}
+    clone = clone.with_home(tmp_path / "home")
+    link_models(clone, models)
+    with clone.serving(block("scripts/serve\n"), models=True):
+        check_questions(clone)
+
+
+def link_models(clone: Clone, folders: Mapping[str, Path]) -> None:
+    """Give the user of `clone` the models that are in `folders`."""
+    models = clone.home / ".cache" / "mirrorchat"
+    models.mkdir(parents=True)
+    for name, folder in folders.items():
+        (models / name).symlink_to(folder)
 
 
 def test_a_chat_api_of_the_environment_answers(clone: Clone) -> None:
@@ -117,24 +136,49 @@ def test_a_chat_api_of_the_environment_answers(clone: Clone) -> None:
 
 def check_questions(clone: Clone) -> None:
     """Ask the README's questions, compare what is said with what it shows, and see that a refusal is shown."""
-    english = block("curl --fail-with-body -F audio=@examples/question.wav -F language=english \\")
-    chinese = block("curl --fail-with-body -F audio=@examples/question_zh.wav")
+    english, chinese = questions()
     for command, name in ((english, "answer.wav"), (chinese, "answer_zh.wav")):
-        asked = clone.run(command.replace("curl", "curl --silent --dump-header headers.txt"))
-        assert (clone.folder / name).read_bytes()[:4] == b"RIFF", asked.stdout
-        headers = (clone.folder / "headers.txt").read_text(encoding="ascii")
-        (reply,) = re.findall(r"^X-MirrorChat-Reply: (\S+)", headers, re.MULTILINE)
-        for readme in ("README.md", "README.zh-CN.md"):
-            assert f"> *{unquote(reply)}*\n" in read(readme)
+        said = reply(clone, command, name)
+        for readme in READMES:
+            assert f"> *{said}*\n" in read(readme)
     refused = clone.run(english.replace("english", "klingon"))
     assert '"code":"invalid_value"' in refused.stdout
 
 
+def check_questions_on_the_floor(clone: Clone) -> None:
+    """Ask them where pocketsphinx hears: without a question mark, and Chinese with its words, as the README says."""
+    english, chinese = questions()
+    heard = reply(clone, english, "answer.wav")
+    assert f"> *{heard.removesuffix('.')}?*\n" in read("README.md")
+    assert clone.run(chinese).stdout.count("models install small") == 1
+    words = f'-F text="{QUESTIONS[Language.CHINESE][0]}"'
+    assert all(f"`{words}`" in read(readme) for readme in READMES)
+    given = reply(clone, chinese.replace("-F language", f"{words} -F language"), "answer_zh.wav")
+    assert f"> *{given}*\n" in read("README.md")
+
+
+def questions() -> tuple[str, str]:
+    """Return the README's English question and its Chinese one."""
+    english = block("curl --fail-with-body -F audio=@examples/question.wav -F language=english \\")
+    return english, block("curl --fail-with-body -F audio=@examples/question_zh.wav")
+
+
+def reply(clone: Clone, command: str, name: str) -> str:
+    """Ask with a command that writes the answer into the file `name`; return its words."""
+    asked = clone.run(command.replace("curl", "curl --silent --dump-header headers.txt"))
+    assert (clone.folder / name).read_bytes()[:4] == b"RIFF", asked.stdout
+    headers = (clone.folder / "headers.txt").read_text(encoding="ascii")
+    (words,) = re.findall(r"^X-MirrorChat-Reply: (\S+)", headers, re.MULTILINE)
+    return unquote(words)
+
+
 def test_the_questions_are_what_the_script_makes() -> None:
-    """Their length and rate: eSpeak NG gives other samples on another processor."""
-    for language, spoken in zip(QUESTIONS, synthesize(*QUESTIONS.values()), strict=True):
-        example = soundfile.info(ROOT / "examples" / NAMES[language])
-        assert (example.samplerate, example.frames) == (spoken.sample_rate, len(spoken.samples))
+    """Their length and rate: the networks compute a little differently on another processor."""
+    speech = NeutralSpeech(kokoro_folder(), threads=1)
+    for language, name in NAMES.items():
+        example, spoken = soundfile.info(ROOT / "examples" / name), question(speech, language)
+        assert example.samplerate == spoken.sample_rate
+        assert example.duration == pytest.approx(spoken.duration_s, abs=0.1)
 
 
 def check_clients(clone: Clone) -> None:
@@ -307,9 +351,7 @@ def without_times(text: str) -> str:
 
 def test_recordings_are_judged(clone: Clone, tmp_path: Path) -> None:
     clone = clone.with_home(tmp_path / "home")
-    models = clone.home / ".cache" / "mirrorchat"
-    models.mkdir(parents=True)
-    (models / "whisper-base").symlink_to(whisper_folder())
+    link_models(clone, {"whisper-base": whisper_folder()})
     recordings = clone.folder / "recordings"
     recordings.mkdir()
     rows = ["file\tlanguage\ttranscript\tspeaker"]

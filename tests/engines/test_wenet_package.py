@@ -56,7 +56,7 @@ CPU = torch.device("cpu")
 
 
 def question() -> Audio:
-    samples, rate_hz = soundfile.read(ROOT / "examples" / "question.wav", dtype="float32")
+    samples, rate_hz = soundfile.read(REFERENCE / "question.wav", dtype="float32")
     return Audio(samples, rate_hz)
 
 

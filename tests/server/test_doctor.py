@@ -23,13 +23,11 @@ from support.ollama import OllamaServer
 from support.places import ROOT
 from support.trained_wenet import write_trained_checkpoint
 
-from mirrorchat.audio.decoding import decode
 from mirrorchat.chat.ollama import HOST_VARIABLE
 from mirrorchat.cli.doctor.findings import State
 from mirrorchat.cli.doctor.round_trip import STAGES
 from mirrorchat.cli.doctor.weights import needs_full, stages, weight_findings
 from mirrorchat.cli.main import cli
-from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
 from mirrorchat.engines import Language
 from mirrorchat.models.store import FileRecord, Record, describe, now_text, write_record
 from mirrorchat.settings import load_settings
@@ -312,9 +310,3 @@ def test_languages_with_other_synthesizers_are_apart(doctor: Doctor) -> None:
     assert titles == ["hearing Chinese", "hearing English", "speaking Chinese", "speaking English"]
     heard = hearing_english(doctor)
     assert heard.state is State.PROBLEM and "wenet-e2e/wenet" in heard.remedy
-
-
-def test_the_english_question_is_that_of_the_example() -> None:
-    example = decode((ROOT / "examples" / "question.wav").read_bytes(), limit_s=60.0)
-    (spoken,) = synthesize(QUESTIONS[Language.ENGLISH])
-    assert spoken.sample_rate == example.sample_rate and len(spoken.samples) == len(example.samples)

@@ -5,13 +5,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
+from support.small_models import kokoro_folder, whisper_folder
 
 from mirrorchat.cli.doctor.findings import Finding, State
 from mirrorchat.cli.doctor.round_trip import STAGES, turns
+from mirrorchat.cli.synthetic_speech import QUESTIONS, speak_question, synthesize
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer, ParrotChat
-from mirrorchat.engines import Engines, Language, Transcript
+from mirrorchat.engines import EngineInfo, Engines, Language, Tier, Transcript
 from mirrorchat.errors import NoChatApi, RecognitionFailed, SynthesisFailed
 from mirrorchat.settings import Settings
+from mirrorchat.small.synthesizer import SmallSynthesizer
+from mirrorchat.small.whisper import WhisperRecognizer
 
 Embedded = tuple[EmbeddedRecognizer, ParrotChat, EmbeddedSynthesizer]
 
@@ -27,7 +31,7 @@ def engines() -> Iterator[Embedded]:
 class Except:
     """An engine in all but one thing; it is not closed, as others use it after this test."""
 
-    def __init__(self, engine: object, method: str = "", does: Callable[..., Any] | None = None) -> None:
+    def __init__(self, engine: object, method: str = "", does: object = None) -> None:
         self._engine = engine
         self._method, self._does = method, does
 
@@ -96,3 +100,29 @@ def test_where_nothing_is_heard_the_other_stages_are_tried_with_the_words(engine
     unheard, given = turn(engines, "recognize", heard)
     assert unheard.state is State.WARNING and unheard.values["error"] == "NoWords"
     assert given.state is State.OK and given.subject == "English, text given" and "speak_ms" in given.values
+
+
+def test_the_small_voice_asks_in_mandarin_and_whisper_hears_it() -> None:
+    recognizer = WhisperRecognizer(whisper_folder(), threads=2)
+    synthesizer = SmallSynthesizer(kokoro_folder(), threads=2)
+    whole = Engines(dict.fromkeys(Language, recognizer), ParrotChat(), dict.fromkeys(Language, synthesizer))
+    (found,) = turns(whole, Settings(), lambda _: None, [Language.CHINESE])
+    assert found.state is State.OK and "'今天天气怎么样？'" in found.found and found.values["voice"] == "tint"
+
+
+def test_a_misheard_question_is_no_problem(engines: Embedded) -> None:
+    """eSpeak NG asks in Mandarin and Whisper hears something else."""
+    recognizer = WhisperRecognizer(whisper_folder(), threads=2)
+    whole = Engines(
+        dict.fromkeys(Language, recognizer), ParrotChat(), dict.fromkeys(Language, cast(Any, Except(engines[2])))
+    )
+    for found in turns(whole, Settings(), lambda _: None, [Language.CHINESE]):
+        assert found.state is not State.PROBLEM and "今天天气怎么样" not in found.found
+
+
+def test_where_the_installed_voice_fails_espeak_ng_asks(engines: Embedded) -> None:
+    info = EngineInfo("small", "a model", "cpu", "", Tier.SMALL)
+    synthesizer = Except(Except(engines[2], "info", info), "speak", failing(SynthesisFailed("no sound")))
+    (espeak,) = synthesize(QUESTIONS[Language.ENGLISH])
+    spoken = speak_question(Language.ENGLISH, cast(Any, synthesizer), limit_s=10.0)
+    assert (spoken.sample_rate, len(spoken.samples)) == (espeak.sample_rate, len(espeak.samples))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 from support.audio_files import wav
-from support.places import ROOT
+from support.places import QUESTION
 
 from mirrorchat.audio.decoding import decode
 from mirrorchat.audio.samples import Samples
 from mirrorchat.audio.vad import find_speech
 
-SPEECH, RATE = soundfile.read(ROOT / "examples" / "question.wav", dtype="float32")
+SPEECH, RATE = soundfile.read(QUESTION, dtype="float32")
 SPOKEN_S = find_speech(decode(wav(SPEECH, RATE), limit_s=60)).speech_s
 
 

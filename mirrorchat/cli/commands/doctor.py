@@ -114,7 +114,7 @@ class Examination:
 
     def _round_trip_limit_s(self) -> float:
         turn_s = self._settings.turn_deadline_s if self._settings else 0.0
-        return _LOAD_S + 4 * (turn_s + 10.0)  # loading, and at most two turns in each of two languages
+        return _LOAD_S + 6 * (turn_s + 10.0)  # loading; in each of two languages the question and at most two turns
 
     def _round_trip(self) -> list[Finding]:
         if not self._options.round_trip:

@@ -13,7 +13,7 @@ from mirrorchat.audio.decoding import decode_speech
 from mirrorchat.audio.encoders import encode_wav
 from mirrorchat.cli.doctor.finding_process import Say
 from mirrorchat.cli.doctor.findings import Finding, Value, ok, problem, warning
-from mirrorchat.cli.synthetic_speech import QUESTIONS, synthesize
+from mirrorchat.cli.synthetic_speech import QUESTIONS, speak_question
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.process import WorkerFailed
 from mirrorchat.engines import Engines, Language
@@ -120,10 +120,11 @@ def _names(engines: Engines) -> str:
 
 def _turn(pipeline: Pipeline, settings: Settings, language: Language) -> Iterator[Finding]:
     """Ask a question. If no words are recognized, ask again with its text, to try the other stages too."""
-    text, voice = QUESTIONS[language]
+    text, _ = QUESTIONS[language]
     subject = language.value.capitalize()
+    synthesizer = pipeline.engines.synthesizers[language]
     try:
-        recording = encode_wav(*synthesize((text, voice)))
+        recording = encode_wav(speak_question(language, synthesizer, limit_s=settings.turn_deadline_s))
     except WorkerFailed as error:
         yield problem(subject, f"the question could not be spoken: {error}", _PACKAGES, stage="question")
         return
