@@ -123,7 +123,7 @@ def link_models(clone: Clone, folders: Mapping[str, Path]) -> None:
 def test_a_chat_api_of_the_environment_answers(clone: Clone) -> None:
     """The README's two ways: what the first one starts is asked nothing, and the second one's Ollama is a test's."""
     with clone.serving(block("OPENAI_API_KEY=")):
-        assert re.search(r"chat +chat/gpt-4o-mini@api\.openai\.com on \w+ \(OPENAI_API_KEY is set\)", clone.log)
+        assert re.search(r"chat +chat/gpt-4o-mini@api\.openai\.com on \w+: OPENAI_API_KEY is set", clone.log)
     with ChatServer(answer("Sunny.")) as api:
         with clone.serving(block("MIRRORCHAT_CHAT_URL=").replace("11434", str(api.port))) as url:
             asked = {"text": "What is the weather like?", "language": "english"}

@@ -63,7 +63,7 @@ def test_the_usual_case_needs_no_file(tmp_path: Path) -> None:
         assert [request.path for request in api.requests] == ["/v1/chat/completions?token=quer7"]
         named = f"tiny@127.0.0.1:{api.port}"
     assert (engine["model"], engine["reason"]) == (named, "MIRRORCHAT_CHAT_URL is set")
-    assert re.search(rf"chat +chat/{named} on \w+ \(MIRRORCHAT_CHAT_URL is set\)", server.log)
+    assert re.search(rf"chat +chat/{named} on \w+: MIRRORCHAT_CHAT_URL is set", server.log)
     for shown in (server.log, str(engine), str(response.headers)):
         assert not [secret for secret in (key, "pa55word", "quer7") if secret in shown]
 
