@@ -174,7 +174,7 @@ def running_bench(name: str, options: argparse.Namespace) -> Iterator[Bench]:
 def measure_against_floor(options: argparse.Namespace) -> Figures:
     """Return the figures of the small models over those of the floor. Both servers run at the same time."""
     print("small against the floor:", flush=True)
-    questions = spoken_questions(options.models, options.threads)
+    questions = spoken_questions(options.models, options.threads, options.question)
     with ExitStack() as stack:
         benches = {
             side: stack.enter_context(running_bench(name, options))
@@ -228,6 +228,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--tokens-s", type=float, default=40.0, help="the chat API's tokens a second")
     parser.add_argument("--checkpoint", type=Path, help="a converted XTTS checkpoint instead of random weights")
     parser.add_argument("--models", type=Path, default=Settings().models_dir, help="the folder of the small models")
+    parser.add_argument("--question", type=Path, help="a person's English question for the comparison with the floor")
     options = parser.parse_args()
     if "small" in options.engines and (lacks := missing_small(options.models)):
         parser.error(str(lacks))
