@@ -128,13 +128,13 @@ def test_a_server_that_stays_silent_is_504_and_a_hang_up_frees_its_place(tmp_pat
 @needs_nginx
 def test_a_client_that_hangs_up_in_its_upload_disturbs_nobody(nginx: Nginx) -> None:
     with socket.create_connection(("127.0.0.1", nginx.port)) as client:
-        client.sendall(b"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nabc")
+        client.sendall(b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nabc")
     assert requests.get(f"{nginx.url}/readyz", timeout=5).status_code == 200
 
 
 @needs_nginx
 def test_slow_clients_hold_no_thread(nginx: Nginx) -> None:
-    head = b"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nabc"
+    head = b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nabc"
     idle = [socket.create_connection(("127.0.0.1", nginx.port)) for _ in range(30)]
     try:
         for client in idle:

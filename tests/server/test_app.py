@@ -196,7 +196,7 @@ def test_a_chunked_upload_over_the_limit_is_refused(embedded_server: RunningServ
 
 
 def test_a_body_that_breaks_off_disturbs_nobody(embedded_server: RunningServer) -> None:
-    head = b"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    head = b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     with socket.create_connection(("127.0.0.1", embedded_server.port)) as client:
         client.sendall(head + b"Content-Length: 1000\r\n\r\n--b\r\n")
     assert requests.get(f"{embedded_server.url}/healthz", timeout=5).status_code == 200
