@@ -132,6 +132,15 @@ def test_nginx_is_the_only_way_in_and_nobody_gets_in_without_a_key() -> None:
         assert "MIRRORCHAT_HOST" not in service["environment"]  # loopback: nginx shares its network
 
 
+def test_the_names_of_the_server_may_be_given_in_the_environment(tmp_path: Path) -> None:
+    for service in SERVERS.values():
+        text = service["environment"]["MIRRORCHAT_ALLOWED_HOSTS"]
+        assert text.startswith("${MIRRORCHAT_ALLOWED_HOSTS:-}")  # passed on as it is
+        for given, names in ((with_defaults(text), ()), ("Speech.example,[::1]", ("speech.example", "::1"))):
+            environ = {"MIRRORCHAT_ALLOWED_HOSTS": given}
+            assert load_settings(environ=environ, folder=tmp_path).allowed_hosts == names
+
+
 def test_the_chat_api_may_be_given_in_the_environment(tmp_path: Path) -> None:
     """Each variable is passed on, and is blank by default, which counts as unset."""
     for service in SERVERS.values():
