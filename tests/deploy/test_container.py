@@ -59,6 +59,15 @@ def test_what_is_copied_is_there_and_nothing_else_is_sent_to_the_build() -> None
     assert "*" in ignore  # so that neither config.py nor a key can get into a layer
 
 
+def test_every_base_has_its_digest_which_is_kept_fresh() -> None:
+    bases = [stage.image for stage in STAGES] + [service["image"] for service in PROXIES.values()]
+    assert len(bases) == 4 and all(re.fullmatch(r"[a-z]+:[\w.-]+@sha256:[0-9a-f]{64}", base) for base in bases)
+    assert len(set(bases)) == 2  # the stages of the image have one base, and both proxies are the same
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    assert [each["package-ecosystem"] for each in updates] == ["docker", "docker-compose"]
+    assert all((ROOT / each["directory"].lstrip("/")) == DEPLOY for each in updates)
+
+
 def test_the_image_holds_no_secret_and_does_not_run_as_root() -> None:
     users = [each.rest for each in IMAGE.instructions if each.word == "USER"]
     assert len(users) == 1 and users[0] not in ("0", "root")
