@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/one_address.py [--json] [--seconds 12] [ATTACK ...]
 
 `health_s` and `question_s` are the longest of several requests of another address, and `own_health_s` of the attacking
-one, while the attack runs; the row `idle` has them without an attack. `cut` says how many connections the server has
-ended, and `last_cut_s` after what time the last one.
+one, while the attack runs; `idle_question_s` is that of the same questions just before. `cut` says how many connections
+the server has ended, and `last_cut_s` after what time the last one.
 """
 
 import argparse
@@ -46,33 +46,33 @@ def longest(request: Callable[[], requests.Response], times: int) -> float:
     return round(slowest, 3)
 
 
-def noticed(url: str) -> Row:
-    """Return what the callers notice at present."""
-
-    def health(address: str) -> requests.Response:
+def health_s(url: str, address: str) -> float:
+    def ask() -> requests.Response:
         with session_from(address) as session:
             return session.get(f"{url}/healthz", timeout=LIMIT_S)
 
-    def question() -> requests.Response:
+    return longest(ask, 5)
+
+
+def question_s(url: str) -> float:
+    def ask() -> requests.Response:
         with session_from(OTHER) as session:
             files, fields = {"audio": ("question.wav", QUESTION)}, {"language": "english"}
             return session.post(f"{url}/process_audio", files=files, data=fields, timeout=LIMIT_S)
 
-    return {
-        "health_s": longest(lambda: health(OTHER), 5),
-        "own_health_s": longest(lambda: health(ADDRESS), 5),
-        "question_s": longest(question, 3),
-    }
+    return longest(ask, 3)
 
 
 def measure(server: RunningServer, names: list[str], seconds: float) -> list[Row]:
-    noticed(server.url)  # the first turn is slower
-    rows: list[Row] = [{"attack": "idle"} | noticed(server.url)]
+    question_s(server.url)  # the first turn is slower
+    rows: list[Row] = []
     for name in names:
+        row: Row = {"attack": name, "idle_question_s": question_s(server.url)}
         with Hostile(server.port, name, seconds) as hostile:
             time.sleep(1.0)
-            row = noticed(server.url)
-        rows.append({"attack": name} | row | hostile.report)
+            row |= {"health_s": health_s(server.url, OTHER), "own_health_s": health_s(server.url, ADDRESS)}
+            row["question_s"] = question_s(server.url)
+        rows.append(row | hostile.report)
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -92,7 +92,7 @@ def main() -> None:
             alive = "worker was" not in server.log.lower() and "Traceback" not in server.log
     versions = {"python": platform.python_version(), "gunicorn": gunicorn.__version__}
     hardware = {"cpu": platform.machine(), "cores": os.cpu_count()}
-    print("idle", rows[0], "no error in the log" if alive else "ERRORS IN THE LOG")
+    print("no error in the log" if alive else "ERRORS IN THE LOG")
     if given.json:
         print(json.dumps({"versions": versions, "hardware": hardware, "clean_log": alive, "rows": rows}))
 

@@ -14,9 +14,7 @@ import time
 from contextlib import suppress
 
 WRITE_BYTES = 65_536  # of one write, which must end within SEND_DEADLINE_S: 1.4 s of wav
-SEND_DEADLINE_S = (
-    9.0  # a listener plays as much in a second or two; who takes nothing is cut within 10 s, delays included
-)
+SEND_DEADLINE_S = 7.0  # a listener plays as much in a second or two; the cut comes within 10 s of nothing taken
 STALL_S = 9.0  # between two reads of a body
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing drops what was not taken and resets the connection
