@@ -190,6 +190,16 @@ rate_limit_per_minute = 0
 # Value: a whole number from 0 to 1000.
 turns_per_key = 0
 
+# One address may have this many connections; a further one closes the one that has waited longest. Addresses of
+# `trusted_proxies` have no such limit.
+# Value: a whole number from 1 to 10000.
+connections_per_address = 64
+
+# So many requests of one address may be arriving at the same time, their head or their body; the server rejects further
+# ones with 429 and Retry-After. Addresses of `trusted_proxies` have no such limit.
+# Value: a whole number from 1 to 1000.
+partial_requests_per_address = 8
+
 # Without `api_keys`, the server answers requests to `localhost`, to an address, and to these names; other names get
 # 421, since a web page may have pointed one at this machine. `MIRRORCHAT_ALLOWED_HOSTS` overrides it.
 # Value: a list; each entry is a name or an address in ASCII characters, without a scheme and without a port.

@@ -357,14 +357,14 @@ class Settings:
     connections_per_address: int = setting(
         64,
         whole_number(1, 10_000),
-        "One address may have this many connections; a further one ends the one that has waited longest. Addresses of"
+        "One address may have this many connections; a further one closes the one that has waited longest. Addresses of"
         " `trusted_proxies` have no such limit.",
     )
     partial_requests_per_address: int = setting(
         8,
         whole_number(1, 1000),
-        "So many requests of one address may be arriving (head or body) at the same time; the server rejects further"
-        " ones with 429. Addresses of `trusted_proxies` have no such limit.",
+        "So many requests of one address may be arriving at the same time, their head or their body; the server rejects"
+        " further ones with 429 and Retry-After. Addresses of `trusted_proxies` have no such limit.",
     )
     allowed_hosts: tuple[str, ...] = setting(
         [],

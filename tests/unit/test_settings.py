@@ -90,6 +90,8 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("api_keys = ['sha256:0123456789abcdef']", "or sha256: and the 64 hexadecimal digits"),
         ("rate_limit_per_minute = -1", "rate_limit_per_minute must be a whole number from 0 to 1000000"),
         ("turns_per_key = 0.5", "turns_per_key must be a whole number from 0 to 1000"),
+        ("connections_per_address = 0", "connections_per_address must be a whole number from 1 to 10000"),
+        ("partial_requests_per_address = 1.5", "partial_requests_per_address must be a whole number from 1 to 1000"),
         ("allowed_hosts = 'speech.example'", "allowed_hosts must be a list; each entry is a name or an address"),
         ("allowed_hosts = ['speech.example:80']", r"allowed_hosts\[0\] must be a name or an address"),
         ("allowed_hosts = ['https://speech.example']", "without a scheme and without a port"),

@@ -22,7 +22,7 @@ STATUSES: Mapping[int, str] = {
     415: "the server cannot decode the audio",
     421: "the server has no keys, and Host is a name that it does not know",
     422: "the recording is too short, silent, not finite, or without words",
-    429: "the key has sent too many requests, or has too many turns",
+    429: "the key or the address sends too many requests, or has too many turns",
     500: "a defect of the server",
     502: "no chat API answered",
     503: "the server is loading, stopping, or full (Retry-After); the last chat API is at its rate limit (Retry-After);"
