@@ -102,8 +102,9 @@ class Desk:
         """Open the page of the site by the name `host`."""
         self.browser.open(f"http://{host}:{self.site.port}/", microphone=None)
 
-    def ask(self, mode: str = "cors") -> Any:
-        return self.browser.driver.execute_async_script(ASK, self.server.url, self._wav, mode)
+    def ask(self, mode: str = "cors", url: str | None = None) -> Any:
+        url = self.server.url if url is None else url
+        return self.browser.driver.execute_async_script(ASK, url, self._wav, mode)
 
     def read(self, url: str) -> Any:
         return self.browser.driver.execute_async_script(READ, url)
@@ -187,3 +188,4 @@ def test_a_phone_opens_the_page_by_the_address_in_the_local_network(desk: Desk) 
     wait_for(lambda: desk.browser.notice == "insecure_page")
     status, text = desk.read("/engines")
     assert status == 200 and "embedded" in text
+    assert desk.ask(url="") == [200, "RIFF"]  # by the address, without Sec-Fetch-Site
