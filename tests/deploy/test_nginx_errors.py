@@ -81,9 +81,11 @@ def test_the_place_of_the_errors_is_none_for_callers(nginx: Nginx) -> None:
 
 @needs_nginx
 def test_too_many_connections_are_told_in_json(embedded_server: RunningServer, tmp_path: Path) -> None:
-    with Nginx(tmp_path, embedded_server.port, **{"mirrorchat_callers 32;": "mirrorchat_callers 1;"}) as proxy:
-        with closing(socket.create_connection(("127.0.0.1", proxy.port))) as slow:
-            slow.sendall(b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nabc")
-            time.sleep(0.5)  # nginx has read the head, and waits for the body
-            head, body = told(proxy.port, f"GET /healthz HTTP/1.1\r\n{CLOSE}\r\n")
+    with (
+        Nginx(tmp_path, embedded_server.port, **{"mirrorchat_callers 32;": "mirrorchat_callers 1;"}) as proxy,
+        closing(socket.create_connection(("127.0.0.1", proxy.port))) as slow,
+    ):
+        slow.sendall(b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nabc")
+        time.sleep(0.5)  # nginx has read the head, and waits for the body
+        head, body = told(proxy.port, f"GET /healthz HTTP/1.1\r\n{CLOSE}\r\n")
     assert head.startswith("HTTP/1.1 429 ") and json.loads(body)["error"]["code"] == "too_many_connections"
