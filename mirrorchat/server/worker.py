@@ -15,7 +15,7 @@ import resource
 import selectors
 import socket
 import time
-from collections import Counter, deque
+from collections import Counter
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -28,16 +28,14 @@ from mirrorchat.access.trusted_proxies import caller_network, is_trusted, networ
 from mirrorchat.errors import HeadTooLarge, MirrorChatError, TooManyConnections, TooManyPartialRequests, UploadTimeout
 from mirrorchat.server.connection import HEAD_LIMIT_BYTES, Connection, Wait
 from mirrorchat.server.incoming_body import IncomingBody
+from mirrorchat.server.thread_queue import ThreadQueue
 from mirrorchat.server.timed_socket import SEND_DEADLINE_S
 
 HEAD_DEADLINE_S = 9.0  # of a head from its first byte, and of a new connection's first byte
-THREAD_DEADLINE_S = 9.0  # of a whole head that waits for a thread, while its address has as many as it may
 LINGER_S = 5.0  # for the caller to close the connection after the last response
 LINGER_BYTES = 32 * 1024 * 1024  # of a rejected upload that still arrives: closing would reset the connection
 STOP_S = 2.0  # of a wait for callers while the worker stops
 CHECK_S = 0.25  # between two looks at the deadlines
-STARTS_PER_CHECK = 16  # of requests of one address: a flood would take the interpreter from the turns of others
-OTHERS_THREADS = 8  # which one address alone cannot occupy
 OPEN_FILES = 65_536  # wanted; a system's soft limit may be 1,024
 RESERVED_FILES = 128  # for the engines, chat APIs and voices
 FEWEST_CONNECTIONS = 16
@@ -52,19 +50,24 @@ _log = logging.getLogger(__name__)
 class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
     """Serves connections as the module's text says. Everything but `handle` and `handle_request` runs in the loop."""
 
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse gunicorn's own HTTPS, whose heads the loop cannot read."""
+        if cfg.is_ssl:
+            raise SystemExit("mirrorchat: gunicorn serves no HTTPS here; put nginx or Caddy in front")
+        super().check_config(cfg, log)
+
     def run(self) -> None:
         """Serve until the worker is stopped."""
         settings = self.app.callable.extensions["mirrorchat"].settings
         self._proxies = networks_of(settings.trusted_proxies)
         self._connections = PerAddress(settings.connections_per_address)
         self._partial = PerAddress(settings.partial_requests_per_address)
-        self._threads = PerAddress(max(1, self.cfg.threads - OTHERS_THREADS))
+        self._queue = ThreadQueue(self.cfg.threads, self.enqueue_req)
         self._bounded: set[Connection] = set()  # the connections with an address
-        self._started: Counter[str | None] = Counter()  # requests since the last check
         self._waiting: dict[Connection, None] = {}  # in the order in which the waits began
-        self._queued: deque[Connection] = deque()  # whole heads that wait for a thread
         self._next_check = self._accept_again = 0.0
-        self.worker_connections = min(self.worker_connections, _most_connections())
+        self.worker_connections: int = min(self.cfg.worker_connections, _most_connections())
         super().run()
 
     # Accepting
@@ -81,10 +84,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
                 self._accept_again = time.monotonic() + ACCEPT_PAUSE_S
                 self.set_accept_enabled(False)
             return
-        try:
-            self._admit(Connection(self.cfg, accepted, client, listener.getsockname(), self._address(client)))
-        except OSError:  # the caller is gone already
-            accepted.close()
+        self._admit(Connection(self.cfg, accepted, client, listener.getsockname(), self._address(client)))
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Let the loop accept connections or not; not during a pause."""
@@ -100,7 +100,8 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         """Wait for the first head of `conn`. An address with too many connections loses one that waits, or this one."""
         if not self._connections.take(conn.address):
             if not self._close_one_of(conn.address):
-                conn.refuse(TooManyConnections("this address has too many connections", retry_after_s=1))
+                with suppress(OSError):
+                    conn.refuse(TooManyConnections("this address has too many connections", retry_after_s=1))
                 conn.close()
                 return
             self._connections.take(conn.address)
@@ -159,7 +160,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
             self._stop_waiting(conn)
             self._end_partial(conn)
             conn.pass_head_on()
-            self._start(conn)
+            self._queue.add(conn)
         elif len(conn.head) > HEAD_LIMIT_BYTES:
             self._refuse(conn, HeadTooLarge(f"the head of the request is larger than {HEAD_LIMIT_BYTES} bytes"))
         elif not conn.partial:
@@ -189,35 +190,14 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
 
     # Threads
 
-    def _start(self, conn: Connection) -> None:
-        """Give a whole head to a thread, as soon as the address may have one more. New connections come first."""
-        if self._may_start(conn):
-            self.enqueue_req(conn)
-            return
-        conn.deadline = time.monotonic() + THREAD_DEADLINE_S
-        if conn.parser.req_count:
-            self._queued.append(conn)
-        else:
-            self._queued.appendleft(conn)
-
-    def _may_start(self, conn: Connection) -> bool:
-        if conn.address is not None and self._started[conn.address] >= STARTS_PER_CHECK:
-            return False
-        if not self._threads.take(conn.address):
-            return False
-        self._started[conn.address] += 1
-        return True
-
-    def _start_queued(self) -> None:
-        for conn in list(self._queued):
-            if self._may_start(conn):
-                self._queued.remove(conn)
-                self.enqueue_req(conn)
-
     def handle(self, conn: Connection) -> Any:
         """Read a request from `conn` and answer it, in a thread; return whether the connection is kept."""
         conn.sock.paced = False
-        return super().handle(conn)
+        conn.sock.read_by = time.monotonic() + HEAD_DEADLINE_S  # it is whole: this is for gunicorn's surprises
+        try:
+            return super().handle(conn)
+        finally:
+            conn.sock.read_by = None
 
     def handle_request(self, req: Any, conn: Connection) -> Any:
         """Answer a request, in a thread."""
@@ -233,8 +213,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Connection, future: "Future[bool]") -> None:
         """Go on with a connection whose thread has ended."""
-        self._threads.release(conn.address)
-        self._start_queued()
+        self._queue.thread_ended(conn)
         conn.kept = not future.cancelled() and future.exception() is None and bool(future.result())
         try:
             self._after_answer(conn)
@@ -274,10 +253,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
             if conn.deadline <= now:
                 self._expire(conn)
         self._cut_who_take_nothing()
-        self._started.clear()
-        self._start_queued()
-        for conn in [queued for queued in self._queued if queued.deadline <= now]:
-            self._queued.remove(conn)
+        for conn in self._queue.check(now):
             self._refuse(conn, TooManyConnections("this address asks too much at the same time", retry_after_s=1))
 
     def _cut_who_take_nothing(self) -> None:
@@ -311,20 +287,6 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         self._connections.release(conn.address)
         self.nr_conns -= 1
         conn.close()
-
-
-class NothingOfCallers(logging.Filter):
-    """Removes callers' data from gunicorn's messages: malformed heads hold keys, addresses hold names."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, some with another message."""
-        if str(record.msg).startswith("Invalid request from"):
-            record.msg, record.args = "a request could not be read", ()
-        elif str(record.msg).startswith("Error handling request"):
-            kind = record.exc_info[0] if record.exc_info else None
-            record.msg, record.args = f"a request could not be handled: {kind.__name__ if kind else 'unknown'}", ()
-            record.exc_info = record.exc_text = None
-        return True
 
 
 def _most_connections() -> int:

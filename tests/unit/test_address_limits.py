@@ -33,7 +33,12 @@ def test_a_wait_ends_with_a_release() -> None:
     limit, taken = PerAddress(1), threading.Event()
     assert limit.take("192.0.2.1")
     assert not limit.take("192.0.2.1", wait_s=0.05)
-    waiter = threading.Thread(target=lambda: limit.take("192.0.2.1", wait_s=20.0) and taken.set())
+
+    def wait() -> None:
+        if limit.take("192.0.2.1", wait_s=20.0):
+            taken.set()
+
+    waiter = threading.Thread(target=wait)
     waiter.start()
     limit.release("192.0.2.1")
     waiter.join(20)
