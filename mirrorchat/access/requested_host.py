@@ -58,7 +58,7 @@ def check_requested_host(environ: Mapping[str, Any], allowed: Collection[str] | 
         if allowed is not None and not (host.is_address or host.name == "localhost" or host.name in allowed):
             raise UnknownHost(
                 f"this server does not answer to the name {host.name}; if it is yours, write"
-                f' allowed_hosts = ["{host.name}"] into config.py'
+                f' allowed_hosts = ["{host.name}"] into config.py, or set MIRRORCHAT_ALLOWED_HOSTS'
             )
 
 

@@ -74,6 +74,14 @@ def test_without_a_key_readiness_says_no_more_than_that(server: RunningServer) -
     assert engines["synthesizer.en"]["name"]
 
 
+def test_where_keys_are_set_every_name_is_answered(server: RunningServer) -> None:
+    """As in compose.yaml, which lets nobody in without a key: whoever has one may call by any name."""
+    named = {"Host": "speech.example", "Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
+    assert page(server, KEY, **named).status_code == 200
+    check_error(page(server, **named), 401, "invalid_api_key")
+    check_error(page(server, KEY, Host="a b"), 400, "invalid_host")
+
+
 def test_an_address_that_tries_keys_is_stopped_alone(server: RunningServer) -> None:
     guesses = [page(server, f"guess-{number}-0123456789", "192.0.2.66") for number in range(FAILED_KEYS_PER_MINUTE + 9)]
     assert {each.status_code for each in guesses[:FAILED_KEYS_PER_MINUTE]} == {401}
