@@ -47,7 +47,9 @@ document.body.append(frame);
 
 
 class Site:
-    """A site on the web whose page has a link. Once it is `rebound` to a port, its name leads to the server there.
+    """A site on the web whose page has a link, to which POSTs are redirected.
+
+    Once it is `rebound` to a port, its name leads to the server there.
 
     The browser sees the same name and port before and after, as with DNS rebinding.
     """
@@ -67,6 +69,12 @@ class Site:
                 self.send_header("Content-Length", str(len(page)))
                 self.end_headers()
                 self.wfile.write(page)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(307)  # the same request once more, there
+                self.send_header("Location", f"{link.rstrip('/')}{self.path}")
+                self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -140,6 +148,13 @@ def test_a_foreign_page_asks_nothing(desk: Desk, host: str, mode: str) -> None:
     desk.open(host)
     assert desk.ask(mode) == NOTHING_READ
     assert desk.read(f"{desk.server.url}/engines") == NOTHING_READ
+    assert desk.chat.requests == []
+
+
+@pytest.mark.parametrize("mode", ["cors", "no-cors"])
+def test_a_redirected_question_is_not_answered(desk: Desk, mode: str) -> None:
+    desk.open("evil.example")
+    assert desk.ask(mode, url="") == NOTHING_READ
     assert desk.chat.requests == []
 
 
