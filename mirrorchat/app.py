@@ -29,7 +29,7 @@ from mirrorchat.server.form import (
     split_hotwords,
     uploaded_file,
 )
-from mirrorchat.server.incoming_body import abandon_body
+from mirrorchat.server.incoming_body import leave_body
 from mirrorchat.server.metrics import CONTENT_TYPE
 from mirrorchat.server.multipart import MultipartOnly
 from mirrorchat.server.openapi import document as openapi
@@ -100,7 +100,7 @@ def _begin() -> Response | None:
 
 def _finish(response: Response) -> Response:
     if response.status_code >= 400:
-        abandon_body(request.environ)
+        leave_body(request.environ)
     record = request_record()
     response.headers["X-Request-Id"] = record.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"

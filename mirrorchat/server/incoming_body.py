@@ -73,13 +73,13 @@ class IncomingBody(Body):  # type: ignore[misc]
         size: int = self.reader.unreader.buf.getbuffer().nbytes
         return size
 
-    def abandon(self) -> None:
+    def leave(self) -> None:
         """Let the connection end after the response if the body has not arrived: nobody reads it."""
         if not self.is_here():
             self._request.force_close()
 
 
-def abandon_body(environ: Mapping[str, Any]) -> None:
+def leave_body(environ: Mapping[str, Any]) -> None:
     """Read no more of the body of a request that is rejected.
 
     The worker's loop discards what the caller still sends: closing at once would reset the connection, and the caller
@@ -87,4 +87,4 @@ def abandon_body(environ: Mapping[str, Any]) -> None:
     """
     body = environ["wsgi.input"]
     if isinstance(body, IncomingBody):
-        body.abandon()
+        body.leave()

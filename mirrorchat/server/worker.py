@@ -36,7 +36,7 @@ LINGER_S = 5.0  # for the caller to close the connection after the last response
 LINGER_BYTES = 32 * 1024 * 1024  # of a rejected upload that still arrives: closing would reset the connection
 STOP_S = 2.0  # of a wait for callers while the worker stops
 CHECK_S = 0.25  # between two looks at the deadlines
-OPEN_FILES = 65_536  # wanted; a system's soft limit may be 1,024
+OPEN_FILES = 65_536  # requested; a system's soft limit may be 1,024
 RESERVED_FILES = 128  # for the engines, chat APIs and voices
 FEWEST_CONNECTIONS = 16
 ACCEPT_PAUSE_S = 0.5
@@ -292,9 +292,9 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
 def _most_connections() -> int:
     """Raise the limit of open files as far as the system allows; return how many may be connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
         with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
     return OPEN_FILES if soft == resource.RLIM_INFINITY else max(FEWEST_CONNECTIONS, soft - RESERVED_FILES)

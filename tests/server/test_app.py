@@ -131,7 +131,7 @@ def test_missing_and_unknown_fields_list_the_choices(embedded_server: RunningSer
     url = f"{embedded_server.url}/process_audio"
     wav = say_wav("hello there")
     assert "audio" in check_error(requests.post(url, data={"language": "en"}, timeout=5), 400, "missing_field", "audio")
-    as_text = requests.post(url, data={"language": "en", "audio": "abc"}, timeout=5)
+    as_text = requests.post(url, files={"language": (None, "en"), "audio": (None, "abc")}, timeout=5)
     assert "file" in check_error(as_text, 400, "invalid_value", "audio")
     no_language = requests.post(url, files={"audio": wav}, timeout=5)
     assert "chinese or english" in check_error(no_language, 400, "missing_field", "language")
