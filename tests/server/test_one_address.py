@@ -80,7 +80,7 @@ def test_others_are_served_meanwhile(server: RunningServer, name: str) -> None:
 
 def test_its_oldest_connection_makes_room_for_a_new_one(server: RunningServer) -> None:
     with ExitStack() as stack:
-        connections = [stack.enter_context(connected(server)) for _ in range(66)]
+        connections = [stack.enter_context(connected(server, "127.0.0.4")) for _ in range(66)]
         for closed in connections[:2]:
             assert closed.recv(1) == b""
         for kept in (connections[2], connections[65]):
@@ -90,7 +90,7 @@ def test_its_oldest_connection_makes_room_for_a_new_one(server: RunningServer) -
 
 def test_its_unfinished_requests_are_bounded(server: RunningServer) -> None:
     with ExitStack() as stack:
-        connections = [stack.enter_context(connected(server)) for _ in range(9)]
+        connections = [stack.enter_context(connected(server, "127.0.0.5")) for _ in range(9)]
         for connection in connections:
             connection.sendall(GET[:20])
             time.sleep(0.01)
