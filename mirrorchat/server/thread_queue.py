@@ -11,7 +11,8 @@ from mirrorchat.access.address_limits import PerAddress
 from mirrorchat.server.connection import Connection
 
 ADDRESS_THREADS = 0.75  # of all threads: so many may one address occupy
-STARTS_PER_CHECK = 16  # of requests of one address
+STARTS_AT_ONCE = 32  # of requests of one address: the page needs about 20
+STARTS_PER_CHECK = 8  # of further ones
 THREAD_DEADLINE_S = 9.0  # of the wait for a thread
 
 
@@ -21,7 +22,7 @@ class ThreadQueue:
     def __init__(self, threads: int, start: Callable[[Connection], None]) -> None:
         self._occupied = PerAddress(max(1, int(ADDRESS_THREADS * threads)))
         self._start = start
-        self._started: Counter[str | None] = Counter()  # since the last check
+        self._started: Counter[str] = Counter()  # requests of each address, less STARTS_PER_CHECK at every check
         self._queued: deque[Connection] = deque()
 
     def add(self, conn: Connection) -> None:
@@ -42,7 +43,7 @@ class ThreadQueue:
 
     def check(self, now: float) -> list[Connection]:
         """Let each address start STARTS_PER_CHECK requests more; return the connections that have waited too long."""
-        self._started.clear()
+        self._started -= Counter(dict.fromkeys(self._started, STARTS_PER_CHECK))  # without those that reach 0
         self._start_queued()
         overdue = [conn for conn in self._queued if conn.deadline <= now]
         for conn in overdue:
@@ -56,9 +57,10 @@ class ThreadQueue:
                 self._start(conn)
 
     def _may_start(self, conn: Connection) -> bool:
-        if conn.address is not None and self._started[conn.address] >= STARTS_PER_CHECK:
+        if conn.address is not None and self._started[conn.address] >= STARTS_AT_ONCE:
             return False
         if not self._occupied.take(conn.address):
             return False
-        self._started[conn.address] += 1
+        if conn.address is not None:
+            self._started[conn.address] += 1
         return True

@@ -177,3 +177,29 @@ def test_the_worker_goes_on_without_file_descriptors(server: RunningServer) -> N
     finally:
         resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
     assert server.worker_pid == worker
+
+
+def test_what_waits_for_its_threads_too_long_is_told(tmp_path: Path) -> None:
+    change = """\
+import mirrorchat.server.thread_queue
+
+mirrorchat.server.thread_queue.ADDRESS_THREADS = 0.0  # that is one thread
+mirrorchat.server.thread_queue.THREAD_DEADLINE_S = 2.0
+bind = """
+    conf = changed_conf(tmp_path, "bind = ", change)
+    with (
+        RunningServer(tmp_path, gunicorn_conf=conf, trusted_proxies=[], connections_per_address=2) as running,
+        connected(running) as slow,
+        connected(running) as queued,
+    ):
+        slow.sendall(ATTACKS["slow bodies"].first)
+        time.sleep(0.5)
+        queued.sendall(GET)
+        time.sleep(0.5)
+        with connected(running) as third:  # no connection of the address waits for its caller
+            head, _, body = all_of(third).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 429 ") and json.loads(body)["error"]["code"] == "too_many_connections"
+        assert health_s(running, OTHER) < 5.0
+        head, _, body = all_of(queued).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 429 ") and b"Retry-After: 1" in head
+        assert "asks too much" in json.loads(body)["error"]["message"]
