@@ -143,9 +143,15 @@ max_waiting = 16
 # Value: a number from 1 to 86400, in seconds.
 session_ttl_s = 1800.0
 
-# The server keeps at most this many sessions. A new session then replaces the least recently used one.
+# The server keeps at most this many sessions. A new session then replaces the least recently used one of the caller (an
+# API key, or an address without keys) who has most.
 # Value: a whole number from 1 to 100000.
 max_sessions = 1000
+
+# All sessions together take at most this much memory. Above it, the caller whose sessions take most loses the least
+# recently used one.
+# Value: a whole number from 8 to 1000000, in MB.
+session_memory_mb = 256
 
 # A session remembers at most this much of the conversation; 0 turns this memory off. A Chinese character counts as one
 # token, and four other characters count as one.

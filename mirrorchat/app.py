@@ -163,8 +163,8 @@ def process_audio() -> Response:
     session_id = session_routes.session_field()
     requested = requested_format(request)
     with acquire_slot(context) as slot, ExitStack() as held:
-        session = held.enter_context(session_routes.open_session(session_id))
         audio = decode_upload(data, "audio")
+        session = held.enter_context(session_routes.open_session(session_id))
         question = Question(audio, language, reply_language, text, session, hotwords)
         pipeline = server.pipeline
         if requested.stream:

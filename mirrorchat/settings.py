@@ -305,7 +305,14 @@ class Settings:
     max_sessions: int = setting(
         1000,
         whole_number(1, 100_000),
-        "The server keeps at most this many sessions. A new session then replaces the least recently used one.",
+        "The server keeps at most this many sessions. A new session then replaces the least recently used one of the"
+        " caller (an API key, or an address without keys) who has most.",
+    )
+    session_memory_mb: int = setting(
+        256,
+        whole_number(8, 1_000_000, "MB"),
+        "All sessions together take at most this much memory. Above it, the caller whose sessions take most loses the"
+        " least recently used one.",
     )
     history_tokens: int = setting(
         2000,

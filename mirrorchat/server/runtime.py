@@ -36,7 +36,12 @@ class Runtime:
         self.settings = settings
         self.admission = Admission(settings.max_turns, settings.max_waiting, turns_per_key=settings.turns_per_key)
         self.metrics = Metrics(self.admission)
-        self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
+        self.sessions = Sessions(
+            settings.max_sessions,
+            settings.session_ttl_s,
+            settings.history_tokens,
+            memory_bytes=settings.session_memory_mb * 1_000_000,
+        )
         self.sessions.start_sweeping()
         self.sockets = SocketWatch()
         self.voices = EnrolledVoices(settings.voices_dir)

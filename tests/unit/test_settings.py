@@ -58,6 +58,7 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("synthesizer = {'french': 'auto'}", "or a dict with one of them for chinese and english"),
         ("session_ttl_s = 0", "session_ttl_s must be a number from 1 to 86400"),
         ("max_sessions = 0", "max_sessions must be a whole number from 1 to 100000"),
+        ("session_memory_mb = 7", "session_memory_mb must be a whole number from 8 to 1000000"),
         ("history_tokens = -1", "history_tokens must be a whole number from 0 to 1000000"),
         ("history_tokens = 1.5", "history_tokens must be a whole number"),
         ("voices_dir = 5", "voices_dir must be the path of a folder"),
