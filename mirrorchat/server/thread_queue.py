@@ -12,7 +12,7 @@ from mirrorchat.server.connection import Connection
 
 ADDRESS_THREADS = 0.75  # of all threads: so many may one address occupy
 STARTS_AT_ONCE = 32  # of requests of one address: the page needs about 20
-STARTS_PER_CHECK = 8  # of further ones
+STARTS_PER_CHECK = 16  # of further ones
 THREAD_DEADLINE_S = 9.0  # of the wait for a thread
 
 
