@@ -23,6 +23,7 @@ STATUSES: Mapping[int, str] = {
     421: "the server has no keys, and Host is a name that it does not know",
     422: "the recording is too short, silent, not finite, or without words",
     429: "the key or the address sends too many requests, or has too many turns",
+    431: "the head of the request is too large",
     500: "a defect of the server",
     502: "no chat API answered",
     503: "the server is loading, stopping, or full (Retry-After); the last chat API is at its rate limit (Retry-After);"
