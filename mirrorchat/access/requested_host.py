@@ -40,10 +40,10 @@ def parse_host(text: str) -> Host | None:
     found = _HOST.fullmatch(text)
     if found is None:
         return None
-    port = int(found["port"] or found["ipv6_port"] or 0) or None
-    host = Host((found["name"] or found["ipv6"]).lower(), port)
-    in_brackets_no_ipv6 = bool(found["ipv6"]) and not (":" in host.name and host.is_address)
-    return None if in_brackets_no_ipv6 or len(host.name) > _NAME_LIMIT_CHARS or (port or 0) > 65535 else host
+    host = Host((found["name"] or found["ipv6"]).lower(), int(found["port"] or found["ipv6_port"] or 0) or None)
+    if found["ipv6"] and not (":" in host.name and host.is_address):
+        return None
+    return host if len(host.name) <= _NAME_LIMIT_CHARS and (host.port or 0) <= 65535 else None
 
 
 def check_requested_host(environ: Mapping[str, Any], allowed: Collection[str] | None) -> None:
