@@ -26,6 +26,7 @@ from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.serve import ANSWER, MAX_FRAME_BYTES, REQUEST
 
 RETRY_S = 5.0  # an engine whose process failed to start is not ready for so long
+RETRY_LIMIT_S = 5.0  # a second try has this time at least
 
 _ROOT = Path(__file__).resolve().parents[3]
 _START_LIMIT_S = 30.0
@@ -35,13 +36,19 @@ class WorkerFailed(Exception):
     """A worker gave no answer: it ended, took too long, broke the protocol or failed. The next request is safe."""
 
 
+class WorkerEnded(WorkerFailed):
+    """A worker ended before its answer: something killed it, or the request crashed it."""
+
+
 class WorkerProcesses:
     """Up to `count` processes that run `python -m module`, each answering one request at a time. Thread-safe.
 
-    `warm_up` or the first request starts a process; after a failure the next request starts another one.
+    `warm_up` or the first request starts a process; after a failure the next request starts another one. A request
+    whose process ends is tried once more: only a request that crashes the library fails then.
     """
 
     def __init__(self, module: str, count: int = 1) -> None:
+        self._closed = False
         self._workers = [_Worker(module) for _ in range(count)]
         self._idle: queue.Queue[_Worker] = queue.LifoQueue()  # last in, first out: running ones first
         for worker in reversed(self._workers):
@@ -61,7 +68,13 @@ class WorkerProcesses:
         if len(body) > MAX_FRAME_BYTES:
             raise WorkerFailed("the request is too large")
         with self._borrow(context) as worker:
-            return worker.request(body, limit_s, context)
+            give_up_at = time.monotonic() + limit_s
+            try:
+                return worker.request(body, limit_s, context)
+            except WorkerEnded:
+                if self._closed:
+                    raise
+                return worker.request(body, max(give_up_at - time.monotonic(), RETRY_LIMIT_S), context)
 
     def check_start(self) -> None:
         """Raise WorkerFailed with the reason when a process has failed to start within the last RETRY_S seconds."""
@@ -75,6 +88,7 @@ class WorkerProcesses:
 
     def close(self) -> None:
         """End all processes. A request in progress fails."""
+        self._closed = True
         for worker in self._workers:
             worker.end()
 
@@ -205,7 +219,7 @@ class _Exchange:
                 part = self._socket.recv(min(length - len(parts), 1 << 20))
             if not part:
                 self._context.check()
-                raise WorkerFailed("it ended")
+                raise WorkerEnded("it ended")
             parts += part
         return bytes(parts)
 
@@ -221,7 +235,7 @@ class _Exchange:
             raise WorkerFailed(f"it gave no answer within {self._limit_s:g} s") from None
         except OSError:
             self._context.check()
-            raise WorkerFailed("it ended") from None
+            raise WorkerEnded("it ended") from None
 
     def _shut_down(self) -> None:
         with self._lock, contextlib.suppress(OSError):
