@@ -54,7 +54,7 @@ class InMemoryRequest(Request):
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Return the server. Its engines load in a background thread; until then routes that need them answer 503.
+    """Return the server. Its engines load in a background thread: questions wait for them, and get 503 after 10 s.
 
     Arguments:
         settings: the settings; None reads config.py.
@@ -94,6 +94,8 @@ def _begin() -> Response | None:
         check_page(request, settings.cors_origins)
     check_caller()
     if request.endpoint not in UNLOADED_ENDPOINTS:
+        if request.method == "POST":  # the page reads /engines again and again, and tells its user meanwhile
+            runtime().wait_for_pipeline()
         runtime().pipeline  # noqa: B018 - raises NotReady
     return None
 

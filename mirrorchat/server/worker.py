@@ -87,7 +87,12 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         self._admit(Connection(self.cfg, accepted, client, listener.getsockname(), self._address(client)))
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Let the loop accept connections or not; not during a pause."""
+        """Let the loop accept connections or not; not during a pause.
+
+        A worker that stops goes on accepting while it has connections: new callers are told, where they would wait in
+        the listener's queue for its end.
+        """
+        enabled = enabled or not self.alive
         super().set_accept_enabled(enabled and time.monotonic() >= self._accept_again)
 
     def _address(self, client: Any) -> str | None:

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import logging
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,9 +52,18 @@ def build_engines(
         _log.warning("%s", plan.trouble)
     plan.require_fit()
     lock = DeviceLock()
-    synthesizers = _build_synthesizers(plan, speaking, lock)
-    recognizers = _build_recognizers(plan, hearing, lock)
+    with ThreadPoolExecutor(2 if _may_load_together(plan, hearing, speaking) else 1, "load") as loaders:
+        synthesizing = loaders.submit(_build_synthesizers, plan, speaking, lock)
+        recognizing = loaders.submit(_build_recognizers, plan, hearing, lock)
+    synthesizers, recognizers = synthesizing.result(), recognizing.result()
     return Engines(recognizers, _build_chat(settings), synthesizers)
+
+
+def _may_load_together(plan: MemoryPlan, hearing: Collection[Language], speaking: Collection[Language]) -> bool:
+    """Return whether no engine needs torch: those load one after the other, as the memory plan counts them."""
+    names = {chosen_recognizer(plan.settings, language).name for language in hearing}
+    names |= {chosen_synthesizer(plan.settings, language).name for language in speaking}
+    return names <= {"small", "embedded"}
 
 
 def _reduced(settings: Settings, hearing: Collection[Language], speaking: Collection[Language]) -> Settings:
