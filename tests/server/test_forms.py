@@ -1,13 +1,13 @@
 """Forms at their limits: each limit has its own message, and what is no multipart form is not read."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 import requests
 from support.checks import check_error
 from support.running_server import RunningServer
 from support.speech import say_wav
+from support.usage import forget_peak, memory_mb, processor_s
 
 ROUTES = ("/process_audio", "/v1/audio/transcriptions", "/v1/audio/voices")
 FIRST_FIELDS = ("audio", "file", "audio_sample")
@@ -19,22 +19,12 @@ def post(server: RunningServer, route: str, body: bytes, headers: Mapping[str, s
     return requests.post(f"{server.url}{route}", data=body, headers=headers, timeout=60)
 
 
-def processor_s(pid: int) -> float:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-
-
-def memory_mb(pid: int, name: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) * 1024 / 1e6
-
-
 @pytest.mark.parametrize(("route", "field"), list(zip(ROUTES, FIRST_FIELDS, strict=True)))
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "application/json", ""])
 def test_another_body_is_refused_unread(embedded_server: RunningServer, route: str, field: str, kind: str) -> None:
     pid, body = embedded_server.worker_pid, b"a=1&" * 2_975_000  # 11.9 MB
     post(embedded_server, route, b"a=1")  # the first error of a route takes longer
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # forget the peak of memory
+    forget_peak(pid)
     used_s, used_mb = processor_s(pid), memory_mb(pid, "VmRSS")
     message = check_error(post(embedded_server, route, body, {"Content-Type": kind}), 400, "missing_field", field)
     assert "multipart/form-data" in message
