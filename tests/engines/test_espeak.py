@@ -247,9 +247,28 @@ def test_a_hang_ends_at_the_limit_of_the_request() -> None:
     workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
     try:
         workers.warm_up()
-        os.kill(workers.pids()[0], signal.SIGSTOP)
-        with pytest.raises(WorkerFailed, match=r"no answer within 0\.2 s"):
-            workers.request(b"en-us\0hello", limit_s=0.2, context=Context())
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(workers.request, b"en-us\0" + b"word " * 2000, limit_s=1.0, context=Context())
+            for _ in range(2):
+                wait_until(lambda: any(forks_of(pid) for pid in workers.pids()))
+                (pid,) = workers.pids()
+                os.kill(forks_of(pid)[0], signal.SIGSTOP)
+                wait_until(lambda pid=pid: not is_running(pid))
+            with pytest.raises(WorkerFailed, match=r"no answer within 1 s"):
+                call.result()
+        assert workers.request(b"en-us\0hello", limit_s=WAIT_S, context=Context())
+    finally:
+        workers.close()
+
+
+def test_a_process_that_was_stopped_costs_its_limit_only() -> None:
+    workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
+    try:
+        workers.warm_up()
+        (pid,) = workers.pids()
+        os.kill(pid, signal.SIGSTOP)
+        assert workers.request(b"en-us\0hello", limit_s=1.5, context=Context())
+        assert not is_running(pid) and len(workers.pids()) == 1
     finally:
         workers.close()
 

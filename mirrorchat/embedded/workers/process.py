@@ -26,7 +26,6 @@ from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.serve import ANSWER, MAX_FRAME_BYTES, REQUEST
 
 RETRY_S = 5.0  # an engine whose process failed to start is not ready for so long
-RETRY_LIMIT_S = 5.0  # a second try has this time at least
 
 _ROOT = Path(__file__).resolve().parents[3]
 _START_LIMIT_S = 30.0
@@ -36,15 +35,15 @@ class WorkerFailed(Exception):
     """A worker gave no answer: it ended, took too long, broke the protocol or failed. The next request is safe."""
 
 
-class WorkerEnded(WorkerFailed):
-    """A worker ended before its answer: something killed it, or the request crashed it."""
+class WorkerLost(WorkerFailed):
+    """A worker ended or hung before its answer: something killed or stopped it, or the request did."""
 
 
 class WorkerProcesses:
     """Up to `count` processes that run `python -m module`, each answering one request at a time. Thread-safe.
 
     `warm_up` or the first request starts a process; after a failure the next request starts another one. A request
-    whose process ends is tried once more: only a request that crashes the library fails then.
+    whose process ends or hangs is tried once more in another one, so that only requests that do that themselves fail.
     """
 
     def __init__(self, module: str, count: int = 1) -> None:
@@ -62,19 +61,18 @@ class WorkerProcesses:
     def request(self, body: bytes, *, limit_s: float, context: Context) -> bytes:
         """Return the answer to `body` (at most 32 MiB).
 
-        Raises WorkerFailed if none arrived within `limit_s` seconds after a process was free. If `context` ends, its
-        reason is raised at once, even while no process is free.
+        Raises WorkerFailed if none arrived within `limit_s` seconds after a process was free, twice. If `context` ends,
+        its reason is raised at once, even while no process is free.
         """
         if len(body) > MAX_FRAME_BYTES:
             raise WorkerFailed("the request is too large")
         with self._borrow(context) as worker:
-            give_up_at = time.monotonic() + limit_s
             try:
                 return worker.request(body, limit_s, context)
-            except WorkerEnded:
+            except WorkerLost:
                 if self._closed:
                     raise
-                return worker.request(body, max(give_up_at - time.monotonic(), RETRY_LIMIT_S), context)
+                return worker.request(body, limit_s, context)
 
     def check_start(self) -> None:
         """Raise WorkerFailed with the reason when a process has failed to start within the last RETRY_S seconds."""
@@ -219,7 +217,7 @@ class _Exchange:
                 part = self._socket.recv(min(length - len(parts), 1 << 20))
             if not part:
                 self._context.check()
-                raise WorkerEnded("it ended")
+                raise WorkerLost("it ended")
             parts += part
         return bytes(parts)
 
@@ -232,10 +230,10 @@ class _Exchange:
             yield
         except TimeoutError:
             self._context.check()
-            raise WorkerFailed(f"it gave no answer within {self._limit_s:g} s") from None
+            raise WorkerLost(f"it gave no answer within {self._limit_s:g} s") from None
         except OSError:
             self._context.check()
-            raise WorkerEnded("it ended") from None
+            raise WorkerLost("it ended") from None
 
     def _shut_down(self) -> None:
         with self._lock, contextlib.suppress(OSError):
