@@ -11,8 +11,10 @@ bounded:
 """
 
 import logging
+import os
 import resource
 import selectors
+import signal
 import socket
 import time
 from collections import Counter
@@ -69,6 +71,13 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         self._next_check = self._accept_again = 0.0
         self.worker_connections: int = min(self.cfg.worker_connections, _most_connections())
         super().run()
+
+    def is_parent_alive(self) -> bool:
+        """Return whether gunicorn's master runs. Without it this worker ends as on SIGTERM: it tells its callers."""
+        alive: bool = super().is_parent_alive()
+        if not alive:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return alive
 
     # Accepting
 

@@ -194,6 +194,28 @@ def test_after_sigterm_a_new_question_through_nginx_is_told_at_once(tmp_path: Pa
 
 
 @needs_nginx
+def test_without_gunicorns_master_the_worker_tells_its_callers_and_ends(tmp_path: Path) -> None:
+    gate = Gate("It is", " done.")
+    with (
+        ChatServer(gate.behave) as chat,
+        RunningServer(tmp_path, chatgpt_apis=[chat.api()]) as server,
+        Nginx(tmp_path, server.port) as proxy,
+        ThreadPoolExecutor(2) as pool,
+        gate.open_at_the_end(),
+    ):
+        running = pool.submit(ask, proxy.url, say_wav("hello"), "english", text="Hi")
+        wait_for(lambda: bool(chat.requests))
+        worker = server.worker_pid
+        server.process.kill()
+        wait_for(lambda: "stopping: 1 turns may finish" in server.log)
+        check_error(ask(proxy.url, say_wav("hello"), "english", text="Hi"), 503, "shutting_down")
+        gate.opened.set()
+        assert running.result().status_code == 200
+        wait_for(lambda: not _is_running(worker), 20)
+        check_not_running(ask(proxy.url, say_wav("hello"), "english", text="Hi"))
+
+
+@needs_nginx
 def test_who_asks_while_the_worker_is_killed_is_told_or_answered(tmp_path: Path) -> None:
     with (
         ChatServer(hang_before_headers) as chat,
