@@ -52,11 +52,12 @@ def build_engines(
         _log.warning("%s", plan.trouble)
     plan.require_fit()
     lock = DeviceLock()
-    with ThreadPoolExecutor(2 if _may_load_together(plan, hearing, speaking) else 1, "load") as loaders:
-        synthesizing = loaders.submit(_build_synthesizers, plan, speaking, lock)
-        recognizing = loaders.submit(_build_recognizers, plan, hearing, lock)
-    synthesizers, recognizers = synthesizing.result(), recognizing.result()
-    return Engines(recognizers, _build_chat(settings), synthesizers)
+    with ThreadPoolExecutor(1, "load-synthesizers") as loader:
+        synthesizers = loader.submit(_build_synthesizers, plan, speaking, lock)
+        if not _may_load_together(plan, hearing, speaking):
+            synthesizers.result()
+        recognizers = _build_recognizers(plan, hearing, lock)
+    return Engines(recognizers, _build_chat(settings), synthesizers.result())
 
 
 def _may_load_together(plan: MemoryPlan, hearing: Collection[Language], speaking: Collection[Language]) -> bool:
