@@ -19,7 +19,7 @@ from benchmarks.turn_server import descendants
 
 REPLY = "A little every day is the best way. Speak aloud from the first week."
 DISK_MB, HOME_MB = 8, 1
-KILLS, BETWEEN_KILLS_S = 3, 1.5
+KILLS, BETWEEN_KILLS_S = 3, 5.0  # what one of them broke has been tried again before the next
 
 
 class Mounted:

@@ -49,18 +49,12 @@ class Usage(NamedTuple):
 
 
 def usage(pid: int) -> Usage:
-    children = descendants(pid)
-    return Usage(
-        resident_mb(pid), sum(map(resident_mb, children)), len(listed(f"/proc/{pid}/task")), len(listed(f"/proc/{pid}/fd"))
-    )  # fmt: skip
-
-
-def listed(folder: str) -> list[str]:
-    return os.listdir(folder)
+    threads, files = (len(os.listdir(f"/proc/{pid}/{folder}")) for folder in ("task", "fd"))
+    return Usage(resident_mb(pid), sum(map(resident_mb, descendants(pid))), threads, files)
 
 
 def resident_mb(pid: int) -> float:
-    """Return the memory of a process that no other process shares, as far as the kernel counts it; 0 once it ended."""
+    """Return the memory of a process without its files and what it shares; 0 once it has ended."""
     try:
         fields = Path(f"/proc/{pid}/statm").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
