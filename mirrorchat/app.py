@@ -93,7 +93,7 @@ def _begin() -> Response | None:
     if not settings.api_keys and request.method != "OPTIONS":  # which does nothing
         check_page(request, settings.cors_origins)
     check_caller()
-    if request.endpoint not in UNLOADED_ENDPOINTS:
+    if request.endpoint is not None and request.endpoint not in UNLOADED_ENDPOINTS:
         if request.method == "POST":  # the page reads /engines again and again, and tells its user meanwhile
             runtime().wait_for_pipeline()
         runtime().pipeline  # noqa: B018 - raises NotReady

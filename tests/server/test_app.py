@@ -254,6 +254,8 @@ def test_a_question_waits_ten_seconds_at_most(tmp_path: Path) -> None:
             at_once, *waited = sorted(answered.values())
             assert at_once < 5.0  # no more threads wait than turns may run and wait
             assert all(10.0 <= seconds < 15.0 for seconds in waited)
+            unknown = requests.post(f"{server.url}/no-such-route", timeout=5)  # waits for nothing
+            check_error(unknown, 404, "not_found")
             last = pool.submit(server.ask, say_wav("hello"), "english", text="Hi")
             time.sleep(1.0)
             server.process.send_signal(signal.SIGTERM)
