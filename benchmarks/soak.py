@@ -65,11 +65,11 @@ def resident_mb(pid: int) -> float:
 class Run:
     """One run over one set of engines: the outcomes of its turns, what was wrong, and the usage after each turn."""
 
-    def __init__(self, soak: Soak, turns: int, limit_s: float) -> None:
+    def __init__(self, soak: Soak, pid: int, turns: int, limit_s: float) -> None:
         self.outcomes: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.usages: list[Usage] = []
-        self._soak, self._left = soak, turns
+        self._soak, self._pid, self._left = soak, pid, turns
         self._ends_at = time.monotonic() + limit_s
         self._lock = threading.Lock()
 
@@ -87,7 +87,7 @@ class Run:
                 self.wrong.append(f"{type(error).__name__}: {error}"[:300])
             with self._lock:
                 self.outcomes[outcome] += 1
-                self.usages.append(usage(self._soak.server.worker_pid))
+                self.usages.append(usage(self._pid))
                 if len(self.usages) % 100 == 0:
                     print(f"{len(self.usages)} turns: {self.usages[-1]}, {len(self.wrong)} wrong", flush=True)
 
@@ -109,16 +109,19 @@ def summary(run: Run, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "outcomes": dict(run.outcomes.most_common()),
         "wrong": run.wrong,
-        "chat": dict(run._soak.chat.outcomes.most_common()),
         "window": window,
         "second_window": early._asdict(),
         "last_window": late._asdict(),
         "growth": round(late.worker_mb / early.worker_mb - 1.0, 4),
         "kb_per_turn": round(1000 * slope, 2),
-        "steady": late.worker_mb <= early.worker_mb * (1 + GROWTH_LIMIT)
-        and late.threads <= early.threads
-        and late.files <= early.files,
+        "steady": is_steady(early, late),
     }
+
+
+def is_steady(early: Usage, late: Usage) -> bool:
+    grown = late.worker_mb > early.worker_mb * (1 + GROWTH_LIMIT)
+    children_grown = late.children_mb > early.children_mb * (1 + GROWTH_LIMIT)
+    return not (grown or children_grown) and late.threads <= early.threads and late.files <= early.files
 
 
 def median(usages: Sequence[Usage]) -> Usage:
@@ -137,9 +140,10 @@ def soak(engines: str, turns: int, limit_s: float, sessions: int, uploads: list[
             Path(folder), chatgpt_apis=[api], chat_cooldown_s=0.0, max_sessions=sessions, **settings
         ) as running:
             started = time.monotonic()
-            run = Run(Soak(running, chat, uploads), turns, limit_s)
+            run = Run(Soak(running.url, running.port, chat, uploads), running.worker_pid, turns, limit_s)
             run.run()
             result = summary(run, time.monotonic() - started)
+            result["chat"] = dict(chat.outcomes.most_common())
             result["errors_in_log"] = running.log.count("Traceback") + running.log.count("Booting worker") - 1
     return result
 

@@ -14,7 +14,6 @@ from support.audio_files import KINDS, encode
 from support.hang_ups import RESET
 from support.hostile_audio import PLAYLIST
 from support.mutants import mutant
-from support.running_server import RunningServer
 from support.speech import MAN, WOMAN, noise_wav, say, say_wav
 from support.stream_client import events_of, named, raw_question
 
@@ -60,7 +59,8 @@ def recordings() -> list[Recording]:
 class Soak:
     """What all callers share. Every turn takes a number that no other turn has."""
 
-    server: RunningServer
+    url: str
+    port: int
     chat: UnreliableChat
     recordings: list[Recording]
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
@@ -70,8 +70,7 @@ class Caller:
     """One caller, with a session that lasts some turns. `choose` decides all that a turn leaves open."""
 
     def __init__(self, soak: Soak, seed: int) -> None:
-        self._soak = soak
-        self._url = soak.server.url
+        self.soak = soak
         self._choose = random.Random(seed)
         self._begin_anew()
 
@@ -89,7 +88,7 @@ class Caller:
     # /process_audio
 
     def asks_for_json(self) -> str:
-        number, fields = self._numbered()
+        number, fields = self.numbered()
         return self._whole(fields, number)
 
     def speaks(self) -> str:
@@ -101,7 +100,7 @@ class Caller:
         return self._read_whole(response)
 
     def asks_for_events(self) -> str:
-        number, fields = self._numbered()
+        number, fields = self.numbered()
         form = {"stream": "true", "response_format": "sse"}
         with self._post(self._recording().data, fields | form, "*/*", stream=True) as response:
             if response.status_code != 200:
@@ -113,10 +112,10 @@ class Caller:
         if last.name != "done" or not any(event.name == "audio" for event in events):
             raise WrongAnswer(f"the events end with {last.name}, or hold no speech")
         self._session_id = last.data["session_id"]
-        return self._check(last.data["reply"], number)
+        return self.check(last.data["reply"], number)
 
     def asks_for_a_stream(self) -> str:
-        number, fields = self._numbered()
+        number, fields = self.numbered()
         form = {"stream": "true", "response_format": self._choose.choice(STREAMS)}
         try:
             response = self._post(self._recording().data, fields | form, "*/*")
@@ -128,12 +127,12 @@ class Caller:
 
     def hangs_up(self) -> str:
         """Send a whole question, or a part of it, read for a moment, and leave."""
-        _, fields = self._numbered()
+        _, fields = self.numbered()
         form = {"stream": "true", "response_format": self._choose.choice((*STREAMS, "sse"))}
         request = raw_question(self._recording().data, **fields, **form)
         if self._choose.random() < 0.2:
             request = request[: self._choose.randrange(len(request))]
-        with socket.create_connection(("127.0.0.1", self._soak.server.port), LIMIT_S) as client:
+        with socket.create_connection(("127.0.0.1", self.soak.port), LIMIT_S) as client:
             client.sendall(request)
             leaves_at = time.monotonic() + self._choose.expovariate(1.0)
             while (left := leaves_at - time.monotonic()) > 0:
@@ -149,7 +148,7 @@ class Caller:
         return "hung up"
 
     def uploads_junk(self) -> str:
-        number, fields = self._numbered()
+        number, fields = self.numbered()
         bad: Callable[[], bytes] = self._choose.choice(
             (
                 lambda: mutant(self._recording().data, self._choose),
@@ -175,27 +174,27 @@ class Caller:
         return "ok"
 
     def has_a_text_spoken(self) -> str:
-        number, _ = self._numbered()
+        number, _ = self.numbered()
         body = {"input": f"Number {number}.", "voice": "default", "response_format": self._choose.choice(SPEECH)}
         response = self._send("/v1/audio/speech", json=body)
         return check_speech(response.content) if response.status_code == 200 else self._failure(response, "")
 
     def chats(self) -> str:
-        number, fields = self._numbered()
+        number, fields = self.numbered()
         body = {"messages": [{"role": "user", "content": fields["text"]}]}
         response = self._send("/v1/chat/completions", json=body)
         if response.status_code != 200:
             return self._failure(response, number)
-        return self._check(response.json()["choices"][0]["message"]["content"], number, alone=True)
+        return self.check(response.json()["choices"][0]["message"]["content"], number, alone=True)
 
     # Parts of them
 
     def _recording(self) -> Recording:
-        return self._choose.choice(self._soak.recordings)
+        return self._choose.choice(self.soak.recordings)
 
-    def _numbered(self) -> tuple[str, dict[str, str]]:
+    def numbered(self) -> tuple[str, dict[str, str]]:
         """Return the number of a new turn, and the fields of a form that asks with it, in either language."""
-        number = str(next(self._soak.numbers))
+        number = str(next(self.soak.numbers))
         self._numbers.add(number)
         if self._choose.random() < 0.25:
             return number, {"language": "chinese", "text": f"请说{number}。", **self._kept()}
@@ -216,7 +215,7 @@ class Caller:
         """Post once, and again while the server is busy."""
         limit = time.monotonic() + LIMIT_S
         while True:
-            response = requests.post(self._url + path, timeout=LIMIT_S, **request)  # type: ignore[arg-type]
+            response = requests.post(self.soak.url + path, timeout=LIMIT_S, **request)  # type: ignore[arg-type]
             if response.status_code not in BUSY or time.monotonic() > limit:
                 return response
             response.close()
@@ -230,7 +229,7 @@ class Caller:
             raise WrongAnswer(f"a sentence was not spoken: {answer['unspoken'][0]['error']['code']}")
         check_speech(base64.b64decode(answer["audio"]))
         self._session_id = answer["session_id"]
-        return self._check(answer["reply"], number)
+        return self.check(answer["reply"], number)
 
     def _failure(self, response: requests.Response, number: str) -> str:
         try:
@@ -245,11 +244,11 @@ class Caller:
         return self._chat_failure(code, number)
 
     def _chat_failure(self, what: str, number: str) -> str:
-        if number and not any(number in NUMBER.findall(question) for question in self._soak.chat.failed.copy()):
+        if number and not any(number in NUMBER.findall(question) for question in self.soak.chat.failed.copy()):
             raise WrongAnswer(f"{what}, but the chat API had not failed")
         return f"chat failed: {what}"
 
-    def _check(self, reply: str, number: str, *, alone: bool = False) -> str:
+    def check(self, reply: str, number: str, *, alone: bool = False) -> str:
         """Check that a reply holds the number of this turn, if it had one, and else only those of this session."""
         found = set(NUMBER.findall(reply))
         known = {number} if alone else self._numbers
