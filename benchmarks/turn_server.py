@@ -9,6 +9,7 @@ from typing import Any
 
 import requests
 from support.running_server import GUNICORN_CONF, RunningServer
+from support.usage import memory_mb
 
 QUIET_LIMIT_S = 60.0
 TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -48,7 +49,7 @@ class MeasuredServer:
 
     def peak_mb(self) -> tuple[float, float]:
         """Return the peak memory of the worker, and the sum of the peaks of its child processes."""
-        return _peak_mb(self._pid), sum(_peak_mb(pid) for pid in descendants(self._pid))
+        return memory_mb(self._pid, "VmHWM"), sum(memory_mb(pid, "VmHWM") for pid in descendants(self._pid))
 
 
 @contextmanager
@@ -71,8 +72,3 @@ def _cpu_s(pid: int) -> float:
     # after the name, which may contain anything, utime, stime, cutime and cstime are fields 14 to 17
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / TICKS_S
-
-
-def _peak_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))

@@ -4,18 +4,17 @@ app = create_app(Settings(host="127.0.0.1"))  # gunicorn or app.run() serves it
 """
 
 from contextlib import ExitStack
-from io import BytesIO
-from typing import IO
 
 from flask import Blueprint, Flask, Request, Response, g, jsonify, request
 
 from mirrorchat.access.callers import EXTENSION as ACCESS_EXTENSION
 from mirrorchat.access.callers import Access, allowance_headers, check_caller
-from mirrorchat.access.cross_origin import allow_origin, is_preflight
+from mirrorchat.access.cross_origin import allow_origin, check_page, is_preflight
+from mirrorchat.access.requested_host import check_requested_host
 from mirrorchat.access.trusted_proxies import TrustedProxies, networks_of
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language
-from mirrorchat.errors import InvalidField, MissingField
+from mirrorchat.errors import InvalidField, MissingField, NotReady, Unavailable
 from mirrorchat.openai import routes as openai_api
 from mirrorchat.openai.openapi import openai_paths
 from mirrorchat.pipeline import Question
@@ -30,12 +29,13 @@ from mirrorchat.server.form import (
     split_hotwords,
     uploaded_file,
 )
+from mirrorchat.server.incoming_body import leave_body
 from mirrorchat.server.metrics import CONTENT_TYPE
+from mirrorchat.server.multipart import MultipartOnly
 from mirrorchat.server.openapi import document as openapi
 from mirrorchat.server.page import page
 from mirrorchat.server.request_record import RequestRecord
 from mirrorchat.server.runtime import EXTENSION, Runtime, acquire_slot, request_record, runtime, shutting_down
-from mirrorchat.server.socket_watch import discard_body
 from mirrorchat.server.streams import stream_answer
 from mirrorchat.settings import Settings, load_settings
 from mirrorchat.turn.hearing import require_detector
@@ -48,22 +48,14 @@ main = Blueprint("main", __name__)
 
 
 class InMemoryRequest(Request):
-    """A request whose uploads never touch the disk: Werkzeug would spool parts over 500 kB to temporary files."""
+    """A request whose uploads never touch the disk. MAX_CONTENT_LENGTH bounds them, since it counts the whole body."""
 
     max_form_parts = FORM_PARTS
-
-    def _get_file_stream(
-        self,
-        total_content_length: int | None,
-        content_type: str | None,
-        filename: str | None = None,
-        content_length: int | None = None,
-    ) -> IO[bytes]:
-        return BytesIO()  # MAX_CONTENT_LENGTH bounds it, since it counts the whole body
+    form_data_parser_class = MultipartOnly
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Return the server. Its engines load in a background thread; until then routes that need them answer 503.
+    """Return the server. Its engines load in a background thread: questions wait for them, and get 503 after 10 s.
 
     Arguments:
         settings: the settings; None reads config.py.
@@ -93,19 +85,25 @@ def _begin() -> Response | None:
     method = request.method if request.method in METHODS else "other"
     route = (request.endpoint or "none").removeprefix("main.")
     g.record = RequestRecord(runtime().metrics, method, route, request.content_length or 0)
-    if runtime().settings.cors_origins and is_preflight(request):
+    settings = runtime().settings
+    check_requested_host(request.environ, None if settings.api_keys else settings.allowed_hosts)
+    if settings.cors_origins and is_preflight(request):
         return Response(status=204)  # _finish adds the CORS headers
     if request.endpoint in OPEN_ENDPOINTS:
         return None
+    if not settings.api_keys and request.method != "OPTIONS":  # which does nothing
+        check_page(request, settings.cors_origins)
     check_caller()
-    if request.endpoint not in UNLOADED_ENDPOINTS:
+    if request.endpoint is not None and request.endpoint not in UNLOADED_ENDPOINTS:
+        if request.method == "POST":  # the page reads /engines again and again, and tells its user meanwhile
+            runtime().wait_for_pipeline()
         runtime().pipeline  # noqa: B018 - raises NotReady
     return None
 
 
 def _finish(response: Response) -> Response:
     if response.status_code >= 400:
-        discard_body(request.environ)
+        leave_body(request.environ)
     record = request_record()
     response.headers["X-Request-Id"] = record.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -131,10 +129,21 @@ def healthz() -> Response:
 
 @main.get("/readyz")
 def readyz() -> Response:
-    """Return the engines: 200; 503 until all are loaded, when one fails or hangs, and after SIGTERM."""
-    if runtime().admission.closed:
-        raise shutting_down()
-    infos = runtime().pipeline.engines.infos()
+    """Return 200; 503 until all engines are loaded, when one fails or hangs, and after SIGTERM.
+
+    It needs no key, so a server with keys says no more here: `/engines` names the engines.
+    """
+    server = runtime()
+    try:
+        if server.admission.closed:
+            raise shutting_down()
+        infos = server.pipeline.engines.infos()
+    except Unavailable as error:
+        if server.settings.api_keys:
+            raise NotReady("the server is not ready", retry_after_s=error.retry_after_s) from None
+        raise
+    if server.settings.api_keys:
+        return jsonify(status="ready")
     return jsonify(status="ready", engines={stage: vars(info) for stage, info in infos.items()})
 
 
@@ -159,8 +168,8 @@ def process_audio() -> Response:
     session_id = session_routes.session_field()
     requested = requested_format(request)
     with acquire_slot(context) as slot, ExitStack() as held:
-        session = held.enter_context(session_routes.open_session(session_id))
         audio = decode_upload(data, "audio")
+        session = held.enter_context(session_routes.open_session(session_id))
         question = Question(audio, language, reply_language, text, session, hotwords)
         pipeline = server.pipeline
         if requested.stream:

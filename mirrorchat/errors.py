@@ -5,7 +5,9 @@
     │   ├── MissingField             400 missing_field
     │   ├── InvalidField             400 invalid_value
     │   ├── LanguageNotDetected      400 language_not_detected
+    │   ├── InvalidHost              400 invalid_host
     │   ├── InvalidKey               401 invalid_api_key
+    │   ├── ForeignPage              403 foreign_page
     │   ├── UnsupportedField         400 unsupported_parameter
     │   ├── NotFound                 404 not_found
     │   │   └── ModelNotFound        404 model_not_found
@@ -19,6 +21,8 @@
     │   ├── UploadTooLarge           413 upload_too_large
     │   ├── AudioTooLong             413 audio_too_long
     │   ├── UnsupportedAudio         415 unsupported_audio
+    │   ├── HeadTooLarge             431 head_too_large
+    │   ├── UnknownHost              421 unknown_host
     │   └── UnusableAudio            422
     │       ├── AudioTooShort        422 audio_too_short
     │       ├── SilentAudio          422 silent_audio
@@ -27,7 +31,9 @@
     │       └── NoWords              422 no_words
     ├── RateLimited                  429 rate_limit_exceeded  (carries Retry-After)
     │   ├── TooManyTurns             429 too_many_turns
-    │   └── TooManyFailedKeys        429 too_many_failed_keys
+    │   ├── TooManyFailedKeys        429 too_many_failed_keys
+    │   ├── TooManyConnections       429 too_many_connections
+    │   └── TooManyPartialRequests   429 too_many_partial_requests
     ├── ClientGone                   499 client_gone        (counted; nobody is left to read it)
     ├── RecognitionFailed            500 recognition_failed
     ├── SynthesisFailed              500 synthesis_failed
@@ -110,6 +116,22 @@ class LanguageNotDetected(InvalidRequest):
     """The language was to be detected, and no engine does that."""
 
 
+class InvalidHost(InvalidRequest):
+    """The request does not say, in a well-formed `Host`, which server it calls."""
+
+
+class UnknownHost(InvalidRequest):
+    """A server without keys is called by a name that it does not know, which a hostile page may own."""
+
+    status = 421
+
+
+class ForeignPage(InvalidRequest):
+    """A web page of another origin asks a server without keys."""
+
+    status = 403
+
+
 class InvalidKey(InvalidRequest):
     """The API key is missing or wrong."""
 
@@ -141,7 +163,7 @@ class MethodNotAllowed(InvalidRequest):
 
 
 class UploadTimeout(InvalidRequest):
-    """The body of the request did not arrive in time."""
+    """The head or the body of the request did not arrive in time."""
 
     status = 408
 
@@ -190,6 +212,12 @@ class UnsupportedAudio(InvalidRequest):
     status = 415
 
 
+class HeadTooLarge(InvalidRequest):
+    """The head of the request is too large."""
+
+    status = 431
+
+
 class UnusableAudio(InvalidRequest):
     """A recording from which nothing can be recognized."""
 
@@ -230,6 +258,14 @@ class TooManyTurns(RateLimited):
 
 class TooManyFailedKeys(RateLimited):
     """Somebody at this address tries keys."""
+
+
+class TooManyConnections(RateLimited):
+    """One address has more connections, or more requests at the same time, than it may."""
+
+
+class TooManyPartialRequests(RateLimited):
+    """One address has more requests whose head or body has not wholly arrived than it may."""
 
 
 class ClientGone(MirrorChatError):

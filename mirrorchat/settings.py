@@ -41,7 +41,17 @@ from mirrorchat.access.definitions import (
     setting,
     whole_number,
 )  # fmt: skip
-from mirrorchat.access.settings import KEYS, ORIGINS, PROXIES, check_host, check_origins, keys_in_environment
+from mirrorchat.access.settings import (
+    HOSTS,
+    HOSTS_VARIABLE,
+    KEYS,
+    KEYS_VARIABLE,
+    ORIGINS,
+    PROXIES,
+    check_host,
+    check_origins,
+    list_in_environment,
+)
 from mirrorchat.errors import ConfigurationError
 
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
@@ -193,6 +203,13 @@ class Settings:
         number(0.0, 3600.0, "seconds"),
         "A chat API that failed is asked last for this long, so a dead first API does not delay every answer.",
     )
+    chat_private_urls: bool = setting(
+        False,
+        FLAG,
+        "Messages of `/v1/chat/completions` may hold the URL of an image, which the chat API fetches. `False` rejects"
+        " URLs that lead to private, loopback or link-local addresses, and all but `https:` and `data:`. `True` allows"
+        " such addresses and `http:`.",
+    )
     system_prompt: str = setting(
         SYSTEM_PROMPT,
         PROMPT,
@@ -288,7 +305,14 @@ class Settings:
     max_sessions: int = setting(
         1000,
         whole_number(1, 100_000),
-        "The server keeps at most this many sessions. A new session then replaces the least recently used one.",
+        "The server keeps at most this many sessions. A new session then replaces the least recently used one of the"
+        " caller (an API key, or an address without keys) who has most.",
+    )
+    session_memory_mb: int = setting(
+        256,
+        whole_number(8, 1_000_000, "MB"),
+        "All sessions together take at most this much memory. Above it, the caller whose sessions take most loses the"
+        " least recently used one.",
     )
     history_tokens: int = setting(
         2000,
@@ -337,11 +361,29 @@ class Settings:
         "Each key may have this many turns running or in the queue; the server rejects further ones with 429 and"
         " Retry-After. Without `api_keys`, the limit is for each address. 0 means no limit.",
     )
+    connections_per_address: int = setting(
+        64,
+        whole_number(1, 10_000),
+        "One address may have this many connections; a further one closes the one that has waited longest. Addresses of"
+        " `trusted_proxies` have no such limit.",
+    )
+    partial_requests_per_address: int = setting(
+        8,
+        whole_number(1, 1000),
+        "So many requests of one address may be arriving at the same time, their head or their body; the server rejects"
+        " further ones with 429 and Retry-After. Addresses of `trusted_proxies` have no such limit.",
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        [],
+        HOSTS,
+        "Without `api_keys`, the server answers requests to `localhost`, to an address, and to these names; other names"
+        " get 421, since a web page may have pointed one at this machine. `MIRRORCHAT_ALLOWED_HOSTS` overrides it.",
+    )
     cors_origins: tuple[str, ...] = setting(
         [],
         ORIGINS,
         "Web pages of these origins may call the server from a browser (CORS). `*` allows all pages, and needs"
-        " `api_keys`.",
+        " `api_keys`. Without `api_keys`, pages of other origins get 403.",
     )
     trusted_proxies: tuple[str, ...] = setting(
         ["127.0.0.0/8", "::1"],
@@ -377,8 +419,8 @@ def load_settings(
 
     The file is `path`, else the one that MIRRORCHAT_CONFIG names, else `config.py` or `chatgpt_api_config.py` in
     `folder` (the project's root by default), else none: every setting has a default. MIRRORCHAT_HOST, MIRRORCHAT_PORT
-    (`scripts/serve --host --port` sets both) and MIRRORCHAT_API_KEYS override the file. The chat API that the
-    environment names is taken if nothing else sets `chatgpt_apis`.
+    (`scripts/serve --host --port` sets both), MIRRORCHAT_API_KEYS and MIRRORCHAT_ALLOWED_HOSTS override the file. The
+    chat API that the environment names is taken if nothing else sets `chatgpt_apis`.
 
     Raises ConfigurationError for a file that is missing or does not run, an unknown setting or a bad value.
     """
@@ -415,7 +457,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {
         "host": environ.get("MIRRORCHAT_HOST"),
         "port": int(port) if port.isdigit() else port or None,
-        "api_keys": keys_in_environment(environ),
+        "api_keys": list_in_environment(environ, KEYS_VARIABLE),
+        "allowed_hosts": list_in_environment(environ, HOSTS_VARIABLE),
     }
     return {name: value for name, value in given.items() if value}
 

@@ -318,7 +318,7 @@ def main() -> None:
         done: dict[str, Built] = {}
         for number, stage in enumerate(stages := read()):
             root = work / f"stage-{number}"
-            debian(SUITES[stage.image], root, work)
+            debian(SUITES[stage.image.partition("@")[0]], root, work)
             done[stage.name] = build(stage, root, done, context, {"EXTRAS": given.extras})
             say(f"stage {stage.name or 'last'}: {megabytes(root)} MB")
         try_it(stages[-1], done[stages[-1].name], given.xtts)

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from support.fuzzing import Fuzz
 from support.running_server import RunningServer
 from support.stream_client import close_streams
 
@@ -30,6 +31,8 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--strict-skips", action="store_true", help="fail on a skip that is not one of ALLOWED_SKIPS")
+    parser.addoption("--fuzz-seed", type=int, default=17, help="of the cases of the fuzz tests")
+    parser.addoption("--fuzz-rounds", type=int, default=1, help="this many times as many cases of the fuzz tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,6 +48,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             report.outcome = "failed"
             report.longrepr = f"skipped, which --strict-skips does not allow: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def fuzz(pytestconfig: pytest.Config) -> Fuzz:
+    """The cases of the fuzz tests in this run."""
+    return Fuzz(pytestconfig.getoption("--fuzz-seed"), pytestconfig.getoption("--fuzz-rounds"))
 
 
 @pytest.fixture(autouse=True)

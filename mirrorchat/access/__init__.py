@@ -1,1 +1,1 @@
-"""Access control: API keys, rate limits, origins of web pages, proxies."""
+"""Access control: API keys, rate limits, names of the server, origins of web pages, proxies."""

@@ -26,24 +26,27 @@ class Access:
     def owner(self, authorization: str, address: str) -> str:
         """Return the digest of the key in an Authorization header; "" where no keys are set.
 
-        Raises InvalidKey, and TooManyFailedKeys, for any key, after too many wrong ones from one address.
+        A right key passes however many wrong ones came from its address: others may share the address, and keys are too
+        long to be guessed. Raises InvalidKey, and TooManyFailedKeys for a wrong key after too many.
         """
         if not self._hashes:
             return ""
-        failures = self._failed.look(address)
+        scheme, _, given = authorization.partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""
+        owner = known_owner(given, self._hashes)
+        if owner is not None:
+            return owner
+        if authorization:  # a request without a key is no guess
+            self._count_failure(address)
+        raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
+
+    def _count_failure(self, address: str) -> None:
+        failures = self._failed.take(address)
         if not failures.granted:
             raise TooManyFailedKeys(
                 "too many wrong keys came from this address; wait before trying again",
                 retry_after_s=int(failures.retry_after_s) + 1,
             )
-        scheme, _, given = authorization.partition(" ")
-        given = given.strip() if scheme.lower() == "bearer" else ""
-        owner = known_owner(given, self._hashes)
-        if owner is None:
-            if authorization:  # a request without a key is no guess
-                self._failed.take(address)
-            raise InvalidKey("this server needs one of its api_keys as 'Authorization: Bearer KEY'")
-        return owner
 
     def take_request(self, owner: str, address: str) -> Allowance | None:
         """Count one request of a key, or of an address where there are no keys. None means that there is no limit."""

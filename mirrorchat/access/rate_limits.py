@@ -61,12 +61,6 @@ class RateLimiter:
                 self._buckets.popitem(last=False)
         return self._allowance(granted, tokens)
 
-    def look(self, caller: str) -> Allowance:
-        """Return the same as `take`, and take nothing."""
-        with self._lock:
-            tokens = self._tokens(caller, self._clock())
-        return self._allowance(tokens >= 1.0, tokens)
-
     def __len__(self) -> int:
         return len(self._buckets)
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from mirrorchat.access.api_keys import SHORTEST_KEY_CHARS, is_key
 from mirrorchat.access.definitions import kind_of, list_of
+from mirrorchat.access.requested_host import parse_host
 from mirrorchat.access.trusted_proxies import networks_of
 from mirrorchat.errors import ConfigurationError
 
 ALL_ORIGINS = "*"
 KEYS_VARIABLE = "MIRRORCHAT_API_KEYS"
+HOSTS_VARIABLE = "MIRRORCHAT_ALLOWED_HOSTS"
 
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::[1-9][0-9]{0,4})?", re.ASCII)
 _DEFAULT_PORTS = re.compile(r"http://.*:80|https://.*:443")
@@ -34,9 +36,21 @@ def is_proxy(entry: object) -> bool:
     return network.prefixlen > 0
 
 
-def keys_in_environment(environ: Mapping[str, str]) -> list[str] | None:
-    """Return the keys of MIRRORCHAT_API_KEYS, separated by commas or line ends; None if it is not set or blank."""
-    entries = [entry.strip() for entry in re.split(r"[,\r\n]", environ.get(KEYS_VARIABLE, ""))]
+def is_host(entry: object) -> bool:
+    """Return whether `entry` is a name or an address, without a port."""
+    host = parse_host(entry) if isinstance(entry, str) else None
+    return host is not None and host.port is None
+
+
+def host_name(entry: str) -> str:
+    """Return an entry of `allowed_hosts` as requests are compared with it."""
+    host = parse_host(entry)
+    return host.name if host else ""
+
+
+def list_in_environment(environ: Mapping[str, str], variable: str) -> list[str] | None:
+    """Return the entries of a variable, separated by commas or line ends; None if it is not set or blank."""
+    entries = [entry.strip() for entry in re.split(r"[,\r\n]", environ.get(variable, ""))]
     return [entry for entry in entries if entry] or None
 
 
@@ -80,5 +94,8 @@ ORIGINS = list_of(
         is_origin,
         str,
     )
+)
+HOSTS = list_of(
+    kind_of("a name or an address in ASCII characters, without a scheme and without a port", is_host, host_name)
 )
 PROXIES = list_of(kind_of("an address or a network such as 10.0.0.0/8, but not every address", is_proxy, str))

@@ -62,6 +62,12 @@ def caller_of(peer: str, forwarded_for: str, forwarded_proto: str, trusted: Sequ
     return str(hops[-1]), _scheme(forwarded_proto, max(0, len(hops) - 2))
 
 
+def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+    """Return whether `peer`, the address of a connection, is a trusted proxy's."""
+    address = _address(peer)
+    return address is not None and _is_trusted(address, trusted)
+
+
 def caller_network(address: str) -> str:
     """Return the name of one caller: an IPv4 address, the /64 network of an IPv6 address, or else the text itself."""
     parsed = _address(address)

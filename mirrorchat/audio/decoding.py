@@ -232,8 +232,9 @@ def _frame_block(frame: av.AudioFrame, mix: Mix) -> _Block:
     planes = [np.frombuffer(bytes(AudioPlane(frame, i)), dtype, numbers) for i in range(channels if planar else 1)]
     array: npt.NDArray[Any] = np.stack(planes) if planar else planes[0].reshape(-1, channels).T
     mono = mix(array.astype(np.float32, copy=False))
-    scale = 1.0 if dtype == np.float32 else 2.0 ** (1 - 8 * array.itemsize)
-    return _Block(mono * np.float32(scale), frame.sample_rate)
+    if dtype != np.float32:  # floats are left as they are: arithmetic with a NaN that signals makes numpy warn
+        mono = mono * np.float32(2.0 ** (1 - 8 * array.itemsize))
+    return _Block(mono, frame.sample_rate)
 
 
 # Blocks to Audio

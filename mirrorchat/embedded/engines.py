@@ -113,7 +113,7 @@ class EmbeddedRecognizer(_InWorkers):
             return Transcript("", language)
         speech = trim_to_speech(audio, span).resample(SAMPLE_RATE_HZ)
         samples = speech.samples * (_RECOGNITION_PEAK / max(float(np.abs(speech.samples).max(initial=0.0)), 1e-6))
-        limit_s = 20.0 + 3.0 * speech.duration_s  # it takes a fifth of the duration on a free core
+        limit_s = 10.0 + 3.0 * speech.duration_s  # it takes a fifth of the duration on a free core
         try:
             words = self._workers.request(pcm16_bytes(samples), limit_s=limit_s, context=context)
         except WorkerFailed as error:

@@ -17,7 +17,7 @@ from mirrorchat.chat.stream import AnswerFailed
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import AnswerEnded, ChatEvent, ChatModel, EngineInfo, Language, Thinking
 from mirrorchat.errors import ChatFailure, NoChatApi, NoWords
-from mirrorchat.openai import fields
+from mirrorchat.openai import content_urls, fields
 from mirrorchat.openai.chat_request import (
     RequestedChat,
     RequestedSpeech,
@@ -58,7 +58,11 @@ def create() -> Response:
     """Answer a chat. Recordings in it are recognized first."""
     limit_bytes = runtime().settings.upload_limit_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
     requested = requested_chat(fields.json_body(request, limit_bytes=limit_bytes))
+    allow_private = runtime().settings.chat_private_urls
+    names = content_urls.public_names(requested.body["messages"], allow_private=allow_private)
     with admitted() as slot:
+        if names:  # to be looked up, which may take long
+            in_helper(slot, partial(content_urls.check_names, names, slot.context))
         requested = _heard(requested, slot)
         asking = Asking(runtime().pipeline.engines.chat, requested, request_record().watch)
         response = _response(requested, asking, slot)

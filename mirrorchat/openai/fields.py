@@ -9,7 +9,6 @@ from flask import Request
 
 from mirrorchat.engines import Language
 from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, UnsupportedField, UploadTooLarge
-from mirrorchat.server.socket_watch import upload_deadline
 
 DEPTH_LIMIT = 64  # of nested objects and lists; schemas of tools have about twenty
 VALUES_LIMIT = 100_000  # of numbers, texts, ... in one body: even short ones take memory
@@ -26,9 +25,8 @@ def json_body(request: Request, *, limit_bytes: int) -> dict[str, Any]:
         raise InvalidRequest("the body must be JSON: send it as application/json")
     if (request.content_length or 0) > limit_bytes:
         raise UploadTooLarge(f"the body is larger than {limit_bytes} bytes")
-    with upload_deadline(request.environ):
-        request.max_content_length = limit_bytes  # instead of that of uploads; it also limits chunked bodies
-        data = request.get_data(cache=False)
+    request.max_content_length = limit_bytes  # instead of that of uploads; it also limits chunked bodies
+    data = request.get_data(cache=False)
     if len(data) > limit_bytes:
         raise UploadTooLarge(f"the body is larger than {limit_bytes} bytes")
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > VALUES_LIMIT:

@@ -110,8 +110,7 @@ def _voice_paths() -> Schema:
     deletion = record(id=TEXT, object={"const": "audio.voice"}, deleted={"const": True})
     sample = record(["name", "audio_sample"], name=TEXT, audio_sample=BINARY, keep_sample=FORM_FLAG)
     one = answered("the voice", {JSON: voice})
-    # the neutral voice cannot be deleted
-    deleted = {**answered("it is deleted", {JSON: deletion}), "400": ref("responses", "Error400")}
+    deleted = answered("it is deleted", {JSON: deletion})  # the neutral voice cannot be: 400
     listed = answered("the voices", _list(voice, voices=list_of(record(id=TEXT, name=TEXT))))
     return {
         "/v1/audio/voices": {

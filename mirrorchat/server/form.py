@@ -10,7 +10,6 @@ from mirrorchat.audio.decoding import decode, require_speakable
 from mirrorchat.audio.samples import Audio
 from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, UploadTooLarge
 from mirrorchat.server.runtime import request_record, runtime
-from mirrorchat.server.socket_watch import upload_deadline
 
 TEXT_LIMIT_CHARS = 4000
 HOTWORDS_LIMIT = 200
@@ -22,12 +21,12 @@ LIST_FORM_PARTS = 512  # of a form with lists, such as OpenAI's `keywords`, whic
 def uploaded_file(*names: str, max_parts: int = FORM_PARTS) -> bytes:
     """Return the file in the first of the form's fields `names` that is present.
 
-    Raises MissingField, InvalidField for a field that is no file, UploadTooLarge and UploadTimeout.
+    Raises MissingField, InvalidField for a field that is no file, InvalidRequest for a broken form, UploadTooLarge,
+    UploadTimeout and TooManyPartialRequests.
     """
     request.max_form_parts = max_parts
     try:
-        with upload_deadline(request.environ):
-            files, form = request.files, request.form
+        files, form = request.files, request.form
     except RequestEntityTooLarge:
         limit = f"{runtime().settings.upload_limit_mb} MiB"
         raise UploadTooLarge(f"the upload is larger than {limit}", param=names[0]) from None

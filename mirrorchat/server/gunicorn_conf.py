@@ -31,7 +31,7 @@ TURN_GRACE_S = 25.0  # below graceful_timeout: then turns end with an error, bef
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"nothing_of_callers": {"()": "mirrorchat.server.worker.NothingOfCallers"}},
+    "filters": {"nothing_of_callers": {"()": "mirrorchat.server.gunicorn_log.NothingOfCallers"}},
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},

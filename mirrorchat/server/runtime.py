@@ -25,6 +25,7 @@ from mirrorchat.turn.sessions import Sessions
 
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
 LOADER = "load-engines"  # the name of the loading thread
+READY_WAIT_S = 10.0  # a question that comes before the engines are loaded waits so long
 EXTENSION = "mirrorchat"  # where the app keeps its Runtime
 
 _log = logging.getLogger(__name__)
@@ -37,12 +38,19 @@ class Runtime:
         self.settings = settings
         self.admission = Admission(settings.max_turns, settings.max_waiting, turns_per_key=settings.turns_per_key)
         self.metrics = Metrics(self.admission)
-        self.sessions = Sessions(settings.max_sessions, settings.session_ttl_s, settings.history_tokens)
+        self.sessions = Sessions(
+            settings.max_sessions,
+            settings.session_ttl_s,
+            settings.history_tokens,
+            memory_bytes=settings.session_memory_mb * 1_000_000,
+        )
         self.sessions.start_sweeping()
         self.sockets = SocketWatch()
         self.voices = EnrolledVoices(settings.voices_dir)
         self._pipeline: Pipeline | None = None
         self._loaded = threading.Event()
+        self._settled = threading.Event()  # loaded, or being stopped
+        self._waiting = threading.BoundedSemaphore(settings.max_turns + settings.max_waiting)  # other threads stay free
         self._closed = False
         self._lock = threading.Lock()  # of `_closed` and `_pipeline`: engines that load after close() are freed
         threading.Thread(target=self._load, name=LOADER, daemon=True).start()
@@ -55,6 +63,17 @@ class Runtime:
         self._pipeline.engines.check_ready()
         return self._pipeline
 
+    def wait_for_pipeline(self) -> Pipeline:
+        """Return the pipeline; wait for it if the engines are loading. Raises NotReady and ShuttingDown."""
+        if not self._settled.is_set() and self._waiting.acquire(blocking=False):
+            try:
+                self._settled.wait(READY_WAIT_S)
+            finally:
+                self._waiting.release()
+        if self._pipeline is None and self.admission.closed:
+            raise shutting_down()
+        return self.pipeline
+
     def wait_until_loaded(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` seconds; return whether every engine is loaded."""
         return self._loaded.wait(timeout_s)
@@ -62,10 +81,12 @@ class Runtime:
     def stop_admission(self) -> None:
         """Reject new and queued turns; running turns go on."""
         self.admission.stop_admission(shutting_down())
+        self._settled.set()
 
     def end_turns(self) -> None:
         """Reject new and queued turns, and end each running turn with ShuttingDown."""
         self.admission.end_all(shutting_down())
+        self._settled.set()
 
     def close(self) -> None:
         """End the running turns and free the engines, even those that are still loading."""
@@ -101,10 +122,21 @@ class Runtime:
             _log.info("%-14s %s%s", stage, engine_label(info), f": {info.reason}" if info.reason else "")
         if command := upgrade_command(engines.infos().values()):
             _log.info("to go up a tier: %s", command)
-        _log.info("ready after %.1f s", time.monotonic() - started)
         self._loaded.set()
+        self._settled.set()
+        _log.info("ready after %.1f s", time.monotonic() - started)
         if advice := ollama_advice(settings, os.environ):
             _log.info("%s", advice)
+        if url := _page_url(settings):
+            _log.info("open %s", url)
+
+
+def _page_url(settings: Settings) -> str:
+    """Return where a browser on this machine finds the page; "" for a server on a Unix socket."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - it is compared
+    if host.startswith("unix:"):
+        return ""
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _cannot_start(error: Exception) -> None:

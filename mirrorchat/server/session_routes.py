@@ -28,8 +28,11 @@ def session_field() -> str | None:
 
 
 def open_session(session_id: str | None) -> Session:
-    """Open the caller's session for one turn; a new one for None. Every response then names it."""
-    session = runtime().sessions.open(session_id, g.owner)
+    """Open the caller's session for one turn; a new one for None. Every response then names it.
+
+    A session begins with a recording that could be decoded: uploads of junk take no room from the sessions of others.
+    """
+    session = runtime().sessions.open(session_id, g.owner, g.subject)
     g.session_id = session.id
     return session
 

@@ -51,7 +51,6 @@ from mirrorchat.turn.events import (
 from mirrorchat.turn.reader import AnswerReader
 from mirrorchat.turn.sessions import Session
 
-WRITE_BYTES = 65_536  # of one write, which must end within SEND_DEADLINE_S: 1.4 s of wav
 GREETING = b": MirrorChat\n\n"  # a comment that sends the headers before the first event
 KEEP_ALIVE = b": still working\n\n"
 
@@ -74,20 +73,15 @@ class StreamedTurn(Generic[Item]):
         self.session = session
         self._record = request_record()
         self._context = slot.context
+        if self._record.caller is not None:
+            self._record.caller.pace()
         slot.hold()
         self._slot: Slot | None = slot
 
     def send(self, data: bytes) -> Iterator[bytes]:
-        """Yield `data` in pieces, each of which the caller must read in time."""
-        caller = self._record.caller
-        for start in range(0, len(data), WRITE_BYTES):
-            piece = data[start : start + WRITE_BYTES]
-            if caller is not None:
-                caller.begin_write()
-            yield piece
-            if caller is not None:
-                caller.end_write()
-            self._record.bytes_out += len(piece)
+        """Yield `data`, which the caller must read in time."""
+        yield data
+        self._record.bytes_out += len(data)
 
     def heard(self) -> None:
         """Note that the caller gets a part of the answer, which cannot start over from now on."""

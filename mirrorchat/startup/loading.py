@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import logging
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,9 +60,20 @@ def build_engines(
         _log.warning("%s", plan.trouble)
     plan.require_fit()
     lock = DeviceLock()
-    synthesizers = _build_synthesizers(plan, speaking, lock)
-    recognizers = _build_recognizers(plan, hearing, lock)
-    return Engines(recognizers, _build_chat(settings), synthesizers, _build_detector(plan, recognizers))
+    with ThreadPoolExecutor(1, "load-synthesizers") as loader:
+        synthesizers = loader.submit(_build_synthesizers, plan, speaking, lock)
+        if not _may_load_together(plan, hearing, speaking):
+            synthesizers.result()
+        recognizers = _build_recognizers(plan, hearing, lock)
+    chat, detector = _build_chat(settings), _build_detector(plan, recognizers)
+    return Engines(recognizers, chat, synthesizers.result(), detector)
+
+
+def _may_load_together(plan: MemoryPlan, hearing: Collection[Language], speaking: Collection[Language]) -> bool:
+    """Return whether no engine needs torch: those load one after the other, as the memory plan counts them."""
+    names = {chosen_recognizer(plan.settings, language).name for language in hearing}
+    names |= {chosen_synthesizer(plan.settings, language).name for language in speaking}
+    return names <= {"small", "embedded"}
 
 
 def _reduced(settings: Settings, hearing: Collection[Language], speaking: Collection[Language]) -> Settings:

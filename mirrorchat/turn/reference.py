@@ -152,6 +152,11 @@ class Reference:
             return None
         return cls(voice, utterance.embedding, utterance.quality, _room_left(_pcm(utterance)))
 
+    @functools.cached_property
+    def size_bytes(self) -> int:
+        """The memory that it takes."""
+        return self.pcm.nbytes + self.embedding.nbytes + len(self.voice.to_bytes())
+
     @property
     def is_full(self) -> bool:
         return not len(self.pcm)

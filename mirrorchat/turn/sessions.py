@@ -13,9 +13,10 @@ import hmac
 import itertools
 import math
 import secrets
+import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,6 +29,8 @@ from mirrorchat.turn.reference import Reference, ReferenceQuality, Utterance
 ID_BYTES = 24  # 192 random bits: 32 characters
 TOKENS_PER_MESSAGE = 4  # the chat format adds them to each message
 CHARACTERS_PER_TOKEN = 4  # of English, roughly, in the usual vocabularies; a Chinese character takes about a token
+RECORD_BYTES = 1_000  # of a session, beside what it keeps
+MESSAGE_BYTES = 100  # of a message, beside its text
 SWEEP_S = 30.0  # an expired session is forgotten after this time at the latest
 _FIRST_WIDE = "\u2e80"  # Chinese, Japanese and Korean characters, their punctuation, and emoji start here
 
@@ -55,13 +58,25 @@ def last_turns(turns: tuple[Turn, ...], token_budget: int) -> tuple[Turn, ...]:
 
 @dataclass(eq=False)
 class _Record:
-    """A session in the store. It has a reference for each synthesizer, because synthesizers cannot exchange voices."""
+    """A session in the store. It has a reference for each synthesizer, because synthesizers cannot exchange voices.
+
+    `subject` is what shares the room: the API key, or the address where there are no keys.
+    """
 
     owner: str
+    subject: str
     used_at: float
+    size_bytes: int = RECORD_BYTES
     in_turn: bool = True
     turns: tuple[Turn, ...] = ()
     references: dict[Synthesizer, Reference] = field(default_factory=dict)
+
+    def measure(self) -> None:
+        """Set `size_bytes`."""
+        texts = [message.content for turn in self.turns for message in turn]
+        kept = sum(sys.getsizeof(text) + MESSAGE_BYTES for text in texts)
+        kept += sum(reference.size_bytes for reference in self.references.values())
+        self.size_bytes = RECORD_BYTES + kept
 
     def forget(self) -> None:
         self.turns = ()
@@ -87,7 +102,7 @@ class Session:
     @classmethod
     def unkept(cls) -> "Session":
         """Return an empty session that keeps nothing."""
-        return cls("", _Record("", 0.0), None)
+        return cls("", _Record("", "", 0.0), None)
 
     def history(self) -> tuple[Message, ...]:
         """Return the last turns within the token budget: question, answer, question, ...; oldest first."""
@@ -165,13 +180,22 @@ class Session:
 class Sessions:
     """Keeps at most `limit` sessions, each for `ttl_s` seconds after its last turn, with `history_tokens` of history.
 
-    Thread-safe. `clock` counts seconds. Beyond the limit it forgets the least recently used session.
+    Together they take at most `memory_bytes`. Beyond a limit the subject that has most loses its least recently used
+    session, so that no subject can take the sessions of others. Thread-safe. `clock` counts seconds.
     """
 
     def __init__(
-        self, limit: int, ttl_s: float, history_tokens: int, clock: Callable[[], float] = time.monotonic
+        self,
+        limit: int,
+        ttl_s: float,
+        history_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        memory_bytes: int = 256_000_000,
     ) -> None:
         self._limit = limit
+        self._memory_bytes = memory_bytes
+        self._taken_bytes = 0
         self._ttl_s = ttl_s
         self._history_tokens = history_tokens
         self._clock = clock
@@ -183,8 +207,15 @@ class Sessions:
         with self._lock:
             return len(self._records)
 
-    def open(self, session_id: str | None, owner: str) -> Session:
-        """Open a session for one turn; a new one for None. The turn closes it.
+    @property
+    def taken_bytes(self) -> int:
+        """The memory that the sessions take."""
+        return self._taken_bytes
+
+    def open(self, session_id: str | None, owner: str, subject: str | None = None) -> Session:
+        """Open a session for one turn; a new one for None, which counts for `subject` (None: the owner).
+
+        The turn closes it.
 
         Raises:
             NotFound: the id is unknown, expired, or another owner's.
@@ -194,7 +225,7 @@ class Sessions:
         with self._lock:
             self._drop_expired()
             if session_id is None:
-                return self._new(owner)
+                return self._new(owner, owner if subject is None else subject)
             record = self._find(session_id, owner)
             if record.in_turn:
                 raise SessionBusy("another turn of this session still runs: wait for its answer", param="session_id")
@@ -205,16 +236,14 @@ class Sessions:
         """Forget a session at once; a running turn of it keeps nothing. Raises NotFound like `open`."""
         with self._lock:
             self._drop_expired()
-            record = self._find(session_id, owner)
-            del self._records[_digest(session_id)]
-            record.forget()
+            self._find(session_id, owner)
+            self._remove(_digest(session_id))
 
     def clear(self) -> None:
         """Forget every session."""
         with self._lock:
-            for record in self._records.values():
-                record.forget()
-            self._records.clear()
+            for key in list(self._records):
+                self._remove(key)
 
     def sweep(self) -> None:
         """Forget the expired sessions."""
@@ -234,15 +263,36 @@ class Sessions:
         while not self._closed.wait(min(SWEEP_S, self._ttl_s / 2.0)):
             self.sweep()
 
-    def _new(self, owner: str) -> Session:
-        if len(self._records) >= self._limit:
-            idle = next((key for key, record in self._records.items() if not record.in_turn), None)
-            if idle is None:
-                raise ServerBusy("every session has a turn running; try again shortly", retry_after_s=5)
-            self._records.pop(idle).forget()
+    def _new(self, owner: str, subject: str) -> Session:
         session_id = secrets.token_urlsafe(ID_BYTES)
-        record = self._records[_digest(session_id)] = _Record(owner, self._clock())
+        record = self._records[_digest(session_id)] = _Record(owner, subject, self._clock())
+        self._taken_bytes += record.size_bytes
+        if len(self._records) > self._limit and not self._drop_one(lambda record: 1):
+            self._remove(_digest(session_id))
+            raise ServerBusy("every session has a turn running; try again shortly", retry_after_s=5)
         return Session(session_id, record, self)
+
+    def _drop_one(self, weight: Callable[[_Record], int]) -> bool:
+        """Forget the least recently used idle session of the subject with most `weight`; return whether one was idle.
+
+        A subject whose sessions all have a turn running gives way to the next one.
+        """
+        weights: Counter[str] = Counter()
+        for record in self._records.values():
+            weights[record.subject] += weight(record)
+        idle = [key for key, record in self._records.items() if not record.in_turn]
+        if idle:
+            self._remove(max(idle, key=lambda key: weights[self._records[key].subject]))  # the first one of several
+        return bool(idle)
+
+    def _drop_above_memory(self) -> None:
+        while self._taken_bytes > self._memory_bytes and self._drop_one(lambda record: record.size_bytes):
+            pass
+
+    def _remove(self, key: bytes) -> None:
+        record = self._records.pop(key)
+        self._taken_bytes -= record.size_bytes
+        record.forget()
 
     def _find(self, session_id: str, owner: str) -> _Record:
         # The time of a look-up by hash reveals nothing about any id, and the owners are compared in constant time, even
@@ -257,7 +307,7 @@ class Sessions:
         now = self._clock()
         old = itertools.takewhile(lambda entry: now - entry[1].used_at >= self._ttl_s, self._records.items())
         for key in [key for key, record in old if not record.in_turn]:
-            self._records.pop(key).forget()
+            self._remove(key)
 
     def _keep(self, session: Session, turn: Turn, synthesizer: Synthesizer | None, reference: Reference | None) -> None:
         with self._lock:
@@ -267,6 +317,10 @@ class Sessions:
             record.turns = last_turns((*record.turns, turn), self._history_tokens)
             if reference is not None and synthesizer is not None:
                 record.references[synthesizer] = reference
+            self._taken_bytes -= record.size_bytes
+            record.measure()
+            self._taken_bytes += record.size_bytes
+            self._drop_above_memory()
 
     def _leave(self, session: Session) -> None:
         with self._lock:
@@ -274,6 +328,7 @@ class Sessions:
             session._record.used_at = self._clock()
             if _digest(session.id) in self._records:
                 self._records.move_to_end(_digest(session.id))
+            self._drop_above_memory()
 
 
 def _digest(session_id: str) -> bytes:

@@ -59,6 +59,15 @@ def test_what_is_copied_is_there_and_nothing_else_is_sent_to_the_build() -> None
     assert "*" in ignore  # so that neither config.py nor a key can get into a layer
 
 
+def test_every_base_has_its_digest_which_is_kept_fresh() -> None:
+    bases = [stage.image for stage in STAGES] + [service["image"] for service in PROXIES.values()]
+    assert len(bases) == 4 and all(re.fullmatch(r"[a-z]+:[\w.-]+@sha256:[0-9a-f]{64}", base) for base in bases)
+    assert len(set(bases)) == 2  # the stages of the image have one base, and both proxies are the same
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    assert [each["package-ecosystem"] for each in updates] == ["docker", "docker-compose"]
+    assert all((ROOT / each["directory"].lstrip("/")) == DEPLOY for each in updates)
+
+
 def test_the_image_holds_no_secret_and_does_not_run_as_root() -> None:
     users = [each.rest for each in IMAGE.instructions if each.word == "USER"]
     assert len(users) == 1 and users[0] not in ("0", "root")
@@ -130,6 +139,15 @@ def test_nginx_is_the_only_way_in_and_nobody_gets_in_without_a_key() -> None:
         assert service["environment"]["MIRRORCHAT_API_KEYS"].startswith("${MIRRORCHAT_API_KEYS:?")
         assert service["sysctls"]["net.ipv4.ip_unprivileged_port_start"] == "0"  # nginx listens at 80 and is not root
         assert "MIRRORCHAT_HOST" not in service["environment"]  # loopback: nginx shares its network
+
+
+def test_the_names_of_the_server_may_be_given_in_the_environment(tmp_path: Path) -> None:
+    for service in SERVERS.values():
+        text = service["environment"]["MIRRORCHAT_ALLOWED_HOSTS"]
+        assert text.startswith("${MIRRORCHAT_ALLOWED_HOSTS:-}")  # passed on as it is
+        for given, names in ((with_defaults(text), ()), ("Speech.example,[::1]", ("speech.example", "::1"))):
+            environ = {"MIRRORCHAT_ALLOWED_HOSTS": given}
+            assert load_settings(environ=environ, folder=tmp_path).allowed_hosts == names
 
 
 def test_the_chat_api_may_be_given_in_the_environment(tmp_path: Path) -> None:

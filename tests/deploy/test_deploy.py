@@ -4,7 +4,9 @@ import io
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
@@ -104,10 +106,14 @@ def test_errors_of_the_server_pass_and_nginxs_own_have_the_same_shape(nginx: Ngi
     assert too_large.status_code == 413
     assert too_large.json()["error"]["code"] == "upload_too_large"
     with Nginx(tmp_path, free_port()) as alone:
-        nobody = ask(alone.url, b"x", "english")
-        assert (nobody.status_code, nobody.json()["error"]["code"]) == (502, "bad_gateway")
-        assert set(nobody.json()["error"]) == {"message", "type", "param", "code"}
-        assert nobody.headers["Content-Type"] == "application/json"
+        check_not_running(ask(alone.url, b"x", "english"))
+
+
+def check_not_running(response: requests.Response) -> None:
+    """Check nginx's response in the name of a server that does not run."""
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert response.headers["Content-Type"] == "application/json" and response.headers["Retry-After"] == "5"
 
 
 @needs_nginx
@@ -128,13 +134,13 @@ def test_a_server_that_stays_silent_is_504_and_a_hang_up_frees_its_place(tmp_pat
 @needs_nginx
 def test_a_client_that_hangs_up_in_its_upload_disturbs_nobody(nginx: Nginx) -> None:
     with socket.create_connection(("127.0.0.1", nginx.port)) as client:
-        client.sendall(b"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nabc")
+        client.sendall(b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nabc")
     assert requests.get(f"{nginx.url}/readyz", timeout=5).status_code == 200
 
 
 @needs_nginx
 def test_slow_clients_hold_no_thread(nginx: Nginx) -> None:
-    head = b"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nabc"
+    head = b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nabc"
     idle = [socket.create_connection(("127.0.0.1", nginx.port)) for _ in range(30)]
     try:
         for client in idle:
@@ -155,6 +161,80 @@ def test_nginx_logs_nothing_about_the_caller(nginx: Nginx) -> None:
     assert "secret" not in (nginx.folder / "mirrorchat.log").read_text()
     logs = "".join(file.read_text(errors="replace") for file in nginx.folder.glob("*.log"))
     assert "zebra" not in logs and "127.0.0.1" not in logs and "python-requests" not in logs
+
+
+@needs_nginx
+@pytest.mark.parametrize("requested_before", [False, True])
+def test_after_sigterm_a_new_question_through_nginx_is_told_at_once(tmp_path: Path, requested_before: bool) -> None:
+    gate = Gate("It is", " done.")
+    with (
+        ChatServer(gate.behave) as chat,
+        RunningServer(tmp_path, chatgpt_apis=[chat.api()]) as server,
+        Nginx(tmp_path, server.port) as proxy,
+        gate.open_at_the_end(),
+    ):
+        if requested_before:  # nginx then keeps a connection
+            assert requests.get(f"{proxy.url}/healthz", timeout=5).status_code == 200
+        thread = Thread(target=ask, args=(proxy.url, say_wav("hello"), "english"), kwargs={"text": "Hi"})
+        thread.start()
+        wait_for(lambda: bool(chat.requests))
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "stopping: 1 turns may finish" in server.log)
+        for _ in range(6):
+            asked = time.monotonic()
+            told = ask(proxy.url, say_wav("hello"), "english", text="Hi")
+            assert time.monotonic() - asked < 3.0
+            check_error(told, 503, "shutting_down")
+            assert told.headers["Retry-After"]
+            time.sleep(0.5)
+        gate.opened.set()
+        thread.join()
+        assert server.process.wait(20) == 0
+        check_not_running(ask(proxy.url, say_wav("hello"), "english", text="Hi"))
+
+
+@needs_nginx
+def test_without_gunicorns_master_the_worker_tells_its_callers_and_ends(tmp_path: Path) -> None:
+    gate = Gate("It is", " done.")
+    with (
+        ChatServer(gate.behave) as chat,
+        RunningServer(tmp_path, chatgpt_apis=[chat.api()]) as server,
+        Nginx(tmp_path, server.port) as proxy,
+        ThreadPoolExecutor(2) as pool,
+        gate.open_at_the_end(),
+    ):
+        running = pool.submit(ask, proxy.url, say_wav("hello"), "english", text="Hi")
+        wait_for(lambda: bool(chat.requests))
+        worker = server.worker_pid
+        server.process.kill()
+        wait_for(lambda: "stopping: 1 turns may finish" in server.log)
+        check_error(ask(proxy.url, say_wav("hello"), "english", text="Hi"), 503, "shutting_down")
+        gate.opened.set()
+        assert running.result().status_code == 200
+        wait_for(lambda: not _is_running(worker), 20)
+        check_not_running(ask(proxy.url, say_wav("hello"), "english", text="Hi"))
+
+
+@needs_nginx
+def test_who_asks_while_the_worker_is_killed_is_told_or_answered(tmp_path: Path) -> None:
+    with (
+        ChatServer(hang_before_headers) as chat,
+        RunningServer(tmp_path, chatgpt_apis=[chat.api()]) as server,
+        Nginx(tmp_path, server.port) as proxy,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        cut = pool.submit(ask, proxy.url, say_wav("hello"), "english", text="Hi")
+        wait_for(lambda: bool(chat.requests))
+        chat.behaviour = answer("Here I am.")
+        killed = server.worker_pid
+        os.kill(killed, signal.SIGKILL)
+        later = [pool.submit(ask, proxy.url, say_wav("hello"), "english", text="Hi") for _ in range(4)]
+        check_not_running(cut.result())
+        for response in [each.result() for each in later]:
+            assert response.status_code in (200, 503), response.text
+            assert response.status_code == 200 or (response.json()["error"] and response.headers["Retry-After"])
+        server.wait_until_ready()
+        assert server.worker_pid != killed
 
 
 def test_a_running_answer_is_finished_after_sigterm(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from support.speech import say_wav
 
 MAKE = ROOT / "deploy" / "make_certificate"
 CADDY = shutil.which("caddy")
+NAMES = "localhost, 127.0.0.1, speech.example"
 
 
 def make(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +36,7 @@ def curl(authority: Path, url: str, *more: str) -> subprocess.CompletedProcess[b
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
-    made = make(folder, "localhost", "127.0.0.1")
+    made = make(folder, "localhost", "127.0.0.1", "speech.example")
     assert made.returncode == 0, made.stdout
     return folder
 
@@ -119,10 +120,32 @@ def chat() -> Iterator[ChatServer]:
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory, chat: ChatServer) -> Iterator[RunningServer]:
-    """A server that asks for no key and limits addresses."""
+    """A server that asks for no key, limits addresses, and knows the names of the proxy in front of it."""
+    names = {"MIRRORCHAT_ALLOWED_HOSTS": NAMES}
     folder = tmp_path_factory.mktemp("limited")
-    with RunningServer(folder, rate_limit_per_minute=20, chatgpt_apis=[chat.api()]) as running:
+    with RunningServer(folder, environ=names, rate_limit_per_minute=20, chatgpt_apis=[chat.api()]) as running:
         yield running
+
+
+def check_names_and_pages(port: int, authority: Path, other_name: bytes) -> None:
+    """Assert who may use a server without keys through HTTPS on `port`: its own page, by the names that are listed.
+
+    `other_name` is in the response to a request by another name.
+    """
+
+    def called(name: str, *headers: str) -> bytes:
+        more = [word for header in headers for word in ("-H", header)]
+        where = ["--resolve", f"{name}:{port}:127.0.0.1", "--interface", "127.0.0.8"]
+        return curl(authority, f"https://{name}:{port}/engines", *where, *more).stdout
+
+    for name in ("speech.example", "127.0.0.1"):
+        assert b"embedded" in called(name, f"Origin: https://{name}:{port}", "Sec-Fetch-Site: same-origin")
+        assert b"embedded" in called(name, f"Origin: https://{name}:{port}")
+        assert b"foreign_page" in called(name, "Origin: https://evil.example")
+        assert b"foreign_page" in called(name, f"Origin: http://{name}:{port}")
+    assert b"embedded" in called("localhost", "X-Forwarded-Host: evil.example")
+    other = called("localhost", f"Host: evil.example:{port}", "X-Forwarded-Host: localhost")
+    assert other_name in other and b"embedded" not in other
 
 
 @needs_nginx
@@ -148,6 +171,29 @@ def test_through_nginx_a_caller_is_its_own_address_and_no_other(
     assert other.status_code == 200
 
 
+@needs_nginx
+def test_names_and_pages_through_nginx(tmp_path: Path, limited: RunningServer, certificates: Path) -> None:
+    with secure_nginx(tmp_path, limited.port, certificates) as (url, _):
+        check_names_and_pages(int(url.rpartition(":")[2]), certificates / "ca.crt", b"unknown_host")
+
+
+@needs_nginx
+def test_http_is_sent_to_https_and_its_errors_are_not(
+    tmp_path: Path, embedded_server: RunningServer, certificates: Path
+) -> None:
+    with secure_nginx(tmp_path, embedded_server.port, certificates) as (url, proxy):
+        plain = requests.get(f"{url.replace('https', 'http')}/a?b=c", timeout=10, allow_redirects=False)
+        assert (plain.status_code, plain.headers["Location"]) == (308, f"{url}/a?b=c")
+        too_long = requests.get(f"{proxy.url}/{'a' * 40_000}", timeout=10, allow_redirects=False)
+        assert (too_long.status_code, too_long.json()["error"]["code"]) == (414, "url_too_long")
+
+
+@pytest.mark.skipif(CADDY is None, reason="caddy is not installed")
+def test_names_and_pages_through_caddy(tmp_path: Path, limited: RunningServer) -> None:
+    with running_caddy(tmp_path, limited.port) as (port, _, authority):
+        check_names_and_pages(port, authority, b"")  # which Caddy itself does not serve
+
+
 @contextmanager
 def running_caddy(folder: Path, backend_port: int) -> Iterator[tuple[int, int, Path]]:
     """Run deploy/Caddyfile with its ports and folders moved; yield the ports of HTTPS and HTTP, and its authority."""
@@ -160,7 +206,7 @@ def running_caddy(folder: Path, backend_port: int) -> Iterator[tuple[int, int, P
     (folder / "Caddyfile").write_text(text.replace("{\n\tservers {", moved), encoding="utf-8")
     environ = os.environ | {
         "HOME": str(folder), "XDG_DATA_HOME": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config"),
-        "MIRRORCHAT_PORT": str(backend_port), "MIRRORCHAT_NAMES": "localhost, 127.0.0.1", "GOMAXPROCS": "1",
+        "MIRRORCHAT_PORT": str(backend_port), "MIRRORCHAT_ALLOWED_HOSTS": NAMES, "GOMAXPROCS": "1",
     }  # fmt: skip
     with (folder / "caddy.log").open("wb") as log:
         process = subprocess.Popen([CADDY, "run", "--config", str(folder / "Caddyfile")], env=environ, stderr=log)

@@ -1,5 +1,6 @@
 """The embedded engines on real speech: words of people and of eSpeak NG, what is no speech, voices, the parrot."""
 
+import contextlib
 import csv
 import os
 import re
@@ -219,19 +220,43 @@ def test_nobody_waits_past_the_deadline_to_be_heard(recognizer: EmbeddedRecogniz
     assert hear(recognizer, clip)
 
 
+def test_a_question_whose_process_dies_is_heard_once_more(recognizer: EmbeddedRecognizer, say: Say) -> None:
+    clip = say("en-us+klatt4", " ".join(SENTENCES))
+    words = hear(recognizer, clip)
+    wait_until(lambda: not forks_of(recognizer))  # that of the last question
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(hear, recognizer, clip)
+        kill_fork(recognizer)
+        assert call.result(timeout=WAIT_S) == words
+
+
 def test_a_crash_while_hearing_costs_one_question(recognizer: EmbeddedRecognizer, say: Say) -> None:
     clip = say("en-us+klatt4", " ".join(SENTENCES))
     assert hear(recognizer, say("en-us+klatt4", "Hello."))
-    pid = recognizer._workers.pids()[0]
-    forks = Path(f"/proc/{pid}/task/{pid}/children")
-    wait_until(lambda: not forks.read_text())  # the fork of the last question is gone
+    wait_until(lambda: not forks_of(recognizer))  # that of the last question
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(hear, recognizer, clip)
-        wait_until(forks.read_text)
-        os.kill(int(forks.read_text().split()[0]), signal.SIGSEGV)
+        kill_fork(recognizer)
+        wait_until(lambda: forks_of(recognizer))
+        os.kill(forks_of(recognizer)[0], signal.SIGSEGV)
         with pytest.raises(RecognitionFailed, match="could not be recognized: pocketsphinx: it ended"):
             call.result(timeout=WAIT_S)
     assert hear(recognizer, say("en-us+klatt4", "Hello."))
+
+
+def forks_of(recognizer: EmbeddedRecognizer) -> list[int]:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a process that ends meanwhile
+        for pid in recognizer._workers.pids():
+            return [int(fork) for fork in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def kill_fork(recognizer: EmbeddedRecognizer) -> None:
+    """Kill what hears a question, as soon as it has begun."""
+    wait_until(lambda: forks_of(recognizer))
+    pids = recognizer._workers.pids()
+    os.kill(forks_of(recognizer)[0], signal.SIGSEGV)
+    wait_until(lambda: recognizer._workers.pids() not in ([], pids))
 
 
 def test_chinese_is_refused_with_what_fixes_it(recognizer: EmbeddedRecognizer, tmp_path: Path) -> None:

@@ -43,7 +43,10 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def forks_of(pid: int) -> list[int]:
-    return [int(fork) for fork in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        return [int(fork) for fork in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def is_running(pid: int) -> bool:
@@ -181,18 +184,45 @@ def test_threads_get_each_their_own_sentence(espeak: Espeak) -> None:
     assert len(espeak.pids()) == 1
 
 
-def test_a_crash_costs_one_sentence(espeak: Espeak) -> None:
+def kill_fork(espeak: Espeak) -> int:
+    """Kill what speaks now, as soon as it does; return the process id of its worker."""
+    wait_until(lambda: any(forks_of(pid) for pid in espeak.pids()))
+    (pid,) = espeak.pids()
+    os.kill(forks_of(pid)[0], signal.SIGSEGV)
+    wait_until(lambda: not is_running(pid))
+    return pid
+
+
+def test_a_sentence_whose_process_dies_is_tried_once_more(espeak: Espeak) -> None:
+    text = "word " * 1600
+    whole = speak(espeak, text, ENGLISH).audio.samples
+    wait_until(lambda: not forks_of(espeak.pids()[0]))  # that of the last sentence
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(speak, espeak, text, ENGLISH)
+        pid = kill_fork(espeak)
+        assert np.array_equal(again.result().audio.samples, whole)
+    assert espeak.pids() != [pid]
+
+
+def test_a_sentence_that_crashes_twice_fails_alone(espeak: Espeak) -> None:
     espeak.warm_up()
-    pid = espeak.pids()[0]
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(speak, espeak, "word " * 1600, ENGLISH)
-        wait_until(lambda: forks_of(pid))
-        os.kill(forks_of(pid)[0], signal.SIGSEGV)
+        assert kill_fork(espeak) != kill_fork(espeak)
         with pytest.raises(SynthesisFailed, match="eSpeak NG: it ended"):
             long.result()
     assert len(speak(espeak, "Hello.", ENGLISH).audio.samples) > 0
-    assert not is_running(pid)
-    assert espeak.pids() != [pid]
+
+
+def test_a_sentence_that_close_ends_starts_no_process(espeak: Espeak) -> None:
+    espeak.warm_up()
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(speak, espeak, "word " * 1600, ENGLISH)
+        wait_until(lambda: forks_of(espeak.pids()[0]))
+        espeak.close()
+        with pytest.raises(SynthesisFailed, match="eSpeak NG: it ended"):
+            long.result()
+    assert espeak.pids() == []
 
 
 def test_a_worker_that_was_killed_while_idle_costs_nothing(espeak: Espeak) -> None:
@@ -217,9 +247,28 @@ def test_a_hang_ends_at_the_limit_of_the_request() -> None:
     workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
     try:
         workers.warm_up()
-        os.kill(workers.pids()[0], signal.SIGSTOP)
-        with pytest.raises(WorkerFailed, match=r"no answer within 0\.2 s"):
-            workers.request(b"en-us\0hello", limit_s=0.2, context=Context())
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(workers.request, b"en-us\0" + b"word " * 2000, limit_s=1.0, context=Context())
+            for _ in range(2):
+                wait_until(lambda: any(forks_of(pid) for pid in workers.pids()))
+                (pid,) = workers.pids()
+                os.kill(forks_of(pid)[0], signal.SIGSTOP)
+                wait_until(lambda: pid not in workers.pids())  # noqa: B023 - it is called here
+            with pytest.raises(WorkerFailed, match=r"no answer within 1 s"):
+                call.result()
+        assert workers.request(b"en-us\0hello", limit_s=WAIT_S, context=Context())
+    finally:
+        workers.close()
+
+
+def test_a_process_that_was_stopped_costs_its_limit_only() -> None:
+    workers = WorkerProcesses("mirrorchat.embedded.workers.espeak_worker")
+    try:
+        workers.warm_up()
+        (pid,) = workers.pids()
+        os.kill(pid, signal.SIGSTOP)
+        assert workers.request(b"en-us\0hello", limit_s=1.5, context=Context())
+        assert not is_running(pid) and len(workers.pids()) == 1
     finally:
         workers.close()
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import devices
 from mirrorchat.hardware.devices import is_gpu
 from mirrorchat.settings import Settings
+from mirrorchat.startup import loading
 from mirrorchat.startup.engine_choice import Lack, missing, require_packages, upgrade_command
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.synth import XttsSynthesizer
@@ -92,6 +94,25 @@ def test_the_lowest_tier_goes_up_first_with_one_command() -> None:
     assert upgrade_command([*small, named]) == install + "wenet-zh wenet-en xtts-v2"
     assert upgrade_command([info(Tier.FLOOR, "scripts/environment small"), *small]) == "scripts/environment small"
     assert upgrade_command([real, named]) == upgrade_command([]) == ""
+
+
+def test_engines_without_torch_load_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+
+    def meet(build: Callable[..., object]) -> Callable[..., object]:
+        def met(*args: object) -> object:
+            together.wait(10)
+            return build(*args)
+
+        return met
+
+    for name in ("_build_synthesizers", "_build_recognizers"):
+        monkeypatch.setattr(loading, name, meet(getattr(loading, name)))
+    loaded = build_engines(Settings(models_dir=tmp_path, threads=1))
+    loaded.close()
+    shutil.copytree(ROOT / "tests" / "data" / "wenet-tiny" / "en", tmp_path / "wenet-en")
+    with pytest.raises(threading.BrokenBarrierError):  # the plan counts models of torch one after the other
+        build_engines(Settings(models_dir=tmp_path, threads=1))
 
 
 def test_missing_packages_are_named_with_the_command(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 import base64
 import io
 import json
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ import soundfile
 from support.chat_server import ChatServer, answer, hang_before_headers
 from support.checks import check_error, check_wav, connected, wait_for, waiting
 from support.places import QUESTION
-from support.running_server import RunningServer, ask_when_free
+from support.running_server import RunningServer, ask_when_free, changed_conf
 from support.speech import noise_wav, say_wav
 from support.stream_client import Gate
 
@@ -132,7 +133,7 @@ def test_missing_and_unknown_fields_list_the_choices(embedded_server: RunningSer
     url = f"{embedded_server.url}/process_audio"
     wav = say_wav("hello there")
     assert "audio" in check_error(requests.post(url, data={"language": "en"}, timeout=5), 400, "missing_field", "audio")
-    as_text = requests.post(url, data={"language": "en", "audio": "abc"}, timeout=5)
+    as_text = requests.post(url, files={"language": (None, "en"), "audio": (None, "abc")}, timeout=5)
     assert "file" in check_error(as_text, 400, "invalid_value", "audio")
     no_language = requests.post(url, files={"audio": wav}, timeout=5)
     assert "chinese, english or auto" in check_error(no_language, 400, "missing_field", "language")
@@ -197,7 +198,7 @@ def test_a_chunked_upload_over_the_limit_is_refused(embedded_server: RunningServ
 
 
 def test_a_body_that_breaks_off_disturbs_nobody(embedded_server: RunningServer) -> None:
-    head = b"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    head = b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     with socket.create_connection(("127.0.0.1", embedded_server.port)) as client:
         client.sendall(head + b"Content-Length: 1000\r\n\r\n--b\r\n")
     assert requests.get(f"{embedded_server.url}/healthz", timeout=5).status_code == 200
@@ -226,19 +227,61 @@ def test_keys_are_asked_for_and_never_logged(tmp_path: Path) -> None:
         assert SECRET not in server.log
 
 
-def test_until_the_engines_are_loaded_all_but_health_answers_503(tmp_path: Path) -> None:
-    with RunningServer(tmp_path, wait=False) as server:
-        while True:
-            try:
-                assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
-                break
-            except requests.ConnectionError:
-                assert server.process.poll() is None, server.log
-                time.sleep(0.01)
+def test_a_question_waits_for_the_engines_and_readiness_does_not(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, wait=False) as server, ThreadPoolExecutor(8) as pool:
+        wait_until_alive(server)
+        questions = [pool.submit(server.ask, say_wav("hello there"), "english", text="Hi") for _ in range(4)]
         response = requests.get(f"{server.url}/readyz", timeout=5)
         check_error(response, 503, "not_ready")
         assert response.headers["Retry-After"]
-        server.wait_until_ready()
+        assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+        assert [question.result().status_code for question in questions] == [200] * 4
+        lines = server.log.splitlines()
+        assert [line for line in lines if "route=" not in line][-1].endswith(f" INFO open {server.url}")
+
+
+def test_a_question_waits_ten_seconds_at_most(tmp_path: Path) -> None:
+    conf = changed_conf(tmp_path, "bind = ", f"{LOADS_FOR_EVER}\nbind = ")
+    with RunningServer(tmp_path, wait=False, gunicorn_conf=conf, max_turns=1, max_waiting=1) as server:
+        wait_until_alive(server)
+        with ThreadPoolExecutor(8) as pool:
+            asked = time.monotonic()
+            questions = [pool.submit(server.ask, say_wav("hello"), "english", text="Hi") for _ in range(3)]
+            answered = {}
+            for question in as_completed(questions):
+                check_error(question.result(), 503, "not_ready")
+                assert question.result().headers["Retry-After"]
+                answered[question] = time.monotonic() - asked
+            at_once, *waited = sorted(answered.values())
+            assert at_once < 5.0  # no more threads wait than turns may run and wait
+            assert all(10.0 <= seconds < 15.0 for seconds in waited)
+            unknown = requests.post(f"{server.url}/no-such-route", timeout=5)  # waits for nothing
+            check_error(unknown, 404, "not_found")
+            last = pool.submit(server.ask, say_wav("hello"), "english", text="Hi")
+            time.sleep(1.0)
+            server.process.send_signal(signal.SIGTERM)
+            stopped = time.monotonic()
+            check_error(last.result(), 503, "shutting_down")
+            assert time.monotonic() - stopped < 5.0
+
+
+LOADS_FOR_EVER = """
+import time
+
+import mirrorchat.server.runtime
+
+mirrorchat.server.runtime.build_engines = lambda settings: time.sleep(600)
+"""
+
+
+def wait_until_alive(server: RunningServer) -> None:
+    while True:
+        try:
+            assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+            return
+        except requests.ConnectionError:
+            assert server.process.poll() is None, server.log
+            time.sleep(0.01)
 
 
 def test_an_engine_that_cannot_start_ends_the_server_with_its_reason(tmp_path: Path) -> None:

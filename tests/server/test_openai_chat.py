@@ -93,6 +93,22 @@ def test_what_the_client_asks_for_is_passed_on(scene: Scene, client: OpenAI) -> 
     assert "stream_options" not in scene.chats[0].requests[1].body
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["https://127.0.0.1/", "https://169.254.169.254/latest/meta-data/", "http://pictures.example/", "file:///etc"],
+)
+def test_a_url_that_leads_inside_is_not_passed_on(scene: Scene, client: OpenAI, url: str) -> None:
+    part: dict[str, Any] = {"type": "image_url", "image_url": {"url": url}}
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask(client, messages=[{"role": "user", "content": [part]}], stream=stream)
+        assert caught.value.param == "messages" and caught.value.code == "invalid_value"
+    assert scene.chats[0].requests == []
+    part["image_url"] = {"url": "https://pictures.example/cat.png"}
+    ask(client, messages=[{"role": "user", "content": [part]}])
+    assert scene.chats[0].requests[0].body["messages"][0]["content"] == [part]
+
+
 def test_calls_of_tools_come_back(scene: Scene, client: OpenAI) -> None:
     def call(**function: str) -> dict[str, Any]:
         return {"index": 0, "delta": {"tool_calls": [{"index": 0, "function": function}]}, "finish_reason": None}

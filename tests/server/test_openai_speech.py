@@ -147,7 +147,7 @@ def test_a_hang_up_ends_the_speech(openai_scene: Scene) -> None:
 
     body = json.dumps({"input": " ".join([TEXT] * 40), "voice": "default", "response_format": "wav"}).encode()
     head = (
-        f"POST /v1/audio/speech HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {KEY_A}\r\n"
+        f"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY_A}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", openai_scene.server.port), timeout=30) as connection:

@@ -201,3 +201,37 @@ def embedded(engine: EmbeddedSynthesizer, voice: Voice) -> Iterator[object]:
         "Hello.", voice, Language.ENGLISH, seed=0, priority=Priority.FIRST,
         context=Context.after(60),
     )  # fmt: skip
+
+
+def test_where_keys_are_set_the_reason_is_not_told_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "a-key-for-health-0123456789"
+    app = create_app(Settings(models_dir=tmp_path, threads=1, api_keys=(key,)))
+    runtime = app.extensions["mirrorchat"]
+    client, headers = app.test_client(), {"Authorization": f"Bearer {key}"}
+
+    def told() -> tuple[int, dict[str, str]]:
+        response = client.get("/readyz", headers=headers)
+        assert response.headers["Retry-After"]
+        return response.status_code, response.get_json()["error"]
+
+    not_ready = {"message": "the server is not ready", "type": "unavailable_error", "param": None, "code": "not_ready"}
+    try:
+        assert runtime.wait_until_loaded(60)
+        assert client.get("/readyz").get_json() == {"status": "ready"}
+        engine = runtime.pipeline.engines.synthesizers[Language.ENGLISH]
+        reason = "the worker process of eSpeak NG has ended"
+        monkeypatch.setattr(engine, "check_ready", fails_with(NotReady(reason, retry_after_s=5)))
+        assert told() == (503, not_ready)
+        assert client.get("/engines", headers=headers).get_json()["error"]["message"] == reason
+        monkeypatch.undo()
+        runtime.stop_admission()
+        assert told() == (503, not_ready)
+    finally:
+        runtime.close()
+
+
+def fails_with(error: Exception) -> Callable[[], None]:
+    def check_ready() -> None:
+        raise error
+
+    return check_ready

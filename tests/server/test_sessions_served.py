@@ -11,7 +11,7 @@ import pytest
 import requests
 from support.chat_server import ChatServer, answer, status
 from support.checks import check_error, wait_for
-from support.running_server import RunningServer, conf_that_admits_all
+from support.running_server import RunningServer, ask, conf_that_admits_all
 from support.speech import MAN, TEXTS, WOMAN, say_wav
 from support.stream_client import Gate
 
@@ -175,3 +175,26 @@ class TestServer:
             check_error(caller.ask(session_id=first), 404, "not_found", "session_id")
             threading.Event().wait(4.2)
             check_error(caller.ask(session_id=second), 404, "not_found", "session_id")
+
+    def test_junk_evicts_nobody_and_begins_no_session(self, chat: ChatServer, tmp_path: Path) -> None:
+        with RunningServer(tmp_path, chatgpt_apis=[chat.api()], max_sessions=2) as running:
+            caller = Caller(running, "any")
+            kept = id_of(caller.ask())
+            for data in (b"junk" * 1000, say_wav("")[:44], b""):
+                for _ in range(4):
+                    rejected = ask(running.url, data, "english")
+                    assert rejected.status_code in (400, 415, 422), rejected.text
+                    assert "X-MirrorChat-Session" not in rejected.headers
+            assert id_of(caller.ask(session_id=kept)) == kept
+
+    def test_another_address_loses_no_session_to_a_flood(self, chat: ChatServer, tmp_path: Path) -> None:
+        with RunningServer(
+            tmp_path, chatgpt_apis=[chat.api()], max_sessions=4, trusted_proxies=["127.0.0.1"]
+        ) as running:
+            quiet, flood = Caller(running, "any"), Caller(running, "any")
+            quiet.headers |= {"X-Forwarded-For": "192.0.2.1"}
+            flood.headers |= {"X-Forwarded-For": "192.0.2.2"}
+            kept = id_of(quiet.ask())
+            for _ in range(6):
+                id_of(flood.ask())
+            assert id_of(quiet.ask(session_id=kept)) == kept

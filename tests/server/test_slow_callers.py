@@ -68,7 +68,7 @@ def test_a_head_that_trickles_in_is_late_too(server: RunningServer) -> None:
 
 
 def test_a_second_request_has_the_same_time(server: RunningServer) -> None:
-    whole = b"GET /healthz HTTP/1.1\r\nHost: mirror\r\n\r\n"
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with connected(server) as caller:
         for _ in range(2):  # as long apart as the deadline: between requests nothing is late
             caller.sendall(whole)
@@ -85,7 +85,7 @@ def test_a_caller_who_does_not_close_blocks_no_other(server: RunningServer) -> N
     with ExitStack() as stack:
         for _ in range(CALLERS // 2):
             caller = stack.enter_context(connected(server))
-            caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\n\r\n")
+            caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         # gunicorn's own worker would wait 2 s for each of them, one after the other
         assert requests.get(f"{server.url}/healthz", timeout=LINGER_S * CALLERS / 4).status_code == 200
 
@@ -101,7 +101,7 @@ def test_a_head_that_cannot_be_read_is_not_logged(server: RunningServer) -> None
 def test_a_body_may_take_longer(server: RunningServer) -> None:
     """The deadline is the head's alone."""
     body = json.dumps({"input": "Late is not never.", "voice": "default", "response_format": "pcm"}).encode()
-    head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
     with connected(server) as caller:
         caller.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body[:9])
         time.sleep(2 * DEADLINE_S)
@@ -113,7 +113,7 @@ def test_with_its_own_deadline(tmp_path: Path) -> None:
     with RunningServer(tmp_path) as running:
         with connected(running) as silent:
             time.sleep(7)  # gunicorn waits 5 s for the first byte with a thread
-            silent.sendall(b"GET /healthz HTTP/1.1\r\nHost: mirror\r\nConnection: close\r\n\r\n")
+            silent.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert all_of(silent).startswith(b"HTTP/1.1 200 ")
         with connected(running) as slow:  # does not keep it from stopping
             slow.sendall(HALVES[0])

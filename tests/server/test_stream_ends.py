@@ -141,7 +141,7 @@ def test_hang_ups_leave_no_thread(server: RunningServer, chat: ChatServer) -> No
 
 
 def test_a_caller_who_does_not_read_holds_no_slot_and_is_disconnected(chat: ChatServer, tmp_path: Path) -> None:
-    change = "import mirrorchat.server.socket_watch\n\nmirrorchat.server.socket_watch.SEND_DEADLINE_S = 6.0\nbind = "
+    change = "import mirrorchat.server.timed_socket\n\nmirrorchat.server.timed_socket.SEND_DEADLINE_S = 6.0\nbind = "
     conf = changed_conf(tmp_path, "bind = ", change)
     with RunningServer(tmp_path, max_turns=1, gunicorn_conf=conf, chatgpt_apis=[chat.api()]) as server:
         chat.behaviour = answer(LONG)

@@ -21,7 +21,9 @@ from support.checks import wait_for
 PROBE = Path(__file__).with_name("sound_probe.js")
 # A sandbox and a GPU are what containers lack.
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
-INSECURE_HOST = "mirror.example"  # which the browser takes for 127.0.0.1, and for somewhere else
+# Which the browser takes for 127.0.0.1: names, all of .example, and an address in a local network.
+INSECURE_HOST = "mirror.example"
+LAN_ADDRESS = "192.168.178.20"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Browser:
         options = ChromeOptions()
         options.binary_location = chromium
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        flags = [*FLAGS, f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1", "--lang=en-GB"]
+        flags = [*FLAGS, f"--host-resolver-rules=MAP *.example 127.0.0.1, MAP {LAN_ADDRESS} 127.0.0.1", "--lang=en-GB"]
         if microphone is not None:
             flags += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={microphone}%noloop"]
         for flag in flags:

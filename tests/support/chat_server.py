@@ -133,13 +133,16 @@ Answer = str | Callable[[list[dict[str, str]]], str]
 
 
 class ChatServer:
-    """A running server. `behaviour` may be set anew between requests; `requests` holds what arrived, in order."""
+    """A running server. `behaviour` may be set anew between requests; `requests` holds what arrived, in order.
 
-    def __init__(self, behaviour: Behaviour | None = None, *, tls: bool = False) -> None:
+    `port` is that of a server that has ended, which this one takes over; 0 takes a free one.
+    """
+
+    def __init__(self, behaviour: Behaviour | None = None, *, tls: bool = False, port: int = 0) -> None:
         self.behaviour = behaviour or answer("All is well.")
         self.requests: list[Request] = []
         self._stopping = threading.Event()
-        self._server = _Server(self._handle, _tls_context() if tls else None)
+        self._server = _Server(self._handle, _tls_context() if tls else None, port)
         self._scheme = "https" if tls else "http"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="chat-server")
 
@@ -183,10 +186,11 @@ class ChatServer:
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = False  # server_close() waits for them
     request_queue_size = 64
+    allow_reuse_address = True  # connections of the server before may still wait for their ends
 
-    def __init__(self, handle: Callable[[Request, socket.socket], None], tls: ssl.SSLContext | None) -> None:
+    def __init__(self, handle: Callable[[Request, socket.socket], None], tls: ssl.SSLContext | None, port: int) -> None:
         self.handle = handle
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
         if tls:
             # the handshake is left to the handler's first read: a client that hangs in it must not stop the others
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)

@@ -55,7 +55,7 @@ def connected(port: int) -> socket.socket:
         "POST", "http://h/", files={"audio": say_wav("hello")}, data={"language": "en", "text": "Hi"}
     ).prepare()
     assert isinstance(body.body, bytes)
-    head = f"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Type: {body.headers['Content-Type']}\r\n"
+    head = f"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Type: {body.headers['Content-Type']}\r\n"
     client = socket.create_connection(("127.0.0.1", port))
     client.sendall(f"{head}Content-Length: {len(body.body)}\r\n\r\n".encode() + body.body)
     return client

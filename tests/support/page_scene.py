@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support.browser import Browser
+from support.browser import INSECURE_HOST, Browser
 from support.chat_server import ChatServer
 from support.places import QUESTION
 from support.running_server import RunningServer, conf_that_admits_all
@@ -46,7 +46,7 @@ class Scenes(NamedTuple):
 def open_scenes(folder: Path, other: Path) -> Iterator[Scenes]:
     """Open both, each with a folder of its own, for the block."""
     conf = conf_that_admits_all(folder)  # and speaks at once
-    always: dict[str, Any] = {"wait": False, "chat_cooldown_s": 0.0}
+    always: dict[str, Any] = {"wait": False, "chat_cooldown_s": 0.0, "allowed_hosts": [INSECURE_HOST]}
     one_place: dict[str, Any] = {"api_keys": [KEY], "max_turns": 1, "max_waiting": 0}
     with (
         ChatServer() as chat,

@@ -119,7 +119,7 @@ class RunningServer:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MIRRORCHAT_")}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", str(self._gunicorn_conf)],
+                self.command,
                 cwd=ROOT,
                 env=environ | self._environ | {"MIRRORCHAT_CONFIG": str(self.config)},
                 stdout=log,
@@ -138,6 +138,10 @@ class RunningServer:
         finally:
             self.process.kill()
             self.process.wait()
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "gunicorn", "--config", str(self._gunicorn_conf)]
 
     @property
     def log(self) -> str:

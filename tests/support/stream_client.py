@@ -127,7 +127,7 @@ def raw_question(audio: bytes, **fields: str) -> bytes:
         "POST", "http://h/process_audio", files={"audio": ("question.wav", audio)}, data=fields
     ).prepare()
     assert isinstance(request.body, bytes)
-    head = f"POST /process_audio HTTP/1.1\r\nHost: h\r\nContent-Type: {request.headers['Content-Type']}\r\n"
+    head = f"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.headers['Content-Type']}\r\n"
     return f"{head}Content-Length: {len(request.body)}\r\n\r\n".encode() + request.body
 
 

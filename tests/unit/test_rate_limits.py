@@ -23,9 +23,7 @@ def test_never_more_than_a_full_bucket_and_what_has_come_back(per_minute: int, p
     grants: list[float] = []
     for pause_s in pauses_s:
         clock.now += pause_s
-        looked, allowance = limiter.look("a"), None
         allowance = limiter.take("a")
-        assert looked.granted == allowance.granted
         # The rule itself: between any earlier moment and now, at most a full bucket and what has come back since.
         would_be_too_many = any(
             len(grants) - first + 1 > per_minute + (clock.now - since) * per_minute / 60 + 1e-6
@@ -37,7 +35,8 @@ def test_never_more_than_a_full_bucket_and_what_has_come_back(per_minute: int, p
         else:
             assert allowance.retry_after_s > 0 and allowance.remaining == 0
             clock.now += allowance.retry_after_s + 1e-6
-            assert limiter.look("a").granted
+            assert limiter.take("a").granted
+            grants.append(clock.now)
         assert 0 <= allowance.remaining <= per_minute and 0 <= allowance.reset_s <= 60.0 + 1e-6
 
 
@@ -51,7 +50,6 @@ def test_a_full_bucket_is_granted_at_once_and_then_one_at_a_time() -> None:
     clock.now += 10.0
     assert limiter.take("a").granted and not limiter.take("a").granted
     clock.now += 3600.0
-    assert limiter.look("a").remaining == 6
     assert limiter.take("a").headers() == {
         "x-ratelimit-limit-requests": "6", "x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "10s",
     }  # fmt: skip

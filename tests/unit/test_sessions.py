@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -10,7 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.checks import wait_for
+from support.speech import MAN, TEXTS, say
 
+from mirrorchat.embedded.engines import EmbeddedSynthesizer
 from mirrorchat.engines import Language, Message
 from mirrorchat.errors import NotFound, ServerBusy, SessionBusy
 from mirrorchat.llm import build_messages
@@ -31,8 +34,15 @@ def words(session: Session) -> list[str]:
     return [message.content for message in session.history()]
 
 
-def one_turn(sessions: Sessions, session_id: str | None, owner: str = "", said: str = "Hi", reply: str = "Ho") -> str:
-    with sessions.open(session_id, owner) as session:
+def one_turn(
+    sessions: Sessions,
+    session_id: str | None,
+    owner: str = "",
+    said: str = "Hi",
+    reply: str = "Ho",
+    subject: str | None = None,
+) -> str:
+    with sessions.open(session_id, owner, subject) as session:
         session.add_turn(said, reply)
         return session.id
 
@@ -155,6 +165,66 @@ class TestStore:
                 sessions.open(None, "")
         one_turn(sessions, first.id)
 
+    def test_the_subject_with_most_gives_way(self) -> None:
+        sessions = Sessions(4, TTL_S, 1000)
+        others = one_turn(sessions, None, subject="quiet")
+        flood = [one_turn(sessions, None, subject="flood") for _ in range(40)]
+        one_turn(sessions, others)
+        one_turn(sessions, flood[-3])  # the least recently used of the flood's is now the one before the last
+        newcomer = one_turn(sessions, None, subject="newcomer")
+        for kept in (others, newcomer, flood[-3], flood[-1]):
+            one_turn(sessions, kept)
+        with pytest.raises(NotFound):
+            sessions.open(flood[-2], "")
+
+    def test_a_subject_whose_sessions_all_have_a_turn_gives_nothing_away(self) -> None:
+        sessions = Sessions(3, TTL_S, 1000)
+        idle = one_turn(sessions, None, subject="quiet")
+        with sessions.open(None, "", "busy"), sessions.open(None, "", "busy") as second:
+            third = sessions.open(None, "", "busy")
+            with pytest.raises(NotFound):
+                sessions.open(idle, "")
+            with pytest.raises(ServerBusy):
+                sessions.open(None, "", "quiet")
+            assert len(sessions) == 3
+            third.close()
+        one_turn(sessions, second.id)
+
+    def test_memory_is_bounded_and_the_subject_that_takes_most_gives_way(self) -> None:
+        sessions = Sessions(1000, TTL_S, 1_000_000, memory_bytes=1_000_000)
+        small = one_turn(sessions, None, subject="quiet")
+        large = [one_turn(sessions, None, said="q" * 100_000, reply="a", subject="large") for _ in range(20)]
+        assert 800_000 < sessions.taken_bytes <= 1_000_000 and len(sessions) == 10
+        one_turn(sessions, small)
+        one_turn(sessions, large[-1])
+        with pytest.raises(NotFound):
+            sessions.open(large[0], "")
+        sessions.forget(small, "")
+        sessions.clear()
+        assert sessions.taken_bytes == 0
+
+    def test_a_growing_session_counts_while_its_turn_runs(self) -> None:
+        sessions = Sessions(1000, TTL_S, 1_000_000, memory_bytes=1_000_000)
+        idle = [one_turn(sessions, None, said="q" * 200_000) for _ in range(4)]
+        with sessions.open(None, "") as growing:
+            growing.add_turn("q" * 500_000, "a")
+            assert sessions.taken_bytes <= 1_000_000
+        one_turn(sessions, growing.id)
+        with pytest.raises(NotFound):
+            sessions.open(idle[0], "")
+
+    def test_references_count_with_their_speech(self) -> None:
+        speech, synthesizer = say(TEXTS[0], MAN), EmbeddedSynthesizer()
+        sessions = Sessions(1000, TTL_S, 1000)
+        try:
+            with sessions.open(None, "") as session:
+                session.voice_with(speech, synthesizer)
+                session.quality()
+                session.add_turn("Hi", "Ho")
+            assert 0.5 < sessions.taken_bytes / (2 * 24_000 * speech.duration_s) < 1.2
+        finally:
+            synthesizer.close()
+
     def test_forgotten_during_a_turn_nothing_of_it_is_kept(self) -> None:
         sessions = Sessions(2, TTL_S, 1000)
         session_id = one_turn(sessions, None)
@@ -229,13 +299,14 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(owner=OWNERS)
     def begin(self, owner: str) -> None:
         self.clock.now += 0.01  # no two are used at once
-        idle = sorted((one.used_at, name) for name, one in self.live().items() if not one.session)
+        most = Counter([owner, *(one.owner for one in self.live().values())])
+        idle = sorted((-most[one.owner], one.used_at, name) for name, one in self.known.items() if not one.session)
         if len(self.known) >= self.LIMIT and not idle:
             with pytest.raises(ServerBusy):
                 self.sessions.open(None, owner)
             return
         if len(self.known) >= self.LIMIT:
-            del self.known[idle[0][1]]
+            del self.known[idle[0][2]]
         session = self.sessions.open(None, owner)
         assert session.id not in self.seen and session.history() == ()
         self.known[session.id] = Known(owner, self.clock.now, session=session)

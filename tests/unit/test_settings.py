@@ -45,7 +45,7 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
     ("text", "message"),
     [
         ("max_turn = 1", "unknown setting 'max_turn'; did you mean 'max_turns'?"),
-        ("colour = 1", "unknown setting 'colour'; the settings are api_aliases,"),
+        ("colour = 1", "unknown setting 'colour'; the settings are allowed_hosts,"),
         ("max_turns = 0", "max_turns must be a whole number from 1 to 64"),
         ("max_waiting = -1", "max_waiting must be a whole number from 0 to 256"),
         ("max_turns = True", "max_turns must be a whole number"),
@@ -58,6 +58,7 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("synthesizer = {'french': 'auto'}", "or a dict with one of them for chinese and english"),
         ("session_ttl_s = 0", "session_ttl_s must be a number from 1 to 86400"),
         ("max_sessions = 0", "max_sessions must be a whole number from 1 to 100000"),
+        ("session_memory_mb = 7", "session_memory_mb must be a whole number from 8 to 1000000"),
         ("history_tokens = -1", "history_tokens must be a whole number from 0 to 1000000"),
         ("history_tokens = 1.5", "history_tokens must be a whole number"),
         ("voices_dir = 5", "voices_dir must be the path of a folder"),
@@ -90,6 +91,13 @@ def test_the_environment_names_another_file_and_the_address(tmp_path: Path) -> N
         ("api_keys = ['sha256:0123456789abcdef']", "or sha256: and the 64 hexadecimal digits"),
         ("rate_limit_per_minute = -1", "rate_limit_per_minute must be a whole number from 0 to 1000000"),
         ("turns_per_key = 0.5", "turns_per_key must be a whole number from 0 to 1000"),
+        ("connections_per_address = 0", "connections_per_address must be a whole number from 1 to 10000"),
+        ("partial_requests_per_address = 1.5", "partial_requests_per_address must be a whole number from 1 to 1000"),
+        ("allowed_hosts = 'speech.example'", "allowed_hosts must be a list; each entry is a name or an address"),
+        ("allowed_hosts = ['speech.example:80']", r"allowed_hosts\[0\] must be a name or an address"),
+        ("allowed_hosts = ['https://speech.example']", "without a scheme and without a port"),
+        ("allowed_hosts = ['*']", "must be a name or an address in ASCII characters"),
+        ("chat_private_urls = 1", "chat_private_urls must be True or False"),
         ("cors_origins = 'https://a.example'", "cors_origins must be a list; each entry is an origin"),
         ("cors_origins = ['https://a.example/']", r"cors_origins\[0\] must be an origin as browsers write it"),
         ("cors_origins = ['https://a', 'https://a:443']", r"cors_origins\[1\] must be an origin as browsers write it"),
@@ -128,6 +136,13 @@ def test_other_machines_need_a_key(tmp_path: Path) -> None:
     assert read(tmp_path, f"host = '0.0.0.0'\napi_keys = {keys}").api_keys == tuple(map(hashed, keys))
     for host in ("127.0.0.1", "localhost", "::1"):
         assert read(tmp_path, f"host = {host!r}").host == host
+
+
+def test_names_are_kept_as_requests_are_compared_with_them(tmp_path: Path) -> None:
+    hosts = "allowed_hosts = ['Speech.Example.', '[2001:DB8::1]', '192.0.2.1', 'my_box']"
+    assert read(tmp_path, hosts).allowed_hosts == ("speech.example", "2001:db8::1", "192.0.2.1", "my_box")
+    environ = {"MIRRORCHAT_ALLOWED_HOSTS": "localhost, Speech.Example\n"}
+    assert load_settings(tmp_path / "config.py", environ=environ).allowed_hosts == ("localhost", "speech.example")
 
 
 def test_what_stands_around_a_header_is_no_part_of_it(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from mirrorchat.access.api_keys import hashed, is_key, new_key
-from mirrorchat.access.settings import KEYS_VARIABLE, keys_in_environment
+from mirrorchat.access.settings import KEYS_VARIABLE, list_in_environment
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.settings import settings_file
 
@@ -35,7 +35,7 @@ def _where_they_go(key_hash: str) -> str:
     """Return what the caller does with the key, and where the server's owner puts the hash."""
     line = f"api_keys = [{json.dumps(key_hash)}]"
     place = f"write the hash into {settings_file(os.environ)}: {line}; or set {KEYS_VARIABLE}"
-    if keys_in_environment(os.environ):
+    if list_in_environment(os.environ, KEYS_VARIABLE):
         place = f"add the hash to {KEYS_VARIABLE}, which is set and overrides api_keys of the configuration file"
     return (
         f"The caller sends the key with each request: Authorization: Bearer KEY\nFor the server, {place}\n"

@@ -21,7 +21,7 @@ VARIANTS = {Language.ENGLISH: ("klatt4", "m3", "f2"), Language.CHINESE: ("m3", "
 _VOICES = {Language.ENGLISH: "en-us", Language.CHINESE: "cmn"}
 
 _USUAL_RATE_HZ = 22_050  # of empty speech; each answer of the library says its own rate
-_REQUEST_LIMIT_S = 15.0  # a sentence takes 0.01 s; after this time the process hangs
+_REQUEST_LIMIT_S = 6.0  # a sentence takes 0.01 s; after this time the process hangs
 _MAX_TEXT_BYTES = 16 * 1024
 # eSpeak NG makes these pauses inside a text, but none after its end, where the next run or sentence follows.
 _SENTENCE_PAUSE_S, _CLAUSE_PAUSE_S = 0.34, 0.17

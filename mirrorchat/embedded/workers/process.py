@@ -35,13 +35,19 @@ class WorkerFailed(Exception):
     """A worker gave no answer: it ended, took too long, broke the protocol or failed. The next request is safe."""
 
 
+class WorkerLost(WorkerFailed):
+    """A worker ended or hung before its answer: something killed or stopped it, or the request did."""
+
+
 class WorkerProcesses:
     """Up to `count` processes that run `python -m module`, each answering one request at a time. Thread-safe.
 
-    `warm_up` or the first request starts a process; after a failure the next request starts another one.
+    `warm_up` or the first request starts a process; after a failure the next request starts another one. A request
+    whose process ends or hangs is tried once more in another one, so that only requests that do that themselves fail.
     """
 
     def __init__(self, module: str, count: int = 1) -> None:
+        self._closed = False
         self._workers = [_Worker(module) for _ in range(count)]
         self._idle: queue.Queue[_Worker] = queue.LifoQueue()  # last in, first out: running ones first
         for worker in reversed(self._workers):
@@ -55,13 +61,18 @@ class WorkerProcesses:
     def request(self, body: bytes, *, limit_s: float, context: Context) -> bytes:
         """Return the answer to `body` (at most 32 MiB).
 
-        Raises WorkerFailed if none arrived within `limit_s` seconds after a process was free. If `context` ends, its
-        reason is raised at once, even while no process is free.
+        Raises WorkerFailed if none arrived within `limit_s` seconds after a process was free, twice. If `context` ends,
+        its reason is raised at once, even while no process is free.
         """
         if len(body) > MAX_FRAME_BYTES:
             raise WorkerFailed("the request is too large")
         with self._borrow(context) as worker:
-            return worker.request(body, limit_s, context)
+            try:
+                return worker.request(body, limit_s, context)
+            except WorkerLost:
+                if self._closed:
+                    raise
+                return worker.request(body, limit_s, context)
 
     def check_start(self) -> None:
         """Raise WorkerFailed with the reason when a process has failed to start within the last RETRY_S seconds."""
@@ -75,6 +86,7 @@ class WorkerProcesses:
 
     def close(self) -> None:
         """End all processes. A request in progress fails."""
+        self._closed = True
         for worker in self._workers:
             worker.end()
 
@@ -205,7 +217,7 @@ class _Exchange:
                 part = self._socket.recv(min(length - len(parts), 1 << 20))
             if not part:
                 self._context.check()
-                raise WorkerFailed("it ended")
+                raise WorkerLost("it ended")
             parts += part
         return bytes(parts)
 
@@ -218,10 +230,10 @@ class _Exchange:
             yield
         except TimeoutError:
             self._context.check()
-            raise WorkerFailed(f"it gave no answer within {self._limit_s:g} s") from None
+            raise WorkerLost(f"it gave no answer within {self._limit_s:g} s") from None
         except OSError:
             self._context.check()
-            raise WorkerFailed("it ended") from None
+            raise WorkerLost("it ended") from None
 
     def _shut_down(self) -> None:
         with self._lock, contextlib.suppress(OSError):

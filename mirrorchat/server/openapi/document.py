@@ -142,7 +142,8 @@ def _state_paths() -> Schema:
     engines = {"type": "object", "additionalProperties": ref("schemas", "Engine")}
     page = answered("a page for people", {"text/html": TEXT})
     alive = answered("the process is alive", {JSON: record(status={"const": "alive"})})
-    ready = answered("the engines", {JSON: record(status={"const": "ready"}, engines=engines)})
+    state = record(["status"], status={"const": "ready"}, engines={**engines, "description": "only without keys"})
+    ready = answered("every engine is loaded", {JSON: state})
     metrics = answered("the metrics in Prometheus's format", {"text/plain": TEXT})
     document = answered("the document in OpenAPI 3.1", {JSON: {"type": "object"}})
     return {

@@ -11,24 +11,27 @@ SECONDS: Schema = {"type": "number", "minimum": 0}
 BINARY: Schema = {"type": "string", "format": "binary"}
 JSON, FORM, EVENT_STREAM = "application/json", "multipart/form-data", "text/event-stream"
 STATUSES: Mapping[int, str] = {
-    400: "a field is missing or invalid",
+    400: "a field is missing or invalid, or Host is malformed",
     401: "the server has keys, and the request has none of them",
+    403: "the server has no keys, and a page of another origin asks",
     404: "it does not exist, or it belongs to another key",
     405: "the route does not accept this method",
     408: "the upload takes too long",
     409: "another turn of the session runs; or a voice has this name, too many are enrolled, or other models made it",
     413: "the upload is too large, or the recording too long",
     415: "the server cannot decode the audio",
+    421: "the server has no keys, and Host is a name that it does not know",
     422: "the recording is too short, silent, not finite, or without words",
-    429: "the key has sent too many requests, or has too many turns",
+    429: "the key or the address sends too many requests, or has too many turns",
+    431: "the head of the request is too large",
     500: "a defect of the server",
     502: "no chat API answered",
     503: "the server is loading, stopping, or full (Retry-After); the last chat API is at its rate limit (Retry-After);"
     " or a model is not installed",
     504: "the deadline was exceeded",
 }
-USUAL_ERRORS = (401, 405, 429, 500, 503)  # of every operation
-BODY_ERRORS = (400, 404, 408, 409, 413, 415, 422, 502, 504)  # of every operation with a body
+USUAL_ERRORS = (400, 401, 403, 405, 421, 429, 500, 503)  # of every operation
+BODY_ERRORS = (404, 408, 409, 413, 415, 422, 502, 504)  # of every operation with a body
 
 
 def operation(
