@@ -45,7 +45,7 @@ def spoken_questions(models: Path, threads: int, english: Path | None) -> dict[L
     from mirrorchat.small.synthesizer import SmallSynthesizer
 
     synthesizer, neutral = SmallSynthesizer(models / "kokoro", threads=threads), Voice(VoiceKind.NEUTRAL, "")
-    spoken = {}
+    spoken: dict[Language, Audio] = {}
     for language, text in QUESTIONS.items():
         if english and language is Language.ENGLISH:
             spoken[language] = decode_speech(english.read_bytes(), limit_s=QUESTION_LIMIT_S)
