@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from support.judge import Judge
 from support.places import CLIPS
 
 from mirrorchat.audio.samples import Audio
@@ -286,13 +287,16 @@ def test_sentence_case(raw: str, written: str) -> None:
     assert sentence_case(raw) == written
 
 
-def test_the_tint_keeps_the_words(recognizer: EmbeddedRecognizer, synthesizer: EmbeddedSynthesizer, say: Say) -> None:
+def test_the_tint_keeps_the_words(synthesizer: EmbeddedSynthesizer, say: Say) -> None:
+    """pocketsphinx mishears a third of these words, so an independent judge hears them."""
     voice = synthesizer.voice([say("en-us+f5", PASSAGE)])
     assert voice.kind is VoiceKind.TINT
-    errors = sum(errors_in(hear(recognizer, speak(synthesizer, text, voice)), text) for text in SENTENCES)
-    words = sum(len(words_of(text)) for text in SENTENCES)
-    print(f"word error rate {errors / words:.1%} through the tint")
-    assert errors / words < 0.35
+    judge = Judge()
+    try:
+        spoken = [(text, speak(synthesizer, text, voice)) for text in SENTENCES]
+        judge.check_understood(ENGLISH, *spoken, at_most=0.2)
+    finally:
+        judge.close()
 
 
 def test_sound_is_finite_level_and_at_24_khz(synthesizer: EmbeddedSynthesizer, say: Say) -> None:

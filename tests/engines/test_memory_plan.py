@@ -329,7 +329,7 @@ def test_a_gpu_that_torch_cannot_use_is_reported(
 
 
 def test_without_a_model_there_is_nothing_to_plan(tmp_path: Path) -> None:
-    plan = plan_memory(Settings(models_dir=tmp_path))
+    plan = plan_memory(Settings(models_dir=tmp_path, synthesizer={"english": "embedded", "chinese": "embedded"}))
     plan.require_fit()
     assert plan.fits and plan.lines() == []
 

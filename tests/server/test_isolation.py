@@ -61,10 +61,10 @@ def chinese(voice: str, question: str, topic: str, reply: str) -> Caller:
 # f3 will not do: eSpeak NG gives them a breath of noise that differs from second to second.
 CALLERS = (
     english("en-us+m1", "garden", "Seventeen different animals are sleeping under the bridge.", "seventeen sleeping"),
-    english("en-us+m3", "london", "There were eleven soldiers in the company before the war.", "company"),
-    english("en-us+f1", "trains", "The government will consider another question.", "government consider another"),
+    english("en-us+m3", "london", "There were eleven soldiers in the company before the war.", "soldiers"),
+    english("en-us+f1", "trains", "The government will consider another question.", "government"),
     english("en-us+m7", "horses", "The orchestra plays on Saturday. The children sing together.", "together"),
-    english("en-us+f4", "hospital", "People learn to read every semester.", "learn semester"),
+    english("en-us+f4", "hospital", "People learn to read every semester.", "semester"),
     english("en-us+klatt4", "river", "Tomorrow they will remember everything.", "tomorrow remember everything"),
     chinese("cmn+f4", "今天的天气怎么样，要不要带雨伞？", "天气", "下午会下雨。出门请带一把雨伞。"),
     chinese("cmn+m3", "去火车站应该坐哪一路公共汽车？", "火车站", "坐三路车就到。路上要二十分钟。"),

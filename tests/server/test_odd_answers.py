@@ -265,7 +265,7 @@ def test_the_api_that_answered_is_named(talk: Talk) -> None:
     wav = talk.ask()
     assert f"chat=chat/{second} " in wav.headers["X-MirrorChat-Engines"]
     assert "first@" not in wav.headers["X-MirrorChat-Engines"]
-    assert talk.ask(response_format="json").json()["engines"]["chat"] == {"name": "chat", "model": second}
+    assert talk.ask(response_format="json").json()["engines"]["chat"] == {"name": "chat", "model": second, "tier": ""}
     streamed = ask_streamed(talk.server.url)
     assert f"chat=chat/{second} " in streamed.headers["X-MirrorChat-Engines"]
     talk.answers(status(500), answer(f"{FIRST} {LAST}"))

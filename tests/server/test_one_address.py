@@ -152,8 +152,10 @@ def test_a_head_without_an_end_is_too_large(server: RunningServer) -> None:
         assert head.startswith(b"HTTP/1.1 431 ") and json.loads(body)["error"]["code"] == "head_too_large"
 
 
-def open_files(server: RunningServer) -> int:
-    return len(os.listdir(f"/proc/{server.worker_pid}/fd"))
+def first_free_file(server: RunningServer) -> int:
+    """Return the lowest number that no open file of the worker has."""
+    taken = {int(number) for number in os.listdir(f"/proc/{server.worker_pid}/fd")}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def test_the_worker_goes_on_without_file_descriptors(server: RunningServer) -> None:
@@ -162,13 +164,13 @@ def test_the_worker_goes_on_without_file_descriptors(server: RunningServer) -> N
     limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     assert limits[0] == limits[1] or limits[0] >= 65_536  # the soft limit has been raised
     try:
-        resource.prlimit(worker, resource.RLIMIT_NOFILE, (open_files(server) + 10, limits[1]))
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (first_free_file(server) + 10, limits[1]))
         with ExitStack() as stack:  # each new connection takes the place of one that waits
             for _ in range(40):
                 stack.enter_context(connected(server))
             assert health_s(server, OTHER) < 1.0
         time.sleep(1.0)
-        resource.prlimit(worker, resource.RLIMIT_NOFILE, (open_files(server), limits[1]))
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (first_free_file(server), limits[1]))
         with connected(server, OTHER) as waiting:
             waiting.sendall(GET)
             wait_for(lambda: "no connection can be accepted for a moment" in server.log)

@@ -7,15 +7,16 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
 from openai import OpenAI
+from support.checks import wait_for
 from support.openai_scene import KEY_A, QUESTION_FILE, Scene, heard, heard_pcm, is_loud
 from support.stream_client import read_until
 
@@ -176,25 +177,36 @@ def test_a_failure_in_the_middle_is_seen(openai_scene: Scene, stream_format: str
             else:
                 last = (first + b"".join(pieces)).strip().rpartition(b"\n\n")[2]
                 assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "synthesis_failed"
-    assert say(openai_scene.client(), input="Hello.")  # a new process speaks
+    url = f"{openai_scene.server.url}/readyz"
+    wait_for(lambda: requests.get(url, timeout=10).ok)  # one of the processes was killed while it started
+    assert say(openai_scene.client(), input="Hello.")
 
 
 @contextmanager
 def speech_killed(worker_pid: int) -> Iterator[None]:
-    """Stop eSpeak NG's processes, so that the next sentence waits for one, and kill them a second later."""
-    pids = speech_processes(worker_pid)
+    """Stop eSpeak NG's processes, so that the next sentence waits for one.
+
+    A second later kill them, and those that take their place: a sentence is tried once more.
+    """
+    pids, over = speech_processes(worker_pid), Event()
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
 
     def kill() -> None:
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        over.wait(1.0)
+        while not over.wait(0.01):
+            with suppress(OSError):  # it has ended
+                for pid in speech_processes(worker_pid):
+                    os.kill(pid, signal.SIGKILL)
 
-    killer = Timer(1.0, kill)
+    killer = Thread(target=kill)
     killer.start()
-    yield
-    killer.join()
+    try:
+        yield
+    finally:
+        over.set()
+        killer.join()
 
 
 def speech_processes(worker_pid: int) -> list[int]:
