@@ -48,9 +48,11 @@ def all_of(connection: socket.socket) -> bytes:
 
 
 def health_s(server: RunningServer, address: str) -> float:
+    """Return how long `/healthz` takes; the attacker's address may have too many requests."""
     started = time.monotonic()
     with session_from(address) as session:
-        assert session.get(f"{server.url}/healthz", timeout=30).status_code == 200
+        allowed = {200, 429} if address == ADDRESS else {200}
+        assert session.get(f"{server.url}/healthz", timeout=30).status_code in allowed
     return time.monotonic() - started
 
 
