@@ -17,23 +17,12 @@ import numpy as np
 from mirrorchat.audio.samples import Audio, pcm16_bytes
 from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
-from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level, gather_speech
+from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level
 from mirrorchat.embedded.voice_tint import PROFILE_SIZE, Profile, TintVoice, VoiceTint, similarity, speaker_features
 from mirrorchat.embedded.workers.espeak import VARIANTS, Espeak
 from mirrorchat.embedded.workers.pocketsphinx_worker import SAMPLE_RATE_HZ
 from mirrorchat.embedded.workers.process import RETRY_S, WorkerFailed, WorkerProcesses
-from mirrorchat.engines import (
-    SPEECH_NEEDED_S,
-    EngineInfo,
-    Language,
-    Message,
-    Priority,
-    Tier,
-    Transcript,
-    Voice,
-    VoiceKind,
-    too_little_speech,
-)
+from mirrorchat.engines import EngineInfo, Language, Message, Priority, Tier, Transcript, Voice
 from mirrorchat.errors import (
     ChatFailure,
     ConfigurationError,
@@ -157,6 +146,7 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
     """
 
     sample_rate = 24_000
+    voice_note = "; eSpeak NG's Mandarin is hard to understand"
 
     def __init__(self) -> None:
         self._espeak = Espeak()
@@ -171,30 +161,6 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
         except ImportError:
             reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
         self.info = EngineInfo("embedded", model, "cpu", reason, Tier.FLOOR)
-
-    def voice(self, references: Sequence[Audio]) -> TintVoice:
-        """Return the voice of the speaker in `references` (any rates), or a neutral one whose reason says why.
-
-        The first 20 s of speech count; at least 1 s of speech is needed.
-        """
-        if self._tint is None:
-            return _voice(VoiceKind.NEUTRAL, "pyworld is not installed")
-        speech, speech_s = gather_speech(references)
-        if speech_s < SPEECH_NEEDED_S:
-            return _voice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
-        profile = self._tint.profile(speech)
-        if profile is None:
-            return _voice(VoiceKind.NEUTRAL, "no voiced speech in it")
-        return _voice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", profile)
-
-    @property
-    def voice_model(self) -> str:
-        """Return the name of the method that computes the voices."""
-        return "WORLD voice tint 2"
-
-    def restore(self, data: bytes) -> TintVoice:
-        """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for any other bytes."""
-        return TintVoice.from_bytes(data)
 
     def speak(
         self,
@@ -250,10 +216,6 @@ def read_source_profiles() -> dict[Language, dict[str, Profile]]:
     data, size = SOURCE_PROFILES.read_bytes(), 8 * PROFILE_SIZE
     profiles = (Profile.from_bytes(data[at : at + size]) for at in range(0, len(data), size))
     return {language: {variant: next(profiles) for variant in VARIANTS[language]} for language in Language}
-
-
-def _voice(kind: VoiceKind, reason: str, profile: Profile | None = None) -> TintVoice:
-    return TintVoice(kind, f"{reason}; eSpeak NG's Mandarin is hard to understand", profile)
 
 
 HOW_TO_SET_A_CHAT_API = "no chat API is set: set OPENAI_API_KEY or MIRRORCHAT_CHAT_URL, or chatgpt_apis in config.py"

@@ -11,11 +11,13 @@ from mirrorchat.embedded.voice_tint import (
     DIFFERENT_TO,
     SAME_FROM,
     SAMPLE_RATE_HZ,
+    Profile,
+    TintVoice,
     VoiceTint,
     similarity,
     speaker_features,
 )
-from mirrorchat.engines import SpeakerEmbedding, judge_similarity
+from mirrorchat.engines import SPEECH_NEEDED_S, SpeakerEmbedding, VoiceKind, judge_similarity, too_little_speech
 
 MAX_REFERENCE_S = 20.0  # 2 s of speech determine nearly the whole voice; more than 20 s only cost time
 
@@ -25,9 +27,33 @@ _LEVEL_FRAME_S = 0.02
 
 
 class TintedSpeakers:
-    """What the synthesizers with a voice tint know of speakers. `_tint` is None where pyworld is not installed."""
+    """The voices and the speakers of the synthesizers with a tint. `_tint` is None where pyworld is not installed."""
 
     _tint: VoiceTint | None
+    voice_note = ""  # ends the reason of every voice
+    voice_model = "WORLD voice tint 2"  # the name of the method that computes the voices
+
+    def voice(self, references: Sequence[Audio]) -> TintVoice:
+        """Return the voice of the speaker in `references` (any rates), or a neutral one whose reason says why.
+
+        The first 20 s of speech count; at least 1 s of speech is needed.
+        """
+        if self._tint is None:
+            return self._voice(VoiceKind.NEUTRAL, "pyworld is not installed")
+        speech, speech_s = gather_speech(references)
+        if speech_s < SPEECH_NEEDED_S:
+            return self._voice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
+        profile = self._tint.profile(speech)
+        if profile is None:
+            return self._voice(VoiceKind.NEUTRAL, "no voiced speech in it")
+        return self._voice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", profile)
+
+    def restore(self, data: bytes) -> TintVoice:
+        """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for any other bytes."""
+        return TintVoice.from_bytes(data)
+
+    def _voice(self, kind: VoiceKind, reason: str, profile: Profile | None = None) -> TintVoice:
+        return TintVoice(kind, reason + self.voice_note, profile)
 
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
         """Return pitch and timbre of the first 20 s of `speech`; None if it is not voiced or pyworld is missing."""

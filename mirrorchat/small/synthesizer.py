@@ -3,24 +3,15 @@
 The base voice is the one nearest to the asker: whether it is a woman's or a man's decides more than the tint.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level, gather_speech
+from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level
 from mirrorchat.embedded.voice_tint import Profile, TintVoice, VoiceTint
-from mirrorchat.engines import (
-    SPEECH_NEEDED_S,
-    EngineInfo,
-    Language,
-    Priority,
-    Tier,
-    Voice,
-    VoiceKind,
-    too_little_speech,
-)
+from mirrorchat.engines import EngineInfo, Language, Priority, Tier, Voice
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, SynthesisFailed
 from mirrorchat.small.high_band import brightened, with_high_band
 from mirrorchat.small.kokoro import SAMPLE_RATE_HZ
@@ -65,30 +56,6 @@ class SmallSynthesizer(TintedSpeakers):
         except ImportError:
             reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
         self.info = EngineInfo("small", model, "cpu", reason, Tier.SMALL)
-
-    def voice(self, references: Sequence[Audio]) -> TintVoice:
-        """Return the voice of the speaker in `references` (any rates), or a neutral one whose reason says why.
-
-        The first 20 s of speech count; at least 1 s of speech is needed.
-        """
-        if self._tint is None:
-            return TintVoice(VoiceKind.NEUTRAL, "pyworld is not installed")
-        speech, speech_s = gather_speech(references)
-        if speech_s < SPEECH_NEEDED_S:
-            return TintVoice(VoiceKind.NEUTRAL, too_little_speech(speech_s))
-        profile = self._tint.profile(speech)
-        if profile is None:
-            return TintVoice(VoiceKind.NEUTRAL, "no voiced speech in it")
-        return TintVoice(VoiceKind.TINT, "pitch and timbre moved toward the speaker", profile)
-
-    @property
-    def voice_model(self) -> str:
-        """Return the name of the method that computes the voices."""
-        return "WORLD voice tint 2"
-
-    def restore(self, data: bytes) -> TintVoice:
-        """Return the voice that `TintVoice.to_bytes` wrote. Raises ValueError for any other bytes."""
-        return TintVoice.from_bytes(data)
 
     def speak(
         self,
