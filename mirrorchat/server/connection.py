@@ -21,6 +21,7 @@ class Wait(enum.Enum):
     """What a connection waits for."""
 
     HEAD = "the head of the next request"
+    BODY = "the rest of a rejected body, which nobody reads"
     TAKEN = "the caller takes the rest of an answer"
     CLOSED = "the caller closes, too"
 
@@ -40,7 +41,8 @@ class Connection(TConn):  # type: ignore[misc]
         self.head = bytearray()
         self.partial = False
         self.kept = True
-        self.discarded = 0  # bytes that came after the last answer
+        self.body_by = 0.0  # the end of the wait for a rejected body, by time.monotonic()
+        self.discarded = 0  # bytes that came and were not read
         self._taken = 0
         self.parser = http.get_parser(self.cfg, self.sock, self.client)
         self.initialized = self.data_ready = True  # gunicorn then neither waits for the head nor replaces the parser
@@ -64,6 +66,13 @@ class Connection(TConn):  # type: ignore[misc]
         """Give the head, and what has arrived behind it, to gunicorn's parser."""
         self.parser.unreader.unread(bytes(self.head))
         self.head.clear()
+
+    def discard(self, size: int) -> bool:
+        """Receive up to `size` bytes for nobody; return whether any came."""
+        came = len(self.sock.recv(size))
+        self.discarded += came
+        self.sock.held = max(0, self.sock.held - came)
+        return came > 0
 
     def push(self) -> None:
         """Send what the caller takes of the rest of an answer. The deadline is that of the next WRITE_BYTES."""

@@ -15,6 +15,7 @@ from mirrorchat.errors import TooManyPartialRequests, UploadTimeout
 from mirrorchat.server.timed_socket import STALL_S, TimedSocket
 
 UPLOAD_DEADLINE_S = 30.0  # of a whole body
+LINGER_BYTES = 32 * 1024 * 1024  # of a rejected upload that still arrives: closing would reset the connection
 TURN_S = 0.5  # a body waits so long for others of its address, which may be just as good
 
 
@@ -74,16 +75,22 @@ class IncomingBody(Body):  # type: ignore[misc]
         return size
 
     def leave(self) -> None:
-        """Let the connection end after the response if the body has not arrived: nobody reads it."""
-        if not self.is_here():
-            self._request.force_close()
+        """Let the connection end after the response if the body has not arrived: nobody reads it.
+
+        The response waits for the body: some clients and proxies lose one that comes while they send.
+        """
+        if self.is_here():
+            return
+        self._request.force_close()
+        left = self._left()
+        if left is not None and left <= LINGER_BYTES and not self.failed:  # a slow one is not waited for again
+            self._connection.held = left - self._buffered()
 
 
 def leave_body(environ: Mapping[str, Any]) -> None:
     """Read no more of the body of a request that is rejected.
 
-    The worker's loop discards what the caller still sends: closing at once would reset the connection, and the caller
-    would not get the error.
+    The worker's loop discards what the caller still sends, and then sends the error.
     """
     body = environ["wsgi.input"]
     if isinstance(body, IncomingBody):

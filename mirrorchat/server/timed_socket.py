@@ -27,6 +27,7 @@ class TimedSocket(socket.socket):
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
         self.paced = False
         self.expired = False
+        self.held = 0  # bytes of a rejected body that come before `unsent` is sent
         self.unsent = bytearray()
         self.read_by: float | None = None  # the end of all reads, by time.monotonic(); None lets the caller wait
         self._sent = 0  # bytes that the kernel has
@@ -47,13 +48,14 @@ class TimedSocket(socket.socket):
         return len(data)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        """Send `data`: all of it if `paced`, else what the caller takes at once. The rest is then `unsent`.
+        """Send `data`: all of it if `paced`, else what the caller takes at once, if not `held`. The rest is `unsent`.
 
         Raises ConnectionResetError when the caller takes fewer than WRITE_BYTES within SEND_DEADLINE_S.
         """
         if not self.paced:
             self.unsent += data
-            self.push()
+            if not self.held:
+                self.push()
             return
         for start in range(0, len(data), WRITE_BYTES):
             self._send_piece(data[start : start + WRITE_BYTES])

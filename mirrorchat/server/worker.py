@@ -2,10 +2,11 @@
 
 gunicorn gives a thread to each connection, and lets it wait there for the head of a request, for the caller to take the
 answer, and for the caller to close; a few dozen slow callers would block all others. Here the one loop that accepts
-connections does all three, each with a deadline, and a thread begins with a whole head. What one address may hold is
+connections does all this, each with a deadline, and a thread begins with a whole head. What one address may hold is
 bounded:
 
     accept -> HEAD -> [a thread: the body, the turn, the answer] -> TAKEN -> HEAD of the next request, or CLOSED
+                                 if it rejects the body: -> BODY -> TAKEN -> CLOSED
 
 `incoming_body` limits the time of bodies. Only streams wait for their callers in a thread (`timed_socket`).
 """
@@ -29,13 +30,14 @@ from mirrorchat.access.address_limits import PerAddress
 from mirrorchat.access.trusted_proxies import caller_network, is_trusted, networks_of
 from mirrorchat.errors import HeadTooLarge, MirrorChatError, TooManyConnections, TooManyPartialRequests, UploadTimeout
 from mirrorchat.server.connection import HEAD_LIMIT_BYTES, Connection, Wait
-from mirrorchat.server.incoming_body import IncomingBody
+from mirrorchat.server.incoming_body import LINGER_BYTES, IncomingBody
 from mirrorchat.server.thread_queue import ThreadQueue
 from mirrorchat.server.timed_socket import SEND_DEADLINE_S
 
 HEAD_DEADLINE_S = 9.0  # of a head from its first byte, and of a new connection's first byte
 LINGER_S = 5.0  # for the caller to close the connection after the last response
-LINGER_BYTES = 32 * 1024 * 1024  # of a rejected upload that still arrives: closing would reset the connection
+BODY_S = 5.0  # of the wait for the rest of a rejected body
+BODY_STALL_S = 0.5  # of it without any data
 STOP_S = 2.0  # of a wait for callers while the worker stops
 CHECK_S = 0.25  # between two looks at the deadlines
 OPEN_FILES = 65_536  # requested; a system's soft limit may be 1,024
@@ -43,7 +45,6 @@ RESERVED_FILES = 128  # for the engines, chat APIs and voices
 FEWEST_CONNECTIONS = 16
 ACCEPT_PAUSE_S = 0.5
 
-_EVENTS = {Wait.HEAD: selectors.EVENT_READ, Wait.TAKEN: selectors.EVENT_WRITE, Wait.CLOSED: selectors.EVENT_READ}
 _READ_BYTES = 65_536
 
 _log = logging.getLogger(__name__)
@@ -142,7 +143,8 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
     def _wait_for(self, conn: Connection, wait: Wait, seconds: float) -> None:
         conn.wait_for(wait, seconds)
         self._waiting[conn] = None
-        self.poller.register(conn.sock, _EVENTS[wait], partial(self._go_on, conn))
+        event = selectors.EVENT_WRITE if wait is Wait.TAKEN else selectors.EVENT_READ
+        self.poller.register(conn.sock, event, partial(self._go_on, conn))
 
     def _stop_waiting(self, conn: Connection) -> None:
         if conn in self._waiting:
@@ -153,9 +155,14 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         """Act on an event of a connection that waits."""
         if conn not in self._waiting:  # another event of the same poll has ended the wait
             return
-        act = {Wait.HEAD: self._read_head, Wait.TAKEN: self._send_rest, Wait.CLOSED: self._discard}[conn.wait]
+        act = {
+            Wait.HEAD: self._read_head,
+            Wait.BODY: self._discard_body,
+            Wait.TAKEN: self._send_rest,
+            Wait.CLOSED: self._discard,
+        }
         try:
-            act(conn)
+            act[conn.wait](conn)
         except BlockingIOError:
             pass
         except OSError:
@@ -190,6 +197,23 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
             conn.partial = False
             self._partial.release(conn.address)
 
+    def _discard_body(self, conn: Connection) -> None:
+        left_s = conn.body_by - time.monotonic()
+        if conn.discard(_READ_BYTES) and conn.sock.held and left_s > 0:
+            conn.deadline = time.monotonic() + min(BODY_STALL_S, left_s)
+        else:
+            self._answer_held(conn)
+
+    def _answer_held(self, conn: Connection) -> None:
+        """Send an answer that has waited for a rejected body."""
+        self._stop_waiting(conn)
+        conn.sock.held = 0
+        try:
+            conn.push()
+            self._after_answer(conn)
+        except OSError:
+            self._close(conn)
+
     def _send_rest(self, conn: Connection) -> None:
         conn.push()
         if not conn.sock.unsent:
@@ -197,9 +221,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
             self._after_answer(conn)
 
     def _discard(self, conn: Connection) -> None:
-        data = conn.sock.recv(_READ_BYTES)
-        conn.discarded += len(data)
-        if not data or conn.discarded > LINGER_BYTES:
+        if not conn.discard(_READ_BYTES) or conn.discarded > LINGER_BYTES:
             self._close(conn)
 
     # Threads
@@ -235,9 +257,12 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
             self._close(conn)
 
     def _after_answer(self, conn: Connection) -> None:
-        """Send the rest of an answer; then wait for the next head, or until the caller closes."""
+        """Send the answer or the rest of it; then wait for the next head, or until the caller closes."""
         if conn.sock.expired:
             self._close(conn)
+        elif conn.sock.held:
+            conn.body_by = time.monotonic() + BODY_S
+            self._wait_for(conn, Wait.BODY, BODY_STALL_S)
         elif conn.sock.unsent:
             self._wait_for(conn, Wait.TAKEN, SEND_DEADLINE_S)
         elif conn.kept:
@@ -279,10 +304,12 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
     def _expire(self, conn: Connection) -> None:
         if conn.partial:
             self._refuse(conn, UploadTimeout(f"the head of the request took longer than {HEAD_DEADLINE_S:g} s"))
-            return
-        if conn.wait is Wait.TAKEN:
-            conn.sock.cut()
-        self._close(conn)
+        elif conn.wait is Wait.BODY:
+            self._answer_held(conn)
+        else:
+            if conn.wait is Wait.TAKEN:
+                conn.sock.cut()
+            self._close(conn)
 
     def _refuse(self, conn: Connection, error: MirrorChatError) -> None:
         self._stop_waiting(conn)

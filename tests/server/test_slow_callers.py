@@ -1,6 +1,7 @@
 """Callers who do not send on, or do not close, keep nobody from being answered; nothing of them is logged."""
 
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import requests
 from support.checks import wait_for
 from support.running_server import RunningServer, changed_conf
 
-from mirrorchat.server.worker import LINGER_S
+from mirrorchat.server.worker import BODY_S, LINGER_S
 
 DEADLINE_S = 2.0
 HALVES = (b"POST /process_audio HTTP/1.1\r\nHost: mirr", b"G")
@@ -96,6 +97,35 @@ def test_a_head_that_cannot_be_read_is_not_logged(server: RunningServer) -> None
         assert all_of(caller).startswith(b"HTTP/1.1 400 ")
     wait_for(lambda: "a request could not be read" in server.log)
     assert "zebra" not in server.log
+
+
+def rejected_head(size: int) -> bytes:
+    kind = "multipart/form-data; boundary=b"
+    return (
+        f"POST /process_audio HTTP/1.1\r\nHost: x.y\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n\r\n".encode()
+    )
+
+
+def test_a_rejected_body_arrives_before_the_answer(server: RunningServer) -> None:
+    """Caddy, and curl behind it, would lose some of the answers that come while they send."""
+    size, piece = 13 << 20, bytes(1 << 20)
+    with connected(server) as caller:
+        caller.sendall(rejected_head(size))
+        for _ in range(12):
+            caller.sendall(piece)
+            time.sleep(0.1)
+            assert not select.select([caller], [], [], 0.0)[0]
+        caller.sendall(piece)
+        assert all_of(caller).startswith(b"HTTP/1.1 421 ")
+
+
+@pytest.mark.parametrize(("size", "sent"), [(13 << 20, 0), (13 << 20, 100_000), (1 << 40, 100_000)])
+def test_a_rejected_body_that_does_not_come_is_not_waited_for(server: RunningServer, size: int, sent: int) -> None:
+    with connected(server) as caller:
+        started = time.monotonic()
+        caller.sendall(rejected_head(size) + bytes(sent))
+        assert caller.recv(65536).startswith(b"HTTP/1.1 421 ")
+        assert time.monotonic() - started < BODY_S - 1.0
 
 
 def test_a_body_may_take_longer(server: RunningServer) -> None:
