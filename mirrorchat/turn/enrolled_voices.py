@@ -100,7 +100,7 @@ class EnrolledVoices:
                 self._write(voice_id, whole)
             except OSError as error:
                 log_unexpected(error)
-                raise Unavailable("the voice cannot be kept: the server's voices_dir cannot be written") from None
+                raise _cannot_write("kept") from None
         return voice
 
     def check_room(self, owner: str, name: str) -> None:
@@ -158,7 +158,7 @@ class EnrolledVoices:
                 self._path(voice.id).unlink(missing_ok=True)
             except OSError as error:
                 log_unexpected(error)
-                raise Unavailable("the voice cannot be deleted: the server's voices_dir cannot be written") from None
+                raise _cannot_write("deleted") from None
         return voice
 
     def _path(self, voice_id: str) -> Path:
@@ -215,6 +215,10 @@ def checked_name(name: str, reserved: Sequence[str]) -> str:
     if text.casefold() in reserved or text.casefold().startswith(ID_PREFIX):
         raise InvalidField(f"name may not be {text}, which names another voice; choose another name", param="name")
     return text
+
+
+def _cannot_write(what: str) -> Unavailable:
+    return Unavailable(f"the voice cannot be {what}: the server's voices_dir cannot be written", retry_after_s=60)
 
 
 def _normal(name: str) -> str:

@@ -77,8 +77,9 @@ def test_an_owner_has_so_many_voices_and_others_have_theirs(tmp_path: Path, monk
 
 def test_a_folder_that_cannot_be_written_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Unavailable, match="voices_dir"):
+    with pytest.raises(Unavailable, match="voices_dir") as refused:
         EnrolledVoices(tmp_path / "file" / "voices").enrol("a", "Anna", PARTS)
+    assert refused.value.retry_after_s
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\nb", "a\x00b", "Default", "voice_1", "\u202eabc", "a/b"])
