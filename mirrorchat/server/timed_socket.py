@@ -74,10 +74,15 @@ class TimedSocket(socket.socket):
         The kernel takes a few megabytes of answers for a caller who reads none of them.
         """
         now = time.monotonic()
-        left: int = struct.unpack("i", fcntl.ioctl(self, termios.TIOCOUTQ, bytes(4)))[0]
+        left = self.untaken()
         if not left or self._sent - left != self._taken:
             self._taken, self._taken_at = self._sent - left, now
         return now - self._taken_at >= SEND_DEADLINE_S
+
+    def untaken(self) -> int:
+        """Return how many bytes the kernel still has for the caller."""
+        left: int = struct.unpack("i", fcntl.ioctl(self, termios.TIOCOUTQ, bytes(4)))[0]
+        return left
 
     def cut(self) -> None:
         """End the connection of a caller who takes nothing; closing will drop what is unsent, in the kernel, too."""

@@ -306,6 +306,8 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
             self._refuse(conn, UploadTimeout(f"the head of the request took longer than {HEAD_DEADLINE_S:g} s"))
         elif conn.wait is Wait.BODY:
             self._answer_held(conn)
+        elif conn.wait is Wait.CLOSED and conn in self._bounded and conn.sock.untaken():
+            conn.wait_for(Wait.CLOSED, LINGER_S)  # it takes the rest slowly, or is cut
         else:
             if conn.wait is Wait.TAKEN:
                 conn.sock.cut()
