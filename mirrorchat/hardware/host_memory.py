@@ -1,15 +1,18 @@
-"""Available host memory: what Linux counts as available, within the limits of control groups.
+"""Host memory: what Linux counts as available, within the limits of control groups; and how much malloc keeps.
 
 In a container or a systemd unit with a limit, /proc/meminfo describes the whole host. The available memory is then the
 group's limit minus its usage. The page cache counts as free: the system reclaims it when memory is short.
 """
 
+import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 GROUPS = "sys/fs/cgroup"
+MALLOC_ARENAS = 2
 UNLIMITED = 1 << 60  # cgroups version 1 state a number near 2**63
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def free_host_bytes(root: Path = Path("/")) -> int:
@@ -20,6 +23,16 @@ def free_host_bytes(root: Path = Path("/")) -> int:
 def resident_bytes(root: Path = Path("/")) -> int:
     """Return the resident memory of this process in bytes, 0 if the system does not state it."""
     return _field(root / "proc/self/status", "VmRSS:") or 0
+
+
+def limit_malloc_arenas() -> None:
+    """Let all threads share two heaps, before they start.
+
+    glibc gives dozens of threads up to eight heaps for each core, and each keeps the most that it ever needed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has none
+        mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
 
 
 def _available(root: Path) -> int:

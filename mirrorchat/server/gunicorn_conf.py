@@ -6,8 +6,10 @@ from types import FrameType
 from typing import Any
 
 from mirrorchat.errors import ConfigurationError
+from mirrorchat.hardware.host_memory import limit_malloc_arenas
 from mirrorchat.settings import load_settings
 
+limit_malloc_arenas()
 try:
     _settings = load_settings()
     _settings.check_served()

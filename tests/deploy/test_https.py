@@ -1,5 +1,6 @@
 """HTTPS on a LAN: the local authority's certificate, and real nginx and Caddy in front of the server."""
 
+import json
 import os
 import shutil
 import signal
@@ -212,11 +213,22 @@ def running_caddy(folder: Path, backend_port: int) -> Iterator[tuple[int, int, P
         process = subprocess.Popen([CADDY, "run", "--config", str(folder / "Caddyfile")], env=environ, stderr=log)
     try:
         authority = folder / "data/caddy/pki/authorities/local/root.crt"
-        wait_for(lambda: authority.exists() and curl(authority, f"https://localhost:{port}/readyz").returncode == 0)
+        answered = (0, 22)  # 22: with an error
+        wait_for(
+            lambda: authority.exists() and curl(authority, f"https://localhost:{port}/readyz").returncode in answered
+        )
         yield port, plain_port, authority
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+@pytest.mark.skipif(CADDY is None, reason="caddy is not installed")
+def test_caddy_without_a_server_says_so(tmp_path: Path) -> None:
+    with running_caddy(tmp_path, free_port()) as (port, _, authority):
+        head, _, body = curl(authority, f"https://localhost:{port}/readyz", "--include").stdout.partition(b"\r\n\r\n")
+    assert head.split()[1] == b"503" and b"retry-after: 5" in head.lower()
+    assert json.loads(body)["error"]["code"] == "unavailable"
 
 
 @pytest.mark.skipif(CADDY is None, reason="caddy is not installed")

@@ -1,5 +1,7 @@
 """Free memory of the host, from files like Linux's: without limits, and in nested control groups of both versions."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,28 @@ def test_a_group_over_its_limit_has_nothing_free(root: Path) -> None:
 def test_this_host_states_its_memory(tmp_path: Path) -> None:
     assert free_host_bytes() > 0 and resident_bytes() > 10_000_000
     assert free_host_bytes(tmp_path) > 0 and resident_bytes(tmp_path) == 0  # without /proc
+
+
+HEAPS_OF_THREADS = """
+import ctypes, os, threading
+
+from mirrorchat.hardware.host_memory import limit_malloc_arenas
+
+if {limited}:
+    limit_malloc_arenas()
+together = threading.Barrier(8)
+threads = [threading.Thread(target=together.wait) for _ in range(8)]
+for thread in threads:
+    thread.start()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_threads_share_two_heaps(limited: bool) -> None:
+    code = HEAPS_OF_THREADS.format(limited=limited)
+    heaps = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert (heaps.count("<heap nr=") <= 2) is limited
