@@ -95,3 +95,18 @@ def test_threads_share_two_heaps(limited: bool) -> None:
     code = HEAPS_OF_THREADS.format(limited=limited)
     heaps = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert (heaps.count("<heap nr=") <= 2) is limited
+
+
+GAPS = """
+from mirrorchat.hardware.host_memory import resident_bytes, return_free_memory
+
+kept = [bytearray(100_000) for _ in range(2_000)]
+del kept[:-1]  # what is left stands behind all gaps
+before = resident_bytes()
+return_free_memory()
+print(before - resident_bytes())
+"""
+
+
+def test_gaps_in_the_heap_are_given_back() -> None:
+    assert int(subprocess.run([sys.executable, "-c", GAPS], capture_output=True, check=True).stdout) > 100_000_000
