@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/soak.py [--json] [--turns 2000] [--small-turns 300] [--minutes 30]
 
 A real gunicorn answers CALLERS callers (soak_turns.py), first with the embedded engines,
-then with the small models, where these are installed. After each turn the memory, threads and open files of gunicorn's
-worker and of its child processes are read.
+then with the small models, where these are installed. After every ROUND turns they rest for a moment, and the memory,
+threads and open files of gunicorn's worker and of its child processes are read: what is left is what stays.
 """
 
 import argparse
@@ -32,9 +32,12 @@ from support.small_models import FOLDER as SMALL_MODELS  # noqa: E402
 from benchmarks.soak_chat import SILENCE_S, UnreliableChat  # noqa: E402
 from benchmarks.soak_turns import Caller, Recording, Soak, WrongAnswer, recordings  # noqa: E402
 from benchmarks.turn_server import descendants  # noqa: E402
+from mirrorchat.server.runtime import RETURN_MEMORY_S  # noqa: E402
 
 CALLERS = 4
-WINDOW = 200  # turns; fewer in a short run
+ROUND = 40  # turns; fewer in a short run
+WINDOW = 5  # rounds; fewer in a short run
+REST_S = RETURN_MEMORY_S + 1.0
 GROWTH_LIMIT = 0.02
 SEED = 17
 
@@ -63,20 +66,27 @@ def resident_mb(pid: int) -> float:
 
 
 class Run:
-    """One run over one set of engines: the outcomes of its turns, what was wrong, and the usage after each turn."""
+    """One run over one set of engines: the outcomes of its turns, what was wrong, and the usage after each round."""
 
     def __init__(self, soak: Soak, pid: int, turns: int, limit_s: float) -> None:
         self.outcomes: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.usages: list[Usage] = []
-        self._soak, self._pid, self._left = soak, pid, turns
+        self.round = min(ROUND, max(1, turns // 3))
+        self._soak, self._pid, self._left, self._turns = soak, pid, turns, 0
         self._ends_at = time.monotonic() + limit_s
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        with ThreadPoolExecutor(CALLERS) as pool:
-            for talking in [pool.submit(self._talk, Caller(self._soak, SEED + each)) for each in range(CALLERS)]:
-                talking.result()
+        callers = [Caller(self._soak, SEED + each) for each in range(CALLERS)]
+        while self._left > 0 and time.monotonic() < self._ends_at:
+            self._turns = min(self.round, self._left)
+            self._left -= self._turns
+            with ThreadPoolExecutor(CALLERS) as pool:
+                list(pool.map(self._talk, callers))
+            time.sleep(REST_S)
+            self.usages.append(usage(self._pid))
+            print(f"{self.outcomes.total()} turns: {self.usages[-1]}, {len(self.wrong)} wrong", flush=True)
 
     def _talk(self, caller: Caller) -> None:
         while self._take_turn():
@@ -87,33 +97,29 @@ class Run:
                 self.wrong.append(f"{type(error).__name__}: {error}"[:300])
             with self._lock:
                 self.outcomes[outcome] += 1
-                self.usages.append(usage(self._pid))
-                if len(self.usages) % 100 == 0:
-                    print(f"{len(self.usages)} turns: {self.usages[-1]}, {len(self.wrong)} wrong", flush=True)
 
     def _take_turn(self) -> bool:
         with self._lock:
-            self._left -= 1
-            return self._left >= 0 and time.monotonic() < self._ends_at
+            self._turns -= 1
+            return self._turns >= 0 and time.monotonic() < self._ends_at
 
 
 def summary(run: Run, seconds: float) -> dict[str, Any]:
-    """Return the outcomes, and the medians of the second window of turns and of the last one."""
-    turns = len(run.usages)
-    window = max(1, min(WINDOW, turns // 3))
+    """Return the outcomes, and the medians of the second window of rounds and of the last one."""
+    window = max(1, min(WINDOW, len(run.usages) // 3))
     early, late = median(run.usages[window : 2 * window]), median(run.usages[-window:])
     first = run.usages[window:]
     slope, _ = statistics.linear_regression(range(len(first)), [each.worker_mb for each in first])
     return {
-        "turns": turns,
+        "turns": run.outcomes.total(),
         "seconds": round(seconds, 1),
         "outcomes": dict(run.outcomes.most_common()),
         "wrong": run.wrong,
-        "window": window,
+        "window": window * run.round,
         "second_window": early._asdict(),
         "last_window": late._asdict(),
         "growth": round(late.worker_mb / early.worker_mb - 1.0, 4),
-        "kb_per_turn": round(1000 * slope, 2),
+        "kb_per_turn": round(1000 * slope / run.round, 2),
         "steady": is_steady(early, late),
     }
 

@@ -27,7 +27,7 @@ from mirrorchat.turn.sessions import Sessions
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
 LOADER = "load-engines"  # the name of the loading thread
 READY_WAIT_S = 10.0  # a question that comes before the engines are loaded waits so long
-RETURN_MEMORY_S = 10.0
+RETURN_MEMORY_S = 5.0
 EXTENSION = "mirrorchat"  # where the app keeps its Runtime
 
 _log = logging.getLogger(__name__)
