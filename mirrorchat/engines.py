@@ -173,7 +173,7 @@ class Message:
 
 
 SPEECH_NEEDED_S = 1.0  # with less speech in its references a voice stays neutral
-REFERENCE_LIMIT_S = 30.0  # of speech in its references: XTTS takes no more
+REFERENCE_LIMIT_S = 30.0  # of speech in a session's reference: the GPT of XTTS is conditioned on no more
 
 
 def too_little_speech(speech_s: float) -> str:
@@ -364,7 +364,7 @@ class Synthesizer(Protocol):
         """Return the voice of the speaker in `references`.
 
         Arguments:
-            references: recordings of one speaker, each at any sample rate; at most REFERENCE_LIMIT_S seconds count.
+            references: recordings of one speaker, each at any sample rate. The engine says how much of them counts.
 
         Returns:
             The voice; a neutral one, whose reason says why, with less than SPEECH_NEEDED_S seconds of speech.

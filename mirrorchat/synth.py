@@ -22,7 +22,6 @@ from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.espeak import Espeak
 from mirrorchat.engines import (
-    REFERENCE_LIMIT_S,
     SPEECH_NEEDED_S,
     BatchStats,
     EngineInfo,
@@ -122,7 +121,7 @@ class XttsSynthesizer:
         """Compute the voice of a speaker.
 
         Arguments:
-            references: recordings of the speaker, of any rate. The first 30 s of speech count.
+            references: recordings of the speaker, of any rate. Of each counts its first `max_ref_len` (30 s).
 
         Returns:
             The cloned voice. With less than 1 s of speech it is a neutral voice, whose `reason` tells this: the studio
@@ -277,8 +276,10 @@ class XttsSynthesizer:
         return XttsVoice(kind, reason, _finite(latent), embedding)
 
     def _conditioning_waves(self, references: Sequence[Audio]) -> list[torch.Tensor]:
-        """Return the first 30 s of `references`, each (1, samples) at REFERENCE_RATE_HZ."""
-        waves = [torch.from_numpy(samples)[None] for samples in limited(references, REFERENCE_LIMIT_S)]
+        """Return what coqui-tts reads of each of `references`, (1, samples) at REFERENCE_RATE_HZ."""
+        limit = REFERENCE_RATE_HZ * int(self._config.max_ref_len)
+        heard = [reference.resample(REFERENCE_RATE_HZ).samples[:limit] for reference in references]
+        waves = [torch.from_numpy(np.array(samples, np.float32))[None] for samples in heard]  # writable copies
         if self._config.sound_norm_refs:
             waves = [wave / wave.abs().max() * 0.75 for wave in waves]
         return waves
@@ -355,18 +356,6 @@ def _finite(computed: torch.Tensor) -> torch.Tensor:
     if not computed.isfinite().all():
         raise SynthesisFailed("the voice could not be computed (numbers that are not finite)")
     return computed.cpu().clone()
-
-
-def limited(references: Sequence[Audio], limit_s: float) -> list[Samples]:
-    """Return the first `limit_s` seconds of all `references` together, at the rate of the conditioning encoder."""
-    room = int(limit_s * REFERENCE_RATE_HZ)
-    parts: list[Samples] = []
-    for reference in references:
-        samples = reference.resample(REFERENCE_RATE_HZ).samples[:room]
-        room -= len(samples)
-        if len(samples):
-            parts.append(np.array(samples, dtype=np.float32))  # a copy, because torch warns about read-only arrays
-    return parts
 
 
 class EdgeTrimmer:
