@@ -62,7 +62,7 @@ PREFIXES_KEPT = 8  # conditioning prefixes whose keys and values are cached: 8 M
 class Vocoder(Protocol):
     """Turns latents into samples: `StreamingVocoder`."""
 
-    def open(self, speaker_embedding: Tensor) -> VocoderStream: ...
+    def open(self, speaker_embedding: Tensor, speed: float) -> VocoderStream: ...
 
     def latents_needed(self, stream: VocoderStream) -> int: ...
 
@@ -305,7 +305,7 @@ class DecodeEngine:
                 sequence.restore(sequence.slot)
                 sequence.restore = None
                 return
-            sequence.stream = self._vocoder.open(request.speaker_embedding)
+            sequence.stream = self._vocoder.open(request.speaker_embedding, request.speed)
             sequence.latents_needed = self._vocoder.latents_needed(sequence.stream)
             last = self._prefill(request, sequence.slot)
             positions = CONDITIONING_POSITIONS + len(request.text_ids) + 3

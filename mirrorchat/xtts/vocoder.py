@@ -7,6 +7,7 @@ each frame once, together with the few frames on either side that its samples de
 further away, so the blocks of a stream have the same numbers as the whole utterance in one piece.
 """
 
+import bisect
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # its module needs torchaudio, this one does not
 FIRST_FRAMES, GROWTH, MOST_FRAMES = 19, 1.7, 152
 BATCH_MOST = 16  # windows computed at once, to bound the memory
 FADE_MS = 10.0
+LATENTS_MOST = 1 << 10  # more than any utterance has
 NO_END = 1 << 30  # a number of frames for an utterance whose end is unknown
 
 Positions = npt.NDArray[np.float32]
@@ -46,6 +48,8 @@ class _Stretch:
 
     def certain(self, inputs: int) -> int:
         """Return how many output frames are final once `inputs` frames are known, whatever follows."""
+        if self.length(inputs) == inputs:
+            return 0  # torch copies them if they are all
         positions = self._positions(0, self.length(inputs), NO_END)
         return int(np.searchsorted(positions, inputs - 1))
 
@@ -84,6 +88,7 @@ class VocoderStream:
 
     conditions: list[Tensor]  # the speaker's conditioning of the layers, computed once
     latents: Tensor  # (n, D) float32, the newest latents, which are still needed
+    stretches: tuple[_Stretch, ...]  # from latents to frames, in order
     dropped: int = 0  # latents before `latents`
     frames: int = 0  # frames of 256 samples returned so far
     blocks: int = 0  # blocks returned so far
@@ -122,16 +127,25 @@ class StreamingVocoder:
         self._device = next(decoder.waveform_decoder.parameters()).device
         self._generator = _make_generator(decoder.waveform_decoder, dtype, native=native, threads=threads)
         self._width = int(decoder.waveform_decoder.conv_pre.in_channels)
-        self._coarse = _Stretch(decoder.ar_mel_length_compression / decoder.output_hop_length)
-        self._fine = _Stretch(decoder.output_sample_rate / decoder.input_sample_rate)
+        self._stretches = (
+            _Stretch(decoder.ar_mel_length_compression / decoder.output_hop_length),
+            _Stretch(decoder.output_sample_rate / decoder.input_sample_rate),
+        )
         self._context = self._generator.context()
         self._batches = self._device.type != "cpu"
 
     @torch.inference_mode()
-    def open(self, speaker_embedding: Tensor) -> VocoderStream:
-        """Return the state of a new utterance by the speaker with this embedding, (1, 512, 1) float32 on any device."""
+    def open(self, speaker_embedding: Tensor, speed: float = 1.0) -> VocoderStream:
+        """Return the state of a new utterance.
+
+        Arguments:
+            speaker_embedding: that of the speaker, (1, 512, 1) float32 on any device.
+            speed: the speech becomes so many times as fast: as in coqui-tts, the latents are stretched first.
+        """
         conditions = self._generator.condition(speaker_embedding.to(self._device, torch.float32))
-        return VocoderStream(conditions, torch.empty(0, self._width, device=self._device))
+        pace = () if speed == 1.0 else (_Stretch(1.0 / speed),)
+        empty = torch.empty(0, self._width, device=self._device)
+        return VocoderStream(conditions, empty, (*pace, *self._stretches))
 
     @torch.inference_mode()
     def advance(self, work: Sequence[tuple[VocoderStream, Tensor, bool]]) -> list[Samples]:
@@ -161,10 +175,8 @@ class StreamingVocoder:
         """Return how many more latents `stream` needs before `advance` returns samples; 0 if it has enough."""
         have = stream.dropped + len(stream.latents)
         end = stream.frames + block_after(stream.blocks) + self._context
-        need = have
-        while self._known(need, ended=False) < end:
-            need += 1
-        return need - have
+        counts = range(have, have + LATENTS_MOST)
+        return bisect.bisect_left(counts, end, key=lambda latents: _known(stream, latents, ended=False))
 
     def _check(self, work: Sequence[tuple[VocoderStream, Tensor, bool]]) -> None:
         if len({id(stream) for stream, _, _ in work}) < len(work):
@@ -186,7 +198,7 @@ class StreamingVocoder:
         return windows
 
     def _windows(self, stream: VocoderStream) -> Iterator[Window]:
-        known = self._known(stream.dropped + len(stream.latents), ended=stream.ended)
+        known = _known(stream, stream.dropped + len(stream.latents), ended=stream.ended)
         while stream.frames < known:
             first, last = stream.frames, stream.frames + block_after(stream.blocks)
             if last + self._context > known and not stream.ended:
@@ -196,25 +208,17 @@ class StreamingVocoder:
             frames = self._frames(stream, start, stop)
             yield Window(frames, stream.conditions, first - start, last - first)
 
-    def _known(self, latents: int, *, ended: bool) -> int:
-        """Return the number of frames for `latents`; the number of final ones if more latents may follow."""
-        if ended:
-            return self._fine.length(self._coarse.length(latents))
-        return self._fine.certain(self._coarse.certain(latents))
-
     def _frames(self, stream: VocoderStream, start: int, stop: int) -> Tensor:
-        """Return frames `start` to `stop`, (stop - start, D): the latents, interpolated twice."""
-        latents = stream.dropped + len(stream.latents)
-        points = self._coarse.length(latents)
-        lowest, highest = self._fine.reach(start, stop, points)
-        x = self._coarse.apply(stream.latents, stream.dropped, lowest, highest, latents)
-        return self._fine.apply(x, lowest, start, stop, points)
+        """Return frames `start` to `stop`, (stop - start, D): the latents after every stretch."""
+        inputs = stream.dropped + len(stream.latents)
+        return _stretched(stream.latents, stream.dropped, inputs, stream.stretches, start, stop)
 
     def _first_latent(self, stream: VocoderStream) -> int:
         """Return the first latent that a later frame and its context need."""
-        start = max(0, stream.frames - self._context)
-        point, _ = self._fine.reach(start, start + 1, NO_END)
-        return min(self._coarse.reach(point, point + 1, NO_END)[0], stream.dropped + len(stream.latents))
+        first = max(0, stream.frames - self._context)
+        for stretch in reversed(stream.stretches):
+            first, _ = stretch.reach(first, first + 1, NO_END)
+        return min(first, stream.dropped + len(stream.latents))
 
     def _compute(self, windows: list[Window]) -> list[Tensor]:
         """Return the samples of each window. A CPU computes no batches: they are no faster, and round otherwise."""
@@ -226,6 +230,26 @@ class StreamingVocoder:
             for batch in (group[i : i + BATCH_MOST] for i in range(0, len(group), BATCH_MOST)):
                 samples |= zip(batch, self._generator.samples([windows[index] for index in batch]), strict=True)
         return [samples[index] for index in range(len(windows))]
+
+
+def _known(stream: VocoderStream, latents: int, *, ended: bool) -> int:
+    """Return the number of frames for `latents`; the number of final ones if more latents may follow."""
+    count = latents
+    for stretch in stream.stretches:
+        count = stretch.length(count) if ended else stretch.certain(count)
+    return count
+
+
+def _stretched(x: Tensor, offset: int, inputs: int, stretches: Sequence[_Stretch], start: int, stop: int) -> Tensor:
+    """Return outputs `start` to `stop`, (stop - start, D), of all `stretches` in order; the rest is as for `apply`."""
+    if not stretches:
+        return x[start - offset : stop - offset]
+    *earlier, last = stretches
+    count = inputs
+    for stretch in earlier:
+        count = stretch.length(count)
+    first, end = last.reach(start, stop, count)
+    return last.apply(_stretched(x, offset, inputs, earlier, first, end), first, start, stop, count)
 
 
 def _make_generator(

@@ -39,9 +39,9 @@ class BlockingVocoder:
         self.passed = 0  # so many calls more do not wait
         self.go_on.set()
 
-    def open(self, speaker_embedding: torch.Tensor) -> VocoderStream:
+    def open(self, speaker_embedding: torch.Tensor, speed: float) -> VocoderStream:
         self._wait()
-        return self._real.open(speaker_embedding)
+        return self._real.open(speaker_embedding, speed)
 
     def latents_needed(self, stream: VocoderStream) -> int:
         return self._real.latents_needed(stream)
