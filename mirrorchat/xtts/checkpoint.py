@@ -1,10 +1,9 @@
 """The files of XTTS v2: the weights, as safetensors or as the released pickle, and the studio speakers.
 
-This module needs torch and safetensors, but not coqui-tts. It reads the configuration objects in the released pickle as
-inert records, so it never runs code that a pickle names.
+This module needs torch and safetensors, but not coqui-tts. It reads other objects in a pickle as inert ones, so it
+never runs code that a pickle names.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,15 +24,9 @@ PICKLE_FILE = "model.pth"  # as released
 SPEAKERS_FILE = "speakers_xtts.safetensors"
 SPEAKERS_PICKLE_FILE = "speakers_xtts.pth"  # as released
 
-# The released pickle also holds its training configuration, with the class names of two versions of coqui-tts.
-CONFIGURATION_CLASSES = (
-    "TTS.config.shared_configs.BaseDatasetConfig",
-    "TTS.tts.configs.xtts_config.XttsArgs",
-    "TTS.tts.configs.xtts_config.XttsAudioConfig",
-    "TTS.tts.configs.xtts_config.XttsConfig",
-    "TTS.tts.models.xtts.XttsArgs",
-    "TTS.tts.models.xtts.XttsAudioConfig",
-)
+# Pickles hold more than weights: the released one coqui-tts's configuration, those of its trainer also the losses, as
+# numbers of NumPy, and the state of the training. None of it is used here, so all of it becomes Inert.
+INERT_PACKAGES = ("TTS", "coqpit", "datetime", "numpy", "pathlib", "trainer")
 TRAINING_ONLY = ("torch_mel_spectrogram_style_encoder", "torch_mel_spectrogram_dvae", "dvae")
 # Aliases of tensors in `gpt.gpt` and `gpt.mel_embedding`, and causal masks that older versions stored.
 ALIASES = re.compile(r"gpt\.gpt_inference\.|gpt\.gpt\.wte\.|gpt\.gpt\.h\.\d+\.attn\.(masked_)?bias$")
@@ -105,23 +98,33 @@ def weights_in_pickle(path: Path) -> Weights:
     return dict(weights)
 
 
+class Inert:
+    """Takes the place of an object in a pickle that is no weight. What the pickle says about it is dropped."""
+
+    def __init__(self, *_arguments: object) -> None:
+        """Drop what the pickle would make the object from."""
+
+    def __setstate__(self, _state: object) -> None:
+        """Drop the state that the pickle gives it."""
+
+
 def read_pickle(path: Path) -> Any:
-    """Return the content of a torch checkpoint: tensors memory-mapped, configuration objects as inert records.
+    """Return the content of a torch checkpoint: tensors memory-mapped, objects of INERT_PACKAGES as Inert.
 
     Raises ConfigurationError, before anything of it has run, if the file is damaged, or names anything but tensors,
-    plain values and CONFIGURATION_CLASSES.
+    plain values and objects of INERT_PACKAGES.
     """
-    inert: list[Any] = [(type(name, (), {"__module__": __name__}), name) for name in CONFIGURATION_CLASSES]
     try:
-        with safe_globals(inert):
-            refused = sorted(get_unsafe_globals_in_checkpoint(str(path)))
-            if refused:
-                raise ConfigurationError(
-                    f"{path} was not opened: it names code that no checkpoint needs ({refused[0]})"
-                )
-            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise ConfigurationError(f"{path} is damaged or is not a torch checkpoint: {error}") from error
+        named = get_unsafe_globals_in_checkpoint(str(path))
+        refused = sorted(name for name in named if name.partition(".")[0] not in INERT_PACKAGES)
+        if not refused:
+            inert: list[Any] = [(Inert, name) for name in named]
+            with safe_globals(inert):
+                return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:  # a damaged pickle may raise any exception
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        raise ConfigurationError(f"{path} is damaged or is not a torch checkpoint: {reason}") from error
+    raise ConfigurationError(f"{path} was not opened: it names code that no checkpoint needs ({refused[0][:80]})")
 
 
 def read_speakers(folder: Path) -> dict[str, Speaker]:
