@@ -83,13 +83,15 @@ models_dir = "~/.cache/mirrorchat"
 # Value: auto, cpu, cuda or cuda:N.
 device = "auto"
 
-# WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, bf16 or fp16 on a GPU. `auto`
-# selects int8 on a CPU that our C++ library supports, and fp32 otherwise.
-# Value: one of auto, fp32, int8, bf16, fp16.
+# WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, fp16w, bf16 or fp16 on a GPU.
+# `auto` selects int8 on a CPU that our C++ library supports, else fp32, and on a GPU the 16 bits that it computes
+# fastest with (see `xtts_weights`).
+# Value: one of auto, fp32, fp16w, int8, bf16, fp16.
 wenet_weights = "auto"
 
-# XTTS keeps its weights in this format: fp32, fp16w (16 bits) or int8 (needs AVX512-VNNI) on a CPU; fp32, bf16 or fp16
-# on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU and bf16 on a GPU.
+# XTTS keeps its weights in this format: fp32, fp16w (16 bits, computed in float32) or int8 (needs AVX512-VNNI) on a
+# CPU; fp32, fp16w, bf16 or fp16 on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU; on a GPU bf16 from
+# compute capability 8.0 on, fp16 with 7.x, and fp16w below.
 # Value: one of auto, fp32, fp16w, int8, bf16, fp16.
 xtts_weights = "auto"
 

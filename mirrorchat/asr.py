@@ -19,22 +19,27 @@ from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import EngineInfo, Language, Listening, Tier, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import native
-from mirrorchat.hardware.devices import usable_device
+from mirrorchat.hardware.devices import gpu_weights, usable_device
 from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet.checkpoint import read_checkpoint, read_tokens, weights_path
 from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.features import FRAME_SHIFT_S, SAMPLE_RATE, fbank
 from mirrorchat.wenet.int8 import quantize
+from mirrorchat.wenet.layers import keep_in_half
 from mirrorchat.wenet.listening import ChunkListener, Listeners, WholeListener
 from mirrorchat.wenet.stream import ChunkReader, reads_chunks
 from mirrorchat.wenet.token_table import RecognizedPiece, TokenTable, recognized
 
 
 class WenetWeights(enum.StrEnum):
-    """The type of the network's weights: as trained, with 8 bits (CPU only), or in half precision (GPU only)."""
+    """The type of the network's weights: as trained, with 8 bits (CPU only), or with 16 bits (GPU only).
+
+    `fp16w` computes in float32, `fp16` and `bf16` in these types.
+    """
 
     FP32 = "fp32"
+    FP16W = "fp16w"
     INT8 = "int8"
     FP16 = "fp16"
     BF16 = "bf16"
@@ -176,12 +181,13 @@ Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # the model, its t
 def choose_weights(name: str, device: torch.device) -> WenetWeights:
     """Return the weights for the setting `wenet_weights`, `name`, on `device`.
 
-    `auto` means int8 on a CPU that the C++ library supports, and fp32 elsewhere. Raises ConfigurationError if weights
-    of this type do not run on `device`.
+    `auto` means what suits a GPU (`devices.gpu_weights`), int8 on a CPU that the C++ library supports, and fp32 on
+    others. Raises ConfigurationError if weights of this type do not run on `device`.
     """
+    if name == "auto" and device.type == "cuda":
+        return WenetWeights(gpu_weights(device))
     if name == "auto":
-        fast = device.type == "cpu" and native.library() is not None
-        return WenetWeights.INT8 if fast else WenetWeights.FP32
+        return WenetWeights.FP32 if native.library() is None else WenetWeights.INT8
     weights = WenetWeights(name)
     if weights is not WenetWeights.FP32 and (weights is WenetWeights.INT8) != (device.type == "cpu"):
         raise ConfigurationError(f"WeNet's weights cannot be {weights} on {device}; choose fp32")
@@ -194,6 +200,8 @@ def _load_checkpoint(folder: Path, device: torch.device, weights: WenetWeights, 
         model = quantize(checkpoint.model, threads)
     else:
         model = checkpoint.model.to(device=device, dtype=_DTYPES.get(weights, torch.float32))
+    if weights is WenetWeights.FP16W:
+        keep_in_half(model)
     batches = U2Batches(model, device=device)
     warm_up(batches)
     return batches, checkpoint.tokens, checkpoint.model.subsampling_rate() * FRAME_SHIFT_S

@@ -58,7 +58,7 @@ CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
 CONFIG_NAMES = ("config.py", "chatgpt_api_config.py")  # the second is the older layout's, which held the list alone
 RECOGNIZER_NAMES = ("auto", "wenet", "small", "embedded", "wenet:NAME")  # the last: any model of WeNet's package
 SYNTHESIZER_NAMES = ("auto", "xtts", "small", "embedded")
-WENET_WEIGHTS = ("auto", "fp32", "int8", "bf16", "fp16")
+WENET_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
 XTTS_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
 LANGUAGE_NAMES = ("chinese", "english")
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -245,14 +245,16 @@ class Settings:
     wenet_weights: str = setting(
         "auto",
         choice(WENET_WEIGHTS),
-        "WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, bf16 or fp16 on a GPU."
-        " `auto` selects int8 on a CPU that our C++ library supports, and fp32 otherwise.",
+        "WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, fp16w, bf16 or fp16 on a"
+        " GPU. `auto` selects int8 on a CPU that our C++ library supports, else fp32, and on a GPU the 16 bits that it"
+        " computes fastest with (see `xtts_weights`).",
     )
     xtts_weights: str = setting(
         "auto",
         choice(XTTS_WEIGHTS),
-        "XTTS keeps its weights in this format: fp32, fp16w (16 bits) or int8 (needs AVX512-VNNI) on a CPU; fp32, bf16"
-        " or fp16 on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU and bf16 on a GPU.",
+        "XTTS keeps its weights in this format: fp32, fp16w (16 bits, computed in float32) or int8 (needs AVX512-VNNI)"
+        " on a CPU; fp32, fp16w, bf16 or fp16 on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU; on a"
+        " GPU bf16 from compute capability 8.0 on, fp16 with 7.x, and fp16w below.",
     )
     xtts_batch: int = setting(8, whole_number(1, 64), "XTTS decodes at most this many sentences in one batch.")
     xtts_cache_mb: int = setting(

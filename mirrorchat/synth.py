@@ -35,7 +35,7 @@ from mirrorchat.engines import (
     too_little_speech,
 )
 from mirrorchat.errors import NotReady, SynthesisFailed
-from mirrorchat.hardware.devices import usable_device
+from mirrorchat.hardware.devices import gpu_weights, usable_device
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.normalization.scripts import XTTS_SCRIPTS
 from mirrorchat.xtts.checkpoint import read_speakers
@@ -75,7 +75,7 @@ class XttsSynthesizer:
         folder: the model; nothing in it is written.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         threads: CPU threads of one PyTorch operation.
-        weights: a WeightMode, or `auto` for fp16w on a CPU and bf16 on a GPU.
+        weights: a WeightMode, or `auto` for fp16w on a CPU and what suits the GPU (`devices.gpu_weights`).
         limits: the sizes of the batch, the KV cache and the queues.
         device_lock: held during each step of the engine, for engines that share a GPU.
 
@@ -404,7 +404,7 @@ def weight_mode(name: str, device: torch.device) -> WeightMode:
     """Return the WeightMode for the setting `xtts_weights`, `name`, on `device`."""
     if name != "auto":
         return WeightMode(name)
-    return WeightMode.BF16 if device.type == "cuda" else WeightMode.FP16W
+    return WeightMode(gpu_weights(device)) if device.type == "cuda" else WeightMode.FP16W
 
 
 def _vocoder_dtype(mode: WeightMode) -> torch.dtype:

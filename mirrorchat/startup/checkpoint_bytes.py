@@ -24,7 +24,7 @@ from mirrorchat.xtts.vocoder import BATCH_MOST, MOST_FRAMES
 
 FLOAT32 = 4
 XTTS_BYTES = {WeightMode.FP32: 4, WeightMode.FP16W: 2, WeightMode.INT8: 1, WeightMode.BF16: 2, WeightMode.FP16: 2}
-WENET_BYTES = {WenetWeights.FP32: 4, WenetWeights.INT8: 1, WenetWeights.BF16: 2, WenetWeights.FP16: 2}
+WENET_BYTES = dict.fromkeys(WenetWeights, 2) | {WenetWeights.FP32: 4, WenetWeights.INT8: 1}
 ALIVE = 4  # largest activations of the vocoder in memory at once: its input, a sum, two of a residual block
 CONTEXT_FRAMES = 13  # on each side of a window
 CPU_WORK = 4  # times the vocoder's weights: 0.35 GB in float32 and 0.2 GB in bfloat16 for 8 sentences at once
@@ -85,7 +85,7 @@ class XttsBytes:
     def gpt(self, mode: WeightMode, *, gpu: bool) -> Bytes:
         """Return the memory of the GPT's layers."""
         plain = sum(inputs * outputs for inputs, outputs in self.matrices)
-        if mode in (WeightMode.FP16W, WeightMode.INT8):
+        if mode in (WeightMode.FP16W, WeightMode.INT8) and not gpu:
             kept = sum(PackedLinears.room_for(*shape, XTTS_BYTES[mode]) for shape in self.matrices)
         else:
             kept = plain * XTTS_BYTES[mode]

@@ -10,6 +10,7 @@ from mirrorchat.asr import WenetWeights, choose_weights
 from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import native
+from mirrorchat.hardware.devices import gpu_weights
 from mirrorchat.settings import Settings
 from mirrorchat.startup.checkpoint_bytes import WENET_BYTES, WenetBytes, XttsBytes, runtime_bytes
 from mirrorchat.startup.engine_choice import (
@@ -47,7 +48,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Demand:
-    """The sizes of the models that will be loaded. They are read once and serve any choice. `device` is XTTS's."""
+    """The sizes of the models that will be loaded. They are read once and serve any choice. `device` is XTTS's.
+
+    `gpu_weights` are those that suit `device`, "" for the CPU.
+    """
 
     device: str
     xtts: XttsBytes | None
@@ -55,6 +59,7 @@ class Demand:
     wenet: Mapping[Language, WenetBytes]
     fixed: Sequence[Part]
     native: bool
+    gpu_weights: str
 
     @classmethod
     def of(cls, settings: Settings, device: torch.device) -> "Demand":
@@ -74,21 +79,28 @@ class Demand:
             elif found is not None:
                 fixed.append(found)
         in_library = native.library() is not None
-        return cls(str(device), _xtts(settings), settings.xtts_cache_mb * 1_000_000, wenet, fixed, in_library)
+        suited = gpu_weights(device) if device.type == "cuda" else ""
+        return cls(str(device), _xtts(settings), settings.xtts_cache_mb * 1_000_000, wenet, fixed, in_library, suited)
 
     @property
     def gpu(self) -> bool:
         return self.device.startswith("cuda")
 
     @property
-    def light_wenet(self) -> str:
-        """Return the format of WeNet's weights that takes the least memory on the device."""
-        return "bf16" if self.gpu else "int8"
+    def light_weights(self) -> str:
+        """Return the weights that take the least memory on the device."""
+        return self.gpu_weights or "int8"
+
+    def wenet_weights(self, choice: Choice) -> WenetWeights:
+        """Return the weights that WeNet will have."""
+        if choice.wenet_weights == "auto" and choice.wenet_device == self.device and self.gpu:
+            return WenetWeights(self.gpu_weights)
+        return choose_weights(choice.wenet_weights, torch.device(choice.wenet_device))
 
     def wenet_is_light(self, choice: Choice) -> bool:
-        """Return whether no other format of WeNet's weights takes less memory."""
-        kept_as = choose_weights(choice.wenet_weights, torch.device(choice.wenet_device))
-        return not self.wenet or WENET_BYTES[kept_as] <= WENET_BYTES[WenetWeights(self.light_wenet)]
+        """Return whether no other weights of WeNet take less memory."""
+        light = WENET_BYTES[WenetWeights(self.light_weights)]
+        return not self.wenet or WENET_BYTES[self.wenet_weights(choice)] <= light
 
     def slots(self, choice: Choice) -> int:
         """Return the number of slots in XTTS's KV cache, computed as in the decode engine."""
@@ -117,7 +129,7 @@ class Demand:
         device = torch.device(choice.wenet_device)
         parts = []
         for language, sizes in self.wenet.items():
-            kept_as = choose_weights(choice.wenet_weights, device)
+            kept_as = self.wenet_weights(choice)
             taken = sizes.bytes_in(kept_as, gpu=device.type == "cuda", native=self.native)
             parts.append(Part(f"WeNet for {language} in {kept_as}", choice.wenet_device, taken))
         return parts

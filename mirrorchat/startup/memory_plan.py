@@ -1,8 +1,8 @@
 """The memory plan: before anything is loaded, whether the chosen models fit into the free memory of each device.
 
-If they do not fit, settings are stepped down in this order until they do: weights of fewer bits (16 on a GPU, XTTS's
-int8 on the CPU), XTTS's batch, WeNet on the CPU while XTTS stays on the GPU. Only settings at their defaults change. A
-setting that a person has set is kept; the refusal names it if the models would fit with another value.
+If they do not fit, settings are stepped down in this order until they do: weights of fewer bits (int8 on the CPU; a
+GPU has 16 from the start), XTTS's batch, WeNet on the CPU while XTTS stays on the GPU. Only settings at their defaults
+change. A setting that a person has set is kept; the refusal names it if the models would fit with another value.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,12 +173,12 @@ def _steps_down(demand: "Demand", first: "Choice", named: frozenset[str]) -> Ste
     """Return the values that may be tried while the settings in `named` keep theirs."""
     from mirrorchat.xtts.linear import WeightMode
 
-    order = (WeightMode.FP32, WeightMode.BF16)
+    order = (WeightMode.FP32, WeightMode(demand.light_weights))
     if not demand.gpu:
         order = (WeightMode.FP32, WeightMode.FP16W, *((WeightMode.INT8,) if demand.native else ()))
     speaks = demand.xtts is not None
     xtts_weights = order[order.index(first.xtts_weights) + 1 :] if first.xtts_weights in order and speaks else ()
-    wenet_weights = () if demand.wenet_is_light(first) else (demand.light_wenet,)
+    wenet_weights = () if demand.wenet_is_light(first) else (demand.light_weights,)
     return StepsDown(
         xtts_weights if "xtts_weights" not in named else (),
         wenet_weights if "wenet_weights" not in named else (),

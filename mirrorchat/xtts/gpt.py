@@ -191,9 +191,9 @@ class TorchGpt(GptInputs):
 
 def check_mode(mode: WeightMode, device: torch.device) -> None:
     """Raise ConfigurationError if weights of `mode` do not run on `device`."""
-    on_gpu = mode in (WeightMode.BF16, WeightMode.FP16)
-    if mode is not WeightMode.FP32 and on_gpu != (device.type == "cuda"):
-        choices = "fp32, bf16 or fp16" if device.type == "cuda" else "fp32, fp16w or int8"
+    on_gpu = device.type == "cuda"
+    if mode in ((WeightMode.INT8,) if on_gpu else (WeightMode.BF16, WeightMode.FP16)):
+        choices = "fp32, fp16w, bf16 or fp16" if on_gpu else "fp32, fp16w or int8"
         raise ConfigurationError(f"weights in {mode} cannot be used on {device}; choose {choices}")
 
 

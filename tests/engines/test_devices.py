@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mirrorchat.asr import choose_weights
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.hardware import gpu_driver
-from mirrorchat.hardware.devices import gpu_trouble, is_gpu, runs_on, usable_device
+from mirrorchat.hardware.devices import gpu_trouble, gpu_weights, is_gpu, runs_on, usable_device
 
 
 @pytest.fixture
@@ -67,12 +68,58 @@ def test_a_gpu_that_torch_has_no_code_for_is_not_used(driver: None, monkeypatch:
     assert usable_device("auto").type == "cuda" and is_gpu("auto") and gpu_trouble() == ""
 
 
+def test_auto_is_the_first_gpu_that_torch_has_code_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((6, 1), (8, 9), (9, 0))[index])
+    assert usable_device("auto") == torch.device("cuda", 1) and is_gpu("auto") and gpu_trouble() == ""
+    assert usable_device("cuda:2") == torch.device("cuda", 2)
+
+
+def test_a_gpu_without_code_is_named_where_the_driver_has_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpu_driver, "_WSL", str(tmp_path))
+    monkeypatch.setattr(gpu_driver.driver_gpus, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA GeForce GTX 1070")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
+    assert usable_device("auto").type == "cpu"
+    assert "NVIDIA GeForce GTX 1070, which torch cannot use: " in gpu_trouble() and "capability 6.1" in gpu_trouble()
+
+
+@pytest.mark.parametrize(
+    ("capability", "weights"),
+    [((12, 0), "bf16"), ((9, 0), "bf16"), ((8, 9), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((7, 0), "fp16"),
+     ((6, 1), "fp16w"), ((6, 0), "fp16w"), ((5, 2), "fp16w")],
+)  # fmt: skip
+def test_the_capability_of_a_gpu_decides_the_weights(
+    capability: tuple[int, int], weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", {gpu: capability}.__getitem__)
+    assert gpu_weights(gpu) == choose_weights("auto", gpu) == weights
+    assert choose_weights("fp32", gpu) == "fp32"
+
+
 @pytest.mark.parametrize(
     ("capability", "runs"),
     [((6, 1), False), ((7, 5), True), ((8, 0), True), ((8, 9), True), ((9, 0), True), ((12, 0), True)],
 )
 def test_binary_code_runs_within_a_major_version_and_ptx_on_later_ones(capability: tuple[int, int], runs: bool) -> None:
     assert runs_on(capability, ["sm_75", "sm_80", "sm_90a", "compute_100", "unknown"]) is runs
+
+
+@pytest.mark.parametrize(
+    ("architecture", "runs"),
+    [("sm_120a", False), ("compute_90a", False), ("compute_120f", True), ("sm_120", True), ("compute_100f", False)],
+)
+def test_bound_code_runs_on_its_own_kind(architecture: str, runs: bool) -> None:
+    assert runs_on((12, 1), [architecture]) is runs
 
 
 def test_without_ptx_a_later_major_version_has_no_code() -> None:

@@ -88,7 +88,7 @@ def card(free: float, *, host: float = 16.0, **changes: object) -> MemoryPlan:
     """Return the plan for real sizes on a GPU with `free` GB, in a host with `host` GB."""
     settings = replace(Settings(), **changes)  # type: ignore[arg-type]
     fixed = [Part("CUDA's libraries", GPU, Bytes(CUDA_BYTES))]
-    demand = Demand(GPU, XTTS, settings.xtts_cache_mb * 1_000_000, dict.fromkeys(Language, WENET), fixed, True)
+    demand = Demand(GPU, XTTS, settings.xtts_cache_mb * 1_000_000, dict.fromkeys(Language, WENET), fixed, True, "bf16")
     mode = WeightMode.BF16 if settings.xtts_weights == "auto" else WeightMode(settings.xtts_weights)
     first = Choice(mode, settings.xtts_batch, settings.wenet_weights, GPU)
     return fit(settings, demand, first, {GPU: int(free * GB), "cpu": int(host * GB)})
@@ -97,7 +97,7 @@ def card(free: float, *, host: float = 16.0, **changes: object) -> MemoryPlan:
 def host(free: float, *, library: bool = True, **changes: object) -> MemoryPlan:
     """Return the plan for real sizes on a host with `free` GB and no GPU."""
     settings = replace(Settings(), **changes)  # type: ignore[arg-type]
-    demand = Demand("cpu", XTTS, settings.xtts_cache_mb * 1_000_000, {Language.CHINESE: WENET}, [], library)
+    demand = Demand("cpu", XTTS, settings.xtts_cache_mb * 1_000_000, {Language.CHINESE: WENET}, [], library, "")
     mode = WeightMode.FP16W if settings.xtts_weights == "auto" else WeightMode(settings.xtts_weights)
     return fit(settings, demand, Choice(mode, settings.xtts_batch, "int8", "cpu"), {"cpu": int(free * GB)})
 
@@ -115,7 +115,7 @@ def test_everything_fits_an_8_gb_card() -> None:
     plan = card(7.5)
     plan.require_fit()
     assert plan.fits and plan.steps == () and plan.settings == Settings(threads=plan.settings.threads)
-    assert plan.lines()[0] == "memory on cuda:0: 5.06 GB needed, 7.50 GB free"
+    assert plan.lines()[0] == "memory on cuda:0: 4.24 GB needed, 7.50 GB free"
     assert "memory on cuda:0: 0.76 GB for XTTS's layers in bf16, 0.02 GB more while it loads" in plan.lines()
     assert plan.wenet_device == "auto"
 
@@ -129,20 +129,18 @@ def test_the_steps_down_have_an_order() -> None:
             break
         seen.append((plan.settings.wenet_weights, plan.wenet_device, plan.settings.xtts_batch))
     order = list(dict.fromkeys(seen))
-    assert order[:2] == [("auto", "auto", 8), ("bf16", "auto", 8)]
-    batches = [batch for weights, device, batch in order if (weights, device) == ("bf16", "auto")]
-    moved = [batch for weights, device, batch in order if (weights, device) == ("auto", "cpu")]
+    batches = [batch for _, device, batch in order if device == "auto"]
+    moved = [batch for _, device, batch in order if device == "cpu"]
+    assert {weights for weights, _, _ in order} == {"auto"} and order[0] == ("auto", "auto", 8)
     assert batches == sorted(batches, reverse=True) and batches[-1] <= 2
     assert moved and moved == sorted(moved, reverse=True)
-    assert len(order) == 1 + len(batches) + len(moved)
+    assert len(order) == len(batches) + len(moved)
 
 
 def test_a_step_is_printed() -> None:
-    assert card(4.0).lines()[-2:] == [
-        "memory: WeNet's weights in bf16, to fit",
-        "memory: XTTS's batch 6 instead of 8, to fit",
-    ]
-    assert card(4.0).steps_of("wenet") == ["WeNet's weights in bf16, to fit into memory"]
+    assert card(4.0).lines()[-1] == "memory: XTTS's batch 6 instead of 8, to fit"
+    assert card(4.0).steps_of("xtts") == ["XTTS's batch 6 instead of 8, to fit into memory"]
+    assert card(4.0).steps_of("wenet") == []
 
 
 def test_wenet_moves_to_the_cpu_only_if_it_fits_there() -> None:
@@ -162,7 +160,6 @@ def test_a_small_card_is_refused_with_the_bytes_and_what_to_set() -> None:
 
 def test_settings_that_a_person_has_set_are_kept_and_named() -> None:
     assert card(4.0, xtts_weights="fp32").settings.xtts_weights == "fp32"
-    assert card(4.9, device="cuda").settings.wenet_weights == "bf16"
     kept = card(3.2, xtts_batch=6, device="cuda")
     assert kept.settings.xtts_batch == 6 and kept.wenet_device == "cuda" and not kept.fits
     assert refusal(kept).endswith("; set xtts_batch = 2 instead of 6")
