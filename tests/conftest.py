@@ -15,6 +15,8 @@ from support.stream_client import close_streams
 from mirrorchat.access.chat_apis import CHAT_VARIABLES
 from mirrorchat.chat.ollama import HOST_VARIABLE
 
+pytest_plugins = ["support.cuda_devices"]
+
 # How the reason of a permitted skip begins.
 ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent", "small models absent")
 

@@ -266,12 +266,11 @@ class TestStepModes:
     def test_static(self, network: Network) -> None:
         self.check(network, CPU, StepMode.STATIC)
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
     @pytest.mark.parametrize("step_mode", [StepMode.STATIC, StepMode.GRAPH])
-    def test_on_a_gpu(self, xtts_checkpoint: Path, step_mode: StepMode) -> None:
+    def test_on_a_gpu(self, xtts_checkpoint: Path, step_mode: StepMode, cuda_device: torch.device) -> None:
         network = load_network(xtts_checkpoint)
-        network.hifigan_decoder.to("cuda")
-        self.check(network, torch.device("cuda"), step_mode)
+        network.hifigan_decoder.to(cuda_device)
+        self.check(network, cuda_device, step_mode)
 
 
 class TestVoices:

@@ -1,0 +1,226 @@
+"""What an operation does on a simulated device: it joins the queue of a stream, or makes the host wait."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from support.simulated_cuda.attention import attention
+from support.simulated_cuda.copies import copy_, to_copy
+from support.simulated_cuda.state import current, device_index
+from support.simulated_cuda.streams import Memory, current_stream
+from support.simulated_cuda.tensors import SimulatedTensor, not_yet_computed, numbers_of, on_device, pin
+from support.simulated_cuda.tensors import is_pinned as pinned
+
+aten = torch.ops.aten
+META = torch.device("meta")
+CPU = torch.device("cpu")
+# What torch would compose of parts that fit a CPU alone, or a device alone.
+WHOLE = {aten.lstm.input, aten.gru.input, aten.stft.default, aten.stft.center}
+INDEXED = ("index.", "index_put", "_index_put")  # operations that take indices from the host
+
+
+class Factories(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees operations that take no tensor, such as torch.zeros, and those on the host's tensors."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return dispatch(func, args, dict(kwargs or {}))
+
+
+def factories() -> Factories:
+    return Factories()  # type: ignore[no-untyped-call]
+
+
+def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    index = _device(func, args, kwargs)
+    if index is None:
+        return _on_host(func, args, kwargs)
+    current().check(index)
+    if func is aten.scaled_dot_product_attention.default:
+        with factories():  # its mask is made anew
+            return attention(index, *args, **kwargs)
+    if _is_composite(func) and func not in WHOLE:
+        with factories():  # what it is made of may make tensors
+            return func.decompose(*args, **kwargs)
+    if func is aten.copy_.default:
+        return copy_(args[0], args[1], bool(args[2] if len(args) > 2 else kwargs.get("non_blocking", False)))
+    if func is aten._to_copy.default:
+        return to_copy(args[0], **kwargs)
+    if func is aten.is_pinned.default:
+        return False
+    if func.is_view or func is aten._unsafe_view.default:
+        return _viewed(func, index, args, kwargs)
+    if torch.Tag.inplace_view in func.tags:
+        raise NotImplementedError(f"{func} on a simulated device")
+    if _waits(func, args):
+        return _at_once(func, index, args, kwargs)
+    return launch(func, index, args, kwargs)
+
+
+def launch(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Put an operation into its stream's queue; return its outputs, which are not computed yet."""
+    args, kwargs = _each(lambda x: _operand(func, index, x), args, kwargs)
+    numbers, named = _each(numbers_of, args, kwargs)
+    _put_on(CPU, named)
+    if torch.Tag.nondeterministic_seeded in func.tags and _takes_generator(func):
+        named["generator"] = current().generator
+    stream, reads, writes = current_stream(torch.device("cuda", index)), *_memories(func, args, kwargs)
+    if _written(func):
+        stream.launch(_name(func), lambda: func(*numbers, **named), reads, writes)
+        return _results(func, args, kwargs)
+    outputs = _map(lambda like: on_device(not_yet_computed(like), index), _form(func, numbers, named))
+    if _name(func).startswith(("empty", "new_empty")):
+        return outputs
+    made = list(_tensors((outputs,)))
+    targets = [each.numbers for each in made]
+
+    def work() -> None:
+        for target, found in zip(targets, _tensors((func(*numbers, **named),)), strict=True):
+            target.copy_(found)
+
+    stream.launch(_name(func), work, reads, [each.memory for each in made])
+    return outputs
+
+
+def _device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """Return the device of an operation, None for the host. Raises RuntimeError for a mix of devices."""
+    asked = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.device)), None)
+    if isinstance(kwargs.get("device"), str):
+        asked = torch.device(kwargs["device"])
+    found = {x.device.index for x in _tensors((*args, *kwargs.values())) if isinstance(x, SimulatedTensor)}
+    if len(found) > 1 and func is not aten.copy_.default:
+        raise RuntimeError(f"Expected all tensors to be on the same device, found {sorted(found)} ({_name(func)})")
+    if found:
+        return int(args[0].device.index) if isinstance(args[0], SimulatedTensor) else int(found.pop())
+    return device_index(asked) if asked is not None and asked.type == "cuda" else None
+
+
+def _on_host(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what the CPU does; memory is only said to be pinned."""
+    if func in (aten.is_pinned.default, aten.pin_memory.default, aten._pin_memory.default):
+        if func is aten.is_pinned.default or pinned(args[0]):
+            return pinned(args[0]) if func is aten.is_pinned.default else args[0]
+        return pin(args[0].clone())
+    asked = kwargs.pop("pin_memory", None)
+    found = func(*args, **kwargs)
+    return pin(found) if asked else found
+
+
+def _viewed(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    numbers, named = _each(numbers_of, args, kwargs)
+    memory = args[0].memory
+    return _map(lambda found: SimulatedTensor(found, index, memory), func(*numbers, **named))
+
+
+def _waits(func: Any, args: tuple[Any, ...]) -> bool:
+    """Say whether the host needs what the operation finds: a number, or a shape."""
+    if _name(func).startswith(INDEXED):
+        return any(isinstance(x, Tensor) and x.dtype is torch.bool for x in args[1] or ())
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+
+
+def _at_once(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    current().wait(_name(func), index)
+    stream, reads, writes = current_stream(torch.device("cuda", index)), *_memories(func, args, kwargs)
+    stream.launch(_name(func), lambda: None, reads, writes)
+    stream.run()
+    numbers, named = _each(numbers_of, args, kwargs)
+    found = func(*numbers, **named)
+    return args[0] if _written(func) else _map(lambda x: on_device(x, index), found)
+
+
+def _operand(func: Any, index: int, value: Any) -> Any:
+    """Return an argument as a device can take it. Raises RuntimeError for a tensor of the host."""
+    if not isinstance(value, Tensor) or isinstance(value, SimulatedTensor):
+        return value
+    if value.dim() and _name(func).startswith(INDEXED):
+        current().wait("indices on the CPU", index)
+    elif value.dim():
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two devices, cuda:{index} and cpu! "
+            f"({_name(func)} of {tuple(value.shape)})"
+        )
+    return value.clone()  # it is read at the launch
+
+
+def _form(func: Any, numbers: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Return meta tensors of the shapes that an operation gives."""
+
+    def like(x: Any) -> Any:
+        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=META) if isinstance(x, Tensor) else x
+
+    numbers, named = _each(like, numbers, named)
+    _put_on(META, named)
+    named.pop("generator", None)
+    return func(*numbers, **named)
+
+
+def _put_on(device: torch.device, named: dict[str, Any]) -> None:
+    if "device" in named:
+        named["device"] = device
+    named.pop("pin_memory", None)
+
+
+def _memories(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Memory], list[Memory]]:
+    """Return the memory that an operation reads, and what it writes."""
+    written = [x.memory for x in _tensors(_targets(func, args, kwargs)) if isinstance(x, SimulatedTensor)]
+    taken = [x.memory for x in _tensors((*args, *kwargs.values())) if isinstance(x, SimulatedTensor)]
+    return taken, written
+
+
+def _targets(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return the arguments that an operation writes to."""
+    return [args[place] if place < len(args) else kwargs.get(name) for place, name in _written(func)]
+
+
+def _results(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    targets = _targets(func, args, kwargs)
+    count = len(func._schema.returns)
+    return None if count == 0 else targets[0] if count == 1 else tuple(targets)
+
+
+@cache
+def _written(func: Any) -> list[tuple[int, str]]:
+    """Return the places and names of the arguments that an operation writes to."""
+    named = enumerate(func._schema.arguments)
+    return [(place, each.name) for place, each in named if each.alias_info is not None and each.alias_info.is_write]
+
+
+@cache
+def _takes_generator(func: Any) -> bool:
+    return any(each.name == "generator" for each in func._schema.arguments)
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+@cache
+def _name(func: Any) -> str:
+    return str(func).removeprefix("aten.").removesuffix(".default")
+
+
+def _tensors(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _map(change: Callable[[Any], Any], value: Any) -> Any:
+    """Change the tensors of a result."""
+    if isinstance(value, Tensor):
+        return change(value)
+    return type(value)(_map(change, each) for each in value) if isinstance(value, list | tuple) else value
+
+
+def _each(
+    change: Callable[[Any], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Change the tensors of all arguments."""
+    return tuple(_map(change, x) for x in args), {name: _map(change, x) for name, x in kwargs.items()}
