@@ -44,6 +44,7 @@
     │       └── ReasoningSent        502 reasoning_sent
     ├── Unavailable                  503 unavailable_error  (may carry Retry-After)
     │   ├── NotReady                 503 not_ready
+    │   │   └── EngineFailed         503 not_ready          (the process ends, and gunicorn starts another)
     │   ├── ServerBusy               503 server_busy
     │   ├── ShuttingDown             503 shutting_down
     │   └── ModelNotInstalled        503 model_not_installed
@@ -66,6 +67,8 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
+
+RESTART_S = 30  # in which most servers have loaded their engines again
 
 _log = logging.getLogger(__name__)
 
@@ -355,6 +358,15 @@ class Unavailable(MirrorChatError):
 
 class NotReady(Unavailable):
     """The engines are loading, or one of them has failed."""
+
+
+class EngineFailed(NotReady):
+    """An engine of this process has failed for good: its GPU is lost, or it met a defect. A new process can answer."""
+
+    code = "not_ready"
+
+    def __init__(self, engine: str) -> None:
+        super().__init__(f"the {engine} engine has failed: the server starts again", retry_after_s=RESTART_S)
 
 
 class ServerBusy(Unavailable):

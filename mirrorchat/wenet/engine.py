@@ -17,7 +17,16 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from mirrorchat.concurrency.context import Context
-from mirrorchat.errors import MirrorChatError, NotReady, RecognitionFailed, ServerBusy, ShuttingDown, log_unexpected
+from mirrorchat.errors import (
+    EngineFailed,
+    MirrorChatError,
+    NotReady,
+    RecognitionFailed,
+    ServerBusy,
+    ShuttingDown,
+    log_unexpected,
+)
+from mirrorchat.hardware.lost_gpu import raise_if_gpu_lost
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis
 
 FAULTS = (RuntimeError, MemoryError, ValueError)  # torch and the search raise these if one computation fails
@@ -70,8 +79,8 @@ class RecognitionEngine:
 
     At most `max_waiting` utterances and pieces of work are queued; more are rejected with ServerBusy. The engine holds
     `device_lock` during each batch and piece of work, so that another engine can share the GPU. A failed batch is
-    computed again one by one, so that only the faulty utterance fails. A batch that takes longer than `stuck_after_s`
-    makes the engine count as stuck.
+    computed again one by one, so that only the faulty utterance fails. A lost GPU ends the thread. A batch that takes
+    longer than `stuck_after_s` makes the engine count as stuck.
     """
 
     def __init__(
@@ -122,7 +131,7 @@ class RecognitionEngine:
         return 0.0 if since is None else time.monotonic() - since
 
     def check_ready(self) -> None:
-        """Raise NotReady if the thread has failed or a batch is stuck."""
+        """Raise EngineFailed if the thread has ended after an error, NotReady if a batch is stuck."""
         self._check_healthy()
         if self.stuck_s > self._stuck_after_s:
             raise NotReady(f"recognition has been stuck for {self.stuck_s:.0f} s")
@@ -155,7 +164,7 @@ class RecognitionEngine:
 
     def _check_healthy(self) -> None:
         if not self._healthy:
-            raise NotReady("the recognition engine has failed")
+            raise EngineFailed("recognition")
 
     def _check_admission(self, count: int) -> None:
         if self._closing:
@@ -215,6 +224,7 @@ class RecognitionEngine:
         try:
             found = self._model.recognize([each.features for each in taken], [each.graph for each in taken])
         except FAULTS as error:
+            raise_if_gpu_lost(error)
             if len(taken) > 1:
                 for each in taken:
                     self._compute([each])
@@ -228,6 +238,7 @@ class RecognitionEngine:
         try:
             found = work.compute()
         except FAULTS as error:
+            raise_if_gpu_lost(error)
             self._fail(work, error)
             return
         work.result.set_result(found)

@@ -36,13 +36,14 @@ from mirrorchat.audio.samples import Samples
 from mirrorchat.engines import BatchStats
 from mirrorchat.errors import (
     ConfigurationError,
+    EngineFailed,
     MirrorChatError,
-    NotReady,
     ServerBusy,
     ShuttingDown,
     SynthesisFailed,
     log_unexpected,
 )
+from mirrorchat.hardware.lost_gpu import raise_if_gpu_lost
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.gpt import Cache, GptInputs, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
@@ -99,7 +100,7 @@ class DecodeEngine:
     Raises:
         ConfigurationError: `device` cannot compute in `mode` or with `step_mode`, or no sequence fits into the cache.
 
-    `healthy` is False after an error of the GPU, which affects the whole engine; every request then fails.
+    `healthy` is False after a lost GPU or a defect; every request then fails.
 
     Example:
         engine = DecodeEngine(network, mode=WeightMode.FP16W, vocoder=vocoder, device=torch.device("cpu"))
@@ -150,7 +151,7 @@ class DecodeEngine:
         Raises:
             SynthesisFailed: the text is too long for the model.
             ServerBusy: `limits.max_waiting` requests are queued already.
-            NotReady, ShuttingDown: the engine has failed or is closing.
+            EngineFailed, ShuttingDown: the engine has failed or is closing.
             ValueError: tokens are not in the vocabulary, or a tensor has the wrong shape.
         """
         self._check(request)
@@ -205,7 +206,7 @@ class DecodeEngine:
         if self._closing:
             raise ShuttingDown("the speech engine is shutting down")
         if not self.healthy:
-            raise NotReady("the speech engine has failed")
+            raise EngineFailed("speech")
         if len(self._schedule.waiting) >= self.limits.max_waiting:
             raise ServerBusy(f"{self.limits.max_waiting} sentences wait already; try again shortly", retry_after_s=2)
 
@@ -340,7 +341,7 @@ class DecodeEngine:
             if len(ready) == 1:
                 self._fail(ready[0], error)
                 return
-            _raise_if_engine_wide(error)
+            raise_if_gpu_lost(error)
             for sequence in ready:
                 self._step([sequence])
             return
@@ -381,7 +382,7 @@ class DecodeEngine:
         if error is None:
             self._end(sequence, SynthesisFailed("XTTS could not speak the sentence (numbers that are not finite)"))
             return
-        _raise_if_engine_wide(error)
+        raise_if_gpu_lost(error)
         log_unexpected(error)
         self._end(sequence, SynthesisFailed(f"XTTS could not speak the sentence ({type(error).__name__})"))
 
@@ -450,9 +451,3 @@ def _cache_within(limits: DecodeLimits, gpt: GptInputs, positions: int) -> Cache
             f"{limits.cache_bytes} bytes of cache are too few for one sentence: give it {slot_bytes} or more"
         )
     return Cache(slots, positions, gpt)
-
-
-def _raise_if_engine_wide(error: RuntimeError | MemoryError) -> None:
-    """Raise `error` again if it comes from the GPU, because this process cannot use the GPU after it."""
-    if isinstance(error, torch.AcceleratorError):
-        raise error
