@@ -113,6 +113,27 @@ xtts_cache_mb = 2200
 # Value: a whole number from 0 to 9223372036854775807.
 seed = 0
 
+# Speech is so many times as fast, at the same pitch. The field `speed` of a request overrides it.
+# Value: a number from 0.25 to 4.
+speech_speed = 1.0
+
+# XTTS samples at this temperature. Here and below, `None` leaves it to the model's `config.json` (in XTTS v2:
+# temperature 0.75, top-k 50, top-p 0.85, repetition penalty 5), and the field of a request overrides it.
+# Value: a number from 0.01 to 2, or None.
+xtts_temperature = None
+
+# XTTS samples among so many of the likeliest tokens; 0 means all.
+# Value: a whole number from 0 to 1000, or None.
+xtts_top_k = None
+
+# XTTS samples among the likeliest tokens whose probabilities sum to this.
+# Value: a number from 0.01 to 1, or None.
+xtts_top_p = None
+
+# XTTS makes tokens that it has sampled already less likely by this factor.
+# Value: a number from 1 to 20, or None.
+xtts_repetition_penalty = None
+
 # == Limits of one request ==
 
 # The server rejects larger uploads with 413. Give nginx's `client_max_body_size` the same value.

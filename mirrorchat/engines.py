@@ -12,7 +12,7 @@ import enum
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.errors import ChatFailure, EngineFailed, NotReady
+from mirrorchat.errors import ChatFailure
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 
 
 class Language(enum.StrEnum):
@@ -354,6 +355,8 @@ class Synthesizer(Protocol):
 
     info: EngineInfo
     sample_rate: int
+    follows: Collection[str]  # the names of the SpeechOptions that it follows
+    built_in_voices: Mapping[str, Voice]  # by name; they are those of the model, and nobody's clone
 
     @property
     def voice_model(self) -> str:
@@ -398,6 +401,7 @@ class Synthesizer(Protocol):
         seed: int,
         priority: Priority,
         context: Context,
+        options: SpeechOptions = NO_OPTIONS,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield the speech of `text` in pieces, in order.
@@ -409,8 +413,8 @@ class Synthesizer(Protocol):
             seed: where sampling starts; the same text, voice and seed give the same samples on a CPU.
             priority: FIRST for the sentence that the listener waits for.
             context: ends the speech early.
-            buffer_low: returns True when the playout buffer is nearly empty. A LATER sentence then yields its chunks
-                as they are made, instead of waiting for the whole piece.
+            options: those that the engine follows change the speech; it ignores the others.
+            buffer_low: returns whether the playout buffer is nearly empty: a LATER sentence then streams its chunks.
 
         Yields:
             Audio at `sample_rate`; nothing for a text without a word.
@@ -431,10 +435,9 @@ class Synthesizer(Protocol):
 
 @dataclass(frozen=True)
 class BatchStats:
-    """The load of a batched synthesizer.
+    """The load of a batched synthesizer: `running` sequences hold a KV-cache slot, of which there are `slots`.
 
-    `running` sequences hold a KV-cache slot, of which there are `slots`; `waiting` sequences have none yet. `tokens`
-    counts the audio tokens sampled since the start.
+    `waiting` sequences have none yet. `tokens` counts the audio tokens sampled since the start.
     """
 
     running: int
@@ -464,7 +467,6 @@ class CountsAnswers(Protocol):
     """A chat model that counts how often each of its APIs has answered and failed, in list order."""
 
     def answers(self) -> Sequence[int]: ...
-
     def failures(self) -> Sequence[int]: ...
 
 
@@ -485,12 +487,9 @@ class Engines:
         return stages | {f"synthesizer.{language.code}": engine.info for language, engine in self.synthesizers.items()}
 
     def check_ready(self) -> None:
-        """Raise NotReady if an engine cannot answer any more: EngineFailed if one of them never will."""
-        engines: list[Recognizer | Synthesizer] = [*self.recognizers.values(), *self.synthesizers.values()]
-        troubles = [trouble for engine in engines if (trouble := _not_ready(engine))]
-        troubles.sort(key=lambda each: not isinstance(each, EngineFailed))
-        if troubles:
-            raise troubles[0]
+        """Raise NotReady if an engine cannot answer any more."""
+        for engine in (*self.recognizers.values(), *self.synthesizers.values()):
+            engine.check_ready()
 
     def close(self) -> None:
         """Free every engine, each once."""
@@ -499,11 +498,3 @@ class Engines:
         ]  # fmt: skip
         for engine in {id(engine): engine for engine in engines}.values():
             engine.close()
-
-
-def _not_ready(engine: Recognizer | Synthesizer) -> NotReady | None:
-    try:
-        engine.check_ready()
-    except NotReady as error:
-        return error
-    return None

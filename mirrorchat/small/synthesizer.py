@@ -18,6 +18,7 @@ from mirrorchat.small.kokoro import SAMPLE_RATE_HZ
 from mirrorchat.small.phonemes import has_han
 from mirrorchat.small.speech import NeutralSpeech
 from mirrorchat.small.voices_base import CALIBRATION, HIBARI_VOICE, BaseVoice, MeasuredFile, base_voices, nearest
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import split_text
 
@@ -66,13 +67,14 @@ class SmallSynthesizer(TintedSpeakers):
         seed: int,
         priority: Priority,
         context: Context,
+        options: SpeechOptions = NO_OPTIONS,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
         English text with Chinese characters is spoken with the Mandarin base voice, so that a piece has one voice;
-        without Kokoro the characters are left out, with a pause. `seed`, `priority` and `buffer_low` change nothing.
-        Text without letters or digits yields nothing. Raises ModelNotInstalled for Chinese without Kokoro,
+        without Kokoro the characters are left out, with a pause. `seed`, `priority`, `options` and `buffer_low` change
+        nothing. Text without letters or digits yields nothing. Raises ModelNotInstalled for Chinese without Kokoro,
         SynthesisFailed when a network fails or the text has no phonemes, and the reason if `context` ends.
         """
         if language not in self.languages:

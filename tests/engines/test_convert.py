@@ -258,5 +258,7 @@ def test_a_disk_without_room_is_told_before_writing(
 def test_the_script_writes_a_folder_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["make_tiny_xtts.py", str(tmp_path / "made"), "--pickle"])
     make_tiny_xtts.main()
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"config.json", "vocab.json", "model.pth"}
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "config.json", "vocab.json", "model.pth", "speakers_xtts.pth"
+    }  # fmt: skip
     assert load_network(tmp_path / "made").gpt.layers == 2

@@ -32,6 +32,7 @@ from mirrorchat.hardware import native
 from mirrorchat.synth import (
     EDGE_KEPT_S,
     EDGE_LEVEL,
+    LOOP_S,
     PIECE_GAP_S,
     RESAMPLE_SEED,
     EdgeTrimmer,
@@ -407,10 +408,10 @@ class TestGuards:
         assert token_budget("好" * 20, CHINESE) == 224  # 10 s, of which speech needs 4.4
 
     def test_a_cut_has_no_click_and_no_loop(self) -> None:
-        cut = cut_off(np.ones(48_000, np.float32), 24_000, looped=True)
+        cut = cut_off(np.ones(48_000, np.float32), 24_000, looped_s=LOOP_S)
         assert len(cut) == 48_000 - round(32 / 21.5 * 24_000)
         assert cut[-1] == pytest.approx(0.0, abs=1e-6) and cut[-300] == 1.0
-        assert len(cut_off(np.ones(100, np.float32), 24_000, looped=True)) == 0
+        assert len(cut_off(np.ones(100, np.float32), 24_000, looped_s=LOOP_S)) == 0
 
     def test_speech_without_a_sound_fails(self, own_copy: Path, voice: XttsVoice) -> None:
         name = "hifigan_decoder.waveform_decoder.conv_post.weight"
