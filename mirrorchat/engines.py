@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.errors import ChatFailure
+from mirrorchat.errors import ChatFailure, EngineFailed, NotReady
 from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 
 
@@ -487,9 +487,12 @@ class Engines:
         return stages | {f"synthesizer.{language.code}": engine.info for language, engine in self.synthesizers.items()}
 
     def check_ready(self) -> None:
-        """Raise NotReady if an engine cannot answer any more."""
-        for engine in (*self.recognizers.values(), *self.synthesizers.values()):
-            engine.check_ready()
+        """Raise NotReady if an engine cannot answer any more: EngineFailed if one of them never will."""
+        engines: list[Recognizer | Synthesizer] = [*self.recognizers.values(), *self.synthesizers.values()]
+        troubles = [trouble for engine in engines if (trouble := _not_ready(engine))]
+        troubles.sort(key=lambda each: not isinstance(each, EngineFailed))
+        if troubles:
+            raise troubles[0]
 
     def close(self) -> None:
         """Free every engine, each once."""
@@ -498,3 +501,11 @@ class Engines:
         ]  # fmt: skip
         for engine in {id(engine): engine for engine in engines}.values():
             engine.close()
+
+
+def _not_ready(engine: Recognizer | Synthesizer) -> NotReady | None:
+    try:
+        engine.check_ready()
+    except NotReady as error:
+        return error
+    return None

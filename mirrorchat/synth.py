@@ -34,8 +34,9 @@ from mirrorchat.engines import (
     judge_similarity,
     too_little_speech,
 )
-from mirrorchat.errors import ConfigurationError, NotReady, SynthesisFailed
+from mirrorchat.errors import ConfigurationError, EngineFailed, NotReady, SynthesisFailed
 from mirrorchat.hardware.devices import gpu_weights, usable_device
+from mirrorchat.hardware.lost_gpu import is_gpu_lost
 from mirrorchat.speech.options import BOUNDS, NO_OPTIONS, SAMPLING_BOUNDS, SpeechOptions
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.normalization.scripts import XTTS_SCRIPTS
@@ -110,6 +111,7 @@ class XttsSynthesizer:
         torch.set_num_threads(threads)
         self._device = usable_device(device)
         self._folder = folder
+        self._gpu_lost = False
         mode = weight_mode(weights, self._device)
         network = load_network(folder)
         self._network: Network | None = network
@@ -154,8 +156,9 @@ class XttsSynthesizer:
         gpt, speaker_encoder = network.gpt, network.hifigan_decoder.speaker_encoder
         parts = (gpt.conditioning_encoder, gpt.conditioning_perceiver, speaker_encoder)
         digest = hashlib.sha256()
-        for name, tensor in (entry for part in parts for entry in part.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        with self._computing_voice():
+            for name, tensor in (entry for part in parts for entry in part.state_dict().items()):
+                digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return f"{self._folder.name} {digest.hexdigest()[:12]}"
 
     def restore(self, data: bytes) -> XttsVoice:
@@ -248,9 +251,9 @@ class XttsSynthesizer:
                 yield Audio(np.zeros(int(PIECE_GAP_S * self.sample_rate), np.float32), self.sample_rate)
 
     def check_ready(self) -> None:
-        """Raise NotReady if the engine has failed, after an error of the GPU, or makes no progress."""
-        if not self._engine.healthy:
-            raise NotReady("the speech engine has failed: the server must be started again")
+        """Raise EngineFailed if the engine has failed or the GPU is lost, NotReady if it makes no progress."""
+        if self._gpu_lost or not self._engine.healthy:
+            raise EngineFailed("speech")
         if self._engine.stuck_s > STUCK_S:
             raise NotReady(f"the speech engine has made no progress for {STUCK_S:g} s", retry_after_s=30)
 
@@ -287,14 +290,14 @@ class XttsSynthesizer:
         """
         waves, network, config = self._conditioning_waves(references), self._loaded(), self._config
         embedding = self._speaker_embedding(waves)
-        with _as_synthesis_failed():
+        with self._computing_voice():
             latent = network.get_gpt_cond_latents(
                 torch.cat(waves, dim=-1),
                 REFERENCE_RATE_HZ,
                 length=config.gpt_cond_len,
                 chunk_length=config.gpt_cond_chunk_len,
             )
-        return XttsVoice(kind, reason, _finite(latent), embedding)
+            return XttsVoice(kind, reason, _finite(latent), embedding)
 
     def _conditioning_waves(self, references: Sequence[Audio]) -> list[torch.Tensor]:
         """Return what coqui-tts reads of each of `references`, (1, samples) at REFERENCE_RATE_HZ."""
@@ -308,9 +311,18 @@ class XttsSynthesizer:
     def _speaker_embedding(self, waves: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the mean speaker embedding of the waves, (1, 512, 1) on the CPU."""
         network = self._loaded()
-        with _as_synthesis_failed():
+        with self._computing_voice():
             embeddings = [network.get_speaker_embedding(wave, REFERENCE_RATE_HZ) for wave in waves]
-        return _finite(torch.stack(embeddings).mean(dim=0))
+            return _finite(torch.stack(embeddings).mean(dim=0))
+
+    @contextmanager
+    def _computing_voice(self) -> Iterator[None]:
+        """Raise SynthesisFailed for an error of the model, and note whether the GPU is lost."""
+        try:
+            yield
+        except MODEL_ERRORS as error:
+            self._gpu_lost = self._gpu_lost or is_gpu_lost(error)
+            raise SynthesisFailed(f"the voice could not be computed ({type(error).__name__})") from error
 
     def _pieces(self, text: str, language: Language) -> list[str]:
         network = self._loaded()
@@ -371,14 +383,6 @@ class XttsSynthesizer:
         yield from _not_empty(np.concatenate([trimmer.push(rest), trimmer.finish()]))
         if not trimmer.started:
             raise SynthesisFailed("XTTS could not speak the sentence (it made no sound)")
-
-
-@contextmanager
-def _as_synthesis_failed() -> Iterator[None]:
-    try:
-        yield
-    except MODEL_ERRORS as error:
-        raise SynthesisFailed(f"the voice could not be computed ({type(error).__name__})") from error
 
 
 def _finite(computed: torch.Tensor) -> torch.Tensor:
