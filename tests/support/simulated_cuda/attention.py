@@ -8,7 +8,7 @@ from torch import Tensor
 
 from support.simulated_cuda.state import current
 from support.simulated_cuda.streams import current_stream
-from support.simulated_cuda.tensors import SimulatedTensor, not_yet_computed, on_device
+from support.simulated_cuda.tensors import Form, SimulatedTensor, on_device
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -31,8 +31,9 @@ def attention(
     if mask is not None and mask.dtype is torch.bool:
         mask = _additive(mask, query)
     batch, heads, length, _ = query.shape
-    like = torch.empty(batch, length, heads, value.shape[-1], dtype=query.dtype, device="meta").transpose(1, 2)
-    out = on_device(not_yet_computed(like), index)
+    width = value.shape[-1]
+    strides = (length * heads * width, width, heads * width, 1)  # as if (batch, length, heads, width), transposed
+    out = on_device(Form((batch, heads, length, width), strides, query.dtype), index)
     operands = [each for each in (query, key, value, mask) if each is not None]
     numbers, target = [each.numbers for each in operands], out.numbers
     scale = query.shape[-1] ** -0.5 if scale is None else scale

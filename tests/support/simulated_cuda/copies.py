@@ -7,7 +7,15 @@ from torch import Tensor
 
 from support.simulated_cuda.state import current, device_index
 from support.simulated_cuda.streams import current_stream
-from support.simulated_cuda.tensors import SimulatedTensor, is_pinned, not_yet_computed, numbers_of, on_device, pin
+from support.simulated_cuda.tensors import (
+    Form,
+    SimulatedTensor,
+    is_pinned,
+    not_yet_computed,
+    numbers_of,
+    on_device,
+    pin,
+)
 
 aten = torch.ops.aten
 
@@ -16,11 +24,11 @@ def to_copy(source: Tensor, *, device: Any = None, dtype: Any = None, **options:
     """Do what `aten._to_copy` does if one of both sides is a device."""
     target = source.device if device is None else torch.device(device)
     late = options.get("non_blocking", False)
-    form = options.get("memory_format") or torch.preserve_format
-    like = torch.empty_like(numbers_of(source), dtype=dtype, memory_format=form, device="meta")
+    layout = options.get("memory_format") or torch.preserve_format
+    form = Form.of(torch.empty_like(numbers_of(source), dtype=dtype, memory_format=layout, device="meta"))
     if target.type == "cuda":
-        return copy_(on_device(not_yet_computed(like), device_index(target)), source, late)
-    made = not_yet_computed(like)
+        return copy_(on_device(form, device_index(target)), source, late)
+    made = not_yet_computed(form)
     return copy_(pin(made) if options.get("pin_memory") else made, source, late)
 
 
@@ -68,4 +76,4 @@ def _download(to: Tensor, source: SimulatedTensor, late: bool) -> None:
     if waits:
         stream.run()
     else:
-        to.copy_(not_yet_computed(to))  # what the host reads before it has waited
+        to.copy_(not_yet_computed(Form.of(to)))  # what the host reads before it has waited

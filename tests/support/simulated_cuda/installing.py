@@ -87,6 +87,7 @@ def _replacements() -> list[tuple[Any, str, Any]]:
     return [
         (threading.Thread, "run", run_on_devices),
         (torch._C, "_host_emptyCache", lambda: None),
+        (torch.backends.cudnn, "is_acceptable", lambda tensor: False),
         (torch.cuda.graph, "default_capture_stream", None),
         *((torch.cuda, name, function) for name, function in functions.items()),
     ]

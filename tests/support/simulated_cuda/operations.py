@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.simulated_cuda.attention import attention
 from support.simulated_cuda.copies import copy_, to_copy
 from support.simulated_cuda.state import current, device_index
 from support.simulated_cuda.streams import Memory, current_stream
-from support.simulated_cuda.tensors import SimulatedTensor, not_yet_computed, numbers_of, on_device, pin
+from support.simulated_cuda.tensors import Form, SimulatedTensor, numbers_of, on_device, pin
 from support.simulated_cuda.tensors import is_pinned as pinned
 
 aten = torch.ops.aten
@@ -25,6 +26,10 @@ INDEXED = ("index.", "index_put", "_index_put")  # operations that take indices 
 
 class Factories(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees operations that take no tensor, such as torch.zeros, and those on the host's tensors."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would import torch's compiler, which takes a second
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return dispatch(func, args, dict(kwargs or {}))
@@ -54,7 +59,7 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if func.is_view or func is aten._unsafe_view.default:
         return _viewed(func, index, args, kwargs)
     if torch.Tag.inplace_view in func.tags:
-        raise NotImplementedError(f"{func} on a simulated device")
+        return _reshaped(func, args, kwargs)
     if _waits(func, args):
         return _at_once(func, index, args, kwargs)
     return launch(func, index, args, kwargs)
@@ -71,7 +76,8 @@ def launch(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any])
     if _written(func):
         stream.launch(_name(func), lambda: func(*numbers, **named), reads, writes)
         return _results(func, args, kwargs)
-    outputs = _map(lambda like: on_device(not_yet_computed(like), index), _form(func, numbers, named))
+    forms = _forms_of_results(func, numbers, named)
+    outputs = _map(lambda form: on_device(form, index), forms, Form)
     if _name(func).startswith(("empty", "new_empty")):
         return outputs
     made = list(_tensors((outputs,)))
@@ -79,7 +85,8 @@ def launch(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any])
 
     def work() -> None:
         for target, found in zip(targets, _tensors((func(*numbers, **named),)), strict=True):
-            target.copy_(found)
+            if found.numel() or not target.numel():  # the CPU leaves out what only training needs
+                target.copy_(found)
 
     stream.launch(_name(func), work, reads, [each.memory for each in made])
     return outputs
@@ -115,6 +122,16 @@ def _viewed(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     return _map(lambda found: SimulatedTensor(found, index, memory), func(*numbers, **named))
 
 
+def _reshaped(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Give a tensor another shape in place, as `squeeze_` does; queued work keeps the numbers in the one before."""
+    tensor = args[0]
+    tensor.numbers = tensor.numbers.detach()
+    func(tensor.numbers, *args[1:], **kwargs)
+    with no_dispatch():  # what the tensor itself says
+        func(*args, **kwargs)
+    return tensor
+
+
 def _waits(func: Any, args: tuple[Any, ...]) -> bool:
     """Say whether the host needs what the operation finds: a number, or a shape."""
     if _name(func).startswith(INDEXED):
@@ -129,7 +146,7 @@ def _at_once(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any
     stream.run()
     numbers, named = _each(numbers_of, args, kwargs)
     found = func(*numbers, **named)
-    return args[0] if _written(func) else _map(lambda x: on_device(x, index), found)
+    return args[0] if _written(func) else _map(lambda x: on_device(Form.of(x), index, x), found)
 
 
 def _operand(func: Any, index: int, value: Any) -> Any:
@@ -146,16 +163,25 @@ def _operand(func: Any, index: int, value: Any) -> Any:
     return value.clone()  # it is read at the launch
 
 
-def _form(func: Any, numbers: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Return meta tensors of the shapes that an operation gives."""
+_known_forms: dict[object, Any] = {}
 
-    def like(x: Any) -> Any:
-        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=META) if isinstance(x, Tensor) else x
 
-    numbers, named = _each(like, numbers, named)
-    _put_on(META, named)
-    named.pop("generator", None)
-    return func(*numbers, **named)
+def _forms_of_results(func: Any, numbers: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Return the forms of what an operation gives, which are found out once for each form of its arguments."""
+    key = func, _key(numbers), tuple((name, _key(value)) for name, value in named.items() if name != "generator")
+    if key not in _known_forms:
+        numbers, named = _each(lambda x: Form.of(x).empty("meta"), numbers, named)
+        _put_on(META, named)
+        named.pop("generator", None)
+        _known_forms[key] = _map(Form.of, func(*numbers, **named))
+    return _known_forms[key]
+
+
+def _key(value: Any) -> object:
+    """Return what tells arguments apart; of a tensor its form, and of a number its type, too."""
+    if isinstance(value, Tensor):
+        return Form.of(value)
+    return tuple(map(_key, value)) if isinstance(value, list | tuple) else (type(value), value)
 
 
 def _put_on(device: torch.device, named: dict[str, Any]) -> None:
@@ -212,11 +238,11 @@ def _tensors(values: Any) -> Iterator[Any]:
             yield from _tensors(value)
 
 
-def _map(change: Callable[[Any], Any], value: Any) -> Any:
-    """Change the tensors of a result."""
-    if isinstance(value, Tensor):
+def _map(change: Callable[[Any], Any], value: Any, kind: type = Tensor) -> Any:
+    """Change what is of a kind in an argument or a result."""
+    if isinstance(value, kind):
         return change(value)
-    return type(value)(_map(change, each) for each in value) if isinstance(value, list | tuple) else value
+    return type(value)(_map(change, each, kind) for each in value) if isinstance(value, list | tuple) else value
 
 
 def _each(

@@ -1,8 +1,10 @@
 """What a test sees and sets of the simulated devices, and what belongs to a thread: its device and its streams."""
 
+import heapq
 import os
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from support.simulated_cuda.allocator import Allocator
 
 if TYPE_CHECKING:
     from support.simulated_cuda.graphs import CUDAGraph
-    from support.simulated_cuda.streams import Stream
+    from support.simulated_cuda.streams import Memory, Stream
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = f"{os.sep}mirrorchat{os.sep}"
@@ -32,6 +34,17 @@ class ThreadState(threading.local):
         self.device = 0
         self.streams: dict[int, Stream] = {}
         self.capture: CUDAGraph | None = None
+        self.cublas: Handle | None = None
+
+
+class Handle:
+    """A number that a thread has from its first use of cuBLAS to its end, and then another one."""
+
+    def __init__(self, free: list[int]) -> None:
+        self.number, self.free = heapq.heappop(free), free
+
+    def __del__(self) -> None:
+        heapq.heappush(self.free, self.number)
 
 
 @dataclass
@@ -71,6 +84,8 @@ class SimulatedCuda:
         self.thread = ThreadState()
         self.streams: dict[tuple[int, int, int], Stream] = {}  # by device, priority and number
         self.streams_made: Counter[tuple[int, int]] = Counter()
+        self.free_handles = list(range(1000))  # of cuBLAS
+        self.workspaces: dict[tuple[int, Stream], Memory] = {}  # by handle and stream
         self.pinned: dict[int, torch.UntypedStorage] = {}  # by address; kept, as torch keeps them for later
         self.generator = torch.Generator().manual_seed(0)  # of random numbers that are made on a device
         self.failing: _FailingAllocation | None = None
@@ -110,13 +125,19 @@ class SimulatedCuda:
         if not 0 <= index < len(self.gpus):
             raise torch.AcceleratorError("CUDA error: invalid device ordinal")
         gpu = self.gpus[index]
-        if gpu.operations_left is not None and not gpu.lost and (launches or gpu.operations_left == 0):
-            gpu.lost = gpu.operations_left == 0
-            gpu.operations_left = max(0, gpu.operations_left - 1)
-            if gpu.lost and launches and gpu.last_words is not None:
-                raise gpu.last_words
+        if gpu.operations_left is not None:
+            self._count_down(gpu, launches)
         if gpu.lost:
             raise torch.AcceleratorError(LOST)
+
+    def _count_down(self, gpu: Gpu, launches: bool) -> None:
+        if gpu.operations_left == 0 and gpu.last_words is None:
+            gpu.lost = True
+        elif launches and not gpu.operations_left and gpu.last_words is not None:
+            last_words, gpu.last_words, gpu.lost = gpu.last_words, None, True
+            raise last_words
+        elif launches and gpu.operations_left:
+            gpu.operations_left -= 1
 
     def wait(self, why: str, index: int) -> None:
         """Count that the host waits for a device. Raises AcceleratorError in a capture."""
@@ -126,8 +147,11 @@ class SimulatedCuda:
         if capturing is not None:
             capturing.broken = True
             raise torch.AcceleratorError(f"CUDA error: operation not permitted when stream is capturing ({why})")
+        message = f"called a synchronizing CUDA operation ({why}, {caller()})"
         if self.synchronizing == "error":
-            raise RuntimeError(f"called a synchronizing CUDA operation ({why}, {caller()})")
+            raise RuntimeError(message)
+        if self.synchronizing == "warn":
+            warnings.warn(message, stacklevel=2)
 
 
 @dataclass

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from support.simulated_cuda.state import STREAMS, current, device_index
+from support.simulated_cuda.state import STREAMS, Handle, current, device_index
 
 if TYPE_CHECKING:
     from support.simulated_cuda.allocator import Chunk
     from support.simulated_cuda.graphs import CUDAGraph
 
+MATRIX_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "linear", "matmul")
+WORKSPACE = 8320 << 10  # bytes that torch gives cuBLAS
+HOPPER_WORKSPACE = 32 << 20
 LOCK = threading.RLock()  # of all queues and of the work itself
 
 Work = Callable[[], object]
@@ -117,6 +120,8 @@ class Stream:
 
     def launch(self, name: str, work: Work, reads: Iterable[Memory], writes: Iterable[Memory]) -> None:
         """Launch an operation."""
+        if name.startswith(MATRIX_PRODUCTS):
+            self._take_workspace()
         if self.graph is None:
             current().launched[name] += 1
         self.push(name, work, reads, writes)
@@ -138,6 +143,14 @@ class Stream:
             for other, count in self.returned.popleft():
                 if not self.has_waited_for(other, count):
                     raise RuntimeError(f"memory of {self} was freed while {other} used it: record_stream is missing")
+
+    def _take_workspace(self) -> None:
+        """Take memory for cuBLAS, which keeps it for each of its handles (a thread has one) and each stream."""
+        cuda = current()
+        handle = cuda.thread.cublas = cuda.thread.cublas or Handle(cuda.free_handles)
+        if (handle.number, self) not in cuda.workspaces:
+            hopper = cuda.gpus[self.device_index].capability >= (9, 0)
+            cuda.workspaces[handle.number, self] = Memory(self, HOPPER_WORKSPACE if hopper else WORKSPACE)
 
     def _check_order(self, name: str, reads: list[Memory], writes: list[Memory]) -> None:
         for memory in (*reads, *writes):
@@ -211,7 +224,7 @@ class Event:
         if self.stream is None:
             return
         cuda = current()
-        if cuda.synchronizing == "error":  # torch does not count it among the operations that it warns of
+        if cuda.synchronizing != "default":  # torch does not count it among the operations that it warns of
             cuda.check(self.stream.device_index)
         else:
             cuda.wait("Event.synchronize", self.stream.device_index)

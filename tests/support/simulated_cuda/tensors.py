@@ -1,6 +1,7 @@
 """Tensors on the simulated devices: what they say, and where their numbers lie."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -94,21 +95,43 @@ class SimulatedTensor(Tensor):
         return self.numpy()
 
 
-def on_device(numbers: Tensor, index: int) -> SimulatedTensor:
-    """Return a new tensor on a device, with memory for `numbers` from the thread's stream."""
-    memory = Memory(current_stream(torch.device("cuda", index)), numbers.untyped_storage().nbytes())
-    return SimulatedTensor(numbers, index, memory)
+@dataclass(frozen=True)
+class Form:
+    """What a tensor is but for its numbers."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        if 0 in self.shape:
+            return 0
+        return self.dtype.itemsize * (1 + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)))
+
+    def empty(self, device: str) -> Tensor:
+        with torch.inference_mode(False):
+            return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=device)
 
 
-def not_yet_computed(like: Tensor) -> Tensor:
-    """Return host memory of the form of a (meta) tensor, filled with what no computation should meet."""
-    with torch.inference_mode(False):
-        made = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu")
+def not_yet_computed(form: Form) -> Tensor:
+    """Return host memory for a tensor, filled with what no computation should meet."""
+    made = form.empty("cpu")
     if made.is_floating_point() or made.is_complex():
         return made.fill_(math.nan)
     if made.dtype is torch.bool:
         return made.fill_(True)
     return made.fill_(NO_NUMBER if made.dtype is torch.int64 else torch.iinfo(made.dtype).max)
+
+
+def on_device(form: Form, index: int, numbers: Tensor | None = None) -> SimulatedTensor:
+    """Return a new tensor on a device, with memory from the thread's stream; without `numbers` it is not computed."""
+    memory = Memory(current_stream(torch.device("cuda", index)), form.nbytes)
+    return SimulatedTensor(not_yet_computed(form) if numbers is None else numbers, index, memory)
 
 
 def numbers_of(value: Any) -> Any:
