@@ -110,7 +110,10 @@ def pip_arguments(version: str, environ: Mapping[str, str] = os.environ) -> list
 
 
 def main() -> None:
-    version = sys.argv[1]
+    version, index = sys.argv[1], os.environ.get("TORCH_INDEX")
+    if index:
+        print(f"from {index}, because TORCH_INDEX says so", f"torch=={version}", index, sep="\n")
+        return
     build = torch_build(nvidia_gpus())
     requirement = build.requirement(version)
     if build.name == "cpu" and _installed().partition("+")[0] == version:
