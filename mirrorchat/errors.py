@@ -53,6 +53,7 @@
     ├── EvaluationError              (the command line only: recordings cannot be evaluated, or not all of them)
     ├── InstallError                 (the command line only: a model could not be installed or is damaged)
     │   └── SourceFailed             (one source of a model does not work; the next is tried)
+    │       └── SourceUnreachable    (it does not answer, or breaks off: it may work later)
     └── CommandError                     (the command line only)
         ├── ServerFailed                 (a server cannot be reached, refuses, or does not answer as MirrorChat does)
         └── SoundDeviceError             (nothing here plays or records, or what does has failed)
@@ -404,6 +405,10 @@ class InstallError(MirrorChatError):
 
 class SourceFailed(InstallError):
     """A place that models come from does not work, or gives something else than the model."""
+
+
+class SourceUnreachable(SourceFailed):
+    """A place that models come from does not answer, is busy, or breaks off. The same command may succeed later."""
 
 
 class CommandError(MirrorChatError):
