@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -10,6 +11,8 @@ from mirrorchat.errors import ConfigurationError
 from mirrorchat.hardware.gpu_driver import DriverGpu, driver_gpus, nvidia_gpus
 from mirrorchat.hardware.host_memory import free_host_bytes
 from mirrorchat.hardware.torch_build import remedy
+
+SPEECH_PRIORITY = -1  # of CUDA streams: a GPU begins their work before that of usual ones, 0
 
 
 def is_gpu(name: str) -> bool:
@@ -50,6 +53,23 @@ def gpu_weights(device: torch.device) -> str:
     """
     major, _ = torch.cuda.get_device_capability(device)
     return "bf16" if major >= 8 else "fp16" if major == 7 else "fp16w"
+
+
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which `device` is the thread's current one: torch makes streams and captures on that."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def urgent_stream(device: torch.device) -> Iterator[None]:
+    """Compute on a stream of speech, after all that was launched on `device` before."""
+    if device.type != "cuda":
+        yield
+        return
+    with current_device(device):
+        torch.cuda.synchronize()
+        with torch.cuda.stream(torch.cuda.Stream(device, priority=SPEECH_PRIORITY)):  # type: ignore[no-untyped-call]
+            yield
 
 
 def uploaded(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

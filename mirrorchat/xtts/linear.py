@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mirrorchat.errors import ConfigurationError
 
-Linear = Callable[[Tensor], Tensor]  # (rows, inputs) float32 -> (rows, outputs) float32
+Linear = Callable[[Tensor], Tensor]  # (rows, inputs) -> (rows, outputs) of the same type, float32 or that of the mode
 
 
 class WeightMode(enum.StrEnum):
@@ -65,4 +65,4 @@ def _half_linear(weight: Tensor, bias: Tensor) -> Linear:
 
 def _cast_linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Linear:
     kept, added = weight.to(dtype).contiguous(), bias.to(dtype)
-    return lambda x: F.linear(x.to(dtype), kept, added).float()
+    return lambda x: F.linear(x.to(dtype), kept, added).to(x.dtype)
