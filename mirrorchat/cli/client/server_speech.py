@@ -92,8 +92,8 @@ def speech_from_server(
     first, *others = split_text(text, language, INPUT_LIMIT_CHARS) or [""]
     with _enrolled(client, recording) as enrolled:
         voice = enrolled or speaker or NEUTRAL_VOICE
-        wanted = {"model": SPEECH_MODEL, "voice": voice, "response_format": "wav", "language": language.code}
-        body = wanted | options.given()
+        body = {"model": SPEECH_MODEL, "voice": voice, "response_format": "wav", "language": language.code}
+        body |= options.given()
 
         def remaining() -> Iterator[Audio]:
             for part in others:
