@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mirrorchat.hardware.gpu_driver import DriverGpu, nvidia_gpus, nvidia_smi
 
@@ -50,6 +51,14 @@ class TorchBuild:
     def command(self, version: str) -> str:
         """Return the command that puts this build in the place of another one."""
         return f"{sys.executable} -m pip install --extra-index-url {self.index} torch=={version}+{self.name}"
+
+
+class TorchSource(NamedTuple):
+    """Where torch comes from: the reason, what pip is to install, and the index that has it."""
+
+    reason: str
+    requirement: str
+    index: str
 
 
 def torch_build(gpus: Sequence[DriverGpu]) -> TorchBuild:
@@ -101,24 +110,25 @@ def _driver_command(branch: int) -> str:
     return f"install NVIDIA's driver {branch} or newer (https://www.nvidia.com/drivers), then `sudo reboot`"
 
 
-def pip_arguments(version: str, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return what pip takes to install torch: from TORCH_INDEX if it is set, else the build for this machine."""
+def torch_source(version: str, environ: Mapping[str, str] = os.environ) -> TorchSource:
+    """Return where torch comes from: the index TORCH_INDEX if it is set, else what this machine needs."""
     if index := environ.get("TORCH_INDEX"):
-        return ["--index-url", index, f"torch=={version}"]
-    build = torch_build(nvidia_gpus())
-    return ["--extra-index-url", build.index, build.requirement(version)]
-
-
-def main() -> None:
-    version, index = sys.argv[1], os.environ.get("TORCH_INDEX")
-    if index:
-        print(f"from {index}, because TORCH_INDEX says so", f"torch=={version}", index, sep="\n")
-        return
+        return TorchSource(f"from {index}, because TORCH_INDEX says so", f"torch=={version}", index)
     build = torch_build(nvidia_gpus())
     requirement = build.requirement(version)
     if build.name == "cpu" and _installed().partition("+")[0] == version:
         requirement = f"torch=={version}"  # any build runs on the CPU, and a driver may be broken for a day only
-    print(f"for {build.title}, because {build.reason}", requirement, build.index, sep="\n")
+    return TorchSource(f"for {build.title}, because {build.reason}", requirement, build.index)
+
+
+def pip_arguments(version: str, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return what pip takes to install torch."""
+    source = torch_source(version, environ)
+    return ["--index-url" if environ.get("TORCH_INDEX") else "--extra-index-url", source.index, source.requirement]
+
+
+def main() -> None:
+    print(*torch_source(sys.argv[1]), sep="\n")
 
 
 def _installed() -> str:
