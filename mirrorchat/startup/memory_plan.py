@@ -45,6 +45,10 @@ class MemoryPlan:
     def fits(self) -> bool:
         return _fits(self.parts, self.free)
 
+    def needed_bytes(self, device: str) -> int:
+        """Return the most bytes that the models take at once on the device of that name."""
+        return _needed(self.parts, device)
+
     def steps_of(self, engine: str) -> list[str]:
         """Return the settings of `engine` (`xtts` or `wenet`) that were stepped down, as reasons."""
         return [f"{step}, to fit into memory" for step in self.steps if step.lower().startswith(engine)]
