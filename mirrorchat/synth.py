@@ -47,7 +47,8 @@ from mirrorchat.xtts.model import Network, load_network
 from mirrorchat.xtts.sampling import LOOP_TOKENS, Sampling
 from mirrorchat.xtts.text import TextSplitter, read_as
 from mirrorchat.xtts.utterance import FinishReason, Request
-from mirrorchat.xtts.vocoder import StreamingVocoder, fade_out
+from mirrorchat.xtts.vocoder import fade_out
+from mirrorchat.xtts.vocoder_type import make_vocoder
 from mirrorchat.xtts.voice import DIFFERENT_TO, SAME_FROM, XttsVoice, built_in_voice, similarity
 
 REFERENCE_RATE_HZ = 22_050  # of the model's conditioning encoder
@@ -119,7 +120,7 @@ class XttsSynthesizer:
         self._studio_voices = self._read_studio_voices()
         self.built_in_voices: Mapping[str, Voice] = self._studio_voices
         network.hifigan_decoder.to(self._device)
-        vocoder = StreamingVocoder(network.hifigan_decoder, dtype=_vocoder_dtype(mode))
+        vocoder = make_vocoder(network.hifigan_decoder, mode, network.gpt.final_norm)
         self._engine = DecodeEngine(
             network, mode=mode, vocoder=vocoder, device=self._device, limits=limits, device_lock=device_lock
         )
@@ -438,11 +439,6 @@ def weight_mode(name: str, device: torch.device) -> WeightMode:
     if name != "auto":
         return WeightMode(name)
     return WeightMode(gpu_weights(device)) if device.type == "cuda" else WeightMode.FP16W
-
-
-def _vocoder_dtype(mode: WeightMode) -> torch.dtype:
-    """Return the type of the vocoder's convolutions: bfloat16, about 45 dB from float32, in the fastest mode."""
-    return torch.bfloat16 if mode is WeightMode.INT8 else torch.float32
 
 
 def _as_read(piece: str) -> str:
