@@ -187,6 +187,15 @@ class StaticSteps:
 
         return restore
 
+    @torch.inference_mode()
+    def move(self, slot: int, to: int) -> None:
+        """Copy the state of `slot` after all launched steps into the unused slot `to`, without new memory."""
+        states, positions = self._states, self._filled[slot]
+        states.cache.load(to, states.cache.data[slot, :, :, :, :positions])
+        self._place(to, positions)
+        states.tokens[to] = states.tokens[slot]
+        states.sampler.move(slot, to)
+
     def _place(self, slot: int, positions: int) -> None:
         """Mark `positions` of `slot` as filled, and clear the others.
 

@@ -97,6 +97,12 @@ class DeviceSampler:
         sampled.add_(active)
         return tokens
 
+    def move(self, slot: int, to: int) -> None:
+        """Copy the present state of `slot` into the slot `to`."""
+        for target, source in zip(self._state(to), self._state(slot), strict=True):
+            target.copy_(source)
+        self._noise_sources[to] = self._noise_sources[slot]
+
     def save(self, slot: int) -> Restore:
         """Return a function, to be called once, that copies the present state of `slot` into another slot."""
         kept = [tensor.clone() for tensor in self._state(slot)]

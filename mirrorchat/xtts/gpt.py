@@ -1,7 +1,8 @@
 """XTTS's GPT for decoding: a static KV cache, and a decode step in which every sequence has its own position.
 
 The design, a preallocated cache and one fixed step, is that of gpt-fast (pytorch-labs). Every sequence has its own slot
-of the cache and attends to exactly its own positions, so the other sequences of a batch do not change its result.
+of the cache and attends to exactly its own positions, so the other sequences of a batch do not change its result (on a
+GPU only its rounding).
 """
 
 from collections.abc import Sequence

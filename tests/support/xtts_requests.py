@@ -57,7 +57,7 @@ class Spoken:
 
 def collect(utterance: Utterance) -> Spoken:
     chunks = list(utterance)
-    return Spoken(utterance.tokens, torch.cat(utterance.latents), np.concatenate(chunks), utterance.finish_reason)
+    return Spoken(utterance.tokens, torch.cat(utterance.latents).cpu(), np.concatenate(chunks), utterance.finish_reason)
 
 
 def assert_same(found: Spoken, expected: Spoken) -> None:
@@ -78,7 +78,8 @@ def engines(network: Network, **defaults: Any) -> Iterator[Callable[..., DecodeE
         }
         settings = {"device": CPU} | defaults | own
         # In fp32 all is torch's, the reference; the faster modes speak through the library's vocoder where it runs.
-        settings.setdefault("vocoder", StreamingVocoder(weights.hifigan_decoder, native=mode is not WeightMode.FP32))
+        if "vocoder" not in settings:
+            settings["vocoder"] = StreamingVocoder(weights.hifigan_decoder, native=mode is not WeightMode.FP32)
         made.append(DecodeEngine(weights, mode=mode, limits=DecodeLimits(**options), **settings))
         return made[-1]
 

@@ -1,0 +1,36 @@
+"""The KV cache of the decode engine, as large as its limits allow, and the steps over it."""
+
+import math
+
+from mirrorchat.errors import ConfigurationError
+from mirrorchat.xtts.cuda_graph import StaticSteps
+from mirrorchat.xtts.gpt import Cache, GptInputs, TorchGpt
+from mirrorchat.xtts.native_gpt import NativeGpt
+from mirrorchat.xtts.steps import EagerSteps, StepMode, Steps
+
+
+def make_cache_and_steps(
+    gpt: TorchGpt | NativeGpt, mode: StepMode, *, positions: int, max_slots: int, cache_bytes: int
+) -> tuple[Cache, Steps]:
+    """Return a KV cache for as many sequences of `positions` as fit, and the steps over it.
+
+    Raises ConfigurationError if none fits or the steps of `mode` cannot run with `gpt`.
+    """
+    on_gpu = gpt.mel_embedding.device.type == "cuda"
+    if mode is not StepMode.EAGER and (not isinstance(gpt, TorchGpt) or (mode is StepMode.GRAPH and not on_gpu)):
+        raise ConfigurationError(f"there are no steps of the kind {mode} on {gpt.mel_embedding.device} in {gpt.mode}")
+    idle = 0 if mode is StepMode.EAGER else 1  # a position for the writes of idle slots
+    cache = Cache(_slots(gpt, positions + idle, max_slots, cache_bytes), positions + idle, gpt)
+    if mode is StepMode.EAGER or not isinstance(gpt, TorchGpt):
+        return cache, EagerSteps(gpt, cache)
+    return cache, StaticSteps(gpt, cache, capture=mode is StepMode.GRAPH)
+
+
+def _slots(gpt: GptInputs, positions: int, max_slots: int, cache_bytes: int) -> int:
+    """Return how many slots of `positions` fit. Raises ConfigurationError if none does."""
+    slot_bytes = math.prod(gpt.cache_shape(positions)) * gpt.cache_dtype.itemsize
+    slots = min(max_slots, cache_bytes // slot_bytes)
+    if slots < 1:
+        few = f"{cache_bytes} bytes of cache are too few for one sentence"
+        raise ConfigurationError(f"{few}: give it {slot_bytes} or more")
+    return slots
