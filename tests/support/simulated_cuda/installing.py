@@ -20,26 +20,34 @@ class _Names(TorchFunctionMode):
     """Gives `cuda` its number, and makes tensors of Python's numbers: C++ would ask CUDA for both."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if isinstance(kwargs.get("device"), int):
-            kwargs["device"] = torch.device("cuda", kwargs["device"])
-        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
-            device = _numbered(torch.device(kwargs.pop("device")))
-            return func(*args, **kwargs).to(device)
-        if func is torch.tensor and kwargs.pop("pin_memory", False):
-            return pin(func(*args, **kwargs))
+        kwargs = kwargs or {}
         if func is torch.Tensor.cuda:
             return args[0].to(torch.device("cuda", device_index(*args[1:])))
-        if func is torch.Tensor.to and args[1:] and isinstance(args[1], int):
+        if func is torch.Tensor.to and len(args) > 1 and isinstance(args[1], int):
             return args[0].to(torch.device("cuda", args[1]), *args[2:], **kwargs)
-        if func is torch.device:
-            return func(*args, **kwargs)
-        return func(*map(_numbered, args), **{name: _numbered(value) for name, value in kwargs.items()})
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": _numbered(kwargs["device"])}
+        if func in (torch.tensor, torch.as_tensor):
+            return _made(func, args, kwargs)
+        if func is not torch.device:
+            args = [_numbered(each) if type(each) in (str, torch.device) else each for each in args]
+        return func(*args, **kwargs)
 
 
-def _numbered(value: Any) -> Any:
-    bare = isinstance(value, str | torch.device) and str(value) == "cuda"
-    return torch.device("cuda", current().thread.device) if bare else value
+def _numbered(device: Any) -> Any:
+    """Return a device with its number, which is the thread's own one where there is none."""
+    if isinstance(device, int):
+        return torch.device("cuda", device)
+    return torch.device("cuda", current().thread.device) if str(device) == "cuda" else device
+
+
+def _made(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Make a tensor in the host's memory, and only then pin it or copy it to a device."""
+    options = {name: value for name, value in kwargs.items() if name not in ("device", "pin_memory")}
+    made = func(*args, **options)
+    if kwargs.get("device") is not None:
+        return made.to(kwargs["device"])
+    return pin(made) if kwargs.get("pin_memory") else made
 
 
 def install(*gpus: Gpu) -> SimulatedCuda:
@@ -59,6 +67,8 @@ def _install() -> None:
     _installed.append(stack)
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # else a module keeps its own tensor objects
     stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, False)
+    stack.callback(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(1)  # tests compute little at a time, and several processes of them share the cores
     for owner, name, value in _replacements():
         _replace(stack, owner, name, value)
     stack.enter_context(torch.no_grad())  # gradients would need a device that C++ knows

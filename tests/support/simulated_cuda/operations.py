@@ -67,10 +67,9 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def launch(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Put an operation into its stream's queue; return its outputs, which are not computed yet."""
-    args, kwargs = _each(lambda x: _operand(func, index, x), args, kwargs)
-    numbers, named = _each(numbers_of, args, kwargs)
+    numbers, named = _each(lambda x: _operand(func, index, x), args, kwargs)
     _put_on(CPU, named)
-    if torch.Tag.nondeterministic_seeded in func.tags and _takes_generator(func):
+    if _takes_generator(func):
         named["generator"] = current().generator
     stream, reads, writes = current_stream(torch.device("cuda", index)), *_memories(func, args, kwargs)
     if _written(func):
@@ -94,14 +93,12 @@ def launch(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 def _device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     """Return the device of an operation, None for the host. Raises RuntimeError for a mix of devices."""
-    asked = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.device)), None)
-    if isinstance(kwargs.get("device"), str):
-        asked = torch.device(kwargs["device"])
-    found = {x.device.index for x in _tensors((*args, *kwargs.values())) if isinstance(x, SimulatedTensor)}
+    found = {x.memory.stream.device_index for x in _tensors((*args, *kwargs.values())) if type(x) is SimulatedTensor}
     if len(found) > 1 and func is not aten.copy_.default:
         raise RuntimeError(f"Expected all tensors to be on the same device, found {sorted(found)} ({_name(func)})")
     if found:
-        return int(args[0].device.index) if isinstance(args[0], SimulatedTensor) else int(found.pop())
+        return args[0].memory.stream.device_index if type(args[0]) is SimulatedTensor else found.pop()
+    asked = next((x for x in (*args, *kwargs.values()) if isinstance(x, torch.device)), None)
     return device_index(asked) if asked is not None and asked.type == "cuda" else None
 
 
@@ -136,7 +133,7 @@ def _waits(func: Any, args: tuple[Any, ...]) -> bool:
     """Say whether the host needs what the operation finds: a number, or a shape."""
     if _name(func).startswith(INDEXED):
         return any(isinstance(x, Tensor) and x.dtype is torch.bool for x in args[1] or ())
-    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+    return _depends_on_numbers(func)
 
 
 def _at_once(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -150,9 +147,9 @@ def _at_once(func: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _operand(func: Any, index: int, value: Any) -> Any:
-    """Return an argument as a device can take it. Raises RuntimeError for a tensor of the host."""
-    if not isinstance(value, Tensor) or isinstance(value, SimulatedTensor):
-        return value
+    """Return the numbers of an argument. Raises RuntimeError for a tensor of the host."""
+    if isinstance(value, SimulatedTensor):
+        return value.numbers
     if value.dim() and _name(func).startswith(INDEXED):
         current().wait("indices on the CPU", index)
     elif value.dim():
@@ -181,7 +178,7 @@ def _key(value: Any) -> object:
     """Return what tells arguments apart; of a tensor its form, and of a number its type, too."""
     if isinstance(value, Tensor):
         return Form.of(value)
-    return tuple(map(_key, value)) if isinstance(value, list | tuple) else (type(value), value)
+    return tuple(map(_key, value)) if type(value) in (list, tuple) else (type(value), value)
 
 
 def _put_on(device: torch.device, named: dict[str, Any]) -> None:
@@ -216,6 +213,11 @@ def _written(func: Any) -> list[tuple[int, str]]:
 
 
 @cache
+def _depends_on_numbers(func: Any) -> bool:
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+
+
+@cache
 def _takes_generator(func: Any) -> bool:
     return any(each.name == "generator" for each in func._schema.arguments)
 
@@ -234,7 +236,7 @@ def _tensors(values: Any) -> Iterator[Any]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
-        elif isinstance(value, list | tuple):
+        elif type(value) in (list, tuple):
             yield from _tensors(value)
 
 
@@ -242,7 +244,8 @@ def _map(change: Callable[[Any], Any], value: Any, kind: type = Tensor) -> Any:
     """Change what is of a kind in an argument or a result."""
     if isinstance(value, kind):
         return change(value)
-    return type(value)(_map(change, each, kind) for each in value) if isinstance(value, list | tuple) else value
+    sequence = type(value)
+    return sequence([_map(change, each, kind) for each in value]) if sequence in (list, tuple) else value
 
 
 def _each(
