@@ -111,10 +111,10 @@ class EmbeddedRecognizer(_InWorkers):
         return Transcript(sentence_case(words.decode(errors="replace")), language)
 
 
-_BUILD_HINT = "apt install build-essential python3-dev, and start again"
+BUILD_HINT = "`sudo apt install build-essential python3-dev`, and start again"
 _WHY_MISSING = {
     Language.CHINESE: "no installed model recognizes Chinese: .venv/bin/mirrorchat models install small",
-    Language.ENGLISH: f"pocketsphinx is not installed: {_BUILD_HINT}",
+    Language.ENGLISH: f"pocketsphinx is not installed: {BUILD_HINT}",
 }
 
 
@@ -160,7 +160,7 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
             self._sources = read_source_profiles()
             model += " with WORLD voice tint"
         except ImportError:
-            reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
+            reason = f"pyworld is not installed, so the voice is not tinted: {BUILD_HINT}"
         self.info = EngineInfo("embedded", model, "cpu", reason, Tier.FLOOR)
 
     def speak(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
+from mirrorchat.embedded.engines import BUILD_HINT
 from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level
 from mirrorchat.embedded.voice_tint import Profile, TintVoice, VoiceTint
 from mirrorchat.engines import EngineInfo, Language, Priority, Tier, Voice
@@ -26,7 +27,6 @@ from mirrorchat.text.splitter import split_text
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
 _STRENGTH = 1.0  # of the tint: the base voices are clear enough to be moved in full
 _SCRIPTS = frozenset({"LATIN", "CJK"})
-_BUILD_HINT = "apt install build-essential python3-dev, and start again"
 
 
 class SmallSynthesizer(TintedSpeakers):
@@ -55,7 +55,7 @@ class SmallSynthesizer(TintedSpeakers):
             self._profiles = self._measure_bases(self._tint, MeasuredFile(folder))
             model += " with WORLD voice tint"
         except ImportError:
-            reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
+            reason = f"pyworld is not installed, so the voice is not tinted: {BUILD_HINT}"
         self.info = EngineInfo("small", model, "cpu", reason, Tier.SMALL)
 
     def speak(

@@ -1,6 +1,9 @@
 """The device: GPUs that torch sees, those that it does not see and why, memory; by the real process where one can."""
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -76,6 +79,17 @@ def test_what_the_driver_lacks_is_looked_for(
     torch = Torch("2.13.0", "13.0", [], "The driver is too old")
     found = told("auto", torch, ["NVIDIA A"], driver="535.183.01")["GPU"]
     assert found.state is State.PROBLEM and said in found.remedy and "The driver is too old" in found.found
+
+
+@pytest.mark.parametrize("torch", [CPU_BUILD, CUDA, Torch("2.13.0", "12.6", [])])
+@pytest.mark.parametrize("driver", ["", "470.256.02", "535.183.01", DRIVER])
+def test_the_advice_holds_a_command_to_paste(torch: Torch, driver: str) -> None:
+    commands = re.findall(r"`([^`]+)`", told("auto", torch, ["NVIDIA A"], driver=driver)["GPU"].remedy)
+    assert commands
+    for command in commands:
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+        program = command.removeprefix("sudo ").split()[0]
+        assert program in ("reboot", "modprobe", "usermod", "ubuntu-drivers", "docker", sys.executable), command
 
 
 def test_some_gpus_of_several_will_do() -> None:

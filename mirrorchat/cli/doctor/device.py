@@ -20,7 +20,7 @@ from mirrorchat.models.progress import size_text
 from mirrorchat.settings import Settings, load_settings
 
 _DEV = Path("/dev")
-_BUILD = "`apt install g++`, then `rm -f .venv/installed; scripts/environment`"
+_BUILD = "`sudo apt install g++ && rm -f .venv/installed && scripts/environment`"
 
 
 @dataclass(frozen=True)
@@ -198,5 +198,5 @@ def native_findings() -> Iterator[Finding]:
         yield warning("networks in C++", f"{runnable[0].removeprefix('_native_')} is not compiled: slower", _BUILD)
     else:
         found = f"{runnable[0].removeprefix('_native_')} does not load: {loaded or 'torch'} computes instead"
-        remedy = "`rm -f .venv/installed; scripts/environment`; in a virtual machine, the host must expose AMX"
+        remedy = "`rm -f .venv/installed && scripts/environment`; in a virtual machine, the host must expose AMX"
         yield warning("networks in C++", found, remedy, variant=loaded)
