@@ -1,6 +1,6 @@
 """Tries the engines on a GPU with one command: what they compute, how fast, in how much memory. Writes one JSON.
 
-    python3 benchmarks/gpu_check.py [--out gpu_check.json] [--limit-gb 7.0] [--parts where models steps ...]
+    python3 benchmarks/gpu_check.py [--out gpu_check.json] [--limit-gb 7.0] [--parts steps server ...]
     python3 benchmarks/gpu_check.py --device cpu --tiny                  # a dry run without a GPU
 
 It takes at most 8 minutes, and needs a clone of this repository and no network. Python has torch from 2.11 on with its
@@ -120,7 +120,7 @@ def _print(aims: Sequence[dict[str, Any]], outcomes: dict[str, Outcome]) -> None
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"))
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--tiny", action="store_true", help="tiny models, for a dry run")
     parser.add_argument("--limit-gb", type=float, default=7.0, help="memory of the card that torch may take")
     parser.add_argument("--threads", type=int, default=min(8, os.cpu_count() or 1))
@@ -128,7 +128,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=LIMITS_S, default=list(LIMITS_S))
     parser.add_argument("--patience", type=float, default=1.0, help="multiplies the time limits")
     options = parser.parse_args(arguments)
-    options.parts = [name for name in LIMITS_S if name in options.parts or name == "models"]
+    options.parts = [name for name in LIMITS_S if name in ("where", "models", *options.parts)]
     return options
 
 

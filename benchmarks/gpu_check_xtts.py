@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.gpu_check_models import decibels
 from benchmarks.gpu_check_report import Report
 from benchmarks.xtts_sides import Voice, random_latents, weights_read
+from mirrorchat.hardware.devices import urgent_stream
 from mirrorchat.synth import weight_mode
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.gpt import Cache, TorchGpt
@@ -20,6 +21,7 @@ from mirrorchat.xtts.model import Network, load_network
 from mirrorchat.xtts.sampling import Sampling
 from mirrorchat.xtts.steps import Launched
 from mirrorchat.xtts.vocoder import StreamingVocoder
+from mirrorchat.xtts.vocoder_type import make_vocoder
 
 CPU = torch.device("cpu")
 TEXT_IDS = range(6, 40)
@@ -63,11 +65,13 @@ def _forced(gpt: TorchGpt, tokens: Sequence[int] | None = None) -> tuple[Tensor,
 def _check_vocoder(network: Network, device: torch.device, report: Report, count: int) -> None:
     latents, embedding = random_latents(count, network.gpt.model_dim), Voice.random(0, 1).embedding
     exact = _vocoded(StreamingVocoder(network.hifigan_decoder, native=False), latents, embedding, 1)[0]
-    network.hifigan_decoder.to(device)
+    decoder = network.hifigan_decoder.to(device)
     types = (torch.float32, torch.float16, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
-    for dtype in types:
-        name = str(dtype).removeprefix("torch.")
-        vocoder = StreamingVocoder(network.hifigan_decoder, dtype=dtype, native=False)
+    vocoders = {
+        str(dtype).removeprefix("torch."): StreamingVocoder(decoder, dtype=dtype, native=False) for dtype in types
+    }
+    vocoders["served"] = make_vocoder(decoder, weight_mode("auto", device), network.gpt.final_norm)
+    for name, vocoder in vocoders.items():
         _vocoded(vocoder, latents, embedding, 1)  # warms up
         start = time.perf_counter()
         alone = _vocoded(vocoder, latents, embedding, 1)[0]
@@ -86,7 +90,7 @@ def _vocoded(vocoder: StreamingVocoder, latents: Tensor, embedding: Tensor, coun
 def check_steps(folder: Path, device: torch.device, report: Report, *, tiny: bool) -> None:
     """Compare captured steps with plain ones, count waits, and time steps beside the floor of the bandwidth."""
     network = load_network(folder / "xtts-v2")
-    with torch.inference_mode():
+    with torch.inference_mode(), urgent_stream(device):
         if device.type == "cuda":
             _check_captured(TorchGpt(network, WeightMode.FP32, device), report, 12 if tiny else 40)
         bandwidth = _read_bandwidth(device, 1 << 24 if tiny else 1 << 30)
