@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from mirrorchat.errors import ConfigurationError
-from mirrorchat.hardware.gpu_driver import DriverGpu, driver_gpus, nvidia_gpus
+from mirrorchat.hardware.gpu_driver import DriverGpu, nvidia_gpus
 from mirrorchat.hardware.host_memory import free_host_bytes
 from mirrorchat.hardware.torch_build import remedy
 
@@ -41,7 +41,7 @@ def usable_device(name: str) -> torch.device:
         found = f"device {name!r} cannot be used: torch {torch.__version__} finds {gpus} GPUs"
         raise ConfigurationError(f"{found}; {trouble}" if trouble else found)
     if not _has_code_for(index):
-        raise ConfigurationError(f"device {name!r} cannot be used: {_no_code(index)}")
+        raise ConfigurationError(f"device {name!r} cannot be used: {_no_code(index, nvidia_gpus())}")
     return torch.device("cuda", index)
 
 
@@ -89,8 +89,9 @@ def gpu_trouble() -> str:
     if _first_gpu() is not None:
         return ""
     # In a container torch can see a GPU without the driver's own program and files.
-    shown = driver_gpus() or [torch.cuda.get_device_name(index) for index in _visible_gpus()]
-    return f"NVIDIA's driver shows {', '.join(shown)}, which torch cannot use: {_why_unusable()}" if shown else ""
+    shown = nvidia_gpus() or [DriverGpu(torch.cuda.get_device_name(index)) for index in _visible_gpus()]
+    names = ", ".join(gpu.name for gpu in shown)
+    return f"NVIDIA's driver shows {names}, which torch cannot use: {_why_unusable(shown)}" if shown else ""
 
 
 def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
@@ -124,22 +125,22 @@ def _has_code_for(index: int) -> bool:
     return not architectures or runs_on(torch.cuda.get_device_capability(index), architectures)
 
 
-def _no_code(index: int) -> str:
+def _no_code(index: int, shown: Sequence[DriverGpu]) -> str:
     major, minor = torch.cuda.get_device_capability(index)
     built = f"torch {torch.__version__} has no code for GPUs of compute capability {major}.{minor}"
-    driver = next((gpu.driver for gpu in nvidia_gpus()), "")
+    driver = next((gpu.driver for gpu in shown), "")
     return f"{built}; {_remedy([DriverGpu(f'GPU {index}', driver, (major, minor))])}"
 
 
-def _why_unusable() -> str:
+def _why_unusable(shown: Sequence[DriverGpu]) -> str:
     if torch.cuda.is_available():
-        return _no_code(0)
+        return _no_code(0, shown)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built without CUDA; {_remedy(nvidia_gpus())}"
+        return f"torch {torch.__version__} is built without CUDA; {_remedy(shown)}"
     if hidden is not None:
         return f"CUDA_VISIBLE_DEVICES is {hidden!r}, which hides it; `unset CUDA_VISIBLE_DEVICES`"
-    return f"torch {torch.__version__} is built for CUDA {torch.version.cuda}; {_remedy(nvidia_gpus())}"
+    return f"torch {torch.__version__} is built for CUDA {torch.version.cuda}; {_remedy(shown)}"
 
 
 def _remedy(gpus: Sequence[DriverGpu]) -> str:

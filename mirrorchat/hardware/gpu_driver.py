@@ -35,11 +35,6 @@ class DriverGpu:
         return int(self.driver.partition(".")[0] or 0)
 
 
-def driver_gpus(proc: Path = PROC) -> list[str]:
-    """Return the names of the GPUs that NVIDIA's driver shows, in its order; an empty list without a driver."""
-    return [gpu.name for gpu in nvidia_gpus(proc)]
-
-
 def nvidia_gpus(proc: Path = PROC) -> list[DriverGpu]:
     """Return the GPUs that NVIDIA's driver shows, in its order; an empty list without a driver.
 

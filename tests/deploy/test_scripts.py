@@ -167,6 +167,12 @@ def test_an_unknown_option_is_answered_with_the_usage() -> None:
     assert run.returncode == 2 and run.stderr.startswith("usage: scripts/serve")
 
 
+def test_a_licence_is_accepted_for_models_only() -> None:
+    command = [str(ROOT / "scripts" / "serve"), "--accept-licence", "cpml"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.startswith("mirrorchat: --accept-licence needs --models\nusage: ")
+
+
 def test_nothing_is_installed_when_nothing_is_missing() -> None:
     run = subprocess.run([str(ROOT / "scripts" / "environment")], capture_output=True, text=True, check=True)
     assert run.stdout == run.stderr == ""

@@ -1,5 +1,7 @@
 """A message says why torch cannot use a GPU that NVIDIA's driver shows, and what to do."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from mirrorchat.hardware.devices import gpu_trouble, gpu_weights, is_gpu, runs_o
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put an nvidia-smi with one GPU on this host; torch does not find the GPU."""
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho NVIDIA GeForce RTX 4060\n")
+    program.write_text("#!/bin/sh\necho NVIDIA GeForce RTX 4060, ${DRIVER-580.65.06}, 8.9\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -26,7 +28,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_driver_there_is_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gpu_driver, "_WSL", str(tmp_path))
-    monkeypatch.setattr(gpu_driver.driver_gpus, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(gpu_driver.nvidia_gpus, "__defaults__", (tmp_path,))
     assert gpu_trouble() == ""
 
 
@@ -35,18 +37,36 @@ def test_a_torch_without_cuda_is_to_be_reinstalled(driver: None, monkeypatch: py
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
     trouble = gpu_trouble()
     assert trouble.startswith("NVIDIA's driver shows NVIDIA GeForce RTX 4060, which torch cannot use: ")
-    assert "torch 2.13.0+cpu is built without CUDA" in trouble and "--force-reinstall torch==2.13.0 " in trouble
+    assert "torch 2.13.0+cpu is built without CUDA" in trouble
+    pip = f"{sys.executable} -m pip install --extra-index-url https://download.pytorch.org/whl/cu130"
+    assert trouble.endswith(f"; `{pip} torch==2.13.0+cu130`")
 
 
-def test_an_old_driver_is_to_be_updated(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [
+        ("535.183.01", r"; `\S+ -m pip install \S+ https://\S+/cu126 torch==2\.13\.0\+cu126`"),
+        ("470.256.02", r"; .*4060 has driver 470\.256\.02, and CUDA 12\.6 needs 525 or newer: .*`.*reboot`"),
+        (
+            "580.65.06",
+            r"; update NVIDIA's driver or `sudo modprobe nvidia-uvm`; in a container, `docker run --gpus all`",
+        ),
+        ("", r"; update NVIDIA's driver or .*"),
+    ],
+)
+def test_a_driver_that_does_not_run_this_cuda_gets_another_build_or_is_to_be_updated(
+    driver: None, monkeypatch: pytest.MonkeyPatch, version: str, advice: str
+) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    assert "is built for CUDA 13.0; update NVIDIA's driver" in gpu_trouble()
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    monkeypatch.setenv("DRIVER", version)
+    assert re.search(f"is built for CUDA 13.0{advice}$", gpu_trouble())
 
 
 def test_a_variable_that_hides_the_gpu_is_named(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert "CUDA_VISIBLE_DEVICES is '-1', which hides it; unset it" in gpu_trouble()
+    assert "CUDA_VISIBLE_DEVICES is '-1', which hides it; `unset CUDA_VISIBLE_DEVICES`" in gpu_trouble()
 
 
 def test_the_device_cuda_is_refused_with_a_remedy(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +81,8 @@ def test_a_gpu_that_torch_has_no_code_for_is_not_used(driver: None, monkeypatch:
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90", "compute_90"])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
     assert usable_device("auto").type == "cpu" and not is_gpu("auto")
-    assert "has no code for GPUs of compute capability 6.1; install a build" in gpu_trouble()
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert re.search(r"has no code for GPUs of compute capability 6\.1; `.*torch==2\.13\.0\+cu126`$", gpu_trouble())
     with pytest.raises(ConfigurationError, match=r"'cuda' cannot be used: torch .* compute capability 6"):
         usable_device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 9))
@@ -82,7 +103,7 @@ def test_a_gpu_without_code_is_named_where_the_driver_has_no_program(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gpu_driver, "_WSL", str(tmp_path))
-    monkeypatch.setattr(gpu_driver.driver_gpus, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(gpu_driver.nvidia_gpus, "__defaults__", (tmp_path,))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA GeForce GTX 1070")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mirrorchat.hardware import gpu_driver
-from mirrorchat.hardware.gpu_driver import DriverGpu, driver_gpus, nvidia_gpus
+from mirrorchat.hardware.gpu_driver import DriverGpu, nvidia_gpus
 
 SLEEP = shutil.which("sleep")
 
@@ -28,6 +28,10 @@ def nvidia_smi(folder: Path, body: str) -> None:
     program.chmod(0o755)
 
 
+def names(gpus: list[DriverGpu]) -> list[str]:
+    return [gpu.name for gpu in gpus]
+
+
 def driver_files(folder: Path, **models: str) -> Path:
     """Write files like those in /proc/driver/nvidia/gpus. Return their folder."""
     for bus, model in models.items():
@@ -38,7 +42,7 @@ def driver_files(folder: Path, **models: str) -> Path:
 
 
 def test_no_driver_no_gpus(nowhere: Path, tmp_path: Path) -> None:
-    assert driver_gpus(tmp_path / "gpus") == []
+    assert names(nvidia_gpus(tmp_path / "gpus")) == []
 
 
 def answering(fields: str, *lines: str) -> str:
@@ -58,7 +62,7 @@ def test_nvidia_smi_lists_the_gpus_with_their_driver(nowhere: Path, tmp_path: Pa
 def test_an_old_nvidia_smi_lists_the_names(nowhere: Path, tmp_path: Path) -> None:
     nvidia_smi(nowhere, answering("name", "NVIDIA A", "NVIDIA B"))
     folder = driver_files(tmp_path, bus="Other")
-    assert driver_gpus(folder) == ["NVIDIA A", "NVIDIA B"]
+    assert names(nvidia_gpus(folder)) == ["NVIDIA A", "NVIDIA B"]
     (folder.parent / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May  2\n")
     assert nvidia_gpus(folder)[0] == DriverGpu("NVIDIA A", "470.256.02")
 
@@ -102,7 +106,7 @@ def test_the_driver_s_files_have_its_version(nowhere: Path, tmp_path: Path, text
 )
 def test_without_a_working_nvidia_smi_the_drivers_files_are_read(nowhere: Path, tmp_path: Path, body: str) -> None:
     nvidia_smi(nowhere, body)
-    assert driver_gpus(driver_files(tmp_path, bus1="Tesla T4", bus2="")) == ["Tesla T4", "GPU at bus2"]
+    assert names(nvidia_gpus(driver_files(tmp_path, bus1="Tesla T4", bus2=""))) == ["Tesla T4", "GPU at bus2"]
 
 
 def test_a_hanging_nvidia_smi_is_killed_with_its_processes(
@@ -110,7 +114,7 @@ def test_a_hanging_nvidia_smi_is_killed_with_its_processes(
 ) -> None:
     monkeypatch.setattr(gpu_driver, "_LIMIT_S", 0.3)
     nvidia_smi(nowhere, f"{SLEEP} 60 &\necho $! > {tmp_path}/child\nwait")
-    assert driver_gpus(tmp_path / "gpus") == []
+    assert names(nvidia_gpus(tmp_path / "gpus")) == []
     stat = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
     limit = time.monotonic() + 10.0
     while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
@@ -120,11 +124,11 @@ def test_a_hanging_nvidia_smi_is_killed_with_its_processes(
 
 def test_names_are_printable_and_short(nowhere: Path, tmp_path: Path) -> None:
     nvidia_smi(nowhere, f"printf 'GPU \\033[31mred\\n{'x' * 500}\\n'")
-    first, second = driver_gpus(tmp_path / "gpus")
+    first, second = names(nvidia_gpus(tmp_path / "gpus"))
     assert first == "GPU [31mred" and len(second) == 100
 
 
 def test_an_nvidia_smi_that_does_not_start_is_ignored(nowhere: Path, tmp_path: Path) -> None:
     (nowhere / "nvidia-smi").write_text("not a program")
     (nowhere / "nvidia-smi").chmod(0o755)
-    assert driver_gpus(driver_files(tmp_path, bus="NVIDIA L4")) == ["NVIDIA L4"]
+    assert names(nvidia_gpus(driver_files(tmp_path, bus="NVIDIA L4"))) == ["NVIDIA L4"]
