@@ -13,6 +13,7 @@ pytest.importorskip(
 
 import make_tiny_xtts
 
+from mirrorchat.hardware.devices import current_device
 from mirrorchat.xtts.cuda_graph import LENGTH_STEP, StaticSteps
 from mirrorchat.xtts.gpt import Cache, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
@@ -95,8 +96,9 @@ def test_same_as_plain_steps(folder: Path, plan: Plan, any_device: torch.device)
     caches = [Cache(3, POSITIONS, gpt) for _ in range(2)]
     for cache in caches:
         cache.data.fill_(torch.nan)  # what earlier sequences left
-    found = sampled(gpt, StaticSteps(gpt, caches[0], capture=capture), caches[0], plan)
-    expected = sampled(gpt, EagerSteps(gpt, caches[1]), caches[1], plan)
+    with current_device(any_device):
+        found = sampled(gpt, StaticSteps(gpt, caches[0], capture=capture), caches[0], plan)
+        expected = sampled(gpt, EagerSteps(gpt, caches[1]), caches[1], plan)
     assert [each.token for each in found] == [each.token for each in expected]
     assert None not in [each.token for each in found]
     for one, other in zip(found, expected, strict=True):
