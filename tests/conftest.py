@@ -18,7 +18,7 @@ from mirrorchat.chat.ollama import HOST_VARIABLE
 pytest_plugins = ["support.cuda_devices"]
 
 # How the reason of a permitted skip begins.
-ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent", "small models absent")
+ALLOWED_SKIPS = ("clips absent", "no compiled library", "wenet package absent", "small models absent")
 
 # The files that take longest come first, so that the short ones at the end keep all processes busy.
 FOLDERS = ("server", "browser", "deploy", "engines", "unit")
