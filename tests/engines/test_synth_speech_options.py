@@ -124,3 +124,16 @@ def test_options_leave_others_to_the_defaults() -> None:
     assert SpeechOptions(top_k=3, speed=2.0).over(settings) == SpeechOptions(temperature=0.6, top_k=3, speed=2.0)
     assert NO_OPTIONS.over(settings) == settings and SpeechOptions(top_k=0).given() == {"top_k": 0}
     assert set(BOUNDS) == set(SpeechOptions.__dataclass_fields__)
+
+
+def test_a_gpu_samples_the_same_tokens(xtts_checkpoint: Path, simulated_cuda: object) -> None:
+    """All seven in one batch, sampled on the device, against the CPU's sampler."""
+    spoken = {}
+    for device in ("cpu", "cuda"):
+        synthesizer = XttsSynthesizer(xtts_checkpoint, device=device, threads=1, weights="fp32")
+        voice = synthesizer.built_in_voices["Ana Florence"]
+        assert isinstance(voice, XttsVoice)
+        running = [synthesizer._engine.submit(asked(synthesizer, voice, options, 5)) for options in SEVEN]
+        spoken[device] = [(each.tokens, len(each.samples)) for each in map(collect, running)]
+        synthesizer.close()
+    assert spoken["cuda"] == spoken["cpu"]

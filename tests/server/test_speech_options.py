@@ -14,7 +14,7 @@ from mirrorchat.turn.enrolled_voices import EnrolledVoices, Part
 
 SENTENCE = "Here is a sentence that is said faster and slower."
 SPEAKERS = ["Claribel Dervla", "Ana Florence", "Eugenio Mataracı"]
-SAMPLING = {"temperature": 0.5, "top_k": 20, "top_p": 0.9, "repetition_penalty": 3.0}
+SAMPLING: dict[str, Any] = {"temperature": 0.5, "top_k": 20, "top_p": 0.9, "repetition_penalty": 3.0}
 WRONG: list[tuple[str, Any]] = [
     ("speed", 0.2), ("speed", 4.1), ("speed", "fast"), ("speed", "nan"), ("speed", []), ("speed", True),
     ("temperature", 0), ("temperature", 2.01), ("temperature", "inf"), ("temperature", {}),
