@@ -10,9 +10,10 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -48,8 +49,9 @@ from mirrorchat.xtts.sampling import LOOP_TOKENS, Sampling
 from mirrorchat.xtts.text import TextSplitter, read_as
 from mirrorchat.xtts.utterance import FinishReason, Request
 from mirrorchat.xtts.vocoder import fade_out
-from mirrorchat.xtts.vocoder_type import make_vocoder
+from mirrorchat.xtts.vocoder_type import make_vocoder, remark_on_type
 from mirrorchat.xtts.voice import DIFFERENT_TO, SAME_FROM, XttsVoice, built_in_voice, similarity
+from mirrorchat.xtts.voice_thread import VoiceThread
 
 REFERENCE_RATE_HZ = 22_050  # of the model's conditioning encoder
 NEUTRAL_SPEAKER = "Claribel Dervla"  # of the 58 studio speakers that come with the released weights
@@ -67,6 +69,8 @@ TOKENS_PER_CHARACTER = {Language.ENGLISH: 3.0, Language.CHINESE: 10.0}
 TOKENS_AT_LEAST = 24
 LOOP_S = LOOP_TOKENS / 21.5  # of speech that repeats a phrase, at which it is cut off
 RESAMPLE_SEED = 1 << 32  # added to the seed of a piece that is resampled
+
+T = TypeVar("T")
 
 # torch and coqui-tts raise these if a computation fails; torch's out-of-memory errors are RuntimeErrors.
 MODEL_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
@@ -113,6 +117,8 @@ class XttsSynthesizer:
         self._device = usable_device(device)
         self._folder = folder
         self._gpu_lost = False
+        if self._device.type == "cuda":
+            torch.backends.cuda.enable_cudnn_sdp(False)  # on GPUs of 9.x it prepares anew for each length of a text
         mode = weight_mode(weights, self._device)
         network = load_network(folder)
         self._network: Network | None = network
@@ -126,7 +132,9 @@ class XttsSynthesizer:
         )
         network.forget_decoder()
         network.to(self._device)
-        self.info = EngineInfo("xtts", f"{folder.name} {mode}", str(self._device), "", Tier.REAL)
+        self._voice_thread = VoiceThread(self._device)
+        remark = remark_on_type(vocoder, self._device)
+        self.info = EngineInfo("xtts", f"{folder.name} {mode}", str(self._device), remark, Tier.REAL)
         self.sample_rate = vocoder.sample_rate
 
     def voice(self, references: Sequence[Audio]) -> XttsVoice:
@@ -157,9 +165,12 @@ class XttsSynthesizer:
         gpt, speaker_encoder = network.gpt, network.hifigan_decoder.speaker_encoder
         parts = (gpt.conditioning_encoder, gpt.conditioning_perceiver, speaker_encoder)
         digest = hashlib.sha256()
-        with self._computing_voice():
+
+        def read() -> None:
             for name, tensor in (entry for part in parts for entry in part.state_dict().items()):
                 digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+
+        self._computed(read)
         return f"{self._folder.name} {digest.hexdigest()[:12]}"
 
     def restore(self, data: bytes) -> XttsVoice:
@@ -265,6 +276,7 @@ class XttsSynthesizer:
     def close(self) -> None:
         """Free the model. Running sentences end with ShuttingDown, and later calls raise NotReady."""
         self._engine.close()
+        self._voice_thread.close()
         self._network = None
 
     def _loaded(self) -> Network:
@@ -291,20 +303,25 @@ class XttsSynthesizer:
         """
         waves, network, config = self._conditioning_waves(references), self._loaded(), self._config
         embedding = self._speaker_embedding(waves)
-        with self._computing_voice():
-            latent = network.get_gpt_cond_latents(
-                torch.cat(waves, dim=-1),
-                REFERENCE_RATE_HZ,
-                length=config.gpt_cond_len,
-                chunk_length=config.gpt_cond_chunk_len,
+
+        def condition() -> torch.Tensor:
+            return _finite(
+                network.get_gpt_cond_latents(
+                    torch.cat(waves, dim=-1),
+                    REFERENCE_RATE_HZ,
+                    length=config.gpt_cond_len,
+                    chunk_length=config.gpt_cond_chunk_len,
+                )
             )
-            return XttsVoice(kind, reason, _finite(latent), embedding)
+
+        return XttsVoice(kind, reason, self._computed(condition), embedding)
 
     def _conditioning_waves(self, references: Sequence[Audio]) -> list[torch.Tensor]:
         """Return what coqui-tts reads of each of `references`, (1, samples) at REFERENCE_RATE_HZ."""
         limit = REFERENCE_RATE_HZ * int(self._config.max_ref_len)
         heard = [reference.resample(REFERENCE_RATE_HZ).samples[:limit] for reference in references]
-        waves = [torch.from_numpy(np.array(samples, np.float32))[None] for samples in heard]  # writable copies
+        # Copies, because torch warns about read-only arrays.
+        waves = [torch.from_numpy(np.array(samples, np.float32))[None] for samples in heard if len(samples)]
         if self._config.sound_norm_refs:
             waves = [wave / wave.abs().max() * 0.75 for wave in waves]
         return waves
@@ -312,15 +329,17 @@ class XttsSynthesizer:
     def _speaker_embedding(self, waves: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the mean speaker embedding of the waves, (1, 512, 1) on the CPU."""
         network = self._loaded()
-        with self._computing_voice():
+
+        def embed() -> torch.Tensor:
             embeddings = [network.get_speaker_embedding(wave, REFERENCE_RATE_HZ) for wave in waves]
             return _finite(torch.stack(embeddings).mean(dim=0))
 
-    @contextmanager
-    def _computing_voice(self) -> Iterator[None]:
-        """Raise SynthesisFailed for an error of the model, and note whether the GPU is lost."""
+        return self._computed(embed)
+
+    def _computed(self, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns. Raise SynthesisFailed for an error of the model, and note a lost GPU."""
         try:
-            yield
+            return self._voice_thread.run(compute)
         except MODEL_ERRORS as error:
             self._gpu_lost = self._gpu_lost or is_gpu_lost(error)
             raise SynthesisFailed(f"the voice could not be computed ({type(error).__name__})") from error

@@ -65,7 +65,7 @@ class LaunchedSamples:
     @property
     def ready(self) -> bool:
         """Return whether `collect` need not wait."""
-        return self.copied is None or bool(self.copied.query())
+        return self.copied is None or bool(self.copied.query())  # type: ignore[no-untyped-call]
 
     def collect(self) -> list[Samples]:
         """Wait for the samples; return those of each stream."""
@@ -119,8 +119,9 @@ class StreamingVocoder:
         self._batches = self._device.type != "cpu"
         self._lengths = self._window_lengths() if self._batches else []
         self._spare = max((longer - shorter - 1 for shorter, longer in pairwise(self._lengths)), default=0)
-        self._stream = torch.cuda.Stream(self._device, SPEECH_PRIORITY) if self._device.type == "cuda" else None
-        if self._stream is not None:
+        self._stream: torch.cuda.Stream | None = None
+        if self._device.type == "cuda":
+            self._stream = torch.cuda.Stream(self._device, SPEECH_PRIORITY)  # type: ignore[no-untyped-call]
             self._stream.wait_stream(torch.cuda.current_stream(self._device))  # for the weights
 
     @torch.inference_mode()
@@ -155,13 +156,13 @@ class StreamingVocoder:
         """
         self._check(work)
         with self._on_stream():
-            streams = [replace(stream) for stream, _, _ in work]
-            taken = [self._take(stream, *rest) for stream, (_, *rest) in zip(streams, work, strict=True)]
+            advanced = [replace(stream) for stream, _, _ in work]
+            taken = [self._take(own, *item[1:]) for own, item in zip(advanced, work, strict=True)]
             computed = self._compute([window for windows in taken for window in windows])
             lengths = [self._generator.hop * sum(window.kept for window in windows) for windows in taken]
             launched = _launched(torch.cat([torch.empty(0, device=self._device), *computed]), lengths)
-        for (stream, _, _), advanced in zip(work, streams, strict=True):
-            stream.become(advanced)
+        for (stream, _, _), own in zip(work, advanced, strict=True):
+            stream.become(own)
         return launched
 
     def vocode(self, latents: Tensor, speaker_embedding: Tensor) -> Samples:

@@ -37,6 +37,14 @@ def make_vocoder(decoder: "HifiDecoder", mode: WeightMode, final_norm: nn.LayerN
     return half if _agree(half, exact, final_norm) else exact
 
 
+def remark_on_type(vocoder: StreamingVocoder, device: torch.device) -> str:
+    """Return what users should know of the vocoder's type, "" if it is the usual one of `device`."""
+    if device.type != "cuda" or vocoder.dtype is torch.float16 or gpu_weights(device) == "fp16w":
+        return ""
+    type_of_products = "TF32" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    return f"its vocoder computes in {type_of_products}, since its numbers leave the range of float16"
+
+
 def _agree(half: StreamingVocoder, exact: StreamingVocoder, final_norm: nn.LayerNorm) -> bool:
     random = torch.Generator().manual_seed(0)
     weight, bias = final_norm.weight.detach().cpu(), final_norm.bias.detach().cpu()

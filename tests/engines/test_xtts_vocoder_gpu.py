@@ -1,7 +1,9 @@
 """The vocoder on a GPU: its own CUDA stream, no wait of the host, few shapes, float16."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,17 @@ pytest.importorskip(
 )
 
 from support.simulated_cuda import SimulatedCuda
+from support.xtts_requests import ask, assert_same, collect, engines
 
 from mirrorchat.audio.samples import Samples
+from mirrorchat.errors import SynthesisFailed
 from mirrorchat.xtts.generator import Generator, Window
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network
-from mirrorchat.xtts.vocoder import StreamingVocoder
+from mirrorchat.xtts.sampling import Sampling
+from mirrorchat.xtts.steps import StepMode
+from mirrorchat.xtts.utterance import FinishReason
+from mirrorchat.xtts.vocoder import LaunchedSamples, StreamingVocoder, Work
 from mirrorchat.xtts.vocoder_type import make_vocoder
 
 WIDTH = 64
@@ -184,3 +191,82 @@ def test_float16_where_activations_stay_in_range(
 @pytest.mark.parametrize(("mode", "dtype"), [(WeightMode.FP16W, torch.float32), (WeightMode.INT8, torch.bfloat16)])
 def test_a_cpu_computes_in_float32_or_bfloat16(network: Network, mode: WeightMode, dtype: torch.dtype) -> None:
     assert make_vocoder(network.hifigan_decoder, mode, network.gpt.final_norm).dtype is dtype
+
+
+class TestEngine:
+    def test_steps_are_launched_while_the_vocoder_runs(
+        self, vocoder: StreamingVocoder, network: Network, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log: list[str] = []
+
+        def noted(owner: object, name: str, entry: str) -> None:
+            called = getattr(owner, name)
+
+            def noting(*arguments: Any) -> Any:
+                log.append(entry)
+                return called(*arguments)
+
+            monkeypatch.setattr(owner, name, noting)
+
+        with engines(network, device=torch.device("cuda", 1), vocoder=vocoder) as make:
+            engine = make(WeightMode.BF16, max_batch=1)
+            noted(engine._steps, "launch", "step")
+            noted(vocoder, "launch", "vocoder")
+            noted(LaunchedSamples, "collect", "samples")
+            collect(engine.submit(ask(sampling=Sampling(min_tokens=37))))
+        first = log.index("vocoder")
+        assert "step" in log[first : log.index("samples")]
+
+    @pytest.mark.parametrize("step_mode", [StepMode.EAGER, StepMode.STATIC])
+    def test_late_samples_change_nothing(
+        self, network: Network, step_mode: StepMode, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A sentence may end while the vocoder still works on it: nothing is decoded after its end."""
+        requests = [ask(range(6, 10 + seed), speaker=seed % 3, seed=seed) for seed in range(8)]
+        with engines(network, step_mode=step_mode) as make:
+            engine = make(max_batch=4, queue_chunks=100)
+            expected = [collect(engine.submit(request)) for request in requests]
+            assert FinishReason.STOP in {spoken.reason for spoken in expected}
+            monkeypatch.setattr(LaunchedSamples, "ready", property(lambda _: False))
+            utterances = [engine.submit(request) for request in requests]
+            for utterance, alone in zip(utterances, expected, strict=True):
+                assert_same(collect(utterance), alone)
+
+    def test_out_of_memory_halves_the_batch(self, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+        gate = threading.Lock()
+        with engines(network, step_mode=StepMode.STATIC, device_lock=gate) as make:
+            engine = make(max_batch=8, queue_chunks=100)
+            monkeypatch.setattr(engine, "_on_cpu", False)  # it vocodes batches
+            launch, tried, cleared = engine._vocoder.launch, [], []
+
+            def launch_with_little_memory(work: Work) -> LaunchedSamples:
+                tried.append(len(work))
+                if len(work) > 2:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                return launch(work)
+
+            monkeypatch.setattr(engine._vocoder, "launch", launch_with_little_memory)
+            monkeypatch.setattr(torch.cuda, "empty_cache", lambda: cleared.append(True))
+            with gate:
+                utterances = [engine.submit(ask(seed=seed, sampling=Sampling(min_tokens=20))) for seed in range(8)]
+            for utterance in utterances:
+                collect(utterance)
+            assert tried[0] == 8 and 2 in tried and cleared
+            assert engine.healthy
+
+    def test_out_of_memory_alone_is_tried_twice(self, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+        with engines(network) as make:
+            engine = make(max_batch=1)
+            launch, errors = engine._vocoder.launch, [torch.OutOfMemoryError("CUDA out of memory")]
+
+            def launch_with_little_memory(work: Work) -> LaunchedSamples:
+                if errors:
+                    raise errors.pop()
+                return launch(work)
+
+            monkeypatch.setattr(engine._vocoder, "launch", launch_with_little_memory)
+            assert len(collect(engine.submit(ask())).samples)
+            errors += [torch.OutOfMemoryError("CUDA out of memory")] * 2
+            with pytest.raises(SynthesisFailed, match="OutOfMemoryError"):
+                collect(engine.submit(ask()))
+            assert len(collect(engine.submit(ask())).samples)
