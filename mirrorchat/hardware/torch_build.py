@@ -12,7 +12,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from mirrorchat.hardware.gpu_driver import DriverGpu, nvidia_gpus, nvidia_smi
 
@@ -53,7 +52,8 @@ class TorchBuild:
         return f"{sys.executable} -m pip install --extra-index-url {self.index} torch=={version}+{self.name}"
 
 
-class TorchSource(NamedTuple):
+@dataclass(frozen=True)
+class TorchSource:
     """Where torch comes from: the reason, what pip is to install, and the index that has it."""
 
     reason: str
@@ -113,7 +113,7 @@ def _driver_command(branch: int) -> str:
 def torch_source(version: str, environ: Mapping[str, str] = os.environ) -> TorchSource:
     """Return where torch comes from: the index TORCH_INDEX if it is set, else what this machine needs."""
     if index := environ.get("TORCH_INDEX"):
-        return TorchSource(f"from {index}, because TORCH_INDEX says so", f"torch=={version}", index)
+        return TorchSource("from the index that TORCH_INDEX names", f"torch=={version}", index)
     build = torch_build(nvidia_gpus())
     requirement = build.requirement(version)
     if build.name == "cpu" and _installed().partition("+")[0] == version:
@@ -128,7 +128,8 @@ def pip_arguments(version: str, environ: Mapping[str, str] = os.environ) -> list
 
 
 def main() -> None:
-    print(*torch_source(sys.argv[1]), sep="\n")
+    source = torch_source(sys.argv[1])
+    print(source.reason, source.requirement, source.index, sep="\n")
 
 
 def _installed() -> str:

@@ -148,7 +148,11 @@ def test_torch_index_overrides_and_is_remembered(checkout: Path, indexes: TorchI
     assert run.returncode == 0 and installed(checkout) == ["2.13.0+cu130"]
     indexes.forget()
     mine = environment(checkout, indexes, TORCH_INDEX=f"{indexes.url}/mine", **others)
-    assert mine.returncode == 0 and f"torch 2.13.0 from {indexes.url}/mine" in mine.stderr
+    assert (
+        mine.returncode == 0
+        and "torch 2.13.0 from the index that TORCH_INDEX names" in mine.stderr
+        and indexes.url not in mine.stderr
+    )
     assert installed(checkout) == ["2.13.0+rocm7"] and set(indexes.asked) == {"mine"}
     assert environment(checkout, indexes).stderr == ""
     with (checkout / "constraints.txt").open("a") as file:  # an update of MirrorChat

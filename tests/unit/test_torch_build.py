@@ -1,5 +1,6 @@
 """The build of torch that is chosen for a driver and a GPU, and the advice where the installed one is another."""
 
+import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def test_an_installed_torch_stays_where_no_gpu_is_seen(
     """A driver that is broken for a day does not cost the CUDA build, and any build runs on the CPU."""
     nvidia_smi(tmp_path, monkeypatch, "exit 9")
     monkeypatch.setattr(sys, "argv", ["torch_build", "2.13.0"])
-    monkeypatch.setattr(torch_build.importlib.metadata, "version", {"torch": "2.13.0+cu126"}.__getitem__)
+    monkeypatch.setattr(importlib.metadata, "version", {"torch": "2.13.0+cu126"}.__getitem__)
     torch_build.main()
     assert capsys.readouterr().out.splitlines()[1] == "torch==2.13.0"
     nvidia_smi(tmp_path, monkeypatch, "echo NVIDIA A, 580.65.06, 8.9")
