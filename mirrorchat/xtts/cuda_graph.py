@@ -95,7 +95,7 @@ class _Launched:
         self.latents.copy_(latents)
         self.tokens.copy_(tokens, non_blocking=True)
         if self.copied is not None:
-            self.copied.record()
+            self.copied.record(torch.cuda.current_stream(self.latents.device))
 
     def collect(self) -> list[Sampled]:
         if self.copied is not None:
