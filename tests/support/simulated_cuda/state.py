@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+import mirrorchat
 from support.simulated_cuda.allocator import Allocator
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from support.simulated_cuda.streams import Memory, Stream
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PACKAGE = f"{os.sep}mirrorchat{os.sep}"
-TORCH = f"{os.sep}torch{os.sep}"
+PACKAGE = os.path.join(os.path.dirname(os.path.abspath(mirrorchat.__file__)), "")
+TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")
 STREAMS = 32  # of each priority and device that torch hands out in turn
 LOST = "CUDA error: an illegal memory access was encountered"
 
@@ -197,9 +198,9 @@ def caller() -> str:
     outside = ""
     while frame is not None:
         path, line = frame.f_code.co_filename, frame.f_lineno
-        if PACKAGE in path:
-            return f"{path.rsplit(PACKAGE, 1)[1]}:{line} {frame.f_code.co_name}"
-        if not outside and not path.startswith(HERE) and TORCH not in path:
+        if path.startswith(PACKAGE):
+            return f"{path.removeprefix(PACKAGE)}:{line} {frame.f_code.co_name}"
+        if not outside and not path.startswith((HERE, TORCH)):
             outside = f"{os.path.basename(path)}:{line}"
         frame = frame.f_back
     return outside
