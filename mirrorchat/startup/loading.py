@@ -3,7 +3,8 @@
 import copy
 import importlib.util
 import logging
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,6 +72,7 @@ def build_engines(
     Raises ConfigurationError or ModelNotInstalled if an engine cannot start, and ConfigurationError if the models do
     not fit into memory.
     """
+    _let_segments_grow(os.environ)
     plan = plan_memory(_reduced(settings, hearing, speaking))
     for line in plan.lines():
         _log.info("%s", line)
@@ -86,6 +88,15 @@ def build_engines(
         recognizers = _build_recognizers(plan, hearing, gpu)
     chat, detector = _build_chat(settings), _build_detector(plan, recognizers)
     return Engines(recognizers, chat, synthesizers.result(), detector)
+
+
+def _let_segments_grow(environ: MutableMapping[str, str]) -> None:
+    """Let torch's memory on a GPU grow in place, before torch reads this: requests of many sizes then leave few gaps.
+
+    What a person has set stays.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environ:  # the older name
+        environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def _may_load_together(plan: MemoryPlan, hearing: Collection[Language], speaking: Collection[Language]) -> bool:

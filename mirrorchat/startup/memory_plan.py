@@ -5,7 +5,8 @@ GPU has 16 from the start), XTTS's batch, WeNet on the CPU while XTTS stays on t
 change. A setting that a person has set is kept; the refusal names it if the models would fit with another value.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -247,13 +248,16 @@ def _needs(parts: Sequence[Part], free: Mapping[str, int]) -> list[tuple[str, in
 def _needed(parts: Sequence[Part], device: str) -> int:
     """Return the most bytes that the parts on `device` take at once.
 
-    Parts load one after another, so the memory for loading is used again, and later for computation. Engines on a GPU
-    compute in turns (`DeviceLock`), engines on the CPU at the same time.
+    Parts load one after another, so the memory for loading is used again, and later for computation. Parts on one
+    stream of a GPU compute in turns, those on other streams and on the CPU at the same time.
     """
-    sizes = [part.bytes for part in parts if part.device == device]
-    together: Callable[[list[int]], int] = sum if device == "cpu" else (lambda work: max(work, default=0))
-    loading = max((each.loading for each in sizes), default=0)
-    return sum(each.kept for each in sizes) + max(loading, together([each.work for each in sizes]))
+    here = [part for part in parts if part.device == device]
+    work: dict[object, int] = defaultdict(int)
+    for index, part in enumerate(here):
+        turn = index if device == "cpu" else part.stream
+        work[turn] = max(work[turn], part.bytes.work)
+    loading = max((part.bytes.loading for part in here), default=0)
+    return sum(part.bytes.kept for part in here) + max(loading, sum(work.values()))
 
 
 def _line(part: Part) -> str:

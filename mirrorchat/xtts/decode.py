@@ -137,6 +137,7 @@ class DecodeEngine:
         self._vocoder = vocoder
         self._device_lock = device_lock or nullcontext()
         self._on_cpu = device.type == "cpu"
+        self._saved_most = self.limits.max_waiting if self._on_cpu else self.cache.slots  # in the GPU's memory
         self._launched: list[tuple[Sequence[DecodeSequence], Launched]] = []  # not read yet, the oldest first
         self._vocoding: list[tuple[Sequence[DecodeSequence], LaunchedSamples]] = []  # not delivered yet
         self._prefixes: OrderedDict[bytes, Tensor] = OrderedDict()
@@ -302,7 +303,7 @@ class DecodeEngine:
         while (sequence := schedule.next_to_join()) is not None:
             if not schedule.free_slots:
                 preempted = schedule.preempted_by(sequence)
-                if preempted is None:
+                if preempted is None or schedule.saved_beside(sequence) >= self._saved_most:
                     break
                 if not preempted.settled:
                     preempted.pausing = True  # it is settled when its last step has been read

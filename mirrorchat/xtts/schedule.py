@@ -86,6 +86,10 @@ class Schedule:
         self.free_slots.append(highest)
         return highest, lowest
 
+    def saved_beside(self, sequence: DecodeSequence) -> int:
+        """Return the number of preempted sequences whose state is saved, without `sequence`."""
+        return sum(other.restore is not None and other is not sequence for other in self.waiting)
+
     def remove(self, sequence: DecodeSequence) -> None:
         """Remove `sequence` and free its slot. There may be memory again to save the others' slots."""
         for group in (self.waiting, self.running, self.finishing):

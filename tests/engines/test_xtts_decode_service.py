@@ -192,6 +192,16 @@ class TestListeners:
                 assert_same(found, alone)
         assert finished == [1, 0, 2]
 
+    def test_no_more_states_are_saved_than_there_is_memory_for(self, make_engine: Callable[..., DecodeEngine]) -> None:
+        """With memory for one state, a third caller waits while the other two are behind."""
+        engine = make_engine(max_batch=1, queue_chunks=1)
+        engine._saved_most = 1
+        utterances = [engine.submit(ask(seed=seed)) for seed in range(3)]
+        wait_until(lambda: utterances[0].full and utterances[1].full and engine._idle)
+        assert not utterances[2].tokens
+        with ThreadPoolExecutor(3) as listeners:
+            assert all(found.tokens for found in listeners.map(collect, utterances))
+
 
 class TestEnding:
     def test_cancel_takes_effect_within_one_step(
