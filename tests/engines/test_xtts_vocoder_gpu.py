@@ -25,7 +25,7 @@ from mirrorchat.xtts.sampling import Sampling
 from mirrorchat.xtts.steps import StepMode
 from mirrorchat.xtts.utterance import FinishReason
 from mirrorchat.xtts.vocoder import LaunchedSamples, StreamingVocoder, Work
-from mirrorchat.xtts.vocoder_type import make_vocoder
+from mirrorchat.xtts.vocoder_type import make_vocoder, remark_on_type
 
 WIDTH = 64
 WINDOWS = [32, 58, 80, 119, 178]  # frames: blocks of 19, 32, 54, 93 and 152, with 13 on each side
@@ -186,6 +186,8 @@ def test_float16_where_activations_stay_in_range(
     network.hifigan_decoder.waveform_decoder.conv_pre.weight.mul_(factor)
     vocoder = make_vocoder(network.hifigan_decoder.to("cuda:0"), WeightMode.BF16, network.gpt.final_norm)
     assert vocoder.dtype is dtype
+    remark = remark_on_type(vocoder, torch.device("cuda", 0))
+    assert ("TF32" in remark) is (factor > 1.0) and bool(remark) is (factor > 1.0)
 
 
 @pytest.mark.parametrize(("mode", "dtype"), [(WeightMode.FP16W, torch.float32), (WeightMode.INT8, torch.bfloat16)])

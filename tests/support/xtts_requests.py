@@ -64,7 +64,11 @@ def assert_same(found: Spoken, expected: Spoken) -> None:
     """Check for the same tokens, and latents and samples that differ by rounding only."""
     assert (found.tokens, found.reason) == (expected.tokens, expected.reason)
     assert float((found.latents - expected.latents).norm() / expected.latents.norm()) < 1e-3
-    np.testing.assert_allclose(found.samples, expected.samples, atol=1e-4)
+    if found.latents.device.type == "cuda":  # where cuDNN computes the vocoder's products in TF32
+        error = np.square(found.samples - expected.samples).sum()
+        assert error < 1e-4 * np.square(expected.samples).sum()
+    else:
+        np.testing.assert_allclose(found.samples, expected.samples, atol=1e-4)
 
 
 @contextmanager
