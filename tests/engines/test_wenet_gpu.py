@@ -17,6 +17,7 @@ from mirrorchat.asr import WenetRecognizer, choose_weights
 from mirrorchat.concurrency.context import Context
 from mirrorchat.concurrency.device_lock import DeviceLock
 from mirrorchat.engines import Language
+from mirrorchat.errors import EngineFailed, RecognitionFailed
 from mirrorchat.wenet import batch, stream
 from mirrorchat.wenet.batch import U2Batches
 from mirrorchat.wenet.checkpoint import read_checkpoint
@@ -149,3 +150,24 @@ def test_the_recognizer_takes_16_bits_and_sets_the_device_of_its_thread(
         finally:
             recognizer.close()
     assert texts[0] == texts[1] != ""
+
+
+@pytest.mark.parametrize(
+    "last_words", [None, RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle)`")]
+)
+def test_a_lost_gpu_ends_the_recognizer(
+    simulated_cuda: SimulatedCuda, tmp_path: Path, last_words: Exception | None
+) -> None:
+    write_trained_checkpoint(tmp_path / "wenet-en", "en")
+    question = say("hello there my dear friends, how are you")
+    recognizer = WenetRecognizer(tmp_path / "wenet-en", Language.ENGLISH, threads=1, device="cuda")
+    try:
+        recognizer.check_ready()
+        simulated_cuda.lose(after=50, last_words=last_words)
+        with pytest.raises(RecognitionFailed, match="the recognition engine has failed"):
+            recognizer.recognize(question, Language.ENGLISH, context=Context.after(60))
+        with pytest.raises(EngineFailed):
+            recognizer.check_ready()
+    finally:
+        simulated_cuda.regain()
+        recognizer.close()
