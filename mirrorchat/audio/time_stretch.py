@@ -57,9 +57,9 @@ class TimeStretch:
             parts.append(frame.to_ndarray().reshape(-1).astype(np.float32))
 
 
-def at_speed(pieces: Iterator[Audio], speed: float | None) -> Iterator[Audio]:
-    """Yield speech in pieces, all of one rate, `speed` times as fast; None changes nothing."""
-    if speed is None or speed == 1.0:
+def at_speed(pieces: Iterator[Audio], speed: float) -> Iterator[Audio]:
+    """Yield speech in pieces, all of one rate, `speed` times as fast."""
+    if speed == 1.0:
         yield from pieces
         return
     stretch: TimeStretch | None = None

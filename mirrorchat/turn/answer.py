@@ -286,7 +286,9 @@ class SpokenAnswer:
             options=options,
             buffer_low=lambda: self._is_low() and self._out.is_next(index),
         )
-        return at_speed(pieces, None if "speed" in synthesizer.follows else options.speed)
+        if options.speed is None or "speed" in synthesizer.follows:
+            return pieces
+        return at_speed(pieces, options.speed)
 
     def _note(
         self,

@@ -69,7 +69,6 @@ def test_pieces_are_stretched_while_they_come() -> None:
     assert sum(piece.duration_s for piece in (first, *heard)) == pytest.approx(2.0, rel=0.02)
 
 
-@pytest.mark.parametrize("speed", [None, 1.0])
-def test_pieces_at_their_own_speed_are_passed_on(speed: float | None) -> None:
+def test_pieces_at_their_own_speed_are_passed_on() -> None:
     piece = Audio(tone(220.0, 0.1, RATE), RATE)
-    assert [each is piece for each in at_speed(iter([piece]), speed)] == [True]
+    assert [each is piece for each in at_speed(iter([piece]), 1.0)] == [True]

@@ -127,4 +127,4 @@ def speak_here(
         pieces = synthesizer.speak(
             sentence, voice, language, seed=settings.seed, priority=priority, context=context, options=options
         )
-        yield from at_speed(pieces, None if "speed" in synthesizer.follows else options.speed)
+        yield from pieces if "speed" in synthesizer.follows else at_speed(pieces, options.speed or 1.0)
