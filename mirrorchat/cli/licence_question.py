@@ -62,4 +62,4 @@ def _show_text(release: Release, offline_path: Path | None) -> None:
         if text := licence_text(release, offline_path):
             click.echo(f"\n{text}\n", err=True)
     except InstallError as error:
-        click.echo(f"its text could not be fetched: {error}", err=True)
+        click.echo(f"{release.licence.name}: its text could not be fetched: {error}", err=True)
