@@ -13,7 +13,7 @@ from mirrorchat.xtts.sampling import Sampling
 from mirrorchat.xtts.utterance import Request, Utterance
 
 TEXT_TOKENS = (8, 32, 128, 512)  # as far as the model allows: libraries have kernels for each magnitude
-AUDIO_TOKENS = 24
+AUDIO_TOKENS = 12  # enough for two blocks of samples
 LIMIT_S = 120.0
 SPEAKER_NUMBERS = 512  # in a speaker embedding
 
