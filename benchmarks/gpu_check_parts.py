@@ -30,6 +30,7 @@ class Options:
     limit_gb: float
     threads: int
     rounds: int
+    callers: list[int]
     folder: Path
     out: Path
 
@@ -42,6 +43,7 @@ class Options:
             given["limit_gb"],
             given["threads"],
             given["rounds"],
+            given["callers"],
             Path(given["folder"]),
             Path(given["out"]),
         )
@@ -99,7 +101,7 @@ def wenet(options: Options, report: Report) -> None:
 def server(options: Options, report: Report) -> None:
     from benchmarks.gpu_check_server import Load, check_server
 
-    load = Load(options.threads, options.limit_gb, options.rounds)
+    load = Load(options.threads, options.limit_gb, options.rounds, options.callers)
     check_server(options.folder, options.device, report, load)
 
 

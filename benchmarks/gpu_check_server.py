@@ -33,7 +33,6 @@ from mirrorchat.xtts.checkpoint import CONFIG_FILE
 from mirrorchat.xtts.voice import XttsVoice
 
 TEXT = "The quick brown fox jumps over the lazy dog near the river."
-CALLERS = (1, 4, 8, 16)
 BESIDE = 4  # callers who listen while somebody is recognized
 ANSWERS = 10
 QUESTION_S = 10.0
@@ -68,11 +67,12 @@ class Captures:
 
 @dataclass(frozen=True)
 class Load:
-    """CPU threads of an operation, the memory of the card that torch may take, and how often callers ask."""
+    """CPU threads of an operation, the memory of the card that torch may take, how often callers ask, and how many."""
 
     threads: int
     limit_gb: float
     rounds: int
+    callers: Sequence[int]
 
 
 def check_server(folder: Path, device: torch.device, report: Report, load: Load) -> None:
@@ -97,10 +97,10 @@ def check_server(folder: Path, device: torch.device, report: Report, load: Load)
     at_ready = captures.count
     report.note("captures_at_start", at_ready)
     try:
-        voices = _voices(folder, max(CALLERS))
+        voices = _voices(folder, max(load.callers))
         _check_answers(engines.synthesizers[Language.ENGLISH], voices[0], report)
         _check_voice(engines, report, gpu=gpu)
-        for callers in CALLERS:
+        for callers in load.callers:
             _check_callers(engines, voices[:callers], load.rounds, report)
         _check_together(engines, voices[:BESIDE], report, load.rounds)
         report.note("captures_after_ready", captures.count - at_ready)

@@ -1,7 +1,8 @@
 """XTTS's parts of benchmarks/gpu_check.py: scores and samples against the CPU's, captured steps, waits, step times."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +20,7 @@ from mirrorchat.xtts.gpt import Cache, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network
 from mirrorchat.xtts.sampling import Sampling
-from mirrorchat.xtts.steps import Launched
+from mirrorchat.xtts.steps import EagerSteps, Launched, Steps
 from mirrorchat.xtts.vocoder import StreamingVocoder
 from mirrorchat.xtts.vocoder_type import make_vocoder
 
@@ -29,6 +30,8 @@ FORCED_TOKENS = 24
 POSITIONS = 100  # of a voice and a short text, before the first audio token
 BATCHES = (1, 4, 8)
 LATENTS, FEW_LATENTS = 64, 8  # 3 s of speech
+
+MakeSteps = Callable[[TorchGpt, Cache], Steps]
 
 
 def check_scores(folder: Path, device: torch.device, report: Report, *, tiny: bool) -> None:
@@ -101,21 +104,22 @@ def check_steps(folder: Path, device: torch.device, report: Report, *, tiny: boo
         position_bytes = int(np.prod(gpt.cache_shape(1))) * gpt.cache_dtype.itemsize
         report.note("weights_gb", weight_bytes / 1e9)
         report.note("position_bytes", position_bytes)
-        steps = _started(gpt, max(BATCHES), count * len(BATCHES), capture=device.type == "cuda")
-        for number, batch in enumerate(BATCHES):
-            positions = POSITIONS + count * (number + 0.5)  # on an average: the slots go on from batch to batch
-            floor_ms = 1e3 * (weight_bytes + batch * positions * position_bytes) / bandwidth
+        steps = _started(gpt, max(BATCHES), partial(StaticSteps, capture=device.type == "cuda"))
+        filled = [POSITIONS] * max(BATCHES)
+        for batch in BATCHES:
+            positions = sum(filled[:batch]) + batch * count / 2  # that a step reads, on an average
+            floor_ms = 1e3 * (weight_bytes + positions * position_bytes) / bandwidth
             step_ms = _step_ms(steps, range(batch), count)
+            filled[:batch] = [each + count for each in filled[:batch]]
             report.note(f"step_ms_{batch}", step_ms)
             report.note(f"floor_ms_{batch}", floor_ms)
             report.note(f"step_over_floor_{batch}", step_ms / floor_ms)
 
 
-def _started(gpt: TorchGpt, slots: int, tokens: int, *, capture: bool) -> StaticSteps:
-    """Return steps over a cache with `slots` sequences, each with POSITIONS random positions and its first token."""
-    cache = Cache(slots, POSITIONS + tokens + 8, gpt)
-    steps = StaticSteps(gpt, cache, capture=capture)
-    generator = torch.Generator().manual_seed(0)
+def _started(gpt: TorchGpt, slots: int, make: MakeSteps) -> Steps:
+    """Return steps over `slots` sequences, each with POSITIONS random positions and its first token."""
+    cache = Cache(slots, POSITIONS + gpt.token_limit + 1, gpt)
+    steps, generator = make(gpt, cache), torch.Generator().manual_seed(0)
     for slot in range(slots):
         filled = cache.data[slot, :, :, :, :POSITIONS]
         filled.copy_(torch.randn(filled.shape, generator=generator))
@@ -125,18 +129,23 @@ def _started(gpt: TorchGpt, slots: int, tokens: int, *, capture: bool) -> Static
 
 
 def _check_captured(gpt: TorchGpt, report: Report, count: int) -> None:
-    slots, tokens = [0, 2], {}
-    for capture in (False, True):
-        steps = _started(gpt, 3, 2 * count, capture=capture)
-        launched = [steps.launch(slots) for _ in range(count)]
-        tokens[capture] = [sampled.token for each in launched for sampled in each.collect()]
-    pairs = zip(tokens[False], tokens[True], strict=True)
-    report.note("captured_tokens", len(tokens[True]))
-    report.note("captured_tokens_differ", sum(plain != captured for plain, captured in pairs))
-    report.note("step_waits", _waits_of(steps, slots, count // 2))
+    """Compare the tokens of captured steps with those of the same steps run one by one, and of eager ones."""
+    slots, captured = [0, 2], _started(gpt, 3, partial(StaticSteps, capture=True))
+    tokens = _tokens(captured, slots, count)
+    report.note("captured_tokens", len(tokens))
+    others: dict[str, MakeSteps] = {"plain": partial(StaticSteps, capture=False), "eager": EagerSteps}
+    for name, make in others.items():
+        pairs = zip(tokens, _tokens(_started(gpt, 3, make), slots, count), strict=True)
+        report.note(f"captured_differ_from_{name}", sum(one != other for one, other in pairs))
+    report.note("step_waits", _waits_of(captured, slots, count // 2))
 
 
-def _waits_of(steps: StaticSteps, slots: Sequence[int], count: int) -> int:
+def _tokens(steps: Steps, slots: Sequence[int], count: int) -> list[int | None]:
+    launched = [steps.launch(slots) for _ in range(count)]
+    return [sampled.token for each in launched for sampled in each.collect()]
+
+
+def _waits_of(steps: Steps, slots: Sequence[int], count: int) -> int:
     """Return how many of `count` steps wait for the device while they are launched."""
     waits = 0
     torch.cuda.set_sync_debug_mode("error")
@@ -152,7 +161,7 @@ def _waits_of(steps: StaticSteps, slots: Sequence[int], count: int) -> int:
     return waits
 
 
-def _step_ms(steps: StaticSteps, slots: Sequence[int], count: int) -> float:
+def _step_ms(steps: Steps, slots: Sequence[int], count: int) -> float:
     """Return the median time of a step, each launched before the last one is read, as in the engine."""
     times, before = [], steps.launch(slots)
     for _ in range(count - 1):
@@ -163,7 +172,7 @@ def _step_ms(steps: StaticSteps, slots: Sequence[int], count: int) -> float:
     return 1e3 * median(times)
 
 
-def _next(steps: StaticSteps, slots: Sequence[int], before: Launched) -> Launched:
+def _next(steps: Steps, slots: Sequence[int], before: Launched) -> Launched:
     launched = steps.launch(slots)
     before.collect()
     return launched

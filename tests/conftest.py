@@ -22,7 +22,8 @@ ALLOWED_SKIPS = ("clips absent", "no compiled library", "wenet package absent", 
 
 # The files that take longest come first, so that the short ones at the end keep all processes busy.
 FOLDERS = ("server", "browser", "deploy", "engines", "unit")
-LONGEST = ("test_benchmarks_xtts", "test_benchmarks_turn")  # one test of theirs takes about as long as a whole file
+# One test of theirs takes about as long as a whole file.
+LONGEST = ("test_benchmarks_xtts", "test_benchmarks_turn", "test_benchmarks_gpu_check")
 
 
 def pytest_configure() -> None:
