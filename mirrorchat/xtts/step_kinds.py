@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from mirrorchat.errors import ConfigurationError
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.gpt import Cache, GptInputs, TorchGpt
@@ -14,16 +16,21 @@ def make_cache_and_steps(
 ) -> tuple[Cache, Steps]:
     """Return a KV cache for as many sequences of `positions` as fit, and the steps over it.
 
-    Raises ConfigurationError if none fits or the steps of `mode` cannot run with `gpt`.
+    Raises ConfigurationError if none fits, if the steps of `mode` cannot run with `gpt`, or without memory for them.
     """
     on_gpu = gpt.mel_embedding.device.type == "cuda"
     if mode is not StepMode.EAGER and (not isinstance(gpt, TorchGpt) or (mode is StepMode.GRAPH and not on_gpu)):
         raise ConfigurationError(f"there are no steps of the kind {mode} on {gpt.mel_embedding.device} in {gpt.mode}")
-    idle = 0 if mode is StepMode.EAGER else 1  # a position for the writes of idle slots
-    cache = Cache(_slots(gpt, positions + idle, max_slots, cache_bytes), positions + idle, gpt)
-    if mode is StepMode.EAGER or not isinstance(gpt, TorchGpt):
-        return cache, EagerSteps(gpt, cache)
-    return cache, StaticSteps(gpt, cache, capture=mode is StepMode.GRAPH)
+    positions += 0 if mode is StepMode.EAGER else 1  # for the writes of idle slots
+    slots = _slots(gpt, positions, max_slots, cache_bytes)
+    try:
+        cache = Cache(slots, positions, gpt)
+        if mode is StepMode.EAGER or not isinstance(gpt, TorchGpt):
+            return cache, EagerSteps(gpt, cache)
+        return cache, StaticSteps(gpt, cache, capture=mode is StepMode.GRAPH)
+    except torch.OutOfMemoryError as error:
+        advice = f"set xtts_batch below {slots}" if slots > 1 else "set device = 'cpu'"
+        raise ConfigurationError(f"the GPU has too little free memory for XTTS's decode steps; {advice}") from error
 
 
 def _slots(gpt: GptInputs, positions: int, max_slots: int, cache_bytes: int) -> int:

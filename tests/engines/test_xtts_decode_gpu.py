@@ -19,7 +19,7 @@ from support.simulated_cuda import SimulatedCuda
 from support.xtts_requests import ask, assert_same, collect, engines, launches, wait_until
 
 from mirrorchat.engines import Priority
-from mirrorchat.errors import MirrorChatError
+from mirrorchat.errors import ConfigurationError, MirrorChatError
 from mirrorchat.hardware.devices import SPEECH_PRIORITY
 from mirrorchat.xtts.cuda_graph import LENGTH_STEP, StaticSteps
 from mirrorchat.xtts.decode import DecodeEngine
@@ -27,6 +27,7 @@ from mirrorchat.xtts.gpt import Cache, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network
 from mirrorchat.xtts.sampling import Sampling
+from mirrorchat.xtts.step_kinds import make_cache_and_steps
 from mirrorchat.xtts.steps import Restore, StepMode
 from mirrorchat.xtts.utterance import Utterance
 from mirrorchat.xtts.vocoder import StreamingVocoder
@@ -163,6 +164,18 @@ class TestLaunches:
 
 
 class TestMemory:
+    @pytest.mark.parametrize("after", [0, 20, 200])
+    def test_that_does_not_suffice_ends_the_start(
+        self, network: Network, simulated_cuda: SimulatedCuda, after: int
+    ) -> None:
+        """In the cache, in the states of the slots, or in a capture."""
+        gpt = TorchGpt(network, WeightMode.BF16, FIRST)
+        simulated_cuda.fail_allocation(after)
+        with pytest.raises(
+            ConfigurationError, match="too little free memory for XTTS's decode steps; set xtts_batch below 2"
+        ):
+            make_cache_and_steps(gpt, StepMode.GRAPH, positions=200, max_slots=2, cache_bytes=10**9)
+
     def test_that_runs_out_is_one_sequence_s(self, make_engine: MakeEngine, simulated_cuda: SimulatedCuda) -> None:
         """At whichever allocation of the engine; the slot of the later sentence is lent to the first one, too."""
         engine = make_engine(max_batch=1)
