@@ -4,8 +4,7 @@
     chat model  messages -> text in pieces
     synthesizer text and a Voice -> speech in pieces
 
-An engine holds weights, and all callers share it. It gets the data of one turn as arguments, and keeps none of it,
-except for a small cache of voices in XTTS.
+An engine holds weights, and all callers share it. Of the data of a turn it keeps nothing but a few voices (XTTS).
 """
 
 import enum
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
-from mirrorchat.errors import ChatFailure, EngineFailed, NotReady
+from mirrorchat.errors import ChatFailure
 from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 
 
@@ -487,12 +486,10 @@ class Engines:
         return stages | {f"synthesizer.{language.code}": engine.info for language, engine in self.synthesizers.items()}
 
     def check_ready(self) -> None:
-        """Raise NotReady if an engine cannot answer any more: EngineFailed if one of them never will."""
+        """Raise NotReady if an engine cannot answer any more."""
         engines: list[Recognizer | Synthesizer] = [*self.recognizers.values(), *self.synthesizers.values()]
-        troubles = [trouble for engine in engines if (trouble := _not_ready(engine))]
-        troubles.sort(key=lambda each: not isinstance(each, EngineFailed))
-        if troubles:
-            raise troubles[0]
+        for engine in engines:
+            engine.check_ready()
 
     def close(self) -> None:
         """Free every engine, each once."""
@@ -501,11 +498,3 @@ class Engines:
         ]  # fmt: skip
         for engine in {id(engine): engine for engine in engines}.values():
             engine.close()
-
-
-def _not_ready(engine: Recognizer | Synthesizer) -> NotReady | None:
-    try:
-        engine.check_ready()
-    except NotReady as error:
-        return error
-    return None

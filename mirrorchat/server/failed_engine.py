@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 
+from mirrorchat.engines import Engines, Recognizer, Synthesizer
 from mirrorchat.errors import EngineFailed, NotReady
 from mirrorchat.server.runtime import Runtime
 
@@ -24,7 +25,7 @@ def end_worker_with_failed_engines(runtime: Runtime) -> None:
 
 
 def _watch(runtime: Runtime) -> None:
-    while (error := _failure(runtime)) is None:
+    while (engines := runtime.metrics.engines) is None or (error := failure(engines)) is None:
         time.sleep(CHECK_S)
     _log.critical("%s", error.message)
     runtime.end_turns()
@@ -33,11 +34,14 @@ def _watch(runtime: Runtime) -> None:
     os._exit(1)
 
 
-def _failure(runtime: Runtime) -> EngineFailed | None:
-    try:
-        runtime.pipeline  # noqa: B018 - raises
-    except EngineFailed as error:
-        return error
-    except NotReady:  # it is loading, or an engine may work again
-        pass
+def failure(engines: Engines) -> EngineFailed | None:
+    """Return the error of an engine that has failed for good, also if others are only busy; None if there is none."""
+    watched: list[Recognizer | Synthesizer] = [*engines.recognizers.values(), *engines.synthesizers.values()]
+    for engine in watched:
+        try:
+            engine.check_ready()
+        except EngineFailed as error:
+            return error
+        except NotReady:  # it may work again
+            pass
     return None
