@@ -1,14 +1,16 @@
 """The simulated CUDA device: it computes what the CPU does, and finds the mistakes that a real one would hide."""
 
 import gc
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from support.simulated_cuda import Gpu, SimulatedCuda, install, uninstall
-from support.simulated_cuda.allocator import LARGE_SEGMENT, SMALL_SEGMENT
+from support.simulated_cuda.allocator import LARGE_SEGMENT, SMALL_SEGMENT, Allocator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -430,3 +432,23 @@ def test_it_leaves_nothing_behind() -> None:
     uninstall()
     assert seen() == before
     assert in_thread(torch.is_grad_enabled)
+
+
+def test_threads_allocate_at_the_same_time() -> None:
+    """As an engine and whoever reads what it made do."""
+    allocator, before = Allocator(), sys.getswitchinterval()
+
+    def allocate(_: int) -> None:
+        for number in range(1500):
+            sizes = [700 * (1 + (number * 7 + each) % 50) for each in range(3)]
+            for chunk in [allocator.allocate(size, "pool", 1 << 33) for size in sizes]:
+                allocator.give_back(chunk)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(allocate, range(3)))
+    finally:
+        sys.setswitchinterval(before)
+    allocator.settle()
+    assert allocator.allocated == 0

@@ -5,6 +5,7 @@ stream is not used by another. Only a segment that is wholly free goes back to t
 """
 
 import itertools
+import threading
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Hashable
@@ -48,10 +49,15 @@ class Allocator:
         self.allocated = self.reserved = self.peak_allocated = self.peak_reserved = 0
         self._free: dict[Hashable, list[tuple[tuple[int, int], Chunk]]] = {}
         self._returned: deque[Chunk] = deque()
+        self._lock = threading.RLock()  # threads allocate at the same time
 
     def allocate(self, size: int, pool: Hashable, limit: int) -> Chunk:
         """Return memory of `pool`. Raises torch.OutOfMemoryError where more than `limit` would be reserved."""
-        self.settle()
+        with self._lock:
+            self.settle()
+            return self._allocate(size, pool, limit)
+
+    def _allocate(self, size: int, pool: Hashable, limit: int) -> Chunk:
         size = max(ROUND, -(-size // ROUND) * ROUND)
         small = size <= SMALL
         chunk = self._best((pool, small), size) or self._segment((pool, small), size, limit)
@@ -69,15 +75,17 @@ class Allocator:
 
     def settle(self) -> None:
         """Free what was given back."""
-        while self._returned:
-            self._release(self._returned.popleft())
+        with self._lock:
+            while self._returned:
+                self._release(self._returned.popleft())
 
     def empty_cache(self) -> None:
         """Return the segments that are wholly free."""
-        self.settle()
-        for pool, chunks in self._free.items():
-            self.reserved -= sum(chunk.size for _, chunk in chunks if chunk.is_segment)
-            self._free[pool] = [each for each in chunks if not each[1].is_segment]
+        with self._lock:
+            self.settle()
+            for pool, chunks in self._free.items():
+                self.reserved -= sum(chunk.size for _, chunk in chunks if chunk.is_segment)
+                self._free[pool] = [each for each in chunks if not each[1].is_segment]
 
     def reset_peaks(self) -> None:
         self.settle()
