@@ -7,7 +7,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
-from support.simulated_cuda import install
+from support.simulated_cuda import install  # noqa: E402
 
 if __name__ == "__main__":
     install()
