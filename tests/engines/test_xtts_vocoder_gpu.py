@@ -14,7 +14,7 @@ pytest.importorskip(
 )
 
 from support.simulated_cuda import SimulatedCuda
-from support.xtts_requests import ask, assert_same, collect, engines, launches
+from support.xtts_requests import ask, assert_same, collect, engines, launches, wait_until
 
 from mirrorchat.audio.samples import Samples
 from mirrorchat.errors import SynthesisFailed
@@ -231,8 +231,9 @@ class TestEngine:
             assert FinishReason.STOP in {spoken.reason for spoken in expected}
             monkeypatch.setattr(LaunchedSamples, "ready", property(lambda _: False))
             slots = launches(engine, monkeypatch)
-            utterances = [engine.submit(request) for request in requests]
-            for utterance, alone in zip(utterances, expected, strict=True):
+            for request, alone in zip(requests, expected, strict=True):
+                utterance = engine.submit(request)
+                wait_until(lambda last=utterance: last.finish_reason is not None)  # type: ignore[misc]
                 assert_same(collect(utterance), alone)
             # The first token needs no step, and one step may be launched before the end is known.
             assert sum(map(len, slots)) <= sum(len(spoken.tokens) for spoken in expected)
