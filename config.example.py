@@ -83,13 +83,15 @@ models_dir = "~/.cache/mirrorchat"
 # Value: auto, cpu, cuda or cuda:N.
 device = "auto"
 
-# WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, bf16 or fp16 on a GPU. `auto`
-# selects int8 on a CPU that our C++ library supports, and fp32 otherwise.
-# Value: one of auto, fp32, int8, bf16, fp16.
+# WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, fp16w, bf16 or fp16 on a GPU.
+# `auto` selects int8 on a CPU that our C++ library supports, else fp32, and on a GPU the 16 bits that it computes
+# fastest with (see `xtts_weights`).
+# Value: one of auto, fp32, fp16w, int8, bf16, fp16.
 wenet_weights = "auto"
 
-# XTTS keeps its weights in this format: fp32, fp16w (16 bits) or int8 (needs AVX512-VNNI) on a CPU; fp32, bf16 or fp16
-# on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU and bf16 on a GPU.
+# XTTS keeps its weights in this format: fp32, fp16w (16 bits, computed in float32) or int8 (needs AVX512-VNNI) on a
+# CPU; fp32, fp16w, bf16 or fp16 on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU; on a GPU bf16 from
+# compute capability 8.0 on, fp16 with 7.x, and fp16w below.
 # Value: one of auto, fp32, fp16w, int8, bf16, fp16.
 xtts_weights = "auto"
 
@@ -110,6 +112,27 @@ xtts_cache_mb = 2200
 # Speech is sampled with this seed: the same text, voice and seed give the same samples on a CPU.
 # Value: a whole number from 0 to 9223372036854775807.
 seed = 0
+
+# Speech is so many times as fast, at the same pitch. The field `speed` of a request overrides it.
+# Value: a number from 0.25 to 4.
+speech_speed = 1.0
+
+# XTTS samples at this temperature. Here and below, `None` leaves it to the model's `config.json` (in XTTS v2:
+# temperature 0.75, top-k 50, top-p 0.85, repetition penalty 5), and the field of a request overrides it.
+# Value: a number from 0.01 to 2, or None.
+xtts_temperature = None
+
+# XTTS samples among so many of the likeliest tokens; 0 means all.
+# Value: a whole number from 0 to 1000, or None.
+xtts_top_k = None
+
+# XTTS samples among the likeliest tokens whose probabilities sum to this.
+# Value: a number from 0.01 to 1, or None.
+xtts_top_p = None
+
+# XTTS makes tokens that it has sampled already less likely by this factor.
+# Value: a number from 1 to 20, or None.
+xtts_repetition_penalty = None
 
 # == Limits of one request ==
 

@@ -1,7 +1,7 @@
 """Compares our XTTS engine with stock coqui-tts, with random weights of real size. Each side has a process.
 
     .venv/bin/python benchmarks/xtts.py [--json] [--threads 2] [--tokens 80] [--rounds 3] [--checkpoint FOLDER]
-        [--kernels | --no-kernels] [--wenet FOLDER ...]
+        [--kernels | --no-kernels] [--gpu-only] [--wenet FOLDER ...]
 
 Every sentence has a fixed number of tokens, so both sides do the same work. Only one process computes at a time. A
 figure is the fastest of several rounds on each side (the median is printed too), because on a shared computer the
@@ -120,6 +120,8 @@ def measure_cpu(options: argparse.Namespace) -> Figures:
 
 
 def measure_all(options: argparse.Namespace) -> Figures:
+    if options.gpu_only:
+        return measure_gpu(options.checkpoint, options.threads, Work(options.tokens, options.rounds), options.wenet)
     figures = measure_alone(options) | measure_cpu(options)
     if options.kernels:
         sizes = json.loads((options.checkpoint / CONFIG_FILE).read_text())["model_args"]
@@ -154,9 +156,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--kernels", action=argparse.BooleanOptionalAction, help="torch's own kernels beside; as a rule with --json"
     )
+    parser.add_argument("--gpu-only", action="store_true", help="measure nothing on the CPU")
     parser.add_argument("--wenet", type=Path, action="append", default=[], help="a model to load beside, on a GPU")
     options = parser.parse_args()
     options.kernels = options.json if options.kernels is None else options.kernels
+    if options.gpu_only and not torch.cuda.is_available():
+        parser.error("torch finds no GPU")
     return options
 
 

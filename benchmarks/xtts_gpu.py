@@ -1,4 +1,4 @@
-"""The comparison on a GPU: stock, stock with DeepSpeed if it is installed, and our engine within 8 GB."""
+"""The comparison on a GPU: stock, stock with DeepSpeed if it is installed, and our engine within an 8 GB card."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -12,42 +12,56 @@ from benchmarks.side_process import Side, SideFailed
 from benchmarks.xtts_compare import Work, best, compare_first_chunk, compare_sentences
 from benchmarks.xtts_sides import Own, Stock
 from mirrorchat.asr import WenetRecognizer
+from mirrorchat.concurrency.device_lock import DeviceLock
 from mirrorchat.engines import Language
-from mirrorchat.xtts.linear import WeightMode
+from mirrorchat.hardware.devices import gpu_weights
+from mirrorchat.synth import weight_mode
 
-MODE = WeightMode.BF16
 BATCHES = (1, 4, 8, 16)
-LIMIT_BYTES = 8e9
+LIMIT_BYTES = 7e9  # of an 8 GB card, CUDA's context and libraries take the rest
 TOKENS_A_SECOND = 21.5  # of speech in real time
-WARM_UP_STEPS = 5  # the first steps capture the graph
-DEVICE = "cuda"
+WARM_UP_STEPS = 5
+DEVICE = "cuda:0"
 
 Figures = dict[str, Any]
 
 
 class Limited(Own):
-    """Our engine in a process with 8 GB of GPU memory, together with recognizers for the folders in `wenet`."""
+    """Our engine in a process with LIMIT_BYTES of the GPU, where also the recognizers in the folders `wenet` run."""
 
     def __init__(self, folder: Path, wenet: Sequence[Path]) -> None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, LIMIT_BYTES / total))
-        threads = torch.get_num_threads()
-        self.recognizers = [WenetRecognizer(each, Language.ENGLISH, threads=threads) for each in wenet]
-        super().__init__(folder, MODE, torch.float32, max_batch=max(BATCHES), device=DEVICE)
+        lock = DeviceLock()
+        self.recognizers = [
+            WenetRecognizer(each, Language.ENGLISH, threads=torch.get_num_threads(), device=DEVICE, device_lock=lock)
+            for each in wenet
+        ]
+        device = torch.device(DEVICE)
+        dtype = torch.float32 if gpu_weights(device) == "fp16w" else torch.float16
+        mode = weight_mode("auto", device)
+        super().__init__(folder, mode, dtype, max_batch=max(BATCHES), device=DEVICE, device_lock=lock)
+
+    def close(self) -> None:
+        super().close()
+        for recognizer in self.recognizers:
+            recognizer.close()
 
 
 def measure_gpu(folder: Path, threads: int, work: Work, wenet: Sequence[Path]) -> Figures:
     """Return all figures of the GPU. Their names begin with `gpu_`."""
     if not wenet:
         print("GPU: memory is measured without the WeNet models (no --wenet FOLDER)")
-    with Side(f"{MODE} on the GPU", threads, Limited, folder, wenet) as own:
-        sides: dict[str, Side[Own]] = {MODE.value: own}  # type: ignore[dict-item]  # which asks no less of it
+    mode = gpu_weights(torch.device(DEVICE))
+    with Side(f"{mode} on the GPU", threads, Limited, folder, wenet) as own:
+        sides: dict[str, Side[Own]] = {mode: own}  # type: ignore[dict-item]  # which asks no less of it
         figures = _steps(own, work) | _callers(own, work)
         with Side("stock on the GPU", threads, Stock, folder, device=DEVICE) as stock:
             figures |= compare_sentences(stock, sides, work)
             figures |= compare_first_chunk(stock, sides, work)
         allocated, reserved = own.ask(Own.gpu_gb)
-    print(f"GPU memory: {allocated:.2f} GB of tensors, {reserved:.2f} GB with torch's reserve, limit 8 GB")
+    limit_gb = LIMIT_BYTES / 1e9
+    print(f"GPU memory: {allocated:.2f} GB of tensors, {reserved:.2f} GB with torch's reserve, limit {limit_gb:.0f} GB")
     figures |= {"peak_gb": allocated, "reserved_gb": reserved, "wenet_models": len(wenet)}
     figures |= _deepspeed(folder, threads, work)
     return {f"gpu_{name}": value for name, value in figures.items()}

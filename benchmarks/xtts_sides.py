@@ -4,6 +4,7 @@ Each side runs in a process of side_process.py and gets only numbers. It makes v
 ones for equal seeds.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from mirrorchat.audio.samples import Samples
 from mirrorchat.concurrency.context import Context
+from mirrorchat.concurrency.device_lock import DeviceLock
+from mirrorchat.hardware.devices import urgent_stream
 from mirrorchat.xtts.cuda_graph import StaticSteps
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.gpt import TorchGpt
@@ -157,14 +160,28 @@ class Own:
     """
 
     def __init__(
-        self, folder: Path, mode: WeightMode, dtype: torch.dtype, *, max_batch: int = 8, device: str = "cpu"
+        self,
+        folder: Path,
+        mode: WeightMode,
+        dtype: torch.dtype,
+        *,
+        max_batch: int = 8,
+        device: str = "cpu",
+        device_lock: DeviceLock | None = None,
     ) -> None:
         network = load_network(folder)
         self.floor_bytes = weights_read(network, mode)
         network.hifigan_decoder.to(device)
         self.vocoder = StreamingVocoder(network.hifigan_decoder, dtype=dtype)
         limits = DecodeLimits(max_batch=max_batch, cache_bytes=ROW_BYTES * max_batch, queue_chunks=100)
-        self.engine = DecodeEngine(network, mode=mode, vocoder=self.vocoder, device=torch.device(device), limits=limits)
+        self.engine = DecodeEngine(
+            network,
+            mode=mode,
+            vocoder=self.vocoder,
+            device=torch.device(device),
+            limits=limits,
+            device_lock=device_lock,
+        )
         network.forget_decoder()
         self.network = network.to(device)  # kept, as for voices in the server
         self._device = device
@@ -209,10 +226,11 @@ class Own:
     @torch.inference_mode()
     def step_seconds(self, batch: int, steps: int) -> list[float]:
         """Return the times of `steps` decode steps of `batch` sequences, including the scores of the next token."""
+        if self._device != "cpu":
+            with urgent_stream(torch.device(self._device)):
+                return self._captured_step_seconds(list(range(batch)), steps)
         gpt, cache, slots = self.engine.gpt, self.engine.cache, list(range(batch))
-        last, filled = self.start(0, slots)
-        if isinstance(gpt, TorchGpt) and self._device != "cpu":
-            return self._static_step_seconds(StaticSteps(gpt, cache, capture=True), last, filled, slots, steps)
+        _, filled = self.start(0, slots)
         times = []
         for step in range(steps):
             start = time.perf_counter()
@@ -221,19 +239,26 @@ class Own:
             times.append(time.perf_counter() - start)
         return times
 
-    @staticmethod
-    def _static_step_seconds(
-        static: StaticSteps, last: Tensor, filled: int, slots: Sequence[int], steps: int
-    ) -> list[float]:
-        """Return the times of the engine's steps on a GPU, including sampling."""
+    def _captured_step_seconds(self, slots: Sequence[int], steps: int) -> list[float]:
+        """Return the times of the engine's steps on a GPU, including sampling; each waits for the one before."""
+        captured = self._captured_steps
+        last, filled = self.start(0, slots)
         for slot in slots:
-            static.start(slot, last, positions=filled, sampling=Sampling(min_tokens=steps), seed=slot)
-        times = []
-        for _ in range(steps):
+            captured.start(slot, last, positions=filled, sampling=Sampling(min_tokens=steps), seed=slot)
+        before, times = captured.launch(slots), []
+        for _ in range(steps - 1):
             start = time.perf_counter()
-            static.launch(slots).collect()
+            launched = captured.launch(slots)
+            before.collect()
+            before = launched
             times.append(time.perf_counter() - start)
+        before.collect()
         return times
+
+    @functools.cached_property
+    def _captured_steps(self) -> StaticSteps:
+        assert isinstance(self.engine.gpt, TorchGpt)
+        return StaticSteps(self.engine.gpt, self.engine.cache, capture=True)
 
     def bandwidth(self) -> float:
         """Return the bytes per second that this process reads."""

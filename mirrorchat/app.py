@@ -3,6 +3,7 @@
 app = create_app(Settings(host="127.0.0.1"))  # gunicorn or app.run() serves it
 """
 
+from collections.abc import Collection
 from contextlib import ExitStack
 
 from flask import Blueprint, Flask, Request, Response, g, jsonify, request
@@ -13,10 +14,11 @@ from mirrorchat.access.cross_origin import allow_origin, check_page, is_prefligh
 from mirrorchat.access.requested_host import check_requested_host
 from mirrorchat.access.trusted_proxies import TrustedProxies, networks_of
 from mirrorchat.concurrency.context import Context
-from mirrorchat.engines import Language
+from mirrorchat.engines import Language, Synthesizer
 from mirrorchat.errors import InvalidField, MissingField, NotReady, Unavailable
 from mirrorchat.openai import routes as openai_api
 from mirrorchat.openai.openapi import openai_paths
+from mirrorchat.openai.speech_options import requested_options
 from mirrorchat.pipeline import Question
 from mirrorchat.server import session_routes
 from mirrorchat.server.answers import engines_used, requested_format, whole_answer
@@ -29,6 +31,7 @@ from mirrorchat.server.form import (
     split_hotwords,
     uploaded_file,
 )
+from mirrorchat.server.ignored import name_ignored
 from mirrorchat.server.incoming_body import leave_body
 from mirrorchat.server.metrics import CONTENT_TYPE
 from mirrorchat.server.multipart import MultipartOnly
@@ -111,6 +114,7 @@ def _finish(response: Response) -> Response:
     response.headers.update(allowance_headers())
     allow_origin(request, response, runtime().settings.cors_origins)
     session_routes.name_session(response)
+    name_ignored(response)
     record.status = response.status_code
     if response.is_streamed:
         response.call_on_close(record.end)
@@ -165,12 +169,13 @@ def process_audio() -> Response:
     text, hotwords = _text_field(), _hotwords_field()
     if language is None and text is None:
         require_detector(server.pipeline.engines, "language")
+    options = requested_options(request.form, _may_speak(reply_language))
     session_id = session_routes.session_field()
     requested = requested_format(request)
     with acquire_slot(context) as slot, ExitStack() as held:
         audio = decode_upload(data, "audio")
         session = held.enter_context(session_routes.open_session(session_id))
-        question = Question(audio, language, reply_language, text, session, hotwords)
+        question = Question(audio, language, reply_language, text, session, hotwords, options)
         pipeline = server.pipeline
         if requested.stream:
             response = stream_answer(requested, question, slot)
@@ -190,6 +195,12 @@ def _language(name: str) -> Language | None:
         return Language.parse_or_auto(value)
     except ValueError as error:
         raise InvalidField(f"{name}: {error}", param=name) from None
+
+
+def _may_speak(language: Language | None) -> Collection[Synthesizer]:
+    """Return the synthesizers that may speak an answer in `language`; None means that it is not detected yet."""
+    synthesizers = runtime().pipeline.engines.synthesizers
+    return synthesizers.values() if language is None else [synthesizers[language]]
 
 
 def _hotwords_field() -> list[str]:

@@ -6,7 +6,7 @@ A model is a folder in one of two formats. A checkpoint of WeNet has `train.yaml
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -19,22 +19,27 @@ from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import EngineInfo, Language, Listening, Tier, Transcript
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import native
-from mirrorchat.hardware.devices import usable_device
-from mirrorchat.wenet.batch import ScriptOneByOne, U2Batches, brief, load_script, warm_up
+from mirrorchat.hardware.devices import current_device, gpu_weights, usable_device
+from mirrorchat.wenet.batch import CPU, ScriptOneByOne, U2Batches, brief, load_script, warm_up
 from mirrorchat.wenet.checkpoint import read_checkpoint, read_tokens, weights_path
 from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.engine import RecognitionEngine
 from mirrorchat.wenet.features import FRAME_SHIFT_S, SAMPLE_RATE, fbank
 from mirrorchat.wenet.int8 import quantize
+from mirrorchat.wenet.layers import keep_in_half
 from mirrorchat.wenet.listening import ChunkListener, Listeners, WholeListener
 from mirrorchat.wenet.stream import ChunkReader, reads_chunks
 from mirrorchat.wenet.token_table import RecognizedPiece, TokenTable, recognized
 
 
 class WenetWeights(enum.StrEnum):
-    """The type of the network's weights: as trained, with 8 bits (CPU only), or in half precision (GPU only)."""
+    """The type of the network's weights: as trained, with 8 bits (CPU only), or with 16 bits (GPU only).
+
+    `fp16w` computes in float32, `fp16` and `bf16` in these types.
+    """
 
     FP32 = "fp32"
+    FP16W = "fp16w"
     INT8 = "int8"
     FP16 = "fp16"
     BF16 = "bf16"
@@ -56,7 +61,8 @@ class WenetRecognizer:
             engine that was built last sets.
         device: `auto`, `cpu`, `cuda` or `cuda:1`. The runtime format is quantized and runs on the CPU only.
         weights: a WenetWeights or `auto`; not for the runtime format.
-        device_lock: held while `device` computes a batch or a chunk; not for the runtime format.
+        device_lock: held while `device` computes, for engines that share a GPU; not for the runtime format.
+        speaks: returns whether an engine on the same GPU speaks; batches are then short.
 
     Raises:
         ModelNotInstalled: `folder` lacks a file.
@@ -76,25 +82,28 @@ class WenetRecognizer:
         device: str = "cpu",
         weights: str = "auto",
         device_lock: AbstractContextManager[object] | None = None,
+        speaks: Callable[[], bool] = lambda: False,
     ) -> None:
         torch.set_num_threads(threads)
         self.language = language
         model: U2Batches | ScriptOneByOne
+        self._device_lock, chosen = device_lock, CPU
         if weights_path(folder).is_file():
             chosen = usable_device(device)
             mode = choose_weights(weights, chosen)
-            model, tokens, frame_s = _load_checkpoint(folder, chosen, mode, threads)
+            with current_device(chosen):
+                model, tokens, frame_s = _load_checkpoint(folder, chosen, mode, threads, device_lock)
             self.info = EngineInfo("wenet", f"{folder.name} {mode}", str(chosen), "", Tier.REAL)
         else:
             model, tokens, frame_s = _load_runtime(folder, language)
-            device_lock = None
+            self._device_lock = None
             reason = "the released files are quantized, which runs on the CPU"
             self.info = EngineInfo("wenet", folder.name, "cpu", reason, Tier.REAL)
         self._tokens = TokenTable(tokens, frame_s)
         self._network = model.model
         self.streams = reads_chunks(model.model)
         self._listeners = Listeners()
-        self._engine = RecognitionEngine(model, device_lock=device_lock)
+        self._engine = RecognitionEngine(model, device=chosen, speaks=speaks)
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
@@ -145,7 +154,7 @@ class WenetRecognizer:
         graph = self._tokens.hotword_graph(hotwords)
         listener: ChunkListener | WholeListener
         if self.streams:
-            reader = ChunkReader(self._network, graph=graph)
+            reader = ChunkReader(self._network, graph=graph, device_lock=self._device_lock)
             tokens = self._tokens.tokens
             listener = ChunkListener(self._engine, reader, tokens, language, self._transcribe_one, context=context)
         else:
@@ -176,25 +185,34 @@ Loaded = tuple[U2Batches | ScriptOneByOne, list[str], float]  # the model, its t
 def choose_weights(name: str, device: torch.device) -> WenetWeights:
     """Return the weights for the setting `wenet_weights`, `name`, on `device`.
 
-    `auto` means int8 on a CPU that the C++ library supports, and fp32 elsewhere. Raises ConfigurationError if weights
-    of this type do not run on `device`.
+    `auto` means what suits a GPU (`devices.gpu_weights`), int8 on a CPU that the C++ library supports, and fp32 on
+    others. Raises ConfigurationError if weights of this type do not run on `device`.
     """
+    if name == "auto" and device.type == "cuda":
+        return WenetWeights(gpu_weights(device))
     if name == "auto":
-        fast = device.type == "cpu" and native.library() is not None
-        return WenetWeights.INT8 if fast else WenetWeights.FP32
+        return WenetWeights.FP32 if native.library() is None else WenetWeights.INT8
     weights = WenetWeights(name)
     if weights is not WenetWeights.FP32 and (weights is WenetWeights.INT8) != (device.type == "cpu"):
         raise ConfigurationError(f"WeNet's weights cannot be {weights} on {device}; choose fp32")
     return weights
 
 
-def _load_checkpoint(folder: Path, device: torch.device, weights: WenetWeights, threads: int) -> Loaded:
+def _load_checkpoint(
+    folder: Path,
+    device: torch.device,
+    weights: WenetWeights,
+    threads: int,
+    device_lock: AbstractContextManager[object] | None,
+) -> Loaded:
     checkpoint = read_checkpoint(folder)
     if weights is WenetWeights.INT8:
         model = quantize(checkpoint.model, threads)
     else:
-        model = checkpoint.model.to(device=device, dtype=_DTYPES.get(weights, torch.float32))
-    batches = U2Batches(model, device=device)
+        if weights is WenetWeights.FP16W:
+            keep_in_half(checkpoint.model)
+        model = checkpoint.model.to(device=device, dtype=_DTYPES.get(weights))
+    batches = U2Batches(model, device=device, device_lock=device_lock)
     warm_up(batches)
     return batches, checkpoint.tokens, checkpoint.model.subsampling_rate() * FRAME_SHIFT_S
 

@@ -4,15 +4,14 @@
     chat model  messages -> text in pieces
     synthesizer text and a Voice -> speech in pieces
 
-An engine holds weights, and all callers share it. It gets the data of one turn as arguments, and keeps none of it,
-except for a small cache of voices in XTTS.
+An engine holds weights, and all callers share it. Of the data of a turn it keeps nothing but a few voices (XTTS).
 """
 
 import enum
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ChatFailure
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 
 
 class Language(enum.StrEnum):
@@ -173,7 +173,7 @@ class Message:
 
 
 SPEECH_NEEDED_S = 1.0  # with less speech in its references a voice stays neutral
-REFERENCE_LIMIT_S = 30.0  # of speech in its references: XTTS takes no more
+REFERENCE_LIMIT_S = 30.0  # of speech in a session's reference: the GPT of XTTS is conditioned on no more
 
 
 def too_little_speech(speech_s: float) -> str:
@@ -354,6 +354,8 @@ class Synthesizer(Protocol):
 
     info: EngineInfo
     sample_rate: int
+    follows: Collection[str]  # the names of the SpeechOptions that it follows
+    built_in_voices: Mapping[str, Voice]  # by name; they are those of the model, and nobody's clone
 
     @property
     def voice_model(self) -> str:
@@ -364,7 +366,7 @@ class Synthesizer(Protocol):
         """Return the voice of the speaker in `references`.
 
         Arguments:
-            references: recordings of one speaker, each at any sample rate; at most REFERENCE_LIMIT_S seconds count.
+            references: recordings of one speaker, each at any sample rate. The engine says how much of them counts.
 
         Returns:
             The voice; a neutral one, whose reason says why, with less than SPEECH_NEEDED_S seconds of speech.
@@ -398,6 +400,7 @@ class Synthesizer(Protocol):
         seed: int,
         priority: Priority,
         context: Context,
+        options: SpeechOptions = NO_OPTIONS,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield the speech of `text` in pieces, in order.
@@ -409,8 +412,8 @@ class Synthesizer(Protocol):
             seed: where sampling starts; the same text, voice and seed give the same samples on a CPU.
             priority: FIRST for the sentence that the listener waits for.
             context: ends the speech early.
-            buffer_low: returns True when the playout buffer is nearly empty. A LATER sentence then yields its chunks
-                as they are made, instead of waiting for the whole piece.
+            options: those that the engine follows change the speech; it ignores the others.
+            buffer_low: returns whether the playout buffer is nearly empty: a LATER sentence then streams its chunks.
 
         Yields:
             Audio at `sample_rate`; nothing for a text without a word.
@@ -431,10 +434,9 @@ class Synthesizer(Protocol):
 
 @dataclass(frozen=True)
 class BatchStats:
-    """The load of a batched synthesizer.
+    """The load of a batched synthesizer: `running` sequences hold a KV-cache slot, of which there are `slots`.
 
-    `running` sequences hold a KV-cache slot, of which there are `slots`; `waiting` sequences have none yet. `tokens`
-    counts the audio tokens sampled since the start.
+    `waiting` sequences have none yet. `tokens` counts the audio tokens sampled since the start.
     """
 
     running: int
@@ -464,7 +466,6 @@ class CountsAnswers(Protocol):
     """A chat model that counts how often each of its APIs has answered and failed, in list order."""
 
     def answers(self) -> Sequence[int]: ...
-
     def failures(self) -> Sequence[int]: ...
 
 
@@ -486,10 +487,9 @@ class Engines:
 
     def check_ready(self) -> None:
         """Raise NotReady if an engine cannot answer any more."""
-        for recognizer in self.recognizers.values():
-            recognizer.check_ready()
-        for synthesizer in self.synthesizers.values():
-            synthesizer.check_ready()
+        engines: list[Recognizer | Synthesizer] = [*self.recognizers.values(), *self.synthesizers.values()]
+        for engine in engines:
+            engine.check_ready()
 
     def close(self) -> None:
         """Free every engine, each once."""

@@ -44,6 +44,7 @@
     │       └── ReasoningSent        502 reasoning_sent
     ├── Unavailable                  503 unavailable_error  (may carry Retry-After)
     │   ├── NotReady                 503 not_ready
+    │   │   └── EngineFailed         503 not_ready          (the process ends, and gunicorn starts another)
     │   ├── ServerBusy               503 server_busy
     │   ├── ShuttingDown             503 shutting_down
     │   └── ModelNotInstalled        503 model_not_installed
@@ -52,6 +53,7 @@
     ├── EvaluationError              (the command line only: recordings cannot be evaluated, or not all of them)
     ├── InstallError                 (the command line only: a model could not be installed or is damaged)
     │   └── SourceFailed             (one source of a model does not work; the next is tried)
+    │       └── SourceUnreachable    (it does not answer, or breaks off: it may work later)
     └── CommandError                     (the command line only)
         ├── ServerFailed                 (a server cannot be reached, refuses, or does not answer as MirrorChat does)
         └── SoundDeviceError             (nothing here plays or records, or what does has failed)
@@ -66,6 +68,8 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
+
+RESTART_S = 30  # in which most servers have loaded their engines again
 
 _log = logging.getLogger(__name__)
 
@@ -357,6 +361,15 @@ class NotReady(Unavailable):
     """The engines are loading, or one of them has failed."""
 
 
+class EngineFailed(NotReady):
+    """An engine of this process has failed for good: its GPU is lost, or it met a defect. A new process can answer."""
+
+    code = "not_ready"
+
+    def __init__(self, engine: str) -> None:
+        super().__init__(f"the {engine} engine has failed: the server starts again", retry_after_s=RESTART_S)
+
+
 class ServerBusy(Unavailable):
     """All slots are taken and the queue does not help."""
 
@@ -392,6 +405,10 @@ class InstallError(MirrorChatError):
 
 class SourceFailed(InstallError):
     """A place that models come from does not work, or gives something else than the model."""
+
+
+class SourceUnreachable(SourceFailed):
+    """A place that models come from does not answer, is busy, or breaks off. The same command may succeed later."""
 
 
 class CommandError(MirrorChatError):

@@ -26,6 +26,7 @@ from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import ChatEvent, Engines, Language, Synthesizer, Transcript, Voice
 from mirrorchat.errors import ChatFailure, ModelNotInstalled, NoWords, as_mirrorchat_error
 from mirrorchat.llm import build_messages
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 from mirrorchat.text.sentences.speech_length import language_of
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import HELPERS, NoWordsSentence, Speech, SpokenAnswer, Texts, with_fallback
@@ -51,7 +52,7 @@ class Question:
     `audio` is the recording, at any sample rate. `text`, its words, makes recognition unnecessary. A `language` of None
     is detected, and a `reply_language` of None is that of the question. `session`, which this turn has opened, has the
     history of the chat and the reference of the voice; without one, the turn has neither. `hotwords` are words that the
-    recognizer prefers.
+    recognizer prefers. `options` are those of the answer's speech.
     """
 
     audio: Audio
@@ -60,6 +61,7 @@ class Question:
     text: str | None = None
     session: Session | None = None
     hotwords: Sequence[str] = ()
+    options: SpeechOptions = NO_OPTIONS
 
 
 class Pipeline:
@@ -69,14 +71,18 @@ class Pipeline:
         engines: the loaded engines; `close` closes them.
         system_prompt: the chat's first message; `{language}` in it becomes the name of the answer's language.
         seed: where the synthesizer's sampling starts.
+        options: the options of speech for turns that name none.
         max_turns: the number of concurrent turns.
     """
 
-    def __init__(self, engines: Engines, *, system_prompt: str, seed: int, max_turns: int) -> None:
+    def __init__(
+        self, engines: Engines, *, system_prompt: str, seed: int, max_turns: int, options: SpeechOptions = NO_OPTIONS
+    ) -> None:
         self.engines = engines
         self.helpers = HelperThreads(HELPERS_PER_TURN, max_turns)
         self.system_prompt = system_prompt
         self.seed = seed
+        self.options = options
 
     def run_turn(self, question: Question, slot: Slot, *, watch: Stopwatch) -> Generator[Event]:
         """Answer a question. The engines do not wait for the consumer; closing the generator cancels the turn.
@@ -106,6 +112,7 @@ class Pipeline:
         *,
         watch: Stopwatch,
         no_words: NoWordsSentence,
+        options: SpeechOptions = NO_OPTIONS,
     ) -> Generator[Event]:
         """Speak a text that arrives in pieces, like an answer.
 
@@ -115,6 +122,7 @@ class Pipeline:
             language: the language of the text.
             slot, watch: as for `run_turn`.
             no_words: returns the sentence for a text without a word to speak, or raises the error that ends the turn.
+            options: those of the speech.
 
         Yields:
             What `run_turn` does between Transcript and Timings.
@@ -122,7 +130,7 @@ class Pipeline:
         Raises:
             Nothing: Error is the last event if the turn fails.
         """
-        turn = _Turn(self, Question(NO_AUDIO, language, language), slot, watch)
+        turn = _Turn(self, Question(NO_AUDIO, language, language, options=options), slot, watch)
         yield from _ended(slot, turn.answer(texts, self.helpers.submit(slot, voice), language, no_words))
 
     def answer(self, question: Question, slot: Slot, *, watch: Stopwatch) -> Answer:
@@ -181,10 +189,12 @@ class _Turn:
         self, texts: Texts, voice: "Future[Voice]", language: Language, no_words: NoWordsSentence
     ) -> Iterator[Event]:
         """Yield the events of the answer in `language`, with StartedOver when it restarts with the next API."""
-        speech = Speech(self.pipeline.engines.synthesizers[language], language, self.pipeline.seed, no_words)
+        pipeline = self.pipeline
+        options = self.question.options.over(pipeline.options)
+        speech = Speech(pipeline.engines.synthesizers[language], language, pipeline.seed, no_words, options)
 
         def attempt(failed: Sequence[ChatFailure]) -> Iterator[Event]:
-            helpers, slot, watch = self.pipeline.helpers, self.slot, self.watch
+            helpers, slot, watch = pipeline.helpers, self.slot, self.watch
             return SpokenAnswer(partial(texts, failed), voice, speech, helpers=helpers, slot=slot, watch=watch).run()
 
         return with_fallback(attempt, self.context)

@@ -4,31 +4,20 @@ A setting is defined once, by its field: default, kind of values, unit and help.
 makes config.example.py and the tables of docs/configuration.md from these definitions.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from mirrorchat.access.api_keys import hashed
-from mirrorchat.access.chat_apis import (
-    CHAT_KEY,
-    CHAT_MODEL,
-    DEFAULT_CHAT_MODEL,
-    chat_api_in_environment,
-    completed_url,
-    is_own_address,
-)
+from mirrorchat.access.chat_apis import ChatApi as ChatApi  # for those who import it from here
+from mirrorchat.access.chat_apis import chat_api_in_environment, is_own_address, read_chat_api
 from mirrorchat.access.definitions import (
     FLAG,
     FOLDER,
-    HEADERS,
-    JSON_OBJECT,
     TEXT,
-    URL,
     Kind,
     choice,
     definitions,
@@ -37,8 +26,8 @@ from mirrorchat.access.definitions import (
     list_of,
     number,
     optional,
-    required,
     setting,
+    suggestion,
     whole_number,
 )  # fmt: skip
 from mirrorchat.access.settings import (
@@ -53,12 +42,13 @@ from mirrorchat.access.settings import (
     list_in_environment,
 )
 from mirrorchat.errors import ConfigurationError
+from mirrorchat.speech.options import SAMPLING_BOUNDS, SPEED_BOUNDS, SpeechOptions
 
 CONFIG_VARIABLE = "MIRRORCHAT_CONFIG"
 CONFIG_NAMES = ("config.py", "chatgpt_api_config.py")  # the second is the older layout's, which held the list alone
 RECOGNIZER_NAMES = ("auto", "wenet", "small", "embedded", "wenet:NAME")  # the last: any model of WeNet's package
 SYNTHESIZER_NAMES = ("auto", "xtts", "small", "embedded")
-WENET_WEIGHTS = ("auto", "fp32", "int8", "bf16", "fp16")
+WENET_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
 XTTS_WEIGHTS = ("auto", "fp32", "fp16w", "int8", "bf16", "fp16")
 LANGUAGE_NAMES = ("chinese", "english")
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -109,75 +99,6 @@ DEVICE = kind_of(
     lambda value: isinstance(value, str) and bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value.strip())),
     str.strip,
 )
-TIMEOUT = number(0.1, 3600.0, "seconds")
-
-
-@dataclass(frozen=True)
-class ChatApi:
-    """One chat API of the ordered list: an OpenAI-style chat-completions endpoint. Only `url` has no default."""
-
-    url: str = field(
-        repr=False,  # a user's URL may hold a password
-        metadata=required(
-            URL,
-            "Requests go to this URL: a base URL as the provider prints it, or the full endpoint. A URL that does not"
-            " end in `/completions` gets `/chat/completions`, and `/v1` before it where there is no path; a query stays"
-            " at the end.",
-        ),
-    )
-    key: str = setting("", CHAT_KEY, "The API receives this key as a bearer token, unless it is empty.", secret=True)
-    model: str = setting(DEFAULT_CHAT_MODEL, CHAT_MODEL, "This model answers.")
-    timeout_s: float = setting(
-        10.0,
-        TIMEOUT,
-        "The server waits at most this long for the connection and, once the first token has come, in each silence of"
-        " the API.",
-    )
-    first_token_timeout_s: float = setting(
-        60.0,
-        TIMEOUT,
-        "The server waits at most this long for the first token of the answer or of the reasoning before it. A model"
-        " that is loaded first, or that reasons in silence, needs this time.",
-    )
-    total_timeout_s: float = setting(
-        90.0, TIMEOUT, "The server waits at most this long for the whole answer, reasoning included."
-    )
-    temperature: float | None = setting(
-        None, optional(number(0.0, 2.0)), "The API samples the answer at this temperature; `None` leaves it to the API."
-    )
-    max_tokens: int | None = setting(
-        None,
-        optional(whole_number(1, 1_000_000)),
-        "The API writes at most this many tokens; `None` leaves it to the API.",
-    )
-    headers: Mapping[str, str] = setting({}, HEADERS, "Each request also carries these HTTP headers.", secret=True)
-    extra_body: Mapping[str, Any] = setting(
-        {},
-        JSON_OBJECT,
-        "Each request also carries these fields of its body, for example `chat_template_kwargs`. They override"
-        " `temperature` and `max_tokens`, but never `model`, `messages` and `stream`.",
-        secret=True,
-    )
-
-    @property
-    def endpoint(self) -> str:
-        """Return the URL that is asked: `url`, completed to the endpoint of chat completions."""
-        return completed_url(self.url)
-
-    @property
-    def host(self) -> str:
-        """Return `host[:port]`, the only part of the URL that logs and errors show: paths and queries may hold keys."""
-        return urlsplit(self.url).netloc.rpartition("@")[2]
-
-
-def _read_api(name: str, entry: object) -> ChatApi:
-    known = definitions(ChatApi)
-    if not isinstance(entry, Mapping) or "url" not in entry:
-        raise ConfigurationError(f"{name} must hold at least 'url'")
-    for key in entry:
-        if key not in known:
-            raise ConfigurationError(f"{name}: unknown entry {key!r}{_suggestion(str(key), known)}")
-    return ChatApi(**{key: known[key].kind.read(f"{name}['{key}']", value) for key, value in entry.items()})
 
 
 def _cores() -> int:
@@ -193,7 +114,7 @@ class Settings:
 
     chatgpt_apis: tuple[ChatApi, ...] = setting(
         [],
-        list_of(Kind("a dict that holds at least 'url'", _read_api)),
+        list_of(Kind("a dict that holds at least 'url'", read_chat_api)),
         "The server asks these chat APIs in order until one answers. Without this setting the environment may name one:"
         " `MIRRORCHAT_CHAT_URL` or `OPENAI_API_KEY`. If the list is empty, a parrot repeats the question.",
         computed="the chat API that the environment names, or none",
@@ -245,14 +166,16 @@ class Settings:
     wenet_weights: str = setting(
         "auto",
         choice(WENET_WEIGHTS),
-        "WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, bf16 or fp16 on a GPU."
-        " `auto` selects int8 on a CPU that our C++ library supports, and fp32 otherwise.",
+        "WeNet's checkpoints keep their weights in this format: fp32 or int8 on a CPU; fp32, fp16w, bf16 or fp16 on a"
+        " GPU. `auto` selects int8 on a CPU that our C++ library supports, else fp32, and on a GPU the 16 bits that it"
+        " computes fastest with (see `xtts_weights`).",
     )
     xtts_weights: str = setting(
         "auto",
         choice(XTTS_WEIGHTS),
-        "XTTS keeps its weights in this format: fp32, fp16w (16 bits) or int8 (needs AVX512-VNNI) on a CPU; fp32, bf16"
-        " or fp16 on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU and bf16 on a GPU.",
+        "XTTS keeps its weights in this format: fp32, fp16w (16 bits, computed in float32) or int8 (needs AVX512-VNNI)"
+        " on a CPU; fp32, fp16w, bf16 or fp16 on a GPU. Fewer bits make it faster. `auto` selects fp16w on a CPU; on a"
+        " GPU bf16 from compute capability 8.0 on, fp16 with 7.x, and fp16w below.",
     )
     xtts_batch: int = setting(8, whole_number(1, 64), "XTTS decodes at most this many sentences in one batch.")
     xtts_cache_mb: int = setting(
@@ -271,6 +194,32 @@ class Settings:
         0,
         whole_number(0, 2**63 - 1),
         "Speech is sampled with this seed: the same text, voice and seed give the same samples on a CPU.",
+    )
+    speech_speed: float = setting(
+        1.0,
+        number(*SPEED_BOUNDS),
+        "Speech is so many times as fast, at the same pitch. The field `speed` of a request overrides it.",
+    )
+    xtts_temperature: float | None = setting(
+        None,
+        optional(number(*SAMPLING_BOUNDS["temperature"])),
+        "XTTS samples at this temperature. Here and below, `None` leaves it to the model's `config.json` (in XTTS v2:"
+        " temperature 0.75, top-k 50, top-p 0.85, repetition penalty 5), and the field of a request overrides it.",
+    )
+    xtts_top_k: int | None = setting(
+        None,
+        optional(whole_number(0, int(SAMPLING_BOUNDS["top_k"][1]))),
+        "XTTS samples among so many of the likeliest tokens; 0 means all.",
+    )
+    xtts_top_p: float | None = setting(
+        None,
+        optional(number(*SAMPLING_BOUNDS["top_p"])),
+        "XTTS samples among the likeliest tokens whose probabilities sum to this.",
+    )
+    xtts_repetition_penalty: float | None = setting(
+        None,
+        optional(number(*SAMPLING_BOUNDS["repetition_penalty"])),
+        "XTTS makes tokens that it has sampled already less likely by this factor.",
     )
     upload_limit_mb: int = setting(
         12,
@@ -408,6 +357,13 @@ class Settings:
             raise ConfigurationError(f"the chat API at {own.host} is this server itself ({source} is set)")
 
     @property
+    def speech_options(self) -> SpeechOptions:
+        """Return the options of speech for requests that name none."""
+        return SpeechOptions(
+            self.xtts_temperature, self.xtts_top_k, self.xtts_top_p, self.xtts_repetition_penalty, self.speech_speed
+        )
+
+    @property
     def upload_limit_bytes(self) -> int:
         return self.upload_limit_mb * 1024 * 1024
 
@@ -479,15 +435,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     known = definitions(Settings)
     for name in values:
         if name not in known:
-            raise ConfigurationError(f"{path}: unknown setting {name!r}{_suggestion(name, known)}")
+            raise ConfigurationError(f"{path}: unknown setting {name!r}{suggestion(name, known)}")
     return values
 
 
 def _is_setting(name: str, value: object) -> bool:
     """Tell a setting from what a configuration file imports or defines to compute one."""
     return not name.startswith("_") and not callable(value) and type(value).__name__ != "module"
-
-
-def _suggestion(name: str, choices: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, choices, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; the settings are {', '.join(sorted(choices))}"

@@ -9,10 +9,11 @@ of a piece, and a piece without an end is resampled once, or cut off and faded o
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from mirrorchat.audio.vad import find_speech, trim_to_speech
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.workers.espeak import Espeak
 from mirrorchat.engines import (
-    REFERENCE_LIMIT_S,
     SPEECH_NEEDED_S,
     BatchStats,
     EngineInfo,
@@ -35,19 +35,23 @@ from mirrorchat.engines import (
     judge_similarity,
     too_little_speech,
 )
-from mirrorchat.errors import NotReady, SynthesisFailed
-from mirrorchat.hardware.devices import usable_device
+from mirrorchat.errors import ConfigurationError, EngineFailed, NotReady, SynthesisFailed
+from mirrorchat.hardware.devices import gpu_weights, usable_device
+from mirrorchat.hardware.lost_gpu import is_gpu_lost
+from mirrorchat.speech.options import BOUNDS, NO_OPTIONS, SAMPLING_BOUNDS, SpeechOptions
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.normalization.scripts import XTTS_SCRIPTS
-from mirrorchat.xtts.checkpoint import read_speakers
+from mirrorchat.xtts.checkpoint import read_speakers, speakers_path
 from mirrorchat.xtts.decode import DecodeEngine, DecodeLimits
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network, load_network
 from mirrorchat.xtts.sampling import LOOP_TOKENS, Sampling
 from mirrorchat.xtts.text import TextSplitter, read_as
 from mirrorchat.xtts.utterance import FinishReason, Request
-from mirrorchat.xtts.vocoder import StreamingVocoder, fade_out
-from mirrorchat.xtts.voice import DIFFERENT_TO, SAME_FROM, XttsVoice, similarity
+from mirrorchat.xtts.vocoder import fade_out
+from mirrorchat.xtts.vocoder_type import make_vocoder, remark_on_type
+from mirrorchat.xtts.voice import DIFFERENT_TO, SAME_FROM, XttsVoice, built_in_voice, similarity
+from mirrorchat.xtts.voice_thread import VoiceThread
 
 REFERENCE_RATE_HZ = 22_050  # of the model's conditioning encoder
 NEUTRAL_SPEAKER = "Claribel Dervla"  # of the 58 studio speakers that come with the released weights
@@ -63,7 +67,10 @@ EDGE_KEPT_S = 0.08
 # after the text is stopped. Speech has about 14 letters a second in English, and 4.5 characters in Chinese.
 TOKENS_PER_CHARACTER = {Language.ENGLISH: 3.0, Language.CHINESE: 10.0}
 TOKENS_AT_LEAST = 24
+LOOP_S = LOOP_TOKENS / 21.5  # of speech that repeats a phrase, at which it is cut off
 RESAMPLE_SEED = 1 << 32  # added to the seed of a piece that is resampled
+
+T = TypeVar("T")
 
 # torch and coqui-tts raise these if a computation fails; torch's out-of-memory errors are RuntimeErrors.
 MODEL_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
@@ -76,13 +83,15 @@ class XttsSynthesizer:
         folder: the model; nothing in it is written.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         threads: CPU threads of one PyTorch operation.
-        weights: a WeightMode, or `auto` for fp16w on a CPU and bf16 on a GPU.
+        weights: a WeightMode, or `auto` for fp16w on a CPU and what suits the GPU (`devices.gpu_weights`).
         limits: the sizes of the batch, the KV cache and the queues.
         device_lock: held during each step of the engine, for engines that share a GPU.
 
     Raises:
         ModelNotInstalled: `folder` lacks a file.
         ConfigurationError: files are damaged or do not belong together, or `device` cannot be used with `weights`.
+
+    `built_in_voices` has the studio speakers that come with the model, by name; their voices are nobody's clone.
 
     Example:
         synthesizer = XttsSynthesizer(Path("models/xtts-v2"), device="auto", threads=4)
@@ -91,6 +100,8 @@ class XttsSynthesizer:
                                        context=Context.after(60.0)):
             play(audio)
     """
+
+    follows: Collection[str] = tuple(BOUNDS)
 
     def __init__(
         self,
@@ -105,24 +116,32 @@ class XttsSynthesizer:
         torch.set_num_threads(threads)
         self._device = usable_device(device)
         self._folder = folder
+        self._gpu_lost = False
+        if self._device.type == "cuda":
+            torch.backends.cuda.enable_cudnn_sdp(False)  # on GPUs of 9.x it prepares anew for each length of a text
         mode = weight_mode(weights, self._device)
         network = load_network(folder)
+        self._network: Network | None = network
+        self._config = network.config
+        self._studio_voices = self._read_studio_voices()
+        self.built_in_voices: Mapping[str, Voice] = self._studio_voices
         network.hifigan_decoder.to(self._device)
-        vocoder = StreamingVocoder(network.hifigan_decoder, dtype=_vocoder_dtype(mode))
+        vocoder = make_vocoder(network.hifigan_decoder, mode, network.gpt.final_norm)
         self._engine = DecodeEngine(
             network, mode=mode, vocoder=vocoder, device=self._device, limits=limits, device_lock=device_lock
         )
         network.forget_decoder()
-        self._network: Network | None = network.to(self._device)
-        self._config = network.config
-        self.info = EngineInfo("xtts", f"{folder.name} {mode}", str(self._device), "", Tier.REAL)
+        network.to(self._device)
+        self._voice_thread = VoiceThread(self._device)
+        remark = remark_on_type(vocoder, self._device)
+        self.info = EngineInfo("xtts", f"{folder.name} {mode}", str(self._device), remark, Tier.REAL)
         self.sample_rate = vocoder.sample_rate
 
     def voice(self, references: Sequence[Audio]) -> XttsVoice:
         """Compute the voice of a speaker.
 
         Arguments:
-            references: recordings of the speaker, of any rate. The first 30 s of speech count.
+            references: recordings of the speaker, of any rate. Of each counts its first `max_ref_len` (30 s).
 
         Returns:
             The cloned voice. With less than 1 s of speech it is a neutral voice, whose `reason` tells this: the studio
@@ -146,19 +165,35 @@ class XttsSynthesizer:
         gpt, speaker_encoder = network.gpt, network.hifigan_decoder.speaker_encoder
         parts = (gpt.conditioning_encoder, gpt.conditioning_perceiver, speaker_encoder)
         digest = hashlib.sha256()
-        for name, tensor in (entry for part in parts for entry in part.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+
+        def read() -> None:
+            for name, tensor in (entry for part in parts for entry in part.state_dict().items()):
+                digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+
+        self._computed(read)
         return f"{self._folder.name} {digest.hexdigest()[:12]}"
 
     def restore(self, data: bytes) -> XttsVoice:
         """Return the voice that `XttsVoice.to_bytes` wrote. Raises ValueError if it does not fit this model."""
-        voice, latents = XttsVoice.from_bytes(data), self._loaded().gpt.conditioning_perceiver.latents
-        embedding_shape = (1, self._config.model_args.d_vector_dim, 1)
-        shapes = ((voice.gpt_cond_latent, (1, *latents.shape)), (voice.speaker_embedding, embedding_shape))
-        for tensor, shape in shapes:
-            if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.isfinite().all():
-                raise ValueError("this voice does not fit the model")
+        voice = XttsVoice.from_bytes(data)
+        if not self._fits(voice):
+            raise ValueError("this voice does not fit the model")
         return voice
+
+    def _fits(self, voice: XttsVoice) -> bool:
+        """Return whether the tensors of `voice` are such as the model computes."""
+        latents, width = self._loaded().gpt.conditioning_perceiver.latents, self._config.model_args.d_vector_dim
+        shapes = ((voice.gpt_cond_latent, (1, *latents.shape)), (voice.speaker_embedding, (1, width, 1)))
+        return all(
+            tensor.shape == shape and tensor.dtype == torch.float32 and bool(tensor.isfinite().all())
+            for tensor, shape in shapes
+        )
+
+    def _read_studio_voices(self) -> dict[str, XttsVoice]:
+        voices = {name: built_in_voice(name, speaker) for name, speaker in read_speakers(self._folder).items()}
+        if not all(map(self._fits, voices.values())):
+            raise ConfigurationError(f"the speakers in {speakers_path(self._folder)} do not belong to this model")
+        return voices
 
     def embed_speaker(self, speech: Audio) -> SpeakerEmbedding | None:
         """Compute the speaker embedding of `speech`, without the rest of a voice, which costs more.
@@ -193,6 +228,7 @@ class XttsSynthesizer:
         seed: int,
         priority: Priority,
         context: Context,
+        options: SpeechOptions = NO_OPTIONS,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Speak a sentence. A FIRST one streams its chunks while it is decoded. Each piece of a LATER one is complete
@@ -204,6 +240,7 @@ class XttsSynthesizer:
             seed: the seed of the sampling. The same text, voice and seed give the same samples on a CPU.
             priority: FIRST for the sentence for which the listener waits, otherwise LATER.
             context: the context of the turn.
+            options: None leaves one to the model's configuration. For `speed` latents are stretched, as in coqui-tts.
             buffer_low: returns whether the listener's playout buffer is nearly empty.
 
         Yields:
@@ -219,16 +256,16 @@ class XttsSynthesizer:
         pieces = self._pieces(text, language)
         for index, piece in enumerate(pieces):
             urgency = priority if index == 0 else Priority.LATER
-            request = self._request(piece, voice, language, seed + index, urgency, context)
+            request = self._request(piece, voice, language, seed + index, urgency, context, options)
             for samples in self._speak_piece(request, buffer_low):
                 yield Audio(samples, self.sample_rate)
             if index < len(pieces) - 1:
                 yield Audio(np.zeros(int(PIECE_GAP_S * self.sample_rate), np.float32), self.sample_rate)
 
     def check_ready(self) -> None:
-        """Raise NotReady if the engine has failed, after an error of the GPU, or makes no progress."""
-        if not self._engine.healthy:
-            raise NotReady("the speech engine has failed: the server must be started again")
+        """Raise EngineFailed if the engine has failed or the GPU is lost, NotReady if it makes no progress."""
+        if self._gpu_lost or not self._engine.healthy:
+            raise EngineFailed("speech")
         if self._engine.stuck_s > STUCK_S:
             raise NotReady(f"the speech engine has made no progress for {STUCK_S:g} s", retry_after_s=30)
 
@@ -239,6 +276,7 @@ class XttsSynthesizer:
     def close(self) -> None:
         """Free the model. Running sentences end with ShuttingDown, and later calls raise NotReady."""
         self._engine.close()
+        self._voice_thread.close()
         self._network = None
 
     def _loaded(self) -> Network:
@@ -249,10 +287,8 @@ class XttsSynthesizer:
 
     @functools.cached_property
     def _neutral_voice(self) -> XttsVoice:
-        speakers = read_speakers(self._folder)
-        if speakers:
-            speaker = speakers.get(NEUTRAL_SPEAKER) or next(iter(speakers.values()))
-            return XttsVoice(VoiceKind.NEUTRAL, "", speaker.gpt_cond_latent, speaker.speaker_embedding)
+        if voices := self._studio_voices:
+            return voices.get(NEUTRAL_SPEAKER) or next(iter(voices.values()))
         espeak = Espeak()
         try:
             spoken = espeak.speak(NEUTRAL_TEXT, Language.ENGLISH, "klatt4", context=Context())
@@ -267,18 +303,25 @@ class XttsSynthesizer:
         """
         waves, network, config = self._conditioning_waves(references), self._loaded(), self._config
         embedding = self._speaker_embedding(waves)
-        with _as_synthesis_failed():
-            latent = network.get_gpt_cond_latents(
-                torch.cat(waves, dim=-1),
-                REFERENCE_RATE_HZ,
-                length=config.gpt_cond_len,
-                chunk_length=config.gpt_cond_chunk_len,
+
+        def condition() -> torch.Tensor:
+            return _finite(
+                network.get_gpt_cond_latents(
+                    torch.cat(waves, dim=-1),
+                    REFERENCE_RATE_HZ,
+                    length=config.gpt_cond_len,
+                    chunk_length=config.gpt_cond_chunk_len,
+                )
             )
-        return XttsVoice(kind, reason, _finite(latent), embedding)
+
+        return XttsVoice(kind, reason, self._computed(condition), embedding)
 
     def _conditioning_waves(self, references: Sequence[Audio]) -> list[torch.Tensor]:
-        """Return the first 30 s of `references`, each (1, samples) at REFERENCE_RATE_HZ."""
-        waves = [torch.from_numpy(samples)[None] for samples in limited(references, REFERENCE_LIMIT_S)]
+        """Return what coqui-tts reads of each of `references`, (1, samples) at REFERENCE_RATE_HZ."""
+        limit = REFERENCE_RATE_HZ * int(self._config.max_ref_len)
+        heard = [reference.resample(REFERENCE_RATE_HZ).samples[:limit] for reference in references]
+        # Copies, because torch warns about read-only arrays.
+        waves = [torch.from_numpy(np.array(samples, np.float32))[None] for samples in heard if len(samples)]
         if self._config.sound_norm_refs:
             waves = [wave / wave.abs().max() * 0.75 for wave in waves]
         return waves
@@ -286,9 +329,20 @@ class XttsSynthesizer:
     def _speaker_embedding(self, waves: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the mean speaker embedding of the waves, (1, 512, 1) on the CPU."""
         network = self._loaded()
-        with _as_synthesis_failed():
+
+        def embed() -> torch.Tensor:
             embeddings = [network.get_speaker_embedding(wave, REFERENCE_RATE_HZ) for wave in waves]
-        return _finite(torch.stack(embeddings).mean(dim=0))
+            return _finite(torch.stack(embeddings).mean(dim=0))
+
+        return self._computed(embed)
+
+    def _computed(self, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns. Raise SynthesisFailed for an error of the model, and note a lost GPU."""
+        try:
+            return self._voice_thread.run(compute)
+        except MODEL_ERRORS as error:
+            self._gpu_lost = self._gpu_lost or is_gpu_lost(error)
+            raise SynthesisFailed(f"the voice could not be computed ({type(error).__name__})") from error
 
     def _pieces(self, text: str, language: Language) -> list[str]:
         network = self._loaded()
@@ -300,9 +354,15 @@ class XttsSynthesizer:
         return splitter.split(normalize_text(text, language, XTTS_SCRIPTS))
 
     def _request(
-        self, piece: str, voice: XttsVoice, language: Language, seed: int, priority: Priority, context: Context
+        self,
+        piece: str,
+        voice: XttsVoice,
+        language: Language,
+        seed: int,
+        priority: Priority,
+        context: Context,
+        options: SpeechOptions = NO_OPTIONS,
     ) -> Request:
-        config = self._config
         spoken_as = read_as(piece, language)
         return Request(
             text_ids=self._loaded().tokenizer.encode(_as_read(piece), lang=spoken_as.code),
@@ -312,13 +372,15 @@ class XttsSynthesizer:
             max_tokens=token_budget(piece, spoken_as),
             context=context,
             priority=priority,
-            sampling=Sampling(
-                temperature=config.temperature,
-                top_k=config.top_k,
-                top_p=config.top_p,
-                repetition_penalty=config.repetition_penalty,
-            ),
+            sampling=self._sampling(options),
+            speed=options.speed or 1.0,
         )
+
+    def _sampling(self, options: SpeechOptions) -> Sampling:
+        """Return the settings of the model's configuration, changed by `options`."""
+        own = {name: getattr(self._config, name) for name in SAMPLING_BOUNDS}
+        changed = {name: value for name, value in options.given().items() if name in own}
+        return Sampling(**{**own, **changed})
 
     def _speak_piece(self, request: Request, buffer_low: Callable[[], bool]) -> Iterator[Samples]:
         """Yield the trimmed samples of one piece, resampled once if it failed and no audio was yielded yet."""
@@ -336,18 +398,11 @@ class XttsSynthesizer:
                 break
         rest = np.concatenate([np.zeros(0, np.float32), *held])
         if utterance.finish_reason is not FinishReason.STOP:
-            rest = cut_off(rest, self.sample_rate, looped=utterance.finish_reason is FinishReason.LOOP)
+            looped = utterance.finish_reason is FinishReason.LOOP
+            rest = cut_off(rest, self.sample_rate, looped_s=LOOP_S / request.speed if looped else 0.0)
         yield from _not_empty(np.concatenate([trimmer.push(rest), trimmer.finish()]))
         if not trimmer.started:
             raise SynthesisFailed("XTTS could not speak the sentence (it made no sound)")
-
-
-@contextmanager
-def _as_synthesis_failed() -> Iterator[None]:
-    try:
-        yield
-    except MODEL_ERRORS as error:
-        raise SynthesisFailed(f"the voice could not be computed ({type(error).__name__})") from error
 
 
 def _finite(computed: torch.Tensor) -> torch.Tensor:
@@ -355,18 +410,6 @@ def _finite(computed: torch.Tensor) -> torch.Tensor:
     if not computed.isfinite().all():
         raise SynthesisFailed("the voice could not be computed (numbers that are not finite)")
     return computed.cpu().clone()
-
-
-def limited(references: Sequence[Audio], limit_s: float) -> list[Samples]:
-    """Return the first `limit_s` seconds of all `references` together, at the rate of the conditioning encoder."""
-    room = int(limit_s * REFERENCE_RATE_HZ)
-    parts: list[Samples] = []
-    for reference in references:
-        samples = reference.resample(REFERENCE_RATE_HZ).samples[:room]
-        room -= len(samples)
-        if len(samples):
-            parts.append(np.array(samples, dtype=np.float32))  # a copy, because torch warns about read-only arrays
-    return parts
 
 
 class EdgeTrimmer:
@@ -400,10 +443,9 @@ def token_budget(piece: str, language: Language) -> int:
     return TOKENS_AT_LEAST + math.ceil(TOKENS_PER_CHARACTER[language] * len(piece))
 
 
-def cut_off(samples: Samples, sample_rate: int, *, looped: bool) -> Samples:
-    """Return the faded `samples` of a piece that ended without a stop token, without a phrase that it repeats."""
-    loop = round(LOOP_TOKENS / 21.5 * sample_rate) if looped else 0
-    return fade_out(samples[: max(0, len(samples) - loop)], sample_rate)
+def cut_off(samples: Samples, sample_rate: int, *, looped_s: float) -> Samples:
+    """Return the faded `samples` of a piece that ended without a stop token, without its last `looped_s` seconds."""
+    return fade_out(samples[: max(0, len(samples) - round(looped_s * sample_rate))], sample_rate)
 
 
 def _not_empty(samples: Samples) -> Iterator[Samples]:
@@ -415,12 +457,7 @@ def weight_mode(name: str, device: torch.device) -> WeightMode:
     """Return the WeightMode for the setting `xtts_weights`, `name`, on `device`."""
     if name != "auto":
         return WeightMode(name)
-    return WeightMode.BF16 if device.type == "cuda" else WeightMode.FP16W
-
-
-def _vocoder_dtype(mode: WeightMode) -> torch.dtype:
-    """Return the type of the vocoder's convolutions: bfloat16, about 45 dB from float32, in the fastest mode."""
-    return torch.bfloat16 if mode is WeightMode.INT8 else torch.float32
+    return WeightMode(gpu_weights(device)) if device.type == "cuda" else WeightMode.FP16W
 
 
 def _as_read(piece: str) -> str:

@@ -4,8 +4,9 @@
     python scripts/make_tiny_xtts.py FOLDER --size real
 
 It has the files and formats of a converted release (config.json, vocab.json, model.safetensors), or with `--pickle`
-those of the release itself (model.pth). It speaks noise. The tiny one (2 layers of width 64, narrow vocoder and speaker
-encoder, 2 MB) keeps all released values except sizes, and the same code loads it.
+those of the release itself (model.pth), and three speakers as released (speakers_xtts.pth). It speaks noise. The tiny
+one (2 layers of width 64, narrow vocoder and speaker encoder, 2 MB) keeps all released values except sizes, and the
+same code loads it.
 """
 
 import argparse
@@ -17,18 +18,29 @@ import safetensors.torch
 import torch
 from TTS.tts.configs.xtts_config import XttsConfig
 
-from mirrorchat.xtts.checkpoint import CONFIG_FILE, PICKLE_FILE, VOCABULARY_FILE, WEIGHTS_FILE, Weights
+from mirrorchat.xtts.checkpoint import (
+    CONFIG_FILE,
+    PICKLE_FILE,
+    SPEAKERS_PICKLE_FILE,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    Weights,
+)
 from mirrorchat.xtts.model import VocoderSizes, build_network, read_vocabulary
 
 SPECIAL_TOKENS = ("[STOP]", "[UNK]", "[SPACE]", "[START]", "[en]", "[zh-cn]")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CHARACTERS = f"{LETTERS}0123456789 .,!?'-:;()/ü。，！？、；："  # pinyin is spelled with a digit for the tone
 RELEASED_TEXT_TOKENS = 6681
+SPEAKERS = ("Claribel Dervla", "Ana Florence", "Eugenio Mataracı")  # three of the 58 in the release
 TINY_SIZES = VocoderSizes(channels=32, filters=(8, 8, 16, 16), blocks=(1, 1, 1, 1))
 
 
-def make_checkpoint(folder: Path, *, size: str = "tiny", seed: int = 0) -> Weights:
-    """Write config.json, vocab.json and model.safetensors into `folder`; return the weights."""
+def make_checkpoint(folder: Path, *, size: str = "tiny", seed: int = 0, endless: bool = False) -> Weights:
+    """Write config.json, vocab.json, model.safetensors and speakers_xtts.pth into `folder`; return the weights.
+
+    An `endless` model never samples the token that ends a sentence, so each has as many tokens as its text allows.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text_tokens = RELEASED_TEXT_TOKENS if size == "real" else 0
     vocabulary = json.dumps(make_vocabulary(text_tokens), ensure_ascii=False)
@@ -38,9 +50,12 @@ def make_checkpoint(folder: Path, *, size: str = "tiny", seed: int = 0) -> Weigh
         narrow(config)
     config.save_json(str(folder / CONFIG_FILE))
     weights = random_weights(config, folder / VOCABULARY_FILE, TINY_SIZES if size == "tiny" else VocoderSizes(), seed)
+    if endless:
+        weights["gpt.mel_head.bias"][config.model_args.gpt_stop_audio_token] = -1e4
     if size == "tiny":  # half the bytes on disk; read as float32
         weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     safetensors.torch.save_file(weights, folder / WEIGHTS_FILE)
+    torch.save(random_speakers(config, seed), folder / SPEAKERS_PICKLE_FILE)
     return weights
 
 
@@ -93,6 +108,18 @@ def random_weights(config: XttsConfig, vocabulary: Path, sizes: VocoderSizes, se
     generator = torch.Generator().manual_seed(seed)
     weights = {name: _drawn(name, tensor, generator) for name, tensor in network.state_dict().items()}
     return {name: tensor.detach().contiguous() for name, tensor in weights.items()}
+
+
+def random_speakers(config: XttsConfig, seed: int) -> dict[str, Weights]:
+    """Return the voices of SPEAKERS, in the form of the release."""
+    generator, args = torch.Generator().manual_seed(seed), config.model_args
+    return {
+        name: {
+            "gpt_cond_latent": torch.randn(1, 32, args.gpt_n_model_channels, generator=generator),
+            "speaker_embedding": torch.randn(1, args.d_vector_dim, 1, generator=generator),
+        }
+        for name in SPEAKERS
+    }
 
 
 def _drawn(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -15,12 +15,15 @@ from support.stream_client import close_streams
 from mirrorchat.access.chat_apis import CHAT_VARIABLES
 from mirrorchat.chat.ollama import HOST_VARIABLE
 
+pytest_plugins = ["support.cuda_devices"]
+
 # How the reason of a permitted skip begins.
-ALLOWED_SKIPS = ("clips absent", "no GPU", "no compiled library", "wenet package absent", "small models absent")
+ALLOWED_SKIPS = ("clips absent", "no compiled library", "wenet package absent", "small models absent")
 
 # The files that take longest come first, so that the short ones at the end keep all processes busy.
 FOLDERS = ("server", "browser", "deploy", "engines", "unit")
-LONGEST = ("test_benchmarks_xtts", "test_benchmarks_turn")  # one test of theirs takes about as long as a whole file
+# One test of theirs takes about as long as a whole file.
+LONGEST = ("test_benchmarks_xtts", "test_benchmarks_turn", "test_benchmarks_gpu_check")
 
 
 def pytest_configure() -> None:

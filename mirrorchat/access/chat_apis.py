@@ -1,11 +1,25 @@
-"""Where chat completions are asked for: URLs as providers print them, and the chat API that the environment names."""
+"""Chat APIs: an entry of the list, URLs as providers print them, and the chat API that the environment names."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from mirrorchat.access.definitions import URL, is_text, kind_of
+from mirrorchat.access.definitions import (
+    HEADERS,
+    JSON_OBJECT,
+    URL,
+    definitions,
+    is_text,
+    kind_of,
+    number,
+    optional,
+    required,
+    setting,
+    suggestion,
+    whole_number,
+)
 from mirrorchat.access.settings import is_loopback
 from mirrorchat.errors import ConfigurationError
 
@@ -21,6 +35,8 @@ CHAT_MODEL = kind_of(
     lambda value: is_text(value) and str(value).strip().isprintable(),  # it stands in headers and logs
     str.strip,
 )
+
+TIMEOUT = number(0.1, 3600.0, "seconds")
 
 _COMPLETIONS = ("completions", "chatcompletion")  # how the last part of an endpoint begins; the second is MiniMax's
 _OLLAMA_CHAT = "/api/chat"  # of Ollama's own API, whose answers the chat client reads too
@@ -66,6 +82,74 @@ def _unquoted(value: str) -> str:
     value = value.strip()
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
     return value[1:-1].strip() if quoted else value
+
+
+@dataclass(frozen=True)
+class ChatApi:
+    """One chat API of the ordered list: an OpenAI-style chat-completions endpoint. Only `url` has no default."""
+
+    url: str = field(
+        repr=False,  # a user's URL may hold a password
+        metadata=required(
+            URL,
+            "Requests go to this URL: a base URL as the provider prints it, or the full endpoint. A URL that does not"
+            " end in `/completions` gets `/chat/completions`, and `/v1` before it where there is no path; a query stays"
+            " at the end.",
+        ),
+    )
+    key: str = setting("", CHAT_KEY, "The API receives this key as a bearer token, unless it is empty.", secret=True)
+    model: str = setting(DEFAULT_CHAT_MODEL, CHAT_MODEL, "This model answers.")
+    timeout_s: float = setting(
+        10.0,
+        TIMEOUT,
+        "The server waits at most this long for the connection and, once the first token has come, in each silence of"
+        " the API.",
+    )
+    first_token_timeout_s: float = setting(
+        60.0,
+        TIMEOUT,
+        "The server waits at most this long for the first token of the answer or of the reasoning before it. A model"
+        " that is loaded first, or that reasons in silence, needs this time.",
+    )
+    total_timeout_s: float = setting(
+        90.0, TIMEOUT, "The server waits at most this long for the whole answer, reasoning included."
+    )
+    temperature: float | None = setting(
+        None, optional(number(0.0, 2.0)), "The API samples the answer at this temperature; `None` leaves it to the API."
+    )
+    max_tokens: int | None = setting(
+        None,
+        optional(whole_number(1, 1_000_000)),
+        "The API writes at most this many tokens; `None` leaves it to the API.",
+    )
+    headers: Mapping[str, str] = setting({}, HEADERS, "Each request also carries these HTTP headers.", secret=True)
+    extra_body: Mapping[str, Any] = setting(
+        {},
+        JSON_OBJECT,
+        "Each request also carries these fields of its body, for example `chat_template_kwargs`. They override"
+        " `temperature` and `max_tokens`, but never `model`, `messages` and `stream`.",
+        secret=True,
+    )
+
+    @property
+    def endpoint(self) -> str:
+        """Return the URL that is asked: `url`, completed to the endpoint of chat completions."""
+        return completed_url(self.url)
+
+    @property
+    def host(self) -> str:
+        """Return `host[:port]`, the only part of the URL that logs and errors show: paths and queries may hold keys."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+
+def read_chat_api(name: str, entry: object) -> ChatApi:
+    known = definitions(ChatApi)
+    if not isinstance(entry, Mapping) or "url" not in entry:
+        raise ConfigurationError(f"{name} must hold at least 'url'")
+    for key in entry:
+        if key not in known:
+            raise ConfigurationError(f"{name}: unknown entry {key!r}{suggestion(str(key), known)}")
+    return ChatApi(**{key: known[key].kind.read(f"{name}['{key}']", value) for key, value in entry.items()})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 because the keys, origins and proxies of this package are such kinds.
 """
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -118,6 +119,12 @@ def list_of(entry: Kind[T]) -> Kind[tuple[T, ...]]:
         return tuple(entry.read(f"{name}[{at}]", each) for at, each in enumerate(whole.read(name, value)))
 
     return Kind(takes, read)
+
+
+def suggestion(name: str, choices: Mapping[str, object]) -> str:
+    """Return the end of the message for an unknown `name`: the most similar of the `choices`, or all of them."""
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; the settings are {', '.join(sorted(choices))}"
 
 
 def is_text(value: object) -> bool:

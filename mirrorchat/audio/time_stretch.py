@@ -1,16 +1,15 @@
 """Time stretching: streamed speech becomes faster or slower at the same pitch, by FFmpeg's `atempo` (WSOLA)."""
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 
 import av
 import av.filter
 import numpy as np
 
-from mirrorchat.audio.encoders import Encoder
-from mirrorchat.audio.samples import Samples
+from mirrorchat.audio.samples import Audio, Samples
 
-SLOWEST, FASTEST = 0.25, 4.0
 FILTER_LIMIT = 2.0  # the speed of one filter; beyond it `atempo` skips samples instead of blending them
 
 
@@ -58,22 +57,17 @@ class TimeStretch:
             parts.append(frame.to_ndarray().reshape(-1).astype(np.float32))
 
 
-class StretchedEncoder:
-    """An Encoder that stretches speech and passes it to another encoder."""
-
-    def __init__(self, encoder: Encoder, speed: float, sample_rate: int) -> None:
-        self.content_type = encoder.content_type
-        self._encoder = encoder
-        self._stretch = TimeStretch(speed, sample_rate)
-
-    def start(self) -> bytes:
-        return self._encoder.start()
-
-    def encode(self, samples: Samples) -> bytes:
-        return self._encoder.encode(self._stretch.push(samples))
-
-    def finish(self) -> bytes:
-        return self._encoder.encode(self._stretch.finish()) + self._encoder.finish()
-
-    def close(self) -> None:
-        self._encoder.close()
+def at_speed(pieces: Iterator[Audio], speed: float) -> Iterator[Audio]:
+    """Yield speech in pieces, all of one rate, `speed` times as fast."""
+    if speed == 1.0:
+        yield from pieces
+        return
+    stretch: TimeStretch | None = None
+    rate = 0
+    for piece in pieces:
+        if stretch is None:
+            stretch, rate = TimeStretch(speed, piece.sample_rate), piece.sample_rate
+        if len(samples := stretch.push(piece.samples)):
+            yield Audio(samples, rate)
+    if stretch is not None and len(samples := stretch.finish()):
+        yield Audio(samples, rate)

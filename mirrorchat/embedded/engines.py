@@ -31,6 +31,7 @@ from mirrorchat.errors import (
     RecognitionFailed,
     SynthesisFailed,
 )
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import split_text
 
@@ -110,10 +111,10 @@ class EmbeddedRecognizer(_InWorkers):
         return Transcript(sentence_case(words.decode(errors="replace")), language)
 
 
-_BUILD_HINT = "apt install build-essential python3-dev, and start again"
+BUILD_HINT = "`sudo apt install build-essential python3-dev`, and start again"
 _WHY_MISSING = {
     Language.CHINESE: "no installed model recognizes Chinese: .venv/bin/mirrorchat models install small",
-    Language.ENGLISH: f"pocketsphinx is not installed: {_BUILD_HINT}",
+    Language.ENGLISH: f"pocketsphinx is not installed: {BUILD_HINT}",
 }
 
 
@@ -159,7 +160,7 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
             self._sources = read_source_profiles()
             model += " with WORLD voice tint"
         except ImportError:
-            reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
+            reason = f"pyworld is not installed, so the voice is not tinted: {BUILD_HINT}"
         self.info = EngineInfo("embedded", model, "cpu", reason, Tier.FLOOR)
 
     def speak(
@@ -171,12 +172,14 @@ class EmbeddedSynthesizer(TintedSpeakers, _InWorkers):
         seed: int,
         priority: Priority,
         context: Context,
+        options: SpeechOptions = NO_OPTIONS,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
-        `seed`, `priority` and `buffer_low` change nothing. Text without letters or digits yields nothing. Raises
-        SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), and the reason if `context` ends.
+        `seed`, `priority`, `options` and `buffer_low` change nothing. Text without letters or digits yields nothing.
+        Raises SynthesisFailed when eSpeak NG fails (the next sentence gets a new process), and the reason if `context`
+        ends.
         """
         profile = voice.profile if isinstance(voice, TintVoice) and self._tint is not None else None
         variant = VARIANTS[language][0] if profile is None else self.nearest_variant(profile, language)

@@ -1,7 +1,8 @@
 """Speech before and after the voice tint: the asker's recordings as one, their speaker, the answer at one level."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from mirrorchat.embedded.voice_tint import (
     similarity,
     speaker_features,
 )
-from mirrorchat.engines import SPEECH_NEEDED_S, SpeakerEmbedding, VoiceKind, judge_similarity, too_little_speech
+from mirrorchat.engines import SPEECH_NEEDED_S, SpeakerEmbedding, Voice, VoiceKind, judge_similarity, too_little_speech
 
 MAX_REFERENCE_S = 20.0  # 2 s of speech determine nearly the whole voice; more than 20 s only cost time
 
@@ -31,6 +32,8 @@ class TintedSpeakers:
 
     _tint: VoiceTint | None
     voice_note = ""  # ends the reason of every voice
+    follows: Collection[str] = ()
+    built_in_voices: Mapping[str, Voice] = MappingProxyType({})
     voice_model = "WORLD voice tint 2"  # the name of the method that computes the voices
 
     def voice(self, references: Sequence[Audio]) -> TintVoice:

@@ -11,7 +11,8 @@ from pathlib import Path
 import requests
 import urllib3
 
-from mirrorchat.errors import SourceFailed
+from mirrorchat.errors import SourceFailed, SourceUnreachable
+from mirrorchat.models.manifest import ReleasedFile
 from mirrorchat.models.progress import Advance, progress, size_text
 
 CONNECT_S = 10.0
@@ -40,6 +41,11 @@ class Remote:
     size_bytes: int | None = None
     sha256: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def known_remote(file: ReleasedFile, url: str) -> Remote:
+    """Return a file whose checksum is known. Another source may resume what one began: the bytes are the same."""
+    return Remote(file.name, url, file.limit_bytes, f"sha256 {file.sha256}", file.exact_bytes, file.sha256)
 
 
 class _Broken(Exception):
@@ -96,7 +102,7 @@ def _fill(remote: Remote, part: Path, advance: Advance) -> None:
         except _Broken as error:
             fruitless = 0 if _size(part) - before >= FRUITFUL_BYTES else fruitless + 1
             if fruitless >= FRUITLESS_LIMIT:
-                raise SourceFailed(f"{remote.name} could not be downloaded: {error}") from None
+                raise SourceUnreachable(f"{remote.name} could not be downloaded: {error}") from None
             time.sleep(min(error.pause_s, PAUSE_LIMIT_S))
 
 
@@ -122,7 +128,7 @@ def _attempt(remote: Remote, part: Path, advance: Advance) -> None:
         network = requests.RequestException, ConnectionError, TimeoutError
         if isinstance(error, OSError) and error.errno and not isinstance(error, network):
             raise SourceFailed(f"{part.parent} cannot be written: {error.strerror}") from error
-        raise _Broken(_reason(error)) from None
+        raise _Broken(reason_of(error)) from None
 
 
 def _begin(remote: Remote, response: requests.Response, offset: int) -> tuple[int, int | None]:
@@ -192,7 +198,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the cause of an error without the addresses and objects that messages of requests contain."""
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy does not answer"

@@ -1,6 +1,6 @@
-"""Installs the small models before the first start of the server, where they can be had.
+"""The models that the server could use at its first start and does not have; installs the small ones among them.
 
-Without a network it ends within seconds: every host is asked first whether it answers, all at the same time.
+Without a network that ends within seconds: every host is asked first whether it answers, all at the same time.
 """
 
 import threading
@@ -21,9 +21,20 @@ from mirrorchat.models.store import installed_name, locked
 from mirrorchat.settings import Settings
 
 COMMAND = ".venv/bin/mirrorchat models install small"
+REAL = ("xtts-v2", "wenet-zh", "wenet-en")
 ANSWER_LIMIT_S = 4.0  # for the first answer of a host
 # Where no host answers there may be no network at all. The silence includes the time that pip takes to start.
 HASTY_INDEX = PackageIndex(retries=0, timeout_s=4, silence_s=15.0)
+
+
+def missing_real_models(settings: Settings) -> list[Release]:
+    """Return the models of WeNet and XTTS that the settings may choose and whose folders are empty."""
+    return [release for name in REAL if _is_missing(release := RELEASES[name], settings)]
+
+
+def uses_real_models(settings: Settings) -> bool:
+    """Tell whether the settings may choose a model of WeNet or XTTS, and so need the packages of `full`."""
+    return any(_may_choose(RELEASES[name], settings) for name in REAL)
 
 
 def provide_small_models(settings: Settings, report: Callable[[str], None]) -> str:
@@ -99,11 +110,16 @@ def _is_missing(release: Release, settings: Settings) -> bool:
 
     Where XTTS is installed, nothing smaller speaks. Whisper also tells languages apart for WeNet.
     """
+    has_better = release.engine.speaks and bool(installed_name(settings.models_dir / "xtts-v2"))
+    is_chosen = _may_choose(release, settings, auto=not has_better)
+    return is_chosen and not installed_name(settings.models_dir / release.folder)
+
+
+def _may_choose(release: Release, settings: Settings, *, auto: bool = True) -> bool:
+    """Tell whether the settings name the engine of `release`, or, with `auto`, leave the choice to the server."""
     setting = settings.synthesizer if release.engine.speaks else settings.recognizer
     chosen = {setting[language] for language in release.languages}
-    has_better = release.engine.speaks and bool(installed_name(settings.models_dir / "xtts-v2"))
-    is_chosen = release.engine.setting in chosen or ("auto" in chosen and not has_better)
-    return is_chosen and not installed_name(settings.models_dir / release.folder)
+    return release.engine.setting in chosen or (auto and "auto" in chosen)
 
 
 def _missing_line(releases: Sequence[Release], settings: Settings, reason: str) -> str:

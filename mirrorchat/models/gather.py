@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mirrorchat.errors import InstallError, SourceFailed
-from mirrorchat.models.download import sha256_of
 from mirrorchat.models.manifest import Release, ReleasedFile
 from mirrorchat.models.progress import size_text
-from mirrorchat.models.sources import Source
+from mirrorchat.models.sources import Source, not_downloaded
 
 
 def gather(release: Release, sources: Sequence[Source], folder: Path, report: Callable[[str], None]) -> str:
@@ -17,7 +16,7 @@ def gather(release: Release, sources: Sequence[Source], folder: Path, report: Ca
     that does not offer the file itself. Raises InstallError when a file is missing after the last source.
     """
     used: list[str] = []
-    failures: list[str] = []
+    failures: list[tuple[Source, InstallError]] = []
     for source in sources:
         requested = _offered(release, source, folder)
         if not requested:
@@ -27,16 +26,13 @@ def gather(release: Release, sources: Sequence[Source], folder: Path, report: Ca
         )
         try:
             for file in requested:
-                _fetch(release, source, file, folder)
+                source.fetch(release, file, folder)
                 used.append(source.name)
         except SourceFailed as error:
-            failures.append(f"{source.name}: {error}")
-            report(f"{release.name}: {failures[-1]}")
+            failures.append((source, error))
+            report(f"{release.name}: {source.name}: {error}")
     if missing := absent_files(release, folder):
-        raise InstallError(
-            f"{release.name}: {missing[0].name} could not be downloaded ({'; '.join(failures) or 'no source has it'}); "
-            "run the command again to resume the download, or install from local files with --from"
-        )
+        raise not_downloaded(f"{release.name}: {missing[0].name}", failures)
     return ", ".join(dict.fromkeys(used)) or "an earlier download"
 
 
@@ -52,16 +48,9 @@ def present_choice(choices: Sequence[ReleasedFile], folder: Path) -> ReleasedFil
 
 def _offered(release: Release, source: Source, folder: Path) -> list[ReleasedFile]:
     """Return for each absent file what `source` offers of it: the file itself, else a substitute."""
+    there = source.files(release)
     offered = (
-        next((choice for choice in (file, *file.substitutes) if source.offers(release, choice)), None)
+        next((choice for choice in (file, *file.substitutes) if choice in there), None)
         for file in absent_files(release, folder)
     )
     return [file for file in offered if file]
-
-
-def _fetch(release: Release, source: Source, file: ReleasedFile, folder: Path) -> None:
-    source.fetch(release, file, folder)
-    path = folder / file.name
-    if path.is_symlink() and sha256_of(path) != file.sha256:  # a cache was not checked; downloads were
-        path.unlink()
-        raise SourceFailed(f"{file.name} in the cache is not the released file")

@@ -25,13 +25,17 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True)
 class Licence:
-    """The terms of a model. `code` is the value for `--accept-licence`, which those with `must_accept` need."""
+    """The terms of a model. `code` is the value for `--accept-licence`, which those with `must_accept` need.
+
+    `file` is the name of the licence's text where the model's repository on the hub has it.
+    """
 
     code: str
     name: str
     terms: str
     url: str
     must_accept: bool = True
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,10 @@ class Part:
 
 @dataclass(frozen=True)
 class ReleasedFile:
-    """A published file. If nobody has published its SHA-256, `sha256` is empty and `size_bytes` is approximate.
+    """A published file. `sha256` is empty if nobody has published it; `size_bytes` is approximate then.
 
     `parts`, joined in order, are the same bytes in a package index. Any of `substitutes` serves instead of the file.
+    The model works without a file that `is_optional`. With `has_exact_size` False, only the SHA-256 is known exactly.
     """
 
     name: str
@@ -63,24 +68,33 @@ class ReleasedFile:
     sha256: str = ""
     parts: tuple[Part, ...] = ()
     substitutes: "tuple[ReleasedFile, ...]" = ()
+    is_optional: bool = False
+    has_exact_size: bool = True
+
+    @property
+    def exact_bytes(self) -> int | None:
+        """Return the size of the file if it is known exactly."""
+        return self.size_bytes if self.sha256 and self.has_exact_size else None
 
     @property
     def limit_bytes(self) -> int:
         """Return the largest size that this file can have."""
-        return self.size_bytes if self.sha256 else 2 * self.size_bytes
+        return self.exact_bytes or 2 * self.size_bytes
 
 
 @dataclass(frozen=True)
 class Repository:
     """A repository of published files. ModelScope stores the WeNet models as a data set, which has another address.
 
-    `only` names the files that it has, if these are not all of the release.
+    `only` names the files that it has, if these are not all of the release. `edition` are its own files where it has
+    another edition of the model than the release's.
     """
 
     name: str
     revision: str
     is_dataset: bool = False
     only: tuple[str, ...] = ()
+    edition: tuple[ReleasedFile, ...] = ()
 
     def has(self, file: ReleasedFile) -> bool:
         """Tell whether `file` is in the repository."""
@@ -92,7 +106,10 @@ NOWHERE = Repository("", "")
 
 @dataclass(frozen=True)
 class Release:
-    """A published model. `folder` is its folder in models_dir; alternatives for one purpose share a folder."""
+    """A published model. `folder` is its folder in models_dir; alternatives for one purpose share a folder.
+
+    `hub_copies` are repositories of the hub with the same files as `hugging_face`.
+    """
 
     name: str
     title: str
@@ -104,6 +121,12 @@ class Release:
     hugging_face: Repository
     modelscope: Repository
     github: Repository = NOWHERE
+    hub_copies: tuple[Repository, ...] = ()
+
+    def files_in(self, repository: Repository) -> tuple[ReleasedFile, ...]:
+        """Return the files that `repository` has of the release, substitutes included."""
+        files = (file for choices in self.choices for file in choices)
+        return repository.edition or tuple(file for file in files if repository.has(file))
 
     @property
     def is_archive(self) -> bool:
@@ -139,11 +162,14 @@ class Release:
         return 4 * self.download_bytes + 16_000_000
 
 
+_XTTS_REVISION = "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"  # of coqui/XTTS-v2 on the hub: version 2.0.3
+
 CPML = Licence(
     "cpml",
     "Coqui Public Model License 1.0.0",
     "non-commercial use only, of the model and of what it speaks",
-    "https://coqui.ai/cpml",
+    f"https://huggingface.co/coqui/XTTS-v2/blob/{_XTTS_REVISION}/LICENSE.txt",
+    file="LICENSE.txt",
 )
 CC_BY = Licence(
     "cc-by-4.0",
@@ -175,11 +201,21 @@ APACHE_MODEL = Licence(
     must_accept=False,
 )
 
-_WENET_HUB = Repository("openspeech/wenet-models", "main")
+_WENET_REVISION = "90acd57d17169a15d5ceab462c6e7db3bd003921"  # of openspeech/wenet-models on the hub
 _WENET_MODELSCOPE = Repository("wenet/wenet_pretrained_models", "master", is_dataset=True)
 
 
-def _wenet(name: str, corpus: str, language: str, licence: Licence, size_mb: int) -> Release:
+def _wenet(
+    name: str,
+    corpus: str,
+    language: str,
+    licence: Licence,
+    size_bytes: int,
+    sha256: str = "",
+    revision: str = _WENET_REVISION,
+) -> Release:
+    """Return a model of WeNet's. Its size is approximate if it is whole megabytes."""
+    archive = f"{corpus.lower()}_u2pp_conformer_exp.tar.gz"
     return Release(
         name=name,
         title=f"WeNet U2++ conformer, {corpus}",
@@ -187,8 +223,8 @@ def _wenet(name: str, corpus: str, language: str, licence: Licence, size_mb: int
         folder="wenet-zh" if language == "chinese" else "wenet-en",
         languages=(language,),
         licence=licence,
-        files=(ReleasedFile(f"{corpus.lower()}_u2pp_conformer_exp.tar.gz", size_mb * 1_000_000),),
-        hugging_face=_WENET_HUB,
+        files=(ReleasedFile(archive, size_bytes, sha256, has_exact_size=size_bytes % 1_000_000 != 0),),
+        hugging_face=Repository("openspeech/wenet-models", revision),
         modelscope=_WENET_MODELSCOPE,
     )
 
@@ -267,19 +303,55 @@ _RELEASES = (
             ReleasedFile("config.json", 4_368, "ef262b1454dd2a77e1461b0b2cd53e19b8a7624cc131b837d36df67356bc75e8"),
             ReleasedFile("vocab.json", 361_219, "928260878a59da8a72a2a5b7687fea29d5106137669d90945430fe17e415304a"),
             ReleasedFile(
-                "speakers_xtts.pth", 7_754_818, "f0f6137c19a4eab0cbbe4c99b5babacf68b1746e50da90807708c10e645b943b"
+                "speakers_xtts.pth",
+                7_754_818,
+                "f0f6137c19a4eab0cbbe4c99b5babacf68b1746e50da90807708c10e645b943b",
+                is_optional=True,
             ),
             ReleasedFile(
                 "model.pth", 1_867_929_118, "c7ea20001c6a0a841c77e252d8409f6a74fb423e79b3206a0771ba5989776187"
             ),
         ),
-        hugging_face=Repository("coqui/XTTS-v2", "6c2b0d75eae4b7047358e3b6bd9325f857d43f77"),
-        modelscope=Repository("AI-ModelScope/XTTS-v2", "master"),
+        hugging_face=Repository("coqui/XTTS-v2", _XTTS_REVISION),
+        # Where coqui-tts looks itself. Its revision is not pinned, but the checksums are.
+        hub_copies=(Repository("tts-hub/XTTS-v2", "main"),),
+        # Version 2.0.0 or 2.0.1, from before the studio speakers.
+        modelscope=Repository(
+            "AI-ModelScope/XTTS-v2",
+            "master",
+            edition=(
+                ReleasedFile("config.json", 4_400),
+                ReleasedFile("vocab.json", 361_000),
+                ReleasedFile("model.pth", 1_868_000_000),
+            ),
+        ),
     ),
-    _wenet("wenet-zh", "WenetSpeech", "chinese", WENETSPEECH, 499),
-    _wenet("wenet-zh-aishell", "AISHELL", "chinese", APACHE, 191),
-    _wenet("wenet-en", "LibriSpeech", "english", CC_BY, 195),
-    _wenet("wenet-en-gigaspeech", "GigaSpeech", "english", GIGASPEECH, 504),
+    _wenet("wenet-zh", "WenetSpeech", "chinese", WENETSPEECH, 499_000_000),  # nobody has published its SHA-256
+    _wenet(
+        "wenet-zh-aishell",
+        "AISHELL",
+        "chinese",
+        APACHE,
+        191_000_000,
+        "b8daacf7f1eda37ade020e219d14b0c471a101e2c90ef8e2e2919a465e3af9a2",
+    ),
+    _wenet(
+        "wenet-en",
+        "LibriSpeech",
+        "english",
+        CC_BY,
+        195_000_000,
+        "fa95c21b2e11b6c4c887cd5f92eeb4f9390069d4ac7cb7ea156e1594849135d9",
+        "9161c07e35d505087c98fef201a2c3ab0995e53a",
+    ),
+    _wenet(
+        "wenet-en-gigaspeech",
+        "GigaSpeech",
+        "english",
+        GIGASPEECH,
+        503_845_602,
+        "061ccfa51d64ebe7ea091a5a13ae31e37d9c36f4eface5c7bafc80bd4a06b26e",
+    ),
     _whisper(),
     _kokoro(),
 )

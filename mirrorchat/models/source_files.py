@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirrorchat.errors import InstallError
+from mirrorchat.errors import InstallError, SourceFailed, SourceUnreachable
 from mirrorchat.models.archive import unpack
 from mirrorchat.models.download import sha256_of
 from mirrorchat.models.gather import gather, present_choice
-from mirrorchat.models.manifest import Engine, Release
+from mirrorchat.models.manifest import Engine, Release, ReleasedFile
 from mirrorchat.models.progress import size_text
-from mirrorchat.models.sources import Source, find_offline
+from mirrorchat.models.sources import Source, find_offline, not_downloaded
 from mirrorchat.models.store import ASIDE_PREFIX, DOWNLOADS, FileRecord, describe, faults, read_record
 
 FILE_NAMES: Mapping[Engine, Sequence[str]] = {
@@ -75,23 +75,20 @@ def source_files(request: InstallRequest, models_dir: Path, report: Report) -> I
         if not request.release.is_converted:
             yield _gathered_files(request, models_dir, report)
             return
-        failures: list[str] = []
+        failures: list[tuple[Source, InstallError]] = []
         for source in request.sources:
-            if not source.offers(request.release, request.release.files[0]):
+            if not source.files(request.release):
                 continue
             _check_room_to_download(request.release, source, models_dir)
             try:
                 found = _downloaded_files(request.release, source, models_dir, stack, report)
             except InstallError as error:
                 report(f"{request.release.name}: {source.name}: {error}")
-                failures.append(f"{source.name}: {error}")
+                failures.append((source, error))
             else:
                 yield found
                 return
-        raise InstallError(
-            f"{request.release.name} could not be downloaded ({'; '.join(failures) or 'the source lacks it'}); "
-            "run the command again to resume the download, or install from local files with --from"
-        )
+        raise not_downloaded(request.release.name, failures)
 
 
 def _downloaded_files(
@@ -100,11 +97,16 @@ def _downloaded_files(
     """Download, check and unpack a release. Files that prove wrong are deleted."""
     folder = _download_folder(release, source, models_dir)
     report(f"{release.name}: downloading {size_text(_left_to_download(release, folder))} from {source.name}")
-    for file in release.files:
-        source.fetch(release, file, folder)
+    files = source.files(release)
+    if unknown := [file.name for file in files if not file.sha256]:
+        report(
+            f"{release.name}: no SHA-256 of {', '.join(unknown)} of {source.name} is known here: "
+            f"only what {source.name} says about it can be checked"
+        )
+    names = _fetch_all(release, source, folder, report)
     try:
-        released = describe(folder, [file.name for file in release.files])
-        _check_released(release, released)
+        released = describe(folder, names)
+        _check_released(files, released)
         if release.is_archive:
             unpacked = _unpack(release, folder / release.files[0].name, models_dir, stack)
             return SourceFiles(unpacked, source.name, released)
@@ -112,6 +114,23 @@ def _downloaded_files(
     except InstallError:
         shutil.rmtree(folder)
         raise
+
+
+def _fetch_all(release: Release, source: Source, folder: Path, report: Report) -> list[str]:
+    """Download what `source` has of `release`, and return the names of the files. An optional one may fail."""
+    there = {file.name: file for file in source.files(release)}
+    fetched: list[str] = []
+    for file in release.files:
+        try:
+            if file.name not in there:
+                raise SourceFailed(f"it has no {file.name}")
+            source.fetch(release, there[file.name], folder)
+            fetched.append(file.name)
+        except SourceFailed as error:
+            if not file.is_optional or isinstance(error, SourceUnreachable):
+                raise
+            report(f"{release.name}: {source.name}: {error}; the model works without it")
+    return fetched
 
 
 def _gathered_files(request: InstallRequest, models_dir: Path, report: Report) -> SourceFiles:
@@ -127,7 +146,7 @@ def _gathered_files(request: InstallRequest, models_dir: Path, report: Report) -
         report(f"{release.name}: {file.name} could not be had, and a smaller file serves; --replace tries it again")
     try:
         released = describe(folder, [file.name for file in present])
-        _check_released(release, released)
+        _check_released(present, released)
     except InstallError:
         shutil.rmtree(folder)
         raise
@@ -140,6 +159,7 @@ def _offline_files(request: InstallRequest, path: Path, models_dir: Path, stack:
         return SourceFiles(found, OFFLINE, _check_offline(request, found))
     check_room(models_dir, 2 * request.release.installed_bytes)
     archive = FileRecord(found.name, found.stat().st_size, sha256_of(found))
+    _check_unchanged(request, [archive])
     unpacked = _unpack(request.release, found, models_dir, stack)
     _check_offline(request, unpacked)
     return SourceFiles(unpacked, OFFLINE, (archive,))
@@ -167,9 +187,9 @@ def _check_room_to_download(release: Release, source: Source, models_dir: Path) 
     check_room(models_dir, left + release.installed_bytes * (2 if release.is_archive else 1))
 
 
-def _check_released(release: Release, found: Sequence[FileRecord]) -> None:
-    """Raise InstallError when a file's checksum differs from its published one."""
-    known = {file.name: file.sha256 for choices in release.choices for file in choices if file.sha256}
+def _check_released(files: Sequence[ReleasedFile], found: Sequence[FileRecord]) -> None:
+    """Raise InstallError when the checksum of a file in `found` differs from the published one in `files`."""
+    known = {file.name: file.sha256 for file in files if file.sha256}
     for record in found:
         if known.get(record.name, record.sha256) != record.sha256:
             raise InstallError(
@@ -189,12 +209,17 @@ def _check_offline(request: InstallRequest, folder: Path) -> tuple[FileRecord, .
             raise InstallError(f"{folder}: {'; '.join(found)}")
         return record.released
     released = describe(folder, [name for name in FILE_NAMES[release.engine] if (folder / name).is_file()])
+    _check_unchanged(request, released)
+    return released
+
+
+def _check_unchanged(request: InstallRequest, found: Sequence[FileRecord]) -> None:
+    """Raise InstallError when an offline file differs from the published one, unless this is allowed."""
     if not request.allow_changed:
         try:
-            _check_released(release, released)
+            _check_released([file for choices in request.release.choices for file in choices], found)
         except InstallError as error:
             raise InstallError(f"{error}; --allow-changed installs it nevertheless") from None
-    return released
 
 
 def check_room(models_dir: Path, needed_bytes: int) -> None:

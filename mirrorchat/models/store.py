@@ -22,6 +22,7 @@ from mirrorchat.models.manifest import Release
 RECORD_FILE = "installed.json"
 LOCK_FILE = ".lock"
 DOWNLOADS = ".downloads"
+ACCEPTED_FILE = "accepted"  # beside the downloads of a release: the code of its licence, once that is accepted
 ASIDE_PREFIX = ".installing-"
 REPLACED_PREFIX = ".replaced-"
 BY_HAND = "by hand"
@@ -162,6 +163,25 @@ def remove_downloads(release: Release, models_dir: Path) -> None:
     shutil.rmtree(models_dir / DOWNLOADS / release.name, ignore_errors=True)
     with suppress(OSError):  # it is not empty while it has downloads of other releases
         (models_dir / DOWNLOADS).rmdir()
+
+
+def remember_acceptance(release: Release, models_dir: Path) -> None:
+    """Remember until `release` is installed that its licence is accepted."""
+    folder = models_dir / DOWNLOADS / release.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ACCEPTED_FILE).write_text(release.licence.code, encoding="ascii")
+    except OSError as error:
+        raise InstallError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def licence_is_accepted(release: Release, models_dir: Path) -> bool:
+    """Tell whether the licence of `release` was accepted for an installation that has not ended."""
+    try:
+        with (models_dir / DOWNLOADS / release.name / ACCEPTED_FILE).open("rb") as file:
+            return file.read(100) == release.licence.code.encode()
+    except OSError:
+        return False
 
 
 @contextmanager

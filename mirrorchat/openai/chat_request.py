@@ -9,8 +9,8 @@ from typing import Any
 from mirrorchat.engines import Language, Message
 from mirrorchat.errors import InvalidField, MissingField, UnsupportedField
 from mirrorchat.openai import fields
-from mirrorchat.openai.ignored import ignore_others
 from mirrorchat.openai.models import ALL, CHATS, chosen
+from mirrorchat.server.ignored import ignore_others
 
 MESSAGES_LIMIT = 1_000
 SOUNDS_LIMIT = 16  # recordings in one request

@@ -123,6 +123,14 @@ def number(fields: Mapping[str, Any], name: str, low: float, high: float, defaul
     return found
 
 
+def whole_number(fields: Mapping[str, Any], name: str, low: int, high: int, default: int) -> int:
+    """Return a whole number, which is text in a form; `default` if the field is missing or null."""
+    found = number(fields, name, low, high, default)
+    if found != int(found):
+        raise InvalidField(f"{name} must be a whole number from {low} to {high}", param=name)
+    return int(found)
+
+
 def flag(fields: Mapping[str, Any], name: str) -> bool:
     """Return a flag, which is text in a form; False if the field is missing or null."""
     value = fields.get(name)

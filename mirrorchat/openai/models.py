@@ -10,7 +10,7 @@ from flask import Response, jsonify
 
 from mirrorchat.engines import EngineInfo, Language
 from mirrorchat.errors import InvalidField, ModelNotFound
-from mirrorchat.openai.ignored import ignore
+from mirrorchat.server.ignored import ignore
 from mirrorchat.server.runtime import runtime
 
 ALL = "mirrorchat"  # any model of the stage

@@ -1,11 +1,7 @@
 """OpenAI's routes in the OpenAPI document, with the fields that they use; others are ignored or rejected by name."""
 
-from collections.abc import Mapping
-
-from mirrorchat.audio.time_stretch import FASTEST, SLOWEST
 from mirrorchat.openai import speech, transcriptions
 from mirrorchat.openai.chat_request import MESSAGES_LIMIT, RANGES, ROLES, SPOKEN_FORMATS, WHOLE_RANGES
-from mirrorchat.openai.ignored import HEADER
 from mirrorchat.server.form import TEXT_LIMIT_CHARS
 from mirrorchat.server.openapi.parts import (
     BINARY,
@@ -16,11 +12,14 @@ from mirrorchat.server.openapi.parts import (
     TEXT,
     Schema,
     answered,
+    followed,
     list_of,
     one_of,
     operation,
+    range_of,
     record,
     ref,
+    speech_options,
 )  # fmt: skip
 
 EVENTS = record(data=TEXT)
@@ -31,7 +30,6 @@ VOICE: Schema = {
     "description": "a voice's name or id, or default, which a stock voice of another server means, too",
     "anyOf": [TEXT, record(id=TEXT)],
 }
-IGNORED: Schema = {"schema": TEXT, "description": "the fields that had no effect, separated by commas"}
 SPOKEN = ("audio/mpeg", "audio/ogg; codecs=opus", "audio/aac", "audio/flac", "audio/wav", "audio/pcm")
 WRITTEN = ("text/plain", "application/x-subrip", "text/vtt")
 
@@ -43,17 +41,6 @@ def openai_paths() -> Schema:
 
 def _list(item: Schema, **more: Schema) -> Schema:
     return {JSON: record(None, object={"const": "list"}, data=list_of(item), **more)}
-
-
-def _followed(description: str, content: Mapping[str, Schema]) -> Schema:
-    """Return the response 200 to a request whose fields may have had no effect."""
-    answer = answered(description, content)
-    answer["200"]["headers"][HEADER] = IGNORED
-    return answer
-
-
-def _range(kind: str, bounds: tuple[float, float]) -> Schema:
-    return {"type": kind, "minimum": bounds[0], "maximum": bounds[1]}
 
 
 def _model_paths() -> Schema:
@@ -68,9 +55,9 @@ def _model_paths() -> Schema:
 def _audio_paths() -> Schema:
     written = {JSON: record(text=TEXT), EVENT_STREAM: EVENTS, **dict.fromkeys(WRITTEN, TEXT)}
     spoken = {**dict.fromkeys(SPOKEN, BINARY), EVENT_STREAM: EVENTS}
-    transcribe = operation("Recognize a recording", _followed("the transcript", written), body={FORM: _transcription()})
+    transcribe = operation("Recognize a recording", followed("the transcript", written), body={FORM: _transcription()})
     translate = operation("Rejected: the server translates nothing", {"400": ref("responses", "Error400")})
-    speak = operation("Speak a text", _followed("the speech, while it is made", spoken), body={JSON: _speech()})
+    speak = operation("Speak a text", followed("the speech, while it is made", spoken), body={JSON: _speech()})
     models = answered("the models", {JSON: record(models=list_of(record(id=TEXT, name=TEXT)))})
     return {
         "/v1/audio/models": {"get": operation("List the models that speak", models)},
@@ -88,7 +75,7 @@ def _transcription() -> Schema:
         language={**TEXT, "description": "a tag or a name of Mandarin Chinese or English, or auto"},
         prompt={**TEXT, "maxLength": TEXT_LIMIT_CHARS, "description": "its short phrases become hot words"},
         response_format=one_of(transcriptions.FORMATS),
-        temperature=_range("number", (0, 1)),
+        temperature=range_of("number", (0, 1)),
         stream=FORM_FLAG,
     )
 
@@ -100,8 +87,8 @@ def _speech() -> Schema:
         input={**TEXT, "minLength": 1, "maxLength": speech.INPUT_LIMIT_CHARS},
         voice=VOICE,
         response_format=one_of(speech.FORMATS),
-        speed=_range("number", (SLOWEST, FASTEST)),
         stream_format=one_of(("audio", "sse")),
+        **speech_options(),
     )
 
 
@@ -134,12 +121,12 @@ def _chat_paths() -> Schema:
         stream=FLAG,
         modalities=list_of(one_of(("text", "audio"))),
         audio=record(voice=VOICE, format=one_of(SPOKEN_FORMATS)),
-        temperature=_range("number", RANGES["temperature"]),
-        max_completion_tokens=_range("integer", WHOLE_RANGES["max_completion_tokens"]),
+        temperature=range_of("number", RANGES["temperature"]),
+        max_completion_tokens=range_of("integer", WHOLE_RANGES["max_completion_tokens"]),
     )
     ask = operation(
         "Ask the chat APIs, in order; spoken if modalities has audio",
-        _followed("the answer", {JSON: completion, EVENT_STREAM: EVENTS}),
+        followed("the answer", {JSON: completion, EVENT_STREAM: EVENTS}),
         body={JSON: request},
     )
     return {"/v1/chat/completions": {"post": ask}}

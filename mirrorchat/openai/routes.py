@@ -3,10 +3,8 @@
 from flask import Blueprint
 
 from mirrorchat.openai import chat, models, speech, transcriptions, voices
-from mirrorchat.openai.ignored import name_ignored
 
 routes = Blueprint("openai", __name__, url_prefix="/v1")
-routes.after_request(name_ignored)
 
 routes.get("/models")(models.list_models)
 routes.get("/models/<path:model_id>")(models.get_model)

@@ -8,18 +8,19 @@ from typing import Any
 from flask import Response, request
 
 from mirrorchat.audio.encoders import ENCODERS, Encoder
-from mirrorchat.audio.time_stretch import FASTEST, SLOWEST, StretchedEncoder
 from mirrorchat.chat.reasoning import without_reasoning
 from mirrorchat.engines import Language
 from mirrorchat.errors import InvalidField
 from mirrorchat.openai import fields
-from mirrorchat.openai.ignored import ignore_others
 from mirrorchat.openai.models import SPEAKS, chosen
+from mirrorchat.openai.speech_options import requested_options
 from mirrorchat.openai.turn import admitted, event_response, spoken_turn, sse
 from mirrorchat.openai.voices import DEFAULT, named
 from mirrorchat.server.answers import voice_label
+from mirrorchat.server.ignored import ignore_others
 from mirrorchat.server.runtime import runtime
 from mirrorchat.server.streams import StreamedTurn, audio_stream, first_audio
+from mirrorchat.speech.options import BOUNDS, SpeechOptions
 from mirrorchat.text.sentences.speech_length import count_han, language_of
 from mirrorchat.turn.events import Event, SpokenAudio
 from mirrorchat.turn.reader import AnswerReader
@@ -30,7 +31,7 @@ BODY_LIMIT_BYTES = 65_536
 LETTERS_PER_TURN = 1_000  # a minute of speech, which has the deadline of one turn; longer texts get more time
 LETTERS_PER_HAN = 3  # by the duration of their speech
 # The answer is always streamed, so `stream` says nothing new.
-KNOWN = ("model", "input", "voice", "language", "response_format", "speed", "stream_format", "stream")
+KNOWN = ("model", "input", "voice", "language", "response_format", "stream_format", "stream", *BOUNDS)
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,17 @@ class RequestedSpeech:
     text: str
     language: Language
     format: str
-    speed: float
+    options: SpeechOptions
     events: bool
 
     def encoder(self, sample_rate: int) -> Encoder:
         """Return the encoder for speech at `sample_rate`."""
-        encoder = ENCODERS[self.format](sample_rate)
-        return encoder if self.speed == 1.0 else StretchedEncoder(encoder, self.speed, sample_rate)
+        return ENCODERS[self.format](sample_rate)
+
+    @property
+    def turns(self) -> float:
+        """Return how many turns' time the speech may take."""
+        return max(1.0, _letters(self.text) / LETTERS_PER_TURN / (self.options.speed or 1.0))
 
 
 def create() -> Response:
@@ -54,9 +59,14 @@ def create() -> Response:
     body = fields.json_body(request, limit_bytes=BODY_LIMIT_BYTES)
     requested = _requested(body)
     voice = named(_voice(body), "voice", requested.language)
-    with admitted(turns=max(1.0, _letters(requested.text) / LETTERS_PER_TURN)) as slot:
+    with admitted(turns=requested.turns) as slot:
         turn = spoken_turn(
-            lambda failed, context: iter((requested.text,)), voice, requested.language, slot, no_words=_no_words
+            lambda failed, context: iter((requested.text,)),
+            voice,
+            requested.language,
+            slot,
+            no_words=_no_words,
+            options=requested.options,
         )
         with turn.freed_on_error():
             response, reader = (
@@ -83,7 +93,7 @@ def _requested(body: Mapping[str, Any]) -> RequestedSpeech:
         text,
         language,
         fields.choice(body, "response_format", FORMATS, "mp3"),
-        fields.number(body, "speed", SLOWEST, FASTEST, 1.0),
+        requested_options(body, [runtime().pipeline.engines.synthesizers[language]]),
         fields.choice(body, "stream_format", ("audio", "sse"), "audio") == "sse",
     )
 

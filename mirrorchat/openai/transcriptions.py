@@ -16,11 +16,11 @@ from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Language, Transcript
 from mirrorchat.errors import InvalidField, UnsupportedField
 from mirrorchat.openai import fields
-from mirrorchat.openai.ignored import ignore_others
 from mirrorchat.openai.models import HEARS, chosen
 from mirrorchat.openai.timed_words import Segment, as_srt, as_vtt, joined, segments_of
 from mirrorchat.openai.turn import admitted, event_response, from_first, in_helper, sse, streamed_turn, uploaded
 from mirrorchat.server.form import HOTWORD_LIMIT_CHARS, HOTWORDS_LIMIT, TEXT_LIMIT_CHARS, check_hotwords, decode_upload
+from mirrorchat.server.ignored import ignore_others
 from mirrorchat.server.runtime import request_record, runtime
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.hearing import Hearing, require_detector

@@ -13,6 +13,7 @@ from mirrorchat.engines import AnsweredBy, Language, Voice
 from mirrorchat.server.form import LIST_FORM_PARTS, uploaded_file
 from mirrorchat.server.runtime import acquire_slot, request_record, runtime
 from mirrorchat.server.streams import StreamedTurn, event_stream, kept_alive
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.answer import NoWordsSentence, Texts
 from mirrorchat.turn.events import Event, StartedOver, StillWorking, VoiceKnown
@@ -61,11 +62,18 @@ def streamed_turn(slot: Slot, events: Generator[Item]) -> StreamedTurn[Item]:
 
 
 def spoken_turn(
-    texts: Texts, voice: Callable[[], Voice], language: Language, slot: Slot, *, no_words: NoWordsSentence
+    texts: Texts,
+    voice: Callable[[], Voice],
+    language: Language,
+    slot: Slot,
+    *,
+    no_words: NoWordsSentence,
+    options: SpeechOptions = NO_OPTIONS,
 ) -> StreamedTurn[Event]:
-    """Return a turn of the present request that speaks `texts` in `voice`. `no_words` is as for Pipeline.speak."""
+    """Return a turn of the present request that speaks `texts` in `voice`. The rest is as for Pipeline.speak."""
     pipeline, watch = runtime().pipeline, request_record().watch
-    return streamed_turn(slot, pipeline.speak(texts, voice, language, slot, watch=watch, no_words=no_words))
+    events = pipeline.speak(texts, voice, language, slot, watch=watch, no_words=no_words, options=options)
+    return streamed_turn(slot, events)
 
 
 def from_first(turn: StreamedTurn[Any], items: Iterator[Any]) -> Iterator[Any]:

@@ -1,4 +1,8 @@
-"""`/v1/audio/voices` enrols, lists and deletes voices; `named` finds the voice that a request names."""
+"""`/v1/audio/voices` enrols, lists and deletes voices; `named` finds the voice that a request names.
+
+A name means the caller's own voice first, then one that comes with the loaded model, then a stock voice of another
+server.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,16 +16,15 @@ from mirrorchat.audio.samples import Audio
 from mirrorchat.engines import Engines, Language, Synthesizer, Voice, VoiceKind
 from mirrorchat.errors import InvalidField, NotFound, NoVoice, OtherModelsVoice, UnsupportedField
 from mirrorchat.openai import fields
-from mirrorchat.openai.ignored import ignore
 from mirrorchat.openai.stock_voices import OPENAI_VOICES, is_stock_voice
 from mirrorchat.openai.turn import admitted, in_helper, uploaded
 from mirrorchat.server.form import decode_upload
+from mirrorchat.server.ignored import ignore
 from mirrorchat.server.runtime import request_record, runtime
-from mirrorchat.turn.enrolled_voices import NAME_LIMIT_CHARS, EnrolledVoice, Part, checked_name
+from mirrorchat.turn.enrolled_voices import NAME_LIMIT_CHARS, EnrolledVoice, Part, checked_name, folded
 from mirrorchat.turn.stopwatch import Stopwatch
 
 DEFAULT = "default"  # a neutral voice, which every server has
-BUILT_IN = {"id": DEFAULT, "object": "audio.voice", "name": DEFAULT, "created_at": 0, "type": "default"}
 SAMPLE_FIELDS = ("audio_sample", "file", "sample")
 
 
@@ -31,7 +34,7 @@ def create() -> Response:
     field = next(name for name in SAMPLE_FIELDS if name in request.files)
     if request.form.get("type", "audio_sample") != "audio_sample":
         raise UnsupportedField("type may only be audio_sample: voices come from recordings", param="type")
-    name = checked_name(fields.required(request.form, "name"), (DEFAULT, *OPENAI_VOICES))
+    name = checked_name(fields.required(request.form, "name"), {DEFAULT, *OPENAI_VOICES, *_built_in_names()})
     keep_sample = fields.flag(request.form, "keep_sample")
     store = runtime().voices
     store.check_room(g.owner, name)  # before the voice is computed
@@ -43,18 +46,26 @@ def create() -> Response:
 
 
 def list_voices() -> Response:
-    """Return the voices of the caller's key, and the default one."""
-    voices = [BUILT_IN, *(_as_sent(voice) for voice in runtime().voices.of(g.owner))]
+    """Return the default voice, the voices of the caller's key, and those that come with the loaded models."""
+    own = runtime().voices.of(g.owner)
+    taken = {folded(voice.name) for voice in own}
+    built_in = [_as_listed(name, "built_in") for key, name in _built_in_names().items() if key not in taken]
+    voices = [_as_listed(DEFAULT, "default"), *map(_as_sent, own), *built_in]
     # OpenAI's lists have `data`; clients of other speech servers read `voices`.
     short = [{"id": voice["id"], "name": voice["name"]} for voice in voices]
     return jsonify(object="list", data=voices, has_more=False, voices=short)
 
 
 def get(voice: str) -> Response:
-    """Return one voice of the caller's key, by its id or name, or the default one."""
-    if voice.strip().casefold() == DEFAULT:
-        return jsonify(BUILT_IN)
-    return jsonify(_as_sent(runtime().voices.find(g.owner, voice)))
+    """Return one voice of the list, by its id or name."""
+    if folded(voice) == DEFAULT:
+        return jsonify(_as_listed(DEFAULT, "default"))
+    try:
+        return jsonify(_as_sent(runtime().voices.find(g.owner, voice)))
+    except NotFound:
+        if (spelled := _built_in_names().get(folded(voice))) is None:
+            raise
+        return jsonify(_as_listed(spelled, "built_in"))
 
 
 def delete(voice: str) -> Response:
@@ -62,7 +73,10 @@ def delete(voice: str) -> Response:
     try:
         deleted = runtime().voices.delete(g.owner, voice)
     except NotFound:
-        if voice.strip().casefold() == DEFAULT or (runtime().settings.api_aliases and is_stock_voice(voice)):
+        if folded(voice) in _built_in_names():
+            message = f"{voice[:NAME_LIMIT_CHARS]} comes with the model and cannot be deleted"
+            raise InvalidField(message, param="voice") from None
+        if folded(voice) == DEFAULT or (runtime().settings.api_aliases and is_stock_voice(voice)):
             message = f"{voice[:NAME_LIMIT_CHARS]} is the neutral voice of the server, which cannot be deleted"
             raise InvalidField(message, param="voice") from None
         raise
@@ -87,15 +101,18 @@ def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
     if not isinstance(value, str) or not value.strip():
         raise InvalidField(f"{param} must be the name or the id of a voice, or {DEFAULT}", param=param)
     name, synthesizer, store = value.strip(), runtime().pipeline.engines.synthesizers[language], runtime().voices
-    if name.casefold() == DEFAULT:
+    if folded(name) == DEFAULT:
         return partial(_neutral, synthesizer)
     try:
         enrolled = store.find(g.owner, name)
     except NotFound as error:
+        built_in = {folded(each): voice for each, voice in synthesizer.built_in_voices.items()}
+        if folded(name) in built_in:
+            return partial(built_in.__getitem__, folded(name))
         if runtime().settings.api_aliases and is_stock_voice(name):
             ignore("voice")
             return partial(_neutral, synthesizer)
-        choices = ", ".join([DEFAULT, *(each.name for each in store.of(g.owner))])
+        choices = ", ".join([DEFAULT, *(each.name for each in store.of(g.owner)), *synthesizer.built_in_voices])
         raise NotFound(f"{error.message}; there are {choices}", param=param) from None
     try:
         voice = store.load(enrolled, synthesizer)
@@ -103,6 +120,12 @@ def named(field: object, param: str, language: Language) -> Callable[[], Voice]:
         error.param = param  # the store knows no fields
         raise
     return lambda: voice
+
+
+def _built_in_names() -> dict[str, str]:
+    """Return the names of the voices that come with the loaded models, by their folded forms."""
+    synthesizers = runtime().pipeline.engines.synthesizers.values()
+    return {folded(name): name for synthesizer in synthesizers for name in synthesizer.built_in_voices}
 
 
 def _neutral(synthesizer: Synthesizer) -> Voice:
@@ -119,6 +142,11 @@ def _parts(engines: Engines, audio: Audio, field: str, watch: Stopwatch) -> list
             raise NoVoice(f"no voice can be computed from the recording: {voice.reason}", param=field)
         parts.append(Part(synthesizer.info.name, synthesizer.voice_model, voice.to_bytes()))
     return parts
+
+
+def _as_listed(name: str, kind: str) -> dict[str, Any]:
+    """Return a voice that nobody enrolled; its name is its id."""
+    return {"id": name, "object": "audio.voice", "name": name, "created_at": 0, "type": kind}
 
 
 def _as_sent(voice: EnrolledVoice) -> dict[str, Any]:

@@ -46,8 +46,10 @@ logconfig_dict = {
 
 
 def post_worker_init(worker: Any) -> None:
-    """On SIGTERM reject new turns, and end running turns with an error after TURN_GRACE_S."""
+    """On SIGTERM reject new turns, and end running turns with an error after TURN_GRACE_S. Watch the engines."""
     import signal
+
+    from mirrorchat.server.failed_engine import end_worker_with_failed_engines
 
     runtime = worker.app.callable.extensions["mirrorchat"]
 
@@ -60,6 +62,7 @@ def post_worker_init(worker: Any) -> None:
         worker.handle_exit(signum, frame)
 
     signal.signal(signal.SIGTERM, stop)
+    end_worker_with_failed_engines(runtime)
 
 
 def worker_exit(server: Any, worker: Any) -> None:

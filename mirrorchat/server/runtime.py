@@ -119,7 +119,11 @@ class Runtime:
             return
         settings = self.settings
         pipeline = Pipeline(
-            engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=settings.max_turns
+            engines,
+            system_prompt=settings.system_prompt,
+            seed=settings.seed,
+            options=settings.speech_options,
+            max_turns=settings.max_turns,
         )
         with self._lock:
             if not self._closed:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mirrorchat.audio.samples import Audio
 from mirrorchat.concurrency.context import Context
+from mirrorchat.embedded.engines import BUILD_HINT
 from mirrorchat.embedded.reference_speech import TintedSpeakers, at_level
 from mirrorchat.embedded.voice_tint import Profile, TintVoice, VoiceTint
 from mirrorchat.engines import EngineInfo, Language, Priority, Tier, Voice
@@ -18,6 +19,7 @@ from mirrorchat.small.kokoro import SAMPLE_RATE_HZ
 from mirrorchat.small.phonemes import has_han
 from mirrorchat.small.speech import NeutralSpeech
 from mirrorchat.small.voices_base import CALIBRATION, HIBARI_VOICE, BaseVoice, MeasuredFile, base_voices, nearest
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 from mirrorchat.text.normalization.normalize import normalize_text
 from mirrorchat.text.splitter import split_text
 
@@ -25,7 +27,6 @@ from mirrorchat.text.splitter import split_text
 _PIECE_CHARS = {Language.ENGLISH: 140, Language.CHINESE: 40}
 _STRENGTH = 1.0  # of the tint: the base voices are clear enough to be moved in full
 _SCRIPTS = frozenset({"LATIN", "CJK"})
-_BUILD_HINT = "apt install build-essential python3-dev, and start again"
 
 
 class SmallSynthesizer(TintedSpeakers):
@@ -54,7 +55,7 @@ class SmallSynthesizer(TintedSpeakers):
             self._profiles = self._measure_bases(self._tint, MeasuredFile(folder))
             model += " with WORLD voice tint"
         except ImportError:
-            reason = f"pyworld is not installed, so the voice is not tinted: {_BUILD_HINT}"
+            reason = f"pyworld is not installed, so the voice is not tinted: {BUILD_HINT}"
         self.info = EngineInfo("small", model, "cpu", reason, Tier.SMALL)
 
     def speak(
@@ -66,13 +67,14 @@ class SmallSynthesizer(TintedSpeakers):
         seed: int,
         priority: Priority,
         context: Context,
+        options: SpeechOptions = NO_OPTIONS,
         buffer_low: Callable[[], bool] = lambda: False,
     ) -> Iterator[Audio]:
         """Yield `text` (written form, any length) as speech at 24 kHz, a few seconds at a time.
 
         English text with Chinese characters is spoken with the Mandarin base voice, so that a piece has one voice;
-        without Kokoro the characters are left out, with a pause. `seed`, `priority` and `buffer_low` change nothing.
-        Text without letters or digits yields nothing. Raises ModelNotInstalled for Chinese without Kokoro,
+        without Kokoro the characters are left out, with a pause. `seed`, `priority`, `options` and `buffer_low` change
+        nothing. Text without letters or digits yields nothing. Raises ModelNotInstalled for Chinese without Kokoro,
         SynthesisFailed when a network fails or the text has no phonemes, and the reason if `context` ends.
         """
         if language not in self.languages:

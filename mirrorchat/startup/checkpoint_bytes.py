@@ -24,14 +24,16 @@ from mirrorchat.xtts.vocoder import BATCH_MOST, MOST_FRAMES
 
 FLOAT32 = 4
 XTTS_BYTES = {WeightMode.FP32: 4, WeightMode.FP16W: 2, WeightMode.INT8: 1, WeightMode.BF16: 2, WeightMode.FP16: 2}
-WENET_BYTES = {WenetWeights.FP32: 4, WenetWeights.INT8: 1, WenetWeights.BF16: 2, WenetWeights.FP16: 2}
+WENET_BYTES = dict.fromkeys(WenetWeights, 2) | {WenetWeights.FP32: 4, WenetWeights.INT8: 1}
 ALIVE = 4  # largest activations of the vocoder in memory at once: its input, a sum, two of a residual block
 CONTEXT_FRAMES = 13  # on each side of a window
 CPU_WORK = 4  # times the vocoder's weights: 0.35 GB in float32 and 0.2 GB in bfloat16 for 8 sentences at once
 # The share of the copies of WeNet's weights that the C library's allocator keeps after they are freed: 0.29 GB of 0.49
 # (and 0.62 of 0.98 with torch's quantization), as much again for a second model.
 RETAINED = 0.6
-GRAPH_BYTES = 16_000_000  # of a captured CUDA graph: not measured; its memory comes in segments of 2 and 20 MB
+# Of a captured CUDA graph and its kernels' arguments, and of the memory that all graphs share. Not measured on a GPU.
+GRAPH_BYTES, GRAPHS_POOL_BYTES = 4_000_000, 64_000_000
+VOICE_BYTES = 200_000_000  # for the activations of 30 s in the speaker encoder, four of 25 MB, and for the prefix
 MODULES = "gpt.conditioning_", "hifigan_decoder.speaker_encoder.", "gpt.text_head."  # in float32 in every mode
 EMBEDDINGS = "gpt.text_embedding.", "gpt.text_pos_embedding.", "gpt.mel_embedding.", "gpt.mel_pos_embedding."
 
@@ -85,7 +87,7 @@ class XttsBytes:
     def gpt(self, mode: WeightMode, *, gpu: bool) -> Bytes:
         """Return the memory of the GPT's layers."""
         plain = sum(inputs * outputs for inputs, outputs in self.matrices)
-        if mode in (WeightMode.FP16W, WeightMode.INT8):
+        if mode in (WeightMode.FP16W, WeightMode.INT8) and not gpu:
             kept = sum(PackedLinears.room_for(*shape, XTTS_BYTES[mode]) for shape in self.matrices)
         else:
             kept = plain * XTTS_BYTES[mode]
@@ -94,7 +96,7 @@ class XttsBytes:
 
     def voices(self, *, gpu: bool) -> Bytes:
         """Return the memory of the voice encoders and the embeddings; a GPU has the embeddings twice."""
-        return Bytes((self.modules + self.embeddings * (2 if gpu else 1)) * FLOAT32)
+        return Bytes((self.modules + self.embeddings * (2 if gpu else 1)) * FLOAT32, work=VOICE_BYTES if gpu else 0)
 
     def vocoder_bytes(self, mode: WeightMode, *, gpu: bool) -> Bytes:
         """Return the memory of the vocoder: a copy of its weights, and the original during loading."""
@@ -104,11 +106,19 @@ class XttsBytes:
         return Bytes(self.vocoder * itemsize, self.vocoder * FLOAT32, work)
 
     def cache(self, mode: WeightMode, slots: int, *, gpu: bool) -> Bytes:
-        """Return the memory of a KV cache with `slots` slots, of the voices' prefixes, and of a GPU's CUDA graphs."""
+        """Return the memory of a KV cache with `slots` slots, and of the voices' prefixes.
+
+        On a GPU each slot has random numbers as well, and as many slots of preempted sequences may be saved.
+        """
         voices = PREFIXES_KEPT * CONDITIONING_POSITIONS * self._position_bytes(mode)
-        sizes = (slots - 1).bit_length() + 1  # 1, 2, 4, ... sequences
-        graphs = sizes * -(-self.positions // LENGTH_STEP) * GRAPH_BYTES if gpu else 0
-        return Bytes(slots * self.slot_bytes(mode, gpu=gpu) + voices + graphs)
+        numbers = self.positions * self.matrices[-1][1] * FLOAT32 if gpu else 0  # one for each token of the vocabulary
+        slot = self.slot_bytes(mode, gpu=gpu) + numbers
+        return Bytes(slots * slot + voices, work=slots * slot if gpu else 0)
+
+    def graphs(self, slots: int) -> Bytes:
+        """Return the memory of the CUDA graphs of a GPU: one for 1, 2, 4, ... slots and each length."""
+        sizes = (slots - 1).bit_length() + 1
+        return Bytes(sizes * -(-self.positions // LENGTH_STEP) * GRAPH_BYTES + GRAPHS_POOL_BYTES)
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,7 @@ class WenetBytes:
     width: int
     inner: int  # of the feed-forward layers
     convolved: bool  # convolutions do the subsampling
+    vocabulary: int
 
     @classmethod
     def read(cls, folder: Path) -> "WenetBytes":
@@ -137,6 +148,7 @@ class WenetBytes:
             width=weights["ctc.ctc_lo.weight"].shape[1],
             inner=max(inner, default=0),
             convolved="encoder.embed.conv.0.weight" in weights,
+            vocabulary=len(weights["ctc.ctc_lo.weight"]),
         )
 
     def bytes_in(self, kept_as: WenetWeights, *, gpu: bool, native: bool) -> Bytes:
@@ -147,11 +159,15 @@ class WenetBytes:
         """
         itemsize = WENET_BYTES[kept_as]
         rest = self.others * (itemsize if gpu else FLOAT32)
+        if gpu:
+            rest += self.vocabulary * self.width * (FLOAT32 - itemsize)  # the CTC layer stays in float32
         whole = (self.matrices + self.others) * FLOAT32
         copies = 0 if gpu or kept_as is not WenetWeights.INT8 else whole * (1 if native else 2)
         retained = round(RETAINED * copies)
         in_library = kept_as is WenetWeights.INT8 and native
-        work = self._work(itemsize if gpu else FLOAT32, in_library)
+        work = self._work(itemsize if gpu and kept_as is not WenetWeights.FP16W else FLOAT32, in_library)
+        if gpu:
+            work += 2 * (U2Batches.frames // 4) * self.vocabulary * FLOAT32  # scores, and their logarithms
         return Bytes(self.matrices * itemsize + rest + retained, copies - retained, work)
 
     def _work(self, itemsize: int, in_library: bool) -> int:

@@ -3,14 +3,25 @@
 import copy
 import importlib.util
 import logging
-from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+import os
+from collections.abc import Callable, Collection, Mapping, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirrorchat.concurrency.device_lock import DeviceLock
-from mirrorchat.engines import ChatModel, DetectsLanguage, EngineInfo, Engines, Language, Recognizer, Synthesizer
+from mirrorchat.engines import (
+    Batched,
+    ChatModel,
+    DetectsLanguage,
+    EngineInfo,
+    Engines,
+    Language,
+    Recognizer,
+    Synthesizer,
+)
 from mirrorchat.settings import Settings
 from mirrorchat.startup.engine_choice import (
     HIBARI_PACKAGES,
@@ -38,6 +49,14 @@ if TYPE_CHECKING:  # it imports the packages of the small models
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class SharedGpu:
+    """What the recognizers share with the synthesizers: the lock of the GPU, and whether somebody hears them speak."""
+
+    lock: DeviceLock
+    speaks: Callable[[], bool]
+
+
 def build_engines(
     settings: Settings,
     *,
@@ -53,6 +72,7 @@ def build_engines(
     Raises ConfigurationError or ModelNotInstalled if an engine cannot start, and ConfigurationError if the models do
     not fit into memory.
     """
+    _let_segments_grow(os.environ)
     plan = plan_memory(_reduced(settings, hearing, speaking))
     for line in plan.lines():
         _log.info("%s", line)
@@ -64,9 +84,19 @@ def build_engines(
         synthesizers = loader.submit(_build_synthesizers, plan, speaking, lock)
         if not _may_load_together(plan, hearing, speaking):
             synthesizers.result()
-        recognizers = _build_recognizers(plan, hearing, lock)
+        gpu = SharedGpu(lock, partial(_someone_speaks, synthesizers))
+        recognizers = _build_recognizers(plan, hearing, gpu)
     chat, detector = _build_chat(settings), _build_detector(plan, recognizers)
     return Engines(recognizers, chat, synthesizers.result(), detector)
+
+
+def _let_segments_grow(environ: MutableMapping[str, str]) -> None:
+    """Let torch's memory on a GPU grow in place, before torch reads this: requests of many sizes then leave few gaps.
+
+    What a person has set stays.
+    """
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environ:  # the older name
+        environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def _may_load_together(plan: MemoryPlan, hearing: Collection[Language], speaking: Collection[Language]) -> bool:
@@ -95,9 +125,17 @@ def _build_chat(settings: Settings) -> ChatModel:
     return ParrotChat(f"{settings.chat_source} is empty" if settings.chat_source else "")
 
 
-def _build_recognizers(
-    plan: MemoryPlan, languages: Collection[Language], lock: DeviceLock
-) -> dict[Language, Recognizer]:
+def _someone_speaks(synthesizers: "Future[dict[Language, Synthesizer]]") -> bool:
+    """Return whether a listener waits for a synthesizer that decodes batches."""
+    loaded = synthesizers.result().values() if synthesizers.done() else ()
+    return any(isinstance(each, Batched) and each.stats().running > 0 for each in loaded)
+
+
+def _nobody_speaks() -> bool:
+    return False
+
+
+def _build_recognizers(plan: MemoryPlan, languages: Collection[Language], gpu: SharedGpu) -> dict[Language, Recognizer]:
     """Return a recognizer for each of `languages`. The small ones share a model, and each tells why it was chosen."""
     recognizers: dict[Language, Recognizer] = {}
     small: WhisperRecognizer | None = None
@@ -108,7 +146,7 @@ def _build_recognizers(
             small.info = _with_reasons(replace(small.info, reason=""), chosen, plan)
             recognizers[language] = small
         else:
-            recognizers[language] = _build_recognizer(plan, language, lock)
+            recognizers[language] = _build_recognizer(plan, language, gpu)
     return recognizers
 
 
@@ -124,14 +162,15 @@ def _build_detector(plan: MemoryPlan, recognizers: Mapping[Language, Recognizer]
     return detector
 
 
-def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) -> Recognizer:
+def _build_recognizer(plan: MemoryPlan, language: Language, gpu: SharedGpu) -> Recognizer:
     settings, chosen = plan.settings, chosen_recognizer(plan.settings, language)
     engine: Recognizer
     if chosen.name.startswith(OWN_PACKAGE):
-        engine = _build_package_recognizer(chosen.name, settings, language)
+        engine = _build_package_recognizer(chosen.name, settings, language, gpu.lock)
     elif chosen.name == "wenet":
         require_packages("wenet", WENET_PACKAGES)
         from mirrorchat.asr import WenetRecognizer
+        from mirrorchat.hardware.devices import is_gpu
 
         engine = WenetRecognizer(
             chosen.folder,
@@ -139,7 +178,8 @@ def _build_recognizer(plan: MemoryPlan, language: Language, lock: DeviceLock) ->
             threads=settings.threads,
             device=plan.wenet_device,
             weights=settings.wenet_weights,
-            device_lock=_if_shared(lock, plan.wenet_device),
+            device_lock=_if_shared(gpu.lock, plan.wenet_device),
+            speaks=gpu.speaks if is_gpu(plan.wenet_device) else _nobody_speaks,
         )
     else:
         engine = _build_embedded_recognizer(language, chosen.folder, required=chosen.reason == NAMED)
@@ -154,12 +194,17 @@ def _build_small_recognizer(folder: Path, threads: int) -> "WhisperRecognizer":
     return WhisperRecognizer(folder, threads=threads)
 
 
-def _build_package_recognizer(name: str, settings: Settings, language: Language) -> Recognizer:
+def _build_package_recognizer(name: str, settings: Settings, language: Language, lock: DeviceLock) -> Recognizer:
     require_packages(name, (*WENET_PACKAGES, "yaml"))
     from mirrorchat.wenet.package import WenetPackageRecognizer
 
     return WenetPackageRecognizer(
-        name.removeprefix(OWN_PACKAGE), settings.models_dir, language, threads=settings.threads, device=settings.device
+        name.removeprefix(OWN_PACKAGE),
+        settings.models_dir,
+        language,
+        threads=settings.threads,
+        device=settings.device,
+        device_lock=_if_shared(lock, settings.device),
     )
 
 

@@ -10,6 +10,7 @@ from mirrorchat.asr import WenetWeights, choose_weights
 from mirrorchat.engines import Language
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled
 from mirrorchat.hardware import native
+from mirrorchat.hardware.devices import gpu_weights
 from mirrorchat.settings import Settings
 from mirrorchat.startup.checkpoint_bytes import WENET_BYTES, WenetBytes, XttsBytes, runtime_bytes
 from mirrorchat.startup.engine_choice import (
@@ -32,6 +33,10 @@ PROCESS_BYTES = 600_000_000
 # cuBLAS, cuDNN and the kernels, which are loaded at their first use. Not measured on a GPU. The context itself already
 # exists when the free memory is read, and does not count as free.
 CUDA_BYTES = 600_000_000
+# cuBLAS keeps a workspace for each stream and thread: those of decoding, of its capture, of the vocoder, of voices, and
+# of two recognizers. It has 8.1 MiB in a segment of 20 MiB; on GPUs of capability 9.0 it has 32 MiB.
+WORKSPACES_BYTES = 6 * (32 << 20)
+FRAGMENTATION = 0.05  # of what the allocator hands out, beside it; segments that can grow have little
 PACKAGE_WEIGHTS = "*.pt", "*.safetensors", "*.bin"
 
 
@@ -47,7 +52,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Demand:
-    """The sizes of the models that will be loaded. They are read once and serve any choice. `device` is XTTS's."""
+    """The sizes of the models that will be loaded. They are read once and serve any choice. `device` is XTTS's.
+
+    `gpu_weights` are those that suit `device`, "" for the CPU.
+    """
 
     device: str
     xtts: XttsBytes | None
@@ -55,6 +63,7 @@ class Demand:
     wenet: Mapping[Language, WenetBytes]
     fixed: Sequence[Part]
     native: bool
+    gpu_weights: str
 
     @classmethod
     def of(cls, settings: Settings, device: torch.device) -> "Demand":
@@ -65,7 +74,7 @@ class Demand:
         """
         fixed, wenet = [process_part(PROCESS_BYTES)], {}
         if device.type == "cuda":
-            fixed.append(Part("CUDA's libraries", str(device), Bytes(CUDA_BYTES)))
+            fixed.append(Part("CUDA's libraries", str(device), Bytes(CUDA_BYTES + WORKSPACES_BYTES)))
         fixed += [*hearing_parts(settings), *speaking_parts(settings)]
         for language in Language:
             found = _recognizer(settings, language, device)
@@ -74,21 +83,28 @@ class Demand:
             elif found is not None:
                 fixed.append(found)
         in_library = native.library() is not None
-        return cls(str(device), _xtts(settings), settings.xtts_cache_mb * 1_000_000, wenet, fixed, in_library)
+        suited = gpu_weights(device) if device.type == "cuda" else ""
+        return cls(str(device), _xtts(settings), settings.xtts_cache_mb * 1_000_000, wenet, fixed, in_library, suited)
 
     @property
     def gpu(self) -> bool:
         return self.device.startswith("cuda")
 
     @property
-    def light_wenet(self) -> str:
-        """Return the format of WeNet's weights that takes the least memory on the device."""
-        return "bf16" if self.gpu else "int8"
+    def light_weights(self) -> str:
+        """Return the weights that take the least memory on the device."""
+        return self.gpu_weights or "int8"
+
+    def wenet_weights(self, choice: Choice) -> WenetWeights:
+        """Return the weights that WeNet will have."""
+        if choice.wenet_weights == "auto" and choice.wenet_device == self.device and self.gpu:
+            return WenetWeights(self.gpu_weights)
+        return choose_weights(choice.wenet_weights, torch.device(choice.wenet_device))
 
     def wenet_is_light(self, choice: Choice) -> bool:
-        """Return whether no other format of WeNet's weights takes less memory."""
-        kept_as = choose_weights(choice.wenet_weights, torch.device(choice.wenet_device))
-        return not self.wenet or WENET_BYTES[kept_as] <= WENET_BYTES[WenetWeights(self.light_wenet)]
+        """Return whether no other weights of WeNet take less memory."""
+        light = WENET_BYTES[WenetWeights(self.light_weights)]
+        return not self.wenet or WENET_BYTES[self.wenet_weights(choice)] <= light
 
     def slots(self, choice: Choice) -> int:
         """Return the number of slots in XTTS's KV cache, computed as in the decode engine."""
@@ -99,7 +115,10 @@ class Demand:
 
     def parts(self, choice: Choice) -> list[Part]:
         """Return all parts in the order of loading."""
-        return [*self.fixed, *self._xtts_parts(choice), *self._wenet_parts(choice)]
+        models = [*self._xtts_parts(choice), *self._wenet_parts(choice)]
+        taken = sum(part.bytes.kept + part.bytes.work for part in models if part.device != "cpu")
+        lost = [Part("gaps between tensors", self.device, Bytes(round(FRAGMENTATION * taken)))] if taken else []
+        return [*self.fixed, *models, *lost]
 
     def _xtts_parts(self, choice: Choice) -> list[Part]:
         if self.xtts is None:
@@ -108,16 +127,17 @@ class Demand:
         sentences = f"{slots} sentence{'s' if slots > 1 else ''} at once"
         return [
             Part(f"XTTS's layers in {mode}", self.device, sizes.gpt(mode, gpu=gpu)),
-            Part("XTTS's voice encoders", self.device, sizes.voices(gpu=gpu)),
-            Part("XTTS's vocoder", self.device, sizes.vocoder_bytes(mode, gpu=gpu)),
-            Part(f"XTTS's cache for {sentences}", self.device, sizes.cache(mode, slots, gpu=gpu)),
+            Part("XTTS's voice encoders", self.device, sizes.voices(gpu=gpu), stream="voices"),
+            Part("XTTS's vocoder", self.device, sizes.vocoder_bytes(mode, gpu=gpu), stream="vocoder"),
+            Part(f"XTTS's cache for {sentences}", self.device, sizes.cache(mode, slots, gpu=gpu), stream="decoding"),
+            *([Part("XTTS's CUDA graphs", self.device, sizes.graphs(slots))] if gpu else []),
         ]
 
     def _wenet_parts(self, choice: Choice) -> list[Part]:
         device = torch.device(choice.wenet_device)
         parts = []
         for language, sizes in self.wenet.items():
-            kept_as = choose_weights(choice.wenet_weights, device)
+            kept_as = self.wenet_weights(choice)
             taken = sizes.bytes_in(kept_as, gpu=device.type == "cuda", native=self.native)
             parts.append(Part(f"WeNet for {language} in {kept_as}", choice.wenet_device, taken))
         return parts

@@ -1,11 +1,12 @@
 """The memory plan: before anything is loaded, whether the chosen models fit into the free memory of each device.
 
-If they do not fit, settings are stepped down in this order until they do: weights of fewer bits (16 on a GPU, XTTS's
-int8 on the CPU), XTTS's batch, WeNet on the CPU while XTTS stays on the GPU. Only settings at their defaults change. A
-setting that a person has set is kept; the refusal names it if the models would fit with another value.
+If they do not fit, settings are stepped down in this order until they do: weights of fewer bits (int8 on the CPU; a
+GPU has 16 from the start), XTTS's batch, WeNet on the CPU while XTTS stays on the GPU. Only settings at their defaults
+change. A setting that a person has set is kept; the refusal names it if the models would fit with another value.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,10 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         return _fits(self.parts, self.free)
+
+    def needed_bytes(self, device: str) -> int:
+        """Return the most bytes that the models take at once on the device of that name."""
+        return _needed(self.parts, device)
 
     def steps_of(self, engine: str) -> list[str]:
         """Return the settings of `engine` (`xtts` or `wenet`) that were stepped down, as reasons."""
@@ -173,12 +178,12 @@ def _steps_down(demand: "Demand", first: "Choice", named: frozenset[str]) -> Ste
     """Return the values that may be tried while the settings in `named` keep theirs."""
     from mirrorchat.xtts.linear import WeightMode
 
-    order = (WeightMode.FP32, WeightMode.BF16)
+    order = (WeightMode.FP32, WeightMode(demand.light_weights))
     if not demand.gpu:
         order = (WeightMode.FP32, WeightMode.FP16W, *((WeightMode.INT8,) if demand.native else ()))
     speaks = demand.xtts is not None
     xtts_weights = order[order.index(first.xtts_weights) + 1 :] if first.xtts_weights in order and speaks else ()
-    wenet_weights = () if demand.wenet_is_light(first) else (demand.light_wenet,)
+    wenet_weights = () if demand.wenet_is_light(first) else (demand.light_weights,)
     return StepsDown(
         xtts_weights if "xtts_weights" not in named else (),
         wenet_weights if "wenet_weights" not in named else (),
@@ -243,13 +248,16 @@ def _needs(parts: Sequence[Part], free: Mapping[str, int]) -> list[tuple[str, in
 def _needed(parts: Sequence[Part], device: str) -> int:
     """Return the most bytes that the parts on `device` take at once.
 
-    Parts load one after another, so the memory for loading is used again, and later for computation. Engines on a GPU
-    compute in turns (`DeviceLock`), engines on the CPU at the same time.
+    Parts load one after another, so the memory for loading is used again, and later for computation. Parts on one
+    stream of a GPU compute in turns, those on other streams and on the CPU at the same time.
     """
-    sizes = [part.bytes for part in parts if part.device == device]
-    together: Callable[[list[int]], int] = sum if device == "cpu" else (lambda work: max(work, default=0))
-    loading = max((each.loading for each in sizes), default=0)
-    return sum(each.kept for each in sizes) + max(loading, together([each.work for each in sizes]))
+    here = [part for part in parts if part.device == device]
+    work: dict[object, int] = defaultdict(int)
+    for index, part in enumerate(here):
+        turn = index if device == "cpu" else part.stream
+        work[turn] = max(work[turn], part.bytes.work)
+    loading = max((part.bytes.loading for part in here), default=0)
+    return sum(part.bytes.kept for part in here) + max(loading, sum(work.values()))
 
 
 def _line(part: Part) -> str:

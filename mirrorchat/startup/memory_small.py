@@ -24,12 +24,16 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a model on the device named `device`. `note` says what the numbers leave out."""
+    """A part of a model on the device named `device`. `note` says what the numbers leave out.
+
+    On a GPU it computes on the CUDA stream named `stream`. Memory that one stream has used is kept for it.
+    """
 
     name: str
     device: str
     bytes: Bytes
     note: str = ""
+    stream: str = "default"
 
 
 def process_part(process_bytes: int = PROCESS_BYTES) -> Part:

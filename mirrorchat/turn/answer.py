@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from mirrorchat.audio.samples import Audio
+from mirrorchat.audio.time_stretch import at_speed
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Batched, ChatEvent, Language, Priority, SpeaksClauses, Synthesizer, Voice
 from mirrorchat.errors import (
@@ -21,6 +22,7 @@ from mirrorchat.errors import (
     SynthesisFailed,
     as_mirrorchat_error,
 )
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 from mirrorchat.text.sentences.boundaries import is_whole
 from mirrorchat.turn.admission import Slot
 from mirrorchat.turn.clause_pace import ClausePace
@@ -80,7 +82,7 @@ def with_fallback(
 
 @dataclass(frozen=True)
 class Speech:
-    """The engine that speaks an answer, the language of the answer, and the seed where sampling starts.
+    """The engine that speaks an answer, the language of the answer, the seed where sampling starts, and the options.
 
     `no_words` returns the sentence that is spoken instead of a text without a word to speak, or raises an error.
     """
@@ -89,6 +91,7 @@ class Speech:
     language: Language
     seed: int
     no_words: NoWordsSentence
+    options: SpeechOptions = NO_OPTIONS
 
 
 class SpokenAnswer:
@@ -272,15 +275,20 @@ class SpokenAnswer:
     def _pieces(self, index: int, sentence: Sentence, voice: Voice) -> Iterator[Audio]:
         if sentence.failure is not None:
             raise sentence.failure
-        return self._speech.synthesizer.speak(
+        synthesizer, options = self._speech.synthesizer, self._speech.options
+        pieces = synthesizer.speak(
             sentence.text,
             voice,
             self._speech.language,
             seed=self._speech.seed,
             priority=Priority.LATER if index else Priority.FIRST,
             context=self._context,
+            options=options,
             buffer_low=lambda: self._is_low() and self._out.is_next(index),
         )
+        if options.speed is None or "speed" in synthesizer.follows:
+            return pieces
+        return at_speed(pieces, options.speed)
 
     def _note(
         self,

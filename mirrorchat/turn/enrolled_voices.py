@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,7 +106,7 @@ class EnrolledVoices:
     def check_room(self, owner: str, name: str) -> None:
         """Raise VoiceExists or TooManyVoices if `owner` cannot enrol a voice called `name`."""
         kept = self.of(owner)
-        if any(voice.name.casefold() == name.casefold() for voice in kept):
+        if any(folded(voice.name) == folded(name) for voice in kept):
             raise VoiceExists(f"there is a voice {name} already; delete it, or choose another name", param="name")
         if len(kept) >= VOICES_PER_OWNER:
             raise TooManyVoices(f"{VOICES_PER_OWNER} voices are kept already, which is the most; delete one first")
@@ -122,8 +122,8 @@ class EnrolledVoices:
             voice = self._read_header(id_or_name)
             found = voice if voice is not None and voice.owner == owner else None
         else:
-            name = _normal(id_or_name).casefold()
-            named = (voice for voice in self.of(owner) if voice.name.casefold() == name)
+            name = folded(id_or_name)
+            named = (voice for voice in self.of(owner) if folded(voice.name) == name)
             found = next(named, None)
         if found is None:
             raise NotFound(f"there is no voice {id_or_name[:NAME_LIMIT_CHARS]!r} of yours", param="voice")
@@ -207,18 +207,23 @@ class EnrolledVoices:
             fresh.unlink(missing_ok=True)
 
 
-def checked_name(name: str, reserved: Sequence[str]) -> str:
-    """Return `name` normalized. Raises InvalidField if it is empty, too long, not printable or `reserved`."""
+def checked_name(name: str, reserved: Collection[str]) -> str:
+    """Return `name` normalized. Raises InvalidField if it is empty, too long, not printable or `reserved` (folded)."""
     text = _normal(name)
     if not 0 < len(text) <= NAME_LIMIT_CHARS or not text.isprintable() or "/" in text:  # / ends a name in a URL
         raise InvalidField(f"name must be 1 to {NAME_LIMIT_CHARS} printable characters without /", param="name")
-    if text.casefold() in reserved or text.casefold().startswith(ID_PREFIX):
+    if folded(text) in reserved or folded(text).startswith(ID_PREFIX):
         raise InvalidField(f"name may not be {text}, which names another voice; choose another name", param="name")
     return text
 
 
 def _cannot_write(what: str) -> Unavailable:
     return Unavailable(f"the voice cannot be {what}: the server's voices_dir cannot be written", retry_after_s=60)
+
+
+def folded(name: str) -> str:
+    """Return `name` as names are compared: in any case, and in one form of each character."""
+    return _normal(name).casefold()
 
 
 def _normal(name: str) -> str:

@@ -6,6 +6,7 @@ chooses one of them (Wu et al., arXiv 2106.05642).
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 
 from mirrorchat.errors import ConfigurationError
+from mirrorchat.hardware.devices import uploaded
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis, prefix_beam_search
+from mirrorchat.wenet.frame_scores import FrameScores
 from mirrorchat.wenet.hypothesis_tree import rescore
 from mirrorchat.wenet.model import U2Model
 from mirrorchat.wenet.rescoring import attention_rescoring
@@ -25,16 +28,20 @@ NOTHING = Hypothesis((), 0.0, (), ())
 class U2Batches:
     """The recognition of batches with our own network, on any device.
 
-    The encoder takes at most `rows` utterances and `frames` feature frames, padding included. The first convolution of
-    the subsampling bounds its memory: 40 KB for each frame at width 512 in float32.
+    `device_lock` is held while `device` computes, and not during the search, which runs on the CPU. The encoder takes
+    at most `rows` utterances and `frames` feature frames, padding included. The first convolution of the subsampling
+    bounds its memory: 40 KB for each frame at width 512 in float32.
     """
 
     rows = 8
     frames = 8_000
 
-    def __init__(self, model: U2Model, *, device: torch.device = CPU) -> None:
+    def __init__(
+        self, model: U2Model, *, device: torch.device = CPU, device_lock: AbstractContextManager[object] | None = None
+    ) -> None:
         self.model = model
         self._device = device
+        self._device_lock = device_lock or nullcontext()
 
     def recognize(self, features: Sequence[FloatArray], graphs: Sequence[ContextGraph | None]) -> list[Hypothesis]:
         """Return the best hypothesis of each utterance.
@@ -47,7 +54,8 @@ class U2Batches:
         if long_enough:
             output, log_probs = self.encode([features[index] for index in long_enough])
             hypotheses = self.search(log_probs, [graphs[index] for index in long_enough])
-            best = rescore(self.model, hypotheses, output, [len(each) for each in log_probs])
+            sizes = [len(each) for each in log_probs]
+            best = rescore(self.model, hypotheses, output, sizes, device_lock=self._device_lock)
             for index, hypothesis in zip(long_enough, best, strict=True):
                 found[index] = hypothesis
         return found
@@ -56,9 +64,11 @@ class U2Batches:
         """Return the encoder's output (B, S, D) and the CTC log probabilities (S, V) of each utterance on the CPU."""
         lengths = torch.tensor([len(each) for each in features])
         padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(each) for each in features], batch_first=True)
-        output, mask = self.model.encoder(padded.to(self._device), lengths.to(self._device))
-        log_probs = self.model.ctc_activation(output).float().cpu().numpy()
-        sizes = mask.sum(-1).flatten().tolist()
+        with self._device_lock:
+            output, mask = self.model.encoder(uploaded(padded, self._device), uploaded(lengths, self._device))
+            scores = FrameScores.fetched(self.model.ctc_activation(output))
+            sizes = mask.sum(-1).flatten().tolist()
+        log_probs = scores.for_search()
         return output, [np.ascontiguousarray(log_probs[index, :size]) for index, size in enumerate(sizes)]
 
     @staticmethod

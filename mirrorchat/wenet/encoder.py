@@ -114,9 +114,7 @@ class GlobalCMVN(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GlobalCMVN":
         """Move the statistics to another device, but do not convert their type."""
-        mean, istd = self.mean, self.istd
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.mean, self.istd = mean.to(self.mean.device), istd.to(self.istd.device)
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
         return self
 
     def forward(self, x: Tensor) -> Tensor:

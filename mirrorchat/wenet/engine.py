@@ -10,17 +10,29 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
 
 from mirrorchat.concurrency.context import Context
-from mirrorchat.errors import MirrorChatError, NotReady, RecognitionFailed, ServerBusy, ShuttingDown, log_unexpected
+from mirrorchat.errors import (
+    EngineFailed,
+    MirrorChatError,
+    NotReady,
+    RecognitionFailed,
+    ServerBusy,
+    ShuttingDown,
+    log_unexpected,
+)
+from mirrorchat.hardware.devices import current_device
+from mirrorchat.hardware.lost_gpu import raise_if_gpu_lost
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis
 
 FAULTS = (RuntimeError, MemoryError, ValueError)  # torch and the search raise these if one computation fails
+SHORT_FRAMES = 2_000  # 20 s of speech, padding included; a recording is cut into pieces of 15 s
+CPU = torch.device("cpu")
 STUCK_AFTER_S = 60.0  # no batch takes this long, even on a busy core
 
 Result = TypeVar("Result")
@@ -68,10 +80,11 @@ _Queued = _Utterance | _Work
 class RecognitionEngine:
     """Recognizes utterances with `model` on a thread of its own. Thread-safe.
 
-    At most `max_waiting` utterances and pieces of work are queued; more are rejected with ServerBusy. The engine holds
-    `device_lock` during each batch and piece of work, so that another engine can share the GPU. A failed batch is
-    computed again one by one, so that only the faulty utterance fails. A batch that takes longer than `stuck_after_s`
-    makes the engine count as stuck.
+    At most `max_waiting` utterances and pieces of work are queued; more are rejected with ServerBusy. While `speaks`
+    says that another engine on the same GPU speaks, a batch has SHORT_FRAMES at most, so that its listeners do not wait
+    for long. A failed batch is computed again one by one, so that only the faulty utterance fails. A lost GPU ends the
+    thread, for which `device` is the current one. A batch that takes longer than `stuck_after_s` makes the engine count
+    as stuck.
     """
 
     def __init__(
@@ -80,11 +93,12 @@ class RecognitionEngine:
         *,
         max_waiting: int = 64,
         stuck_after_s: float = STUCK_AFTER_S,
-        device_lock: AbstractContextManager[object] | None = None,
+        device: torch.device = CPU,
+        speaks: Callable[[], bool] = lambda: False,
     ) -> None:
         self._model = model
         self._max_waiting, self._stuck_after_s = max_waiting, stuck_after_s
-        self._device_lock = device_lock or nullcontext()
+        self._device, self._speaks = device, speaks
         self._changed = threading.Condition()
         self._queue: deque[_Queued] = deque()
         self._closing = False
@@ -122,7 +136,7 @@ class RecognitionEngine:
         return 0.0 if since is None else time.monotonic() - since
 
     def check_ready(self) -> None:
-        """Raise NotReady if the thread has failed or a batch is stuck."""
+        """Raise EngineFailed if the thread has ended after an error, NotReady if a batch is stuck."""
         self._check_healthy()
         if self.stuck_s > self._stuck_after_s:
             raise NotReady(f"recognition has been stuck for {self.stuck_s:.0f} s")
@@ -155,7 +169,7 @@ class RecognitionEngine:
 
     def _check_healthy(self) -> None:
         if not self._healthy:
-            raise NotReady("the recognition engine has failed")
+            raise EngineFailed("recognition")
 
     def _check_admission(self, count: int) -> None:
         if self._closing:
@@ -169,11 +183,10 @@ class RecognitionEngine:
     def _run(self) -> None:
         taken: Sequence[_Utterance] | _Work | None = None
         try:
-            with torch.inference_mode():
+            with current_device(self._device), torch.inference_mode():
                 while (taken := self._next()) is not None:
                     self._busy_since = time.monotonic()
-                    with self._device_lock:
-                        self._compute(taken)
+                    self._compute(taken)
                     self._busy_since = None
                     taken = None  # keeps no reference to the results while it waits
         except Exception as error:  # after any error, no caller may wait for ever
@@ -199,10 +212,10 @@ class RecognitionEngine:
             self._queue.popleft()
             return first
         batch: list[_Utterance] = []
-        longest = 0
+        longest, most = 0, min(self._model.frames, SHORT_FRAMES) if self._speaks() else self._model.frames
         for each in [each for each in self._queue if isinstance(each, _Utterance)]:
             longest = max(longest, len(each.features))
-            if len(batch) == self._model.rows or (batch and longest * (len(batch) + 1) > self._model.frames):
+            if len(batch) == self._model.rows or (batch and longest * (len(batch) + 1) > most):
                 break
             self._queue.remove(each)
             batch.append(each)
@@ -215,6 +228,7 @@ class RecognitionEngine:
         try:
             found = self._model.recognize([each.features for each in taken], [each.graph for each in taken])
         except FAULTS as error:
+            raise_if_gpu_lost(error)
             if len(taken) > 1:
                 for each in taken:
                     self._compute([each])
@@ -228,6 +242,7 @@ class RecognitionEngine:
         try:
             found = work.compute()
         except FAULTS as error:
+            raise_if_gpu_lost(error)
             self._fail(work, error)
             return
         work.result.set_result(found)

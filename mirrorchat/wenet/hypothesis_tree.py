@@ -7,6 +7,7 @@ ancestors. The backward decoder has a tree of the reversed hypotheses. The choic
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mirrorchat.hardware.devices import uploaded
 from mirrorchat.wenet.ctc.search import Hypothesis
 from mirrorchat.wenet.layers import length_mask
 from mirrorchat.wenet.model import BiTransformerDecoder, TransformerDecoder, U2Model
@@ -21,6 +23,7 @@ from mirrorchat.wenet.rescoring import CTC_WEIGHT, REVERSE_WEIGHT
 
 NODES = 512  # of one tree, unless a single hypothesis is longer: attention has a weight for every pair of nodes
 LOGITS = 256  # nodes whose logits are computed at once: 6 MB for 5,500 tokens
+NO_LOCK: AbstractContextManager[object] = nullcontext()
 Tokens = tuple[int, ...]
 
 
@@ -78,18 +81,23 @@ class _Job:
 
 
 def rescore(
-    model: U2Model, hypotheses: Sequence[Sequence[Hypothesis]], encoded: Tensor, sizes: Sequence[int]
+    model: U2Model,
+    hypotheses: Sequence[Sequence[Hypothesis]],
+    encoded: Tensor,
+    sizes: Sequence[int],
+    *,
+    device_lock: AbstractContextManager[object] = NO_LOCK,
 ) -> list[Hypothesis]:
     """Return for each utterance the hypothesis with the highest score from CTC and the attention decoders together.
 
     `hypotheses` has at least one hypothesis for each utterance; `encoded` is (B, S, D), of which `sizes` frames count.
-    Scores and ties are as in `attention_rescoring`.
+    Scores and ties are as in `attention_rescoring`. `device_lock` is held while the decoders compute.
     """
     totals = [[CTC_WEIGHT * each.score for each in n_best] for n_best in hypotheses]
     for decoder, weight, backwards in _directions(model.decoder):
         step = -1 if backwards else 1
         texts = [[each.tokens[::step] for each in n_best] for n_best in hypotheses]
-        found = tree_scores(decoder, texts, encoded, sizes, model.sos, model.eos)
+        found = tree_scores(decoder, texts, encoded, sizes, model.sos, model.eos, device_lock)
         for total, scores in zip(totals, found, strict=True):
             total[:] = [one + weight * other for one, other in zip(total, scores, strict=True)]
     return [n_best[total.index(max(total))] for n_best, total in zip(hypotheses, totals, strict=True)]
@@ -109,6 +117,7 @@ def tree_scores(
     sizes: Sequence[int],
     sos: int,
     eos: int,
+    device_lock: AbstractContextManager[object] = NO_LOCK,
 ) -> list[list[float]]:
     """Return the log probability of every text, with `eos` after it, for each utterance of a batch.
 
@@ -117,7 +126,10 @@ def tree_scores(
     found = [[0.0] * len(each) for each in texts]
     jobs = [job for index, each in enumerate(texts) for job in _jobs(each, index, 0, sos)]
     for group in _groups(jobs):
-        for job, scores in zip(group, _scores(decoder, group, encoded, sizes, eos), strict=True):
+        trees, inputs = [job.tree for job in group], _Inputs.of(group, sizes, eos)
+        with device_lock:
+            values = _log_probs(decoder, encoded, inputs)
+        for job, scores in zip(group, _tree_by_tree(trees, inputs.in_order(values)), strict=True):
             found[job.utterance][job.first : job.first + len(scores)] = scores
     return found
 
@@ -145,58 +157,91 @@ def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
         yield group
 
 
-def _scores(
-    decoder: TransformerDecoder, jobs: Sequence[_Job], encoded: Tensor, sizes: Sequence[int], eos: int
-) -> list[list[float]]:
-    """Return the log probability of each hypothesis of each tree."""
-    device, trees = encoded.device, [job.tree for job in jobs]
-    longest = max(len(tree.tokens) for tree in trees)
-    tokens = torch.full((len(jobs), longest), eos)
-    depths = torch.zeros((len(jobs), longest), dtype=torch.int64)
-    mask = torch.zeros((len(jobs), longest, longest), dtype=torch.bool)
-    for index, tree in enumerate(trees):
-        size = len(tree.tokens)
-        tokens[index, :size], depths[index, :size] = torch.tensor(tree.tokens), torch.tensor(tree.depths)
-        mask[index, :size, :size] = torch.from_numpy(tree.ancestors())
-    utterances = [job.utterance for job in jobs]
-    frames = torch.tensor([sizes[index] for index in utterances])
-    last = int(frames.max())
-    memory = encoded[utterances, :last] if len(encoded) > 1 else encoded[:, :last]
-    memory_mask = length_mask(frames, last).unsqueeze(1)
-    hidden = decoder.hidden_at(
-        memory, memory_mask.to(device), tokens.to(device), depths.to(device), mask.to(device)
-    )  # (jobs, longest, D)
-    real = torch.cat([hidden[index, : len(tree.tokens)] for index, tree in enumerate(trees)])
-    return list(_tree_by_tree(trees, *_log_probs(decoder, real, trees, eos)))
+@dataclass(frozen=True)
+class _Inputs:
+    """What the decoder needs for the trees of some jobs, on the CPU, so that a GPU is occupied no longer than it works.
 
-
-def _log_probs(
-    decoder: TransformerDecoder, hidden: Tensor, trees: Sequence[HypothesisTree], eos: int
-) -> tuple[list[float], list[float]]:
-    """Return the log probability of each node's token after its parent, and of `eos` after each hypothesis.
-
-    `hidden` is (nodes of all trees, D). Logits are computed for LOGITS nodes at a time.
+    `tokens` and `depths` are (jobs, longest), `mask` (jobs, longest, longest), `memory_mask` (jobs, 1, last); the
+    encoder's output of `utterances` counts up to frame `last`. `lengths` has the number of nodes of each tree. A value
+    is the log probability of the token in `columns` after the node in `rows`, among the nodes of all trees; they are
+    sorted by the node, of which `borders` separate blocks of LOGITS. `order` has their places before the sorting: the
+    token of each node after its parent, then `eos` after each hypothesis.
     """
+
+    tokens: Tensor
+    depths: Tensor
+    mask: Tensor
+    memory_mask: Tensor
+    utterances: Tensor
+    last: int
+    lengths: list[int]
+    rows: Tensor
+    columns: Tensor
+    order: Tensor
+    borders: list[int]
+
+    @classmethod
+    def of(cls, jobs: Sequence[_Job], sizes: Sequence[int], eos: int) -> "_Inputs":
+        """Return the inputs for `jobs`, whose encoder output has `sizes` frames for each utterance."""
+        trees = [job.tree for job in jobs]
+        longest = max(len(tree.tokens) for tree in trees)
+        tokens = torch.full((len(jobs), longest), eos)
+        depths = torch.zeros((len(jobs), longest), dtype=torch.int64)
+        mask = torch.zeros((len(jobs), longest, longest), dtype=torch.bool)
+        for index, tree in enumerate(trees):
+            size = len(tree.tokens)
+            tokens[index, :size], depths[index, :size] = torch.tensor(tree.tokens), torch.tensor(tree.depths)
+            mask[index, :size, :size] = torch.from_numpy(tree.ancestors())
+        frames = torch.tensor([sizes[job.utterance] for job in jobs])
+        last, lengths = int(frames.max()), [len(tree.tokens) for tree in trees]
+        memory_mask, utterances = length_mask(frames, last).unsqueeze(1), torch.tensor([job.utterance for job in jobs])
+        rows, columns = _values(trees, eos)
+        order = torch.argsort(rows, stable=True)
+        borders = torch.searchsorted(rows[order], torch.arange(0, sum(lengths) + LOGITS, LOGITS)).tolist()
+        sorted_values = rows[order], columns[order], order, borders
+        return cls(tokens, depths, mask, memory_mask, utterances, last, lengths, *sorted_values)
+
+    def in_order(self, values: Tensor) -> tuple[list[float], list[float]]:
+        """Return the value of each node's token after its parent, and of `eos` after each hypothesis."""
+        found = torch.empty(len(values)).index_copy_(0, self.order, values).tolist()
+        nodes = sum(self.lengths)
+        return found[:nodes], found[nodes:]
+
+
+def _values(trees: Sequence[HypothesisTree], eos: int) -> tuple[Tensor, Tensor]:
+    """Return the node and the token of each value, as in `_Inputs`, in the order before the sorting."""
     starts = np.cumsum([0, *(len(tree.tokens) for tree in trees)])
     before = [start + node for start, tree in zip(starts, trees, strict=False) for node in tree.parents]
     before += [start + node for start, tree in zip(starts, trees, strict=False) for node in tree.ends]
     following = [token for tree in trees for token in tree.tokens] + [eos for tree in trees for _ in tree.ends]
-    rows, columns = torch.tensor(before), torch.tensor(following)
-    order = torch.argsort(rows, stable=True)
-    borders = torch.searchsorted(rows[order], torch.arange(0, len(hidden) + LOGITS, LOGITS))
-    found = torch.empty(len(rows))
-    for part, block in enumerate(torch.split(hidden, LOGITS)):
+    return torch.tensor(before), torch.tensor(following)
+
+
+def _log_probs(decoder: TransformerDecoder, encoded: Tensor, inputs: _Inputs) -> Tensor:
+    """Return the values of `inputs`, float32 on the CPU. Logits are computed for LOGITS nodes at a time."""
+    device = encoded.device
+    memory = encoded[:, : inputs.last]
+    if len(encoded) > 1:
+        memory = memory[uploaded(inputs.utterances, device)]
+    tokens, depths, mask, memory_mask, rows, columns = (
+        uploaded(each, device)
+        for each in (inputs.tokens, inputs.depths, inputs.mask, inputs.memory_mask, inputs.rows, inputs.columns)
+    )
+    hidden = decoder.hidden_at(memory, memory_mask, tokens, depths, mask)  # (jobs, longest, D)
+    real = torch.cat([hidden[index, :length] for index, length in enumerate(inputs.lengths)])
+    found = []
+    for part, block in enumerate(torch.split(real, LOGITS)):
         logits = decoder.output_layer(block).float()
-        chosen = order[borders[part] : borders[part + 1]]
-        row, column = (rows[chosen] - part * LOGITS).to(logits.device), columns[chosen].to(logits.device)
-        found[chosen] = (logits[row, column] - torch.logsumexp(logits, dim=-1)[row]).cpu()
-    values: list[float] = found.tolist()
-    return values[: len(hidden)], values[len(hidden) :]
+        chosen = slice(inputs.borders[part], inputs.borders[part + 1])
+        row = rows[chosen] - part * LOGITS
+        found.append(logits[row, columns[chosen]] - torch.logsumexp(logits, dim=-1)[row])
+    return torch.cat(found).cpu()
 
 
 def _tree_by_tree(
-    trees: Sequence[HypothesisTree], entered: Sequence[float], ended: Sequence[float]
+    trees: Sequence[HypothesisTree], values: tuple[Sequence[float], Sequence[float]]
 ) -> Iterator[list[float]]:
+    entered, ended = values
     node = text = 0
     for tree in trees:
         nodes_end, texts_end = node + len(tree.tokens), text + len(tree.ends)

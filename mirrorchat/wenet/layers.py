@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"swish": nn.SiLU, "relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -165,6 +166,21 @@ class RelPositionMultiHeadedAttention(MultiHeadedAttention):
         by_position = torch.matmul(q + self.pos_bias_v.unsqueeze(1), p.transpose(-2, -1))
         scores = (by_content + by_position) / math.sqrt(self.head_width)
         return self.attend(scores, v, mask), torch.cat((k, v), dim=-1)
+
+
+class _AsFloat32(nn.Module):
+    """The parametrization of a weight that is kept with 16 bits."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.float()
+
+
+def keep_in_half(model: nn.Module) -> None:
+    """Keep the weights of `model`, which is in float32, in float16; it still computes in float32."""
+    kept = [each for each in model.modules() if isinstance(each, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)]
+    for module in kept:
+        module.weight = nn.Parameter(module.weight.half(), requires_grad=False)
+        register_parametrization(module, "weight", _AsFloat32(), unsafe=True)  # unsafe: the type changes
 
 
 ATTENTIONS: dict[str, type[MultiHeadedAttention]] = {

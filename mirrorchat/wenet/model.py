@@ -8,6 +8,8 @@ Shapes: S encoder frames, T feature frames (10 ms), F mel bins, D model width, H
 tokens, V tokens of the vocabulary. A mask is true at the positions that may be attended to.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -74,7 +76,7 @@ class TransformerDecoder(nn.Module):
         embedding, positions = self.embed[0], self.embed[1]
         assert isinstance(positions, PositionalEncoding)
         x: Tensor = embedding(tokens) * positions.scale
-        x = x + positions.table(0, int(places.max()) + 1, x)[0, places]
+        x = x + positions.table(0, tokens.size(1), x)[0, places]  # no place is beyond the number of tokens
         for layer in self.decoders:
             x = layer(x, mask, memory, memory_mask)
         hidden: Tensor = self.after_norm(x)
@@ -120,12 +122,19 @@ class BiTransformerDecoder(nn.Module):
 
 
 class CTC(nn.Module):
+    """The CTC layer. It stays float32 when the weights are converted: with 16 bits many tokens would score the same."""
+
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
         self.ctc_lo = nn.Linear(width, vocabulary)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CTC":
+        """Move the layer to another device, but do not convert its type."""
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def log_softmax(self, x: Tensor) -> Tensor:
-        return torch.log_softmax(self.ctc_lo(x), dim=-1)
+        return torch.log_softmax(self.ctc_lo(x.float()), dim=-1)
 
 
 class U2Model(nn.Module):

@@ -8,7 +8,7 @@ them at pauses. The engine computes one utterance at a time.
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,11 @@ class WenetPackageRecognizer:
         self.info = EngineInfo("wenet", f"{loaded.folder.name} fp32", str(chosen), reason, Tier.REAL)
         self._features = loaded.features
         self._tokenizer = loaded.network.tokenizer
-        model = PackageModel(loaded.network, language, chosen)
+        model = PackageModel(loaded.network, language, chosen, device_lock)
         self._tokens = _token_table(loaded.tokenizer, loaded.network)
         self._has_times = model.rescores and self._tokens is not None
         _warm_up(name, model, self._features)
-        self._engine = RecognitionEngine(model, stuck_after_s=STUCK_AFTER_S, device_lock=device_lock)
+        self._engine = RecognitionEngine(model, stuck_after_s=STUCK_AFTER_S, device=chosen)
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context
@@ -111,15 +111,21 @@ class PackageModel:
     """A network of the package, decoded with its own search (`default_decode_method`), one utterance at a time.
 
     Attention rescoring has the weights of our own recognizer. It also keeps the bonus of the hot words, which the
-    package drops before rescoring.
+    package drops before rescoring. `device_lock` is held during a whole recognition, whose search is the package's.
     """
 
     rows = 1
     frames = 1
 
-    def __init__(self, network: Any, language: Language, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: Any,
+        language: Language,
+        device: torch.device,
+        device_lock: AbstractContextManager[object] | None = None,
+    ) -> None:
         self._network = network
-        self._device = device
+        self._device, self._device_lock = device, device_lock or nullcontext()
         self._method: str = network.default_decode_method
         self.rescores = self._method == "attention_rescoring"
         backwards = REVERSE_WEIGHT if self.rescores and network.is_bidirectional_decoder() else 0.0
@@ -136,7 +142,7 @@ class PackageModel:
         `features` are (T, D) float32. An utterance that is too short gives an empty hypothesis. Raises ValueError if
         the package fails.
         """
-        with torch.inference_mode():
+        with self._device_lock, torch.inference_mode():
             return [self._recognize(each, graph) for each, graph in zip(features, graphs, strict=True)]
 
     def _recognize(self, features: FloatArray, graph: ContextGraph | None) -> Hypothesis:

@@ -5,10 +5,14 @@ A chunk has 16 encoder frames and attends to all frames before it, as in WeNet's
 Attention rescoring chooses one of the n-best hypotheses at the end. All of them begin with the stable prefix.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
+from mirrorchat.hardware.devices import uploaded
 from mirrorchat.wenet.ctc.search import ContextGraph, FloatArray, Hypothesis, PrefixBeamSearch
 from mirrorchat.wenet.features import FRAME_SHIFT_S
+from mirrorchat.wenet.frame_scores import FrameScores
 from mirrorchat.wenet.model import U2Model
 from mirrorchat.wenet.rescoring import attention_rescoring
 
@@ -40,13 +44,21 @@ class ChunkReader:
     """The streaming state of one utterance: the caches, the encoder's output and the search.
 
     A chunk has `chunk` encoder frames and attends to `left_chunks` chunks before it (ALL: all of them). A network with
-    one static chunk size always uses that size. The state lies on the model's device. Only the engine's thread uses it.
+    one static chunk size always uses that size. The state lies on the model's device; `device_lock` is held while that
+    computes, and not during the search. Only the engine's thread uses it.
     """
 
     def __init__(
-        self, model: Network, *, graph: ContextGraph | None = None, chunk: int = CHUNK, left_chunks: int = ALL
+        self,
+        model: Network,
+        *,
+        graph: ContextGraph | None = None,
+        chunk: int = CHUNK,
+        left_chunks: int = ALL,
+        device_lock: AbstractContextManager[object] | None = None,
     ) -> None:
         self._model = model
+        self._device_lock = device_lock or nullcontext()
         like = torch.zeros(0)
         if isinstance(model, U2Model):
             like = model.encoder.after_norm.weight
@@ -68,9 +80,12 @@ class ChunkReader:
 
         A chunk with T below `window` must be the last one.
         """
-        xs = torch.from_numpy(features).unsqueeze(0).to(self._device)
-        encoded, *caches = self._model.forward_encoder_chunk(xs, self.frames, self._kept, *self._caches)
-        self._search.advance(self._model.ctc_activation(encoded)[0].float().cpu().numpy())
+        xs = torch.from_numpy(features).unsqueeze(0)
+        with self._device_lock:
+            xs = uploaded(xs, self._device)
+            encoded, *caches = self._model.forward_encoder_chunk(xs, self.frames, self._kept, *self._caches)
+            scores = FrameScores.fetched(self._model.ctc_activation(encoded)[0])
+        self._search.advance(scores.for_search())
         self._caches = (caches[0], caches[1])
         self._encoded.append(encoded)
         self.frames += encoded.size(1)
@@ -91,4 +106,6 @@ class ChunkReader:
 
     def rescored(self) -> Hypothesis:
         """Return the hypothesis that attention rescoring chooses. Raises ValueError before the first chunk."""
-        return attention_rescoring(self._model, self.hypotheses(), self.encoded())
+        hypotheses = self.hypotheses()
+        with self._device_lock:
+            return attention_rescoring(self._model, hypotheses, self.encoded())

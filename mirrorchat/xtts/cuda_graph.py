@@ -1,23 +1,27 @@
 """The decode step with fixed shapes, from the newest token to the next one, captured as a CUDA graph.
 
-At batch 1 a step has about 700 kernels of a few microseconds each, and launching them one by one takes longer than
+At batch 1 a step has about 430 kernels of a few microseconds each, and launching them one by one takes longer than
 running them. A captured step (torch.cuda.CUDAGraph) is launched as one, but its shapes and addresses are fixed. So a
 step runs over the first 1, 2, 4, ... slots of the KV cache and over the first 128, 256, ... positions: the smallest
 numbers that include all sequences of the step. Slots that do not take part write to the last position of the cache,
-which belongs to no sequence.
+which belongs to no sequence. All steps are captured before the first sequence: a capture makes everybody wait.
 
 The whole state of a step is on the device: the position of each slot, its tokens so far, its settings and its random
 numbers. So a step can be launched before the last one has been read, and the device never waits for the host. The
 engine therefore notices the end of a sequence one step late, and drops the result of that extra step.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mirrorchat.hardware.devices import SPEECH_PRIORITY, current_device
 from mirrorchat.xtts.device_sampling import DeviceSampler
 from mirrorchat.xtts.gpt import Cache, TorchGpt
 from mirrorchat.xtts.sampling import Sampling
@@ -35,6 +39,11 @@ class _SlotStates:
         device = cache.data.device
         self.gpt, self.cache = gpt, cache
         self.idle = cache.positions - 1  # the position that slots outside a step write to
+        self.idle_position = torch.tensor(self.idle, device=device)
+        self.slot_numbers = torch.arange(cache.slots, device=device)
+        self.places = torch.arange(self.idle, device=device)
+        self.shown, self.hidden = (torch.tensor(x, dtype=gpt.mode.dtype, device=device) for x in (0.0, -math.inf))
+        self.not_finite = torch.tensor(NOT_FINITE, device=device)
         self.tokens = torch.zeros(cache.slots, dtype=torch.int64, device=device)  # the newest token
         self.positions = torch.zeros(cache.slots, dtype=torch.int64, device=device)  # filled ones
         self.active = torch.zeros(cache.slots, dtype=torch.bool, device=device)  # takes part in the next step
@@ -51,13 +60,14 @@ class _SlotStates:
         """Return the latents (n, D) and next tokens (n,) of `slots` for the last outputs (n, D).
 
         The tokens of `active` slots are stored. A returned token is NOT_FINITE if the latent or the scores are not
-        finite; the stored one is then any token.
+        finite; the stored one is then any token. A latent that is not finite makes all scores so.
         """
         latents, scores = self.gpt.latents_and_scores(last)
+        finite = scores.abs().amax(1) < math.inf
         tokens = self.sampler.sample(scores, slots, active)
-        self.tokens[slots] = torch.where(active, tokens, self.tokens[slots])
-        finite = latents.isfinite().all(1) & scores.isfinite().all(1)
-        return latents, tokens.masked_fill(~finite, NOT_FINITE)
+        stored = self.tokens[slots]
+        torch.where(active, tokens, stored, out=stored)
+        return latents, torch.where(finite, tokens, self.not_finite)
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class _Launched:
         self.latents.copy_(latents)
         self.tokens.copy_(tokens, non_blocking=True)
         if self.copied is not None:
-            self.copied.record()
+            self.copied.record(torch.cuda.current_stream(self.latents.device))
 
     def collect(self) -> list[Sampled]:
         if self.copied is not None:
@@ -98,19 +108,47 @@ class _Launched:
 
 
 class StaticSteps:
-    """Steps with fixed shapes of `gpt` over `cache`, one for each size in use.
+    """Steps with fixed shapes of `gpt` over `cache`: one for each number of slots and of positions.
 
-    Without `capture` they run as plain PyTorch code on any device. No sequence may use the cache's last position.
+    With `capture` all are captured at once, on one stream, with one pool of memory; otherwise they run as plain PyTorch
+    code on any device. No sequence may use the cache's last position.
     """
 
     late = True
 
     def __init__(self, gpt: TorchGpt, cache: Cache, *, capture: bool) -> None:
         self._states = _SlotStates(gpt, cache)
-        self._capture = capture
-        self._steps: dict[tuple[int, int], _Step] = {}
         self._filled = [0] * cache.slots  # the same numbers as `positions` on the device
         self._active: set[int] = set()
+        # The largest come first, so that the others fit into their memory.
+        self._steps = {
+            (size, length): _Step(self._states, size, length) for size in self._sizes() for length in self._lengths()
+        }
+        if capture:
+            self._capture(cache.data.device)
+
+    def _sizes(self) -> list[int]:
+        slots = self._states.cache.slots
+        return sorted({min(1 << power, slots) for power in range(slots.bit_length() + 1)}, reverse=True)
+
+    def _lengths(self) -> list[int]:
+        most = self._states.idle
+        return [most, *reversed(range(LENGTH_STEP, most, LENGTH_STEP))]
+
+    @torch.inference_mode()
+    def _capture(self, device: torch.device) -> None:
+        """Capture all steps; no slot is active yet. cuBLAS keeps a workspace for each stream it has ever seen."""
+        with current_device(device):
+            stream = torch.cuda.Stream(device, priority=SPEECH_PRIORITY)  # type: ignore[no-untyped-call]
+            # Other threads compute on the same device, and their allocations must not end a capture.
+            capturing = partial(
+                torch.cuda.graph, pool=torch.cuda.graph_pool_handle(), stream=stream, capture_error_mode="thread_local"
+            )
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for step in self._steps.values():
+                    step.capture(capturing)
+            torch.cuda.current_stream().wait_stream(stream)
 
     @torch.inference_mode()
     def start(self, slot: int, last: Tensor, *, positions: int, sampling: Sampling, seed: int) -> Launched:
@@ -126,13 +164,11 @@ class StaticSteps:
     def launch(self, slots: Sequence[int]) -> Launched:
         """As `Steps.launch`. Raises ValueError for no slots, for a repeated slot, and for a full one."""
         size, length = self._size(slots)
-        step = self._step(size, length)
         self._activate(slots)
         for slot in slots:
             self._states.sampler.supply(slot)
         launched = _Launched.of(slots, size, self._states)
-        step()
-        launched.copy(step.latents, step.tokens)
+        launched.copy(*self._steps[size, length]())
         for slot in slots:
             self._filled[slot] += 1
         return launched
@@ -150,6 +186,15 @@ class StaticSteps:
             restore_sampler(slot)
 
         return restore
+
+    @torch.inference_mode()
+    def move(self, slot: int, to: int) -> None:
+        """Copy the state of `slot` after all launched steps into the unused slot `to`, without new memory."""
+        states, positions = self._states, self._filled[slot]
+        states.cache.load(to, states.cache.data[slot, :, :, :, :positions])
+        self._place(to, positions)
+        states.tokens[to] = states.tokens[slot]
+        states.sampler.move(slot, to)
 
     def _place(self, slot: int, positions: int) -> None:
         """Mark `positions` of `slot` as filled, and clear the others.
@@ -170,12 +215,6 @@ class StaticSteps:
         size = min(_power_of_2(max(slots) + 1), self._states.cache.slots)
         return size, min(-(-positions // LENGTH_STEP) * LENGTH_STEP, self._states.idle)
 
-    def _step(self, size: int, length: int) -> "_Step":
-        if (size, length) not in self._steps:
-            self._activate([])  # warm-up and capture must not advance any slot
-            self._steps[size, length] = _Step(self._states, size, length, capture=self._capture)
-        return self._steps[size, length]
-
     def _activate(self, slots: Sequence[int]) -> None:
         if self._active == set(slots):
             return
@@ -187,62 +226,54 @@ class StaticSteps:
 
 
 class _Step:
-    """The step over the first `size` slots and `length` positions.
+    """The step over the first `size` slots and `length` positions."""
 
-    Its results are `latents` (size, D) and `tokens` (size,).
-    """
-
-    def __init__(self, states: _SlotStates, size: int, length: int, *, capture: bool) -> None:
-        device = states.cache.data.device
+    def __init__(self, states: _SlotStates, size: int, length: int) -> None:
         self._states, self._size, self._length = states, size, length
-        self._slot_numbers = torch.arange(size, device=device)
-        self._places = torch.arange(length, device=device)
-        self.latents = torch.zeros(size, states.gpt.width, device=device)
-        self.tokens = torch.zeros(size, dtype=torch.int64, device=device)
-        self._graph = self._captured() if capture else None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._results: tuple[Tensor, Tensor] | None = None  # of the graph
 
-    def __call__(self) -> None:
-        if self._graph is None:
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """Run the step. The next one overwrites the results of a captured step."""
+        if self._graph is None or self._results is None:
+            return self._run()
+        self._graph.replay()
+        return self._results
+
+    def capture(self, capturing: Callable[[torch.cuda.CUDAGraph], AbstractContextManager[None]]) -> None:
+        """Capture the step on the current stream in the context that `capturing` gives. No slot may be active."""
+        for _ in range(WARM_UPS):
             self._run()
-        else:
-            self._graph.replay()
-
-    def _captured(self) -> torch.cuda.CUDAGraph:
-        """Return the step as a graph. No slot may be active."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                self._run()
-        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads compute voices on the same device, and their allocations must not end the capture.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._run()
-        return graph
+        with capturing(graph):
+            self._results = self._run()
+        graph.replay()  # the first replay uploads the graph
+        self._graph = graph
 
-    def _run(self) -> None:
+    def _run(self) -> tuple[Tensor, Tensor]:
         """Run the step; the slots advance at its very end."""
         states = self._states
         active = states.active[: self._size]
         last = self._last_outputs(active)
-        latents, tokens = states.sample(last, slice(self._size), active)
+        results = states.sample(last, slice(self._size), active)
         states.positions[: self._size].add_(active)
-        self.latents.copy_(latents)
-        self.tokens.copy_(tokens)
+        return results
 
     def _last_outputs(self, active: Tensor) -> Tensor:
         """Run the newest tokens through the GPT; return the last layer's output (size, D)."""
         states, gpt, cache, size = self._states, self._states.gpt, self._states.cache, self._size
-        positions = states.positions[:size].masked_fill(~active, states.idle)
-        x = gpt.mel_embedding[states.tokens[:size]] + gpt.mel_positions[states.sampler.sampled[:size] * active]
-        seen = (self._places <= positions[:, None])[:, None, None]  # (size, 1, 1, length)
+        positions = torch.where(active, states.positions[:size], states.idle_position)
+        x = gpt.mel_embedding[states.tokens[:size]] + gpt.mel_positions[states.sampler.sampled[:size]]
+        seen = states.places[: self._length] <= positions[:, None]
+        # Made once, because attention would turn `seen` itself into such a mask in each layer.
+        mask = torch.where(seen, states.shown, states.hidden)[:, None, None]  # (size, 1, 1, length)
+        slots = states.slot_numbers[:size]
         for index, block in enumerate(gpt.blocks):
-            qkv = block.qkv(block.attention_norm(x)).view(size, 3, gpt.heads, -1).to(gpt.mode.dtype)
-            cache.data[self._slot_numbers, index, :, :, positions] = qkv[:, 1:]
+            qkv = block.qkv(block.attention_norm(x)).view(size, 3, gpt.heads, -1)
+            cache.data[slots, index, :, :, positions] = qkv[:, 1:]
             keys, values = cache.data[:size, index, :, :, : self._length].unbind(1)
-            found = F.scaled_dot_product_attention(qkv[:, 0, :, None], keys, values, attn_mask=seen)
-            x = block.finish(x, found.reshape(size, gpt.width).float())
+            found = F.scaled_dot_product_attention(qkv[:, 0, :, None], keys, values, attn_mask=mask)
+            x = block.finish(x, found.reshape(size, gpt.width))
         return x
 
 

@@ -2,11 +2,13 @@
 
 A sequence may join or leave the running batch at any step (Orca, Yu et al., OSDI 2022; vLLM, Kwon et al., arXiv
 2309.06180). Every sequence has its own voice, text, sampling settings, random generator, KV-cache slot and output
-queue, and its result does not depend on the rest of the batch. The decode step itself gives the latents for the
-vocoder; stock XTTS runs the GPT a second time for them.
+queue. On a CPU its result does not depend on the rest of the batch. A GPU has other kernels for other sizes of a batch,
+and they round differently: beside other sequences the scores differ by about 1e-3 in 16 bits, and a token that was
+almost tied may lose. The decode step itself gives the latents for the vocoder; stock XTTS runs the GPT again for them.
 
 If a consumer falls behind, its queue fills, and its sequence is paused. A waiting sequence may then preempt it: the
 engine saves the contents of its KV-cache slot and restores them later. A FIRST sentence may preempt a LATER one, too.
+Where there is no memory to save a slot, its sequence keeps it until another one ends.
 
 On a GPU the engine is one step ahead (see xtts/cuda_graph.py): it launches a step before it reads the results of the
 last one. It drops the result of a step for a sequence that has ended in the meantime.
@@ -21,6 +23,7 @@ import itertools
 import math
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,25 +37,20 @@ from torch import Tensor
 
 from mirrorchat.audio.samples import Samples
 from mirrorchat.engines import BatchStats
-from mirrorchat.errors import (
-    ConfigurationError,
-    MirrorChatError,
-    NotReady,
-    ServerBusy,
-    ShuttingDown,
-    SynthesisFailed,
-    log_unexpected,
-)
+from mirrorchat.errors import EngineFailed, MirrorChatError, ServerBusy, ShuttingDown, SynthesisFailed, log_unexpected
+from mirrorchat.hardware.devices import current_device, uploaded, urgent_stream
+from mirrorchat.hardware.lost_gpu import raise_if_gpu_lost
 from mirrorchat.xtts.cuda_graph import StaticSteps
-from mirrorchat.xtts.gpt import Cache, GptInputs, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
 from mirrorchat.xtts.model import Network
-from mirrorchat.xtts.native_gpt import NativeGpt, fastest_gpt
+from mirrorchat.xtts.native_gpt import fastest_gpt
 from mirrorchat.xtts.sampling import is_loop
 from mirrorchat.xtts.schedule import DecodeSequence, Schedule
-from mirrorchat.xtts.steps import EagerSteps, Launched, Sampled, StepMode, Steps
+from mirrorchat.xtts.step_kinds import make_cache_and_steps
+from mirrorchat.xtts.steps import Launched, Sampled, StepMode
 from mirrorchat.xtts.utterance import FinishReason, Request, Utterance
-from mirrorchat.xtts.vocoder import VocoderStream
+from mirrorchat.xtts.vocoder import LaunchedSamples, VocoderStream, Work
+from mirrorchat.xtts.warm_up import speak_first_sentences
 
 CONDITIONING_POSITIONS = 32  # of a voice's conditioning prefix, the output of the perceiver
 FAULTS = (RuntimeError, MemoryError)  # torch and the C++ library raise these if one computation fails
@@ -62,11 +60,13 @@ PREFIXES_KEPT = 8  # conditioning prefixes whose keys and values are cached: 8 M
 class Vocoder(Protocol):
     """Turns latents into samples: `StreamingVocoder`."""
 
-    def open(self, speaker_embedding: Tensor) -> VocoderStream: ...
+    def open(self, speaker_embedding: Tensor, speed: float) -> VocoderStream: ...
 
     def latents_needed(self, stream: VocoderStream) -> int: ...
 
-    def advance(self, work: Sequence[tuple[VocoderStream, Tensor, bool]]) -> list[Samples]: ...
+    def launch(self, work: Work) -> LaunchedSamples: ...
+
+    def warm_up(self, batch: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,12 @@ class DecodeEngine:
         device_lock: held during each step, for engines that share a GPU.
         step_mode: the kind of decode steps; by default GRAPH on a GPU and EAGER elsewhere.
 
+    On a GPU the constructor captures all steps and speaks, so that the first request takes no longer than later ones.
+
     Raises:
         ConfigurationError: `device` cannot compute in `mode` or with `step_mode`, or no sequence fits into the cache.
 
-    `healthy` is False after an error of the GPU, which affects the whole engine; every request then fails.
+    `healthy` is False after a lost GPU or a defect; every request then fails.
 
     Example:
         engine = DecodeEngine(network, mode=WeightMode.FP16W, vocoder=vocoder, device=torch.device("cpu"))
@@ -119,18 +121,28 @@ class DecodeEngine:
         step_mode: StepMode | None = None,
     ) -> None:
         self.limits = limits or DecodeLimits()
+        self._device = device
         with ThreadPoolExecutor(1) as short_lived:  # see the docstring of the module
             self.gpt = short_lived.submit(fastest_gpt, network, mode, device).result()
         usual_mode = StepMode.GRAPH if device.type == "cuda" else StepMode.EAGER
-        self.cache, self._steps = _cache_and_steps(self.limits, self.gpt, step_mode or usual_mode)
+        with current_device(device):
+            self.cache, self._steps = make_cache_and_steps(
+                self.gpt,
+                step_mode or usual_mode,
+                positions=CONDITIONING_POSITIONS + self.gpt.text_limit + 2 + self.gpt.token_limit,
+                max_slots=self.limits.max_batch,
+                cache_bytes=self.limits.cache_bytes,
+            )
         self.healthy = True
         self._vocoder = vocoder
         self._device_lock = device_lock or nullcontext()
         self._on_cpu = device.type == "cpu"
+        self._saved_most = self.limits.max_waiting if self._on_cpu else self.cache.slots  # in the GPU's memory
         self._launched: list[tuple[Sequence[DecodeSequence], Launched]] = []  # not read yet, the oldest first
+        self._vocoding: list[tuple[Sequence[DecodeSequence], LaunchedSamples]] = []  # not delivered yet
         self._prefixes: OrderedDict[bytes, Tensor] = OrderedDict()
         self._changed = threading.Condition()
-        self._schedule = Schedule(list(reversed(range(self.cache.slots))))
+        self._schedule = Schedule(list(range(self.cache.slots)))
         self._tickets = itertools.count()
         self._tokens = 0
         self._turned_at = time.monotonic()
@@ -138,6 +150,8 @@ class DecodeEngine:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="xtts-decode", daemon=True)
         self._thread.start()
+        if device.type == "cuda":
+            self._warm_up()
 
     def submit(self, request: Request) -> Utterance:
         """Queue a request.
@@ -150,7 +164,7 @@ class DecodeEngine:
         Raises:
             SynthesisFailed: the text is too long for the model.
             ServerBusy: `limits.max_waiting` requests are queued already.
-            NotReady, ShuttingDown: the engine has failed or is closing.
+            EngineFailed, ShuttingDown: the engine has failed or is closing.
             ValueError: tokens are not in the vocabulary, or a tensor has the wrong shape.
         """
         self._check(request)
@@ -190,6 +204,14 @@ class DecodeEngine:
             self._changed.notify_all()
         self._thread.join()
 
+    def _warm_up(self) -> None:
+        try:
+            speak_first_sentences(self.submit, self.gpt, CONDITIONING_POSITIONS)
+        except MirrorChatError:
+            self.close()
+            raise
+        self._tokens = 0
+
     def _check(self, request: Request) -> None:
         gpt = self.gpt
         if len(request.text_ids) > gpt.text_limit:
@@ -205,7 +227,7 @@ class DecodeEngine:
         if self._closing:
             raise ShuttingDown("the speech engine is shutting down")
         if not self.healthy:
-            raise NotReady("the speech engine has failed")
+            raise EngineFailed("speech")
         if len(self._schedule.waiting) >= self.limits.max_waiting:
             raise ServerBusy(f"{self.limits.max_waiting} sentences wait already; try again shortly", retry_after_s=2)
 
@@ -213,7 +235,8 @@ class DecodeEngine:
 
     def _run(self) -> None:
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), urgent_stream(self._device):
+                self._vocoder.warm_up(self.cache.slots)
                 while self._turn():
                     self._turned_at = time.monotonic()
         except Exception as error:  # after any error, no consumer may wait for ever
@@ -234,19 +257,21 @@ class DecodeEngine:
             self._drop_unwanted()
             joining = self._schedule_waiting()
             ready = [s for s in self._schedule.running if s.may_go_on and s not in joining]
-            if not joining and not ready and not self._launched:
+            if not (joining or ready or self._launched or self._vocoding or self._due()):
                 self._idle = True
                 self._changed.wait(self._first_deadline_s())
                 self._idle = False
                 return True
         with self._device_lock:
+            self._close_gaps()
             before = len(self._launched)
             for sequence in joining:
                 self._join(sequence)
             if ready:
                 self._step(ready)
             self._read(before if self._steps.late else len(self._launched))
-            self._speak()
+            self._vocode()
+            self._deliver_ready(wait=not joining and not ready)
         return True
 
     def _first_deadline_s(self) -> float | None:
@@ -278,23 +303,41 @@ class DecodeEngine:
         while (sequence := schedule.next_to_join()) is not None:
             if not schedule.free_slots:
                 preempted = schedule.preempted_by(sequence)
-                if preempted is None:
+                if preempted is None or schedule.saved_beside(sequence) >= self._saved_most:
                     break
                 if not preempted.settled:
                     preempted.pausing = True  # it is settled when its last step has been read
                     break
-                self._preempt(preempted)
+                if not self._preempt(preempted):
+                    continue
             schedule.waiting.remove(sequence)
             schedule.running.append(sequence)
-            sequence.slot = schedule.free_slots.pop()
+            sequence.slot = schedule.take_slot()
             scheduled.append(sequence)
         return scheduled
 
-    def _preempt(self, sequence: DecodeSequence) -> None:
+    def _preempt(self, sequence: DecodeSequence) -> bool:
+        """Save the state of `sequence` and free its slot. Return False if there is no memory for the state."""
         assert sequence.slot is not None
-        sequence.restore = self._steps.save(sequence.slot)
+        try:
+            sequence.restore = self._steps.save(sequence.slot)
+        except FAULTS as error:
+            raise_if_gpu_lost(error)
+            log_unexpected(error)
+            sequence.savable = False
+            return False
         self._schedule.remove(sequence)
         self._schedule.waiting.append(sequence)
+        return True
+
+    def _close_gaps(self) -> None:
+        """Move sequences into lower slots where steps over fewer slots are then enough, as after a burst of callers."""
+        while isinstance(self._steps, StaticSteps):
+            with self._changed:
+                move = self._schedule.move_down()
+            if move is None:
+                return
+            self._steps.move(*move)
 
     def _join(self, sequence: DecodeSequence) -> None:
         """Prefill the slot of `sequence` and sample its first token, or restore its state after preemption."""
@@ -305,7 +348,7 @@ class DecodeEngine:
                 sequence.restore(sequence.slot)
                 sequence.restore = None
                 return
-            sequence.stream = self._vocoder.open(request.speaker_embedding)
+            sequence.stream = self._vocoder.open(request.speaker_embedding, request.speed)
             sequence.latents_needed = self._vocoder.latents_needed(sequence.stream)
             last = self._prefill(request, sequence.slot)
             positions = CONDITIONING_POSITIONS + len(request.text_ids) + 3
@@ -323,7 +366,7 @@ class DecodeEngine:
         prefix = self._prefixes.get(key)
         if prefix is None:
             # The conditioning prefix attends only to itself, so its keys and values serve for any text.
-            self.gpt.prefill(request.conditioning[0].to(self.cache.data.device), self.cache, slot, 0)
+            self.gpt.prefill(uploaded(request.conditioning[0], self._device), self.cache, slot, 0)
             self._prefixes[key] = self.cache.save(slot, CONDITIONING_POSITIONS)
             if len(self._prefixes) > PREFIXES_KEPT:
                 self._prefixes.popitem(last=False)
@@ -340,7 +383,7 @@ class DecodeEngine:
             if len(ready) == 1:
                 self._fail(ready[0], error)
                 return
-            _raise_if_engine_wide(error)
+            raise_if_gpu_lost(error)
             for sequence in ready:
                 self._step([sequence])
             return
@@ -356,7 +399,7 @@ class DecodeEngine:
         due = [self._launched.pop(0) for _ in range(count)]
         for sequences, launched in due:
             for sequence, sampled in zip(sequences, launched.collect(), strict=True):
-                if sequence in self._schedule.running:
+                if sequence in self._schedule.running and sequence.reason is None:
                     self._accept(sequence, sampled)
 
     def _accept(self, sequence: DecodeSequence, sampled: Sampled) -> None:
@@ -381,78 +424,75 @@ class DecodeEngine:
         if error is None:
             self._end(sequence, SynthesisFailed("XTTS could not speak the sentence (numbers that are not finite)"))
             return
-        _raise_if_engine_wide(error)
+        raise_if_gpu_lost(error)
         log_unexpected(error)
         self._end(sequence, SynthesisFailed(f"XTTS could not speak the sentence ({type(error).__name__})"))
 
-    def _speak(self) -> None:
-        """Vocode the due latents, and queue the samples for the consumers."""
-        due = [sequence for sequence in self._schedule.running if _is_due(sequence)]
-        if not due:
-            return
+    def _due(self) -> list[DecodeSequence]:
+        """Return the sequences that have latents enough for the vocoder, which has finished their earlier ones."""
+        return [s for s in self._schedule.running if s.vocoding_due and not s.in_vocoder]
+
+    def _vocode(self) -> None:
+        """Launch the vocoder for the due latents."""
+        due = self._due()
         # A batch is faster on a GPU only. On a CPU each sequence is vocoded alone, so a failure affects no other one.
-        for group in [[sequence] for sequence in due] if self._on_cpu else [due]:
-            try:
-                spoken = self._vocoder.advance([_work(sequence) for sequence in group])
-            except FAULTS as error:
-                for sequence in group:
-                    self._fail(sequence, error)
-                continue
-            for sequence, samples in zip(group, spoken, strict=True):
-                self._deliver(sequence, samples)
+        for group in [[sequence] for sequence in due] if self._on_cpu else [due] if due else []:
+            self._launch_vocoder(group)
+
+    def _launch_vocoder(self, group: Sequence[DecodeSequence], *, again: bool = False) -> None:
+        """Launch the vocoder for `group`; after a failure for each half, so that only the faulty sequence fails."""
+        try:
+            launched = self._vocoder.launch([_work(sequence) for sequence in group])
+        except FAULTS as error:
+            raise_if_gpu_lost(error)
+            no_memory = isinstance(error, torch.OutOfMemoryError)
+            if len(group) == 1 and (again or not no_memory):
+                self._fail(group[0], error)
+                return
+            if no_memory:
+                traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed attempt
+                torch.cuda.empty_cache()
+        else:
+            self._vocoding.append((group, launched))
+            for sequence in group:
+                self._note_vocoded(sequence)
+            return
+        middle = (len(group) + 1) // 2
+        for part in (group[:middle], group[middle:]):
+            if part:
+                self._launch_vocoder(part, again=True)
+
+    def _note_vocoded(self, sequence: DecodeSequence) -> None:
+        assert sequence.stream is not None  # it has joined
+        sequence.vocoded, sequence.in_vocoder = len(sequence.utterance.latents), True
+        if sequence.reason is None:
+            sequence.latents_needed = self._vocoder.latents_needed(sequence.stream)
+            return
+        with self._changed:
+            self._schedule.finish(sequence)
+
+    def _deliver_ready(self, *, wait: bool) -> None:
+        """Deliver the samples that are there. If `wait`, there is nothing else to do: wait for the oldest ones."""
+        while self._vocoding and (wait or self._vocoding[0][1].ready):
+            wait = False
+            group, launched = self._vocoding.pop(0)
+            for sequence, samples in zip(group, launched.collect(), strict=True):
+                sequence.in_vocoder = False
+                if sequence in self._schedule.everyone():
+                    self._deliver(sequence, samples)
 
     def _deliver(self, sequence: DecodeSequence, samples: Samples) -> None:
         if not np.isfinite(samples).all():
             self._fail(sequence, None)
             return
-        if sequence.stream is not None and sequence.reason is None:
-            sequence.latents_needed = self._vocoder.latents_needed(sequence.stream)
         with self._changed:
-            sequence.vocoded = len(sequence.utterance.latents)
             sequence.utterance.put(samples)
-            if sequence.reason is not None:
+            if sequence in self._schedule.finishing:
+                assert sequence.reason is not None
                 self._schedule.remove(sequence)
                 sequence.utterance.finish(sequence.reason)
 
 
-def _is_due(sequence: DecodeSequence) -> bool:
-    new = len(sequence.utterance.latents) - sequence.vocoded
-    return sequence.reason is not None or (new > 0 and new >= sequence.latents_needed)
-
-
-def _work(sequence: DecodeSequence) -> tuple[VocoderStream, Tensor, bool]:
+def _work(sequence: DecodeSequence) -> tuple[VocoderStream, Sequence[Tensor], bool]:
     assert sequence.stream is not None  # it has joined
-    latents = torch.cat(sequence.utterance.latents[sequence.vocoded :])
-    return sequence.stream, latents, sequence.reason is not None
-
-
-def _cache_and_steps(limits: DecodeLimits, gpt: TorchGpt | NativeGpt, mode: StepMode) -> tuple[Cache, Steps]:
-    """Return a KV cache for as many sequences of full length as fit, and the steps over it.
-
-    Raises ConfigurationError if none fits or the steps of `mode` cannot run with `gpt`.
-    """
-    positions = CONDITIONING_POSITIONS + gpt.text_limit + 2 + gpt.token_limit
-    if mode is StepMode.EAGER:
-        cache = _cache_within(limits, gpt, positions)
-        return cache, EagerSteps(gpt, cache)
-    cache = _cache_within(limits, gpt, positions + 1)  # one more, for the writes of idle slots
-    if not isinstance(gpt, TorchGpt) or (mode is StepMode.GRAPH and cache.data.device.type != "cuda"):
-        raise ConfigurationError(f"there are no steps of the kind {mode} on {cache.data.device} in {gpt.mode}")
-    return cache, StaticSteps(gpt, cache, capture=mode is StepMode.GRAPH)
-
-
-def _cache_within(limits: DecodeLimits, gpt: GptInputs, positions: int) -> Cache:
-    """Return a KV cache with as many slots of `positions` as fit. Raises ConfigurationError if none does."""
-    slot_bytes = int(np.prod(gpt.cache_shape(positions))) * gpt.cache_dtype.itemsize
-    slots = min(limits.max_batch, limits.cache_bytes // slot_bytes)
-    if slots < 1:
-        raise ConfigurationError(
-            f"{limits.cache_bytes} bytes of cache are too few for one sentence: give it {slot_bytes} or more"
-        )
-    return Cache(slots, positions, gpt)
-
-
-def _raise_if_engine_wide(error: RuntimeError | MemoryError) -> None:
-    """Raise `error` again if it comes from the GPU, because this process cannot use the GPU after it."""
-    if isinstance(error, torch.AcceleratorError):
-        raise error
+    return sequence.stream, sequence.utterance.latents[sequence.vocoded :], sequence.reason is not None

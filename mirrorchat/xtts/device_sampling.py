@@ -34,7 +34,7 @@ class _NoiseSource:
 class DeviceSampler:
     """Samples for the sequences in `slots` slots, at most `max_tokens` each, from a vocabulary of `tokens` tokens.
 
-    The random numbers take slots * max_tokens * tokens * 4 bytes on `device`: 2.5 MB for each slot of XTTS v2.
+    The random numbers take slots * (max_tokens + 1) * tokens * 4 bytes on `device`: 2.5 MB for each slot of XTTS v2.
     `sampled`, (slots,) int64, counts the tokens of each slot so far.
     """
 
@@ -44,8 +44,11 @@ class DeviceSampler:
         self._tokens, self._max_tokens, self._stop_token = tokens, max_tokens, stop_token
         self.sampled = torch.zeros(slots, dtype=torch.int64, device=device)
         self._settings = torch.ones(slots, len(self._columns(Sampling())), device=device)
+        self._dropped = torch.zeros(slots, dtype=torch.int64, device=device)  # tokens below the top k
+        self._at_random = torch.ones(slots, dtype=torch.bool, device=device)
         self._seen = torch.zeros(slots, tokens, dtype=torch.bool, device=device)
-        self._noise = torch.ones(slots, max_tokens, tokens, device=device)
+        # The numbers of a token too many are for inactive slots, which have sampled all of theirs.
+        self._noise = torch.ones(slots, max_tokens + 1, tokens, device=device)
         self._prompt = torch.zeros(tokens, dtype=torch.bool, device=device)
         self._prompt[[PROMPT_TOKEN, start_token]] = True
         self._pinned = device.type == "cuda"
@@ -55,6 +58,8 @@ class DeviceSampler:
         """Begin a sequence in `slot`."""
         columns = torch.tensor(self._columns(sampling), pin_memory=self._pinned)
         self._settings[slot].copy_(columns, non_blocking=True)
+        self._dropped[slot] = self._tokens - min(sampling.top_k or self._tokens, self._tokens)
+        self._at_random[slot] = sampling.do_sample
         self._seen[slot].copy_(self._prompt)
         self.sampled[slot] = 0
         ready = 0 if sampling.do_sample else self._max_tokens  # greedy decoding needs no random numbers
@@ -67,7 +72,7 @@ class DeviceSampler:
         """
         numbers = self._noise_sources[slot]
         if numbers.ready <= numbers.asked and numbers.ready < self._max_tokens:
-            piece = self._noise[slot, numbers.ready : numbers.ready + PIECE]
+            piece = self._noise[slot, numbers.ready : min(numbers.ready + PIECE, self._max_tokens)]
             made = torch.empty(piece.shape, pin_memory=self._pinned)
             for each in torch.split(made, 1):  # as multinomial does: some kernels seed at each call
                 each.exponential_(generator=numbers.generator)
@@ -82,17 +87,21 @@ class DeviceSampler:
         for the device.
         """
         seen, sampled = self._seen[slots], self.sampled[slots]
-        columns = torch.split(self._settings[slots], 1, 1)
-        temperature, top_k, threshold, penalty, min_tokens, at_random = columns  # (n, 1) each
+        temperature, threshold, penalty, min_tokens = torch.split(self._settings[slots], 1, 1)  # (n, 1) each
         scores = torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
         scores[:, self._stop_token, None].masked_fill_(sampled[:, None] < min_tokens, -math.inf)
-        probabilities = _likeliest(scores / temperature, top_k.long(), threshold).softmax(-1)
-        place = (sampled * active)[:, None, None].expand(-1, 1, self._tokens)
-        noise = self._noise[slots].gather(1, place)[:, 0]
-        tokens = torch.where(at_random > 0, probabilities / noise, scores).argmax(-1)
+        probabilities = _likeliest(scores / temperature, self._dropped[slots, None], threshold).softmax(-1)
+        noise = self._noise[slots].gather(1, sampled[:, None, None].expand(-1, 1, self._tokens))[:, 0]
+        tokens = torch.where(self._at_random[slots, None], probabilities / noise, scores).argmax(-1)
         seen.scatter_(1, tokens[:, None], seen.gather(1, tokens[:, None]) | active[:, None])
         sampled.add_(active)
         return tokens
+
+    def move(self, slot: int, to: int) -> None:
+        """Copy the present state of `slot` into the slot `to`."""
+        for target, source in zip(self._state(to), self._state(slot), strict=True):
+            target.copy_(source)
+        self._noise_sources[to] = self._noise_sources[slot]
 
     def save(self, slot: int) -> Restore:
         """Return a function, to be called once, that copies the present state of `slot` into another slot."""
@@ -108,30 +117,29 @@ class DeviceSampler:
 
     def _state(self, slot: int) -> Iterator[Tensor]:
         """Return views of the state of `slot` on the device."""
-        return (tensor[slot] for tensor in (self.sampled, self._settings, self._seen, self._noise))
+        tensors = (self.sampled, self._settings, self._dropped, self._at_random, self._seen, self._noise)
+        return (tensor[slot] for tensor in tensors)
 
     def _columns(self, sampling: Sampling) -> list[float]:
         """Return the settings for `sample`. They are exact in float32, or `Sampler` rounds them to float32, too."""
         return [
             sampling.temperature,
-            min(sampling.top_k or self._tokens, self._tokens),
             1 - sampling.top_p,  # 0 drops only tokens of probability 0
             sampling.repetition_penalty,
             sampling.min_tokens,
-            float(sampling.do_sample),
         ]
 
 
-def _likeliest(scores: Tensor, top_k: Tensor, threshold: Tensor) -> Tensor:
-    """Return `scores` (n, tokens) with -inf outside the `top_k` (n, 1) highest ones and outside the nucleus.
+def _likeliest(scores: Tensor, dropped: Tensor, threshold: Tensor) -> Tensor:
+    """Return `scores` (n, tokens) with -inf for the `dropped` (n, 1) lowest ones and outside the nucleus.
 
     A token is outside the nucleus if the cumulative probability, from the least likely token on, is at most `threshold`
     (n, 1). One sort serves both. Of equal scores at the edge of the nucleus the lower tokens are outside, as in
     `Sampler`.
     """
     ordered, order = torch.sort(scores, dim=-1, stable=True)
-    below = ordered < ordered.gather(-1, scores.shape[-1] - top_k)
+    below = ordered < ordered.gather(-1, dropped)
     outside = ordered.masked_fill(below, -math.inf).softmax(-1).cumsum(-1) <= threshold
-    outside[:, -1] = False
+    outside[:, -1].zero_()
     outside |= below
-    return scores.masked_fill(outside.scatter(-1, order, outside), -math.inf)
+    return scores.masked_fill(torch.empty_like(outside).scatter_(-1, order, outside), -math.inf)

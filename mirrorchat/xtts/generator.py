@@ -126,7 +126,8 @@ def _residual(x: Tensor, block: ResidualBlock) -> Tensor:
 class Generator:
     """The generator of HiFi-GAN with computed weight norms. It shares no memory with `module`.
 
-    Convolutions round their inputs to `dtype`. The sums stay float32, which improves bfloat16 by 4 dB.
+    Convolutions round their inputs to `dtype`. The sums stay float32, which improves bfloat16 by 4 dB, but for float16:
+    its sums are float16, 61 dB from float32 instead of 68, and a GPU moves half the bytes.
     """
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
@@ -138,6 +139,7 @@ class Generator:
             for index, up in enumerate(module.ups)
         ]
         self.last = _Convolution(module.conv_post, torch.float32)  # its rounding errors would be audible
+        self._sums = torch.float16 if dtype is torch.float16 else torch.float32
         layers = [module.cond_layer, *module.conds]
         self._condition_layers = [(each.weight.detach().clone(), each.bias.detach().clone()) for each in layers]
 
@@ -160,8 +162,8 @@ class Generator:
         return self.last(F.leaky_relu_(x, LAST_SLOPE)).tanh_()[:, 0, 0]
 
     def condition(self, embedding: Tensor) -> list[Tensor]:
-        """Return the conditioning of each layer for a speaker `embedding` (1, 512, 1)."""
-        return [F.conv1d(embedding, *layer).unsqueeze(2) for layer in self._condition_layers]
+        """Return the conditioning of each layer for a speaker `embedding` (1, 512, 1), in the type of the sums."""
+        return [F.conv1d(embedding, *layer).unsqueeze(2).to(self._sums) for layer in self._condition_layers]
 
     @property
     def hop(self) -> int:

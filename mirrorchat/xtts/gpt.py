@@ -1,7 +1,8 @@
 """XTTS's GPT for decoding: a static KV cache, and a decode step in which every sequence has its own position.
 
 The design, a preallocated cache and one fixed step, is that of gpt-fast (pytorch-labs). Every sequence has its own slot
-of the cache and attends to exactly its own positions, so the other sequences of a batch do not change its result.
+of the cache and attends to exactly its own positions, so the other sequences of a batch do not change its result (on a
+GPU only its rounding).
 """
 
 from collections.abc import Sequence
@@ -12,25 +13,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mirrorchat.errors import ConfigurationError
+from mirrorchat.hardware.devices import uploaded
 from mirrorchat.xtts.linear import Linear, WeightMode, make_linear
 from mirrorchat.xtts.model import Network
 
 
 @dataclass(frozen=True)
 class Norm:
-    """A layer norm, always in float32."""
+    """A layer norm, computed in float32, with a result of the type `dtype`."""
 
     weight: Tensor
     bias: Tensor
     eps: float
+    dtype: torch.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(self.dtype)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One layer of the transformer."""
+    """One layer of the transformer. Its branches have the mode's type, and the sums of its outputs are float32."""
 
     attention_norm: Norm
     qkv: Linear
@@ -40,7 +43,10 @@ class Block:
     mlp_out: Linear
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Return the block's output (n, D) from its input `x` (n, D) and the result of the attention (n, D)."""
+        """Return the block's output (n, D) from its input `x` (n, D), both float32, and the attention's result (n, D).
+
+        An addition converts 16 bits to float32 by itself, without another kernel of the GPU.
+        """
         x = x + self.attention_out(attended)
         return x.add_(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh")))
 
@@ -118,16 +124,16 @@ class GptInputs:
 
         They are the start of the text, `text_ids` (n), the stop of the text and the start of the audio.
         """
-        device = self.text_embedding.device
-        ids = torch.tensor([self.start_text_token, *text_ids, self.stop_text_token], device=device)
-        text = self.text_embedding[ids] + self.text_positions[: len(ids)]
-        return torch.cat([text, self.audio_inputs([self.start_token], [0])])
+        ids = torch.tensor([self.start_text_token, *text_ids, self.stop_text_token])
+        text = self.text_embedding[uploaded(ids, self.text_embedding.device)] + self.text_positions[: len(ids)]
+        start = self.mel_embedding[self.start_token : self.start_token + 1] + self.mel_positions[:1]
+        return torch.cat([text, start])
 
     def audio_inputs(self, tokens: Sequence[int], places: Sequence[int]) -> Tensor:
         """Return the inputs (n, D) for `tokens` with the indices `places` in their sequences (0 is the start token)."""
         device = self.mel_embedding.device
-        embedded = self.mel_embedding[torch.tensor(tokens, device=device)]
-        return embedded.add_(self.mel_positions[torch.tensor(places, device=device)])
+        embedded = self.mel_embedding[uploaded(torch.tensor(tokens), device)]
+        return embedded.add_(self.mel_positions[uploaded(torch.tensor(places), device)])
 
 
 class TorchGpt(GptInputs):
@@ -142,7 +148,7 @@ class TorchGpt(GptInputs):
         super().__init__(network, mode, device)
         gpt = network.gpt
         self.blocks = [_block(layer, mode, device) for layer in gpt.gpt.h]
-        self._norms = (_norm(gpt.gpt.ln_f, device), _norm(gpt.final_norm, device))
+        self._norms = [_norm(norm, torch.float32, device) for norm in (gpt.gpt.ln_f, gpt.final_norm)]
         weight, bias = gpt.mel_head.weight.to(device), gpt.mel_head.bias.to(device)
         # On a GPU the scores stay in float32; the matrix is 0.3 % of the weights.
         head_mode = WeightMode.FP32 if mode in (WeightMode.BF16, WeightMode.FP16) else mode
@@ -155,13 +161,13 @@ class TorchGpt(GptInputs):
         mask = torch.ones(count, past + count, dtype=torch.bool, device=x.device).tril_(past)
         views = cache.filled(slot, past + count)
         for index, block in enumerate(self.blocks):
-            qkv = block.qkv(block.attention_norm(x)).view(count, 3, self.heads, -1).to(self.mode.dtype)
+            qkv = block.qkv(block.attention_norm(x)).view(count, 3, self.heads, -1)
             query, key, value = qkv.permute(1, 2, 0, 3).unsqueeze(1)
             keys, values = views[2 * index], views[2 * index + 1]
             keys[:, :, past:] = key
             values[:, :, past:] = value
             found = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-            x = block.finish(x, found[0].transpose(0, 1).reshape(count, self.width).float())
+            x = block.finish(x, found[0].transpose(0, 1).reshape(count, self.width))
         return x
 
     @torch.inference_mode()
@@ -171,14 +177,14 @@ class TorchGpt(GptInputs):
         filled = [cache.filled(slot, position + 1) for slot, position in zip(slots, positions, strict=True)]
         new = [cache.at(slot, position) for slot, position in zip(slots, positions, strict=True)]
         for index, block in enumerate(self.blocks):
-            qkv = block.qkv(block.attention_norm(x)).view(count, 3, self.heads, 1, -1).to(self.mode.dtype)
+            qkv = block.qkv(block.attention_norm(x)).view(count, 3, self.heads, 1, -1)
             found = []
             for item, views, places in zip(qkv.unbind(0), filled, new, strict=True):
                 places[index].copy_(item[1:, :, 0])
                 found.append(
                     F.scaled_dot_product_attention(item[:1], views[2 * index], views[2 * index + 1]).reshape(1, -1)
                 )
-            x = block.finish(x, (found[0] if count == 1 else torch.cat(found)).float())
+            x = block.finish(x, found[0] if count == 1 else torch.cat(found))
         return x
 
     @torch.inference_mode()
@@ -191,9 +197,9 @@ class TorchGpt(GptInputs):
 
 def check_mode(mode: WeightMode, device: torch.device) -> None:
     """Raise ConfigurationError if weights of `mode` do not run on `device`."""
-    on_gpu = mode in (WeightMode.BF16, WeightMode.FP16)
-    if mode is not WeightMode.FP32 and on_gpu != (device.type == "cuda"):
-        choices = "fp32, bf16 or fp16" if device.type == "cuda" else "fp32, fp16w or int8"
+    on_gpu = device.type == "cuda"
+    if mode in ((WeightMode.INT8,) if on_gpu else (WeightMode.BF16, WeightMode.FP16)):
+        choices = "fp32, fp16w, bf16 or fp16" if on_gpu else "fp32, fp16w or int8"
         raise ConfigurationError(f"weights in {mode} cannot be used on {device}; choose {choices}")
 
 
@@ -201,8 +207,8 @@ def _kept(embedding: torch.nn.Embedding, device: torch.device) -> Tensor:
     return embedding.weight.detach().to(device)
 
 
-def _norm(norm: torch.nn.LayerNorm, device: torch.device) -> Norm:
-    return Norm(norm.weight.detach().to(device), norm.bias.detach().to(device), norm.eps)
+def _norm(norm: torch.nn.LayerNorm, dtype: torch.dtype, device: torch.device) -> Norm:
+    return Norm(norm.weight.detach().to(device), norm.bias.detach().to(device), norm.eps, dtype)
 
 
 def _block(layer: torch.nn.Module, mode: WeightMode, device: torch.device) -> Block:
@@ -214,7 +220,7 @@ def _block(layer: torch.nn.Module, mode: WeightMode, device: torch.device) -> Bl
 
     parts = {name: layer.get_submodule(name) for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")}
     norms = [layer.get_submodule(name) for name in ("ln_1", "ln_2")]
-    first, second = (_norm(norm, device) for norm in norms if isinstance(norm, torch.nn.LayerNorm))
+    first, second = (_norm(norm, mode.dtype, device) for norm in norms if isinstance(norm, torch.nn.LayerNorm))
     return Block(
         first,
         linear(parts["attn.c_attn"]),

@@ -14,14 +14,15 @@ from torch.nn import functional as F
 
 from mirrorchat.errors import ConfigurationError
 
-Linear = Callable[[Tensor], Tensor]  # (rows, inputs) float32 -> (rows, outputs) float32
+Linear = Callable[[Tensor], Tensor]  # (rows, inputs) -> (rows, outputs) of the same type, float32 or that of the mode
 
 
 class WeightMode(enum.StrEnum):
-    """The type of the GPT's weights. The first three run on a CPU, `fp32` and the last two on a GPU.
+    """The type of the GPT's weights. The first three run on a CPU, all but `int8` on a GPU.
 
-    `fp32` is the reference. `fp16w`, the default on a CPU, has 16 bits: two planes of integers with the C++ library,
-    half-precision numbers without it. `int8` has 8 bits and a scale for each output, and needs the library.
+    `fp32` is the reference. `fp16w`, the default on a CPU, has 16 bits and computes in float32: two planes of integers
+    with the C++ library, half-precision numbers without it. `int8` has 8 bits and a scale for each output, and needs
+    the library. `bf16` and `fp16` compute in these types, too.
     """
 
     FP32 = "fp32"
@@ -32,7 +33,7 @@ class WeightMode(enum.StrEnum):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the type of torch's activations, keys and values: that of the weights on a GPU, float32 on a CPU."""
+        """Return the type of torch's activations, keys and values: that of the weights in `bf16` and `fp16`."""
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.value, torch.float32)
 
 
@@ -54,11 +55,14 @@ def make_linear(weight: Tensor, bias: Tensor, mode: WeightMode) -> Linear:
 
 
 def _half_linear(weight: Tensor, bias: Tensor) -> Linear:
-    """Return a layer with half-precision weights and float32 activations (FBGEMM)."""
+    """Return a layer with half-precision weights and float32 activations; FBGEMM computes it on a CPU."""
+    if weight.device.type == "cuda":
+        kept = weight.half().contiguous()
+        return lambda x: F.linear(x, kept.float(), bias)
     packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias.contiguous())
     return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
 
 
 def _cast_linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Linear:
     kept, added = weight.to(dtype).contiguous(), bias.to(dtype)
-    return lambda x: F.linear(x.to(dtype), kept, added).float()
+    return lambda x: F.linear(x.to(dtype), kept, added).to(x.dtype)

@@ -70,7 +70,8 @@ class Steps(Protocol):
     def save(self, slot: int) -> Restore:
         """Return a function, to be called once, that copies the present state of `slot` into another slot.
 
-        The state is that after all launched steps. Another sequence may use `slot` in the meantime.
+        The state is that after all launched steps. Another sequence may use `slot` in the meantime. Raises RuntimeError
+        or MemoryError, and has changed nothing, if there is no memory for a copy.
         """
 
 

@@ -29,7 +29,7 @@ class Request:
 
     `text_ids` are the tokens of the text. `conditioning` (1, 32, D) and `speaker_embedding` (1, 512, 1), both float32,
     are those of the voice. At most `max_tokens` audio tokens (21.5 a second) are decoded, and at most as many as the
-    model allows.
+    model allows. The speech becomes `speed` times as fast.
     """
 
     text_ids: Sequence[int]
@@ -40,6 +40,7 @@ class Request:
     context: Context
     priority: Priority = Priority.FIRST
     sampling: Sampling = field(default_factory=Sampling)
+    speed: float = 1.0
 
 
 class Utterance:

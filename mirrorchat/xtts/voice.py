@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from mirrorchat.engines import SpeakerEmbedding, Voice, VoiceKind
+from mirrorchat.xtts.checkpoint import Speaker
 
 # XTTS's speaker encoder is H/ASP (Heo et al. 2020, "Clova baseline system for the VoxCeleb speaker recognition
 # challenge"), a ResNet trained to separate speakers by the cosine. Networks of this kind have the fewest errors near
@@ -52,6 +53,12 @@ class XttsVoice(Voice):
 
     def __hash__(self) -> int:
         return hash(self.to_bytes())
+
+
+def built_in_voice(name: str, speaker: Speaker) -> XttsVoice:
+    """Return the voice of a studio speaker that comes with the model: neutral, since it is not that of an asker."""
+    reason = f"the built-in voice {name}".encode("ascii", "replace").decode()
+    return XttsVoice(VoiceKind.NEUTRAL, reason, speaker.gpt_cond_latent, speaker.speaker_embedding)
 
 
 def similarity(first: SpeakerEmbedding, second: SpeakerEmbedding) -> float:

@@ -122,7 +122,7 @@ def link_models(clone: Clone, folders: Mapping[str, Path]) -> None:
 
 def test_a_chat_api_of_the_environment_answers(clone: Clone) -> None:
     """The README's two ways: what the first one starts is asked nothing, and the second one's Ollama is a test's."""
-    with clone.serving(block("OPENAI_API_KEY=")):
+    with clone.serving(block("OPENAI_API_KEY=sk-... scripts/serve\n")):
         assert re.search(r"chat +chat/gpt-4o-mini@api\.openai\.com on \w+: OPENAI_API_KEY is set", clone.log)
     with ChatServer(answer("Sunny.")) as api:
         with clone.serving(block("MIRRORCHAT_CHAT_URL=").replace("11434", str(api.port))) as url:
@@ -224,28 +224,36 @@ def test_other_machines_are_let_in_with_keys_only(clone: Clone) -> None:
 
 
 def test_the_real_thing_is_installed_and_served(clone: Clone, tmp_path: Path) -> None:
-    """The README's block for a GPU, on the CPU: with tiny models from a server that speaks the hub's protocol."""
+    """The README's line for a GPU, on the CPU: with tiny models, one of them from a server that speaks as the hub does.
+
+    The others are installed before: they are not the published ones, whose checksums are known.
+    """
     clone = clone.with_home(tmp_path / "home")
-    lines = block("sudo apt install build-essential python3-dev python3-venv\nscripts/environment").splitlines()
-    assert lines[0].startswith("sudo ") and lines[3:] == [".venv/bin/mirrorchat doctor", "scripts/serve"]
-    environment = clone.run(lines[1])
-    assert environment.returncode == 0 and "installing" not in environment.stdout, environment.stdout
-    assert lines[2] + "\n" == block(".venv/bin/mirrorchat models install xtts")
-    accept = " --accept-licence cpml,wenetspeech,cc-by-4.0"
-    stick = make_stick(tmp_path)
-    with HubServer() as hub:
-        for name in ("wenet-zh", "wenet-en"):
-            file = RELEASES[name].files[0].name
-            hub.publish(RELEASES[name].hugging_face.name, file, (stick / file).read_bytes())
-        fetched = clone.run(f"HF_ENDPOINT={hub.url} {lines[2].replace('xtts-v2 ', '')}{accept}")
-        assert fetched.returncode == 0, fetched.stdout
+    link_models(clone, {"whisper-base": whisper_folder()})
+    line = block("OPENAI_API_KEY=sk-... scripts/serve --models").strip()
+    refused = clone.run(f"{line} </dev/null")
+    assert refused.returncode == 1 and "add --accept-licence cpml,wenetspeech,cc-by-4.0\n" in refused.stdout
+    stick, codes = make_stick(tmp_path), refused.stdout.split("--accept-licence ")[1].split()[0]
+    assert all(f"`--accept-licence {codes}`" in read(readme) for readme in READMES)
     offline = block(".venv/bin/mirrorchat models install --from").strip().replace("/media/stick", str(stick))
-    installed = clone.run(f"{offline} --replace --allow-changed {accept}")  # the tiny XTTS is not the published one
+    installed = clone.run(f"{offline} --allow-changed --accept-licence {codes}")
     assert installed.returncode == 0, installed.stdout
-    with clone.serving(lines[4]) as url:
-        engines = requests.get(f"{url}/readyz", timeout=5).json()["engines"]
-        assert engines["recognizer.zh"]["name"] == engines["recognizer.en"]["name"] == "wenet"
-        assert engines["synthesizer.en"]["name"] == "xtts"
+    assert clone.run(".venv/bin/mirrorchat models remove wenet-zh").returncode == 0
+    with HubServer() as hub:
+        chinese = RELEASES["wenet-zh"]
+        hub.publish(chinese.hugging_face.name, chinese.files[0].name, (stick / chinese.files[0].name).read_bytes())
+        with clone.serving(f"HF_ENDPOINT={hub.url} {line} --accept-licence {codes}", models=True) as url:
+            engines = requests.get(f"{url}/readyz", timeout=5).json()["engines"]
+    assert "wenet-zh: downloading" in clone.log and "xtts-v2: downloading" not in clone.log
+    assert engines["recognizer.zh"]["name"] == engines["recognizer.en"]["name"] == "wenet"
+    assert engines["synthesizer.en"]["name"] == "xtts" and "api.openai.com" in clone.log
+
+
+def test_models_are_installed_by_their_names(clone: Clone, tmp_path: Path) -> None:
+    clone = clone.with_home(tmp_path / "home")
+    command = block(".venv/bin/mirrorchat models install xtts").strip()
+    refused = clone.run(f"{command} </dev/null")
+    assert refused.returncode == 1 and "the licences of xtts-v2, wenet-zh, wenet-en must be accepted" in refused.stdout
 
 
 def make_stick(folder: Path) -> Path:

@@ -167,6 +167,12 @@ def test_an_unknown_option_is_answered_with_the_usage() -> None:
     assert run.returncode == 2 and run.stderr.startswith("usage: scripts/serve")
 
 
+def test_a_licence_is_accepted_for_models_only() -> None:
+    command = [str(ROOT / "scripts" / "serve"), "--accept-licence", "cpml"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.startswith("mirrorchat: --accept-licence needs --models\nusage: ")
+
+
 def test_nothing_is_installed_when_nothing_is_missing() -> None:
     run = subprocess.run([str(ROOT / "scripts" / "environment")], capture_output=True, text=True, check=True)
     assert run.stdout == run.stderr == ""
@@ -188,7 +194,7 @@ def started(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "scripts" / "serve", tmp_path / "scripts")
     programs = {
         "scripts/environment": 'echo "environment $@" >>calls',
-        ".venv/bin/python": 'echo "$@" >>calls; [[ $* != *first-start ]] || exit ${STATUS:-0}',
+        ".venv/bin/python": 'echo "$@" >>calls; [[ $* != *first-start* ]] || exit ${STATUS:-0}',
     }
     for name, body in programs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
@@ -197,7 +203,7 @@ def started(tmp_path: Path) -> Path:
 
 
 def calls(started: Path, *options: str, status: int = 0) -> tuple[int, list[str]]:
-    """Run scripts/serve where the small models' installation ends with `status`; return its own, and the calls."""
+    """Run scripts/serve where the installation of models ends with `status`; return its own, and the calls."""
     environ = os.environ | {"STATUS": str(status)}
     run = subprocess.run([str(started / "scripts" / "serve"), *options], env=environ)
     return run.returncode, (started / "calls").read_text().splitlines()
@@ -221,3 +227,21 @@ def test_the_server_starts_whatever_happens_to_the_models(started: Path, status:
 
 def test_ctrl_c_ends_the_start(started: Path) -> None:
     assert calls(started, status=130) == (130, ["environment small", FIRST_START])
+
+
+def test_models_installs_the_real_ones_before_the_server_starts(started: Path) -> None:
+    assert calls(started, "--models") == (0, ["environment small", f"{FIRST_START} --real", SERVE])
+
+
+def test_licences_are_accepted_in_the_line_that_starts_the_server(started: Path) -> None:
+    options = ("--accept-licence", "cpml,wenetspeech", "--models", "--accept-licence", "cc-by-4.0")
+    accepted = "--accept-licence cpml,wenetspeech --accept-licence cc-by-4.0"
+    assert calls(started, *options) == (0, ["environment small", f"{FIRST_START} --real {accepted}", SERVE])
+
+
+@pytest.mark.parametrize("status", [1, 130])
+def test_without_the_real_models_that_were_asked_for_no_server_starts(
+    started: Path, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert calls(started, "--models", status=status) == (status, ["environment small", f"{FIRST_START} --real"])
+    assert "scripts/serve, without --models, starts with what is installed" in capfd.readouterr().err

@@ -3,16 +3,21 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import make_tiny_xtts
 import numpy as np
 import pytest
+import torch
 from support.places import ROOT
+from support.simulated_cuda import SimulatedCuda
+from support.wenet_reference import DATA
 from torch import Tensor
 
-from benchmarks import xtts_kernels
+from benchmarks import xtts, xtts_gpu, xtts_kernels
+from benchmarks.side_process import Side
 from benchmarks.xtts_errors import Outputs, compare
 from benchmarks.xtts_kernels import KERNELS, Bench, Kernel
 from mirrorchat.hardware import native
@@ -51,6 +56,54 @@ def test_last_line_holds_every_figure(tmp_path: Path) -> None:
     assert figures["step_vs_floor"].keys() == figures["errors"].keys() == set(modes)
     assert 0 <= errors[0] < 0.01
     assert errors == sorted(set(errors))
+
+
+class InProcess(Side[Any]):
+    """A side in this process, where a simulated GPU is."""
+
+    def __init__(self, name: str, _threads: int, make: Callable[..., Any], *arguments: Any, **settings: Any) -> None:
+        self.name, self.held = name, make(*arguments, **settings)
+
+    def ask(self, method: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+        return method(self.held, *arguments, **settings)
+
+    def close(self) -> None:
+        if hasattr(self.held, "close"):
+            self.held.close()
+
+
+def test_gpu_only_measures_with_wenet_on_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, simulated_cuda: SimulatedCuda
+) -> None:
+    make_tiny_xtts.make_checkpoint(tmp_path / "xtts")
+    limited: list[xtts_gpu.Limited] = []
+
+    class Watched(xtts_gpu.Limited):
+        def __init__(self, folder: Path, wenet: Sequence[Path]) -> None:
+            super().__init__(folder, wenet)
+            limited.append(self)
+
+    monkeypatch.setattr(xtts_gpu, "Side", InProcess)
+    monkeypatch.setattr(xtts_gpu, "Limited", Watched)
+    monkeypatch.setattr(xtts_gpu, "BATCHES", (1, 2))
+    options = ["--gpu-only", "--tokens", "8", "--rounds", "1", "--checkpoint", str(tmp_path / "xtts")]
+    monkeypatch.setattr(sys, "argv", ["xtts.py", *options, "--wenet", str(DATA / "aishell")])
+    figures = xtts.measure_all(xtts.parse_options())
+    assert {name.partition("_")[0] for name in figures} == {"gpu"}
+    assert figures["gpu_wenet_models"] == 1
+    (own,) = limited
+    assert [each.info.device for each in own.recognizers] == ["cuda:0"]
+    assert sum(simulated_cuda.waits.values())  # it was used
+
+
+def test_gpu_only_without_a_gpu_ends_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["xtts.py", "--gpu-only"])
+    with pytest.raises(SystemExit):
+        xtts.parse_options()
+    assert "torch finds no GPU" in capsys.readouterr().err
 
 
 def test_errors_of_known_outputs() -> None:

@@ -1,5 +1,6 @@
 """Conversion of the released XTTS pickle."""
 
+import datetime
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,6 +113,56 @@ def test_second_names_and_training_parts_are_left_out(converted: Path, tmp_path:
     assert_same_weights(tmp_path / "made", converted)
 
 
+def test_a_fine_tune_of_coqui_s_trainer_is_converted(converted: Path, tmp_path: Path) -> None:
+    """Its losses are numbers of NumPy, and it holds the state of the training."""
+    training = {
+        "config": {"output_path": Path("runs"), "epochs": 3},
+        "model_loss": {"train_loss": np.float64(0.5), "eval_loss": np.float32(0.25), "history": np.arange(3.0)},
+        "step": np.int64(7),
+        "date": datetime.date(2026, 1, 2),
+        "scheduler": [torch.optim.lr_scheduler.MultiStepLR(_optimizer(), [1, 2]).state_dict()],
+        "optimizer": [_optimizer().state_dict()],
+    }
+    folder = tiny_xtts.pickled_copy(converted, tmp_path / "fine-tuned", **training)
+    convert_checkpoint(folder, tmp_path / "made")
+    assert_same_weights(tmp_path / "made", converted)
+
+
+def _optimizer() -> torch.optim.Optimizer:
+    return torch.optim.AdamW([torch.zeros(2, requires_grad=True)])
+
+
+def test_the_trainer_s_own_checkpoint_is_converted(converted: Path, tmp_path: Path) -> None:
+    trainer_io = pytest.importorskip("trainer.io", reason="coqui-tts-trainer is not installed")
+    network = load_network(converted)
+    folder = tiny_xtts.pickled_copy(converted, tmp_path / "fine-tuned")
+    losses = {"train_loss": np.float64(0.5), "eval_loss": np.float64(0.25)}
+    trainer_io.save_model(
+        XttsConfig(), network, folder / "model.pth", current_step=7, epoch=1, optimizer=[_optimizer()],
+        model_loss=losses,
+    )  # fmt: skip
+    convert_checkpoint(folder, tmp_path / "made")
+    assert_same_weights(tmp_path / "made", converted)
+
+
+def test_no_code_of_an_inert_package_runs(converted: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "it ran"
+    folder = tiny_xtts.pickled_copy(converted, tmp_path / "released", config=Written(trace))
+    convert_checkpoint(folder, tmp_path / "made")
+    assert_same_weights(tmp_path / "made", converted)
+    assert not trace.exists()
+
+
+class Written:
+    """Has NumPy write a file when it is unpickled by a careless reader."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.savetxt, (str(self.path), [1.0])
+
+
 class Planted:
     """Makes a folder when it is unpickled by a careless reader."""
 
@@ -206,5 +258,7 @@ def test_a_disk_without_room_is_told_before_writing(
 def test_the_script_writes_a_folder_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["make_tiny_xtts.py", str(tmp_path / "made"), "--pickle"])
     make_tiny_xtts.main()
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"config.json", "vocab.json", "model.pth"}
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "config.json", "vocab.json", "model.pth", "speakers_xtts.pth"
+    }  # fmt: skip
     assert load_network(tmp_path / "made").gpt.layers == 2

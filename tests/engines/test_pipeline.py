@@ -165,7 +165,7 @@ class Counting:
 
     def __init__(self, real: EmbeddedSynthesizer) -> None:
         self.real = real
-        self.info, self.sample_rate = real.info, real.sample_rate
+        self.info, self.sample_rate, self.follows = real.info, real.sample_rate, real.follows
         self.voice, self.check_ready, self.close = real.voice, real.check_ready, real.close
         self.spoken_s = 0.0
 

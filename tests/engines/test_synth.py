@@ -32,12 +32,12 @@ from mirrorchat.hardware import native
 from mirrorchat.synth import (
     EDGE_KEPT_S,
     EDGE_LEVEL,
+    LOOP_S,
     PIECE_GAP_S,
     RESAMPLE_SEED,
     EdgeTrimmer,
     XttsSynthesizer,
     cut_off,
-    limited,
     token_budget,
 )
 from mirrorchat.turn.reference import Utterance as QuestionUtterance
@@ -164,6 +164,35 @@ class TestEqualToCoqui:
         voice = synthesizer.voice([references[0], references[0]])
         torch.testing.assert_close(voice.gpt_cond_latent, latent.cpu(), atol=1e-5, rtol=0)
         torch.testing.assert_close(voice.speaker_embedding, embedding.cpu(), atol=1e-5, rtol=0)
+
+    def test_thirty_seconds_of_each_of_several_references_count(
+        self,
+        synthesizer: XttsSynthesizer,
+        xtts_checkpoint: Path,
+        references: list[Audio],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        speech = trim_to_speech(references[0], find_speech(references[0]))
+        long = [lengthened(speech, 40.0), lengthened(speech.resample(48_000), 33.0, gain=0.5), speech]
+        heard = [trim_to_speech(audio, find_speech(audio)).resample(22_050).samples.copy() for audio in long]
+        assert [len(samples) > 30 * 22_050 for samples in heard] == [True, True, False]
+        with tiny_xtts.stock_model(tiny_xtts.pickled_copy(xtts_checkpoint, tmp_path / "stock"), speech) as stock:
+            monkeypatch.setattr(
+                "TTS.tts.models.xtts.load_audio", lambda i, _rate: torch.from_numpy(heard[i].copy())[None]
+            )
+            latent, embedding = stock.get_conditioning_latents(
+                [0, 1, 2], max_ref_length=30, gpt_cond_len=30, gpt_cond_chunk_len=4
+            )
+        voice = synthesizer.voice(long)
+        torch.testing.assert_close(voice.gpt_cond_latent, latent.cpu(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(voice.speaker_embedding, embedding.cpu(), atol=1e-5, rtol=0)
+
+
+def lengthened(audio: Audio, least_s: float, gain: float = 1.0) -> Audio:
+    """Return `audio` repeated until it is longer than `least_s`."""
+    times = int(least_s / audio.duration_s) + 1
+    return Audio(np.tile(audio.samples, times) * np.float32(gain), audio.sample_rate)
 
 
 class TestSpeaker:
@@ -379,10 +408,10 @@ class TestGuards:
         assert token_budget("好" * 20, CHINESE) == 224  # 10 s, of which speech needs 4.4
 
     def test_a_cut_has_no_click_and_no_loop(self) -> None:
-        cut = cut_off(np.ones(48_000, np.float32), 24_000, looped=True)
+        cut = cut_off(np.ones(48_000, np.float32), 24_000, looped_s=LOOP_S)
         assert len(cut) == 48_000 - round(32 / 21.5 * 24_000)
         assert cut[-1] == pytest.approx(0.0, abs=1e-6) and cut[-300] == 1.0
-        assert len(cut_off(np.ones(100, np.float32), 24_000, looped=True)) == 0
+        assert len(cut_off(np.ones(100, np.float32), 24_000, looped_s=LOOP_S)) == 0
 
     def test_speech_without_a_sound_fails(self, own_copy: Path, voice: XttsVoice) -> None:
         name = "hifigan_decoder.waveform_decoder.conv_post.weight"
@@ -446,10 +475,6 @@ class TestVoice:
         neutral = XttsSynthesizer(own_copy, device="cpu", threads=1).voice([])
         assert torch.equal(neutral.gpt_cond_latent, speakers[names[-1]]["gpt_cond_latent"])
         assert torch.equal(neutral.speaker_embedding, speakers[names[-1]]["speaker_embedding"])
-
-    def test_references_are_limited_to_30_s(self) -> None:
-        parts = limited([Audio(np.ones(44_100 * 20, np.float32), 44_100)] * 3, 30.0)
-        assert [len(part) for part in parts] == [22_050 * 20, 22_050 * 10]
 
 
 def test_info(synthesizer: XttsSynthesizer) -> None:

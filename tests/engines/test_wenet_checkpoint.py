@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mirrorchat.errors import ModelNotInstalled
 from mirrorchat.wenet.checkpoint import read_checkpoint
-from mirrorchat.wenet.train_yaml import read_train_yaml
+from mirrorchat.wenet.train_yaml import ELSEWHERE, NOWHERE, read_train_yaml
 
 
 @pytest.fixture
@@ -178,6 +178,52 @@ def test_a_value_that_no_network_here_has_is_named(
 ) -> None:
     change_settings(folder, *path, value=value)
     assert message in refusal(folder)
+
+
+TWO_LAYERS = {"attention_heads": 2, "linear_units": 24, "num_blocks": 2, "output_size": 16}
+EFFICIENT = {"stride_layer_idx": [3, 7], "stride": [2, 2], "group_size": 3}
+MEL = {"feats_type": "log_mel_spectrogram", "log_mel_spectrogram_conf": {"num_mel_bins": 128}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs"),
+    [
+        ({("encoder",): "e_branchformer", ("encoder_conf",): TWO_LAYERS | {"cgmlp_linear_units": 24}}, True),
+        ({("encoder",): "squeezeformer", ("encoder_conf",): TWO_LAYERS | {"reduce_idx": 1}}, True),
+        ({("encoder",): "zipformer", ("encoder_conf",): TWO_LAYERS}, False),
+        ({("encoder",): "efficientConformer", ("encoder_conf",): {"group_layer_idx": [3, 7]} | EFFICIENT}, True),
+        ({("encoder",): "efficientConformer", ("encoder_conf",): {"group_layer_idx": [0, 3]} | EFFICIENT}, False),
+        ({("encoder",): "efficientConformer", ("encoder_conf", "efficient_conf"): EFFICIENT}, False),
+        ({("model",): "ctl_model", ("encoder",): "dual_conformer"}, True),
+        ({("joint",): "transducer_joint", ("predictor",): "rnn", ("model",): "transducer"}, True),
+        ({("joint",): "transducer_joint", ("encoder_conf", "input_layer"): "conv2d7", ("model",): "transducer"}, False),
+        ({("model",): "paraformer", ("encoder",): "sanm_encoder", ("input_dim",): 560}, True),
+        ({("model",): "sensevoice_small", ("encoder",): "sanm_encoder_with_tp", ("decoder",): None}, True),
+        ({("decoder",): None}, False),
+        ({("model",): "whisper", ("dataset_conf",): MEL, ("input_dim",): 128}, True),
+        ({("encoder_conf", "layer_norm_type"): "rms_norm", ("encoder_conf", "mlp_type"): "gated"}, True),
+        ({("encoder_conf", "layer_norm_type"): "rms_norm", ("encoder_conf", "head_dim"): 4}, False),
+        ({("encoder_conf", "pos_enc_layer_type"): "rope_pos"}, True),
+        ({("encoder_conf", "stochastic_depth"): 0.1}, False),
+        ({("encoder_conf", "num_blocks"): "many"}, False),
+        ({("decoder_conf", "src_key_bias"): False}, False),
+        ({("decoder",): "transformer", ("decoder_conf",): {"src_key_bias": False}}, True),
+        ({("model_conf", "apply_non_blank_embedding"): True}, True),
+        ({("model_conf", "warmup"): 3}, False),
+        ({("dataset_conf", "fbank_conf", "num_mel_bins"): 40, ("input_dim",): 40}, True),
+        ({("input_dim",): 40}, False),
+        ({("dataset_conf", "resample_conf", "resample_rate"): 8000}, False),
+        ({("lora_conf",): {"rank": 8}}, False),
+    ],
+)  # fmt: skip
+def test_it_is_said_whether_wenets_own_package_runs_another_network(
+    folder: Path, changes: dict[tuple[str, ...], object], runs: bool
+) -> None:
+    for path, value in changes.items():
+        change_settings(folder, *path, value=value)
+    message = refusal(folder)
+    assert message.endswith(ELSEWHERE if runs else NOWHERE)
+    assert 'recognizer = "wenet:FOLDER"' in message and "install the model again" not in message
 
 
 def test_settings_of_the_training_change_nothing(folder: Path) -> None:

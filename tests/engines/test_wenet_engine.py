@@ -13,7 +13,6 @@ import torch
 from support.wenet_reference import DATA
 
 from mirrorchat.concurrency.context import Context
-from mirrorchat.concurrency.device_lock import DeviceLock
 from mirrorchat.errors import ClientGone, DeadlineExceeded, NotReady, RecognitionFailed, ServerBusy, ShuttingDown
 from mirrorchat.wenet.batch import NOTHING, U2Batches
 from mirrorchat.wenet.checkpoint import read_checkpoint
@@ -206,27 +205,29 @@ def test_work_that_fails_fails_alone(engine: RecognitionEngine, gate: Gate) -> N
     assert ask(engine, recordings((50,))[0]).tokens
 
 
-def test_nothing_is_computed_while_another_engine_has_the_device(gate: Gate) -> None:
-    lock = DeviceLock()
-    engine = RecognitionEngine(gate, device_lock=lock)
-    gate.open.set()
+def test_batches_are_short_while_somebody_is_spoken_to(gate: Gate) -> None:
+    """At most 20 s of speech with their padding: 2 of 10 s, or one of 15 s."""
+    speaks = threading.Event()
+    engine = RecognitionEngine(gate, speaks=speaks.is_set)
     try:
-        for asks in (
-            lambda: ask(engine, recordings((30,))[0]),
-            lambda: engine.compute(gate.reached.set, context=Context()),
-        ):
-            gate.reached.clear()
-            with ThreadPoolExecutor(1) as pool:
-                with lock:
-                    asked = pool.submit(asks)
-                    limit = time.monotonic() + 60
-                    while len(lock._turns) < 2:  # the engine stands behind this thread
-                        assert time.monotonic() < limit
-                        time.sleep(0.002)
-                    assert not gate.reached.is_set()
-                asked.result(30)
-                assert gate.reached.is_set()
+        for sizes, batches in (([900, 1000, 1000, 990], [2, 2]), ([1500, 400, 1500], [1, 1, 1])):
+            with ThreadPoolExecutor(len(sizes) + 1) as pool:
+                speaks.clear()
+                gate.open.clear()
+                gate.reached.clear()
+                gate.batches.clear()
+                asked = [pool.submit(ask, engine, recordings((30,))[0])]
+                assert gate.reached.wait(10)
+                for waiting, features in enumerate(recordings(sizes), 1):
+                    asked.append(pool.submit(ask, engine, features))
+                    wait_until_waiting(engine, waiting)
+                speaks.set()
+                gate.open.set()
+                for each in asked:
+                    each.result(60)
+            assert gate.batches == [1, *batches]
     finally:
+        gate.open.set()
         engine.close()
 
 

@@ -37,6 +37,7 @@ from mirrorchat.errors import ClientGone, ConfigurationError, ModelNotInstalled
 from mirrorchat.wenet.model import U2Config
 from mirrorchat.wenet.package import PackageModel, WenetPackageRecognizer
 from mirrorchat.wenet.package_load import PackageFiles, load
+from mirrorchat.wenet.train_yaml import ELSEWHERE, read_train_yaml
 
 pytestmark = [
     pytest.mark.skipif(
@@ -328,6 +329,15 @@ def change_weights(folder: Path, change: Callable[[str, torch.Tensor], torch.Ten
 
 def copy_of(variant: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(REFERENCE / variant, tmp_path / variant))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_our_own_loader_says_that_the_package_runs_it(tiny: Path, kind: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        read_train_yaml(tiny / kind / "train.yaml", ["<blank>"] * 60)
+    assert refusal.value.message.endswith(ELSEWHERE)
+    with package(kind, tiny) as recognizer:
+        recognizer.check_ready()
 
 
 def test_an_unknown_name_is_refused_with_those_that_the_package_knows(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ pytest.importorskip(
 
 import make_tiny_xtts
 
+from mirrorchat.hardware.devices import current_device
 from mirrorchat.xtts.cuda_graph import LENGTH_STEP, StaticSteps
 from mirrorchat.xtts.gpt import Cache, TorchGpt
 from mirrorchat.xtts.linear import WeightMode
@@ -21,7 +22,6 @@ from mirrorchat.xtts.sampling import Sampling
 from mirrorchat.xtts.steps import EagerSteps, Sampled, Steps
 
 CPU = torch.device("cpu")
-CUDA = pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
 POSITIONS = 2 * LENGTH_STEP + 10
 TIE = 1e-5
 SETTINGS = [Sampling(), Sampling(do_sample=False), Sampling(top_k=0, top_p=1.0, temperature=1.5, min_tokens=9)]
@@ -91,14 +91,14 @@ def spoil(gpt: TorchGpt, steps: Steps, cache: Cache, slot: int) -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize(("device", "capture"), [(CPU, False), pytest.param(*CUDA.values, True, marks=CUDA.marks)])
-def test_same_as_plain_steps(folder: Path, plan: Plan, device: torch.device, capture: bool) -> None:
-    gpt = TorchGpt(load_network(folder), WeightMode.FP32, device)
+def test_same_as_plain_steps(folder: Path, plan: Plan, any_device: torch.device) -> None:
+    gpt, capture = TorchGpt(load_network(folder), WeightMode.FP32, any_device), any_device.type == "cuda"
     caches = [Cache(3, POSITIONS, gpt) for _ in range(2)]
     for cache in caches:
         cache.data.fill_(torch.nan)  # what earlier sequences left
-    found = sampled(gpt, StaticSteps(gpt, caches[0], capture=capture), caches[0], plan)
-    expected = sampled(gpt, EagerSteps(gpt, caches[1]), caches[1], plan)
+    with current_device(any_device):
+        found = sampled(gpt, StaticSteps(gpt, caches[0], capture=capture), caches[0], plan)
+        expected = sampled(gpt, EagerSteps(gpt, caches[1]), caches[1], plan)
     assert [each.token for each in found] == [each.token for each in expected]
     assert None not in [each.token for each in found]
     for one, other in zip(found, expected, strict=True):
@@ -158,15 +158,14 @@ def test_what_cannot_be_a_step_is_refused(folder: Path, slots: list[int]) -> Non
         steps.launch(slots)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_nothing_waits_for_the_device(folder: Path) -> None:
+def test_nothing_waits_for_the_device(folder: Path, cuda_device: torch.device) -> None:
     """Once a step has been captured, neither it nor a new slot makes the host wait."""
-    gpt = TorchGpt(load_network(folder), WeightMode.BF16, torch.device("cuda"))
+    gpt = TorchGpt(load_network(folder), WeightMode.BF16, cuda_device)
     cache = Cache(3, POSITIONS, gpt)
     steps = StaticSteps(gpt, cache, capture=True)
     sampled(gpt, steps, cache, [Start(0, 20), Start(1, 20), [0, 1]])
-    last = torch.randn(1, gpt.width, device="cuda")
+    last = torch.randn(1, gpt.width, device=cuda_device)
     torch.cuda.set_sync_debug_mode("error")
     try:
         launched = [steps.launch([0, 1]) for _ in range(18)]  # the random numbers are supplied anew

@@ -249,9 +249,10 @@ class TestBatch:
 class TestStepModes:
     """Steps that sample on the device give the tokens of eager ones."""
 
-    def check(self, network: Network, device: torch.device, step_mode: StepMode) -> None:
+    def check(
+        self, network: Network, device: torch.device, step_mode: StepMode, cases: Sequence[tuple[int, bool]]
+    ) -> None:
         vocoder = StreamingVocoder(network.hifigan_decoder)
-        cases = [(number, greedy) for number in range(len(REQUESTS)) for greedy in (True, False)]
         spoken = []
         for steps in (StepMode.EAGER, step_mode):
             gate = threading.Lock()
@@ -264,14 +265,14 @@ class TestStepModes:
             assert_same(found, expected)
 
     def test_static(self, network: Network) -> None:
-        self.check(network, CPU, StepMode.STATIC)
+        cases = [(number, greedy) for number in range(len(REQUESTS)) for greedy in (True, False)]
+        self.check(network, CPU, StepMode.STATIC, cases)
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
     @pytest.mark.parametrize("step_mode", [StepMode.STATIC, StepMode.GRAPH])
-    def test_on_a_gpu(self, xtts_checkpoint: Path, step_mode: StepMode) -> None:
+    def test_on_a_gpu(self, xtts_checkpoint: Path, step_mode: StepMode, cuda_device: torch.device) -> None:
         network = load_network(xtts_checkpoint)
-        network.hifigan_decoder.to("cuda")
-        self.check(network, torch.device("cuda"), step_mode)
+        network.hifigan_decoder.to(cuda_device)
+        self.check(network, cuda_device, step_mode, [(number, number % 2 == 0) for number in range(len(REQUESTS))])
 
 
 class TestVoices:

@@ -173,6 +173,7 @@ class TestListeners:
         gate = threading.Lock()
         engine = make_engine(WeightMode.FP16W, max_batch=1, device_lock=gate)
         expected = [collect(engine.submit(ask(seed=seed))) for seed in range(3)]
+        wait_until(lambda: engine._idle)  # steps launched too many have been read
         finished: list[int] = []
         finish = Utterance.finish
 
@@ -190,6 +191,16 @@ class TestListeners:
             for found, alone in zip(listeners.map(collect, utterances), expected, strict=True):
                 assert_same(found, alone)
         assert finished == [1, 0, 2]
+
+    def test_no_more_states_are_saved_than_there_is_memory_for(self, make_engine: Callable[..., DecodeEngine]) -> None:
+        """With memory for one state, a third caller waits while the other two are behind."""
+        engine = make_engine(max_batch=1, queue_chunks=1)
+        engine._saved_most = 1
+        utterances = [engine.submit(ask(seed=seed)) for seed in range(3)]
+        wait_until(lambda: utterances[0].full and utterances[1].full and engine._idle)
+        assert not utterances[2].tokens
+        with ThreadPoolExecutor(3) as listeners:
+            assert all(found.tokens for found in listeners.map(collect, utterances))
 
 
 class TestEnding:
@@ -367,13 +378,13 @@ class TestFailures:
         assert collect(utterances[1]).tokens
 
     @pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), MemoryError("out of memory")])
-    @pytest.mark.parametrize("method", ["text_prefix", "launch", "advance"])
+    @pytest.mark.parametrize("part", ["text", "step", "vocoder"])
     def test_out_of_memory_is_one_sequence_s(
         self,
         make_engine: Callable[..., DecodeEngine],
         network: Network,
         monkeypatch: pytest.MonkeyPatch,
-        method: str,
+        part: str,
         error: Exception,
     ) -> None:
         """Fails whatever works on the sequence whose text has 13 tokens."""
@@ -381,17 +392,18 @@ class TestFailures:
         vocoder = StreamingVocoder(network.hifigan_decoder)
         engine = make_engine(WeightMode.FP16W, device_lock=gate, vocoder=vocoder)
         expected = collect(engine.submit(ask()))
-        target: Any = {"advance": vocoder, "launch": engine._steps, "text_prefix": engine.gpt}[method]
+        target: Any = {"text": engine.gpt, "step": engine._steps, "vocoder": vocoder}[part]
+        method = "text_prefix" if part == "text" else "launch"
         original = getattr(target, method)
 
         def failing(*arguments: Any) -> Any:
             victim = next((s for s in engine._schedule.running if len(s.utterance.request.text_ids) == 13), None)
             concerned = {
-                "text_prefix": lambda: len(arguments[0]) == 13,
-                "launch": lambda: victim is not None and victim.slot in arguments[0],
-                "advance": lambda: victim is not None and any(item[0] is victim.stream for item in arguments[0]),
+                "text": lambda: len(arguments[0]) == 13,
+                "step": lambda: victim is not None and victim.slot in arguments[0],
+                "vocoder": lambda: victim is not None and any(item[0] is victim.stream for item in arguments[0]),
             }
-            if concerned[method]():
+            if concerned[part]():
                 raise error
             return original(*arguments)
 

@@ -4,6 +4,7 @@ Both with the generator in torch and with the one in C++, where the CPU has AMX;
 """
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -76,9 +77,11 @@ def stock(decoder: HifiDecoder, latents: torch.Tensor, voice: torch.Tensor) -> S
     return samples
 
 
-def streamed(vocoder: StreamingVocoder, latents: torch.Tensor, voice: torch.Tensor, sizes: Sequence[int]) -> Samples:
+def streamed(
+    vocoder: StreamingVocoder, latents: torch.Tensor, voice: torch.Tensor, sizes: Sequence[int], speed: float = 1.0
+) -> Samples:
     """Return the samples of `latents` in chunks of `sizes`, repeated as often as needed."""
-    stream, parts, rest = vocoder.open(voice), [], latents
+    stream, parts, rest = vocoder.open(voice, speed), [], latents
     for size in itertools.cycle(sizes):
         chunk, rest = rest[:size], rest[size:]
         parts += vocoder.advance([(stream, chunk, not len(rest))])
@@ -103,6 +106,40 @@ def test_whole_utterance_is_what_coqui_tts_gives(decoder: HifiDecoder, vocoder: 
 def test_longest_utterance_is_what_coqui_tts_gives(decoder: HifiDecoder, vocoder: StreamingVocoder) -> None:
     latents, voice = random_latents(605), random_voice()
     np.testing.assert_allclose(vocoder.vocode(latents, voice), stock(decoder, latents, voice), rtol=0, atol=1e-5)
+
+
+def stock_at_speed(decoder: HifiDecoder, latents: torch.Tensor, voice: torch.Tensor, speed: float) -> Samples:
+    """Return what `Xtts.inference` makes of the latents."""
+    scale = 1.0 / speed
+    stretched = torch.nn.functional.interpolate(latents.T[None], scale_factor=scale, mode="linear")[0].T
+    return stock(decoder, stretched, voice)
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.5, 0.8, 0.95, 0.99, 1.01, 1.25, 1.7, 2.0, 4.0])
+@pytest.mark.parametrize("length", [8, 12, 19, 20, 37, 90])
+def test_speeds_are_those_of_coqui_tts(
+    decoder: HifiDecoder, vocoder: StreamingVocoder, speed: float, length: int
+) -> None:
+    """Torch stretches nothing where the number of latents would stay, which only the end of an utterance tells."""
+    latents, voice = random_latents(length), random_voice()
+    expected = stock_at_speed(decoder, latents, voice, speed)
+    whole = streamed(vocoder, latents, voice, [length], speed)
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-5)
+    for sizes in ([1], [7, 3]):
+        assert np.array_equal(streamed(vocoder, latents, voice, sizes, speed), whole)
+
+
+@pytest.mark.parametrize("speed", [0.25, 0.9, 1 - 1e-12, 1 + 1e-12, 1.25, 4.0])
+def test_latents_needed_at_a_speed(vocoder: StreamingVocoder, speed: float) -> None:
+    stream, latents = vocoder.open(random_voice(), speed), random_latents(600)
+    begun = time.monotonic()
+    while len(latents) > (needed := vocoder.latents_needed(stream)):
+        if needed > 1:
+            assert not len(vocoder.advance([(stream, latents[: needed - 1], False)])[0])
+            latents = latents[needed - 1 :]
+        assert len(vocoder.advance([(stream, latents[:1], False)])[0])
+        latents = latents[1:]
+    assert time.monotonic() - begun < 20.0  # no speed makes the search for their number long
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

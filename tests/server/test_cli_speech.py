@@ -132,5 +132,42 @@ def test_a_server_writes_down_and_says(env: dict[str, str], embedded_server: Run
     assert neutral.returncode == 0 and decode(neutral.stdout, limit_s=60).duration_s > 0.4
 
 
+def test_a_text_is_said_at_a_speed(env: dict[str, str], embedded_server: RunningServer) -> None:
+    def seconds(*options: str, **environ: str) -> float:
+        done = run("say", "Hello there, how are you?", "--out", "-", *options, env=env | environ)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return decode(done.stdout, limit_s=60).duration_s
+
+    for place in ({}, {"MIRRORCHAT_SERVER": embedded_server.url}):
+        plain = seconds("--temperature", "0.5", "--top-k", "3", **place)  # which no engine here follows
+        assert plain / seconds("--speed", "2", **place) == pytest.approx(2.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--speed", "5"), ("--temperature", "nan"), ("--top-k", "1.5"), ("--voice", QUESTION, "--speaker", "Zoe")],
+)
+def test_options_out_of_bounds_are_wrong_usage(env: dict[str, str], options: tuple[str, ...]) -> None:
+    assert run("say", "Hello.", "--out", "-", *options, env=env).returncode == 2
+
+
+def test_a_speaker_that_nobody_has_is_told(env: dict[str, str], embedded_server: RunningServer) -> None:
+    here = run("say", "Hello.", "--speaker", "Zoe", "--out", "-", env=env)
+    assert here.returncode == 1 and here.stderr == b"mirrorchat: the model has no voice 'Zoe'; it has none\n"
+    there = run("say", "Hello.", "--speaker", "Zoe", "--out", "-", "--server", embedded_server.url, env=env)
+    assert there.returncode == 1 and b"there is no voice 'Zoe' of yours" in there.stderr
+
+
+def test_a_speaker_of_xtts_says_a_text(env: dict[str, str], tmp_path: Path, xtts_checkpoint: Path) -> None:
+    (tmp_path / "xtts-v2").symlink_to(xtts_checkpoint)
+    options = ("--speaker", "ana florence", "--temperature", "0.3", "--json", "--out", str(tmp_path / "said.wav"))
+    done = run("say", "Hello there.", *options, env=env)
+    assert done.returncode == 0, done.stderr
+    voice = json.loads(done.stdout)["voice"]
+    assert voice == {"kind": "neutral", "reason": "the built-in voice Ana Florence"}
+    missing = run("say", "Hello there.", "--speaker", "Zoe", "--out", "-", env=env)
+    assert missing.returncode == 1 and b"it has Ana Florence, Claribel Dervla" in missing.stderr
+
+
 def test_speech_can_be_saved_in_every_format_that_is_encoded() -> None:
     assert set(FILE_FORMATS.values()) == set(ENCODERS)

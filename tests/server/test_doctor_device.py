@@ -1,6 +1,9 @@
 """The device: GPUs that torch sees, those that it does not see and why, memory; by the real process where one can."""
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,17 +19,24 @@ from mirrorchat.cli.doctor.device import Gpu, Torch, gpu_findings, memory_findin
 from mirrorchat.cli.doctor.finding_process import findings_from
 from mirrorchat.cli.doctor.findings import Finding, State
 from mirrorchat.hardware import native
+from mirrorchat.hardware.gpu_driver import DriverGpu
 from mirrorchat.settings import Settings
 
 CUDA = Torch("2.13.0", "13.0", [])
 CPU_BUILD = Torch("2.13.0+cpu", "", [])
 H100 = Gpu("NVIDIA H100", 70_000_000_000, 80_000_000_000)
+DRIVER = "580.65.06"
 
 
 def told(
-    device: str, torch: Torch | None, shown: Sequence[str], environ: Mapping[str, str] | None = None
+    device: str,
+    torch: Torch | None,
+    shown: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    driver: str = DRIVER,
 ) -> dict[str, Finding]:
-    return {finding.subject: finding for finding in gpu_findings(device, torch, shown, environ or {})}
+    gpus = [DriverGpu(name, driver, (8, 9)) for name in shown]
+    return {finding.subject: finding for finding in gpu_findings(device, torch, gpus, environ or {})}
 
 
 def test_a_machine_without_a_gpu_is_well() -> None:
@@ -42,8 +52,8 @@ def test_a_gpu_that_works_is_named_with_its_memory() -> None:
 @pytest.mark.parametrize(
     ("device", "torch", "environ", "state", "said"),
     [
-        ("auto", CPU_BUILD, {}, State.PROBLEM, "--force-reinstall torch==2.13.0"),
-        ("cpu", CPU_BUILD, {}, State.WARNING, "--force-reinstall torch==2.13.0"),
+        ("auto", CPU_BUILD, {}, State.PROBLEM, "/whl/cu130 torch==2.13.0+cu130`"),
+        ("cpu", CPU_BUILD, {}, State.WARNING, "/whl/cu130 torch==2.13.0+cu130`"),
         ("auto", CUDA, {"CUDA_VISIBLE_DEVICES": ""}, State.WARNING, "unset CUDA_VISIBLE_DEVICES"),
         ("auto", CUDA, {"CUDA_VISIBLE_DEVICES": "1"}, State.OK, ""),
         ("auto", None, {}, State.OK, ""),
@@ -58,7 +68,7 @@ def test_a_gpu_that_torch_does_not_see_is_told_with_the_fix(
 
 @pytest.mark.parametrize(
     ("files", "said"),
-    [((), "--gpus all"), (("nvidia0",), "usermod"), (("nvidia0", "nvidiactl"), "driver for CUDA 13.0")],
+    [((), "--gpus all"), (("nvidia0",), "usermod"), (("nvidia0", "nvidiactl"), "torch==2.13.0+cu126")],
 )
 def test_what_the_driver_lacks_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Sequence[str], said: str
@@ -66,8 +76,20 @@ def test_what_the_driver_lacks_is_looked_for(
     for name in files:
         (tmp_path / name).touch()
     monkeypatch.setattr(doctor_device, "_DEV", tmp_path)
-    found = told("auto", Torch("2.13.0", "13.0", [], "The driver is too old"), ["NVIDIA A"])["GPU"]
+    torch = Torch("2.13.0", "13.0", [], "The driver is too old")
+    found = told("auto", torch, ["NVIDIA A"], driver="535.183.01")["GPU"]
     assert found.state is State.PROBLEM and said in found.remedy and "The driver is too old" in found.found
+
+
+@pytest.mark.parametrize("torch", [CPU_BUILD, CUDA, Torch("2.13.0", "12.6", [])])
+@pytest.mark.parametrize("driver", ["", "470.256.02", "535.183.01", DRIVER])
+def test_the_advice_holds_a_command_to_paste(torch: Torch, driver: str) -> None:
+    commands = re.findall(r"`([^`]+)`", told("auto", torch, ["NVIDIA A"], driver=driver)["GPU"].remedy)
+    assert commands
+    for command in commands:
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+        program = command.removeprefix("sudo ").split()[0]
+        assert program in ("reboot", "modprobe", "usermod", "ubuntu-drivers", "docker", sys.executable), command
 
 
 def test_some_gpus_of_several_will_do() -> None:
@@ -76,8 +98,9 @@ def test_some_gpus_of_several_will_do() -> None:
 
 
 def test_a_gpu_that_cannot_compute_is_a_problem() -> None:
-    broken = Gpu("Tesla K80", 0, 0, "no kernel image is available")
-    assert told("auto", Torch("2.13.0", "13.0", [broken]), ["Tesla K80"])["GPU 0"].state is State.PROBLEM
+    broken = Gpu("NVIDIA B", 0, 0, "no kernel image is available")
+    found = told("auto", Torch("2.13.0", "12.6", [broken]), ["NVIDIA B"])["GPU 0"]
+    assert found.state is State.PROBLEM and "torch==2.13.0+cu130`; until then" in found.remedy
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])

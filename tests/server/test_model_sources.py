@@ -1,5 +1,6 @@
 """Models from the hubs: through Hugging Face's own library and from ModelScope, with all that goes wrong."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,14 +18,16 @@ from support.running_server import free_port
 
 from mirrorchat.errors import SourceFailed
 from mirrorchat.models import download as model_download
-from mirrorchat.models import sources as model_sources
+from mirrorchat.models import modelscope
 from mirrorchat.models.download import Remote, download
+from mirrorchat.models.hugging_face import HuggingFace
 from mirrorchat.models.manifest import RELEASES, Release, ReleasedFile
-from mirrorchat.models.sources import HuggingFace, ModelScope, modelscope_endpoint
+from mirrorchat.models.modelscope import ModelScope, modelscope_endpoint
 
-XTTS, WENET = RELEASES["xtts-v2"], RELEASES["wenet-en"]
+XTTS, WENET = RELEASES["xtts-v2"], RELEASES["wenet-zh"]
 CONTENT = os.urandom(300_000)
 FILE = ReleasedFile("model.pth", len(CONTENT))
+KNOWN = ReleasedFile("model.pth", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 HUB, SCOPE = XTTS.hugging_face.name, XTTS.modelscope.name
 
 
@@ -193,8 +196,10 @@ def test_a_hub_that_is_away_is_told(folder: Path, server: HubServer, monkeypatch
     with pytest.raises(SourceFailed, match="does not answer"):
         fetch(folder)
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", gone)
-    with pytest.raises(SourceFailed, match="connection failed"):
+    with pytest.raises(SourceFailed, match="does not answer"):
         ModelScope().fetch(XTTS, FILE, folder)
+    with pytest.raises(SourceFailed, match="connection failed"):
+        ModelScope().fetch(XTTS, KNOWN, folder)
     with pytest.raises(SourceFailed, match="does not answer"):
         ModelScope().fetch(WENET, WENET.files[0], folder)
 
@@ -203,7 +208,10 @@ def test_modelscope_has_models_and_data_sets(server: HubServer, folder: Path) ->
     server.misbehave("scope", FILE.name, Fault(cut_after=100_000))
     ModelScope().fetch(XTTS, FILE, folder)
     assert (folder / FILE.name).read_bytes() == CONTENT
-    assert server.requests[0] == f"GET /models/{SCOPE}/resolve/master/model.pth"
+    assert server.requests[:2] == [
+        f"GET /api/v1/models/{SCOPE}/repo/files?Revision=master&Recursive=true",
+        f"GET /models/{SCOPE}/resolve/master/model.pth",
+    ]
     server.publish(WENET.modelscope.name, WENET.files[0].name, b"archive")
     ModelScope().fetch(WENET, WENET.files[0], folder)
     assert (folder / WENET.files[0].name).read_bytes() == b"archive"
@@ -216,10 +224,10 @@ def test_modelscope_has_models_and_data_sets(server: HubServer, folder: Path) ->
         (Fault(body=b"<html>"), "cannot be read"),
         (Fault(body=b'{"Data": null}'), "cannot be read"),
         (Fault(body=b"[" * 100_000), "cannot be read"),
-        (Fault(body=b'{"Data": []}'), "it has no librispeech"),
+        (Fault(body=b'{"Data": []}'), "it has no wenetspeech"),
         (Fault(body=b" " * 5_000_000), "too long"),
         (
-            Fault(body=b'{"Data": [{"Key": "librispeech_u2pp_conformer_exp.tar.gz", "Url": "file:///etc/passwd"}]}'),
+            Fault(body=b'{"Data": [{"Key": "wenetspeech_u2pp_conformer_exp.tar.gz", "Url": "file:///etc/passwd"}]}'),
             "not encrypted",
         ),
     ],
@@ -231,7 +239,7 @@ def test_a_bad_listing_is_refused(server: HubServer, folder: Path, fault: Fault,
 
 
 def test_a_listing_that_drips_is_given_up(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_sources, "LISTING_LIMIT_S", 0.1)
+    monkeypatch.setattr(modelscope, "LISTING_LIMIT_S", 0.1)
     server.misbehave("listing", WENET.modelscope.name, Fault(body=b" " * 1000, drip_s=0.02))
     with pytest.raises(SourceFailed, match="its list of files does not arrive"):
         ModelScope().fetch(WENET, WENET.files[0], folder)
@@ -293,4 +301,4 @@ def test_proxies_are_honoured(server: HubServer, folder: Path, tmp_path: Path) -
         assert fetch_elsewhere(folder, source, HF_HOME=str(tmp_path / "hub"), **socks, **hub)
     through = proxy | {"http_proxy": server.url}  # it is asked as a proxy is: with a whole address
     fetch_elsewhere(folder, "modelscope", **through, **hub)
-    assert any("http://scope.invalid/models/" in request for request in server.requests)
+    assert any("http://scope.invalid/api/v1/models/" in request for request in server.requests)

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ from support.speech import say
 
 from mirrorchat import synth
 from mirrorchat.app import create_app
-from mirrorchat.audio.samples import Samples
 from mirrorchat.concurrency.context import Context
 from mirrorchat.embedded.engines import EmbeddedRecognizer, EmbeddedSynthesizer, ParrotChat
 from mirrorchat.engines import Engines, Language, Priority, Voice
@@ -26,7 +25,7 @@ from mirrorchat.errors import NotReady, RecognitionFailed, SynthesisFailed
 from mirrorchat.settings import Settings
 from mirrorchat.synth import XttsSynthesizer
 from mirrorchat.xtts.decode import Vocoder
-from mirrorchat.xtts.vocoder import VocoderStream
+from mirrorchat.xtts.vocoder import LaunchedSamples, VocoderStream, Work
 
 
 class BlockingVocoder:
@@ -39,16 +38,19 @@ class BlockingVocoder:
         self.passed = 0  # so many calls more do not wait
         self.go_on.set()
 
-    def open(self, speaker_embedding: torch.Tensor) -> VocoderStream:
+    def open(self, speaker_embedding: torch.Tensor, speed: float) -> VocoderStream:
         self._wait()
-        return self._real.open(speaker_embedding)
+        return self._real.open(speaker_embedding, speed)
 
     def latents_needed(self, stream: VocoderStream) -> int:
         return self._real.latents_needed(stream)
 
-    def advance(self, work: Sequence[tuple[VocoderStream, torch.Tensor, bool]]) -> list[Samples]:
+    def launch(self, work: Work) -> LaunchedSamples:
         self._wait()
-        return self._real.advance(work)
+        return self._real.launch(work)
+
+    def warm_up(self, batch: int) -> None:
+        self._real.warm_up(batch)
 
     def _wait(self) -> None:
         if not self.go_on.is_set() and not self.passed:

@@ -7,8 +7,8 @@
     server.sent["cdn", "config.json"]  # bytes of bodies
 
 Places: `head` (the hub's answer about a file), `cdn` (the hub's bytes, where `resolve` redirects to), `listing` and
-`scope` (ModelScope's list of a data set and its bytes), `github` (the bytes of a release page), `wheel` (those of the
-package index). Each fault answers one request; then all is well again.
+`scope` (ModelScope's list of a repository or a data set, and its bytes), `github` (the bytes of a release page),
+`wheel` (those of the package index). Each fault answers one request; then all is well again.
 """
 
 import hashlib
@@ -47,6 +47,7 @@ class HubServer:
         self.sent: Counter[tuple[str, str]] = Counter()
         self.requests: list[str] = []
         self.ranges: list[str] = []
+        self.hides_sizes = False  # of files: their bytes come without Content-Length, as some mirrors send them
         self.stopping = threading.Event()
         self._faults: defaultdict[tuple[str, str], list[Fault]] = defaultdict(list)
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -137,7 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found := re.fullmatch(r"/models/([^/]+/[^/]+)/resolve/[^/]+/([^/]+)", path):
             return self._file("scope", found[1], found[2])
         if found := re.fullmatch(r"/api/v1/datasets/([^/]+/[^/]+)/oss/tree", path):
-            return self._listing(found[1])
+            return self._listing(found[1], is_model=False)
+        if found := re.fullmatch(r"/api/v1/models/([^/]+/[^/]+)/repo/files", path):
+            return self._listing(found[1], is_model=True)
         if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/([^/]+)", path):
             return self._resolve(found[1], found[2])
         return self._answer(404, {})
@@ -160,14 +163,19 @@ class _Handler(BaseHTTPRequestHandler):
         }
         return self._answer(302, headers)
 
-    def _listing(self, repository: str) -> None:
+    def _listing(self, repository: str, *, is_model: bool) -> None:
+        """Answer as ModelScope does: a repository's list has checksums, a data set's has addresses."""
         fault = self.hub.fault("listing", repository)
-        entries = [
-            {"Key": name, "Url": f"{self.hub.url}/oss/{place}/{name}", "Size": len(content)}
-            for (place, name), content in self.hub.files.items()
-            if place == repository
+        contents = {name: content for (place, name), content in self.hub.files.items() if place == repository}
+        files = [
+            {"Path": name, "Type": "blob", "Size": len(content), "Sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
         ]
-        text = json.dumps({"Code": 200, "Data": entries}).encode()
+        objects = [
+            {"Key": name, "Url": f"{self.hub.url}/oss/{repository}/{name}", "Size": len(content)}
+            for name, content in contents.items()
+        ]
+        text = json.dumps({"Code": 200, "Data": {"Files": files} if is_model else objects}).encode()
         text = text if fault.body is None else fault.body
         if fault.drip_s is None:
             return self._answer(fault.status or 200, {}, text)
@@ -196,7 +204,11 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(content) > 0:
             return self._answer(416, {"Content-Range": f"bytes */{len(content)}"})
         headers = {"ETag": f'"{_git_sha1(content)}"', "X-Repo-Commit": COMMIT}
-        headers |= {"Content-Length": str((len(content) if fault.claims is None else fault.claims) - start)}
+        if self.hub.hides_sizes:
+            headers["Connection"] = "close"
+            self.close_connection = True
+        else:
+            headers["Content-Length"] = str((len(content) if fault.claims is None else fault.claims) - start)
         if start:
             first = start + fault.shifts_range
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"

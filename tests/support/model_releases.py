@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from mirrorchat.models.manifest import RELEASES, Release, ReleasedFile
+from mirrorchat.models.manifest import RELEASES, Release
 from support.places import ROOT
 
 WENET_REFERENCE = ROOT / "tests" / "data" / "wenet-reference"
@@ -41,13 +41,19 @@ def wenet_archive(variant: str = "librispeech") -> bytes:
 def fitted(name: str, contents: Mapping[str, bytes], *, known: bool) -> Release:
     """Return the release `name` with the sizes, and where `known` the checksums, of `contents`."""
     files = tuple(
-        ReleasedFile(file.name, len(contents[file.name]), _sha256(contents[file.name]) if known else "")
+        dataclasses.replace(
+            file,
+            size_bytes=len(contents[file.name]),
+            sha256=sha256_of(contents[file.name]) if known else "",
+            has_exact_size=True,
+        )
         for file in RELEASES[name].files
     )
     return dataclasses.replace(RELEASES[name], files=files)
 
 
-def _sha256(content: bytes) -> str:
+def sha256_of(content: bytes) -> str:
+    """Return the SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -57,14 +57,18 @@ class Spoken:
 
 def collect(utterance: Utterance) -> Spoken:
     chunks = list(utterance)
-    return Spoken(utterance.tokens, torch.cat(utterance.latents), np.concatenate(chunks), utterance.finish_reason)
+    return Spoken(utterance.tokens, torch.cat(utterance.latents).cpu(), np.concatenate(chunks), utterance.finish_reason)
 
 
 def assert_same(found: Spoken, expected: Spoken) -> None:
     """Check for the same tokens, and latents and samples that differ by rounding only."""
     assert (found.tokens, found.reason) == (expected.tokens, expected.reason)
     assert float((found.latents - expected.latents).norm() / expected.latents.norm()) < 1e-3
-    np.testing.assert_allclose(found.samples, expected.samples, atol=1e-4)
+    if found.latents.device.type == "cuda":  # where cuDNN computes the vocoder's products in TF32
+        error = np.square(found.samples - expected.samples).sum()
+        assert error < 1e-4 * np.square(expected.samples).sum()
+    else:
+        np.testing.assert_allclose(found.samples, expected.samples, atol=1e-4)
 
 
 @contextmanager
@@ -78,7 +82,8 @@ def engines(network: Network, **defaults: Any) -> Iterator[Callable[..., DecodeE
         }
         settings = {"device": CPU} | defaults | own
         # In fp32 all is torch's, the reference; the faster modes speak through the library's vocoder where it runs.
-        settings.setdefault("vocoder", StreamingVocoder(weights.hifigan_decoder, native=mode is not WeightMode.FP32))
+        if "vocoder" not in settings:
+            settings["vocoder"] = StreamingVocoder(weights.hifigan_decoder, native=mode is not WeightMode.FP32)
         made.append(DecodeEngine(weights, mode=mode, limits=DecodeLimits(**options), **settings))
         return made[-1]
 

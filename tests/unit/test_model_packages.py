@@ -33,12 +33,16 @@ def test_missing_and_outdated_packages_are_named() -> None:
     assert missing_packages(["click>=8", "no-such-package>=1", "click>=1000"]) == ["no-such-package>=1", "click>=1000"]
 
 
-def test_pip_installs_torch_first(tmp_path: Path) -> None:
+def test_pip_installs_torch_first_and_for_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi = script(tmp_path / "smi" / "nvidia-smi", "echo NVIDIA A, 535.183.01, 8.9")
+    monkeypatch.setenv("PATH", str(nvidia_smi.parent))
+    monkeypatch.delenv("TORCH_INDEX", raising=False)
     python = script(tmp_path / "bin" / "python", "exit 0")
     install_packages(REQUIREMENTS, root=ROOT, prefix=tmp_path, python=str(python))
     pip = "-m pip install --disable-pip-version-check"
-    calls = (tmp_path / "bin" / "calls").read_text().splitlines()
-    assert calls == [f"{pip} torch==2.13.0", f"{pip} torch==2.13.0 coqui-tts==0.28.0"]
+    first, second = (tmp_path / "bin" / "calls").read_text().splitlines()
+    assert first == f"{pip} --extra-index-url https://download.pytorch.org/whl/cu126 torch==2.13.0+cu126"
+    assert second == f"{pip} torch==2.13.0 coqui-tts==0.28.0"
 
 
 def test_the_project_s_own_environment_is_brought_up_to_date_by_its_script(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Time stretching: the stretched speech has the expected length and the same pitch."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from support.audio_files import tone
 from support.speech import say
 
-from mirrorchat.audio.encoders import ENCODERS
 from mirrorchat.audio.samples import Audio
-from mirrorchat.audio.time_stretch import StretchedEncoder, TimeStretch
+from mirrorchat.audio.time_stretch import TimeStretch, at_speed
 from mirrorchat.embedded.voice_tint import VoiceTint
 
 RATE = 24_000
@@ -53,11 +54,21 @@ def test_an_empty_stream_stays_empty() -> None:
     assert len(stretched(np.zeros(0, np.float32), 2.0, 1)) == 0
 
 
-def test_an_encoder_gets_stretched_speech_while_it_streams() -> None:
-    samples = tone(220.0, 4.0, RATE)
-    encoder = StretchedEncoder(ENCODERS["pcm"](RATE), 2.0, RATE)
-    pieces = [encoder.start(), *(encoder.encode(samples[at : at + 2400]) for at in range(0, len(samples), 2400))]
-    assert len(b"".join(pieces)) > 2 * 1.7 * RATE  # of the 2 s, before the end
-    pieces.append(encoder.finish())
-    encoder.close()
-    assert len(b"".join(pieces)) / (2 * RATE) == pytest.approx(2.0, rel=0.02)
+def test_pieces_are_stretched_while_they_come() -> None:
+    samples, taken = tone(220.0, 4.0, RATE), 0
+
+    def pieces() -> Iterator[Audio]:
+        nonlocal taken
+        for at in range(0, len(samples), 2400):
+            taken += 2400
+            yield Audio(samples[at : at + 2400], RATE)
+
+    heard = at_speed(pieces(), 2.0)
+    first = next(heard)
+    assert taken < len(samples) / 4
+    assert sum(piece.duration_s for piece in (first, *heard)) == pytest.approx(2.0, rel=0.02)
+
+
+def test_pieces_at_their_own_speed_are_passed_on() -> None:
+    piece = Audio(tone(220.0, 0.1, RATE), RATE)
+    assert [each is piece for each in at_speed(iter([piece]), 1.0)] == [True]

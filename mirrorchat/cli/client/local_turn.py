@@ -9,17 +9,21 @@ from functools import partial
 
 from mirrorchat.audio.decoding import decode, decode_speech
 from mirrorchat.audio.samples import Audio
+from mirrorchat.audio.time_stretch import at_speed
 from mirrorchat.cli.client.terminal import Waiting
 from mirrorchat.cli.client.turn import TurnCompleted, TurnEvent, TurnRequest
 from mirrorchat.concurrency.context import Context
 from mirrorchat.engines import Engines, Language, Priority, Transcript, Voice
+from mirrorchat.errors import CommandError
 from mirrorchat.pipeline import Pipeline, Question
 from mirrorchat.server.answers import engines_json, engines_used
 from mirrorchat.server.form import split_hotwords
 from mirrorchat.settings import Settings
+from mirrorchat.speech.options import SpeechOptions
 from mirrorchat.startup.loading import build_engines
 from mirrorchat.text.splitter import SentenceSplitter
 from mirrorchat.turn.admission import Admission
+from mirrorchat.turn.enrolled_voices import folded
 from mirrorchat.turn.events import Done
 from mirrorchat.turn.hearing import Hearing, require_detector
 from mirrorchat.turn.reader import AnswerReader
@@ -63,8 +67,10 @@ def ask_here(settings: Settings, engines: Engines, request: TurnRequest) -> Gene
         require_detector(engines, "language")
     audio = decode_speech(request.recording, limit_s=settings.question_limit_s)
     hotwords = split_hotwords(request.hotwords)
-    question = Question(audio, request.language, request.reply_language, request.text, None, hotwords)
-    pipeline = Pipeline(engines, system_prompt=settings.system_prompt, seed=settings.seed, max_turns=1)
+    question = Question(audio, request.language, request.reply_language, request.text, None, hotwords, request.options)
+    pipeline = Pipeline(
+        engines, system_prompt=settings.system_prompt, seed=settings.seed, options=settings.speech_options, max_turns=1
+    )
     context = Context.after(settings.turn_deadline_s)
     context.heard = True  # whatever is yielded is shown or played at once: the answer cannot be started over
     with (
@@ -94,18 +100,31 @@ def recognize_here(engines: Engines, recording: bytes, language: Language | None
     return hearing.hear(audio, (language,) if language else tuple(Language)), audio.duration_s
 
 
-def voice_here(engines: Engines, recording: bytes | None, language: Language) -> Voice:
-    """Return the voice in `recording`, or a neutral one for None. Raises the errors of decoding and the engine."""
+def voice_here(engines: Engines, recording: bytes | None, language: Language, *, speaker: str | None = None) -> Voice:
+    """Return the voice in `recording`, that of the model's `speaker`, or a neutral one for None.
+
+    Raises the errors of decoding and the engine, and CommandError for a speaker that the model does not have.
+    """
+    if speaker is not None:
+        voices = engines.synthesizers[language].built_in_voices
+        named = {folded(name): voice for name, voice in voices.items()}
+        if folded(speaker) not in named:
+            raise CommandError(f"the model has no voice {speaker!r}; it has {', '.join(voices) or 'none'}")
+        return named[folded(speaker)]
     references = [] if recording is None else [decode(recording, limit_s=RECORDING_LIMIT_S)]
     return engines.synthesizers[language].voice(references)
 
 
-def speak_here(settings: Settings, engines: Engines, text: str, voice: Voice, language: Language) -> Iterator[Audio]:
+def speak_here(
+    settings: Settings, engines: Engines, text: str, voice: Voice, language: Language, options: SpeechOptions
+) -> Iterator[Audio]:
     """Yield the speech of `text`, of any length, sentence by sentence. Raises the errors of the synthesizer."""
-    splitter = SentenceSplitter(language)
+    splitter, synthesizer = SentenceSplitter(language), engines.synthesizers[language]
+    options = options.over(settings.speech_options)
     context = Context.after(SPEECH_DEADLINE_S)
     for index, sentence in enumerate([*splitter.feed(text), *splitter.flush()]):
         priority = Priority.LATER if index else Priority.FIRST
-        yield from engines.synthesizers[language].speak(
-            sentence, voice, language, seed=settings.seed, priority=priority, context=context
+        pieces = synthesizer.speak(
+            sentence, voice, language, seed=settings.seed, priority=priority, context=context, options=options
         )
+        yield from pieces if "speed" in synthesizer.follows else at_speed(pieces, options.speed or 1.0)

@@ -15,6 +15,7 @@ from mirrorchat.cli.client.server_client import ServerClient, read, text_of
 from mirrorchat.cli.client.terminal import printable
 from mirrorchat.engines import AUTO, Language, Voice, VoiceKind
 from mirrorchat.errors import MirrorChatError, ServerFailed
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 from mirrorchat.text.splitter import split_text
 
 TRANSCRIPTION_MODEL, SPEECH_MODEL = "whisper-1", "tts-1"  # the names that OpenAI clients send
@@ -76,15 +77,23 @@ def _confidence(value: object) -> float | None:
 
 @contextmanager
 def speech_from_server(
-    client: ServerClient, text: str, recording: bytes | None, language: Language
+    client: ServerClient,
+    text: str,
+    recording: bytes | None,
+    language: Language,
+    *,
+    speaker: str | None = None,
+    options: SpeechOptions = NO_OPTIONS,
 ) -> Iterator[tuple[Voice, Iterator[Audio]]]:
-    """Yield the voice of `recording` (neutral for None), and the speech of `text` in it while it arrives.
+    """Yield the voice of `recording`, or else of the server's `speaker` (neutral for None), and the speech of `text`.
 
     A voice that was enrolled for the speech is deleted at the end. Raises ServerFailed.
     """
     first, *others = split_text(text, language, INPUT_LIMIT_CHARS) or [""]
-    with _enrolled(client, recording) as voice:
+    with _enrolled(client, recording) as enrolled:
+        voice = enrolled or speaker or NEUTRAL_VOICE
         body = {"model": SPEECH_MODEL, "voice": voice, "response_format": "wav", "language": language.code}
+        body |= options.given()
 
         def remaining() -> Iterator[Audio]:
             for part in others:
@@ -98,8 +107,9 @@ def speech_from_server(
 
 @contextmanager
 def _enrolled(client: ServerClient, recording: bytes | None) -> Iterator[str]:
+    """Yield the id of the voice in `recording`, which is enrolled for the block; "" for None."""
     if recording is None:
-        yield NEUTRAL_VOICE
+        yield ""
         return
     found = client.post_json(
         "/v1/audio/voices",

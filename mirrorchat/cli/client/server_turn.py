@@ -34,6 +34,7 @@ def ask_server(client: ServerClient, request: TurnRequest) -> Generator[TurnEven
         "text": request.text,
         "hotwords": request.hotwords or None,
         "session_id": request.session_id,
+        **request.options.given(),
     }
     data = {name: str(value) for name, value in fields.items() if value is not None}
     files = {"audio": ("question", request.recording)}

@@ -13,6 +13,7 @@ from mirrorchat.cli.client.sound_outputs import Outputs
 from mirrorchat.cli.client.terminal import Waiting, printable
 from mirrorchat.engines import AnsweredBy, Language, Thinking, Transcript, Voice
 from mirrorchat.errors import CommandError, MirrorChatError
+from mirrorchat.speech.options import NO_OPTIONS, SpeechOptions
 from mirrorchat.turn.events import (
     Event,
     SentenceFailed,
@@ -35,6 +36,7 @@ class TurnRequest:
     text: str | None = None
     hotwords: str = ""  # separated by line breaks or commas
     session_id: str | None = None
+    options: SpeechOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True)

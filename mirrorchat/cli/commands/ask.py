@@ -23,9 +23,11 @@ from mirrorchat.cli.commands.options import (
     server_key,
     settings_of,
     sound_options,
+    speech_options,
     unicode_text,
 )
 from mirrorchat.settings import QUESTION_LIMIT_MAX_S
+from mirrorchat.speech.options import SpeechOptions
 
 if TYPE_CHECKING:  # these import numpy, which --help does not need
     from mirrorchat.cli.client.turn import TurnEvent, TurnRequest
@@ -52,6 +54,7 @@ if TYPE_CHECKING:  # these import numpy, which --help does not need
     "--hotwords", default="", callback=unicode_text, help="Words that WeNet should favour, separated by commas."
 )
 @click.option("--session", metavar="ID", help="With --server: continue the session of an earlier answer.")
+@speech_options
 @sound_options
 @json_option
 @place_options
@@ -64,6 +67,7 @@ def ask(
     text: str | None,
     hotwords: str,
     session: str | None,
+    spoken: SpeechOptions,
     sound: SoundOptions,
     as_json: bool,
     place: EnginePlace,
@@ -89,9 +93,8 @@ def ask(
         _asker(place, language, reply_in, recognizes=not text) as ask_question,
     ):
         report = TurnReport(outputs, as_json=as_json, text_aside=sound.out == STDOUT)
-        with closing(
-            ask_question(TurnRequest(question(), language, reply_in, text or None, hotwords, session))
-        ) as turn:
+        request = TurnRequest(question(), language, reply_in, text or None, hotwords, session, spoken)
+        with closing(ask_question(request)) as turn:
             report.follow(turn)
 
 

@@ -1,7 +1,6 @@
 """`mirrorchat models` lists, installs, verifies and removes the small models and those of WeNet and XTTS."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mirrorchat.cli.commands.options import settings_of
+from mirrorchat.cli.licence_question import accept_licences
 from mirrorchat.errors import ConfigurationError, InstallError
 from mirrorchat.models.manifest import GROUPS, LICENCES, RELEASES, Release
 from mirrorchat.models.progress import size_text
@@ -45,20 +45,56 @@ def _releases(_context: click.Context, _argument: click.Parameter, names: Sequen
     return [RELEASES[name] for name in dict.fromkeys(found)]
 
 
+def _licence_codes(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> frozenset[str]:
+    codes = frozenset(code.strip().lower() for value in values for code in value.split(","))
+    if unknown := sorted(codes - LICENCES.keys()):
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(LICENCES)}")
+    return codes
+
+
+ACCEPT = click.option(
+    "--accept-licence", "accepted", multiple=True, callback=_licence_codes, metavar="CODE[,CODE...]",
+    help=f"Accept a licence without being asked: {', '.join(LICENCES)}.",
+)  # fmt: skip
+
+
 # first start
 
 
 @models.command("first-start", hidden=True)
-def first_start() -> None:
-    """Install the small models that are missing, if they can be had; scripts/serve calls it before the server."""
+@click.option("--real", is_flag=True, help="Install the models of WeNet and XTTS, too.")
+@ACCEPT
+def first_start(real: bool, accepted: frozenset[str]) -> None:
+    """Install the models that the server could use and does not have; scripts/serve calls it before the server.
+
+    The small ones are installed if they can be had, the real ones if they are asked for.
+    """
     from mirrorchat.models.first_start import provide_small_models
 
     try:
         settings = settings_of()
     except ConfigurationError:
         return  # the server is about to say it
+    if real:
+        _install_real(settings, accepted)
     if missing := provide_small_models(settings, _report):
         _report(f"mirrorchat: {missing}")
+
+
+def _install_real(settings: Settings, accepted: frozenset[str]) -> None:
+    """Install the models of WeNet and XTTS that are missing, and the packages that they need."""
+    from mirrorchat.models.first_start import missing_real_models, uses_real_models
+    from mirrorchat.models.source_files import InstallRequest
+    from mirrorchat.models.sources import SOURCES
+
+    sources = tuple(build() for build in SOURCES.values())
+    requests = [InstallRequest(release, release.licence.code, sources) for release in missing_real_models(settings)]
+    if requests:
+        accept_licences([request.release for request in requests], accepted, settings.models_dir)
+    if uses_real_models(settings):
+        _provide_packages("full", skip=False)
+    if requests:
+        _install(requests, settings.models_dir)
 
 
 # list
@@ -137,19 +173,9 @@ def list_models(as_json: bool) -> None:
 # install
 
 
-def _licence_codes(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> frozenset[str]:
-    codes = frozenset(code.strip().lower() for value in values for code in value.split(","))
-    if unknown := sorted(codes - LICENCES.keys()):
-        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(LICENCES)}")
-    return codes
-
-
 @models.command("install")
 @click.argument("releases", type=NAMES, nargs=-1, required=True, callback=_releases)
-@click.option(
-    "--accept-licence", "accepted", multiple=True, callback=_licence_codes, metavar="CODE[,CODE...]",
-    help=f"Accept a licence without being asked: {', '.join(LICENCES)}.",
-)  # fmt: skip
+@ACCEPT
 @click.option(
     "--from", "offline_path", type=click.Path(exists=True, path_type=Path), metavar="FOLDER_OR_ARCHIVE",
     help="Install from local files; nothing is downloaded.",
@@ -194,7 +220,7 @@ def install_models(
     _check_folders_differ(requests)
     pending = _pending(requests, models_dir)
     if pending:
-        _accept_licences([request.release for request in pending], accepted)
+        accept_licences([request.release for request in pending], accepted, models_dir, offline_path)
         for extra in dict.fromkeys(request.release.extra for request in pending):
             _provide_packages(extra, no_packages)
         _install(pending, models_dir)
@@ -233,21 +259,6 @@ def _check_folders_differ(requests: Sequence[Any]) -> None:
         other = folders.setdefault(request.release.folder, request.release.name)
         if other != request.release.name:
             raise click.UsageError(f"{other} and {request.release.name} share one folder: choose one")
-
-
-def _accept_licences(releases: Sequence[Release], accepted: frozenset[str]) -> None:
-    """Show each licence and ask for its acceptance. Raises InstallError when one is not accepted."""
-    for licence in dict.fromkeys(release.licence for release in releases):
-        subjects = ", ".join(release.name for release in releases if release.licence == licence)
-        _report(f"{subjects}: {licence.name} ({licence.terms}), {licence.url}")
-        if licence.code in accepted or not licence.must_accept:
-            continue
-        if not sys.stdin.isatty():
-            raise InstallError(
-                f"the licence of {subjects} must be accepted: read it, and add --accept-licence {licence.code}"
-            )
-        if not click.confirm("Do you accept it?", err=True):
-            raise InstallError(f"the licence of {subjects} was not accepted: nothing was downloaded")
 
 
 def _provide_packages(extra: str, skip: bool) -> None:

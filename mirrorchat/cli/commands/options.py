@@ -14,6 +14,7 @@ import click
 from mirrorchat.cli.client.sound_programs import FILE_FORMATS, PLAYERS, find_player, require_player
 from mirrorchat.errors import CommandError
 from mirrorchat.settings import CONFIG_VARIABLE, UPLOAD_LIMIT_MAX_MB, Settings, load_settings
+from mirrorchat.speech.options import BOUNDS, WHOLE_NUMBERS, SpeechOptions
 
 if TYPE_CHECKING:  # it imports numpy, which --help does not need
     from mirrorchat.engines import Language
@@ -110,6 +111,32 @@ def sound_options(command: Callable[..., None]) -> Callable[..., None]:
         command(sound=SoundOptions(out, play, player), **options)
 
     return with_sound  # fmt: skip
+
+
+def speech_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of SpeechOptions. The command gets them as the argument `spoken`."""
+
+    @click.option("--speed", type=_within("speed"), help="Speak so many times as fast.")
+    @click.option("--temperature", type=_within("temperature"), help="Of XTTS: the temperature of the sampling.")
+    @click.option("--top-k", type=_within("top_k"), help="Of XTTS: sample among so many tokens; 0 means all.")
+    @click.option("--top-p", type=_within("top_p"), help="Of XTTS: sample among the tokens of this probability.")
+    @click.option(
+        "--repetition-penalty", type=_within("repetition_penalty"), help="Of XTTS: how much it avoids repetition."
+    )
+    @wraps(command)
+    def with_options(**options: Any) -> None:
+        given = {name: options.pop(name) for name in BOUNDS}
+        if any(value != value for value in given.values()):
+            raise click.BadParameter("nan is not a number")
+        command(spoken=SpeechOptions(**given), **options)
+
+    return with_options  # fmt: skip
+
+
+def _within(name: str) -> click.IntRange | click.FloatRange:
+    """Return the type of the values of an option of speech."""
+    low, high = BOUNDS[name]
+    return click.IntRange(int(low), int(high)) if name in WHOLE_NUMBERS else click.FloatRange(low, high)
 
 
 def _out(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -26,9 +27,11 @@ from mirrorchat.cli.commands.options import (
     server_key,
     settings_of,
     sound_options,
+    speech_options,
     unicode_text,
 )
 from mirrorchat.errors import CommandError
+from mirrorchat.speech.options import SpeechOptions
 
 if TYPE_CHECKING:  # these import numpy, which --help does not need
     from mirrorchat.audio.samples import Audio
@@ -43,6 +46,14 @@ NO_WORDS = "the text has no words to speak"
 _TEXT_WITH_MINUS = re.compile(r"-{1,3}[^-a-zA-Z]")  # "-3°C" or "- milk": no option begins so
 
 
+@dataclass(frozen=True)
+class VoiceSource:
+    """What names the voice: a `recording`, or a `speaker` of the model or the server; a neutral one without both."""
+
+    recording: bytes | None
+    speaker: str | None
+
+
 class TextCommand(click.Command):
     """Takes an argument such as "-3°C" for the text, where click would look for an option "-3"."""
 
@@ -55,16 +66,20 @@ class TextCommand(click.Command):
 @click.command(cls=TextCommand)
 @click.argument("text", callback=unicode_text)
 @click.option("--voice", metavar="FILE", help="Speak in the voice of this recording. Default: a neutral voice.")
+@click.option("--speaker", metavar="NAME", callback=unicode_text, help="Speak in a voice of the model or the server.")
 @click.option("--language", help="The language of TEXT. Default: Chinese if it has Chinese characters.", **LANGUAGE)
 @click.option("--dry-run", is_flag=True, help="Print the words that would be spoken, a line a sentence; no sound.")
+@speech_options
 @sound_options
 @json_option
 @place_options
 def say(
     text: str,
     voice: str | None,
+    speaker: str | None,
     language: "Language | None",
     dry_run: bool,
+    spoken: SpeechOptions,
     sound: SoundOptions,
     as_json: bool,
     place: EnginePlace,
@@ -75,6 +90,8 @@ def say(
     """
     if text == STDIN and voice == STDIN:
         raise click.UsageError("only one of TEXT and --voice can be read from standard input")
+    if voice is not None and speaker is not None:
+        raise click.UsageError("give either --voice or --speaker")
     check_standard_output(sound, as_json=as_json)
     if dry_run:
         words = _words(text)
@@ -89,7 +106,7 @@ def say(
     begun = time.monotonic()
     with closing(chosen_outputs(sound.out, program)) as outputs:
         first_s: float | None = None
-        with _speech(place, words, recording, spoken_in) as (used, pieces):
+        with _speech(place, words, VoiceSource(recording, speaker), spoken_in, spoken) as (used, pieces):
             for piece in pieces:
                 first_s = first_s or time.monotonic() - begun
                 outputs.add(piece)
@@ -164,7 +181,9 @@ def _words(text: str) -> str:
 
 
 @contextmanager
-def _speech(place: EnginePlace, text: str, voice: bytes | None, language: "Language") -> "Iterator[Speech]":
+def _speech(
+    place: EnginePlace, text: str, source: VoiceSource, language: "Language", options: SpeechOptions
+) -> "Iterator[Speech]":
     """Yield the voice, and the speech while it arrives."""
     from mirrorchat.cli.client.terminal import Waiting
 
@@ -175,7 +194,9 @@ def _speech(place: EnginePlace, text: str, voice: bytes | None, language: "Langu
         with (
             Waiting("waiting for the speech") as waiting,
             ServerClient(place.server, server_key(place.key_file)) as client,
-            speech_from_server(client, text, voice, language) as speech,
+            speech_from_server(
+                client, text, source.recording, language, speaker=source.speaker, options=options
+            ) as speech,
         ):
             waiting.stop()
             yield speech
@@ -185,5 +206,5 @@ def _speech(place: EnginePlace, text: str, voice: bytes | None, language: "Langu
 
     with loaded(settings, speaking=[language]) as engines:
         with Waiting("computing the voice"):
-            used = voice_here(engines, voice, language)
-        yield used, speak_here(settings, engines, text, used, language)
+            used = voice_here(engines, source.recording, language, speaker=source.speaker)
+        yield used, speak_here(settings, engines, text, used, language, options)

@@ -23,13 +23,15 @@ def _gunicorn() -> Finding:
     try:
         return ok("gunicorn", importlib.metadata.version("gunicorn"))
     except importlib.metadata.PackageNotFoundError:
-        return problem("gunicorn", "not installed: no server can run", "`rm -f .venv/installed; scripts/environment`")
+        return problem("gunicorn", "not installed: no server can run", "`rm -f .venv/installed && scripts/environment`")
 
 
 def _nginx(settings: Settings, root: Path) -> list[Finding]:
     program = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN)))
     if program is None:
-        remedy = "`apt install nginx` before you admit other users: it keeps slow callers off the threads of the server"
+        remedy = (
+            "`sudo apt install nginx` before you admit other users: it keeps slow callers off the threads of the server"
+        )
         return [warning("nginx", "not installed", f"{remedy} (deploy/nginx.conf)")]
     return [ok("nginx", program), *_limits(settings, root / _NGINX_CONF)]
 
@@ -44,7 +46,7 @@ def _limits(settings: Settings, conf: Path) -> list[Finding]:
         low.append(f"client_max_body_size {body[1]}m is under upload_limit_mb = {settings.upload_limit_mb}")
     if wait and settings.turn_deadline_s >= int(wait[1]):
         low.append(f"proxy_read_timeout {wait[1]}s is not above turn_deadline_s = {settings.turn_deadline_s:g}")
-    remedy = "raise it in your copy of deploy/nginx.conf, then run `nginx -s reload`"
+    remedy = "raise it in your copy of deploy/nginx.conf, then run `sudo nginx -s reload`"
     return [warning("nginx.conf", found, remedy) for found in low]
 
 

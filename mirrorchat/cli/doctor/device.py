@@ -13,14 +13,14 @@ from pathlib import Path
 from mirrorchat.cli.doctor.finding_process import Say
 from mirrorchat.cli.doctor.findings import Finding, ok, problem, warning
 from mirrorchat.errors import ConfigurationError, MirrorChatError
-from mirrorchat.hardware.gpu_driver import driver_gpus
+from mirrorchat.hardware.gpu_driver import DriverGpu, nvidia_gpus
 from mirrorchat.hardware.host_memory import free_host_bytes
+from mirrorchat.hardware.torch_build import remedy
 from mirrorchat.models.progress import size_text
 from mirrorchat.settings import Settings, load_settings
 
 _DEV = Path("/dev")
-_CUDA_BUILD = "`.venv/bin/pip install --force-reinstall torch=={}` from an index that has the CUDA build, as PyPI does"
-_BUILD = "`apt install g++`, then `rm -f .venv/installed; scripts/environment`"
+_BUILD = "`sudo apt install g++ && rm -f .venv/installed && scripts/environment`"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def findings(say: Say) -> Iterator[Finding]:
     except MirrorChatError:  # the section on the configuration reports it
         settings = Settings()
     say("asking NVIDIA's driver")
-    shown = driver_gpus()
+    shown = nvidia_gpus()
     yield memory_finding()
     if importlib.util.find_spec("torch") is None:
         yield ok("torch", "not installed: it is installed with the models, and GPUs need it")
@@ -91,15 +91,15 @@ def _gpu(index: int) -> Gpu:
 
 
 def gpu_findings(
-    device: str, torch: Torch | None, shown: Sequence[str], environ: Mapping[str, str]
+    device: str, torch: Torch | None, shown: Sequence[DriverGpu], environ: Mapping[str, str]
 ) -> Iterator[Finding]:
     """Yield a finding for each GPU that torch detects, for undetected ones, and for the setting `device`.
 
-    `shown` are the names of the GPUs that the driver shows; `environ` may hide some on purpose.
+    `shown` are the GPUs that the driver shows; `environ` may hide some on purpose.
     """
     gpus = torch.gpus if torch else ()
-    for index, gpu in enumerate(gpus):
-        yield _detected(f"GPU {index}", gpu)
+    if torch:
+        yield from (_detected(f"GPU {index}", gpu, torch, shown) for index, gpu in enumerate(gpus))
     if len(shown) > len(gpus):
         yield _undetected(device, torch, shown, environ)
     number = int(device.partition(":")[2] or 0) if device.startswith("cuda") else -1
@@ -111,39 +111,40 @@ def gpu_findings(
     yield ok("device", f"{device}: models run on {'the CPU' if used == 'cpu' else used}", device=used)
 
 
-def _detected(subject: str, gpu: Gpu) -> Finding:
+def _detected(subject: str, gpu: Gpu, torch: Torch, shown: Sequence[DriverGpu]) -> Finding:
     if gpu.fault:
-        remedy = "update NVIDIA's driver, and install a torch build for this GPU; until then set device = 'cpu'"
-        return problem(subject, f"{gpu.name} cannot be used: {gpu.fault}", remedy)
+        same = [each for each in shown if each.name == gpu.name] or [DriverGpu(gpu.name)]
+        advice = f"{remedy(same, torch.version, torch.cuda)}; until then set device = 'cpu'"
+        return problem(subject, f"{gpu.name} cannot be used: {gpu.fault}", advice)
     found = f"{gpu.name}, {size_text(gpu.free_bytes)} of {size_text(gpu.total_bytes)} free"
     return ok(subject, found, free_bytes=gpu.free_bytes, total_bytes=gpu.total_bytes)
 
 
-def _undetected(device: str, torch: Torch | None, shown: Sequence[str], environ: Mapping[str, str]) -> Finding:
+def _undetected(device: str, torch: Torch | None, shown: Sequence[DriverGpu], environ: Mapping[str, str]) -> Finding:
     """Return the reason why torch does not detect every GPU of the driver, and its remedy."""
     seen = len(torch.gpus) if torch else 0
-    found = f"the driver shows {', '.join(shown)}; torch can use {seen or 'none'}"
+    names = ", ".join(gpu.name for gpu in shown)
+    found = f"the driver shows {names}; torch can use {seen or 'none'}"
     if hidden := environ.get("CUDA_VISIBLE_DEVICES"):
         return ok("GPU", f"{found}: CUDA_VISIBLE_DEVICES={hidden} hides the others")
     if "CUDA_VISIBLE_DEVICES" in environ:
         return warning("GPU", f"{found}: CUDA_VISIBLE_DEVICES is empty", "`unset CUDA_VISIBLE_DEVICES`")
     if torch is None:
-        return ok("GPU", f"the driver shows {', '.join(shown)}: they need torch and the models")
+        return ok("GPU", f"the driver shows {names}: to use them, `scripts/serve --models`")
     if seen:
-        return warning("GPU", found, "run `nvidia-smi`: the other GPUs are broken, or too old for torch")
+        return warning("GPU", found, "`nvidia-smi`: the other GPUs are broken, or too old for torch")
     report = warning if device == "cpu" else problem
+    advice = remedy(shown, torch.version, torch.cuda)
     if not torch.cuda:
-        remedy = _CUDA_BUILD.format(torch.version.partition("+")[0])
-        return report("GPU", f"{found}: torch {torch.version} is a build without CUDA", remedy)
+        return report("GPU", f"{found}: torch {torch.version} is a build without CUDA", advice)
     complaint = f": {torch.complaint}" if torch.complaint else ""
     if not any(_DEV.glob("nvidia[0-9]*")):
-        remedy = "give the container its GPUs (docker run --gpus all), or load the driver (modprobe nvidia-uvm)"
-        return report("GPU", f"{found}, and there is no /dev/nvidia0{complaint}", remedy)
+        advice = "`sudo modprobe nvidia-uvm`; in a container, `docker run --gpus all`"
+        return report("GPU", f"{found}, and there is no /dev/nvidia0{complaint}", advice)
     if not os.access(_DEV / "nvidiactl", os.R_OK | os.W_OK):
-        remedy = "let the server's user read and write /dev/nvidia*: `usermod -a -G video,render USER`"
-        return report("GPU", f"{found}, and /dev/nvidiactl cannot be opened{complaint}", remedy)
-    remedy = f"install a driver for CUDA {torch.cuda} or later, and reboot; `nvidia-smi` shows its version"
-    return report("GPU", f"{found}, built for CUDA {torch.cuda}{complaint}", remedy)
+        advice = "`sudo usermod -a -G video,render $USER` as the server's user, and log in again"
+        return report("GPU", f"{found}, and /dev/nvidiactl cannot be opened{complaint}", advice)
+    return report("GPU", f"{found}, built for CUDA {torch.cuda}{complaint}", advice)
 
 
 def memory_finding(root: Path = Path("/")) -> Finding:
@@ -197,5 +198,5 @@ def native_findings() -> Iterator[Finding]:
         yield warning("networks in C++", f"{runnable[0].removeprefix('_native_')} is not compiled: slower", _BUILD)
     else:
         found = f"{runnable[0].removeprefix('_native_')} does not load: {loaded or 'torch'} computes instead"
-        remedy = "`rm -f .venv/installed; scripts/environment`; in a virtual machine, the host must expose AMX"
+        remedy = "`rm -f .venv/installed && scripts/environment`; in a virtual machine, the host must expose AMX"
         yield warning("networks in C++", found, remedy, variant=loaded)

@@ -12,7 +12,7 @@ from mirrorchat.cli.doctor.findings import Finding, ok, problem, warning
 from mirrorchat.models.packages import ROOT, full_requirements, missing_packages, requirements_of
 
 OLDEST, NEWEST = (3, 11), (3, 14)
-_BUILD = "`apt install build-essential python3-dev`, then `{}`"
+_BUILD = "`sudo apt install build-essential python3-dev && {}`"
 _SMALL_EXTRAS = {  # the extras that need a compiler on some computers, and the loss without them
     "recognize": "English is not recognized without a model",
     "tint": "the voice does not resemble the speaker's without XTTS",
@@ -65,7 +65,7 @@ def _full(needed: bool, root: Path) -> Finding:
 def _install(extra: str, root: Path) -> str:
     """Return the command that installs an extra: the script of a checkout, otherwise pip."""
     if (root / "scripts" / "environment").is_file():
-        repeat = "" if extra == "full" else "rm -f .venv/installed; "  # without this the script finds nothing to do
+        repeat = "" if extra == "full" else "rm -f .venv/installed && "  # without this the script finds nothing to do
         return f"{repeat}scripts/environment {'full' if extra == 'full' else ''}".strip()
     return f"{sys.executable} -m pip install 'mirrorchat{f'[{extra}]' if extra else ''}'"
 

@@ -35,7 +35,7 @@ from mirrorchat.turn.stopwatch import Stopwatch
 PARROT = "--parrot"
 STAGES = ("decode", "recognize", "voice", "answer", "speak")  # names of Stopwatch, in the order of a turn
 
-_PACKAGES = "`rm -f .venv/installed; scripts/environment` installs the packages again"
+_PACKAGES = "`rm -f .venv/installed && scripts/environment` installs the packages again"
 _MODEL = "`.venv/bin/mirrorchat models verify`, and `... install NAME --replace` for what it names; or free memory"
 _CHAT = "see the section on chat, and correct chatgpt_apis or the variable that its line `source` names"
 _TOO_SLOW = "raise turn_deadline_s, or choose faster weights (xtts_weights, wenet_weights), a GPU or more threads"

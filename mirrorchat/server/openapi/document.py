@@ -18,11 +18,13 @@ from mirrorchat.server.openapi.parts import (
     TEXT,
     Schema,
     answered,
+    followed,
     list_of,
     one_of,
     operation,
     record,
     ref,
+    speech_options,
 )  # fmt: skip
 from mirrorchat.server.runtime import runtime
 from mirrorchat.server.session_routes import ID_LIMIT_CHARS
@@ -123,6 +125,7 @@ def _question_schema(settings: Settings) -> Schema:
         stream=one_of(list(FLAGS)),
         response_format=one_of(list(WHOLE_FORMATS | STREAMED_FORMATS), formats),
         session_id={**TEXT, "pattern": f"^[A-Za-z0-9_-]{{1,{ID_LIMIT_CHARS}}}$", "description": "of an earlier answer"},
+        **speech_options(),
     )
 
 
@@ -130,7 +133,7 @@ def _turn_paths(settings: Settings) -> Schema:
     content = {**dict.fromkeys(AUDIO_TYPES, BINARY), JSON: ref("schemas", "Answer"), EVENT_STREAM: EVENT}
     ask = operation(
         "Answer a spoken question in the asker's voice",
-        answered("the answer", content),
+        followed("the answer", content),
         body={FORM: _question_schema(settings)},
     )
     forgotten = {"204": {"description": "the session is forgotten"}}

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mirrorchat.server.ignored import HEADER
+from mirrorchat.speech.options import SAMPLING_BOUNDS, SPEED_BOUNDS, WHOLE_NUMBERS
+
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
@@ -69,6 +72,13 @@ def answered(description: str, content: Mapping[str, Schema]) -> Schema:
     return {"200": {"description": description, "headers": headers, "content": _content(content)}}
 
 
+def followed(description: str, content: Mapping[str, Schema]) -> Schema:
+    """Return the response 200 to a request whose fields may have had no effect."""
+    answer = answered(description, content)
+    answer["200"]["headers"][HEADER] = {"schema": TEXT, "description": "the fields without effect, between commas"}
+    return answer
+
+
 def record(required: Sequence[str] | None = None, **properties: Schema) -> Schema:
     """Return an object of `properties`. It always has those in `required`, or all if None is given."""
     return {"type": "object", "properties": properties, "required": list(properties if required is None else required)}
@@ -87,6 +97,21 @@ def list_of(items: Schema, **limits: int) -> Schema:
 def one_of(values: Sequence[str], description: str = "") -> Schema:
     """Return a text that is one of `values`."""
     return {**TEXT, "enum": list(values), **({"description": description} if description else {})}
+
+
+def range_of(kind: str, bounds: tuple[float, float], description: str = "") -> Schema:
+    """Return a number within `bounds`; `kind` is number or integer."""
+    limits = {"type": kind, "minimum": bounds[0], "maximum": bounds[1]}
+    return {**limits, **({"description": description} if description else {})}
+
+
+def speech_options() -> Schema:
+    """Return the fields of the options of speech."""
+    sampling = {
+        name: range_of("integer" if name in WHOLE_NUMBERS else "number", bounds, "of XTTS; another engine ignores it")
+        for name, bounds in SAMPLING_BOUNDS.items()
+    }
+    return {**sampling, "speed": range_of("number", SPEED_BOUNDS, "the speech becomes so many times as fast")}
 
 
 def _content(schemas: Mapping[str, Schema]) -> Schema:

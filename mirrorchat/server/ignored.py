@@ -1,7 +1,7 @@
 """`X-MirrorChat-Ignored` names the fields of a request that had no effect, so that nobody has to guess.
 
-Clients send the names of other servers' models and voices, and fields of other servers. This server answers all the
-same, and says what it did not follow.
+Clients send the names of other servers' models and voices, and fields of other servers or of engines that are not
+loaded here. This server answers all the same, and says what it did not follow.
 """
 
 import re
@@ -29,9 +29,8 @@ def ignore_others(fields: Mapping[str, object], known: Collection[str]) -> None:
             ignore(name)
 
 
-def name_ignored(response: Response) -> Response:
+def name_ignored(response: Response) -> None:
     """Name the ignored fields of the present request in its response."""
     names: list[str] = g.get("ignored_fields", [])
     if names:
         response.headers[HEADER] = ", ".join(names)
-    return response
