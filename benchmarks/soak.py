@@ -32,12 +32,13 @@ from support.small_models import FOLDER as SMALL_MODELS  # noqa: E402
 from benchmarks.soak_chat import SILENCE_S, UnreliableChat  # noqa: E402
 from benchmarks.soak_turns import Caller, Recording, Soak, WrongAnswer, recordings  # noqa: E402
 from benchmarks.turn_server import descendants  # noqa: E402
-from mirrorchat.server.runtime import RETURN_MEMORY_S  # noqa: E402
+from mirrorchat.server.memory import TIDY_S  # noqa: E402
 
 CALLERS = 4
 ROUND = 40  # turns; fewer in a short run
 WINDOW = 5  # rounds; fewer in a short run
-REST_S = RETURN_MEMORY_S + 1.0
+REST_S = TIDY_S + 1.0
+AT_ONCE = 64  # questions at the beginning: they start all threads that there will ever be
 GROWTH_LIMIT = 0.02
 SEED = 17
 
@@ -78,6 +79,7 @@ class Run:
         self._lock = threading.Lock()
 
     def run(self) -> None:
+        self._start_all_threads()
         callers = [Caller(self._soak, SEED + each) for each in range(CALLERS)]
         while self._left > 0 and time.monotonic() < self._ends_at:
             self._turns = min(self.round, self._left)
@@ -87,6 +89,11 @@ class Run:
             time.sleep(REST_S)
             self.usages.append(usage(self._pid))
             print(f"{self.outcomes.total()} turns: {self.usages[-1]}, {len(self.wrong)} wrong", flush=True)
+
+    def _start_all_threads(self) -> None:
+        """Ask so much at once that many are turned away."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda each: Caller(self._soak, each).asks_once(), range(AT_ONCE)))
 
     def _talk(self, caller: Caller) -> None:
         while self._take_turn():

@@ -85,6 +85,12 @@ class Caller:
         (way,) = self._choose.choices(list(WAYS), list(WAYS.values()))
         return way(self)
 
+    def asks_once(self) -> int:
+        """Ask without trying again, and return the status."""
+        _, fields = self.numbered()
+        files = {"audio": ("q", self._recording().data)}
+        return requests.post(f"{self.soak.url}/process_audio", files=files, data=fields, timeout=LIMIT_S).status_code
+
     # /process_audio
 
     def asks_for_json(self) -> str:

@@ -46,10 +46,14 @@ logconfig_dict = {
 
 
 def post_worker_init(worker: Any) -> None:
-    """On SIGTERM reject new turns, and end running turns with an error after TURN_GRACE_S. Watch the engines."""
+    """On SIGTERM reject new turns, and end running turns with an error after TURN_GRACE_S.
+
+    Watch the engines and the memory.
+    """
     import signal
 
     from mirrorchat.server.failed_engine import end_worker_with_failed_engines
+    from mirrorchat.server.memory import keep_memory_small
 
     runtime = worker.app.callable.extensions["mirrorchat"]
 
@@ -63,6 +67,7 @@ def post_worker_init(worker: Any) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     end_worker_with_failed_engines(runtime)
+    keep_memory_small(runtime)
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -11,7 +11,6 @@ from flask import current_app, g, request
 from mirrorchat.chat.ollama import ollama_advice
 from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import ConfigurationError, ModelNotInstalled, NotReady, ShuttingDown, log_unexpected
-from mirrorchat.hardware.host_memory import return_free_memory
 from mirrorchat.pipeline import Pipeline
 from mirrorchat.server.answers import engine_label
 from mirrorchat.server.metrics import Metrics
@@ -27,7 +26,6 @@ from mirrorchat.turn.sessions import Sessions
 LOAD_FAILED_STATUS = 3  # gunicorn's "worker failed to boot": it stops instead of starting the worker again
 LOADER = "load-engines"  # the name of the loading thread
 READY_WAIT_S = 10.0  # a question that comes before the engines are loaded waits so long
-RETURN_MEMORY_S = 5.0
 EXTENSION = "mirrorchat"  # where the app keeps its Runtime
 
 _log = logging.getLogger(__name__)
@@ -47,8 +45,6 @@ class Runtime:
             memory_bytes=settings.session_memory_mb * 1_000_000,
         )
         self.sessions.start_sweeping()
-        self._stopped = threading.Event()
-        threading.Thread(target=self._return_memory, name="return-memory", daemon=True).start()
         self.sockets = SocketWatch()
         self.voices = EnrolledVoices(settings.voices_dir)
         self._pipeline: Pipeline | None = None
@@ -95,7 +91,6 @@ class Runtime:
     def close(self) -> None:
         """End the running turns and free the engines, even those that are still loading."""
         self.end_turns()
-        self._stopped.set()
         self.sessions.close()
         self.sockets.close()
         with self._lock:
@@ -103,11 +98,6 @@ class Runtime:
             pipeline = self._pipeline
         if pipeline is not None:
             pipeline.close()
-
-    def _return_memory(self) -> None:
-        """Keep the process as small as what it holds: turns leave gaps in malloc's heaps."""
-        while not self._stopped.wait(RETURN_MEMORY_S):
-            return_free_memory()
 
     def _load(self) -> None:
         started = time.monotonic()
