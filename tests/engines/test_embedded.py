@@ -363,7 +363,7 @@ def test_without_pyworld_the_untinted_voice_answers(
     monkeypatch.setitem(sys.modules, "pyworld", None)  # how Python marks a module that cannot be imported
     plain = EmbeddedSynthesizer()
     try:
-        assert plain.info.reason.startswith("pyworld is not installed, so the voice is not tinted: apt ")
+        assert plain.info.reason.startswith("pyworld is not installed, so the voice is not tinted: `sudo apt ")
         voice = plain.voice([say("en-us+f5", PASSAGE)])
         assert (voice.kind, voice.reason) == (VoiceKind.NEUTRAL, f"pyworld is not installed; {HARD}")
         expected = speak(synthesizer, "Hello there.", NEUTRAL)
