@@ -47,6 +47,7 @@ MODELS_BYTES = 3_000_000_000
 SURROUNDINGS = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:2:16:8",  # as on most GPUs; Hopper's takes 32 MB for each handle
     "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",  # the attention of most GPUs; cuDNN's is preferred on Hopper
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # as a server has it
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_OFFLINE": "1",
 }

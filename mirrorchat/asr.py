@@ -45,6 +45,7 @@ class WenetWeights(enum.StrEnum):
     BF16 = "bf16"
 
 
+WARM_UP_LIMIT_S = 60.0
 _DTYPES = {WenetWeights.FP16: torch.float16, WenetWeights.BF16: torch.bfloat16}
 
 
@@ -104,6 +105,8 @@ class WenetRecognizer:
         self.streams = reads_chunks(model.model)
         self._listeners = Listeners()
         self._engine = RecognitionEngine(model, device=chosen, speaks=speaks)
+        if chosen.type == "cuda":  # each thread has handles of cuBLAS and cuDNN of its own
+            self._engine.compute(partial(warm_up, model), context=Context.after(WARM_UP_LIMIT_S))
 
     def recognize(
         self, audio: Audio, language: Language, *, hotwords: Sequence[str] = (), context: Context

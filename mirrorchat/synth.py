@@ -59,6 +59,7 @@ NEUTRAL_TEXT = "The quick brown fox jumps over the lazy dog, while five wizards 
 
 STUCK_S = 30.0  # a step takes milliseconds on a GPU, and the first one of a long text seconds on a slow CPU
 
+WARM_UP_S = 2  # of noise
 PIECE_GAP_S = 0.15
 EDGE_LEVEL = 0.003  # -50 dB: quieter samples at the edges of a piece are silence
 EDGE_KEPT_S = 0.08
@@ -136,6 +137,9 @@ class XttsSynthesizer:
         remark = remark_on_type(vocoder, self._device)
         self.info = EngineInfo("xtts", f"{folder.name} {mode}", str(self._device), remark, Tier.REAL)
         self.sample_rate = vocoder.sample_rate
+        if self._device.type == "cuda":  # the first voice loads kernels, and cuDNN and cuFFT prepare for it
+            noise = np.random.default_rng(0).uniform(-0.1, 0.1, WARM_UP_S * REFERENCE_RATE_HZ).astype(np.float32)
+            self._condition([Audio(noise, REFERENCE_RATE_HZ)], VoiceKind.NEUTRAL, "")
 
     def voice(self, references: Sequence[Audio]) -> XttsVoice:
         """Compute the voice of a speaker.

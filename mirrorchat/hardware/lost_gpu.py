@@ -6,13 +6,13 @@ OUT_OF_MEMORY = 2  # the number of `cudaErrorMemoryAllocation`
 CHAIN = 8  # errors of a chain that are looked at
 
 # cuBLAS, cuDNN and cuFFT report a failed kernel, and expandable memory segments a failed driver, as a RuntimeError like
-# any other: only the text tells it. Texts such as CUBLAS_STATUS_ALLOC_FAILED are about one computation.
+# any other: only the text tells it. Texts such as CUBLAS_STATUS_ALLOC_FAILED are about one computation, and so are the
+# internal errors of cuFFT and cuDNN: they mostly mean that there was no memory for a plan or a handle.
 MARKS = (
     "_STATUS_EXECUTION_FAILED",
-    "_STATUS_INTERNAL_ERROR",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
     "_STATUS_MAPPING_ERROR",
     "CUFFT_EXEC_FAILED",
-    "CUFFT_INTERNAL_ERROR",
     "CUDA driver error",
 )
 

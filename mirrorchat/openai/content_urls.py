@@ -14,6 +14,7 @@ from typing import Any
 from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import InvalidField
 
+URLS_LIMIT = 256  # in one request
 NAMES_LIMIT = 16  # names in one request whose addresses are looked up
 TEXT_KEYS = ("text", "refusal")  # of parts; the chat API fetches nothing that they name
 
@@ -36,16 +37,19 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def public_names(messages: Sequence[Mapping[str, Any]], *, allow_private: bool) -> list[str]:
     """Return the names of hosts in the URLs of `messages`, each once; none if private ones are allowed.
 
-    Raises InvalidField for a URL that is rejected as it stands, and for too many names.
+    Raises InvalidField for a URL that is rejected as it stands, and for too many URLs or names.
     """
     names: dict[str, None] = {}
+    urls = 0
     for number, message in enumerate(messages):
         for part in message["content"] if isinstance(message.get("content"), list) else ():
             for url in _urls(part):
+                urls += 1
                 if name := _checked_name(url, f"messages[{number}].content", allow_private):
                     names[name] = None
-    if len(names) > NAMES_LIMIT:
-        raise InvalidField(f"messages hold URLs of more than {NAMES_LIMIT} hosts", param="messages")
+                if urls > URLS_LIMIT or len(names) > NAMES_LIMIT:
+                    limits = f"{URLS_LIMIT} URLs, or URLs of more than {NAMES_LIMIT} hosts"
+                    raise InvalidField(f"messages hold more than {limits}", param="messages")
     return list(names)
 
 

@@ -11,7 +11,7 @@ from mirrorchat.engines import Language
 from mirrorchat.errors import InvalidField, InvalidRequest, MissingField, UnsupportedField, UploadTooLarge
 
 DEPTH_LIMIT = 64  # of nested objects and lists; schemas of tools have about twenty
-VALUES_LIMIT = 100_000  # of numbers, texts, ... in one body: even short ones take memory
+VALUES_LIMIT = 50_000  # of numbers, texts, ... in one body: even short ones take memory
 TRUE, FALSE = ("true", "1"), ("false", "0", "")
 
 

@@ -29,6 +29,7 @@ def _watch(runtime: Runtime) -> None:
         time.sleep(CHECK_S)
     _log.critical("%s", error.message)
     runtime.end_turns()
+    signal.alarm(int(END_LIMIT_S) + 2)  # ends this process even while Python itself is ending
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_LIMIT_S)
     os._exit(1)

@@ -5,17 +5,20 @@ arrive within UPLOAD_DEADLINE_S. nginx, which buffers bodies, has a stricter lim
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.errors import ParseException
 
 from mirrorchat.access.address_limits import PerAddress
-from mirrorchat.errors import TooManyPartialRequests, UploadTimeout
+from mirrorchat.errors import InvalidRequest, TooManyPartialRequests, UploadTimeout
 from mirrorchat.server.timed_socket import STALL_S, TimedSocket
 
 UPLOAD_DEADLINE_S = 30.0  # of a whole body
 LINGER_BYTES = 32 * 1024 * 1024  # of a rejected upload that still arrives: closing would reset the connection
+SMALL_CHUNKS = 10_000  # in one body: each costs as much as a large one
+CHUNK_BYTES = 256  # on average, of what has more chunks than that
 TURN_S = 0.5  # a body waits so long for others of its address, which may be just as good
 
 
@@ -24,6 +27,8 @@ class IncomingBody(Body):  # type: ignore[misc]
 
     def __init__(self, request: Any, connection: TimedSocket, partial: PerAddress, address: str | None) -> None:
         super().__init__(request.body.reader)
+        if isinstance(self.reader, ChunkedReader):
+            self.reader.parser = _checked(self.reader.parser)
         self._request = request
         self._connection = connection
         self._partial = partial
@@ -42,6 +47,9 @@ class IncomingBody(Body):  # type: ignore[misc]
         except TimeoutError:
             limits = f"{UPLOAD_DEADLINE_S:g} s, or stopped for {STALL_S:g} s"
             raise UploadTimeout(f"the upload took longer than {limits}") from None
+        except (ParseException, ValueError, OverflowError):
+            self.failed = True
+            raise InvalidRequest("the chunks of the body are malformed, or too small") from None
         self._arrived = not data or self._left() == 0
         if self._arrived:
             self.release()
@@ -85,6 +93,16 @@ class IncomingBody(Body):  # type: ignore[misc]
         left = self._left()
         if left is not None and left <= LINGER_BYTES and not self.failed:  # a slow one is not waited for again
             self._connection.held = left - self._buffered()
+
+
+def _checked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the data of `chunks`. Raises ValueError for a body of very many very small ones."""
+    size = 0
+    for number, chunk in enumerate(chunks):
+        size += len(chunk)
+        if number > SMALL_CHUNKS and size < CHUNK_BYTES * number:
+            raise ValueError("small chunks")
+        yield chunk
 
 
 def leave_body(environ: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 
 from mirrorchat.errors import InvalidRequest, UploadTooLarge
 
+BOUNDARY_LIMIT_CHARS = 70  # of RFC 2046: finding one costs its length
 FIELD_LIMIT_BYTES = 500_000  # of a field that is no file, and of the head of a part
 
 _READ_BYTES = 65_536
@@ -33,6 +34,8 @@ class MultipartOnly(FormDataParser):
         boundary = (options or {}).get("boundary", "")
         if not boundary or not boundary.isascii():
             raise InvalidRequest("the multipart form has no boundary in its Content-Type")
+        if len(boundary) > BOUNDARY_LIMIT_CHARS:
+            raise InvalidRequest(f"the boundary of the form has more than {BOUNDARY_LIMIT_CHARS} characters")
         for part, content in self._parts(stream, boundary.encode()):
             if isinstance(part, File):
                 files.add(part.name, FileStorage(BytesIO(content), part.filename, part.name, headers=part.headers))

@@ -30,7 +30,7 @@ from mirrorchat.access.address_limits import PerAddress
 from mirrorchat.access.trusted_proxies import caller_network, is_trusted, networks_of
 from mirrorchat.errors import HeadTooLarge, MirrorChatError, TooManyConnections, TooManyPartialRequests, UploadTimeout
 from mirrorchat.server.connection import HEAD_LIMIT_BYTES, Connection, Wait
-from mirrorchat.server.incoming_body import LINGER_BYTES, IncomingBody
+from mirrorchat.server.incoming_body import LINGER_BYTES, UPLOAD_DEADLINE_S, IncomingBody
 from mirrorchat.server.thread_queue import ThreadQueue
 from mirrorchat.server.timed_socket import SEND_DEADLINE_S
 
@@ -135,7 +135,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         """Close the connection of `address` that has waited longest, if any waits; one without an answer first."""
         waiting = [conn for conn in self._waiting if conn.address == address]
         if waiting:
-            self._close(min(waiting, key=lambda conn: conn.wait is Wait.TAKEN))
+            self._close(min(waiting, key=lambda conn: conn.wait in (Wait.TAKEN, Wait.BODY)))
         return bool(waiting)
 
     # Waiting
@@ -207,6 +207,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
     def _answer_held(self, conn: Connection) -> None:
         """Send an answer that has waited for a rejected body."""
         self._stop_waiting(conn)
+        self._end_partial(conn)
         conn.sock.held = 0
         try:
             conn.push()
@@ -221,8 +222,11 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
             self._after_answer(conn)
 
     def _discard(self, conn: Connection) -> None:
+        now = time.monotonic()
         if not conn.discard(_READ_BYTES) or conn.discarded > LINGER_BYTES:
             self._close(conn)
+        else:  # who still sends has not read the answer
+            conn.deadline = min(now + LINGER_S, conn.body_by)
 
     # Threads
 
@@ -260,9 +264,12 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
         """Send the answer or the rest of it; then wait for the next head, or until the caller closes."""
         if conn.sock.expired:
             self._close(conn)
-        elif conn.sock.held:
+        elif conn.sock.held and self._partial.take(conn.address):
+            conn.partial = True
             conn.body_by = time.monotonic() + BODY_S
             self._wait_for(conn, Wait.BODY, BODY_STALL_S)
+        elif conn.sock.held:
+            self._answer_held(conn)
         elif conn.sock.unsent:
             self._wait_for(conn, Wait.TAKEN, SEND_DEADLINE_S)
         elif conn.kept:
@@ -272,6 +279,7 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
                 self._take_head(conn, following)
         else:
             conn.sock.shutdown(socket.SHUT_WR)
+            conn.body_by = time.monotonic() + UPLOAD_DEADLINE_S
             self._wait_for(conn, Wait.CLOSED, LINGER_S)
 
     # Ends
@@ -302,10 +310,10 @@ class DeadlineWorker(ThreadWorker):  # type: ignore[misc]
                 self._close(conn)
 
     def _expire(self, conn: Connection) -> None:
-        if conn.partial:
-            self._refuse(conn, UploadTimeout(f"the head of the request took longer than {HEAD_DEADLINE_S:g} s"))
-        elif conn.wait is Wait.BODY:
+        if conn.wait is Wait.BODY:
             self._answer_held(conn)
+        elif conn.partial:
+            self._refuse(conn, UploadTimeout(f"the head of the request took longer than {HEAD_DEADLINE_S:g} s"))
         elif conn.wait is Wait.CLOSED and conn in self._bounded and conn.sock.untaken():
             conn.wait_for(Wait.CLOSED, LINGER_S)  # it takes the rest slowly, or is cut
         else:

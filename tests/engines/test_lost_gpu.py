@@ -39,6 +39,8 @@ ONE_COMPUTATION = [
     torch.AcceleratorError("CUDA error: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR"),  # torch.stft without memory for its plan
     RuntimeError("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)"),
     ValueError("the log probabilities hold NaN or infinity"),
 ]

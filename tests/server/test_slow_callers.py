@@ -150,3 +150,20 @@ def test_with_its_own_deadline(tmp_path: Path) -> None:
             time.sleep(0.5)
             running.process.terminate()
             wait_for(lambda: running.process.poll() is not None, 20)
+
+
+CHUNKED = (
+    b"POST /process_audio HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "chunks", [b"zz\r\n", b"-1\r\n", b"2\r\nabXX", b"0\r\nbad trailer\r\n\r\n", b"1\r\na\r\n" * 30_000]
+)
+def test_malformed_and_tiny_chunks_are_a_bad_request(server: RunningServer, chunks: bytes) -> None:
+    with connected(server) as caller:
+        caller.sendall(CHUNKED + chunks)
+        head, _, body = all_of(caller).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and json.loads(body)["error"]["type"] == "invalid_request_error"
+    assert "Traceback" not in server.log

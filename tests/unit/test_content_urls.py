@@ -8,7 +8,7 @@ import pytest
 
 from mirrorchat.concurrency.context import Context
 from mirrorchat.errors import InvalidField
-from mirrorchat.openai.content_urls import NAMES_LIMIT, check_names, public_names
+from mirrorchat.openai.content_urls import NAMES_LIMIT, URLS_LIMIT, check_names, public_names
 
 PUBLIC = (
     "https://pictures.example/a/cat.png?size=2#top", "HTTPS://Pictures.Example:8443", "https://93.184.216.34/cat.png",
@@ -139,3 +139,13 @@ def answer_with(monkeypatch: pytest.MonkeyPatch, known: dict[str, Sequence[str]]
         return [(0, 0, 0, "", (address, 0)) for address in known[name]]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_urls_are_counted_before_all_are_read() -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://198.51.100.7/picture.png"}}
+    message = {"role": "user", "content": [part] * (URLS_LIMIT + 1)}
+    with pytest.raises(InvalidField, match="256 URLs"):
+        public_names(
+            [message, {"role": "user", "content": [{"image_url": {"url": "http://127.0.0.1/"}}]}], allow_private=True
+        )
+    assert public_names([message | {"content": [part] * URLS_LIMIT}], allow_private=True) == []
