@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +258,8 @@ class TestEngine:
                 utterances = [engine.submit(ask(seed=seed, sampling=Sampling(min_tokens=20))) for seed in range(8)]
             for utterance in utterances:
                 collect(utterance)
-            assert tried[0] == 8 and 2 in tried and cleared
+            assert max(tried) > 2 and cleared
+            assert all(after <= (size + 1) // 2 for size, after in pairwise(tried) if size > 2)
             assert engine.healthy
 
     def test_out_of_memory_alone_is_tried_twice(self, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
