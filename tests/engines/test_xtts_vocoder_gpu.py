@@ -259,7 +259,7 @@ class TestEngine:
             for utterance in utterances:
                 collect(utterance)
             assert max(tried) > 2 and cleared
-            assert all(after <= (size + 1) // 2 for size, after in pairwise(tried) if size > 2)
+            assert all(after == (size + 1) // 2 for size, after in pairwise(tried) if size > 2)
             assert engine.healthy
 
     def test_out_of_memory_alone_is_tried_twice(self, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
